@@ -1,0 +1,1 @@
+//! ELF: reading what an object needs, and patching an interpreter.

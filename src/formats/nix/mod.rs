@@ -1,0 +1,1 @@
+//! Formats of Nix: store paths, derivations, NAR, worker protocol messages.

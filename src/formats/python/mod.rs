@@ -1,0 +1,1 @@
+//! Formats of Python packaging: wheels, RECORD, metadata, simple index, lock files.

@@ -1,0 +1,2 @@
+//! Side effects: errors with a kind and a hint, files, processes, clock.
+pub mod error;
