@@ -1,0 +1,4 @@
+//! environment -> inventory -> lock: read, pin, classify, audit. Never changes the environment and
+//! never runs anything of it (the probe, asked for by name, aside).
+pub mod inventory;
+pub mod tree;
