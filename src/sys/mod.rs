@@ -1,2 +1,5 @@
-//! Side effects: errors with a kind and a hint, files, processes, clock.
+//! Side effects: errors with a kind and a hint, files, locks, clock, progress.
+pub mod clock;
 pub mod error;
+pub mod files;
+pub mod progress;

@@ -1,1 +1,7 @@
-//! Formats of Nix: store paths, derivations, NAR, worker protocol messages.
+//! Formats of Nix: hashes, store paths, derivations, NAR, worker protocol messages.
+pub mod base32;
+pub mod derivation;
+pub mod hash;
+pub mod nar;
+pub mod store_path;
+pub mod worker;

@@ -1,0 +1,114 @@
+//! The launch file: how to start one service from a snapshot, with the base directory (shared data:
+//! input, output, user), the models folder, a slot directory (this instance's own) and a port given at
+//! run time. Pure data; `run` carries it out.
+//!
+//! Placeholders in values: `{base}`, `{models}`, `{slot}`, `{listen}`, `{port}`.
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub const LAUNCH_VERSION: u32 = 1;
+
+/// A store tree that the instance sees at `{slot}/AT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    pub at: String,
+    pub lower: String,
+    /// Packs write into their own folder; a cache entry is only read.
+    pub writable: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub at: String,
+    pub to: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    pub version: u32,
+    pub service: String,
+    pub program: String,
+    pub arguments: Vec<String>,
+    /// Relative to the slot.
+    pub directory: String,
+    pub environment: BTreeMap<String, String>,
+    pub layers: Vec<Layer>,
+    /// Links made in the slot: weights in their packs, the models folder.
+    pub links: Vec<Link>,
+    /// Directories to create in the slot and in the base.
+    pub directories: Vec<String>,
+}
+
+/// Values for the placeholders.
+#[derive(Debug, Clone)]
+pub struct Values {
+    pub base: String,
+    pub models: String,
+    pub slot: String,
+    pub listen: String,
+    pub port: u16,
+}
+
+impl Values {
+    pub fn fill(&self, text: &str) -> String {
+        text.replace("{base}", &self.base)
+            .replace("{models}", &self.models)
+            .replace("{slot}", &self.slot)
+            .replace("{listen}", &self.listen)
+            .replace("{port}", &self.port.to_string())
+    }
+}
+
+/// The flags a main program knows decide which are passed: `--database-url` came later than
+/// `--base-directory`, and an unknown flag ends ComfyUI at once.
+pub fn arguments(flags: &[String], extra: &[String]) -> Vec<String> {
+    let known = |flag: &str| flags.iter().any(|f| f == flag);
+    let mut out: Vec<String> = vec!["-s".into(), "{slot}/main/main.py".into()];
+    let wanted = [
+        ("--base-directory", "{slot}/base"),
+        ("--input-directory", "{base}/input"),
+        ("--output-directory", "{base}/output"),
+        ("--user-directory", "{base}/user"),
+        ("--temp-directory", "{slot}"),
+        ("--database-url", "sqlite:///{slot}/comfyui.db"),
+        ("--listen", "{listen}"),
+        ("--port", "{port}"),
+    ];
+    for (flag, value) in wanted {
+        if known(flag) || flag == "--listen" || flag == "--port" {
+            out.push(flag.into());
+            out.push(value.into());
+        }
+    }
+    out.extend(extra.iter().cloned());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_flags_the_main_program_knows_are_passed() {
+        let got = arguments(&["--base-directory".into(), "--port".into()], &["--cpu".into()]);
+        assert_eq!(
+            got,
+            [
+                "-s", "{slot}/main/main.py", "--base-directory", "{slot}/base", "--listen",
+                "{listen}", "--port", "{port}", "--cpu"
+            ]
+        );
+    }
+
+    #[test]
+    fn placeholders_are_filled() {
+        let values = Values {
+            base: "/b".into(),
+            models: "/m".into(),
+            slot: "/s".into(),
+            listen: "127.0.0.1".into(),
+            port: 8188,
+        };
+        assert_eq!(values.fill("{slot}:{base}:{models}:{listen}:{port}"), "/s:/b:/m:127.0.0.1:8188");
+    }
+}

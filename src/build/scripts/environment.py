@@ -1,0 +1,112 @@
+# The Python environment: real directories and one symbolic link a file. A directory link would break
+# libraries that look for each other through $ORIGIN/../.. (the kernel resolves `..` physically, the
+# loader's $ORIGIN is lexical). Places each scheme of a wheel's .data folder where an installer does.
+import configparser, filecmp, json, os, shutil, sys
+out = os.environ["out"]
+config = json.load(open(os.environ["configPath"]))
+version = "python%d.%d" % sys.version_info[:2]
+site = "lib/" + version + "/site-packages"
+interpreter = os.path.join(out, "bin", "python")
+os.makedirs(os.path.join(out, "bin"))
+os.makedirs(os.path.join(out, site))
+os.symlink("lib", os.path.join(out, "lib64"))
+home = config["home"]
+os.symlink(os.path.join(home, "python3"), interpreter)
+for name in ("python3", version):
+    os.symlink("python", os.path.join(out, "bin", name))
+with open(os.path.join(out, "pyvenv.cfg"), "w") as f:
+    f.write("home = %s\ninclude-system-site-packages = false\nversion = %d.%d.%d\n"
+            % ((home,) + sys.version_info[:3]))
+made = {""}
+def folder(path):
+    if path not in made:
+        folder(os.path.dirname(path))
+        try:
+            os.mkdir(os.path.join(out, path))
+        except FileExistsError:
+            pass
+        made.add(path)
+def place(relative, distribution):
+    parts = relative.split("/")
+    if parts[0].endswith(".data") and len(parts) > 2:
+        scheme, rest = parts[1], "/".join(parts[2:])
+        return scheme, {"purelib": site + "/" + rest, "platlib": site + "/" + rest,
+                "scripts": "bin/" + rest, "data": rest,
+                "headers": "include/site/%s/%s/%s" % (version, distribution, rest)}.get(scheme)
+    return "purelib", site + "/" + relative
+def script(path, text):
+    folder(os.path.dirname(path))
+    target = os.path.join(out, path)
+    if os.path.lexists(target):
+        if open(target, "rb").read() == text:
+            return
+        # The installer's last writer is what the environment has: see `scripts` in the lock.
+        os.unlink(target)
+    with open(target, "wb") as f:
+        f.write(text)
+    os.chmod(target, 0o555)
+def install(top, distribution, real):
+    for current, folders, files in os.walk(top):
+        folders.sort()
+        relative = os.path.relpath(current, top)
+        links = [d for d in folders if os.path.islink(os.path.join(current, d))]
+        folders[:] = [d for d in folders if d not in links]
+        if not files and not folders and not links and relative != "." :
+            _, target = place(relative, distribution)
+            if target:
+                folder(target)
+        for name in sorted(files + links):
+            source = os.path.join(current, name)
+            path = name if relative == "." else relative + "/" + name
+            scheme, target = place(path, distribution)
+            if target is None:
+                raise SystemExit("unknown scheme in %s: %s" % (top, path))
+            if scheme == "scripts":
+                data = open(source, "rb").read()
+                if data.startswith(b"#!python"):
+                    end = data.find(b"\n")
+                    data = b"#!" + os.fsencode(interpreter) + data[end if end >= 0 else len(data):]
+                script(target, data)
+                continue
+            folder(os.path.dirname(target))
+            full = os.path.join(out, target)
+            try:
+                if os.path.islink(source):
+                    os.symlink(os.readlink(source), full)
+                elif real:
+                    shutil.copyfile(source, full)
+                    shutil.copymode(source, full)
+                else:
+                    os.symlink(source, full)
+            except FileExistsError:
+                if not filecmp.cmp(source, full, shallow=False):
+                    raise SystemExit("%s and %s both have %s, and they differ" % (
+                        source, os.path.realpath(full), target))
+def entry_points(top):
+    for name in sorted(os.listdir(top)):
+        path = os.path.join(top, name, "entry_points.txt")
+        if not name.endswith((".dist-info", ".egg-info")) or not os.path.exists(path):
+            continue
+        parser = configparser.ConfigParser(delimiters=("=",), strict=False, interpolation=None)
+        parser.optionxform = str
+        parser.read(path, encoding="utf-8")
+        for section in ("console_scripts", "gui_scripts"):
+            if not parser.has_section(section):
+                continue
+            for command, value in parser.items(section):
+                value = value.split("[")[0].strip()
+                module, _, attribute = value.partition(":")
+                module, attribute = module.strip(), attribute.strip()
+                if "/" in command or not module or not attribute:
+                    continue
+                first = attribute.split(".")[0]
+                script("bin/" + command, (
+                    "#!%s\nimport sys\nfrom %s import %s\n"
+                    "if __name__ == '__main__':\n"
+                    "    sys.argv[0] = sys.argv[0].removesuffix('.exe')\n"
+                    "    sys.exit(%s())\n" % (interpreter, module, first, attribute)).encode())
+for d in config["distributions"]:
+    install(d["path"], d["name"], d["real"])
+    if d.get("bytecode"):
+        install(d["bytecode"], d["name"], False)
+    entry_points(d["path"])

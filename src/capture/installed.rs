@@ -1,0 +1,254 @@
+//! The distributions installed in an environment, read from their metadata directories (PEP 376,
+//! PEP 627): which files each owns, where an installer put them, and where they lie in the wheel's own
+//! layout. Nothing is imported and nothing is run.
+use crate::capture::inventory::{Finding, Severity};
+use crate::formats::python::direct_url::DirectUrl;
+use crate::formats::python::entry_points::EntryPoints;
+use crate::formats::python::metadata::Metadata;
+use crate::formats::python::name::normalize;
+use crate::formats::python::record::Record;
+use crate::formats::python::wheel::Wheel;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// Where an installer puts each scheme of a wheel.
+#[derive(Debug, Clone)]
+pub struct Scheme {
+    pub site: PathBuf,
+    pub scripts: PathBuf,
+    pub data: PathBuf,
+    /// Headers of distribution NAME go to `headers/NAME`.
+    pub headers: PathBuf,
+}
+
+/// One installed distribution.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    pub name: String,
+    pub version: String,
+    pub scheme: Scheme,
+    /// `numpy-1.26.4.dist-info`.
+    pub info: String,
+    pub wheel_tags: Vec<String>,
+    pub build: Option<String>,
+    pub direct_url: Option<DirectUrl>,
+    pub entry_points: BTreeSet<String>,
+    /// Canonical path -> path on disk, from the installed RECORD.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Why no wheel can vouch for it, when that is known already.
+    pub reason: Option<String>,
+}
+
+impl Installed {
+    fn data_prefix(&self) -> String {
+        let stem = self.info.trim_end_matches(".dist-info").trim_end_matches(".egg-info");
+        format!("{stem}.data")
+    }
+
+    /// Where an installer puts a member of the wheel (binary distribution format, "The .data
+    /// directory"). `None` for a scheme that does not exist.
+    pub fn target(&self, canonical: &str) -> Option<PathBuf> {
+        let mut parts = canonical.splitn(3, '/');
+        if let (Some(first), Some(scheme), Some(rest)) = (parts.next(), parts.next(), parts.next())
+            && first.ends_with(".data")
+        {
+            return match scheme {
+                "purelib" | "platlib" => Some(self.scheme.site.join(rest)),
+                "scripts" => Some(self.scheme.scripts.join(rest)),
+                "data" => Some(self.scheme.data.join(rest)),
+                "headers" => Some(self.scheme.headers.join(&self.name).join(rest)),
+                _ => None,
+            };
+        }
+        Some(self.scheme.site.join(canonical))
+    }
+
+    /// The canonical path of an installed file, or `None` when an installer made it.
+    fn canonical(&self, disk: &Path) -> Option<String> {
+        let text = |p: &Path| p.to_str().map(String::from);
+        if let Ok(rest) = disk.strip_prefix(&self.scheme.site) {
+            return text(rest);
+        }
+        let data = self.data_prefix();
+        if let Ok(rest) = disk.strip_prefix(&self.scheme.scripts) {
+            let rest = text(rest)?;
+            return (!self.entry_points.contains(&rest)).then(|| format!("{data}/scripts/{rest}"));
+        }
+        if let Ok(rest) = disk.strip_prefix(self.scheme.headers.join(&self.name)) {
+            return Some(format!("{data}/headers/{}", text(rest)?));
+        }
+        disk.strip_prefix(&self.scheme.data).ok().and_then(text).map(|r| format!("{data}/data/{r}"))
+    }
+}
+
+/// What an installer adds to a wheel's files: never part of the canonical tree.
+pub fn installer_file(canonical: &str) -> bool {
+    if canonical.split('/').any(|part| part == "__pycache__") {
+        return true;
+    }
+    match canonical.split_once('/') {
+        Some((info, file)) if info.ends_with(".dist-info") => {
+            matches!(file, "INSTALLER" | "REQUESTED" | "direct_url.json" | "uv_cache.json" | "uv_build.json")
+        }
+        _ => false,
+    }
+}
+
+/// `a/b/../c` -> `a/c`, without asking the file system.
+pub fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn finding(severity: Severity, topic: &str, path: &Path, message: String) -> Finding {
+    Finding { severity, topic: topic.into(), path: path.display().to_string(), message }
+}
+
+/// Reads every distribution of one site-packages directory, in name order.
+pub fn read_site(scheme: &Scheme, findings: &mut Vec<Finding>) -> Vec<Installed> {
+    let mut names: Vec<String> = match fs::read_dir(&scheme.site) {
+        Ok(entries) => entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|n| n.ends_with(".dist-info") || n.ends_with(".egg-info"))
+            .collect(),
+        Err(e) => {
+            findings.push(finding(
+                Severity::Problem,
+                "unreadable",
+                &scheme.site,
+                format!("cannot be listed: {e}"),
+            ));
+            return Vec::new();
+        }
+    };
+    names.sort();
+    names.into_iter().filter_map(|info| read_one(scheme, info, findings)).collect()
+}
+
+fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Option<Installed> {
+    let dir = scheme.site.join(&info);
+    let legacy = info.ends_with(".egg-info");
+    let metadata_path = match (legacy, dir.is_file()) {
+        (true, true) => dir.clone(),
+        (true, false) => dir.join("PKG-INFO"),
+        _ => dir.join("METADATA"),
+    };
+    let metadata = match fs::read(&metadata_path).map_err(|e| e.to_string()).and_then(|bytes| {
+        Metadata::parse(&bytes).map_err(|e| e.to_string())
+    }) {
+        Ok(metadata) => metadata,
+        Err(e) => {
+            // pip leaves `~umpy-1.0.dist-info` behind after an interrupted upgrade.
+            findings.push(finding(
+                Severity::Warning,
+                "captured",
+                &metadata_path,
+                format!("no usable metadata ({e}): its files count as owned by no distribution"),
+            ));
+            return None;
+        }
+    };
+    let mut installed = Installed {
+        name: normalize(&metadata.name),
+        version: metadata.version,
+        scheme: scheme.clone(),
+        info: info.clone(),
+        wheel_tags: Vec::new(),
+        build: None,
+        direct_url: None,
+        entry_points: BTreeSet::new(),
+        files: BTreeMap::new(),
+        reason: None,
+    };
+    if let Ok(wheel) = fs::read(dir.join("WHEEL")).map_err(|_| ()).and_then(|b| Wheel::parse(&b).map_err(|_| ())) {
+        installed.wheel_tags = wheel.tags;
+        installed.build = wheel.build;
+    } else {
+        installed.reason = Some("it has no WHEEL file, so it was not installed from a wheel".into());
+    }
+    if let Ok(bytes) = fs::read(dir.join("direct_url.json")) {
+        match DirectUrl::parse(&bytes) {
+            Ok(url) => installed.direct_url = Some(url),
+            Err(e) => installed.reason = Some(format!("its direct_url.json is unreadable: {e}")),
+        }
+    }
+    if let Ok(text) = fs::read_to_string(dir.join("entry_points.txt"))
+        && let Ok(points) = EntryPoints::parse(&text)
+    {
+        installed.entry_points =
+            points.console.into_iter().chain(points.gui).map(|p| p.name).collect();
+    }
+    match fs::read(dir.join("RECORD")).map_err(|e| e.to_string()).and_then(|bytes| {
+        Record::parse_installed(&bytes).map_err(|e| e.to_string())
+    }) {
+        Ok(record) => own_by_record(&mut installed, &record, findings),
+        Err(e) => {
+            installed.reason = Some(format!("its RECORD cannot be used: {e}"));
+            own_by_top_level(&mut installed, &dir);
+        }
+    }
+    Some(installed)
+}
+
+fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<Finding>) {
+    for row in &record.rows {
+        let disk = lexical(&installed.scheme.site.join(&row.path));
+        let inside = disk.starts_with(&installed.scheme.site) || disk.starts_with(&installed.scheme.data);
+        if !inside {
+            findings.push(finding(
+                Severity::Problem,
+                "outside",
+                &disk,
+                format!(
+                    "{}'s RECORD claims a file outside the environment; it is not captured",
+                    installed.name
+                ),
+            ));
+            continue;
+        }
+        if let Some(canonical) = installed.canonical(&disk)
+            && !installer_file(&canonical)
+        {
+            installed.files.insert(canonical, disk);
+        }
+    }
+}
+
+/// Without a RECORD (distribution packages of a Linux system, `setup.py install`), the metadata names
+/// only the importable top levels.
+fn own_by_top_level(installed: &mut Installed, dir: &Path) {
+    let tops = fs::read_to_string(dir.join("top_level.txt")).unwrap_or_default();
+    let mut roots: Vec<PathBuf> = tops
+        .lines()
+        .map(str::trim)
+        .filter(|t| !t.is_empty() && !t.contains('/') && *t != ".." )
+        .flat_map(|t| [installed.scheme.site.join(t), installed.scheme.site.join(format!("{t}.py"))])
+        .filter(|p| p.exists())
+        .collect();
+    roots.push(dir.to_path_buf());
+    let mut stack = roots;
+    while let Some(path) = stack.pop() {
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if meta.is_dir() {
+            if let Ok(entries) = fs::read_dir(&path) {
+                stack.extend(entries.flatten().map(|e| e.path()));
+            }
+        } else if meta.is_file()
+            && let Some(canonical) = installed.canonical(&path)
+            && !installer_file(&canonical)
+        {
+            installed.files.insert(canonical, path);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A virtual tree as a NAR: streamed from disk, each file watched for changes while it is read; and
+//! the set of trees a capture has hashed, kept until they are sent to the store.
+use crate::capture::digest;
+use crate::capture::lock::TreeRef;
+use crate::capture::tree::{Entry, Source, Tree};
+use crate::formats::nix::hash::Sha256;
+use crate::formats::nix::nar::{Hashing, NarWriter};
+use crate::formats::nix::store_path::{StoreDir, StorePath, source_path};
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+/// The tree with its directories made explicit.
+enum Node<'a> {
+    Folder(BTreeMap<&'a [u8], Node<'a>>),
+    Leaf(&'a Entry),
+}
+
+fn nest(tree: &Tree) -> Result<Node<'_>> {
+    if let Some(root) = tree.entries.get(&Vec::new()).filter(|e| !matches!(e, Entry::Directory)) {
+        return Ok(Node::Leaf(root));
+    }
+    let mut root = BTreeMap::new();
+    for (path, entry) in &tree.entries {
+        let mut folder = &mut root;
+        let mut parts = path.split(|b| *b == b'/').peekable();
+        while let Some(part) = parts.next() {
+            if part.is_empty() {
+                break;
+            }
+            if parts.peek().is_none() && !matches!(entry, Entry::Directory) {
+                folder.insert(part, Node::Leaf(entry));
+                break;
+            }
+            let next = folder.entry(part).or_insert_with(|| Node::Folder(BTreeMap::new()));
+            folder = match next {
+                Node::Folder(below) => below,
+                Node::Leaf(_) => {
+                    return Err(Error::new(
+                        Kind::Environment,
+                        format!("{} is both a file and a folder", String::from_utf8_lossy(path)),
+                    ));
+                }
+            };
+        }
+    }
+    Ok(Node::Folder(root))
+}
+
+/// Between our errors and the writer's: a broken pipe to the store keeps its own text.
+enum Failure {
+    Io(io::Error),
+    Ours(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        Failure::Io(e)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Failure::Ours(e)
+    }
+}
+
+/// Writes `tree` as a NAR. Errors of `out` come back as they are.
+pub fn write_tree(tree: &Tree, out: &mut dyn Write) -> Result<()> {
+    let write = || -> Result<(), Failure> {
+        let node = nest(tree)?;
+        let mut nar = NarWriter::new(io::BufWriter::with_capacity(64 * 1024, out))?;
+        emit(&mut nar, b"", &node)?;
+        nar.finish()?;
+        Ok(())
+    };
+    write().map_err(|failure| match failure {
+        Failure::Ours(e) => e,
+        Failure::Io(e) => match e.downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(e) => Error::new(Kind::Io, "cannot write a NAR").caused_by(e),
+        },
+    })
+}
+
+fn emit<W: Write>(nar: &mut NarWriter<W>, name: &[u8], node: &Node) -> Result<(), Failure> {
+    match node {
+        Node::Folder(below) => {
+            nar.directory(name)?;
+            for (name, node) in below {
+                emit(nar, name, node)?;
+            }
+            nar.end_directory()?;
+        }
+        Node::Leaf(Entry::Symlink(target)) => nar.symlink(name, target)?,
+        Node::Leaf(Entry::Directory) => {
+            nar.directory(name)?;
+            nar.end_directory()?;
+        }
+        Node::Leaf(Entry::File { source: Source::Bytes(bytes), executable }) => {
+            nar.file::<Failure>(name, *executable, bytes.len() as u64, |out| Ok(out.write_all(bytes)?))?
+        }
+        Node::Leaf(Entry::File { source: Source::Disk(path), executable }) => {
+            let size = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+            nar.file::<Failure>(name, *executable, size, |out| copy(path, size, out))?
+        }
+        Node::Leaf(Entry::File { source: Source::Shebang { path, line }, executable }) => {
+            let bytes = with_line(path, line)?;
+            nar.file::<Failure>(name, *executable, bytes.len() as u64, |out| Ok(out.write_all(&bytes)?))?
+        }
+    }
+    Ok(())
+}
+
+fn copy(path: &Path, size: u64, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut failed = None;
+    let result = digest::stream(path, Some(size), |bytes| {
+        out.write_all(bytes).map_err(|e| {
+            failed = Some(e);
+            Error::new(Kind::Io, "cannot write a NAR")
+        })
+    });
+    match (failed, result) {
+        (Some(e), _) => Err(Failure::Io(e)),
+        (None, Err(e)) => Err(Failure::Ours(e)),
+        (None, Ok(_)) => Ok(()),
+    }
+}
+
+fn with_line(path: &Path, line: &[u8]) -> Result<Vec<u8>> {
+    let mut reader = BufReader::new(digest::open(path)?);
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    reader
+        .read_until(b'\n', &mut first)
+        .and_then(|_| reader.read_to_end(&mut rest))
+        .map_err(|e| Error::io("read", path, e))?;
+    let end: &[u8] = if first.ends_with(b"\n") { b"\n" } else { b"" };
+    Ok([line, end, &rest].concat())
+}
+
+/// The NAR hash and size of a tree.
+pub fn hash_tree(tree: &Tree) -> Result<(Sha256, u64)> {
+    let mut hashing = Hashing::default();
+    write_tree(tree, &mut hashing)?;
+    Ok(hashing.finish())
+}
+
+/// The trees of a capture by store path, so that each is hashed once and can be sent later; and the
+/// paths the store has already, whose trees are not needed.
+#[derive(Debug, Default)]
+pub struct Trees {
+    map: Mutex<HashMap<StorePath, Tree>>,
+    valid: HashSet<StorePath>,
+    /// Without a store (`lock`, `inspect`) nothing has to be kept.
+    pub keep: bool,
+}
+
+impl Trees {
+    /// `valid`: what the store has, asked once before the capture.
+    pub fn new(valid: HashSet<StorePath>) -> Self {
+        Trees { map: Mutex::default(), valid, keep: true }
+    }
+
+    pub fn without_store() -> Self {
+        Trees::default()
+    }
+
+    /// Whether a tree from the index may be used without looking at its files: the store has it, or
+    /// nobody will ask for its content.
+    pub fn known(&self, tree: &TreeRef, store: &StoreDir) -> bool {
+        !self.keep || path_of(tree, store).is_ok_and(|path| self.valid.contains(&path))
+    }
+
+    /// Hashes a tree and keeps it for the store.
+    pub fn add(&self, name: &str, tree: Tree, mut references: Vec<String>, store: &StoreDir) -> Result<TreeRef> {
+        let (nar_hash, nar_size) = hash_tree(&tree)?;
+        references.sort();
+        references.dedup();
+        let reference = TreeRef { name: name.into(), nar_hash, nar_size, references };
+        if self.keep {
+            let path = path_of(&reference, store)?;
+            self.map.lock().unwrap_or_else(|e| e.into_inner()).insert(path, tree);
+        }
+        Ok(reference)
+    }
+
+    pub fn take(&self, path: &StorePath) -> Option<Tree> {
+        self.map.lock().unwrap_or_else(|e| e.into_inner()).remove(path)
+    }
+}
+
+/// The store path of a content-addressed tree.
+pub fn path_of(tree: &TreeRef, store: &StoreDir) -> Result<StorePath> {
+    let references: BTreeSet<StorePath> = tree
+        .references
+        .iter()
+        .map(|text| StorePath::from_base_name(text))
+        .collect::<Result<_, _>>()
+        .map_err(|e| Error::new(Kind::Input, format!("a reference in the lock is no store path: {e}")))?;
+    source_path(store, &tree.name, &tree.nar_hash, &references)
+        .map_err(|e| Error::new(Kind::Input, format!("{:?} cannot name a store path: {e}", tree.name)))
+}

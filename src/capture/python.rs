@@ -1,0 +1,293 @@
+//! The Python side of a capture: every distribution decided, its tree hashed, the files nobody owns
+//! and the folders outside that `.pth` files and editable installs put on the path.
+use crate::capture::inventory::{Finding, OutsidePath, Severity};
+use crate::capture::installed::{Installed, Scheme, installer_file, read_site};
+use crate::capture::lock::{DistributionLock, Provenance, SourceLock, TreeRef, WheelRef};
+use crate::capture::memo::{Memo, stat_digest};
+use crate::capture::nar::{Trees, hash_tree};
+use crate::capture::outside_source;
+use crate::capture::pin::{self, Pinned};
+use crate::capture::provenance::Candidate;
+use crate::capture::tree::{Entry, Source, Tree};
+use crate::formats::nix::hash::Sha256;
+use crate::formats::nix::store_path::{StoreDir, StorePathName};
+use crate::formats::python::direct_url::DirectKind;
+use crate::sys::error::Result;
+use crate::sys::progress::{Progress, check_interrupt};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What the Python side contributes to the lock.
+#[derive(Debug, Default)]
+pub struct Python {
+    pub distributions: Vec<DistributionLock>,
+    pub sources: Vec<SourceLock>,
+    pub unowned: Option<TreeRef>,
+    pub outside: Vec<OutsidePath>,
+    pub findings: Vec<Finding>,
+}
+
+pub struct Context<'a> {
+    pub store: &'a StoreDir,
+    pub memo: &'a Memo,
+    pub trees: &'a Trees,
+    pub progress: &'a dyn Progress,
+    pub real_files: &'a [String],
+    /// The ComfyUI directory: a `.pth` file may not pull all of it in.
+    pub environment: &'a Path,
+    pub started: SystemTime,
+}
+
+/// What the index keeps of a distribution that did not change.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    lock: DistributionLock,
+    /// Files it accounts for beyond its own RECORD.
+    claims: Vec<PathBuf>,
+}
+
+/// Every distribution of the site directories, the first of a name winning as on `sys.path`.
+pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> Vec<Installed> {
+    let mut seen = HashSet::new();
+    let mut all = Vec::new();
+    for scheme in sites {
+        for one in read_site(scheme, findings) {
+            if seen.insert(one.name.clone()) {
+                all.push(one);
+            } else {
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    topic: "captured".into(),
+                    path: one.scheme.site.join(&one.info).display().to_string(),
+                    message: format!("{} is installed twice; the first on sys.path counts", one.name),
+                });
+            }
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn digest_of(one: &Installed, wheel: Option<&str>, started: SystemTime) -> Option<String> {
+    let info = one.scheme.site.join(&one.info);
+    let record = info.join("RECORD");
+    let direct = info.join("direct_url.json");
+    let salt = format!("{}\0{}\0{}", one.name, one.version, wheel.unwrap_or(""));
+    let more = [info.as_path(), record.as_path(), direct.as_path()];
+    let files = one.files.values().map(PathBuf::as_path).chain(more);
+    stat_digest(&salt, files, started)
+}
+
+/// Pins every distribution. `candidates` is asked only for those whose files changed since the last
+/// run, so an unchanged environment needs neither network nor hashing.
+pub fn pin_all(
+    context: &Context,
+    all: &[Installed],
+    candidates: impl FnOnce(&[&Installed]) -> Result<Vec<Candidate>>,
+) -> Result<Python> {
+    let mut python = Python::default();
+    let digests: Vec<Option<String>> =
+        all.par_iter().map(|one| digest_of(one, None, context.started)).collect();
+    let key = |one: &Installed| format!("distribution:{}", one.name);
+    let mut kept: Vec<Option<Kept>> = all
+        .iter()
+        .zip(&digests)
+        .map(|(one, digest)| {
+            let kept: Kept = context.memo.get(&key(one), digest.as_deref())?;
+            context.trees.known(&kept.lock.tree, context.store).then_some(kept)
+        })
+        .collect();
+    // Overlapping files tie distributions together: if any of them is decided anew, so are those it
+    // shares files with.
+    let shared: HashSet<&str> = kept
+        .iter()
+        .flatten()
+        .flat_map(|k| k.lock.changed.iter())
+        .filter_map(|c| c.how.strip_prefix("replaced by "))
+        .collect();
+    let redo = all.iter().zip(&kept).any(|(one, k)| k.is_none() && shared.contains(one.name.as_str()));
+    if redo {
+        for slot in &mut kept {
+            if slot.as_ref().is_some_and(|k| !k.lock.changed.is_empty()) {
+                *slot = None;
+            }
+        }
+    }
+    let fresh: Vec<&Installed> =
+        all.iter().zip(&kept).filter(|(_, k)| k.is_none()).map(|(one, _)| one).collect();
+    let found = if fresh.is_empty() { Vec::new() } else { candidates(&fresh)? };
+    let owners = pin::owners(fresh.iter().copied().zip(&found));
+    context.progress.stage("reading distributions", Some(fresh.len() as u64));
+    let sources = outside_source::editable_sources(context, &fresh, &mut python)?;
+    let decided: Vec<Result<(DistributionLock, Pinned)>> = fresh
+        .par_iter()
+        .zip(&found)
+        .map(|(one, candidate)| {
+            check_interrupt()?;
+            let mut pinned = pin::decide(one, candidate, &owners)?;
+            let references = outside_source::relocate(&mut pinned.tree, &sources)?;
+            let lock = lock_one(context, one, candidate, &pinned, references)?;
+            context.progress.advance(1);
+            Ok((lock, pinned))
+        })
+        .collect();
+    let mut claims: HashSet<PathBuf> = HashSet::new();
+    let mut decided = decided.into_iter();
+    for ((one, digest), kept) in all.iter().zip(&digests).zip(kept) {
+        let info = one.scheme.site.join(&one.info);
+        for name in ["INSTALLER", "REQUESTED", "direct_url.json", "RECORD", "uv_cache.json", "uv_build.json"] {
+            claims.insert(info.join(name));
+        }
+        let kept = match kept {
+            Some(kept) => kept,
+            None => {
+                let Some(next) = decided.next() else { continue };
+                let (lock, pinned) = next?;
+                Kept { lock, claims: pinned.claims }
+            }
+        };
+        let editable = one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
+        // An editable install's source is outside its own files: it is looked at every time.
+        context.memo.put(&key(one), digest.as_deref().filter(|_| !editable), &kept);
+        claims.extend(kept.claims);
+        python.distributions.push(kept.lock);
+    }
+    report(&mut python);
+    unowned(context, all, &claims, &mut python)?;
+    Ok(python)
+}
+
+fn lock_one(
+    context: &Context,
+    one: &Installed,
+    candidate: &Candidate,
+    pinned: &Pinned,
+    references: Vec<String>,
+) -> Result<DistributionLock> {
+    let name = StorePathName::sanitize(&format!("{}-{}", one.name, one.version)).to_string();
+    let tree = context.trees.add(&name, pinned.tree.clone(), references, context.store)?;
+    let wheel = match (candidate, pinned.provenance) {
+        (Candidate::Wheel(listing), Provenance::Pinned | Provenance::Patched) => Some(WheelRef {
+            file: listing.file.filename.clone(),
+            url: listing.file.url.clone(),
+            sha256: Sha256(listing.file.sha256),
+            size: listing.file.size,
+        }),
+        _ => None,
+    };
+    Ok(DistributionLock {
+        name: one.name.clone(),
+        version: one.version.clone(),
+        provenance: pinned.provenance,
+        reason: pinned.reason.clone(),
+        real_files: context.real_files.contains(&one.name),
+        has_modules: pinned.has_modules,
+        tree,
+        wheel,
+        changed: pinned.changed.clone(),
+    })
+}
+
+fn report(python: &mut Python) {
+    for d in &python.distributions {
+        for change in &d.changed {
+            let replaced = change.how.starts_with("replaced by");
+            python.findings.push(Finding {
+                severity: if replaced { Severity::Info } else { Severity::Warning },
+                topic: "patched".into(),
+                path: change.path.clone(),
+                message: format!("{} {}: {}", d.name, d.version, change.how),
+            });
+        }
+        if d.provenance == Provenance::Captured {
+            python.findings.push(Finding {
+                severity: Severity::Info,
+                topic: "captured".into(),
+                path: d.name.clone(),
+                message: d.reason.clone().unwrap_or_default(),
+            });
+        }
+    }
+}
+
+/// Files of the site directories that no distribution accounts for: captured, and named.
+fn unowned(
+    context: &Context,
+    all: &[Installed],
+    claims: &HashSet<PathBuf>,
+    python: &mut Python,
+) -> Result<()> {
+    let mut owned: HashSet<&Path> = claims.iter().map(PathBuf::as_path).collect();
+    owned.extend(all.iter().flat_map(|one| one.files.values().map(PathBuf::as_path)));
+    let mut sites: Vec<&PathBuf> = all.iter().map(|one| &one.scheme.site).collect();
+    sites.sort();
+    sites.dedup();
+    let mut tree = Tree::default();
+    for site in sites {
+        let mut stack = vec![site.clone()];
+        while let Some(dir) = stack.pop() {
+            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                let Ok(kind) = entry.file_type() else { continue };
+                if kind.is_dir() {
+                    if entry.file_name() != "__pycache__" {
+                        stack.push(path);
+                    }
+                    continue;
+                }
+                if owned.contains(path.as_path()) {
+                    continue;
+                }
+                let Ok(relative) = path.strip_prefix(site) else { continue };
+                let name = relative.as_os_str().as_bytes().to_vec();
+                if relative.to_str().is_some_and(installer_file) || tree.entries.contains_key(&name) {
+                    continue;
+                }
+                let shown = relative.display().to_string();
+                let entry = if kind.is_file() {
+                    let digest = crate::capture::digest::digest(&path)?;
+                    Entry::File { source: Source::Disk(path.clone()), executable: digest.executable }
+                } else if kind.is_symlink() && path.is_file() {
+                    Entry::File { source: Source::Disk(path.clone()), executable: false }
+                } else {
+                    python.findings.push(Finding {
+                        severity: Severity::Warning,
+                        topic: "special-file".into(),
+                        path: shown,
+                        message: "in site-packages, neither a file nor a link to one: left out".into(),
+                    });
+                    continue;
+                };
+                python.findings.push(Finding {
+                    severity: Severity::Warning,
+                    topic: "unowned".into(),
+                    path: shown,
+                    message: "no distribution owns it; it is captured".into(),
+                });
+                tree.entries.insert(name, entry);
+            }
+        }
+    }
+    if tree.is_empty() {
+        return Ok(());
+    }
+    let sources = outside_source::pth_sources(context, &tree, python)?;
+    let references = outside_source::relocate(&mut tree, &sources)?;
+    python.unowned = Some(context.trees.add("site-packages-unowned", tree, references, context.store)?);
+    Ok(())
+}
+
+/// Names of distributions for a report.
+pub fn by_name(python: &[DistributionLock]) -> BTreeMap<&str, &DistributionLock> {
+    python.iter().map(|d| (d.name.as_str(), d)).collect()
+}
+
+/// Hashes a tree without keeping it: for callers that only compare.
+pub fn tree_hash(tree: &Tree) -> Result<Sha256> {
+    hash_tree(tree).map(|(hash, _)| hash)
+}

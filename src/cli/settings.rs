@@ -1,0 +1,139 @@
+//! Settings resolved once: command line over `stillframe.toml` over defaults, and where state and
+//! caches live (XDG base directory specification).
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub const CONFIG: &str = "stillframe.toml";
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// The ComfyUI directory, relative to this file.
+    pub environment: Option<PathBuf>,
+    pub python: PythonConfig,
+    pub service: ServiceConfig,
+    pub probe: ProbeConfig,
+    pub store: StoreSection,
+    /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
+    pub intent: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PythonConfig {
+    /// The environment's interpreter, when it is not found by itself.
+    pub interpreter: Option<PathBuf>,
+    /// A store path that stands in for the captured runtime.
+    pub runtime: Option<String>,
+    /// System libraries to ship beside the interpreter's own.
+    pub libraries: Vec<PathBuf>,
+    /// Distributions laid out as real files instead of links.
+    pub real_files: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServiceConfig {
+    pub name: String,
+    /// Further arguments for ComfyUI.
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        ServiceConfig { name: "comfyui".into(), arguments: Vec::new(), environment: BTreeMap::new() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ProbeConfig {
+    /// Seconds to wait for the environment's server.
+    pub timeout: u64,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        ProbeConfig { timeout: 300 }
+    }
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct StoreSection {
+    /// As NIX_REMOTE: `local?root=/path` for a store of its own.
+    pub remote: Option<String>,
+}
+
+/// Everything a command needs to know about where it is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub config: Config,
+    /// Where the lock files go: the folder of stillframe.toml, else the environment.
+    pub project: PathBuf,
+    pub environment: PathBuf,
+    pub state: PathBuf,
+    pub cache: PathBuf,
+}
+
+fn home(variable: &str, below_home: &str) -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os(variable).filter(|v| Path::new(v).is_absolute()) {
+        return Ok(PathBuf::from(dir).join("stillframe"));
+    }
+    let home = std::env::var_os("HOME").filter(|v| !v.is_empty()).ok_or_else(|| {
+        Error::new(Kind::Input, format!("neither {variable} nor HOME is set"))
+            .hint(format!("set {variable} to a directory that stillframe may write to"))
+    })?;
+    Ok(PathBuf::from(home).join(below_home).join("stillframe"))
+}
+
+/// The nearest stillframe.toml at or above `from`.
+fn find_config(from: &Path) -> Option<PathBuf> {
+    from.ancestors().map(|dir| dir.join(CONFIG)).find(|path| path.is_file())
+}
+
+impl Settings {
+    pub fn resolve(env: Option<&Path>, config: Option<&Path>) -> Result<Settings> {
+        let cwd = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
+        let config_path = match (config, env) {
+            (Some(path), _) => Some(cwd.join(path)),
+            (None, Some(env)) if cwd.join(env).join(CONFIG).is_file() => {
+                Some(cwd.join(env).join(CONFIG))
+            }
+            (None, _) => find_config(&cwd),
+        };
+        let parsed = match &config_path {
+            Some(path) => {
+                let text = files::read_text(path)?;
+                toml::from_str::<Config>(&text).map_err(|e| {
+                    Error::new(Kind::Input, format!("{} is not valid: {}", path.display(), e.to_string().trim()))
+                })?
+            }
+            None => Config::default(),
+        };
+        let base = config_path.as_deref().and_then(Path::parent);
+        let environment = match (env, &parsed.environment, base) {
+            (Some(env), _, _) => cwd.join(env),
+            (None, Some(env), Some(base)) => base.join(env),
+            _ => cwd.clone(),
+        };
+        let environment =
+            environment.canonicalize().map_err(|e| Error::io("open the environment", &environment, e))?;
+        // A stillframe.toml for another environment says nothing about where this one's lock goes.
+        let project = match base {
+            Some(base) => base.to_path_buf(),
+            None => environment.clone(),
+        };
+        Ok(Settings {
+            config: parsed,
+            project,
+            environment,
+            state: home("XDG_STATE_HOME", ".local/state")?,
+            cache: home("XDG_CACHE_HOME", ".cache")?,
+        })
+    }
+}

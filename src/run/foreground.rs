@@ -1,0 +1,109 @@
+//! One instance in the foreground: assemble a slot, start the program, wait until it answers, pass
+//! signals on, list what it wrote, throw the slot away.
+use crate::build::launch::{Launch, Values};
+use crate::run::slot;
+use crate::sys::error::{Error, Kind, Result};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+
+/// How long an instance may take to end after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+pub struct Instance {
+    pub child: Child,
+    pub url: String,
+    pub slot: PathBuf,
+    started: Instant,
+}
+
+/// A loopback port nobody listens on now. Another process may take it before the instance does; the
+/// instance then ends with its own error, which is shown.
+pub fn free_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")
+        .map_err(|e| Error::new(Kind::Io, "no free loopback port").caused_by(e))?;
+    Ok(listener
+        .local_addr()
+        .map_err(|e| Error::new(Kind::Io, "no free loopback port").caused_by(e))?
+        .port())
+}
+
+/// Starts the program with nothing of this process's environment but a short list.
+pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Result<Instance> {
+    slot::assemble(launch, values)?;
+    let mut command = Command::new(&launch.program);
+    command
+        .args(launch.arguments.iter().map(|a| values.fill(a)))
+        .current_dir(Path::new(&values.slot).join(&launch.directory))
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(log_err)
+        .kill_on_drop(true);
+    for name in ["TERM", "TZ", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"] {
+        // The driver's libraries are the host's, not the snapshot's: the caller says where they are.
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &values.slot);
+    command.env("LANG", "C.UTF-8");
+    for (name, value) in &launch.environment {
+        command.env(name, values.fill(value));
+    }
+    let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;
+    Ok(Instance {
+        child,
+        url: format!("http://{}:{}", values.listen, values.port),
+        slot: PathBuf::from(&values.slot),
+        started: Instant::now(),
+    })
+}
+
+impl Instance {
+    /// Waits until the server answers `/system_stats`, which ComfyUI does when its imports are done.
+    pub async fn ready(&mut self, limit: Duration) -> Result<Duration> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(10))
+            .build()
+            .map_err(|e| Error::new(Kind::Io, "cannot make an HTTP client").caused_by(e))?;
+        let url = format!("{}/system_stats", self.url);
+        loop {
+            if let Some(status) = self.exited()? {
+                return Err(Error::new(
+                    Kind::Environment,
+                    format!("the server ended before it answered: {status}"),
+                )
+                .hint("its own messages are above"));
+            }
+            if client.get(&url).send().await.is_ok_and(|r| r.status().is_success()) {
+                return Ok(self.started.elapsed());
+            }
+            if self.started.elapsed() > limit {
+                return Err(Error::new(
+                    Kind::Environment,
+                    format!("{url} did not answer within {} s", limit.as_secs()),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().map_err(|e| Error::new(Kind::Io, "cannot wait for the server").caused_by(e))
+    }
+
+    /// Ends the instance: SIGTERM, then SIGKILL after a limit.
+    pub async fn stop(&mut self) -> Result<()> {
+        if let Some(pid) = self.child.id().and_then(|p| rustix::process::Pid::from_raw(p as i32)) {
+            // It may have ended by itself in this moment: then there is nothing to signal.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
+            self.child.kill().await.map_err(|e| Error::new(Kind::Io, "cannot stop the server").caused_by(e))?;
+        }
+        Ok(())
+    }
+}

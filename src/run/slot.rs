@@ -1,0 +1,150 @@
+//! A slot directory: what one instance sees. Store trees that packs may write to are copied in (a
+//! read-only tree breaks packs that write into their own folder), the rest is linked; the slot is
+//! thrown away with the instance.
+use crate::build::launch::{Launch, Values};
+use crate::sys::error::{Error, Result};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Builds the slot that `launch` asks for, and the directories it needs in the base.
+pub fn assemble(launch: &Launch, values: &Values) -> Result<()> {
+    let slot = PathBuf::from(&values.slot);
+    make(&slot)?;
+    for directory in &launch.directories {
+        make(Path::new(&values.fill(directory)))?;
+    }
+    for layer in &launch.layers {
+        let at = slot.join(&layer.at);
+        if let Some(parent) = at.parent() {
+            make(parent)?;
+        }
+        let lower = Path::new(&layer.lower);
+        if layer.writable {
+            copy_tree(lower, &at)?;
+        } else {
+            symlink(lower, &at).map_err(|e| Error::io("link", &at, e))?;
+        }
+    }
+    for link in &launch.links {
+        let at = slot.join(&link.at);
+        if let Some(parent) = at.parent() {
+            make(parent)?;
+        }
+        let to = values.fill(&link.to);
+        symlink(&to, &at).map_err(|e| Error::io("link", &at, e))?;
+    }
+    Ok(())
+}
+
+fn make(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, e))
+}
+
+/// Copies a tree with its links as links, writable by its owner.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    let meta = fs::symlink_metadata(from).map_err(|e| Error::io("read", from, e))?;
+    if meta.is_symlink() {
+        let target = fs::read_link(from).map_err(|e| Error::io("read the link", from, e))?;
+        return symlink(target, to).map_err(|e| Error::io("link", to, e));
+    }
+    if meta.is_dir() {
+        make(to)?;
+        for entry in fs::read_dir(from).map_err(|e| Error::io("list", from, e))? {
+            let entry = entry.map_err(|e| Error::io("list", from, e))?;
+            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    fs::copy(from, to).map_err(|e| Error::io("copy", from, e))?;
+    let mode = 0o644 | (meta.permissions().mode() & 0o111);
+    fs::set_permissions(to, fs::Permissions::from_mode(mode))
+        .map_err(|e| Error::io("set the mode of", to, e))
+}
+
+/// Files below `at` that the copied tree did not have, or had with other bytes: what an instance
+/// wrote into its own program. Listed before the slot is thrown away.
+pub fn written(launch: &Launch, slot: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for layer in launch.layers.iter().filter(|l| l.writable) {
+        compare(Path::new(&layer.lower), &slot.join(&layer.at), &layer.at, &mut found);
+    }
+    let linked: Vec<&str> = launch.links.iter().map(|l| l.at.as_str()).collect();
+    found.retain(|path| !linked.contains(&path.as_str()));
+    found.sort();
+    found
+}
+
+fn compare(lower: &Path, upper: &Path, shown: &str, found: &mut Vec<String>) {
+    let Ok(meta) = fs::symlink_metadata(upper) else { return };
+    if meta.is_dir() {
+        if upper.file_name().is_some_and(|n| n == "__pycache__") {
+            return;
+        }
+        let Ok(entries) = fs::read_dir(upper) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let shown = format!("{shown}/{}", name.to_string_lossy());
+            compare(&lower.join(&name), &entry.path(), &shown, found);
+        }
+        return;
+    }
+    if meta.is_symlink() {
+        if fs::read_link(lower).ok() != fs::read_link(upper).ok() {
+            found.push(shown.to_string());
+        }
+        return;
+    }
+    let same = fs::symlink_metadata(lower).is_ok_and(|l| l.is_file() && l.len() == meta.len())
+        && matches!((fs::read(lower), fs::read(upper)), (Ok(a), Ok(b)) if a == b);
+    if !same {
+        found.push(shown.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::launch::Layer;
+
+    #[test]
+    fn a_slot_is_writable_and_its_writes_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("pack");
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join("a.py"), "1").unwrap();
+        fs::set_permissions(store.join("a.py"), fs::Permissions::from_mode(0o444)).unwrap();
+        let launch = Launch {
+            version: 1,
+            service: "s".into(),
+            program: String::new(),
+            arguments: vec![],
+            directory: String::new(),
+            environment: Default::default(),
+            layers: vec![Layer {
+                at: "base/custom_nodes/p".into(),
+                lower: store.to_string_lossy().into_owned(),
+                writable: true,
+            }],
+            links: vec![],
+            directories: vec!["{base}/input".into()],
+        };
+        let values = Values {
+            base: dir.path().join("base").to_string_lossy().into_owned(),
+            models: String::new(),
+            slot: dir.path().join("slot").to_string_lossy().into_owned(),
+            listen: String::new(),
+            port: 0,
+        };
+        assemble(&launch, &values).unwrap();
+        let slot = dir.path().join("slot");
+        assert!(dir.path().join("base/input").is_dir());
+        assert_eq!(written(&launch, &slot), Vec::<String>::new());
+        fs::write(slot.join("base/custom_nodes/p/a.py"), "2").unwrap();
+        fs::write(slot.join("base/custom_nodes/p/new"), "").unwrap();
+        assert_eq!(
+            written(&launch, &slot),
+            ["base/custom_nodes/p/a.py", "base/custom_nodes/p/new"]
+        );
+    }
+}

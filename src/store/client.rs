@@ -1,0 +1,494 @@
+//! The conversation with a Nix daemon. Synchronous: each connection belongs to one thread, and several
+//! connections work side by side.
+use super::connect::{self, StoreConfig, Stream};
+use crate::formats::nix::hash::Sha256;
+use crate::formats::nix::store_path::{StoreDir, StorePath};
+use crate::formats::nix::worker::{self, Framed, ReadWire, WriteWire, op, stderr};
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+/// What the daemon tells while it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Log(String),
+    /// A derivation is being built.
+    Building { id: u64, derivation: String },
+    Stopped { id: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathInfo {
+    pub nar_hash: Sha256,
+    pub nar_size: u64,
+    pub references: BTreeSet<StorePath>,
+    pub deriver: Option<StorePath>,
+    pub ca: String,
+}
+
+pub struct Store {
+    input: BufReader<Box<dyn Read + Send>>,
+    output: Option<BufWriter<Box<dyn Write + Send>>>,
+    child: Option<connect::Daemon>,
+    at: String,
+    pub store_dir: StoreDir,
+    /// The daemon's Nix version.
+    pub version: String,
+    on_event: Box<dyn FnMut(Event) + Send>,
+}
+
+const ACTIVITY_BUILD: u64 = 105;
+const RESULT_LOG_LINE: u64 = 101;
+
+impl Store {
+    pub fn connect(config: &StoreConfig) -> Result<Store> {
+        let Stream { input, output, child, at } = connect::open(config)?;
+        let mut store = Store {
+            input: BufReader::with_capacity(64 * 1024, input),
+            output: Some(BufWriter::with_capacity(64 * 1024, output)),
+            child,
+            at,
+            store_dir: config.store_dir.clone(),
+            version: String::new(),
+            on_event: Box::new(|_| {}),
+        };
+        store.handshake()?;
+        store.set_options()?;
+        Ok(store)
+    }
+
+    /// Hears what the daemon tells from now on.
+    pub fn on_event(&mut self, hear: impl FnMut(Event) + Send + 'static) {
+        self.on_event = Box::new(hear);
+    }
+
+    fn gone(&mut self, e: io::Error) -> Error {
+        let last = match e.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                self.output = None;
+                self.child.as_mut().map(connect::Daemon::last_words).unwrap_or_default()
+            }
+            _ => String::new(),
+        };
+        let mut message = format!("the Nix daemon at {} ended the connection", self.at);
+        if !last.is_empty() {
+            message = format!("{message}: {last}");
+        }
+        Error::new(Kind::Store, message)
+            .caused_by(e)
+            .hint("what is in the store already stays; run the command again and it goes on from there")
+    }
+
+    fn out(&mut self) -> io::Result<&mut BufWriter<Box<dyn Write + Send>>> {
+        self.output.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// One request: what `write` sends, then the daemon's messages, then what `read` takes.
+    fn ask<T>(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<Box<dyn Write + Send>>) -> io::Result<()>,
+        read: impl FnOnce(&mut BufReader<Box<dyn Read + Send>>) -> io::Result<T>,
+    ) -> Result<T> {
+        let sent = self.out().and_then(|out| {
+            write(out)?;
+            out.flush()
+        });
+        sent.map_err(|e| self.gone(e))?;
+        self.messages()?;
+        read(&mut self.input).map_err(|e| self.gone(e))
+    }
+
+    fn handshake(&mut self) -> Result<()> {
+        let hello = |store: &mut Store| -> io::Result<(u64, u64)> {
+            let out = store.out()?;
+            out.put_number(worker::MAGIC_CLIENT)?;
+            out.flush()?;
+            Ok((store.input.number()?, store.input.number()?))
+        };
+        let (magic, version) = hello(self).map_err(|e| self.gone(e))?;
+        if magic != worker::MAGIC_DAEMON {
+            return Err(Error::new(Kind::Store, format!("{} does not speak the Nix worker protocol", self.at)));
+        }
+        if version < worker::MIN_VERSION || version >> 8 != worker::VERSION >> 8 {
+            return Err(Error::new(
+                Kind::Store,
+                format!(
+                    "the Nix daemon at {} speaks protocol {}; stillframe needs 1.{} or later",
+                    self.at,
+                    worker::version_text(version),
+                    worker::MIN_VERSION & 0xff
+                ),
+            )
+            .hint("use Nix 2.8 or later"));
+        }
+        let common = version.min(worker::VERSION);
+        let rest = |store: &mut Store| -> io::Result<String> {
+            let out = store.out()?;
+            out.put_number(worker::VERSION)?;
+            // No CPU affinity, no reserved space: both obsolete, both expected.
+            out.put_number(0)?;
+            out.put_number(0)?;
+            out.flush()?;
+            let version = store.input.string()?;
+            if common >= 0x123 {
+                store.input.number()?;
+            }
+            Ok(version)
+        };
+        self.version = rest(self).map_err(|e| self.gone(e))?;
+        self.messages()
+    }
+
+    fn set_options(&mut self) -> Result<()> {
+        let jobs = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        // keep-failed, keep-going, fallback, verbosity (errors), jobs, silent time, build hook, verbose
+        // build (no), log type, trace, cores per build, substitutes: nothing of ours is in a cache that
+        // we were not told of, and asking one costs a time-out where there is no network.
+        let values = [0, 0, 0, 0, jobs, 0, 0, 7, 0, 0, 0, 0];
+        self.ask(
+            |out| {
+                out.put_number(op::SET_OPTIONS)?;
+                values.iter().try_for_each(|v| out.put_number(*v))?;
+                out.put_number(0)
+            },
+            |_| Ok(()),
+        )
+    }
+
+    /// Reads the daemon's messages until it says that the reply follows, or what went wrong.
+    fn messages(&mut self) -> Result<()> {
+        loop {
+            match self.message() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(event))) => {
+                    if let Some(event) = event {
+                        (self.on_event)(event);
+                    }
+                }
+                Ok(Some(Err(text))) => {
+                    return Err(Error::new(Kind::Store, strip_colours(&text)));
+                }
+                Err(e) => return Err(self.gone(e)),
+            }
+        }
+    }
+
+    /// `None`: the last. An inner error: the daemon's own.
+    fn message(&mut self) -> io::Result<Option<std::result::Result<Option<Event>, String>>> {
+        let input = &mut self.input;
+        let event = match input.number()? {
+            stderr::LAST => return Ok(None),
+            stderr::NEXT => Some(Event::Log(input.string()?.trim_end().to_string())),
+            stderr::ERROR => {
+                input.string()?;
+                input.number()?;
+                input.string()?;
+                let text = input.string()?;
+                input.number()?;
+                for _ in 0..input.number()? {
+                    input.number()?;
+                    input.string()?;
+                }
+                return Ok(Some(Err(text)));
+            }
+            stderr::START_ACTIVITY => {
+                let id = input.number()?;
+                input.number()?;
+                let kind = input.number()?;
+                input.string()?;
+                let mut texts = fields(input)?;
+                input.number()?;
+                (kind == ACTIVITY_BUILD && !texts.is_empty())
+                    .then(|| Event::Building { id, derivation: texts.swap_remove(0) })
+            }
+            stderr::STOP_ACTIVITY => Some(Event::Stopped { id: input.number()? }),
+            stderr::RESULT => {
+                input.number()?;
+                let kind = input.number()?;
+                let mut texts = fields(input)?;
+                (kind == RESULT_LOG_LINE && !texts.is_empty()).then(|| Event::Log(texts.swap_remove(0)))
+            }
+            other => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the daemon sent the unknown message {other:#x}"),
+                ));
+            }
+        };
+        Ok(Some(Ok(event)))
+    }
+
+    fn absolute(&self, path: &StorePath) -> String {
+        path.to_absolute(&self.store_dir)
+    }
+
+    fn parse(&self, text: &str) -> Result<StorePath> {
+        StorePath::from_absolute(&self.store_dir, text).map_err(|e| {
+            Error::new(Kind::Store, format!("the Nix daemon at {} named a bad path: {e}", self.at))
+        })
+    }
+
+    /// Which of the paths the store has, in one question.
+    pub fn valid(&mut self, paths: &BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>> {
+        let all: Vec<String> = paths.iter().map(|p| self.absolute(p)).collect();
+        let found = self.ask(
+            |out| {
+                out.put_number(op::QUERY_VALID_PATHS)?;
+                out.put_strings(&all)?;
+                out.put_number(0)
+            },
+            |input| input.strings(),
+        )?;
+        found.iter().map(|text| self.parse(text)).collect()
+    }
+
+    pub fn info(&mut self, path: &StorePath) -> Result<Option<PathInfo>> {
+        let text = self.absolute(path);
+        let found = self.ask(
+            |out| {
+                out.put_number(op::QUERY_PATH_INFO)?;
+                out.put_bytes(text.as_bytes())
+            },
+            |input| {
+                if input.number()? == 0 {
+                    return Ok(None);
+                }
+                info_fields(input).map(Some)
+            },
+        )?;
+        found.map(|raw| self.path_info(raw)).transpose()
+    }
+
+    fn path_info(&self, raw: RawInfo) -> Result<PathInfo> {
+        let deriver = if raw.deriver.is_empty() { None } else { Some(self.parse(&raw.deriver)?) };
+        Ok(PathInfo {
+            nar_hash: Sha256::parse(&raw.hash)
+                .map_err(|e| Error::new(Kind::Store, "the daemon sent a bad NAR hash").caused_by(e))?,
+            nar_size: raw.size,
+            references: raw.references.iter().map(|r| self.parse(r)).collect::<Result<_>>()?,
+            deriver,
+            ca: raw.ca,
+        })
+    }
+
+    /// Every path below `roots`, with its information.
+    pub fn closure(&mut self, roots: &[StorePath]) -> Result<BTreeMap<StorePath, PathInfo>> {
+        let mut found = BTreeMap::new();
+        let mut open: Vec<StorePath> = roots.to_vec();
+        while let Some(path) = open.pop() {
+            if found.contains_key(&path) {
+                continue;
+            }
+            let info = self.info(&path)?.ok_or_else(|| {
+                Error::new(Kind::Store, format!("{} is not in the store", self.absolute(&path)))
+                    .hint("it was deleted since: take the snapshot again")
+            })?;
+            open.extend(info.references.iter().filter(|r| !found.contains_key(*r)).cloned());
+            found.insert(path, info);
+        }
+        Ok(found)
+    }
+
+    pub fn add_temp_root(&mut self, path: &StorePath) -> Result<()> {
+        let text = self.absolute(path);
+        self.simple(op::ADD_TEMP_ROOT, &text)
+    }
+
+    /// Registers a symlink outside the store as a root of the garbage collector.
+    pub fn add_indirect_root(&mut self, link: &Path) -> Result<()> {
+        self.simple(op::ADD_INDIRECT_ROOT, &link.to_string_lossy())
+    }
+
+    fn simple(&mut self, operation: u64, text: &str) -> Result<()> {
+        self.ask(
+            |out| {
+                out.put_number(operation)?;
+                out.put_bytes(text.as_bytes())
+            },
+            |input| input.number().map(drop),
+        )
+    }
+
+    /// Adds a tree, content-addressed over its NAR, which `write` streams. Returns where it is.
+    pub fn add_tree(
+        &mut self,
+        name: &str,
+        references: &BTreeSet<StorePath>,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<StorePath> {
+        self.add(name, "fixed:r:sha256", references, write)
+    }
+
+    /// Adds a text file, as `.drv` files are.
+    pub fn add_text(&mut self, name: &str, references: &BTreeSet<StorePath>, text: &[u8]) -> Result<StorePath> {
+        self.add(name, "text:sha256", references, |out| {
+            out.write_all(text).map_err(|e| Error::new(Kind::Store, "cannot send a text").caused_by(e))
+        })
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        method: &str,
+        references: &BTreeSet<StorePath>,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<StorePath> {
+        let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
+        let mut failed: Option<Error> = None;
+        let sent = self.out().and_then(|out| {
+            out.put_number(op::ADD_TO_STORE)?;
+            out.put_bytes(name.as_bytes())?;
+            out.put_bytes(method.as_bytes())?;
+            out.put_strings(&references)?;
+            out.put_number(0)?;
+            let mut framed = Framed::new(out);
+            if let Err(e) = write(&mut framed) {
+                failed = Some(e);
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            framed.finish()?;
+            out.flush()
+        });
+        if let Some(failed) = failed {
+            // An upload cannot be taken back: the connection ends, and the daemon throws away what it got.
+            self.output = None;
+            let broken = failed.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>()).is_some_and(|e| {
+                matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            });
+            if broken {
+                // It may have said why before it closed.
+                self.messages()?;
+            }
+            return Err(failed);
+        }
+        if let Err(e) = sent {
+            return Err(self.gone(e));
+        }
+        self.messages()?;
+        let read = |input: &mut BufReader<Box<dyn Read + Send>>| -> io::Result<String> {
+            let path = input.string()?;
+            info_fields(input)?;
+            Ok(path)
+        };
+        let path = read(&mut self.input).map_err(|e| self.gone(e))?;
+        self.parse(&path)
+    }
+
+    /// Builds derivations (all their outputs); what is valid already is not built again.
+    pub fn build(&mut self, derivations: &[StorePath]) -> Result<()> {
+        let wanted: Vec<String> = derivations.iter().map(|d| format!("{}!*", self.absolute(d))).collect();
+        self.ask(
+            |out| {
+                out.put_number(op::BUILD_PATHS)?;
+                out.put_strings(&wanted)?;
+                out.put_number(0)
+            },
+            |input| input.number().map(drop),
+        )
+        .map_err(|e| if e.kind == Kind::Store { Error { kind: Kind::Build, ..e } } else { e })
+    }
+
+    /// Streams a path's NAR into `sink`, which must read exactly one archive.
+    pub fn nar<T>(&mut self, path: &StorePath, sink: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+        let text = self.absolute(path);
+        self.ask(
+            |out| {
+                out.put_number(op::NAR_FROM_PATH)?;
+                out.put_bytes(text.as_bytes())
+            },
+            |_| Ok(()),
+        )?;
+        sink(&mut self.input)
+    }
+
+    pub fn referrers(&mut self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
+        let text = self.absolute(path);
+        let found = self.ask(
+            |out| {
+                out.put_number(op::QUERY_REFERRERS)?;
+                out.put_bytes(text.as_bytes())
+            },
+            |input| input.strings(),
+        )?;
+        found.iter().map(|text| self.parse(text)).collect()
+    }
+
+    /// Deletes exactly these paths, where nothing alive needs them.
+    pub fn delete(&mut self, paths: &[StorePath]) -> Result<u64> {
+        const DELETE_SPECIFIC: u64 = 3;
+        let all: Vec<String> = paths.iter().map(|p| self.absolute(p)).collect();
+        self.ask(
+            |out| {
+                out.put_number(op::COLLECT_GARBAGE)?;
+                out.put_number(DELETE_SPECIFIC)?;
+                out.put_strings(&all)?;
+                // Not ignoring liveness, no limit, three obsolete numbers.
+                [0, u64::MAX, 0, 0, 0].iter().try_for_each(|v| out.put_number(*v))
+            },
+            |input| {
+                input.strings()?;
+                let freed = input.number()?;
+                input.number()?;
+                Ok(freed)
+            },
+        )
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Closing its input tells a daemon of ours to end; then `Daemon`'s own drop waits for it.
+        self.output = None;
+    }
+}
+
+struct RawInfo {
+    deriver: String,
+    hash: String,
+    references: Vec<String>,
+    size: u64,
+    ca: String,
+}
+
+fn info_fields(input: &mut impl Read) -> io::Result<RawInfo> {
+    let deriver = input.string()?;
+    let hash = input.string()?;
+    let references = input.strings()?;
+    input.number()?;
+    let size = input.number()?;
+    input.number()?;
+    input.strings()?;
+    let ca = input.string()?;
+    Ok(RawInfo { deriver, hash, references, size, ca })
+}
+
+/// The texts among an activity's fields.
+fn fields(input: &mut impl Read) -> io::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for _ in 0..input.number()? {
+        match input.number()? {
+            0 => drop(input.number()?),
+            _ => texts.push(input.string()?),
+        }
+    }
+    Ok(texts)
+}
+
+/// Daemons colour their errors; ours are coloured by the printer alone.
+fn strip_colours(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c == '\u{1b}' {
+            for c in chars.by_ref() {
+                if c.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

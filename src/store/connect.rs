@@ -1,0 +1,144 @@
+//! Finding the store: the daemon's socket, or a `nix-daemon --stdio` of our own where root has a store
+//! without a daemon (or where a scratch store is asked for).
+use crate::formats::nix::store_path::StoreDir;
+use crate::sys::error::{Error, Kind, Result};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+#[derive(Debug, Clone, Default)]
+pub struct StoreConfig {
+    /// As NIX_REMOTE: `local?root=/path` for a scratch store.
+    pub remote: Option<String>,
+    /// In place of `nix-daemon --stdio`.
+    pub daemon: Option<Vec<String>>,
+    pub store_dir: StoreDir,
+}
+
+impl StoreConfig {
+    /// What the environment says; `remote` comes before NIX_REMOTE.
+    pub fn from_environment(remote: Option<&str>) -> Self {
+        let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        StoreConfig {
+            remote: remote.map(String::from).or_else(|| text("NIX_REMOTE")).filter(|r| r != "daemon" && r != "auto"),
+            daemon: text("STILLFRAME_NIX_DAEMON").map(|t| t.split_whitespace().map(String::from).collect()),
+            store_dir: text("NIX_STORE_DIR").map(StoreDir).unwrap_or_default(),
+        }
+    }
+
+    fn socket() -> PathBuf {
+        let text = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        text("NIX_DAEMON_SOCKET_PATH").unwrap_or_else(|| {
+            text("NIX_STATE_DIR")
+                .unwrap_or_else(|| PathBuf::from("/nix/var/nix"))
+                .join("daemon-socket/socket")
+        })
+    }
+}
+
+/// Both directions of a connection, and the daemon that belongs to it, if we started one.
+pub struct Stream {
+    pub input: Box<dyn Read + Send>,
+    pub output: Box<dyn Write + Send>,
+    pub child: Option<Daemon>,
+    /// For messages: where this store is.
+    pub at: String,
+}
+
+pub struct Daemon {
+    child: Child,
+    /// The last it said on its standard error.
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+const TAIL: usize = 4096;
+
+impl Daemon {
+    /// What it said before it ended.
+    pub fn last_words(&mut self) -> String {
+        // It has closed the connection: it is ending, and its last words are on their way.
+        let _ = self.child.wait();
+        let said = self.said.lock().unwrap_or_else(|e| e.into_inner());
+        String::from_utf8_lossy(&said).trim().to_string()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Its input is closed by now and it ends by itself; a stuck one is killed, by its own id only.
+        for _ in 0..50 {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn open(config: &StoreConfig) -> Result<Stream> {
+    if config.remote.is_none() && config.daemon.is_none() {
+        let path = StoreConfig::socket();
+        match UnixStream::connect(&path) {
+            Ok(socket) => {
+                let input = socket.try_clone().map_err(|e| Error::io("use", &path, e))?;
+                let at = path.display().to_string();
+                return Ok(Stream { input: Box::new(input), output: Box::new(socket), child: None, at });
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Error::io("connect to the Nix daemon at", &path, e)
+                    .hint("your user may not use Nix here: see `allowed-users` in nix.conf and the socket's mode"));
+            }
+            Err(_) if rustix::process::geteuid().is_root() => {}
+            Err(e) => {
+                return Err(Error::io("connect to the Nix daemon at", &path, e).hint(
+                    "install Nix (Debian: apt-get install nix-setup-systemd), or start its daemon: systemctl start nix-daemon.socket",
+                ));
+            }
+        }
+    }
+    spawn(config)
+}
+
+fn spawn(config: &StoreConfig) -> Result<Stream> {
+    let words = config.daemon.clone().unwrap_or_else(|| vec!["nix-daemon".into(), "--stdio".into()]);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env("NIX_REMOTE", config.remote.as_deref().unwrap_or("local"));
+    command.env("NIX_STORE_DIR", &config.store_dir.0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A Ctrl-C is ours to handle: the daemon must finish what it is writing.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let shown = words.join(" ");
+    let mut child = command.spawn().map_err(|e| {
+        let hint = if e.kind() == std::io::ErrorKind::NotFound {
+            "Nix is not installed, or not on PATH (Debian: apt-get install nix-bin)"
+        } else {
+            "check that the program may be executed"
+        };
+        Error::new(Kind::Store, format!("cannot start `{shown}`")).caused_by(e).hint(hint)
+    })?;
+    let missing = || Error::new(Kind::Store, format!("cannot talk to `{shown}`"));
+    let input = child.stdout.take().ok_or_else(missing)?;
+    let output = child.stdin.take().ok_or_else(missing)?;
+    let mut errors = child.stderr.take().ok_or_else(missing)?;
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let keep = said.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1024];
+        while let Ok(n @ 1..) = errors.read(&mut buffer) {
+            let mut said = keep.lock().unwrap_or_else(|e| e.into_inner());
+            said.extend_from_slice(&buffer[..n]);
+            let extra = said.len().saturating_sub(TAIL);
+            said.drain(..extra);
+        }
+    });
+    Ok(Stream {
+        input: Box::new(input),
+        output: Box::new(output),
+        child: Some(Daemon { child, said }),
+        at: format!("`{shown}`"),
+    })
+}

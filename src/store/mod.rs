@@ -1,0 +1,5 @@
+//! The one client of a Nix store: the worker protocol over any byte stream.
+pub mod client;
+pub mod connect;
+pub use client::{Event, PathInfo, Store};
+pub use connect::StoreConfig;

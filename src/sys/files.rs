@@ -1,0 +1,110 @@
+//! Files that must survive a crash or a second process: written to a temporary file beside the
+//! target, fsynced, renamed, directory fsynced; and a lock that names its holder.
+use crate::sys::error::{Error, Result};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// Replaces `path` with `bytes`, whole or not at all.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
+    let mut temp = tempfile::Builder::new()
+        .prefix(".stillframe-")
+        .tempfile_in(dir)
+        .map_err(|e| Error::io("create a temporary file in", dir, e))?;
+    temp.write_all(bytes).map_err(|e| Error::io("write", temp.path(), e))?;
+    use std::os::unix::fs::PermissionsExt;
+    temp.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o644))
+        .map_err(|e| Error::io("set the mode of", temp.path(), e))?;
+    temp.as_file().sync_all().map_err(|e| Error::io("sync", temp.path(), e))?;
+    temp.persist(path).map_err(|e| Error::io("replace", path, e.error))?;
+    sync_dir(dir)
+}
+
+/// Makes a rename or removal inside `dir` durable.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", dir, e))
+}
+
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io("read", path, e))
+}
+
+pub fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))
+}
+
+/// An exclusive lock on a file; freed by the kernel when the process ends, however it ends.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Takes the lock; when another process has it, calls `waiting` once with what that process
+    /// wrote about itself, then waits.
+    pub fn acquire(path: &Path, holder: &str, waiting: impl FnOnce(&str)) -> Result<FileLock> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|e| Error::io("open the lock", path, e))?;
+        if let Err(busy) = file.try_lock() {
+            match busy {
+                std::fs::TryLockError::WouldBlock => {
+                    let mut who = String::new();
+                    // Only a courtesy: a holder that has not written its name yet is still waited for.
+                    let _ = file.read_to_string(&mut who);
+                    waiting(who.trim());
+                    file.lock().map_err(|e| Error::io("wait for the lock", path, e))?;
+                }
+                std::fs::TryLockError::Error(e) => return Err(Error::io("lock", path, e)),
+            }
+        }
+        let write = |file: &mut File| -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(holder.as_bytes())
+        };
+        write(&mut file).map_err(|e| Error::io("write the lock", path, e))?;
+        Ok(FileLock { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_atomic_write_replaces_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_second_holder_waits_and_is_told_for_whom() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = FileLock::acquire(&path, "pid 1: snapshot", |_| panic!("not busy")).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = path.clone();
+        let thread = std::thread::spawn(move || {
+            FileLock::acquire(&other, "pid 2", |who| tell.send(who.to_string()).unwrap()).unwrap();
+        });
+        assert_eq!(told.recv().unwrap(), "pid 1: snapshot");
+        assert!(!thread.is_finished());
+        drop(first);
+        thread.join().unwrap();
+    }
+}

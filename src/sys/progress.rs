@@ -1,0 +1,35 @@
+//! What long work says of itself, for any printer: a bar, plain lines, JSON.
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub trait Progress: Send + Sync {
+    /// A new stage; `total` in bytes (or items) when it is known.
+    fn stage(&self, name: &str, total: Option<u64>);
+    fn advance(&self, amount: u64);
+    /// A line worth keeping.
+    fn note(&self, text: &str);
+}
+
+/// Says nothing: tests, and callers that print by themselves.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn stage(&self, _: &str, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+    fn note(&self, _: &str) {}
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Set by the signal handler of the command line; long loops ask `check_interrupt`.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
+
+pub fn check_interrupt() -> crate::sys::error::Result<()> {
+    use crate::sys::error::{Error, Kind};
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        return Err(Error::new(Kind::Interrupted, "interrupted")
+            .hint("run the same command again: it goes on from what is done"));
+    }
+    Ok(())
+}
