@@ -133,6 +133,35 @@ fn planning_twice_gives_the_same_trees() {
 }
 
 #[test]
+fn extra_libraries_come_with_what_they_need() {
+    let Some(python) = interpreters().pop() else {
+        return;
+    };
+    let facts = InterpreterFacts::of(&python).expect("facts");
+    let error = RuntimePlan::new(facts.clone(), &["libnowhere.so.7".into()]).expect_err("missing");
+    assert!(error.message.contains("libnowhere.so.7"));
+    // Any library that is not in the plan already will do.
+    let plain = RuntimePlan::new(facts.clone(), &[]).expect("plan");
+    let libc = plain.base.get("lib/libc.so.6");
+    let Some(RuntimeFile::Disk { path, .. }) = libc else {
+        panic!("no libc")
+    };
+    let extra = path.parent().expect("parent").join("libgthread-2.0.so.0");
+    if !extra.exists() || plain.sonames.contains("libgthread-2.0.so.0") {
+        return;
+    }
+    for asked in [
+        "libgthread-2.0.so.0".to_owned(),
+        extra.display().to_string(),
+    ] {
+        let plan = RuntimePlan::new(facts.clone(), &[asked]).expect("plan");
+        assert!(plan.sonames.contains("libgthread-2.0.so.0"));
+        assert!(plan.sonames.contains("libglib-2.0.so.0"));
+        assert!(!plan.loaded.contains("libglib-2.0.so.0"));
+    }
+}
+
+#[test]
 fn a_virtual_environment_leads_to_its_base() {
     for python in interpreters() {
         let facts = InterpreterFacts::of(&python).expect("facts");

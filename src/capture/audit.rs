@@ -1,11 +1,14 @@
 //! Will every library be found on the host? Each object's NEEDED is looked up in the environment as
 //! it will be laid out, in the base libraries, and among the GPU driver's libraries, which the host
 //! brings. Only headers are read.
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+mod layout;
+
+use layout::Layout;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +38,17 @@ pub struct HostProgram {
     pub interp: String,
 }
 
+/// What the Python runtime brings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provided {
+    /// Every name a library of the runtime can be asked for by.
+    pub names: BTreeSet<String>,
+    /// Those loaded whenever the interpreter runs.
+    pub loaded: BTreeSet<String>,
+    /// The version of its C library.
+    pub glibc: (u32, u32),
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditReport {
     /// How many objects were looked at.
@@ -42,6 +56,9 @@ pub struct AuditReport {
     pub unmet: Vec<Unmet>,
     /// Met if another library was loaded first, as torch's are by `import torch`.
     pub preloaded: Vec<Preloaded>,
+    /// In the runtime, but out of reach: an object with a DT_RUNPATH of its own does not use the
+    /// interpreter's DT_RPATH, so the host's is loaded, unless another object asked before.
+    pub hidden: Vec<Unmet>,
     /// Met by the host's GPU driver.
     pub driver: Vec<Unmet>,
     pub host_programs: Vec<HostProgram>,
@@ -101,41 +118,52 @@ fn is_version_of(library: &str, name: &str) -> bool {
 }
 
 /// `files` are the environment's files: a label, which is the path relative to `site-packages` in the
-/// layout to come (all distributions merged), and where the file is now. `base` are the names of the
-/// base libraries, `glibc` the version of the C library among them.
+/// layout to come (all distributions merged), and where the file is now.
 pub fn audit(
     files: impl Iterator<Item = (String, PathBuf)>,
-    base: &BTreeSet<String>,
-    glibc: (u32, u32),
+    runtime: &Provided,
 ) -> Result<AuditReport> {
     let candidates: Vec<(String, PathBuf)> = files.filter(|(label, _)| may_be_elf(label)).collect();
     let read: Vec<Looked> = candidates
         .into_par_iter()
         .map(|(label, path)| look(label, &path))
         .collect::<Result<Vec<_>>>()?;
-    let mut report = AuditReport::default();
+    let mut passed_over = Vec::new();
     let mut objects = BTreeMap::new();
     for looked in read {
         match looked {
             Looked::NotElf => {}
-            Looked::PassedOver(why) => report.passed_over.push(why),
+            Looked::PassedOver(why) => passed_over.push(why),
             Looked::Object(label, info) => {
                 objects.insert(label, info);
             }
         }
     }
-    report.objects = objects.len();
-    report.passed_over.sort();
+    passed_over.sort();
+    Ok(AuditReport {
+        passed_over,
+        ..judge(&objects, runtime)
+    })
+}
 
-    let layout = Layout::new(&objects);
-    for (label, info) in &objects {
+fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport {
+    let mut report = AuditReport {
+        objects: objects.len(),
+        ..AuditReport::default()
+    };
+    let layout = Layout::new(objects);
+    for (label, info) in objects {
         for library in &info.needed {
             let what = || Unmet {
                 file: label.clone(),
                 library: library.clone(),
             };
-            if layout.leads_to(label, library) || base.contains(library) {
+            if layout.leads_to(label, library) || runtime.loaded.contains(library) {
                 continue;
+            } else if runtime.names.contains(library) {
+                if !info.runpath.is_empty() {
+                    report.hidden.push(what());
+                }
             } else if is_driver(library) {
                 report.driver.push(what());
             } else if let Some(provider) = layout.provider(label, library) {
@@ -175,10 +203,10 @@ pub fn audit(
             {
                 report.glibc_floor = Some((floor, label.clone()));
             }
-            if floor > glibc {
+            if floor > runtime.glibc {
                 report.conflicts.push(format!(
                     "{label} needs glibc {}.{}, the captured one is {}.{}",
-                    floor.0, floor.1, glibc.0, glibc.1
+                    floor.0, floor.1, runtime.glibc.0, runtime.glibc.1
                 ));
             }
         }
@@ -193,7 +221,7 @@ pub fn audit(
             .conflicts
             .push(format!("CUDA versions are mixed: {}", majors.join("; ")));
     }
-    Ok(report)
+    report
 }
 
 fn users(major: u32, files: &BTreeSet<String>) -> String {
@@ -254,123 +282,6 @@ fn look(label: String, path: &Path) -> Result<Looked> {
         }
         Ok(info) => Looked::Object(label, info),
     })
-}
-
-/// Where the search paths of each object lead.
-struct Layout<'a> {
-    labels: &'a BTreeMap<String, ElfInfo>,
-    /// File name or SONAME, to the objects that go by it.
-    by_name: HashMap<&'a str, BTreeSet<&'a str>>,
-    /// The directories each object's needs are searched in, inherited ones included.
-    dirs: HashMap<&'a str, BTreeSet<String>>,
-}
-
-impl<'a> Layout<'a> {
-    fn new(labels: &'a BTreeMap<String, ElfInfo>) -> Layout<'a> {
-        let mut by_name: HashMap<&str, BTreeSet<&str>> = HashMap::new();
-        let mut dirs: HashMap<&str, BTreeSet<String>> = HashMap::new();
-        for (label, info) in labels {
-            let file = label.rsplit('/').next().unwrap_or(label);
-            for name in [Some(file), info.soname.as_deref()].into_iter().flatten() {
-                by_name.entry(name).or_default().insert(label);
-            }
-            let own = if info.runpath.is_empty() {
-                &info.rpath
-            } else {
-                &info.runpath
-            };
-            let own = own.iter().filter_map(|entry| place(label, entry)).collect();
-            dirs.insert(label, own);
-        }
-        let mut layout = Layout {
-            labels,
-            by_name,
-            dirs,
-        };
-        layout.inherit();
-        layout
-    }
-
-    /// DT_RPATH also serves what an object loads, and what that loads. Passed on until nothing
-    /// changes; sets only grow, so it ends.
-    fn inherit(&mut self) {
-        let mut queue: Vec<&'a str> = self
-            .labels
-            .iter()
-            .filter(|(_, i)| passes_on(i))
-            .map(|(l, _)| l.as_str())
-            .collect();
-        while let Some(label) = queue.pop() {
-            let Some(info) = self.labels.get(label) else {
-                continue;
-            };
-            let given = self.dirs.get(label).cloned().unwrap_or_default();
-            for library in &info.needed {
-                let Some(loaded) = self.found(label, library) else {
-                    continue;
-                };
-                let takes = self.labels.get(loaded).is_some_and(passes_on);
-                let Some(has) = self.dirs.get_mut(loaded).filter(|_| takes) else {
-                    continue;
-                };
-                let before = has.len();
-                has.extend(given.iter().cloned());
-                if has.len() > before {
-                    queue.push(loaded);
-                }
-            }
-        }
-    }
-
-    fn found(&self, label: &str, library: &str) -> Option<&'a str> {
-        let key = |dir: &String| {
-            let at = if dir.is_empty() {
-                library.to_owned()
-            } else {
-                format!("{dir}/{library}")
-            };
-            self.labels
-                .get_key_value(&at)
-                .map(|(label, _)| label.as_str())
-        };
-        self.dirs.get(label)?.iter().find_map(key)
-    }
-
-    fn leads_to(&self, label: &str, library: &str) -> bool {
-        self.found(label, library).is_some()
-    }
-
-    /// A file of that name no search path leads to, of the same package if there is one.
-    fn provider(&self, label: &str, library: &str) -> Option<&'a str> {
-        let all = self.by_name.get(library)?;
-        let near = all.iter().find(|p| package(p) == package(label));
-        near.or_else(|| all.first()).copied()
-    }
-}
-
-/// An object with a DT_RUNPATH neither uses the DT_RPATH of its loader nor has one to give.
-fn passes_on(info: &ElfInfo) -> bool {
-    info.runpath.is_empty()
-}
-
-/// The directory in the layout that a search path entry of `label` names. Directories of the machine
-/// the library was built on are none.
-fn place(label: &str, entry: &str) -> Option<String> {
-    let rest = entry
-        .strip_prefix("$ORIGIN")
-        .or_else(|| entry.strip_prefix("${ORIGIN}"))?;
-    let mut parts: Vec<&str> = label.split('/').collect();
-    parts.pop();
-    for part in rest.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
 }
 
 #[cfg(test)]

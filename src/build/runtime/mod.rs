@@ -4,6 +4,7 @@
 //! The base libraries have a store path of their own, so that the runtime refers to it by name and
 //! neither has to refer to itself.
 pub mod closure;
+pub mod ld_conf;
 pub mod stdlib;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use crate::formats::elf::{self, Patch};
 use crate::sys::error::{Error, Kind, Result};
 
+use crate::capture::audit::Provided;
 pub use crate::capture::interpreter::InterpreterFacts;
 use closure::{Resolver, inspect};
 
@@ -30,8 +32,18 @@ pub enum RuntimeFile {
 pub type Tree = BTreeMap<String, RuntimeFile>;
 
 /// Loaded by the interpreter itself, so that wheels which ask for them with a DT_RUNPATH of their
-/// own, which shuts out the interpreter's DT_RPATH, find them already there.
-const PRELOADED: [&str; 3] = ["libstdc++.so.6", "libz.so.1", "libgcc_s.so.1"];
+/// own, which shuts out the interpreter's DT_RPATH, find them already there. Not libgomp: packages
+/// bring their own under other names, and the first one loaded would serve them all.
+const PRELOADED: [&str; 8] = [
+    "libstdc++.so.6",
+    "libz.so.1",
+    "libgcc_s.so.1",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libutil.so.1",
+];
 
 /// Wanted by most wheels with native code.
 const COMMON: [&str; 4] = [
@@ -70,10 +82,10 @@ pub struct RuntimePlan {
     pub base: Tree,
     /// The names the base libraries can be asked for by.
     pub sonames: BTreeSet<String>,
+    /// Those of them, and libpython, that are loaded whenever the interpreter runs.
+    pub loaded: BTreeSet<String>,
     /// The version of the captured C library.
     pub glibc: (u32, u32),
-    /// What was left out on purpose, and why.
-    pub left_out: Vec<String>,
     /// What was wanted and is not on this machine.
     pub missing: Vec<String>,
     loader: String,
@@ -148,19 +160,22 @@ impl RuntimePlan {
             facts,
             base: Tree::new(),
             sonames: BTreeSet::new(),
-            left_out: Vec::new(),
+            loaded: BTreeSet::new(),
             missing,
             libpython: BTreeMap::new(),
             modules,
         };
+        let mut paths = BTreeMap::new();
         for (name, path) in found.found {
             let name = name.rsplit('/').next().unwrap_or_default().to_owned();
             if name.starts_with("libpython") {
-                plan.libpython.insert(name, path);
+                plan.libpython.insert(name.clone(), path.clone());
             } else {
-                plan.add_base(name, &path)?;
+                plan.add_base(name.clone(), &path)?;
             }
+            paths.insert(name, path);
         }
+        plan.loaded = loaded_by(&plan.facts.executable, &paths)?;
         plan.missing.sort();
         Ok(plan)
     }
@@ -187,6 +202,21 @@ impl RuntimePlan {
         self.base.insert(format!("lib/{name}"), file);
         self.sonames.insert(name);
         Ok(())
+    }
+
+    /// What the audit of the packages has to know of the runtime.
+    pub fn provided(&self) -> Provided {
+        let names = self
+            .sonames
+            .iter()
+            .chain(self.libpython.keys())
+            .cloned()
+            .collect();
+        Provided {
+            names,
+            loaded: self.loaded.clone(),
+            glibc: self.glibc,
+        }
     }
 
     /// The runtime's tree, once the store path of the base libraries is known. Also lists what of
@@ -249,6 +279,21 @@ impl RuntimePlan {
         }
         Ok(Runtime { tree, left_out })
     }
+}
+
+/// What the patched interpreter loads before it runs any code.
+fn loaded_by(program: &Path, paths: &BTreeMap<String, PathBuf>) -> Result<BTreeSet<String>> {
+    let mut queue = inspect(program)?.needed;
+    queue.extend(PRELOADED.map(str::to_owned));
+    let mut loaded = BTreeSet::new();
+    while let Some(name) = queue.pop() {
+        if let Some(path) = paths.get(&name)
+            && loaded.insert(name)
+        {
+            queue.extend(inspect(path)?.needed);
+        }
+    }
+    Ok(loaded)
 }
 
 /// The second tree.

@@ -46,19 +46,20 @@ impl Environment {
     }
 
     fn audit_with(&self, glibc: (u32, u32)) -> AuditReport {
-        let base = [
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect();
+        let loaded = [
             "libc.so.6",
             "libgcc_s.so.1",
             "libm.so.6",
             "ld-linux-x86-64.so.2",
-        ]
-        .map(str::to_owned);
-        audit(
-            self.files.iter().cloned(),
-            &base.into_iter().collect(),
+        ];
+        let mut runtime = Provided {
+            names: names(&loaded),
+            loaded: names(&loaded),
             glibc,
-        )
-        .expect("audit")
+        };
+        runtime.names.insert("libgomp.so.1".to_owned());
+        audit(self.files.iter().cloned(), &runtime).expect("audit")
     }
 }
 
@@ -150,6 +151,34 @@ fn mixed_cuda_and_a_newer_c_library_are_conflicts() {
     );
     assert_eq!(newer.len(), 2);
     assert!(report.glibc_floor.is_some());
+}
+
+#[test]
+fn a_runpath_hides_the_base_libraries() {
+    let info = |runpath: &[&str]| ElfInfo {
+        needed: vec!["libgomp.so.1".into(), "libc.so.6".into()],
+        runpath: runpath.iter().map(|p| (*p).to_owned()).collect(),
+        ..ElfInfo::default()
+    };
+    let objects = [("a/a.so", info(&["$ORIGIN"])), ("b/b.so", info(&[]))];
+    let runtime = Provided {
+        names: ["libgomp.so.1", "libc.so.6"].map(str::to_owned).into(),
+        loaded: ["libc.so.6".to_owned()].into(),
+        glibc: (2, 36),
+    };
+    let objects = objects
+        .into_iter()
+        .map(|(label, info)| (label.to_owned(), info))
+        .collect();
+    let report = judge(&objects, &runtime);
+    assert_eq!(
+        report.hidden,
+        [Unmet {
+            file: "a/a.so".into(),
+            library: "libgomp.so.1".into()
+        }]
+    );
+    assert!(report.unmet.is_empty());
 }
 
 #[test]
