@@ -1,0 +1,2 @@
+//! lock -> derivations -> realised closure -> snapshot.
+pub mod runtime;
