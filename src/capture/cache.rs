@@ -2,9 +2,11 @@
 //! change the others' paths.
 use crate::capture::collect::{Policy, collect};
 use crate::capture::inventory::{CacheEntry, OutsidePath, Severity};
+use crate::capture::paths::{SECRET_NOTE, file_name, join, show};
 use crate::capture::rules;
 use crate::capture::scan::{Context, Notes};
-use crate::capture::walk::{NodeKind, SECRET_NOTE, file_name, join, show};
+use crate::capture::secrets;
+use crate::capture::walk::NodeKind;
 use rayon::prelude::*;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -93,7 +95,7 @@ fn shelf(
             continue;
         }
         let judged = join(b".cache", &path);
-        if let Some(what) = rules::secret_name(&judged) {
+        if let Some(what) = secrets::secret_name(&judged) {
             let message = format!("{what}: {SECRET_NOTE}");
             notes.note(Severity::Warning, "secret", label(&path), message);
             continue;
@@ -166,7 +168,7 @@ fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>
         return (None, notes);
     }
     if meta.is_ok_and(|meta| meta.is_file())
-        && let Err(e) = crate::capture::walk::open_regular(&reached)
+        && let Err(e) = crate::capture::paths::open_regular(&reached)
     {
         let message = format!("the file cannot be read; left out: {e}");
         notes.note(Severity::Problem, "unreadable", shown, message);

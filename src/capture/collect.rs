@@ -2,11 +2,11 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::inventory::{Finding, OutsidePath, Severity, Weight};
+use crate::capture::paths::{self, SECRET_NOTE, below, file_name, finding, join, show, show_in};
 use crate::capture::rules;
+use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
-use crate::capture::walk::{
-    self, NodeKind, SECRET_NOTE, WalkEntry, below, file_name, finding, join, show, show_in,
-};
+use crate::capture::walk::{self, NodeKind, WalkEntry};
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ impl Collector<'_> {
             join(self.policy.label.as_bytes(), &path),
             bytes(real).to_vec(),
         ];
-        if let Some(what) = names.iter().find_map(|name| rules::secret_name(name)) {
+        if let Some(what) = names.iter().find_map(|name| secrets::secret_name(name)) {
             self.report(
                 Severity::Warning,
                 "secret",
@@ -157,12 +157,12 @@ impl Collector<'_> {
         }
         if names
             .iter()
-            .any(|name| rules::wants_content(name, entry.size))
+            .any(|name| secrets::wants_content(name, entry.size))
         {
-            let content = walk::read_small(real, rules::SECRET_FILE_LIMIT).unwrap_or_default();
-            let found = names
-                .iter()
-                .find_map(|name| rules::secret_content(name, &content, self.policy.config_secrets));
+            let content = paths::read_small(real, secrets::SECRET_FILE_LIMIT).unwrap_or_default();
+            let found = names.iter().find_map(|name| {
+                secrets::secret_content(name, &content, self.policy.config_secrets)
+            });
             if let Some(what) = found {
                 let message = format!("holds {what}: {SECRET_NOTE}");
                 self.report(Severity::Warning, "secret", &path, message);
@@ -284,7 +284,7 @@ impl Collector<'_> {
             self.directory(reached, &path, true);
             self.stack.pop();
         } else if meta.is_file() {
-            let readable = walk::open_regular(reached);
+            let readable = paths::open_regular(reached);
             if let Err(e) = readable {
                 let message = format!("links to {to}, which cannot be read: {e}");
                 self.report(Severity::Problem, "unreadable", &path, message);

@@ -1,6 +1,6 @@
 //! Is a directory a ComfyUI environment, and which Python does it use?
 use crate::capture::inventory::{Finding, Severity};
-use crate::capture::walk::{finding, read_small};
+use crate::capture::paths::{finding, read_small};
 use crate::sys::error::{Error, Kind, Result};
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;

@@ -2,7 +2,7 @@
 //! configuration are read as text; objects are read by `git` plumbing that runs no filter, hook or
 //! pager, in an environment with nothing of the user's. Comparing is in `git_compare`.
 use crate::capture::inventory::{Finding, Severity};
-use crate::capture::walk::{finding, read_small};
+use crate::capture::paths::{finding, read_small};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

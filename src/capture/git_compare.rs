@@ -2,8 +2,9 @@
 //! that no index, filter or monitor of the repository is believed.
 use crate::capture::git::{self, Head};
 use crate::capture::inventory::GitState;
+use crate::capture::paths::{self, below, file_name, hex, show};
 use crate::capture::rules;
-use crate::capture::walk::{self, NodeKind, WalkEntry, below, file_name, hex, show};
+use crate::capture::walk::{NodeKind, WalkEntry};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,10 +110,15 @@ fn tracked(head: &Head, commit: &str, folder: Option<&str>) -> Option<BTreeMap<V
         Some(folder) => git::run(
             &head.git_dir,
             None,
-            &["ls-tree", "-z", commit, folder],
+            &["ls-tree", "--full-tree", "-z", commit, folder],
             None,
         )?,
-        None => git::run(&head.git_dir, None, &["ls-tree", "-r", "-z", commit], None)?,
+        None => git::run(
+            &head.git_dir,
+            None,
+            &["ls-tree", "--full-tree", "-r", "-z", commit],
+            None,
+        )?,
     };
     let mut out = BTreeMap::new();
     for line in listing.split(|b| *b == 0).filter(|line| !line.is_empty()) {
@@ -145,7 +151,7 @@ fn compare(head: &Head, commit: &str, tree: &WorkTree<'_>) -> Option<Vec<String>
     let tracked = tracked(head, commit, None)?;
     let lfs = tree.entries.iter().any(|(path, entry)| {
         file_name(path) == b".gitattributes"
-            && walk::read_small(&below(tree.dir, path), 1 << 20)
+            && paths::read_small(&below(tree.dir, path), 1 << 20)
                 .is_some_and(|text| entry.size > 0 && has(&text, b"filter=lfs"))
     });
     let mut changed = Vec::new();
@@ -222,7 +228,7 @@ fn file_id(place: &Path, size: u64) -> Option<String> {
 }
 
 fn feed(place: &Path, mut take: impl FnMut(&[u8])) -> Option<u64> {
-    let mut file = walk::open_regular(place).ok()?;
+    let mut file = paths::open_regular(place).ok()?;
     let mut buffer = vec![0; 64 * 1024];
     let mut total = 0;
     loop {
@@ -240,7 +246,7 @@ fn feed(place: &Path, mut take: impl FnMut(&[u8])) -> Option<u64> {
 
 /// The id a text file checked out with CRLF has in the repository.
 fn unix_lines_id(place: &Path) -> Option<String> {
-    let content = walk::read_small(place, 16 << 20)?;
+    let content = paths::read_small(place, 16 << 20)?;
     if !has(&content, b"\r\n") {
         return None;
     }

@@ -2,8 +2,9 @@
 //! cache, Python environment or the tools' own files.
 use crate::capture::collect::{Policy, collect};
 use crate::capture::inventory::MainProgram;
+use crate::capture::paths::read_small;
 use crate::capture::scan::{Context, Notes, repositories};
-use crate::capture::walk::{NodeKind, read_small};
+use crate::capture::walk::NodeKind;
 use crate::capture::{git, git_compare};
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;

@@ -1,8 +1,8 @@
 //! What is listed and not captured: models, user data, and the folders that
 //! `extra_model_paths.yaml` names.
 use crate::capture::inventory::{ModelFolder, OutsidePath, Severity};
+use crate::capture::paths::{read_small, show};
 use crate::capture::scan::{Context, Notes};
-use crate::capture::walk::{read_small, show};
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;

@@ -2,10 +2,11 @@
 use crate::capture::collect::{Policy, collect};
 use crate::capture::inventory::{OutsidePath, Pack, PackKind, Severity};
 use crate::capture::outside::ExtraPath;
+use crate::capture::paths::show;
 use crate::capture::rules;
 use crate::capture::scan::{Context, Notes, repositories};
 use crate::capture::tree::Tree;
-use crate::capture::walk::{NodeKind, show};
+use crate::capture::walk::NodeKind;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;

@@ -39,8 +39,7 @@ impl Tree {
     /// A tree that is one regular file.
     pub fn single_file(source: Source, executable: bool) -> Self {
         let mut tree = Tree::default();
-        tree.entries
-            .insert(Vec::new(), Entry::File { source, executable });
+        tree.entries.insert(Vec::new(), Entry::File { source, executable });
         tree
     }
 
@@ -49,23 +48,11 @@ impl Tree {
     }
 
     pub fn disk(&mut self, path: impl AsRef<[u8]>, from: impl Into<PathBuf>, executable: bool) {
-        self.insert(
-            path,
-            Entry::File {
-                source: Source::Disk(from.into()),
-                executable,
-            },
-        );
+        self.insert(path, Entry::File { source: Source::Disk(from.into()), executable });
     }
 
     pub fn bytes(&mut self, path: impl AsRef<[u8]>, bytes: impl Into<Arc<[u8]>>, executable: bool) {
-        self.insert(
-            path,
-            Entry::File {
-                source: Source::Bytes(bytes.into()),
-                executable,
-            },
-        );
+        self.insert(path, Entry::File { source: Source::Bytes(bytes.into()), executable });
     }
 
     pub fn is_empty(&self) -> bool {
