@@ -121,4 +121,14 @@ pub struct Scan {
     pub user: Vec<ModelFolder>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
+    /// What the index may remember, so that the next scan need not compare again.
+    pub git_reads: Vec<GitRead>,
+}
+
+/// A repository's state under the key and digest by which the next scan asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitRead {
+    pub key: String,
+    pub digest: String,
+    pub state: GitState,
 }

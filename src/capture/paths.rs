@@ -1,0 +1,129 @@
+//! Relative paths as bytes, names fit to be shown, lines of the report, and files opened without
+//! waiting for what is not a file.
+use crate::capture::inventory::{Finding, Severity};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What the report says of every secret.
+pub const SECRET_NOTE: &str = "left out; give it to the host as a service secret";
+
+/// Lowercase hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// `root/path` for a relative path of bytes; the empty path is the root.
+pub fn below(root: &Path, path: &[u8]) -> std::path::PathBuf {
+    if path.is_empty() {
+        root.to_path_buf()
+    } else {
+        root.join(OsStr::from_bytes(path))
+    }
+}
+
+/// `folder/name`, without a slash where one side is empty.
+pub fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() || name.is_empty() {
+        return [folder, name].concat();
+    }
+    [folder, b"/", name].concat()
+}
+
+/// The last component.
+pub fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|b| *b == b'/').next().unwrap_or(path)
+}
+
+/// Not UTF-8, or holding control characters.
+pub fn odd(path: &[u8]) -> bool {
+    match std::str::from_utf8(file_name(path)) {
+        Ok(name) => name.chars().any(char::is_control),
+        Err(_) => true,
+    }
+}
+
+/// A path for people: control characters and bytes that are not UTF-8 escaped, so that a hostile
+/// name can neither break a line of the report nor move the cursor.
+pub fn show(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                text.extend(c.escape_default())
+            } else {
+                text.push(c)
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// `label/path` for people.
+pub fn show_in(label: &str, path: &[u8]) -> String {
+    match (label.is_empty(), path.is_empty()) {
+        (true, true) => ".".to_string(),
+        (true, false) => show(path),
+        (false, true) => label.to_string(),
+        (false, false) => format!("{label}/{}", show(path)),
+    }
+}
+
+/// A line of the report.
+pub fn finding(
+    severity: Severity,
+    topic: &str,
+    path: impl Into<String>,
+    message: impl Into<String>,
+) -> Finding {
+    Finding {
+        severity,
+        topic: topic.to_string(),
+        path: path.into(),
+        message: message.into(),
+    }
+}
+
+/// The report line for what cannot be read.
+pub fn unreadable(shown: &str, what: &str, error: &std::io::Error) -> Finding {
+    finding(
+        Severity::Problem,
+        "unreadable",
+        shown,
+        format!("{what}: {error}"),
+    )
+}
+
+/// The content of a small regular file; `None` when it is not one, is larger, or cannot be read.
+/// Opened without blocking: a FIFO put in its place a moment ago must not hang the capture.
+pub fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    use std::io::Read;
+    let file = open_regular(path).ok()?;
+    let mut content = Vec::new();
+    file.take(limit + 1).read_to_end(&mut content).ok()?;
+    (content.len() as u64 <= limit).then_some(content)
+}
+
+/// Opens a regular file (through links), refusing everything else without waiting for it.
+pub fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags).unwrap_or(0))
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    Ok(file)
+}
