@@ -8,5 +8,6 @@
 //! import `formats`; `capture` and `build` import `formats`, `store`, `sys` and the data types of the
 //! room before them, never a room after them; only `cli` and `bin` see everything.
 
+pub mod capture;
 pub mod formats;
 pub mod sys;

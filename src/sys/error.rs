@@ -53,21 +53,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error {
-            kind,
-            message: message.into(),
-            hint: None,
-            source: None,
-        }
+        Error { kind, message: message.into(), hint: None, source: None }
     }
 
     /// An I/O error always carries its path and the verb that failed: `io("read", path, e)`.
     pub fn io(verb: &str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Error::new(
-            Kind::Io,
-            format!("cannot {verb} {}", path.as_ref().display()),
-        )
-        .caused_by(source)
+        Error::new(Kind::Io, format!("cannot {verb} {}", path.as_ref().display())).caused_by(source)
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

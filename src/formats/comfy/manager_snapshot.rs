@@ -92,7 +92,7 @@ mod tests {
         );
         assert_eq!(
             text(b"{\"comfyui\":5}"),
-            "not a ComfyUI-Manager snapshot: invalid type: number, expected a string"
+            "not a ComfyUI-Manager snapshot: invalid type: integer `5`, expected a string"
         );
     }
 }
