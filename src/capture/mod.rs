@@ -18,3 +18,6 @@ pub mod tree;
 pub mod audit;
 pub mod interpreter;
 pub mod walk;
+//! What an environment is: read, never run.
+pub mod index;
+pub mod provenance;

@@ -1,1 +1,2 @@
 //! Formats of ComfyUI and ComfyUI-Manager.
+pub mod manager_snapshot;

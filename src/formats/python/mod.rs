@@ -1,1 +1,19 @@
-//! Formats of Python packaging: wheels, RECORD, metadata, simple index, lock files.
+//! Python packaging formats, pure: names, wheels, indexes, lock files, installer configuration.
+pub mod digest;
+pub mod direct_url;
+pub mod entry_points;
+pub mod ini;
+pub mod member_name;
+pub mod metadata;
+pub mod name;
+pub mod pip_config;
+pub mod pylock;
+pub mod pyvenv;
+pub mod record;
+pub mod requirements;
+pub mod simple_index;
+pub mod uv_lock;
+pub mod wheel;
+pub mod wheel_archive;
+pub mod wheel_name;
+pub mod zip_directory;

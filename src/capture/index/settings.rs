@@ -1,0 +1,496 @@
+//! Which index the environment's own pip or uv installs from. Everything is read, nothing is run: a
+//! hostile pack in the environment must not get to run during capture.
+use crate::formats::python::pip_config::{PipConfig, truth};
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use url::Url;
+
+/// Bounds the text of pip's source and of configuration files.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// The URL of an index. Its credentials are kept apart and never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IndexUrl {
+    url: Url,
+    credentials: Option<(String, Option<String>)>,
+}
+
+impl IndexUrl {
+    /// Only http and https: other schemes cannot be asked.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut url = Url::parse(text.trim()).ok()?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return None;
+        }
+        let decode = crate::formats::python::simple_index::percent_decoded;
+        let user = decode(url.username());
+        let password = url.password().map(decode);
+        let credentials = (!user.is_empty() || password.is_some()).then_some((user, password));
+        url.set_username("").ok()?;
+        url.set_password(None).ok()?;
+        url.set_fragment(None);
+        if !url.path().ends_with('/') {
+            let path = format!("{}/", url.path());
+            url.set_path(&path);
+        }
+        Some(IndexUrl { url, credentials })
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub fn credentials(&self) -> Option<(&str, Option<&str>)> {
+        self.credentials
+            .as_ref()
+            .map(|(user, password)| (user.as_str(), password.as_deref()))
+    }
+
+    fn with_credentials(mut self, user: Option<&String>, password: Option<&String>) -> Self {
+        if user.is_some() || password.is_some() {
+            self.credentials = Some((user.cloned().unwrap_or_default(), password.cloned()));
+        }
+        self
+    }
+
+    /// The page of a project, by its normalised name.
+    pub fn project(&self, name: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{name}/", self.url.path()));
+        url
+    }
+}
+
+impl fmt::Display for IndexUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+impl fmt::Debug for IndexUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IndexUrl({})", self.url)
+    }
+}
+
+impl serde::Serialize for IndexUrl {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.url.as_str())
+    }
+}
+
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct IndexSettings {
+    /// In the order they are asked; empty when nothing says where to ask.
+    pub indexes: Vec<IndexUrl>,
+    pub cert: Option<PathBuf>,
+    /// Where this came from, for people.
+    pub source: String,
+    /// What is configured and cannot be asked: `find-links`, `file:` indexes.
+    pub ignored: Vec<String>,
+}
+
+/// What [`IndexSettings::discover`] looks at.
+#[derive(Debug, Clone, Default)]
+pub struct SettingsInput {
+    pub env: BTreeMap<String, String>,
+    pub home: Option<PathBuf>,
+    /// `/`, another directory in tests.
+    pub root: PathBuf,
+    /// The environment's prefix (`sys.prefix`), where its own pip.conf would be.
+    pub prefix: Option<PathBuf>,
+    /// Where the environment's pip may be.
+    pub site_packages: Vec<PathBuf>,
+    /// The interpreter's standard library, for `ensurepip/_bundled`.
+    pub stdlib: Option<PathBuf>,
+}
+
+impl SettingsInput {
+    /// From this process's environment variables.
+    pub fn from_process() -> Self {
+        let env: BTreeMap<_, _> = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
+        let home = env.get("HOME").map(PathBuf::from);
+        SettingsInput {
+            env,
+            home,
+            root: PathBuf::from("/"),
+            ..SettingsInput::default()
+        }
+    }
+
+    fn var(&self, name: &str) -> Option<&String> {
+        self.env.get(name).filter(|value| !value.trim().is_empty())
+    }
+
+    fn config_home(&self) -> Option<PathBuf> {
+        let xdg = self.var("XDG_CONFIG_HOME").map(PathBuf::from);
+        xdg.or_else(|| self.home.as_ref().map(|home| home.join(".config")))
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    primary: Vec<IndexUrl>,
+    extra: Vec<IndexUrl>,
+    sources: Vec<String>,
+    ignored: Vec<String>,
+}
+
+impl Found {
+    fn add(&mut self, primary: bool, text: &str, from: &str) -> Option<&mut IndexUrl> {
+        match IndexUrl::parse(text) {
+            Some(index) => {
+                if !self.sources.iter().any(|source| source == from) {
+                    self.sources.push(from.to_owned());
+                }
+                let list = if primary {
+                    &mut self.primary
+                } else {
+                    &mut self.extra
+                };
+                list.push(index);
+                list.last_mut()
+            }
+            None => {
+                let shown = crate::formats::python::direct_url::without_credentials(text);
+                self.ignored.push(format!(
+                    "{shown} from {from} (only http and https indexes are asked)"
+                ));
+                None
+            }
+        }
+    }
+}
+
+impl IndexSettings {
+    /// pip's settings, then uv's; either may have installed what is there, and a wheel from any index
+    /// the environment is configured for is as good. pip's built-in default only when neither names
+    /// a main index.
+    pub fn discover(input: &SettingsInput) -> Result<Self> {
+        let mut found = Found::default();
+        let (pip, mut cert) = pip_settings(input, &mut found)?;
+        uv_settings(input, &mut found)?;
+        if cert.is_none() {
+            cert = ["PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+                .iter()
+                .find_map(|name| input.var(name).map(PathBuf::from));
+        }
+        if found.primary.is_empty() && pip.no_index != Some(true) {
+            match pip_default(input) {
+                Some((url, from)) => drop(found.add(true, &url, &from)),
+                None => found.sources.push(
+                    "no index is configured and the environment has no pip to read a default from"
+                        .to_owned(),
+                ),
+            }
+        } else if found.primary.is_empty() {
+            found.sources.push("pip's no-index".to_owned());
+        }
+        let mut indexes: Vec<IndexUrl> = Vec::new();
+        for index in found.primary.into_iter().chain(found.extra) {
+            if !indexes.iter().any(|have| have.url == index.url) {
+                indexes.push(index);
+            }
+        }
+        let source = found.sources.join(", ");
+        Ok(IndexSettings {
+            indexes,
+            cert,
+            source,
+            ignored: found.ignored,
+        })
+    }
+}
+
+fn read_text(path: &Path) -> Result<Option<String>> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
+        Err(e) => return Err(Error::io("read", path, e)),
+    };
+    // A FIFO or a device in place of a configuration file would hang or never end.
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io("read", path, e))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// pip's configuration: global, user, site, `PIP_CONFIG_FILE`, then `PIP_*` variables.
+fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, Option<PathBuf>)> {
+    let override_file = input.var("PIP_CONFIG_FILE").map(PathBuf::from);
+    let mut files = Vec::new();
+    // pip loads no configuration file at all when told to read the null device.
+    if override_file.as_deref() != Some(Path::new("/dev/null")) {
+        files.push(input.root.join("etc/xdg/pip/pip.conf"));
+        files.push(input.root.join("etc/pip.conf"));
+        // A PIP_CONFIG_FILE stands in for the user's own.
+        if !override_file.as_ref().is_some_and(|file| file.exists()) {
+            files.extend(input.home.as_ref().map(|home| home.join(".pip/pip.conf")));
+            files.extend(
+                input
+                    .config_home()
+                    .map(|config| config.join("pip/pip.conf")),
+            );
+        }
+        files.extend(input.prefix.as_ref().map(|prefix| prefix.join("pip.conf")));
+        files.extend(override_file);
+    }
+    let mut config = PipConfig::default();
+    let (mut index_from, mut extra_from) = (String::new(), String::new());
+    for file in files {
+        let Some(text) = read_text(&file)? else {
+            continue;
+        };
+        let layer = PipConfig::parse(&text).map_err(|e| {
+            Error::new(
+                Kind::Input,
+                format!("{} is no pip configuration: {e}", file.display()),
+            )
+            .hint("correct the file, or set PIP_CONFIG_FILE=/dev/null to ignore it")
+        })?;
+        let from = file.display().to_string();
+        if layer.index_url.is_some() {
+            index_from.clone_from(&from);
+        }
+        if !layer.extra_index_urls.is_empty() {
+            extra_from = from;
+        }
+        config = config.overlaid(layer);
+    }
+    let words = |name: &str| {
+        let value = input.var(name).map(String::as_str).unwrap_or_default();
+        value
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let env = PipConfig {
+        index_url: input.var("PIP_INDEX_URL").cloned(),
+        extra_index_urls: words("PIP_EXTRA_INDEX_URL"),
+        find_links: words("PIP_FIND_LINKS"),
+        cert: input.var("PIP_CERT").cloned(),
+        no_index: input.var("PIP_NO_INDEX").map(|value| truth(value)),
+    };
+    if env.index_url.is_some() {
+        index_from = "PIP_INDEX_URL".to_owned();
+    }
+    if !env.extra_index_urls.is_empty() {
+        extra_from = "PIP_EXTRA_INDEX_URL".to_owned();
+    }
+    let config = config.overlaid(env);
+    if config.no_index != Some(true) {
+        if let Some(url) = &config.index_url {
+            found.add(true, url, &index_from);
+        }
+        for url in &config.extra_index_urls {
+            found.add(false, url, &extra_from);
+        }
+    }
+    for link in &config.find_links {
+        let shown = crate::formats::python::direct_url::without_credentials(link);
+        found.ignored.push(format!(
+            "{shown} from find-links (wheels are looked for in indexes only)"
+        ));
+    }
+    let cert = config.cert.as_ref().map(PathBuf::from);
+    Ok((config, cert))
+}
+
+/// uv's configuration: the user's file before the system's, variables before both.
+fn uv_settings(input: &SettingsInput, found: &mut Found) -> Result<()> {
+    let mut main = false;
+    for name in ["UV_DEFAULT_INDEX", "UV_INDEX_URL"] {
+        if let Some(value) = input.var(name)
+            && !main
+        {
+            main = true;
+            named(input, found, true, value, name);
+        }
+    }
+    for name in ["UV_INDEX", "UV_EXTRA_INDEX_URL"] {
+        let value = input.var(name).cloned().unwrap_or_default();
+        for word in value.split_whitespace() {
+            named(input, found, false, word, name);
+        }
+    }
+    let user = input.config_home().map(|config| config.join("uv/uv.toml"));
+    for file in user.into_iter().chain([input.root.join("etc/uv/uv.toml")]) {
+        let Some(text) = read_text(&file)? else {
+            continue;
+        };
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            Error::new(
+                Kind::Input,
+                format!("{} is no uv configuration", file.display()),
+            )
+            .hint("correct the file")
+            .caused_by(e)
+        })?;
+        let from = file.display().to_string();
+        for table in [
+            Some(&table),
+            table.get("pip").and_then(toml::Value::as_table),
+        ] {
+            let Some(table) = table else { continue };
+            uv_table(input, found, table, &from, &mut main);
+        }
+    }
+    Ok(())
+}
+
+fn uv_table(
+    input: &SettingsInput,
+    found: &mut Found,
+    table: &toml::Table,
+    from: &str,
+    main: &mut bool,
+) {
+    let string = |table: &toml::Table, key: &str| {
+        table
+            .get(key)
+            .and_then(toml::Value::as_str)
+            .map(str::to_owned)
+    };
+    if let Some(url) = string(table, "index-url")
+        && !std::mem::replace(main, true)
+    {
+        found.add(true, &url, from);
+    }
+    let list = |key: &str| {
+        table
+            .get(key)
+            .and_then(toml::Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    for url in list("extra-index-url").filter_map(toml::Value::as_str) {
+        found.add(false, url, from);
+    }
+    for index in list("index").filter_map(toml::Value::as_table) {
+        let Some(url) = string(index, "url") else {
+            continue;
+        };
+        let default = index.get("default").and_then(toml::Value::as_bool) == Some(true);
+        if default && std::mem::replace(main, true) {
+            continue;
+        }
+        let text = match string(index, "name") {
+            Some(name) => format!("{name}={url}"),
+            None => url,
+        };
+        named(input, found, default, &text, from);
+    }
+}
+
+/// `name=url` as uv writes it; the name finds `UV_INDEX_<NAME>_USERNAME` and `_PASSWORD`.
+fn named(input: &SettingsInput, found: &mut Found, primary: bool, text: &str, from: &str) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let (name, url) = match text.split_once('=') {
+        Some((name, url)) if !name.is_empty() && name.chars().all(is_name) => (Some(name), url),
+        _ => (None, text),
+    };
+    let Some(slot) = found.add(primary, url, from) else {
+        return;
+    };
+    if let Some(name) = name {
+        let key: String = name
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        let user = input.var(&format!("UV_INDEX_{key}_USERNAME"));
+        let password = input.var(&format!("UV_INDEX_{key}_PASSWORD"));
+        *slot = slot.clone().with_credentials(user, password);
+    }
+}
+
+/// pip's own default index, out of pip's source text.
+fn pip_default(input: &SettingsInput) -> Option<(String, String)> {
+    for site in &input.site_packages {
+        let file = site.join("pip/_internal/models/index.py");
+        if let Some(url) = read_text(&file)
+            .ok()
+            .flatten()
+            .and_then(|text| default_in(&text))
+        {
+            return Some((url, format!("pip's own default in {}", file.display())));
+        }
+    }
+    let mut folders: Vec<PathBuf> = input
+        .stdlib
+        .iter()
+        .map(|stdlib| stdlib.join("ensurepip/_bundled"))
+        .collect();
+    // Debian takes the bundled wheel out of the standard library.
+    folders.push(input.root.join("usr/share/python-wheels"));
+    for folder in folders {
+        let mut wheels: Vec<PathBuf> = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default();
+                name.starts_with("pip-") && name.ends_with(".whl")
+            })
+            .collect();
+        wheels.sort();
+        for wheel in wheels.iter().rev() {
+            if let Some(url) = default_in_wheel(wheel) {
+                return Some((url, format!("pip's own default in {}", wheel.display())));
+            }
+        }
+    }
+    None
+}
+
+fn default_in_wheel(wheel: &Path) -> Option<String> {
+    let file = std::fs::File::open(wheel).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut archive = zip::ZipArchive::new(file).ok()?;
+    let mut text = String::new();
+    let member = archive.by_name("pip/_internal/models/index.py").ok()?;
+    member.take(MAX_TEXT).read_to_string(&mut text).ok()?;
+    default_in(&text)
+}
+
+/// `PyPI = PackageIndex("…"`: the first string of that call, with "simple" joined as pip joins it.
+fn default_in(source: &str) -> Option<String> {
+    let call = source
+        .split("\nPyPI")
+        .nth(1)?
+        .trim_start()
+        .strip_prefix('=')?
+        .trim_start();
+    let rest = call
+        .strip_prefix("PackageIndex")?
+        .trim_start()
+        .strip_prefix('(')?
+        .trim_start();
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let base = rest[1..].split(quote).next()?;
+    Some(Url::parse(base).ok()?.join("simple").ok()?.into())
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

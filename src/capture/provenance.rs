@@ -1,0 +1,236 @@
+//! Which wheel of the index an installed distribution came from, without downloading any.
+use super::index::client::{Failure, IndexClient};
+use super::index::listing::WheelListing;
+use crate::formats::python::direct_url::{DirectKind, DirectUrl};
+use crate::formats::python::name::normalize;
+use crate::formats::python::simple_index::{IndexFile, percent_decoded};
+use crate::formats::python::wheel_archive::same_version;
+use crate::formats::python::wheel_name::WheelName;
+use std::collections::BTreeSet;
+use url::Url;
+
+/// An installed distribution, as its dist-info describes it.
+#[derive(Debug, Clone)]
+pub struct Want {
+    pub name: String,
+    pub version: String,
+    /// The `Tag:` lines of WHEEL, expanded.
+    pub wheel_tags: Vec<String>,
+    pub build: Option<String>,
+    pub direct_url: Option<DirectUrl>,
+}
+
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
+pub enum Candidate {
+    /// The wheel it says it came from; whether the installed files are that wheel's is not known yet.
+    Wheel(WheelListing),
+    None {
+        reason: String,
+    },
+}
+
+/// Looks all of them up, a bounded number at a time, in order of `wants`. `progress` gets how many are
+/// done, and of how many.
+pub async fn find_wheels(
+    client: &IndexClient,
+    wants: &[Want],
+    progress: impl Fn(usize, usize) + Send + Sync,
+) -> Vec<Candidate> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for (at, want) in wants.iter().cloned().enumerate() {
+        let client = client.clone();
+        tasks.spawn(async move {
+            // Closing the semaphore is not something we do, so this cannot fail.
+            let _permit = client.limit().acquire().await;
+            (at, find_one(&client, &want).await)
+        });
+    }
+    let lost = || Candidate::None {
+        reason: "the look-up was interrupted".to_owned(),
+    };
+    let mut out: Vec<Candidate> = wants.iter().map(|_| lost()).collect();
+    let mut done = 0;
+    progress(0, wants.len());
+    while let Some(joined) = tasks.join_next().await {
+        if let Ok((at, result)) = joined {
+            out[at] = match result {
+                Ok(listing) => Candidate::Wheel(listing),
+                Err(reason) => Candidate::None { reason },
+            };
+        }
+        done += 1;
+        progress(done, wants.len());
+    }
+    out
+}
+
+async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, String> {
+    if let Some(direct) = &want.direct_url {
+        let file = direct_file(direct, want)?;
+        return client.listing(&file).await;
+    }
+    let (name, version) = (&want.name, &want.version);
+    if want.wheel_tags.is_empty() {
+        return Err(format!(
+            "the dist-info of {name} {version} names no wheel tags"
+        ));
+    }
+    let indexes = &client.settings().indexes;
+    if indexes.is_empty() {
+        return Err(format!(
+            "no package index to ask ({})",
+            client.settings().source
+        ));
+    }
+    let project = normalize(name);
+    if let Some(listing) = from_cache(client, want, &project).await {
+        return Ok(listing);
+    }
+    let mut files: Vec<IndexFile> = Vec::new();
+    let mut failure = None;
+    for index in indexes {
+        match client.files(index, &project).await {
+            Ok(found) => files.extend(found),
+            Err(e) => {
+                failure.get_or_insert(e);
+            }
+        }
+    }
+    match (choose(&files, want), failure) {
+        (Some(choice), _) if choice.file.sha256.is_some() => client.listing(choice.file).await,
+        (Some(choice), _) => Err(format!(
+            "the index gives no sha256 for {}",
+            choice.file.filename
+        )),
+        (None, Some(Failure::Unreachable(text))) => {
+            Err(format!("the index could not be reached: {text}"))
+        }
+        (None, Some(Failure::Answer(text))) => Err(format!(
+            "the index's answer for {project} is unusable: {text}"
+        )),
+        (None, None) => {
+            let tags = want.wheel_tags.join(", ");
+            Err(format!(
+                "the index has no wheel {name} {version} for tags {tags} (built from an sdist?)"
+            ))
+        }
+    }
+}
+
+/// Without asking any index: its earlier answer names the exact wheel, or one whose listing is known.
+/// An answer that has gone stale (the file moved) falls through to asking.
+async fn from_cache(client: &IndexClient, want: &Want, project: &str) -> Option<WheelListing> {
+    let cache = client.cache()?;
+    let cached = client
+        .settings()
+        .indexes
+        .iter()
+        .filter_map(|i| cache.files(i, project));
+    let files: Vec<IndexFile> = cached.flat_map(|cached| cached.files).collect();
+    let choice = choose(&files, want)?;
+    let known = choice.exact || cache.has_listing(choice.file);
+    if !known || choice.file.sha256.is_none() {
+        return None;
+    }
+    client.listing(choice.file).await.ok()
+}
+
+struct Choice<'a> {
+    file: &'a IndexFile,
+    exact: bool,
+}
+
+/// The file whose tag set is the wanted one, or else one that shares tags (a repaired wheel may be
+/// renamed without its WHEEL being rewritten). The first of equals, so the order of indexes counts.
+fn choose<'a>(files: &'a [IndexFile], want: &Want) -> Option<Choice<'a>> {
+    let tags: BTreeSet<String> = want.wheel_tags.iter().cloned().collect();
+    let project = normalize(&want.name);
+    let mut best: Option<((bool, bool, bool, usize, bool), Choice<'a>)> = None;
+    for file in files {
+        let Ok(wheel) = WheelName::parse(&file.filename) else {
+            continue;
+        };
+        if normalize(&wheel.distribution) != project
+            || !same_version(&wheel.version, &want.version)
+            || (want.build.is_some() && wheel.build != want.build)
+        {
+            continue;
+        }
+        let have = wheel.tags();
+        let shared = have.intersection(&tags).count();
+        if shared == 0 {
+            continue;
+        }
+        let exact = have == tags;
+        let rank = (
+            exact,
+            wheel.build == want.build,
+            file.sha256.is_some(),
+            shared,
+            !file.yanked,
+        );
+        if best.as_ref().is_none_or(|(least, _)| rank > *least) {
+            best = Some((rank, Choice { file, exact }));
+        }
+    }
+    best.map(|(_, choice)| choice)
+}
+
+/// The file behind a `direct_url.json`, if it is a wheel that can be fetched again and checked.
+fn direct_file(direct: &DirectUrl, want: &Want) -> Result<IndexFile, String> {
+    let url = &direct.url;
+    let path = || {
+        direct
+            .path()
+            .map_or_else(|| url.clone(), |path| path.display().to_string())
+    };
+    let sha256 = match &direct.kind {
+        DirectKind::Vcs { vcs, commit_id, .. } => {
+            return Err(format!("installed from {vcs} {url} at commit {commit_id}"));
+        }
+        DirectKind::Directory { editable: true } => {
+            return Err(format!("editable install of {}", path()));
+        }
+        DirectKind::Directory { editable: false } => {
+            return Err(format!("installed from the local directory {}", path()));
+        }
+        DirectKind::Archive { sha256 } => *sha256,
+    };
+    let parsed = Url::parse(url)
+        .ok()
+        .filter(|u| matches!(u.scheme(), "http" | "https"));
+    let Some(parsed) = parsed else {
+        return Err(format!("installed from a local archive, {}", path()));
+    };
+    let filename = parsed
+        .path_segments()
+        .and_then(|mut segments| segments.next_back());
+    let filename = percent_decoded(filename.unwrap_or_default());
+    let wheel = WheelName::parse(&filename)
+        .map_err(|_| format!("installed from {url}, which is no wheel"))?;
+    if normalize(&wheel.distribution) != normalize(&want.name)
+        || !same_version(&wheel.version, &want.version)
+    {
+        let (name, version) = (&want.name, &want.version);
+        return Err(format!(
+            "installed from {url}, which is not {name} {version}"
+        ));
+    }
+    if sha256.is_none() {
+        return Err(format!(
+            "installed from {url}, whose sha256 was not recorded"
+        ));
+    }
+    Ok(IndexFile {
+        filename,
+        url: url.clone(),
+        sha256,
+        size: None,
+        yanked: false,
+    })
+}
+
+#[cfg(test)]
+#[path = "provenance_tests.rs"]
+mod tests;
