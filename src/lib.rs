@@ -10,5 +10,8 @@
 
 pub mod build;
 pub mod capture;
+pub mod cli;
 pub mod formats;
+pub mod run;
+pub mod store;
 pub mod sys;

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use stillframe::build::runtime::{InterpreterFacts, RuntimeFile, RuntimePlan, materialise};
+use stillframe::capture::runtime::{InterpreterFacts, RuntimeFile, RuntimePlan, materialise};
 
 const IMPORTS: &str = "import ssl, sqlite3, ctypes, zlib, hashlib, lzma, bz2, decimal, socket, sys
 socket.getaddrinfo('localhost', 80)

@@ -1,2 +1,7 @@
-//! lock -> derivations -> realised closure -> snapshot.
-pub mod runtime;
+//! lock -> derivations -> realised closure -> snapshot; diff, verify.
+pub mod diff;
+pub mod graph;
+pub mod launch;
+pub mod realise;
+pub mod registry;
+pub mod verify;

@@ -1,0 +1,201 @@
+//! derivations -> realised closure: what the store lacks is sent, and only that; the rest of the graph
+//! is built by Nix. Several connections send side by side, the largest trees first.
+use crate::build::graph::{Graph, Import};
+use crate::capture::nar::{Trees, write_tree};
+use crate::formats::nix::store_path::StorePath;
+use crate::store::{Event, Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::{Progress, check_interrupt};
+use serde::Serialize;
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+/// What it took.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    pub sent_paths: u64,
+    pub sent_bytes: u64,
+    pub derivations_written: u64,
+    pub built: u64,
+    /// The snapshot was there already.
+    pub unchanged: bool,
+}
+
+/// Two senders fill two cores: the daemon hashes and writes, we read.
+const SENDERS: usize = 3;
+
+/// Brings the graph's output into the store. `progress` hears bytes sent, then derivations built.
+pub fn realise(
+    graph: &Graph,
+    trees: &Trees,
+    config: &StoreConfig,
+    store: &mut Store,
+    progress: &Arc<dyn Progress>,
+) -> Result<Report> {
+    let mut report = Report::default();
+    // Roots first: what is valid now must not be collected while we work.
+    store.add_temp_root(&graph.snapshot)?;
+    store.add_temp_root(&graph.snapshot_drv)?;
+    let wanted: BTreeSet<StorePath> = graph
+        .imports
+        .iter()
+        .map(|i| i.path.clone())
+        .chain(graph.nodes.iter().map(|n| n.drv.clone()))
+        .chain([graph.snapshot.clone()])
+        .collect();
+    let valid = store.valid(&wanted)?;
+    if valid.len() == wanted.len() {
+        report.unchanged = true;
+        return Ok(report);
+    }
+    for import in &graph.imports {
+        store.add_temp_root(&import.path)?;
+    }
+    let missing: Vec<&Import> = graph.imports.iter().filter(|i| !valid.contains(&i.path)).collect();
+    let total = missing.iter().map(|i| i.tree.nar_size).sum();
+    progress.stage("sending to the store", Some(total));
+    // What others refer to goes first.
+    let (plain, referring): (Vec<&Import>, Vec<&Import>) =
+        missing.into_iter().partition(|i| i.tree.references.is_empty());
+    for batch in [plain, referring] {
+        send(batch, trees, config, progress, &mut report)?;
+    }
+    progress.stage("writing derivations", Some(graph.nodes.len() as u64));
+    for node in graph.nodes.iter().filter(|n| !valid.contains(&n.drv)) {
+        let references = node.references.iter().cloned().collect();
+        let at = store.add_text(node.drv.name(), &references, &node.aterm)?;
+        same(&at, &node.drv, &node.label)?;
+        report.derivations_written += 1;
+        progress.advance(1);
+    }
+    check_interrupt()?;
+    report.built = build(graph, store, progress)?;
+    Ok(report)
+}
+
+fn same(at: &StorePath, wanted: &StorePath, label: &str) -> Result<()> {
+    if at == wanted {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Store, format!("{label}: Nix put it at {at}, stillframe computed {wanted}"))
+        .hint("the files changed between hashing and sending: run the command again"))
+}
+
+fn send(
+    mut imports: Vec<&Import>,
+    trees: &Trees,
+    config: &StoreConfig,
+    progress: &Arc<dyn Progress>,
+    report: &mut Report,
+) -> Result<()> {
+    if imports.is_empty() {
+        return Ok(());
+    }
+    imports.sort_by_key(|i| i.tree.nar_size);
+    report.sent_paths += imports.len() as u64;
+    report.sent_bytes += imports.iter().map(|i| i.tree.nar_size).sum::<u64>();
+    let senders = SENDERS.min(imports.len());
+    let queue = Mutex::new(imports);
+    let next = || queue.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..senders)
+            .map(|_| {
+                scope.spawn(|| -> Result<()> {
+                    let mut store = Store::connect(config)?;
+                    while let Some(import) = next() {
+                        check_interrupt()?;
+                        let result = send_one(import, trees, &mut store, progress.as_ref());
+                        if result.is_err() {
+                            // The others finish the tree in hand and stop.
+                            queue.lock().unwrap_or_else(|e| e.into_inner()).clear();
+                        }
+                        result?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let mut outcome = Ok(());
+        for thread in threads {
+            let result = thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::new(Kind::Store, "a sender ended unexpectedly")));
+            if outcome.is_ok() {
+                outcome = result;
+            }
+        }
+        outcome
+    })
+}
+
+fn send_one(import: &Import, trees: &Trees, store: &mut Store, progress: &dyn Progress) -> Result<()> {
+    let tree = trees.take(&import.path).ok_or_else(|| {
+        Error::new(Kind::Store, format!("{} left the store while stillframe ran", import.path))
+            .hint("run the command again; do not collect garbage meanwhile")
+    })?;
+    let mut references = BTreeSet::new();
+    for text in &import.tree.references {
+        let path = StorePath::from_base_name(text)
+            .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?;
+        references.insert(path);
+    }
+    let at = store
+        .add_tree(&import.tree.name, &references, |out| {
+            write_tree(&tree, &mut Counting { out, progress })
+        })
+        .map_err(|e| Error { message: format!("{}: {}", import.label, e.message), ..e })?;
+    same(&at, &import.path, &import.label)
+}
+
+struct Counting<'a> {
+    out: &'a mut dyn Write,
+    progress: &'a dyn Progress,
+}
+
+impl Write for Counting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.progress.advance(n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Builds what is input-addressed: bytecode, environment, snapshot. Nix runs the jobs side by side.
+fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Result<u64> {
+    let outputs: BTreeSet<StorePath> = graph.nodes.iter().map(|n| n.out.clone()).collect();
+    let valid = store.valid(&outputs)?;
+    // A fixed output that is in the store needs neither its wheel nor its build.
+    let fixed: BTreeSet<&StorePath> = graph.imports.iter().filter_map(|i| i.drv.as_ref()).collect();
+    let to_build = graph
+        .nodes
+        .iter()
+        .filter(|n| !valid.contains(&n.out) && !fixed.contains(&n.drv) && !n.label.ends_with(".whl"))
+        .count() as u64;
+    progress.stage("building", Some(to_build));
+    let labels: HashMap<String, String> = graph
+        .nodes
+        .iter()
+        .map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone()))
+        .collect();
+    let hear = progress.clone();
+    let mut running: HashMap<u64, String> = HashMap::new();
+    store.on_event(move |event| match event {
+        Event::Building { id, derivation } => {
+            running.insert(id, labels.get(&derivation).cloned().unwrap_or(derivation));
+        }
+        Event::Stopped { id } => {
+            if running.remove(&id).is_some() {
+                hear.advance(1);
+            }
+        }
+        Event::Log(_) => {}
+    });
+    let built = store.build(std::slice::from_ref(&graph.snapshot_drv));
+    store.on_event(|_| {});
+    built.map_err(|e| e.hint("the derivation's log: nix-store --read-log DERIVATION")).map(|()| to_build)
+}

@@ -1,0 +1,496 @@
+//! The whole capture, in order: environment, Python, scan, runtime, distributions, audit, lock.
+use crate::capture::audit::{self, AuditReport};
+use crate::capture::environment::{self, PythonLocation};
+use crate::capture::index::client::{ClientOptions, IndexClient, Stats};
+use crate::capture::index::settings::{IndexSettings, SettingsInput};
+use crate::capture::installed::{Installed, Scheme};
+use crate::capture::interpreter::InterpreterFacts;
+use crate::capture::inventory::{Finding, GitState, ModelFolder, Scan, Severity};
+use crate::capture::lock::{
+    CacheLock, GitLock, LOCK_VERSION, Lock, MainLock, PackLock, RuntimeLock, TreeRef, WeightLock,
+};
+use crate::capture::memo::{Memo, stat_digest};
+use crate::capture::nar::{Trees, path_of};
+use crate::capture::provenance::{Candidate, Want, find_wheels};
+use crate::capture::python::{self, Context, Python};
+use crate::capture::runtime::{RuntimeFile, RuntimePlan};
+use crate::capture::scan::{ScanOptions, scan};
+use crate::capture::tree::{Entry, Source, Tree};
+use crate::formats::nix::store_path::{StoreDir, StorePathName};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::{Progress, check_interrupt};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub store_dir: StoreDir,
+    pub interpreter: Option<PathBuf>,
+    /// A store path in place of a captured runtime.
+    pub runtime: Option<String>,
+    pub libraries: Vec<String>,
+    pub real_files: Vec<String>,
+    pub exclude: Vec<String>,
+    /// Cache folder of this program.
+    pub cache: PathBuf,
+    /// Ask no index: everything is captured.
+    pub offline: bool,
+}
+
+/// A capture: the lock, and what a person should know.
+#[derive(Debug)]
+pub struct Captured {
+    pub lock: Lock,
+    pub scan: Scan,
+    pub python: PythonLocation,
+    pub findings: Vec<Finding>,
+    pub audit: AuditReport,
+    pub index: Option<IndexReport>,
+    pub disabled: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct IndexReport {
+    pub source: String,
+    pub index_bytes: u64,
+    pub range_bytes: u64,
+    pub requests: u64,
+}
+
+fn git_lock(state: &Option<GitState>) -> Option<GitLock> {
+    state.as_ref().map(|s| GitLock { remote: s.remote.clone(), commit: s.commit.clone(), dirty: s.dirty })
+}
+
+struct Run<'a> {
+    root: &'a Path,
+    options: &'a Options,
+    memo: &'a Memo,
+    trees: &'a Trees,
+    progress: &'a dyn Progress,
+    started: SystemTime,
+}
+
+/// Captures the environment at `root`.
+pub fn capture(
+    root: &Path,
+    options: &Options,
+    memo: &Memo,
+    trees: &Trees,
+    progress: &dyn Progress,
+) -> Result<Captured> {
+    let started = SystemTime::now();
+    let root = &environment::check(root)?;
+    let run = Run { root, options, memo, trees, progress, started };
+    progress.stage("finding the interpreter", None);
+    let (location, mut findings) =
+        environment::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
+    let facts = run.facts(&location)?;
+    progress.stage("reading the environment", None);
+    let mut python_folders: Vec<PathBuf> = location.venv.iter().cloned().collect();
+    python_folders.push(facts.base_prefix.clone());
+    let scan_options = ScanOptions {
+        started_at: started,
+        cache: None,
+        python: python_folders,
+        exclude: options.exclude.clone(),
+    };
+    let reuse = |key: &str, digest: &str| -> Option<GitState> {
+        memo.get(&format!("git:{key}"), Some(digest))
+    };
+    let mut scan = scan(root, &scan_options, &reuse)?;
+    for read in &scan.git_reads {
+        memo.put(&format!("git:{}", read.key), Some(&read.digest), &read.state);
+    }
+    findings.append(&mut scan.findings);
+    check_interrupt()?;
+    progress.stage("capturing the runtime", None);
+    let (runtime, provided) = run.runtime(&facts, &mut findings)?;
+    check_interrupt()?;
+    let schemes = schemes(&location, &facts);
+    let all = python::installed(&schemes, &mut findings);
+    let context = Context {
+        store: &options.store_dir,
+        memo,
+        trees,
+        progress,
+        real_files: &options.real_files,
+        environment: root,
+        started,
+    };
+    let mut index = None;
+    let mut python = python::pin_all(&context, &all, |fresh| {
+        run.candidates(fresh, &location, &facts, &schemes, &mut index, &mut findings)
+    })?;
+    findings.append(&mut python.findings);
+    scan.outside.append(&mut python.outside);
+    check_interrupt()?;
+    progress.stage("hashing packs and cache", None);
+    let lock = run.lock(&scan, runtime, &facts, python)?;
+    progress.stage("auditing libraries", None);
+    let audit = run.audit(&all, provided, &mut findings)?;
+    let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
+    findings.sort_by(|a, b| {
+        (std::cmp::Reverse(a.severity), &a.topic, &a.path, &a.message)
+            .cmp(&(std::cmp::Reverse(b.severity), &b.topic, &b.path, &b.message))
+    });
+    findings.dedup();
+    Ok(Captured { lock, scan, python: location, findings, audit, index, disabled })
+}
+
+/// Where installers put things, for each site directory.
+fn schemes(location: &PythonLocation, facts: &InterpreterFacts) -> Vec<Scheme> {
+    let version = format!("python{}", facts.short_version());
+    let prefix = location.venv.clone().unwrap_or_else(|| facts.base_prefix.clone());
+    let sites = if location.site_packages.is_empty() {
+        // An interpreter that is no virtual environment: its own site-packages, or Debian's.
+        let own = prefix.join("lib").join(&version).join("site-packages");
+        let debian = [
+            PathBuf::from("/usr/local/lib").join(&version).join("dist-packages"),
+            PathBuf::from("/usr/lib/python3/dist-packages"),
+        ];
+        if own.is_dir() || !prefix.starts_with("/usr") {
+            vec![own]
+        } else {
+            debian.into_iter().filter(|p| p.is_dir()).collect()
+        }
+    } else {
+        location.site_packages.clone()
+    };
+    sites
+        .into_iter()
+        .map(|site| {
+            // `PREFIX/lib/pythonX.Y/site-packages`, or Debian's `PREFIX/lib/python3/dist-packages`.
+            let prefix = site.ancestors().nth(3).map_or_else(|| prefix.clone(), Path::to_path_buf);
+            Scheme {
+                site,
+                scripts: prefix.join("bin"),
+                headers: prefix.join("include/site").join(&version),
+                data: prefix,
+            }
+        })
+        .collect()
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptRuntime {
+    lock: RuntimeLock,
+    provided: audit::Provided,
+    findings: Vec<Finding>,
+    paths: Vec<PathBuf>,
+}
+
+impl Run<'_> {
+    /// Asking the interpreter costs a process: the answer is kept while its files stay the same.
+    fn facts(&self, location: &PythonLocation) -> Result<InterpreterFacts> {
+        let paths: Vec<PathBuf> = [location.executable.clone()]
+            .into_iter()
+            .chain(location.venv.iter().map(|v| v.join("pyvenv.cfg")))
+            .collect();
+        let digest = stat_digest("interpreter", paths.iter().map(PathBuf::as_path), self.started);
+        if let Some(facts) = self.memo.get::<InterpreterFacts>("interpreter", digest.as_deref()) {
+            self.memo.put("interpreter", digest.as_deref(), &facts);
+            return Ok(facts);
+        }
+        let facts = InterpreterFacts::of(&location.executable)?;
+        self.memo.put("interpreter", digest.as_deref(), &facts);
+        Ok(facts)
+    }
+
+    fn runtime(
+        &self,
+        facts: &InterpreterFacts,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(RuntimeLock, audit::Provided)> {
+        let version = format!("{}.{}.{}", facts.version.0, facts.version.1, facts.version.2);
+        let salt = format!("{:?}{:?}{version}", self.options.runtime, self.options.libraries);
+        let digest = |paths: &[PathBuf]| stat_digest(&salt, paths.iter().map(PathBuf::as_path), self.started);
+        // Which paths count is itself part of the entry, so it is looked up under a fixed digest.
+        if let Some(paths) = self.memo.get::<Vec<PathBuf>>("runtime-paths", Some(&salt)) {
+            let now = digest(&paths);
+            if let Some(kept) = self.memo.get::<KeptRuntime>("runtime", now.as_deref())
+                && kept.lock.libraries.iter().chain(&kept.lock.tree).all(|t| self.trees.known(t, &self.options.store_dir))
+            {
+                self.memo.put("runtime-paths", Some(&salt), &paths);
+                self.memo.put("runtime", now.as_deref(), &kept);
+                findings.extend(kept.findings);
+                return Ok((kept.lock, kept.provided));
+            }
+        }
+        let plan = RuntimePlan::new(facts.clone(), &self.options.libraries)?;
+        let provided = plan.provided();
+        let mut own: Vec<Finding> = plan
+            .missing
+            .iter()
+            .map(|text| Finding {
+                severity: Severity::Warning,
+                topic: "runtime".into(),
+                path: facts.executable.display().to_string(),
+                message: format!("not on this machine: {text}"),
+            })
+            .collect();
+        if let Some(path) = &self.options.runtime {
+            let lock = RuntimeLock { version, store_path: Some(path.clone()), libraries: None, tree: None };
+            findings.append(&mut own);
+            return Ok((lock, provided));
+        }
+        let store = &self.options.store_dir;
+        let mut paths = vec![facts.executable.clone(), facts.stdlib.clone()];
+        let base = convert(&plan.base, &mut paths);
+        let libraries = self.trees.add("python-base-libraries", base, Vec::new(), store)?;
+        let base_path = path_of(&libraries, store)?;
+        let runtime = plan.runtime(&base_path.to_absolute(store))?;
+        own.extend(runtime.left_out.iter().map(|text| Finding {
+            severity: Severity::Info,
+            topic: "runtime".into(),
+            path: facts.stdlib.display().to_string(),
+            message: format!("left out: {text}"),
+        }));
+        paths.extend(facts.lib_dynload.clone());
+        if let Some(dir) = &facts.lib_dynload
+            && let Ok(entries) = std::fs::read_dir(dir)
+        {
+            paths.extend(entries.flatten().map(|e| e.path()));
+        }
+        let tree = convert(&runtime.tree, &mut paths);
+        let name = format!("python-runtime-{version}");
+        let tree = self.trees.add(&name, tree, vec![base_path.to_string()], store)?;
+        let lock = RuntimeLock { version, store_path: None, libraries: Some(libraries), tree: Some(tree) };
+        // Folders too: a new module changes its folder's time.
+        let folders: Vec<PathBuf> = paths.iter().filter_map(|p| p.parent().map(Path::to_path_buf)).collect();
+        paths.extend(folders);
+        paths.sort();
+        paths.dedup();
+        let now = digest(&paths);
+        let kept = KeptRuntime { lock, provided, findings: own, paths };
+        self.memo.put("runtime-paths", Some(&salt), &kept.paths);
+        self.memo.put("runtime", now.as_deref(), &kept);
+        findings.extend(kept.findings);
+        Ok((kept.lock, kept.provided))
+    }
+
+    /// Asks the index about distributions whose files changed since the last run.
+    fn candidates(
+        &self,
+        fresh: &[&Installed],
+        location: &PythonLocation,
+        facts: &InterpreterFacts,
+        schemes: &[Scheme],
+        report: &mut Option<IndexReport>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Vec<Candidate>> {
+        let none = |reason: &str| -> Vec<Candidate> {
+            fresh.iter().map(|_| Candidate::None { reason: reason.into() }).collect()
+        };
+        if self.options.offline {
+            return Ok(none("no index was asked (--offline)"));
+        }
+        let input = SettingsInput {
+            prefix: Some(location.venv.clone().unwrap_or_else(|| facts.base_prefix.clone())),
+            site_packages: schemes.iter().map(|s| s.site.clone()).collect(),
+            stdlib: Some(facts.stdlib.clone()),
+            ..SettingsInput::from_process()
+        };
+        let settings = IndexSettings::discover(&input)?;
+        let source = settings.source.clone();
+        let client = IndexClient::new(settings, Some(&self.options.cache), ClientOptions::default())?;
+        let wants: Vec<Want> = fresh
+            .iter()
+            .map(|one| Want {
+                name: one.name.clone(),
+                version: one.version.clone(),
+                wheel_tags: one.wheel_tags.clone(),
+                build: one.build.clone(),
+                direct_url: one.direct_url.clone(),
+            })
+            .collect();
+        self.progress.stage("asking the index", Some(wants.len() as u64));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(Kind::Io, "cannot start the network threads").caused_by(e))?;
+        let found = runtime.block_on(find_wheels(&client, &wants, |done, _| {
+            if done > 0 {
+                self.progress.advance(1);
+            }
+        }));
+        let Stats { index_bytes, range_bytes, requests } = client.stats();
+        *report = Some(IndexReport { source, index_bytes, range_bytes, requests });
+        let unreachable: Vec<&str> = found
+            .iter()
+            .filter_map(|c| match c {
+                Candidate::None { reason } if reason.contains("could not be reached") => Some(reason.as_str()),
+                _ => None,
+            })
+            .collect();
+        if let Some(reason) = unreachable.first() {
+            findings.push(Finding {
+                severity: Severity::Problem,
+                topic: "index".into(),
+                path: format!("{} distributions", unreachable.len()),
+                message: format!("captured, not pinned: {reason}"),
+            });
+        }
+        Ok(found)
+    }
+
+    /// The tree's reference from the index when nothing changed, else hashed now.
+    fn hashed(&self, key: &str, name: &str, digest: Option<&str>, tree: &Tree) -> Result<TreeRef> {
+        check_interrupt()?;
+        let store = &self.options.store_dir;
+        if let Some(kept) = self.memo.get::<TreeRef>(key, digest)
+            && self.trees.known(&kept, store)
+        {
+            self.memo.put(key, digest, &kept);
+            return Ok(kept);
+        }
+        let name = StorePathName::sanitize(name).to_string();
+        let hashed = self.trees.add(&name, tree.clone(), Vec::new(), store)?;
+        self.memo.put(key, digest, &hashed);
+        Ok(hashed)
+    }
+
+    fn lock(&self, scan: &Scan, runtime: RuntimeLock, facts: &InterpreterFacts, python: Python) -> Result<Lock> {
+        let digest = scan.main.stat_digest.as_deref();
+        let main = MainLock {
+            version: scan.main.version.clone(),
+            flags: scan.main.flags.clone(),
+            tree: self.hashed("main", "comfyui", digest, &scan.main.tree)?,
+            git: git_lock(&scan.main.git),
+        };
+        let packs: Vec<PackLock> = scan
+            .packs
+            .par_iter()
+            .filter(|p| p.enabled)
+            .map(|pack| {
+                let digest = pack.stat_digest.as_deref();
+                let tree = self.hashed(&format!("pack:{}", pack.name), &format!("pack-{}", pack.name), digest, &pack.tree)?;
+                let weights = pack
+                    .weights
+                    .iter()
+                    .map(|w| {
+                        let file = w.path.rsplit('/').next().unwrap_or("weight");
+                        let key = format!("weight:{}/{}", pack.name, w.path);
+                        Ok(WeightLock {
+                            path: w.path.clone(),
+                            tree: self.hashed(&key, file, digest, &w.tree)?,
+                        })
+                    })
+                    .collect::<Result<_>>()?;
+                Ok(PackLock { name: pack.name.clone(), kind: pack.kind, tree, git: git_lock(&pack.git), weights })
+            })
+            .collect::<Result<_>>()?;
+        let cache: Vec<CacheLock> = scan
+            .cache
+            .par_iter()
+            .map(|entry| {
+                let name = entry.path.rsplit('/').next().unwrap_or("cache");
+                let key = format!("cache:{}", entry.path);
+                let tree = self.hashed(&key, name, entry.stat_digest.as_deref(), &entry.tree)?;
+                Ok(CacheLock { path: entry.path.clone(), tree })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Lock {
+            version: LOCK_VERSION,
+            system: format!("{}-linux", facts.machine),
+            main,
+            runtime,
+            unowned: python.unowned,
+            packs,
+            sources: python.sources,
+            cache,
+            distributions: python.distributions,
+        })
+    }
+
+    /// Every ELF file of the site directories against what ships beside it.
+    fn audit(
+        &self,
+        all: &[Installed],
+        provided: audit::Provided,
+        findings: &mut Vec<Finding>,
+    ) -> Result<AuditReport> {
+        let mut files: Vec<(String, PathBuf)> = all
+            .iter()
+            .flat_map(|one| {
+                one.files.iter().filter(|(name, _)| shared_object(name)).map(|(name, path)| (name.clone(), path.clone()))
+            })
+            .collect();
+        files.sort();
+        files.dedup_by(|a, b| a.0 == b.0);
+        let digest = stat_digest(
+            &format!("{:?}", provided.names),
+            files.iter().map(|f| f.1.as_path()),
+            self.started,
+        );
+        let report = match self.memo.get::<AuditReport>("audit", digest.as_deref()) {
+            Some(report) => report,
+            None => audit::audit(files.into_iter(), &provided)?,
+        };
+        self.memo.put("audit", digest.as_deref(), &report);
+        let mut add = |severity, path: &str, message: String| {
+            findings.push(Finding { severity, topic: "audit".into(), path: path.into(), message });
+        };
+        for unmet in &report.unmet {
+            add(
+                Severity::Problem,
+                &unmet.file,
+                format!("needs {}, which nothing in the snapshot has; name it under [python] libraries", unmet.library),
+            );
+        }
+        for hidden in &report.hidden {
+            add(
+                Severity::Warning,
+                &hidden.file,
+                format!("its RUNPATH hides the snapshot's {}; the host's would be used", hidden.library),
+            );
+        }
+        for conflict in &report.conflicts {
+            add(Severity::Warning, "CUDA", conflict.clone());
+        }
+        if let Some((floor, file)) = &report.glibc_floor
+            && *floor > provided.glibc
+        {
+            add(
+                Severity::Problem,
+                file,
+                format!(
+                    "needs GLIBC {}.{}, the captured C library is {}.{}",
+                    floor.0, floor.1, provided.glibc.0, provided.glibc.1
+                ),
+            );
+        }
+        Ok(report)
+    }
+}
+
+fn shared_object(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    file.ends_with(".so") || file.contains(".so.") || name.contains("/bin/") || name.contains("/scripts/")
+}
+
+/// The runtime plan's trees in the capture's own form.
+fn convert(from: &crate::capture::runtime::Tree, paths: &mut Vec<PathBuf>) -> Tree {
+    let mut tree = Tree::default();
+    for (name, file) in from {
+        let entry = match file {
+            RuntimeFile::Disk { path, executable } => {
+                paths.push(path.clone());
+                Entry::File { source: Source::Disk(path.clone()), executable: *executable }
+            }
+            RuntimeFile::Bytes { data, executable } => {
+                Entry::File { source: Source::Bytes(data.clone()), executable: *executable }
+            }
+            RuntimeFile::Symlink { target } => Entry::Symlink(target.clone().into_bytes()),
+        };
+        tree.insert(name, entry);
+    }
+    tree
+}
+
+/// Bytes and files of a list, for reports.
+pub fn total(folders: &[ModelFolder]) -> (u64, u64) {
+    folders.iter().fold((0, 0), |(f, b), m| (f + m.files, b + m.bytes))
+}
