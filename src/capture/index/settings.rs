@@ -108,6 +108,8 @@ pub struct SettingsInput {
     pub prefix: Option<PathBuf>,
     /// Where the environment's pip may be.
     pub site_packages: Vec<PathBuf>,
+    /// The environment's directory, where a uv project's own uv.toml or pyproject.toml would be.
+    pub project: Option<PathBuf>,
     /// The interpreter's standard library, for `ensurepip/_bundled`.
     pub stdlib: Option<PathBuf>,
 }
@@ -180,9 +182,10 @@ impl IndexSettings {
         let (pip, mut cert) = pip_settings(input, &mut found)?;
         super::uv_settings::read(input, &mut found)?;
         if cert.is_none() {
-            cert = ["PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
-                .iter()
-                .find_map(|name| input.var(name).map(PathBuf::from));
+            cert = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+                .into_iter()
+                .filter_map(|name| input.var(name).map(PathBuf::from))
+                .find(|path| path.is_file());
         }
         if found.primary.is_empty() && pip.no_index != Some(true) {
             match super::pip_default::find(input) {

@@ -19,12 +19,17 @@ pub(super) fn read(input: &SettingsInput, found: &mut Found) -> Result<()> {
             named(input, found, false, word, name);
         }
     }
+    let project = |name: &str| input.project.as_ref().map(|folder| folder.join(name));
     let user = input.config_home().map(|config| config.join("uv/uv.toml"));
-    for file in user.into_iter().chain([input.root.join("etc/uv/uv.toml")]) {
+    let system = Some(input.root.join("etc/uv/uv.toml"));
+    // uv ignores pyproject.toml where a uv.toml stands beside it.
+    let own = project("uv.toml").filter(|file| file.exists());
+    let own = own.or_else(|| project("pyproject.toml"));
+    for file in [own, user, system].into_iter().flatten() {
         let Some(text) = read_text(&file)? else {
             continue;
         };
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             Error::new(
                 Kind::Input,
                 format!("{} is no uv configuration", file.display()),
@@ -32,6 +37,13 @@ pub(super) fn read(input: &SettingsInput, found: &mut Found) -> Result<()> {
             .hint("correct the file")
             .caused_by(e)
         })?;
+        if file.ends_with("pyproject.toml") {
+            let tool = table.get("tool").and_then(|tool| tool.get("uv"));
+            let Some(own) = tool.and_then(toml::Value::as_table).cloned() else {
+                continue;
+            };
+            table = own;
+        }
         let from = file.display().to_string();
         for table in [
             Some(&table),
