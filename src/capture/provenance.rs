@@ -136,6 +136,9 @@ async fn from_cache(client: &IndexClient, want: &Want, project: &str) -> Option<
     client.listing(choice.file).await.ok()
 }
 
+/// Exact tags, the build tag, a hash, the number of shared tags, not yanked: the greatest wins.
+type Rank = (bool, bool, bool, usize, bool);
+
 struct Choice<'a> {
     file: &'a IndexFile,
     exact: bool,
@@ -146,7 +149,7 @@ struct Choice<'a> {
 fn choose<'a>(files: &'a [IndexFile], want: &Want) -> Option<Choice<'a>> {
     let tags: BTreeSet<String> = want.wheel_tags.iter().cloned().collect();
     let project = normalize(&want.name);
-    let mut best: Option<((bool, bool, bool, usize, bool), Choice<'a>)> = None;
+    let mut best: Option<(Rank, Choice<'a>)> = None;
     for file in files {
         let Ok(wheel) = WheelName::parse(&file.filename) else {
             continue;

@@ -183,7 +183,11 @@ impl IndexClient {
             (StatusCode::NOT_MODIFIED, Some(cached)) => return Ok(cached.files),
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => return Ok(Vec::new()),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-                let text = format!("{} refuses access (status {})", host(&url), answer.status);
+                let text = format!(
+                    "{} refuses access (status {})",
+                    host(&url),
+                    answer.status.as_u16()
+                );
                 return Err(Failure::Unreachable(text));
             }
             (status, _) => return Err(bad_status(&url, status)),

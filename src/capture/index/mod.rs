@@ -2,7 +2,9 @@
 pub mod cache;
 pub mod client;
 pub mod listing;
+mod pip_default;
 pub mod settings;
+mod uv_settings;
 
 pub use client::{ClientOptions, IndexClient, Stats};
 pub use listing::WheelListing;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 /// Bounds the text of pip's source and of configuration files.
-const MAX_TEXT: u64 = 1 << 20;
+pub(super) const MAX_TEXT: u64 = 1 << 20;
 
 /// The URL of an index. Its credentials are kept apart and never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,7 +49,11 @@ impl IndexUrl {
             .map(|(user, password)| (user.as_str(), password.as_deref()))
     }
 
-    fn with_credentials(mut self, user: Option<&String>, password: Option<&String>) -> Self {
+    pub(super) fn with_credentials(
+        mut self,
+        user: Option<&String>,
+        password: Option<&String>,
+    ) -> Self {
         if user.is_some() || password.is_some() {
             self.credentials = Some((user.cloned().unwrap_or_default(), password.cloned()));
         }
@@ -104,6 +108,8 @@ pub struct SettingsInput {
     pub prefix: Option<PathBuf>,
     /// Where the environment's pip may be.
     pub site_packages: Vec<PathBuf>,
+    /// The environment's directory, where a uv project's own uv.toml or pyproject.toml would be.
+    pub project: Option<PathBuf>,
     /// The interpreter's standard library, for `ensurepip/_bundled`.
     pub stdlib: Option<PathBuf>,
 }
@@ -123,18 +129,18 @@ impl SettingsInput {
         }
     }
 
-    fn var(&self, name: &str) -> Option<&String> {
+    pub(super) fn var(&self, name: &str) -> Option<&String> {
         self.env.get(name).filter(|value| !value.trim().is_empty())
     }
 
-    fn config_home(&self) -> Option<PathBuf> {
+    pub(super) fn config_home(&self) -> Option<PathBuf> {
         let xdg = self.var("XDG_CONFIG_HOME").map(PathBuf::from);
         xdg.or_else(|| self.home.as_ref().map(|home| home.join(".config")))
     }
 }
 
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     primary: Vec<IndexUrl>,
     extra: Vec<IndexUrl>,
     sources: Vec<String>,
@@ -142,7 +148,7 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, primary: bool, text: &str, from: &str) -> Option<&mut IndexUrl> {
+    pub(super) fn add(&mut self, primary: bool, text: &str, from: &str) -> Option<&mut IndexUrl> {
         match IndexUrl::parse(text) {
             Some(index) => {
                 if !self.sources.iter().any(|source| source == from) {
@@ -174,14 +180,15 @@ impl IndexSettings {
     pub fn discover(input: &SettingsInput) -> Result<Self> {
         let mut found = Found::default();
         let (pip, mut cert) = pip_settings(input, &mut found)?;
-        uv_settings(input, &mut found)?;
+        super::uv_settings::read(input, &mut found)?;
         if cert.is_none() {
-            cert = ["PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
-                .iter()
-                .find_map(|name| input.var(name).map(PathBuf::from));
+            cert = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+                .into_iter()
+                .filter_map(|name| input.var(name).map(PathBuf::from))
+                .find(|path| path.is_file());
         }
         if found.primary.is_empty() && pip.no_index != Some(true) {
-            match pip_default(input) {
+            match super::pip_default::find(input) {
                 Some((url, from)) => drop(found.add(true, &url, &from)),
                 None => found.sources.push(
                     "no index is configured and the environment has no pip to read a default from"
@@ -207,7 +214,7 @@ impl IndexSettings {
     }
 }
 
-fn read_text(path: &Path) -> Result<Option<String>> {
+pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -304,191 +311,6 @@ fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, 
     }
     let cert = config.cert.as_ref().map(PathBuf::from);
     Ok((config, cert))
-}
-
-/// uv's configuration: the user's file before the system's, variables before both.
-fn uv_settings(input: &SettingsInput, found: &mut Found) -> Result<()> {
-    let mut main = false;
-    for name in ["UV_DEFAULT_INDEX", "UV_INDEX_URL"] {
-        if let Some(value) = input.var(name)
-            && !main
-        {
-            main = true;
-            named(input, found, true, value, name);
-        }
-    }
-    for name in ["UV_INDEX", "UV_EXTRA_INDEX_URL"] {
-        let value = input.var(name).cloned().unwrap_or_default();
-        for word in value.split_whitespace() {
-            named(input, found, false, word, name);
-        }
-    }
-    let user = input.config_home().map(|config| config.join("uv/uv.toml"));
-    for file in user.into_iter().chain([input.root.join("etc/uv/uv.toml")]) {
-        let Some(text) = read_text(&file)? else {
-            continue;
-        };
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-            Error::new(
-                Kind::Input,
-                format!("{} is no uv configuration", file.display()),
-            )
-            .hint("correct the file")
-            .caused_by(e)
-        })?;
-        let from = file.display().to_string();
-        for table in [
-            Some(&table),
-            table.get("pip").and_then(toml::Value::as_table),
-        ] {
-            let Some(table) = table else { continue };
-            uv_table(input, found, table, &from, &mut main);
-        }
-    }
-    Ok(())
-}
-
-fn uv_table(
-    input: &SettingsInput,
-    found: &mut Found,
-    table: &toml::Table,
-    from: &str,
-    main: &mut bool,
-) {
-    let string = |table: &toml::Table, key: &str| {
-        table
-            .get(key)
-            .and_then(toml::Value::as_str)
-            .map(str::to_owned)
-    };
-    if let Some(url) = string(table, "index-url")
-        && !std::mem::replace(main, true)
-    {
-        found.add(true, &url, from);
-    }
-    let list = |key: &str| {
-        table
-            .get(key)
-            .and_then(toml::Value::as_array)
-            .into_iter()
-            .flatten()
-    };
-    for url in list("extra-index-url").filter_map(toml::Value::as_str) {
-        found.add(false, url, from);
-    }
-    for index in list("index").filter_map(toml::Value::as_table) {
-        let Some(url) = string(index, "url") else {
-            continue;
-        };
-        let default = index.get("default").and_then(toml::Value::as_bool) == Some(true);
-        if default && std::mem::replace(main, true) {
-            continue;
-        }
-        let text = match string(index, "name") {
-            Some(name) => format!("{name}={url}"),
-            None => url,
-        };
-        named(input, found, default, &text, from);
-    }
-}
-
-/// `name=url` as uv writes it; the name finds `UV_INDEX_<NAME>_USERNAME` and `_PASSWORD`.
-fn named(input: &SettingsInput, found: &mut Found, primary: bool, text: &str, from: &str) {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let (name, url) = match text.split_once('=') {
-        Some((name, url)) if !name.is_empty() && name.chars().all(is_name) => (Some(name), url),
-        _ => (None, text),
-    };
-    let Some(slot) = found.add(primary, url, from) else {
-        return;
-    };
-    if let Some(name) = name {
-        let key: String = name
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() {
-                    c.to_ascii_uppercase()
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        let user = input.var(&format!("UV_INDEX_{key}_USERNAME"));
-        let password = input.var(&format!("UV_INDEX_{key}_PASSWORD"));
-        *slot = slot.clone().with_credentials(user, password);
-    }
-}
-
-/// pip's own default index, out of pip's source text.
-fn pip_default(input: &SettingsInput) -> Option<(String, String)> {
-    for site in &input.site_packages {
-        let file = site.join("pip/_internal/models/index.py");
-        if let Some(url) = read_text(&file)
-            .ok()
-            .flatten()
-            .and_then(|text| default_in(&text))
-        {
-            return Some((url, format!("pip's own default in {}", file.display())));
-        }
-    }
-    let mut folders: Vec<PathBuf> = input
-        .stdlib
-        .iter()
-        .map(|stdlib| stdlib.join("ensurepip/_bundled"))
-        .collect();
-    // Debian takes the bundled wheel out of the standard library.
-    folders.push(input.root.join("usr/share/python-wheels"));
-    for folder in folders {
-        let mut wheels: Vec<PathBuf> = std::fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                let name = path
-                    .file_name()
-                    .and_then(|name| name.to_str())
-                    .unwrap_or_default();
-                name.starts_with("pip-") && name.ends_with(".whl")
-            })
-            .collect();
-        wheels.sort();
-        for wheel in wheels.iter().rev() {
-            if let Some(url) = default_in_wheel(wheel) {
-                return Some((url, format!("pip's own default in {}", wheel.display())));
-            }
-        }
-    }
-    None
-}
-
-fn default_in_wheel(wheel: &Path) -> Option<String> {
-    let file = std::fs::File::open(wheel).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut archive = zip::ZipArchive::new(file).ok()?;
-    let mut text = String::new();
-    let member = archive.by_name("pip/_internal/models/index.py").ok()?;
-    member.take(MAX_TEXT).read_to_string(&mut text).ok()?;
-    default_in(&text)
-}
-
-/// `PyPI = PackageIndex("…"`: the first string of that call, with "simple" joined as pip joins it.
-fn default_in(source: &str) -> Option<String> {
-    let call = source
-        .split("\nPyPI")
-        .nth(1)?
-        .trim_start()
-        .strip_prefix('=')?
-        .trim_start();
-    let rest = call
-        .strip_prefix("PackageIndex")?
-        .trim_start()
-        .strip_prefix('(')?
-        .trim_start();
-    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    let base = rest[1..].split(quote).next()?;
-    Some(Url::parse(base).ok()?.join("simple").ok()?.into())
 }
 
 #[cfg(test)]

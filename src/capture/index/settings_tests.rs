@@ -16,6 +16,7 @@ fn input(root: &Path, env: &[(&str, &str)]) -> SettingsInput {
         root: root.to_owned(),
         prefix: Some(root.join("venv")),
         site_packages: vec![root.join("venv/lib/site-packages")],
+        project: Some(root.join("project")),
         stdlib: Some(root.join("py")),
     }
 }
@@ -132,6 +133,28 @@ fn uv_layers() {
         urls(&settings)[..2],
         ["https://d.example/s/", "https://n.example/s/"]
     );
+}
+
+#[test]
+fn uv_project() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write(
+        &root.join("project/pyproject.toml"),
+        "[project]\nname = \"x\"\n[[tool.uv.index]]\nurl = \"https://p.example/simple\"\ndefault = true\n",
+    );
+    write(
+        &root.join("etc/uv/uv.toml"),
+        "index-url = \"https://etc.example/simple\"\n",
+    );
+    let settings = IndexSettings::discover(&input(root, &[])).unwrap();
+    assert_eq!(urls(&settings), ["https://p.example/simple/"]);
+    write(
+        &root.join("project/uv.toml"),
+        "index-url = \"https://own.example/simple\"\n",
+    );
+    let settings = IndexSettings::discover(&input(root, &[])).unwrap();
+    assert_eq!(urls(&settings), ["https://own.example/simple/"]);
 }
 
 #[test]

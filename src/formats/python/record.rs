@@ -182,4 +182,21 @@ mod tests {
         let bytes = Record::parse(b"a,,\n\xff,,\n").unwrap_err().to_string();
         assert_eq!(bytes, "is not CSV in UTF-8 (row 2)");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn prints_what_it_parses(rows in proptest::collection::btree_map("[a-z ,\"é\n]{1,12}", (proptest::array::uniform32(0u8..), 0u64..), 0..6)) {
+            let rows = rows.into_iter().filter(|(path, _)| member_name::check(path).is_ok());
+            let rows = rows.map(|(path, (digest, size))| RecordRow { path, sha256: Some(digest), size: Some(size) });
+            let record = Record { rows: rows.collect() };
+            let text = record.print();
+            proptest::prop_assert_eq!(Record::parse(text.as_bytes()).unwrap(), record);
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(0u8.., 0..200)) {
+            let _ = Record::parse(&bytes);
+            let _ = Record::parse_installed(&bytes);
+        }
+    }
 }

@@ -370,4 +370,11 @@ mod tests {
         assert_eq!(html, "the answer is no index page in HTML");
         assert_eq!(parse_html("<html><a href=\"unclosed", &page()).unwrap(), []);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn html_never_panics(text in "(<a |href|=|\"|'|>|</a>|é|x.whl|&amp;|%2|#sha256=| |\n|<base ){0,40}") {
+            let _ = parse_html(&text, &page());
+        }
+    }
 }

@@ -122,7 +122,7 @@ fn errors() {
     packed[at + 10] = 14;
     assert_eq!(text(&packed), "has \"aa/bb\" packed by method 14");
     let mut link = good.clone();
-    link[at + 41] = 0o240 as u8;
+    link[at + 41] = 0o240_u8;
     assert_eq!(
         text(&link),
         "has \"aa/bb\", which is neither a file nor a directory"
