@@ -11,9 +11,7 @@ sys.stdout.write(open('/proc/self/maps').read())";
 
 /// Interpreters of this machine: the one on PATH, and the distribution's.
 fn interpreters() -> Vec<PathBuf> {
-    let on_path = Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output();
+    let on_path = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
     let mut found: BTreeSet<PathBuf> = on_path
         .ok()
         .filter(|o| o.status.success())
@@ -32,12 +30,7 @@ fn mapped(python: &Path, code: &str) -> BTreeSet<PathBuf> {
         .current_dir("/")
         .output()
         .expect("it starts");
-    assert!(
-        output.status.success(),
-        "{}: {}",
-        python.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}: {}", python.display(), String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| line.find('/').map(|at| PathBuf::from(&line[at..])))
@@ -47,16 +40,10 @@ fn mapped(python: &Path, code: &str) -> BTreeSet<PathBuf> {
 /// Locale and character set data of the C library is the host's; code is not.
 fn objects_outside<'a>(maps: &'a BTreeSet<PathBuf>, root: &Path) -> Vec<&'a PathBuf> {
     let code = |path: &Path| {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.contains(".so") || name.starts_with("python")
     };
-    maps.iter()
-        .filter(|path| code(path) && !path.starts_with(root))
-        .collect()
+    maps.iter().filter(|path| code(path) && !path.starts_with(root)).collect()
 }
 
 #[test]
@@ -67,9 +54,7 @@ fn a_runtime_maps_nothing_from_outside() {
         let dir = tempfile::tempdir().expect("temp dir");
         let root = std::fs::canonicalize(dir.path()).expect("real path");
         let (base, runtime) = (root.join("base"), root.join("runtime"));
-        let second = plan
-            .runtime(base.to_str().expect("UTF-8"))
-            .expect("runtime");
+        let second = plan.runtime(base.to_str().expect("UTF-8")).expect("runtime");
         materialise(&plan.base, &base).expect("base on disk");
         materialise(&second.tree, &runtime).expect("runtime on disk");
 
@@ -78,10 +63,7 @@ fn a_runtime_maps_nothing_from_outside() {
         let outside = objects_outside(&maps, &root);
         assert!(outside.is_empty(), "{}: {outside:?}", python.display());
         for library in ["libstdc++.so.6", "libz.so.1", "libgcc_s.so.1", "libc.so.6"] {
-            assert!(
-                maps.contains(&base.join("lib").join(library)),
-                "{library} is not loaded"
-            );
+            assert!(maps.contains(&base.join("lib").join(library)), "{library} is not loaded");
         }
 
         let modules: Vec<String> = second
@@ -102,10 +84,7 @@ fn a_runtime_maps_nothing_from_outside() {
         // The captured runtime can be captured: it is as good an interpreter as the first.
         let again = InterpreterFacts::of(&runtime.join("bin/python3")).expect("facts");
         assert_eq!(again.base_prefix, runtime);
-        assert_eq!(
-            (again.soabi, again.cache_tag),
-            (facts.soabi, facts.cache_tag)
-        );
+        assert_eq!((again.soabi, again.cache_tag), (facts.soabi, facts.cache_tag));
     }
 }
 
@@ -116,19 +95,12 @@ fn planning_twice_gives_the_same_trees() {
         let one = RuntimePlan::new(facts.clone(), &[]).expect("plan");
         let two = RuntimePlan::new(facts, &[]).expect("plan");
         assert_eq!(one.base, two.base);
-        assert_eq!(
-            one.runtime("/b").expect("tree").tree,
-            two.runtime("/b").expect("tree").tree
-        );
+        assert_eq!(one.runtime("/b").expect("tree").tree, two.runtime("/b").expect("tree").tree);
         assert!(one.base.keys().all(|k| k.starts_with("lib/")));
         assert!(one.sonames.contains("libdl.so.2") && one.sonames.contains("libpthread.so.0"));
         assert!(!one.sonames.iter().any(|n| n.starts_with("libpython")));
         assert!(one.glibc >= (2, 17));
-        assert!(
-            one.base
-                .values()
-                .all(|f| !matches!(f, RuntimeFile::Symlink { .. }))
-        );
+        assert!(one.base.values().all(|f| !matches!(f, RuntimeFile::Symlink { .. })));
     }
 }
 
@@ -143,17 +115,12 @@ fn extra_libraries_come_with_what_they_need() {
     // Any library that is not in the plan already will do.
     let plain = RuntimePlan::new(facts.clone(), &[]).expect("plan");
     let libc = plain.base.get("lib/libc.so.6");
-    let Some(RuntimeFile::Disk { path, .. }) = libc else {
-        panic!("no libc")
-    };
+    let Some(RuntimeFile::Disk { path, .. }) = libc else { panic!("no libc") };
     let extra = path.parent().expect("parent").join("libgthread-2.0.so.0");
     if !extra.exists() || plain.sonames.contains("libgthread-2.0.so.0") {
         return;
     }
-    for asked in [
-        "libgthread-2.0.so.0".to_owned(),
-        extra.display().to_string(),
-    ] {
+    for asked in ["libgthread-2.0.so.0".to_owned(), extra.display().to_string()] {
         let plan = RuntimePlan::new(facts.clone(), &[asked]).expect("plan");
         assert!(plan.sonames.contains("libgthread-2.0.so.0"));
         assert!(plan.sonames.contains("libglib-2.0.so.0"));

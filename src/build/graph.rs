@@ -94,20 +94,14 @@ impl Builder<'_> {
     fn import(&mut self, tree: &TreeRef, label: &str, drv: Option<StorePath>) -> Result<StorePath> {
         let path = tree_path(tree, self.store)?;
         if self.seen.insert(path.clone()) {
-            self.imports.push(Import {
-                path: path.clone(),
-                tree: tree.clone(),
-                label: label.into(),
-                drv,
-            });
+            self.imports.push(Import { path: path.clone(), tree: tree.clone(), label: label.into(), drv });
         }
         Ok(path)
     }
 
     fn add(&mut self, name: &str, label: &str, drv: Derivation) -> Result<(StorePath, StorePath)> {
         let name = StorePathName::sanitize(name);
-        let references: Vec<StorePath> =
-            drv.input_drvs.keys().chain(&drv.input_srcs).cloned().collect();
+        let references: Vec<StorePath> = drv.input_drvs.keys().chain(&drv.input_srcs).cloned().collect();
         let modulo = &self.modulo;
         let done = drv
             .finish(self.store, &name, |path| modulo.get(path).copied())
@@ -142,7 +136,10 @@ impl Builder<'_> {
             args: ["-S", "-s", "-B", "-c", RUN_SCRIPT].map(String::from).to_vec(),
             ..Derivation::default()
         };
-        drv.outputs.insert("out".into(), Output { path: None, hash: fixed.map(|h| (store_path::Mode::Recursive, h)) });
+        drv.outputs.insert(
+            "out".into(),
+            Output { path: None, hash: fixed.map(|h| (store_path::Mode::Recursive, h)) },
+        );
         drv.input_srcs.insert(runtime.path.clone());
         for input in inputs {
             match input {
@@ -184,10 +181,8 @@ impl Builder<'_> {
             builder: "builtin:fetchurl".into(),
             ..Derivation::default()
         };
-        drv.outputs.insert(
-            "out".into(),
-            Output { path: None, hash: Some((store_path::Mode::Flat, wheel.sha256)) },
-        );
+        drv.outputs
+            .insert("out".into(), Output { path: None, hash: Some((store_path::Mode::Flat, wheel.sha256)) });
         let name = StorePathName::sanitize(&wheel.file);
         for (key, value) in [
             ("name", name.to_string()),
@@ -201,10 +196,7 @@ impl Builder<'_> {
             ("executable", String::new()),
             ("unpack", String::new()),
             ("preferLocalBuild", "1".into()),
-            (
-                "impureEnvVars",
-                "http_proxy https_proxy ftp_proxy all_proxy no_proxy".into(),
-            ),
+            ("impureEnvVars", "http_proxy https_proxy ftp_proxy all_proxy no_proxy".into()),
         ] {
             drv.env.insert(key.into(), value);
         }
@@ -325,8 +317,11 @@ fn runtime(lock: &Lock, b: &mut Builder) -> Result<(Runtime, String, (bool, Stor
         return Ok((Runtime { path: path.clone(), absolute }, home, (false, path)));
     }
     let (Some(libraries), Some(tree)) = (&lock.runtime.libraries, &lock.runtime.tree) else {
-        return Err(Error::new(Kind::Input, "the lock has neither a captured runtime nor a store path for it")
-            .hint("write it anew with `stillframe lock`"));
+        return Err(Error::new(
+            Kind::Input,
+            "the lock has neither a captured runtime nor a store path for it",
+        )
+        .hint("write it anew with `stillframe lock`"));
     };
     b.import(libraries, "base libraries", None)?;
     let path = b.import(tree, "Python runtime", None)?;
@@ -409,9 +404,15 @@ fn snapshot(
         environment: variables,
         layers,
         links: slot_links,
-        directories: ["{base}/input", "{base}/output", "{base}/user", "{slot}/base/custom_nodes", "{slot}/base/.cache"]
-            .map(String::from)
-            .to_vec(),
+        directories: [
+            "{base}/input",
+            "{base}/output",
+            "{base}/user",
+            "{slot}/base/custom_nodes",
+            "{slot}/base/.cache",
+        ]
+        .map(String::from)
+        .to_vec(),
     };
     let manifest = json!({
         "version": 1, "system": lock.system, "python": environment_path, "main": main_path,

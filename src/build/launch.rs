@@ -94,8 +94,15 @@ mod tests {
         assert_eq!(
             got,
             [
-                "-s", "{slot}/main/main.py", "--base-directory", "{slot}/base", "--listen",
-                "{listen}", "--port", "{port}", "--cpu"
+                "-s",
+                "{slot}/main/main.py",
+                "--base-directory",
+                "{slot}/base",
+                "--listen",
+                "{listen}",
+                "--port",
+                "{port}",
+                "--cpu"
             ]
         );
     }

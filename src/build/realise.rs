@@ -118,9 +118,8 @@ fn send(
             .collect();
         let mut outcome = Ok(());
         for thread in threads {
-            let result = thread
-                .join()
-                .unwrap_or_else(|_| Err(Error::new(Kind::Store, "a sender ended unexpectedly")));
+            let result =
+                thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Store, "a sender ended unexpectedly")));
             if outcome.is_ok() {
                 outcome = result;
             }
@@ -141,9 +140,7 @@ fn send_one(import: &Import, trees: &Trees, store: &mut Store, progress: &dyn Pr
         references.insert(path);
     }
     let at = store
-        .add_tree(&import.tree.name, &references, |out| {
-            write_tree(&tree, &mut Counting { out, progress })
-        })
+        .add_tree(&import.tree.name, &references, |out| write_tree(&tree, &mut Counting { out, progress }))
         .map_err(|e| Error { message: format!("{}: {}", import.label, e.message), ..e })?;
     same(&at, &import.path, &import.label)
 }
@@ -177,11 +174,8 @@ fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Resu
         .filter(|n| !valid.contains(&n.out) && !fixed.contains(&n.drv) && !n.label.ends_with(".whl"))
         .count() as u64;
     progress.stage("building", Some(to_build));
-    let labels: HashMap<String, String> = graph
-        .nodes
-        .iter()
-        .map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone()))
-        .collect();
+    let labels: HashMap<String, String> =
+        graph.nodes.iter().map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone())).collect();
     let hear = progress.clone();
     let mut running: HashMap<u64, String> = HashMap::new();
     store.on_event(move |event| match event {

@@ -69,10 +69,7 @@ impl Registry {
     /// The symlinks that keep a snapshot from Nix's garbage collector, and what they point at.
     pub fn roots(&self, record: &Record) -> [(PathBuf, String); 2] {
         let dir = self.folder(&record.id).join("roots");
-        [
-            (dir.join("snapshot"), record.snapshot.clone()),
-            (dir.join("derivation"), record.derivation.clone()),
-        ]
+        [(dir.join("snapshot"), record.snapshot.clone()), (dir.join("derivation"), record.derivation.clone())]
     }
 
     pub fn save(&self, record: &Record, lock: &str, pylock: &str) -> Result<()> {
@@ -238,10 +235,7 @@ mod tests {
         assert_eq!(registry.find(None).unwrap().id, "abd2");
         assert_eq!(registry.find(Some("blue")).unwrap().id, "abc1");
         assert_eq!(registry.find(Some("abc")).unwrap().id, "abc1");
-        assert_eq!(
-            registry.find(Some("ab")).unwrap_err().to_string(),
-            "\"ab\" fits 2 snapshots: abc1, abd2"
-        );
+        assert_eq!(registry.find(Some("ab")).unwrap_err().to_string(), "\"ab\" fits 2 snapshots: abc1, abd2");
         assert_eq!(registry.find(Some("x")).unwrap_err().to_string(), "no snapshot is called \"x\"");
     }
 

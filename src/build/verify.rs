@@ -42,10 +42,8 @@ pub fn verify(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let mut store = Store::connect(config)?;
-    let scratch_config = StoreConfig {
-        remote: Some(format!("local?root={}", scratch.display())),
-        ..config.clone()
-    };
+    let scratch_config =
+        StoreConfig { remote: Some(format!("local?root={}", scratch.display())), ..config.clone() };
     let mut fresh = Store::connect(&scratch_config)?;
     let mut report = Report::default();
     let derived: BTreeSet<&StorePath> =
@@ -67,8 +65,12 @@ pub fn verify(
     for node in &graph.nodes {
         check_interrupt()?;
         if let Err(error) = fresh.build(std::slice::from_ref(&node.drv)) {
-            let Some(mismatch) = hash_mismatch(&error, graph, node.drv.clone(), &mut store, &mut fresh)? else {
-                return Err(Error { message: format!("rebuilding {}: {}", node.label, error.message), ..error });
+            let Some(mismatch) = hash_mismatch(&error, graph, node.drv.clone(), &mut store, &mut fresh)?
+            else {
+                return Err(Error {
+                    message: format!("rebuilding {}: {}", node.label, error.message),
+                    ..error
+                });
             };
             report.mismatches.push(mismatch);
             // Nothing that depends on it can be built.
@@ -160,7 +162,13 @@ fn transfer(input: &mut dyn Read, out: &mut dyn Write) -> Result<()> {
             self.close_to(path)?;
             self.out.symlink(Self::name(path), target)
         }
-        fn file(&mut self, path: &[Vec<u8>], executable: bool, size: u64, content: &mut dyn Read) -> io::Result<()> {
+        fn file(
+            &mut self,
+            path: &[Vec<u8>],
+            executable: bool,
+            size: u64,
+            content: &mut dyn Read,
+        ) -> io::Result<()> {
             self.close_to(path)?;
             self.out.file(Self::name(path), executable, size, |out| io::copy(content, out).map(drop))
         }
@@ -242,7 +250,13 @@ fn listing(store: &mut Store, path: &StorePath) -> Result<BTreeMap<Vec<u8>, Stri
             self.0.insert(path.join(&b'/'), format!("a link to {}", String::from_utf8_lossy(target)));
             Ok(())
         }
-        fn file(&mut self, path: &[Vec<u8>], executable: bool, size: u64, content: &mut dyn Read) -> io::Result<()> {
+        fn file(
+            &mut self,
+            path: &[Vec<u8>],
+            executable: bool,
+            size: u64,
+            content: &mut dyn Read,
+        ) -> io::Result<()> {
             let mut hashing = Hashing::default();
             io::copy(content, &mut hashing)?;
             let kind = if executable { "an executable" } else { "a file" };
@@ -272,7 +286,10 @@ pub fn first_difference(
 /// The names that differ between two trees of one store.
 pub fn changed_files(store: &mut Store, old: &StorePath, new: &StorePath) -> Result<Vec<String>> {
     let (old, new) = (listing(store, old)?, listing(store, new)?);
-    Ok(differences(&old, &new).into_iter().map(|line| line.split(": ").next().unwrap_or("").to_string()).collect())
+    Ok(differences(&old, &new)
+        .into_iter()
+        .map(|line| line.split(": ").next().unwrap_or("").to_string())
+        .collect())
 }
 
 fn differences(a: &BTreeMap<Vec<u8>, String>, b: &BTreeMap<Vec<u8>, String>) -> Vec<String> {

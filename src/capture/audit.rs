@@ -92,19 +92,12 @@ const DRIVER: [&str; 15] = [
 ];
 
 /// Libraries whose SONAME carries the CUDA major version itself; cuFFT's and others' do not.
-const CUDA: [&str; 6] = [
-    "libcudart",
-    "libcublas",
-    "libcublasLt",
-    "libnvrtc",
-    "libnvJitLink",
-    "libcupti",
-];
+const CUDA: [&str; 6] = ["libcudart", "libcublas", "libcublasLt", "libnvrtc", "libnvJitLink", "libcupti"];
 
 /// Suffixes that are never ELF, to spare opening tens of thousands of files.
 const TEXT: [&str; 16] = [
-    "py", "pyi", "txt", "md", "json", "h", "hpp", "cuh", "pyx", "pxd", "yaml", "toml", "js",
-    "html", "rst", "pyc",
+    "py", "pyi", "txt", "md", "json", "h", "hpp", "cuh", "pyx", "pxd", "yaml", "toml", "js", "html", "rst",
+    "pyc",
 ];
 
 pub fn is_driver(library: &str) -> bool {
@@ -112,22 +105,15 @@ pub fn is_driver(library: &str) -> bool {
 }
 
 fn is_version_of(library: &str, name: &str) -> bool {
-    library
-        .strip_prefix(name)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    library.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// `files` are the environment's files: a label, which is the path relative to `site-packages` in the
 /// layout to come (all distributions merged), and where the file is now.
-pub fn audit(
-    files: impl Iterator<Item = (String, PathBuf)>,
-    runtime: &Provided,
-) -> Result<AuditReport> {
+pub fn audit(files: impl Iterator<Item = (String, PathBuf)>, runtime: &Provided) -> Result<AuditReport> {
     let candidates: Vec<(String, PathBuf)> = files.filter(|(label, _)| may_be_elf(label)).collect();
-    let read: Vec<Looked> = candidates
-        .into_par_iter()
-        .map(|(label, path)| look(label, &path))
-        .collect::<Result<Vec<_>>>()?;
+    let read: Vec<Looked> =
+        candidates.into_par_iter().map(|(label, path)| look(label, &path)).collect::<Result<Vec<_>>>()?;
     let mut passed_over = Vec::new();
     let mut objects = BTreeMap::new();
     for looked in read {
@@ -140,24 +126,15 @@ pub fn audit(
         }
     }
     passed_over.sort();
-    Ok(AuditReport {
-        passed_over,
-        ..judge(&objects, runtime)
-    })
+    Ok(AuditReport { passed_over, ..judge(&objects, runtime) })
 }
 
 fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport {
-    let mut report = AuditReport {
-        objects: objects.len(),
-        ..AuditReport::default()
-    };
+    let mut report = AuditReport { objects: objects.len(), ..AuditReport::default() };
     let layout = Layout::new(objects);
     for (label, info) in objects {
         for library in &info.needed {
-            let what = || Unmet {
-                file: label.clone(),
-                library: library.clone(),
-            };
+            let what = || Unmet { file: label.clone(), library: library.clone() };
             if layout.leads_to(label, library) || runtime.loaded.contains(library) {
                 continue;
             } else if runtime.names.contains(library) {
@@ -168,39 +145,19 @@ fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport
                 report.driver.push(what());
             } else if let Some(provider) = layout.provider(label, library) {
                 let (file, library) = (label.clone(), library.clone());
-                report.preloaded.push(Preloaded {
-                    file,
-                    library,
-                    provider: provider.to_owned(),
-                });
+                report.preloaded.push(Preloaded { file, library, provider: provider.to_owned() });
             } else {
                 report.unmet.push(what());
             }
         }
         if let (true, Some(interp)) = (info.is_executable, &info.interp) {
-            report.host_programs.push(HostProgram {
-                file: label.clone(),
-                interp: interp.clone(),
-            });
+            report.host_programs.push(HostProgram { file: label.clone(), interp: interp.clone() });
         }
-        for major in info
-            .needed
-            .iter()
-            .chain(&info.soname)
-            .filter_map(|n| cuda_major(n))
-        {
-            report
-                .cuda_majors
-                .entry(major)
-                .or_default()
-                .insert(label.clone());
+        for major in info.needed.iter().chain(&info.soname).filter_map(|n| cuda_major(n)) {
+            report.cuda_majors.entry(major).or_default().insert(label.clone());
         }
         if let Some(floor) = info.glibc_floor {
-            if report
-                .glibc_floor
-                .as_ref()
-                .is_none_or(|(highest, _)| floor > *highest)
-            {
+            if report.glibc_floor.as_ref().is_none_or(|(highest, _)| floor > *highest) {
                 report.glibc_floor = Some((floor, label.clone()));
             }
             if floor > runtime.glibc {
@@ -212,24 +169,16 @@ fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport
         }
     }
     if report.cuda_majors.len() > 1 {
-        let majors: Vec<String> = report
-            .cuda_majors
-            .iter()
-            .map(|(major, files)| users(*major, files))
-            .collect();
-        report
-            .conflicts
-            .push(format!("CUDA versions are mixed: {}", majors.join("; ")));
+        let majors: Vec<String> =
+            report.cuda_majors.iter().map(|(major, files)| users(*major, files)).collect();
+        report.conflicts.push(format!("CUDA versions are mixed: {}", majors.join("; ")));
     }
     report
 }
 
 fn users(major: u32, files: &BTreeSet<String>) -> String {
     let packages: BTreeSet<&str> = files.iter().map(|f| package(f)).collect();
-    format!(
-        "CUDA {major} by {}",
-        packages.into_iter().collect::<Vec<_>>().join(", ")
-    )
+    format!("CUDA {major} by {}", packages.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// The top directory of a label, which all files of a distribution's package share.
@@ -239,15 +188,11 @@ fn package(label: &str) -> &str {
 
 fn cuda_major(library: &str) -> Option<u32> {
     let (name, version) = library.split_once(".so.")?;
-    CUDA.contains(&name)
-        .then(|| version.split('.').next()?.parse().ok())?
+    CUDA.contains(&name).then(|| version.split('.').next()?.parse().ok())?
 }
 
 fn may_be_elf(label: &str) -> bool {
-    let extension = Path::new(label)
-        .extension()
-        .and_then(|e| e.to_str())
-        .unwrap_or_default();
+    let extension = Path::new(label).extension().and_then(|e| e.to_str()).unwrap_or_default();
     !TEXT.contains(&extension)
 }
 
@@ -260,20 +205,12 @@ enum Looked {
 fn look(label: String, path: &Path) -> Result<Looked> {
     let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let mut magic = Vec::with_capacity(4);
-    file.by_ref()
-        .take(4)
-        .read_to_end(&mut magic)
-        .map_err(|e| Error::io("read", path, e))?;
+    file.by_ref().take(4).read_to_end(&mut magic).map_err(|e| Error::io("read", path, e))?;
     if !elf::looks_like_elf(&magic) {
         return Ok(Looked::NotElf);
     }
-    file.seek(SeekFrom::Start(0))
-        .map_err(|e| Error::io("read", path, e))?;
-    let native = if cfg!(target_arch = "aarch64") {
-        elf::EM_AARCH64
-    } else {
-        elf::EM_X86_64
-    };
+    file.seek(SeekFrom::Start(0)).map_err(|e| Error::io("read", path, e))?;
+    let native = if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };
     Ok(match elf::read(&mut BufReader::with_capacity(4096, file)) {
         Err(e) => Looked::PassedOver(format!("{label}: {e}")),
         // GPU code is ELF too.

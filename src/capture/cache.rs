@@ -13,21 +13,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Folders whose children are entries, not they themselves.
-const SHELVES: [&[u8]; 5] = [
-    b"huggingface",
-    b"huggingface/hub",
-    b"torch",
-    b"torch/hub",
-    b"torch/hub/checkpoints",
-];
+const SHELVES: [&[u8]; 5] =
+    [b"huggingface", b"huggingface/hub", b"torch", b"torch/hub", b"torch/hub/checkpoints"];
 
 pub fn scan(context: &Context<'_>) -> (Vec<CacheEntry>, Notes) {
     let mut notes = Notes::default();
-    let place = context
-        .options
-        .cache
-        .clone()
-        .unwrap_or_else(|| context.root.join(".cache"));
+    let place = context.options.cache.clone().unwrap_or_else(|| context.root.join(".cache"));
     // No cache is no fault; a link to nowhere is.
     let root = match std::fs::canonicalize(&place) {
         Ok(root) => root,
@@ -40,19 +31,12 @@ pub fn scan(context: &Context<'_>) -> (Vec<CacheEntry>, Notes) {
     };
     if !root.starts_with(context.root) {
         let to = show(root.as_os_str().as_bytes());
-        notes.outside.push(OutsidePath {
-            from: ".cache".to_string(),
-            to,
-            captured: true,
-        });
+        notes.outside.push(OutsidePath { from: ".cache".to_string(), to, captured: true });
     }
     let mut paths = Vec::new();
     shelf(context, &root, &[], &mut paths, &mut notes);
     paths.sort();
-    let read: Vec<_> = paths
-        .par_iter()
-        .map(|path| entry(context, &root, path))
-        .collect();
+    let read: Vec<_> = paths.par_iter().map(|path| entry(context, &root, path)).collect();
     let mut entries = Vec::new();
     for (entry, part) in read {
         notes.merge(part);
@@ -62,13 +46,7 @@ pub fn scan(context: &Context<'_>) -> (Vec<CacheEntry>, Notes) {
 }
 
 /// The entries of one shelf, shelves below it included.
-fn shelf(
-    context: &Context<'_>,
-    root: &Path,
-    folder: &[u8],
-    paths: &mut Vec<Vec<u8>>,
-    notes: &mut Notes,
-) {
+fn shelf(context: &Context<'_>, root: &Path, folder: &[u8], paths: &mut Vec<Vec<u8>>, notes: &mut Notes) {
     let place = root.join(OsStr::from_bytes(folder));
     let listing = std::fs::read_dir(&place).and_then(|all| all.collect::<Result<Vec<_>, _>>());
     let mut listing = match listing {
@@ -86,12 +64,7 @@ fn shelf(
             continue;
         }
         if let Some(why) = rules::cache_excluded(&path) {
-            notes.note(
-                Severity::Info,
-                "excluded",
-                label(&path),
-                format!("{why}: left out"),
-            );
+            notes.note(Severity::Info, "excluded", label(&path), format!("{why}: left out"));
             continue;
         }
         let judged = join(b".cache", &path);
@@ -110,11 +83,7 @@ fn shelf(
 }
 
 fn label(path: &[u8]) -> String {
-    if path.is_empty() {
-        ".cache".to_string()
-    } else {
-        format!(".cache/{}", show(path))
-    }
+    if path.is_empty() { ".cache".to_string() } else { format!(".cache/{}", show(path)) }
 }
 
 fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>, Notes) {
@@ -134,19 +103,11 @@ fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>
             return (None, notes);
         }
     };
-    if context
-        .models
-        .iter()
-        .any(|folder| reached.starts_with(folder))
-    {
+    if context.models.iter().any(|folder| reached.starts_with(folder)) {
         let to = show(reached.as_os_str().as_bytes());
         let message = format!("links into the models folder ({to}): not captured, like models");
         notes.note(Severity::Warning, "outside", &shown, message);
-        notes.outside.push(OutsidePath {
-            from: shown,
-            to,
-            captured: false,
-        });
+        notes.outside.push(OutsidePath { from: shown, to, captured: false });
         return (None, notes);
     }
     if context.root.starts_with(&reached) {
@@ -155,16 +116,8 @@ fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>
         return (None, notes);
     }
     let meta = std::fs::metadata(&reached);
-    if !meta
-        .as_ref()
-        .is_ok_and(|meta| meta.is_dir() || meta.is_file())
-    {
-        notes.note(
-            Severity::Warning,
-            "special-file",
-            shown,
-            "neither file nor folder; left out",
-        );
+    if !meta.as_ref().is_ok_and(|meta| meta.is_dir() || meta.is_file()) {
+        notes.note(Severity::Warning, "special-file", shown, "neither file nor folder; left out");
         return (None, notes);
     }
     if meta.is_ok_and(|meta| meta.is_file())
@@ -176,11 +129,7 @@ fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>
     }
     if !reached.starts_with(root) {
         let to = show(reached.as_os_str().as_bytes());
-        notes.outside.push(OutsidePath {
-            from: shown.clone(),
-            to,
-            captured: true,
-        });
+        notes.outside.push(OutsidePath { from: shown.clone(), to, captured: true });
     }
     let leave_out = |inner: &[u8], _: &NodeKind| {
         let name = file_name(inner);

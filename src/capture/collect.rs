@@ -59,13 +59,7 @@ const FOLLOWED_ENTRIES: usize = 2_000_000;
 
 /// Collects `root`, a canonical path of a directory, or of a file (a tree that is one file).
 pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
-    let mut collector = Collector {
-        policy,
-        root,
-        out: Collected::default(),
-        stack: Vec::new(),
-        links: 0,
-    };
+    let mut collector = Collector { policy, root, out: Collected::default(), stack: Vec::new(), links: 0 };
     match std::fs::metadata(root) {
         Ok(meta) if meta.is_file() => {
             let entry = WalkEntry::new(Vec::new(), NodeKind::File, &meta);
@@ -89,19 +83,13 @@ struct Collector<'a> {
 impl Collector<'_> {
     fn report(&mut self, severity: Severity, topic: &str, path: &[u8], message: impl Into<String>) {
         let shown = show_in(self.policy.label, path);
-        self.out
-            .findings
-            .push(finding(severity, topic, shown, message));
+        self.out.findings.push(finding(severity, topic, shown, message));
     }
 
     /// `real`: canonical. `at`: where it is in the tree.
     fn directory(&mut self, real: &Path, at: &[u8], outside: bool) {
         let policy = self.policy;
-        let label = if at.is_empty() {
-            policy.label.to_string()
-        } else {
-            show_in(policy.label, at)
-        };
+        let label = if at.is_empty() { policy.label.to_string() } else { show_in(policy.label, at) };
         let mut repositories = Vec::new();
         let mut walked = walk::walk(real, &label, &mut |path, kind| {
             let full = join(at, path);
@@ -129,12 +117,10 @@ impl Collector<'_> {
             }
         }
         if outside {
-            self.out
-                .followed
-                .extend(walked.entries.into_iter().map(|mut entry| {
-                    entry.path = join(at, &entry.path);
-                    entry
-                }));
+            self.out.followed.extend(walked.entries.into_iter().map(|mut entry| {
+                entry.path = join(at, &entry.path);
+                entry
+            }));
         } else {
             self.out.own = walked.entries;
         }
@@ -142,27 +128,16 @@ impl Collector<'_> {
 
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
         // A link may give a secret an innocent name: both names are judged.
-        let names = [
-            join(self.policy.label.as_bytes(), &path),
-            bytes(real).to_vec(),
-        ];
+        let names = [join(self.policy.label.as_bytes(), &path), bytes(real).to_vec()];
         if let Some(what) = names.iter().find_map(|name| secrets::secret_name(name)) {
-            self.report(
-                Severity::Warning,
-                "secret",
-                &path,
-                format!("{what}: {SECRET_NOTE}"),
-            );
+            self.report(Severity::Warning, "secret", &path, format!("{what}: {SECRET_NOTE}"));
             return;
         }
-        if names
-            .iter()
-            .any(|name| secrets::wants_content(name, entry.size))
-        {
+        if names.iter().any(|name| secrets::wants_content(name, entry.size)) {
             let content = paths::read_small(real, secrets::SECRET_FILE_LIMIT).unwrap_or_default();
-            let found = names.iter().find_map(|name| {
-                secrets::secret_content(name, &content, self.policy.config_secrets)
-            });
+            let found = names
+                .iter()
+                .find_map(|name| secrets::secret_content(name, &content, self.policy.config_secrets));
             if let Some(what) = found {
                 let message = format!("holds {what}: {SECRET_NOTE}");
                 self.report(Severity::Warning, "secret", &path, message);
@@ -226,22 +201,14 @@ impl Collector<'_> {
             self.out.tree.insert(&path, Entry::Symlink(target.to_vec()));
             return;
         }
-        if self
-            .policy
-            .models
-            .iter()
-            .any(|folder| reached.starts_with(folder))
-        {
+        if self.policy.models.iter().any(|folder| reached.starts_with(folder)) {
             let to = show(bytes(&reached));
             let message = format!("links into the models folder ({to}): not captured, like models");
             self.report(Severity::Warning, "outside", &path, message);
             self.record(&path, to, false);
             return;
         }
-        if ["/proc", "/sys", "/dev"]
-            .iter()
-            .any(|kernel| reached.starts_with(kernel))
-        {
+        if ["/proc", "/sys", "/dev"].iter().any(|kernel| reached.starts_with(kernel)) {
             let message = format!("links to {shown}, the kernel's: left out");
             self.report(Severity::Problem, "symlink", &path, message);
             return;
@@ -251,10 +218,7 @@ impl Collector<'_> {
 
     fn follow(&mut self, place: &Path, reached: &Path, path: Vec<u8>) {
         // The canonical place of the link itself: its parent resolved, its own name kept.
-        let home = place
-            .parent()
-            .and_then(|p| std::fs::canonicalize(p).ok())
-            .unwrap_or_default();
+        let home = place.parent().and_then(|p| std::fs::canonicalize(p).ok()).unwrap_or_default();
         let to = show(bytes(reached));
         let above = |link: &PathBuf| link.starts_with(reached);
         if above(&home) || self.stack.iter().any(above) {

@@ -14,11 +14,7 @@ fn place() -> Place {
     let root = base.join("pack");
     fs::create_dir(&root).unwrap();
     fs::create_dir(base.join("models")).unwrap();
-    Place {
-        _dir: dir,
-        base,
-        root,
-    }
+    Place { _dir: dir, base, root }
 }
 
 fn gather(place: &Place) -> Collected {
@@ -40,8 +36,7 @@ fn names(collected: &Collected) -> Vec<String> {
 fn told<'a>(collected: &'a Collected, topic: &str) -> Vec<&'a str> {
     let prefix = "custom_nodes/pack/";
     let all = collected.findings.iter().filter(|f| f.topic == topic);
-    all.map(|f| f.path.strip_prefix(prefix).unwrap_or(&f.path))
-        .collect()
+    all.map(|f| f.path.strip_prefix(prefix).unwrap_or(&f.path)).collect()
 }
 
 #[test]
@@ -67,22 +62,10 @@ fn litter_secrets_and_bytecode_stay_out() {
         fs::write(root.join(path), text).unwrap();
     }
     let collected = gather(&place);
-    assert_eq!(
-        names(&collected),
-        [
-            ".env.example",
-            "a.py",
-            "hollow",
-            "only.pyc",
-            "sub/config.ini"
-        ]
-    );
+    assert_eq!(names(&collected), [".env.example", "a.py", "hollow", "only.pyc", "sub/config.ini"]);
     assert_eq!(told(&collected, "secret"), [".env", "config.ini", "id_rsa"]);
     let text = format!("{:?}", collected.findings);
-    assert!(
-        !text.contains("hf_0123456789"),
-        "a report never shows the secret"
-    );
+    assert!(!text.contains("hf_0123456789"), "a report never shows the secret");
 }
 
 #[test]
@@ -107,27 +90,13 @@ fn links_inside_are_kept_and_links_outside_are_followed() {
     let collected = gather(&place);
     assert_eq!(
         names(&collected),
-        [
-            "absolute/single",
-            "absolute/x",
-            "far/deep/f",
-            "inner",
-            "name-dependent",
-            "sub/single",
-            "sub/x"
-        ]
+        ["absolute/single", "absolute/x", "far/deep/f", "inner", "name-dependent", "sub/single", "sub/x"]
     );
     let inner = &collected.tree.entries[b"inner".as_slice()];
     assert_eq!(*inner, Entry::Symlink(b"sub/x".to_vec()));
     assert_eq!(told(&collected, "symlink"), ["dangling", "knot", "null"]);
     assert_eq!(told(&collected, "outside"), ["model"]);
-    let captured = |from: &str| {
-        collected
-            .outside
-            .iter()
-            .find(|o| o.from.ends_with(from))
-            .unwrap()
-    };
+    let captured = |from: &str| collected.outside.iter().find(|o| o.from.ends_with(from)).unwrap();
     assert!(captured("/far").captured && captured("sub/single").captured);
     assert!(!captured("/model").captured);
 }

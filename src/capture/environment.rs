@@ -24,21 +24,15 @@ pub type Variables<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 /// The canonical path of the environment, or why it is none.
 pub fn check(dir: &Path) -> Result<PathBuf> {
     let root = std::fs::canonicalize(dir).map_err(|e| {
-        Error::new(
-            Kind::Environment,
-            format!("{} cannot be opened", dir.display()),
-        )
-        .hint("give the directory that holds ComfyUI's main.py")
-        .caused_by(e)
+        Error::new(Kind::Environment, format!("{} cannot be opened", dir.display()))
+            .hint("give the directory that holds ComfyUI's main.py")
+            .caused_by(e)
     })?;
     let no = |why: &str| {
         let message = format!("{} is not a ComfyUI directory: {why}", dir.display());
         let error = Error::new(Kind::Environment, message);
         let inner = ["ComfyUI", "comfyui"].iter().map(|n| root.join(n));
-        match inner
-            .into_iter()
-            .find(|path| path.join("main.py").is_file())
-        {
+        match inner.into_iter().find(|path| path.join("main.py").is_file()) {
             Some(path) => error.hint(format!("did you mean {}?", path.display())),
             None => error.hint("give the directory that holds ComfyUI's main.py"),
         }
@@ -75,12 +69,7 @@ pub fn find_python(
                 .hint("give a Python executable or the directory of a virtual environment")
         });
     }
-    let beside = [
-        root.join(".venv"),
-        root.join("venv"),
-        root.join("../.venv"),
-        root.join("../venv"),
-    ];
+    let beside = [root.join(".venv"), root.join("venv"), root.join("../.venv"), root.join("../venv")];
     for place in beside {
         if let Some(found) = in_directory(&tidy(&place), "beside the program")? {
             return Ok((found, Vec::new()));
@@ -114,14 +103,8 @@ pub fn find_python(
                 .hint("name the interpreter with --python or `python` in stillframe.toml")
         })?;
     let found = from_executable(&python, "python3 on PATH")?;
-    let message =
-        "no virtual environment found: assuming python3 of PATH; name another with --python";
-    let note = finding(
-        Severity::Warning,
-        "runtime",
-        python.display().to_string(),
-        message,
-    );
+    let message = "no virtual environment found: assuming python3 of PATH; name another with --python";
+    let note = finding(Severity::Warning, "runtime", python.display().to_string(), message);
     Ok((found, vec![note]))
 }
 
@@ -129,9 +112,7 @@ pub fn find_python(
 fn in_directory(place: &Path, how: &str) -> Result<Option<PythonLocation>> {
     let venv = place.join("pyvenv.cfg").is_file();
     let candidates = ["bin/python", "bin/python3"].map(|name| place.join(name));
-    let there = candidates
-        .iter()
-        .find(|path| path.symlink_metadata().is_ok());
+    let there = candidates.iter().find(|path| path.symlink_metadata().is_ok());
     match there {
         Some(python) => from_executable(python, how).map(Some),
         None if venv => Err(broken(place, "it has no bin/python")),
@@ -140,30 +121,21 @@ fn in_directory(place: &Path, how: &str) -> Result<Option<PythonLocation>> {
 }
 
 fn broken(place: &Path, why: &str) -> Error {
-    let message = format!(
-        "the virtual environment {} is broken: {why}",
-        place.display()
-    );
-    Error::new(Kind::Environment, message).hint(
-        "recreate it with `uv venv` or `python3 -m venv`, or name another Python with --python",
-    )
+    let message = format!("the virtual environment {} is broken: {why}", place.display());
+    Error::new(Kind::Environment, message)
+        .hint("recreate it with `uv venv` or `python3 -m venv`, or name another Python with --python")
 }
 
 /// The path is kept as given: a venv's `bin/python` is a link, and means the venv only by its place.
 fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
-    let python = std::path::absolute(python)
-        .map(|path| tidy(&path))
-        .map_err(|e| Error::io("find", python, e))?;
+    let python =
+        std::path::absolute(python).map(|path| tidy(&path)).map_err(|e| Error::io("find", python, e))?;
     let prefix = python.parent().and_then(Path::parent);
     let venv = prefix.filter(|place| place.join("pyvenv.cfg").is_file());
     if !executable(&python) {
         let why = match std::fs::read_link(&python) {
             Ok(to) if !python.exists() => {
-                format!(
-                    "{} links to {}, which is gone",
-                    python.display(),
-                    to.display()
-                )
+                format!("{} links to {}, which is gone", python.display(), to.display())
             }
             _ if python.symlink_metadata().is_err() => {
                 format!("{} does not exist", python.display())
@@ -172,11 +144,8 @@ fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
         };
         return Err(match venv {
             Some(place) => broken(place, &why),
-            None => Error::new(
-                Kind::Environment,
-                format!("the Python cannot be used: {why}"),
-            )
-            .hint("name a working interpreter with --python"),
+            None => Error::new(Kind::Environment, format!("the Python cannot be used: {why}"))
+                .hint("name a working interpreter with --python"),
         });
     }
     let site_packages = match venv {
@@ -184,12 +153,7 @@ fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
         None => Vec::new(),
     };
     let venv = venv.map(Path::to_path_buf);
-    Ok(PythonLocation {
-        executable: python,
-        venv,
-        site_packages,
-        how: how.to_string(),
-    })
+    Ok(PythonLocation { executable: python, venv, site_packages, how: how.to_string() })
 }
 
 fn executable(path: &Path) -> bool {
@@ -203,9 +167,7 @@ fn site_packages(venv: &Path) -> Result<Vec<PathBuf>> {
     let value = |key: &str| {
         config.lines().find_map(|line| {
             let (name, value) = line.split_once('=')?;
-            name.trim()
-                .eq_ignore_ascii_case(key)
-                .then(|| value.trim().to_string())
+            name.trim().eq_ignore_ascii_case(key).then(|| value.trim().to_string())
         })
     };
     let version = value("version_info").or_else(|| value("version"));
@@ -228,9 +190,7 @@ fn site_packages(venv: &Path) -> Result<Vec<PathBuf>> {
             .filter(|path| path.is_dir())
             .collect();
         pythons.sort();
-        let named = minor
-            .as_ref()
-            .map(|m| venv.join(lib).join(m).join("site-packages"));
+        let named = minor.as_ref().map(|m| venv.join(lib).join(m).join("site-packages"));
         match named.filter(|path| pythons.contains(path)) {
             Some(path) => found.push(path),
             None if pythons.len() == 1 => found.append(&mut pythons),
@@ -238,18 +198,11 @@ fn site_packages(venv: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if found.is_empty() {
-        return Err(broken(
-            venv,
-            "it has no lib/python*/site-packages of its own version",
-        ));
+        return Err(broken(venv, "it has no lib/python*/site-packages of its own version"));
     }
-    let base =
-        value("include-system-site-packages").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    let base = value("include-system-site-packages").is_some_and(|v| v.eq_ignore_ascii_case("true"));
     if base && let (Some(home), Some(minor)) = (value("home"), minor) {
-        let prefix = Path::new(&home)
-            .parent()
-            .unwrap_or(Path::new("/"))
-            .to_path_buf();
+        let prefix = Path::new(&home).parent().unwrap_or(Path::new("/")).to_path_buf();
         let candidates = [
             prefix.join("local/lib").join(&minor).join("dist-packages"),
             prefix.join("lib").join(&minor).join("site-packages"),

@@ -33,31 +33,12 @@ fn says_what_is_missing() {
     assert_eq!(check(&root).unwrap(), root);
     let error = check(dir.path()).unwrap_err();
     assert_eq!(error.kind, Kind::Environment);
-    assert!(
-        error
-            .message
-            .ends_with("is not a ComfyUI directory: it has no main.py")
-    );
+    assert!(error.message.ends_with("is not a ComfyUI directory: it has no main.py"));
     assert!(error.hint.unwrap().contains("ComfyUI?"));
     fs::remove_dir(root.join("custom_nodes")).unwrap();
-    assert!(
-        check(&root)
-            .unwrap_err()
-            .message
-            .contains("neither custom_nodes/")
-    );
-    assert!(
-        check(Path::new("/nonexistent"))
-            .unwrap_err()
-            .message
-            .contains("cannot be opened")
-    );
-    assert!(
-        check(&root.join("main.py"))
-            .unwrap_err()
-            .message
-            .contains("it is a file")
-    );
+    assert!(check(&root).unwrap_err().message.contains("neither custom_nodes/"));
+    assert!(check(Path::new("/nonexistent")).unwrap_err().message.contains("cannot be opened"));
+    assert!(check(&root.join("main.py")).unwrap_err().message.contains("it is a file"));
 }
 
 #[test]
@@ -68,10 +49,7 @@ fn finds_a_venv_beside_the_program() {
     let place = root.parent().unwrap().join("venv");
     assert_eq!(found.executable, place.join("bin/python"));
     assert_eq!(found.venv.as_deref(), Some(&*place));
-    assert_eq!(
-        found.site_packages,
-        [place.join("lib/python3.12/site-packages")]
-    );
+    assert_eq!(found.site_packages, [place.join("lib/python3.12/site-packages")]);
     assert!(notes.is_empty());
     // The nearer one wins, and the given one over both.
     venv(&root.join(".venv"), "version_info = 3.12.0.final.0\n");
@@ -87,16 +65,11 @@ fn a_venv_may_include_its_base() {
     let (dir, root) = program();
     let base = fs::canonicalize(dir.path()).unwrap().join("base");
     fs::create_dir_all(base.join("lib/python3.12/site-packages")).unwrap();
-    let config = format!(
-        "home = {}/bin\ninclude-system-site-packages = true\nversion = 3.12.1\n",
-        base.display()
-    );
+    let config =
+        format!("home = {}/bin\ninclude-system-site-packages = true\nversion = 3.12.1\n", base.display());
     venv(&root.join("venv"), &config);
     let (found, _) = find_python(&root, None, &nothing).unwrap();
-    assert_eq!(
-        found.site_packages[1..],
-        [base.join("lib/python3.12/site-packages")]
-    );
+    assert_eq!(found.site_packages[1..], [base.join("lib/python3.12/site-packages")]);
 }
 
 #[test]
@@ -106,12 +79,7 @@ fn a_broken_venv_is_not_passed_over() {
     fs::remove_file(root.join("venv/bin/python")).unwrap();
     symlink("/nonexistent/python3.12", root.join("venv/bin/python")).unwrap();
     let error = find_python(&root, None, &nothing).unwrap_err();
-    assert!(
-        error
-            .message
-            .contains("links to /nonexistent/python3.12, which is gone"),
-        "{error}"
-    );
+    assert!(error.message.contains("links to /nonexistent/python3.12, which is gone"), "{error}");
     assert!(error.hint.is_some());
     fs::remove_file(root.join("venv/bin/python")).unwrap();
     let error = find_python(&root, None, &nothing).unwrap_err();

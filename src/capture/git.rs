@@ -41,12 +41,7 @@ impl Head {
         self.leaked.then(|| {
             let message = "the git remote's URL holds a credential: it is removed wherever the \
                            URL is recorded; better remove it from .git/config";
-            finding(
-                Severity::Warning,
-                "secret",
-                format!("{label}/.git/config"),
-                message,
-            )
+            finding(Severity::Warning, "secret", format!("{label}/.git/config"), message)
         })
     }
 }
@@ -65,9 +60,7 @@ pub fn read_head(dir: &Path) -> Option<Head> {
         Some(name) => {
             let commit = resolve(&git_dir, &common_dir, name)
                 .or_else(|| config.reftable().then(|| rev_parse(&git_dir)).flatten());
-            let branch = name
-                .strip_prefix("refs/heads/")
-                .filter(|b| *b != ".invalid");
+            let branch = name.strip_prefix("refs/heads/").filter(|b| *b != ".invalid");
             (branch.map(str::to_string), commit)
         }
         None => (None, object_id(head)),
@@ -79,11 +72,7 @@ pub fn read_head(dir: &Path) -> Option<Head> {
         }
         None => (None, false),
     };
-    let on = |key| {
-        config
-            .get("core", key)
-            .is_none_or(|v| !v.eq_ignore_ascii_case("false"))
-    };
+    let on = |key| config.get("core", key).is_none_or(|v| !v.eq_ignore_ascii_case("false"));
     Some(Head {
         file_mode: on("filemode"),
         symlinks: on("symlinks"),
@@ -117,8 +106,7 @@ fn text(path: &Path) -> Option<String> {
 
 fn object_id(text: &str) -> Option<String> {
     let text = text.trim();
-    (matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then(|| text.to_string())
+    (matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.to_string())
 }
 
 fn resolve(git_dir: &Path, common_dir: &Path, name: &str) -> Option<String> {
@@ -128,9 +116,7 @@ fn resolve(git_dir: &Path, common_dir: &Path, name: &str) -> Option<String> {
         if !name.starts_with("refs/") || name.split('/').any(|part| part == "..") {
             return None;
         }
-        let loose = [git_dir, common_dir]
-            .iter()
-            .find_map(|dir| text(&dir.join(&name)));
+        let loose = [git_dir, common_dir].iter().find_map(|dir| text(&dir.join(&name)));
         match loose {
             Some(content) => match content.trim().strip_prefix("ref: ") {
                 Some(next) => name = next.to_string(),
@@ -142,9 +128,7 @@ fn resolve(git_dir: &Path, common_dir: &Path, name: &str) -> Option<String> {
     let packed = text(&common_dir.join("packed-refs"))?;
     packed.lines().find_map(|line| {
         let (id, packed_name) = line.split_once(' ')?;
-        (packed_name.trim_end() == name)
-            .then(|| object_id(id))
-            .flatten()
+        (packed_name.trim_end() == name).then(|| object_id(id)).flatten()
     })
 }
 
@@ -164,10 +148,7 @@ impl Config {
         for line in text.lines().map(str::trim) {
             if let Some(header) = line.strip_prefix('[').and_then(|l| l.split_once(']')) {
                 let (name, sub) = header.0.split_once(' ').unwrap_or((header.0, ""));
-                section = (
-                    name.trim().to_ascii_lowercase(),
-                    sub.trim().trim_matches('"').into(),
-                );
+                section = (name.trim().to_ascii_lowercase(), sub.trim().trim_matches('"').into());
             } else if let Some((key, value)) = line.split_once('=')
                 && !line.starts_with(['#', ';'])
             {
@@ -180,40 +161,24 @@ impl Config {
     }
 
     fn get(&self, section: &str, key: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .rev()
-            .find(|v| v.0 == section && v.2 == key)
-            .map(|v| v.3.as_str())
+        self.0.iter().rev().find(|v| v.0 == section && v.2 == key).map(|v| v.3.as_str())
     }
 
     fn reftable(&self) -> bool {
-        self.get("extensions", "refstorage")
-            .is_some_and(|v| v.eq_ignore_ascii_case("reftable"))
+        self.get("extensions", "refstorage").is_some_and(|v| v.eq_ignore_ascii_case("reftable"))
     }
 
     /// The branch's remote, else `origin`, else the first.
     fn remote(&self, branch: Option<&str>) -> Option<String> {
         let named = |name: &str| {
-            let found = self
-                .0
-                .iter()
-                .find(|v| v.0 == "remote" && v.1 == name && v.2 == "url");
+            let found = self.0.iter().find(|v| v.0 == "remote" && v.1 == name && v.2 == "url");
             found.map(|v| v.3.clone())
         };
         let tracked = branch.and_then(|branch| {
-            let found = self
-                .0
-                .iter()
-                .find(|v| v.0 == "branch" && v.1 == branch && v.2 == "remote");
+            let found = self.0.iter().find(|v| v.0 == "branch" && v.1 == branch && v.2 == "remote");
             named(&found?.3)
         });
-        let first = || {
-            self.0
-                .iter()
-                .find(|v| v.0 == "remote" && v.2 == "url")
-                .map(|v| v.3.clone())
-        };
+        let first = || self.0.iter().find(|v| v.0 == "remote" && v.2 == "url").map(|v| v.3.clone());
         tracked.or_else(|| named("origin")).or_else(first)
     }
 }
@@ -239,10 +204,7 @@ pub fn without_credentials(url: &str) -> (String, bool) {
         return (format!("{scheme}://{host}{path}"), true);
     }
     let name = user.split(':').next().unwrap_or(user);
-    (
-        format!("{scheme}://{name}@{host}{path}"),
-        query || user.contains(':'),
-    )
+    (format!("{scheme}://{name}@{host}{path}"), query || user.contains(':'))
 }
 
 /// Runs git plumbing on a repository with nothing of the user's environment and nothing of the
@@ -298,15 +260,8 @@ pub fn run_status(
     if let Some(dir) = work_tree {
         command.arg("--work-tree").arg(dir).current_dir(dir);
     }
-    command
-        .args(arguments)
-        .stderr(Stdio::null())
-        .stdout(Stdio::piped());
-    command.stdin(if input.is_some() {
-        Stdio::piped()
-    } else {
-        Stdio::null()
-    });
+    command.args(arguments).stderr(Stdio::null()).stdout(Stdio::piped());
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut child = command.spawn().ok()?;
     let mut stdin = child.stdin.take();
     let mut stdout = child.stdout.take()?;

@@ -39,12 +39,7 @@ impl<'a> WorkTree<'a> {
             .filter_map(|entry| Some((relative(&entry.path, at)?, entry)))
             .filter(|(path, _)| !nested.keys().any(|n| relative(path, n).is_some()))
             .collect();
-        WorkTree {
-            dir,
-            entries,
-            nested,
-            ignored,
-        }
+        WorkTree { dir, entries, nested, ignored }
     }
 }
 
@@ -57,11 +52,7 @@ pub fn relative<'a>(path: &'a [u8], at: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// What the answer depends on besides the files' metadata.
-pub fn key_digest(
-    stat_digest: &str,
-    head: &Head,
-    nested: &BTreeMap<Vec<u8>, Option<String>>,
-) -> String {
+pub fn key_digest(stat_digest: &str, head: &Head, nested: &BTreeMap<Vec<u8>, Option<String>>) -> String {
     let mut hash = Sha256::new();
     let commit = head.commit.as_deref().unwrap_or("");
     let flags = format!("{}{}{}", head.file_mode, head.symlinks, head.sha256);
@@ -69,12 +60,7 @@ pub fn key_digest(
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    for part in [
-        stat_digest.as_bytes(),
-        commit.as_bytes(),
-        flags.as_bytes(),
-        &head.exclude,
-    ] {
+    for part in [stat_digest.as_bytes(), commit.as_bytes(), flags.as_bytes(), &head.exclude] {
         field(part);
     }
     for (path, commit) in nested {
@@ -86,10 +72,7 @@ pub fn key_digest(
 
 /// The state of a repository, its files compared with its commit.
 pub fn state(head: &Head, tree: &WorkTree<'_>) -> GitState {
-    let compared = head
-        .commit
-        .as_deref()
-        .and_then(|commit| compare(head, commit, tree));
+    let compared = head.commit.as_deref().and_then(|commit| compare(head, commit, tree));
     GitState {
         commit: head.commit.clone(),
         branch: head.branch.clone(),
@@ -107,18 +90,10 @@ struct Tracked {
 /// What a commit holds, by path; `None` when git cannot say. `folder`: only what is directly in it.
 fn tracked(head: &Head, commit: &str, folder: Option<&str>) -> Option<BTreeMap<Vec<u8>, Tracked>> {
     let listing = match folder {
-        Some(folder) => git::run(
-            &head.git_dir,
-            None,
-            &["ls-tree", "--full-tree", "-z", commit, folder],
-            None,
-        )?,
-        None => git::run(
-            &head.git_dir,
-            None,
-            &["ls-tree", "--full-tree", "-r", "-z", commit],
-            None,
-        )?,
+        Some(folder) => {
+            git::run(&head.git_dir, None, &["ls-tree", "--full-tree", "-z", commit, folder], None)?
+        }
+        None => git::run(&head.git_dir, None, &["ls-tree", "--full-tree", "-r", "-z", commit], None)?,
     };
     let mut out = BTreeMap::new();
     for line in listing.split(|b| *b == 0).filter(|line| !line.is_empty()) {
@@ -174,13 +149,7 @@ fn has(text: &[u8], word: &[u8]) -> bool {
 }
 
 /// `M`, `D`, `T` as `git status` has them.
-fn difference(
-    head: &Head,
-    tree: &WorkTree<'_>,
-    path: &[u8],
-    tracked: &Tracked,
-    lfs: bool,
-) -> Option<char> {
+fn difference(head: &Head, tree: &WorkTree<'_>, path: &[u8], tracked: &Tracked, lfs: bool) -> Option<char> {
     if tracked.mode == b"160000" {
         // A submodule that was never checked out has no repository, and is no change.
         let commit = tree.nested.get(path)?;
@@ -262,22 +231,12 @@ fn unix_lines_id(place: &Path) -> Option<String> {
 
 /// Whether the commit has an LFS pointer to just this content.
 fn is_lfs_content(head: &Head, tracked: &Tracked, place: &Path) -> bool {
-    let blob = git::run(
-        &head.git_dir,
-        None,
-        &["cat-file", "blob", &tracked.id],
-        None,
-    );
+    let blob = git::run(&head.git_dir, None, &["cat-file", "blob", &tracked.id], None);
     let Some(oid) = blob.filter(|blob| blob.len() < 1024).and_then(|blob| {
         let text = String::from_utf8(blob).ok()?;
         let lines = || text.lines();
-        lines()
-            .next()?
-            .starts_with("version https://git-lfs")
-            .then_some(())?;
-        lines()
-            .find_map(|line| line.strip_prefix("oid sha256:"))
-            .map(str::to_string)
+        lines().next()?.starts_with("version https://git-lfs").then_some(())?;
+        lines().find_map(|line| line.strip_prefix("oid sha256:")).map(str::to_string)
     }) else {
         return false;
     };
@@ -286,11 +245,7 @@ fn is_lfs_content(head: &Head, tracked: &Tracked, place: &Path) -> bool {
 }
 
 /// Files and nested repositories that the commit does not have and no ignore rule covers.
-fn untracked(
-    head: &Head,
-    tree: &WorkTree<'_>,
-    tracked: &BTreeMap<Vec<u8>, Tracked>,
-) -> Vec<Vec<u8>> {
+fn untracked(head: &Head, tree: &WorkTree<'_>, tracked: &BTreeMap<Vec<u8>, Tracked>) -> Vec<Vec<u8>> {
     let files = tree
         .entries
         .iter()
@@ -301,11 +256,7 @@ fn untracked(
                 && !(tree.ignored)(path)
         })
         .map(|(path, _)| path.to_vec());
-    let nested = tree
-        .nested
-        .keys()
-        .filter(|path| !tracked.contains_key(*path))
-        .cloned();
+    let nested = tree.nested.keys().filter(|path| !tracked.contains_key(*path)).cloned();
     let mut candidates: Vec<Vec<u8>> = files.chain(nested).collect();
     candidates.sort();
     if candidates.is_empty() {

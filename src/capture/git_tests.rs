@@ -11,24 +11,13 @@ fn git(dir: &Path, arguments: &[&str]) {
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", "/nonexistent")
         .env("GIT_CONFIG_NOSYSTEM", "1")
-        .args([
-            "-c",
-            "user.name=t",
-            "-c",
-            "user.email=t@example.org",
-            "-c",
-            "init.defaultBranch=main",
-        ])
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"])
         .args(["-c", "protocol.file.allow=always"])
         .args(arguments)
         .current_dir(dir)
         .output()
         .unwrap();
-    assert!(
-        out.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 fn repository(dir: &Path) {
@@ -53,10 +42,7 @@ fn read(dir: &Path) -> GitState {
     });
     let head = read_head(dir).unwrap();
     let ignored = |path: &[u8]| rules::within_litter(path);
-    state(
-        &head,
-        &WorkTree::of(dir, &walked.entries, &[], nested, &ignored),
-    )
+    state(&head, &WorkTree::of(dir, &walked.entries, &[], nested, &ignored))
 }
 
 #[test]
@@ -64,15 +50,7 @@ fn clean_then_every_kind_of_change() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     repository(dir);
-    git(
-        dir,
-        &[
-            "remote",
-            "add",
-            "origin",
-            "https://me:s3cret@example.org/x.git",
-        ],
-    );
+    git(dir, &["remote", "add", "origin", "https://me:s3cret@example.org/x.git"]);
     fs::create_dir(dir.join("__pycache__")).unwrap();
     fs::write(dir.join("__pycache__/a.pyc"), "").unwrap();
     fs::create_dir(dir.join("out")).unwrap();
@@ -97,10 +75,7 @@ fn clean_then_every_kind_of_change() {
     fs::set_permissions(dir.join("sub/b.txt"), fs::Permissions::from_mode(0o755)).unwrap();
     let dirty = read(dir);
     assert_eq!(dirty.dirty, Some(true));
-    assert_eq!(
-        dirty.changed,
-        [" M a.py", " D link", " M sub/b.txt", "?? new\\nname"]
-    );
+    assert_eq!(dirty.changed, [" M a.py", " D link", " M sub/b.txt", "?? new\\nname"]);
 }
 
 #[test]
@@ -118,14 +93,9 @@ fn lfs_content_is_no_change() {
     git(dir, &["init", "-q"]);
     let content = b"big content";
     let oid = paths::hex(&<sha2::Sha256 as sha2::Digest>::digest(content));
-    let pointer =
-        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 11\n");
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 11\n");
     fs::write(dir.join("w.bin"), pointer).unwrap();
-    fs::write(
-        dir.join(".gitattributes"),
-        "*.bin filter=lfs diff=lfs -text\n",
-    )
-    .unwrap();
+    fs::write(dir.join(".gitattributes"), "*.bin filter=lfs diff=lfs -text\n").unwrap();
     git(dir, &["add", "-A"]);
     git(dir, &["commit", "-qm", "one"]);
     fs::write(dir.join("w.bin"), content).unwrap();
@@ -142,33 +112,15 @@ fn submodules_and_linked_worktrees() {
         fs::create_dir(place).unwrap();
         repository(place);
     }
-    git(
-        &main,
-        &[
-            "submodule",
-            "--quiet",
-            "add",
-            library.to_str().unwrap(),
-            "lib",
-        ],
-    );
+    git(&main, &["submodule", "--quiet", "add", library.to_str().unwrap(), "lib"]);
     git(&main, &["commit", "-qm", "two"]);
     assert_eq!(read(&main).dirty, Some(false), "{:?}", read(&main).changed);
-    git(
-        &main.join("lib"),
-        &["commit", "-q", "--allow-empty", "-m", "three"],
-    );
+    git(&main.join("lib"), &["commit", "-q", "--allow-empty", "-m", "three"]);
     assert_eq!(read(&main).changed, [" M lib"]);
 
-    git(
-        &library,
-        &["worktree", "add", "-q", "../tree", "-b", "side"],
-    );
+    git(&library, &["worktree", "add", "-q", "../tree", "-b", "side"]);
     let tree = read(&dir.path().join("tree"));
-    assert_eq!(
-        (tree.branch.as_deref(), tree.dirty),
-        (Some("side"), Some(false))
-    );
+    assert_eq!((tree.branch.as_deref(), tree.dirty), (Some("side"), Some(false)));
 }
 
 #[test]
@@ -177,11 +129,7 @@ fn a_hostile_repository_runs_nothing() {
     let marks = tempfile::tempdir().unwrap();
     let dir = dir.path();
     repository(dir);
-    fs::write(
-        dir.join(".gitattributes"),
-        "* filter=x diff=x text eol=crlf\n",
-    )
-    .unwrap();
+    fs::write(dir.join(".gitattributes"), "* filter=x diff=x text eol=crlf\n").unwrap();
     git(dir, &["add", "-A"]);
     git(dir, &["commit", "-qm", "two"]);
     let mark = |name: &str| format!("touch {}", marks.path().join(name).display());
@@ -204,18 +152,8 @@ fn a_hostile_repository_runs_nothing() {
         git(dir, &["config", key, &mark(program)]);
     }
     for command in ["ls-tree", "check-ignore", "cat-file"] {
-        git(
-            dir,
-            &[
-                "config",
-                &format!("alias.{command}"),
-                &format!("!{}", mark("alias")),
-            ],
-        );
-        git(
-            dir,
-            &["config", &format!("pager.{command}"), &mark("pager")],
-        );
+        git(dir, &["config", &format!("alias.{command}"), &format!("!{}", mark("alias"))]);
+        git(dir, &["config", &format!("pager.{command}"), &mark("pager")]);
     }
     for (key, value) in [
         ("filter.x.required", "true"),
@@ -226,11 +164,7 @@ fn a_hostile_repository_runs_nothing() {
         git(dir, &["config", key, value]);
     }
     fs::create_dir(dir.join("hooks")).unwrap();
-    for hook in [
-        "post-index-change",
-        "fsmonitor-watchman",
-        "reference-transaction",
-    ] {
+    for hook in ["post-index-change", "fsmonitor-watchman", "reference-transaction"] {
         let path = dir.join(".git/hooks").join(hook);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, format!("#!/bin/sh\n{}\n", mark("hook"))).unwrap();
@@ -248,11 +182,7 @@ fn a_hostile_repository_runs_nothing() {
     let ran = || fs::read_dir(marks.path()).unwrap().count();
     assert_eq!(ran(), 0);
     // The traps are live: git as people run it walks into them.
-    let status = Command::new("git")
-        .arg("--work-tree=.")
-        .arg("status")
-        .current_dir(dir)
-        .output();
+    let status = Command::new("git").arg("--work-tree=.").arg("status").current_dir(dir).output();
     assert!(status.is_ok() && ran() > 0);
     for left in fs::read_dir(marks.path()).unwrap() {
         fs::remove_file(left.unwrap().path()).unwrap();
@@ -276,19 +206,9 @@ fn refs_do_not_leave_the_repository() {
     fs::write(dir.path().join("secret"), "a".repeat(40)).unwrap();
     assert_eq!(read_head(dir.path()).unwrap().commit, None);
     let fifo = dir.path().join(".git/packed-refs");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     fs::write(dir.path().join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
-    assert_eq!(
-        read_head(dir.path()).unwrap().commit,
-        None,
-        "a FIFO is not waited for"
-    );
+    assert_eq!(read_head(dir.path()).unwrap().commit, None, "a FIFO is not waited for");
 }
 
 #[test]
@@ -303,10 +223,6 @@ fn credentials_are_never_shown() {
         ("git@h:x.git", "git@h:x.git", false),
         ("/srv/x.git", "/srv/x.git", false),
     ] {
-        assert_eq!(
-            without_credentials(url),
-            (clean.to_string(), leaked),
-            "{url}"
-        );
+        assert_eq!(without_credentials(url), (clean.to_string(), leaked), "{url}");
     }
 }

@@ -144,9 +144,10 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         (true, false) => dir.join("PKG-INFO"),
         _ => dir.join("METADATA"),
     };
-    let metadata = match fs::read(&metadata_path).map_err(|e| e.to_string()).and_then(|bytes| {
-        Metadata::parse(&bytes).map_err(|e| e.to_string())
-    }) {
+    let metadata = match fs::read(&metadata_path)
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| Metadata::parse(&bytes).map_err(|e| e.to_string()))
+    {
         Ok(metadata) => metadata,
         Err(e) => {
             // pip leaves `~umpy-1.0.dist-info` behind after an interrupted upgrade.
@@ -171,7 +172,9 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         files: BTreeMap::new(),
         reason: None,
     };
-    if let Ok(wheel) = fs::read(dir.join("WHEEL")).map_err(|_| ()).and_then(|b| Wheel::parse(&b).map_err(|_| ())) {
+    if let Ok(wheel) =
+        fs::read(dir.join("WHEEL")).map_err(|_| ()).and_then(|b| Wheel::parse(&b).map_err(|_| ()))
+    {
         installed.wheel_tags = wheel.tags;
         installed.build = wheel.build;
     } else {
@@ -186,12 +189,12 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
     if let Ok(text) = fs::read_to_string(dir.join("entry_points.txt"))
         && let Ok(points) = EntryPoints::parse(&text)
     {
-        installed.entry_points =
-            points.console.into_iter().chain(points.gui).map(|p| p.name).collect();
+        installed.entry_points = points.console.into_iter().chain(points.gui).map(|p| p.name).collect();
     }
-    match fs::read(dir.join("RECORD")).map_err(|e| e.to_string()).and_then(|bytes| {
-        Record::parse_installed(&bytes).map_err(|e| e.to_string())
-    }) {
+    match fs::read(dir.join("RECORD"))
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| Record::parse_installed(&bytes).map_err(|e| e.to_string()))
+    {
         Ok(record) => own_by_record(&mut installed, &record, findings),
         Err(e) => {
             installed.reason = Some(format!("its RECORD cannot be used: {e}"));
@@ -232,7 +235,7 @@ fn own_by_top_level(installed: &mut Installed, dir: &Path) {
     let mut roots: Vec<PathBuf> = tops
         .lines()
         .map(str::trim)
-        .filter(|t| !t.is_empty() && !t.contains('/') && *t != ".." )
+        .filter(|t| !t.is_empty() && !t.contains('/') && *t != "..")
         .flat_map(|t| [installed.scheme.site.join(t), installed.scheme.site.join(format!("{t}.py"))])
         .filter(|p| p.exists())
         .collect();

@@ -81,14 +81,9 @@ impl InterpreterFacts {
     pub fn of(python: &Path) -> Result<InterpreterFacts> {
         let output = ask(python, TIME_LIMIT)?;
         // A wrapper may print something of its own before.
-        let line = output
-            .lines()
-            .rev()
-            .find(|l| l.starts_with('{'))
-            .unwrap_or_default();
-        let facts: InterpreterFacts = serde_json::from_str(line).map_err(|e| {
-            broken(python, "it did not answer as a Python interpreter does").caused_by(e)
-        })?;
+        let line = output.lines().rev().find(|l| l.starts_with('{')).unwrap_or_default();
+        let facts: InterpreterFacts = serde_json::from_str(line)
+            .map_err(|e| broken(python, "it did not answer as a Python interpreter does").caused_by(e))?;
         facts.check(python)?;
         Ok(facts)
     }
@@ -126,22 +121,15 @@ impl InterpreterFacts {
 }
 
 fn broken(python: &Path, what: &str) -> Error {
-    Error::new(
-        Kind::Environment,
-        format!("the interpreter {} is broken: {what}", python.display()),
-    )
-    .hint("check that it starts: run it with `-I -S -c 'print(1)'`")
+    Error::new(Kind::Environment, format!("the interpreter {} is broken: {what}", python.display()))
+        .hint("check that it starts: run it with `-I -S -c 'print(1)'`")
 }
 
 fn ask(python: &Path, limit: Duration) -> Result<String> {
     match std::fs::metadata(python) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let dangling = std::fs::symlink_metadata(python).is_ok();
-            let what = if dangling {
-                "a link to nothing"
-            } else {
-                "not there"
-            };
+            let what = if dangling { "a link to nothing" } else { "not there" };
             return Err(Error::new(
                 Kind::Environment,
                 format!("the interpreter {} is {what}", python.display()),
@@ -150,11 +138,8 @@ fn ask(python: &Path, limit: Duration) -> Result<String> {
         }
         Err(e) => return Err(Error::io("look at", python, e)),
         Ok(found) if !found.is_file() => {
-            return Err(Error::new(
-                Kind::Environment,
-                format!("{} is not an interpreter", python.display()),
-            )
-            .hint("name the environment's bin/python"));
+            return Err(Error::new(Kind::Environment, format!("{} is not an interpreter", python.display()))
+                .hint("name the environment's bin/python"));
         }
         Ok(_) => {}
     }
@@ -183,13 +168,8 @@ fn ask(python: &Path, limit: Duration) -> Result<String> {
     let stderr = stderr.join().unwrap_or_default();
     let stdout = stdout.join().unwrap_or_default();
     match status {
-        None => Err(broken(
-            python,
-            &format!("no answer within {} s", limit.as_secs()),
-        )),
-        Some(status) if !status.success() => {
-            Err(broken(python, &format!("{status}{}", tail(&stderr))))
-        }
+        None => Err(broken(python, &format!("no answer within {} s", limit.as_secs()))),
+        Some(status) if !status.success() => Err(broken(python, &format!("{status}{}", tail(&stderr)))),
         Some(_) => Ok(stdout),
     }
 }
@@ -202,9 +182,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<std::proce
             return Ok(Some(status));
         }
         if start.elapsed() >= limit {
-            let group = i32::try_from(child.id())
-                .ok()
-                .and_then(rustix::process::Pid::from_raw);
+            let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
             if let Some(group) = group {
                 let kill = rustix::process::Signal::KILL;
                 // It may have ended meanwhile; then there is nothing to kill.
@@ -236,10 +214,7 @@ fn tail(stderr: &str) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    format!(
-        "; it said:\n{}",
-        lines[lines.len().saturating_sub(8)..].join("\n")
-    )
+    format!("; it said:\n{}", lines[lines.len().saturating_sub(8)..].join("\n"))
 }
 
 #[cfg(test)]
@@ -259,15 +234,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let gone = InterpreterFacts::of(&dir.path().join("no")).expect_err("nothing there");
         assert!(gone.message.contains("not there"), "{gone}");
-        let path = script(
-            dir.path(),
-            "#!/bin/sh\necho one >&2; echo two >&2; exit 3\n",
-        );
+        let path = script(dir.path(), "#!/bin/sh\necho one >&2; echo two >&2; exit 3\n");
         let failed = InterpreterFacts::of(&path).expect_err("exit status");
-        assert!(
-            failed.message.contains("two") && failed.message.contains('3'),
-            "{failed}"
-        );
+        assert!(failed.message.contains("two") && failed.message.contains('3'), "{failed}");
         let path = script(dir.path(), "#!/bin/sh\necho hello\n");
         let other = InterpreterFacts::of(&path).expect_err("no facts");
         assert!(other.message.contains("did not answer"), "{other}");

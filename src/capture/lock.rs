@@ -168,9 +168,8 @@ pub struct Lock {
 impl Lock {
     /// The file's text. A header says what it is; the rest is plain TOML.
     pub fn to_toml(&self) -> Result<String> {
-        let body = toml::to_string(self).map_err(|e| {
-            Error::new(Kind::Input, "cannot write stillframe.lock as TOML").caused_by(e)
-        })?;
+        let body = toml::to_string(self)
+            .map_err(|e| Error::new(Kind::Input, "cannot write stillframe.lock as TOML").caused_by(e))?;
         Ok(format!(
             "# Written by `stillframe lock`; commit it. It pins every item of the environment by hash.\n{body}"
         ))

@@ -18,12 +18,7 @@ const TEXT_LIMIT: u64 = 4 * 1024 * 1024;
 pub fn own_files(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
     git::read_head(context.root)
         .and_then(|head| git_compare::tracked_in(&head, "custom_nodes"))
-        .unwrap_or_else(|| {
-            COMES_WITH_COMFYUI
-                .iter()
-                .map(|name| name.to_vec())
-                .collect()
-        })
+        .unwrap_or_else(|| COMES_WITH_COMFYUI.iter().map(|name| name.to_vec()).collect())
 }
 
 pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, Notes) {
@@ -50,14 +45,7 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, No
     let mut collected = collect(context.root, &policy);
     let mut notes = Notes::default();
     notes.take(&mut collected);
-    let (git, _) = repositories(
-        context,
-        "",
-        context.root,
-        &collected,
-        &leave_out,
-        &mut notes,
-    );
+    let (git, _) = repositories(context, "", context.root, &collected, &leave_out, &mut notes);
     let main = MainProgram {
         version: version(context),
         git,
@@ -99,16 +87,10 @@ fn apart(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
         }
     }
     // An unreadable root is reported by the walk.
-    for entry in std::fs::read_dir(context.root)
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in std::fs::read_dir(context.root).into_iter().flatten().flatten() {
         let name = entry.file_name().as_bytes().to_vec();
         let place = entry.path();
-        let python = ["pyvenv.cfg", "conda-meta"]
-            .iter()
-            .any(|m| place.join(m).exists());
+        let python = ["pyvenv.cfg", "conda-meta"].iter().any(|m| place.join(m).exists());
         let log = name.ends_with(b".log") || name.starts_with(b"comfyui.db");
         if python || log {
             apart.insert(name);
@@ -125,18 +107,9 @@ fn text(context: &Context<'_>, path: &str) -> Option<String> {
 fn version(context: &Context<'_>) -> Option<String> {
     let assigned = |text: &str, key: &str| {
         text.lines().find_map(|line| {
-            let value = line
-                .trim()
-                .strip_prefix(key)?
-                .trim_start()
-                .strip_prefix('=')?
-                .trim();
+            let value = line.trim().strip_prefix(key)?.trim_start().strip_prefix('=')?.trim();
             let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-            value[1..]
-                .split(quote)
-                .next()
-                .filter(|v| !v.is_empty())
-                .map(str::to_string)
+            value[1..].split(quote).next().filter(|v| !v.is_empty()).map(str::to_string)
         })
     };
     text(context, "comfyui_version.py")
@@ -150,10 +123,7 @@ fn flags(context: &Context<'_>) -> Vec<String> {
         return Vec::new();
     };
     let mut flags = BTreeSet::new();
-    for line in text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-    {
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
         for quote in ['"', '\''] {
             for piece in line.split(quote).skip(1).step_by(2) {
                 let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

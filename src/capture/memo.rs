@@ -76,9 +76,9 @@ impl Memo {
     pub fn save(self) -> Result<()> {
         let entries = self.new.into_inner().unwrap_or_else(|e| e.into_inner());
         let unchanged = entries.len() == self.old.len()
-            && entries.iter().all(|(k, v)| {
-                self.old.get(k).is_some_and(|o| o.digest == v.digest && o.value == v.value)
-            });
+            && entries
+                .iter()
+                .all(|(k, v)| self.old.get(k).is_some_and(|o| o.digest == v.digest && o.value == v.value));
         if unchanged {
             return Ok(());
         }

@@ -174,7 +174,13 @@ impl Trees {
     }
 
     /// Hashes a tree and keeps it for the store.
-    pub fn add(&self, name: &str, tree: Tree, mut references: Vec<String>, store: &StoreDir) -> Result<TreeRef> {
+    pub fn add(
+        &self,
+        name: &str,
+        tree: Tree,
+        mut references: Vec<String>,
+        store: &StoreDir,
+    ) -> Result<TreeRef> {
         let (nar_hash, nar_size) = hash_tree(&tree)?;
         references.sort();
         references.dedup();

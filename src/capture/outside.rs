@@ -45,11 +45,7 @@ pub fn extra_paths(root: &Path, notes: &mut Notes) -> Vec<ExtraPath> {
         }
         let captured = path.key == "custom_nodes";
         if !path.location.starts_with(root) {
-            notes.outside.push(OutsidePath {
-                from: EXTRA.to_string(),
-                to,
-                captured,
-            });
+            notes.outside.push(OutsidePath { from: EXTRA.to_string(), to, captured });
         }
     }
     paths
@@ -91,17 +87,11 @@ fn parse(text: &str, root: &Path) -> Vec<ExtraPath> {
 }
 
 fn finish(section: &mut Vec<(String, String)>, root: &Path, out: &mut Vec<ExtraPath>) {
-    let base = section
-        .iter()
-        .find(|(key, _)| key == "base_path")
-        .map(|(_, v)| expand(v));
+    let base = section.iter().find(|(key, _)| key == "base_path").map(|(_, v)| expand(v));
     let base = base.map_or_else(|| root.to_path_buf(), |base| root.join(base));
     for (key, value) in section.drain(..) {
         if key != "base_path" && key != "is_default" {
-            out.push(ExtraPath {
-                key,
-                location: tidy(&base.join(expand(&value))),
-            });
+            out.push(ExtraPath { key, location: tidy(&base.join(expand(&value))) });
         }
     }
 }
@@ -128,19 +118,10 @@ fn tidy(path: &Path) -> PathBuf {
 /// Canonical models folders: the environment's and the extra ones.
 pub fn model_folders(root: &Path, extra: &[ExtraPath]) -> Vec<PathBuf> {
     let own = root.join("models");
-    let inner = std::fs::read_dir(&own)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path());
+    let inner = std::fs::read_dir(&own).into_iter().flatten().flatten().map(|e| e.path());
     let mut folders: Vec<PathBuf> = std::iter::once(own.clone())
         .chain(inner.filter(|path| path.is_symlink()))
-        .chain(
-            extra
-                .iter()
-                .filter(|e| e.key != "custom_nodes")
-                .map(|e| e.location.clone()),
-        )
+        .chain(extra.iter().filter(|e| e.key != "custom_nodes").map(|e| e.location.clone()))
         .filter_map(|path| std::fs::canonicalize(path).ok())
         // One that holds the environment itself would make everything a model.
         .filter(|path| !root.starts_with(path) && path.is_dir())
@@ -153,19 +134,11 @@ pub fn model_folders(root: &Path, extra: &[ExtraPath]) -> Vec<PathBuf> {
 /// The size of every models folder.
 pub fn models(context: &Context<'_>, extra: &[ExtraPath]) -> Vec<ModelFolder> {
     let own = context.root.join("models");
-    let mut names: Vec<_> = std::fs::read_dir(&own)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&own).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     let mut out = Vec::new();
-    let mut loose = ModelFolder {
-        path: "models".to_string(),
-        files: 0,
-        bytes: 0,
-    };
+    let mut loose = ModelFolder { path: "models".to_string(), files: 0, bytes: 0 };
     for name in names {
         let place = own.join(&name);
         if place.is_dir() {
@@ -181,10 +154,7 @@ pub fn models(context: &Context<'_>, extra: &[ExtraPath]) -> Vec<ModelFolder> {
     let mut seen = HashSet::new();
     for path in extra.iter().filter(|path| path.key != "custom_nodes") {
         if path.location.is_dir() && seen.insert(path.location.clone()) {
-            out.push(measure(
-                show(path.location.as_os_str().as_bytes()),
-                &path.location,
-            ));
+            out.push(measure(show(path.location.as_os_str().as_bytes()), &path.location));
         }
     }
     out
@@ -202,11 +172,7 @@ pub fn user(context: &Context<'_>) -> Vec<ModelFolder> {
 
 /// Files and bytes below a folder, links to folders followed once each.
 fn measure(path: String, place: &Path) -> ModelFolder {
-    let mut out = ModelFolder {
-        path,
-        files: 0,
-        bytes: 0,
-    };
+    let mut out = ModelFolder { path, files: 0, bytes: 0 };
     let mut seen = HashSet::new();
     let mut pending = vec![place.to_path_buf()];
     while let Some(folder) = pending.pop() {
@@ -254,10 +220,8 @@ plain:
   vae: /x/vae
 ";
         let paths = parse(text, Path::new("/root"));
-        let shown: Vec<String> = paths
-            .iter()
-            .map(|p| format!("{}={}", p.key, p.location.display()))
-            .collect();
+        let shown: Vec<String> =
+            paths.iter().map(|p| format!("{}={}", p.key, p.location.display())).collect();
         assert_eq!(
             shown,
             [

@@ -5,9 +5,10 @@ use crate::capture::installed::{Installed, lexical};
 use crate::capture::inventory::{Finding, OutsidePath, Severity};
 use crate::capture::lock::SourceLock;
 use crate::capture::nar::path_of;
+use crate::capture::paths::{below, finding, read_small, show_in};
 use crate::capture::python::{Context, Python};
 use crate::capture::tree::{Entry, Source, Tree};
-use crate::capture::{rules, walk};
+use crate::capture::{rules, secrets, walk};
 use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::{Error, Result};
@@ -69,7 +70,7 @@ pub fn pth_sources(context: &Context, tree: &Tree, python: &mut Python) -> Resul
 /// Absolute folders outside `site` that a `.pth` file adds to the path (`site` module: one a line;
 /// lines that start with `import` are code).
 fn pth_folders(pth: &Path, site: &Path) -> Vec<PathBuf> {
-    let Some(bytes) = walk::read_small(pth, MAX_TEXT) else { return Vec::new() };
+    let Some(bytes) = read_small(pth, MAX_TEXT) else { return Vec::new() };
     String::from_utf8_lossy(&bytes)
         .lines()
         .map(str::trim)
@@ -111,11 +112,7 @@ fn capture(
         let name = StorePathName::sanitize(&format!("source-{shown}")).to_string();
         let tree = context.trees.add(&name, tree, Vec::new(), context.store)?;
         let store_path = path_of(&tree, context.store)?;
-        python.outside.push(OutsidePath {
-            from,
-            to: path.display().to_string(),
-            captured: true,
-        });
+        python.outside.push(OutsidePath { from, to: path.display().to_string(), captured: true });
         if !python.sources.iter().any(|s| s.tree == tree) {
             python.sources.push(SourceLock { path: shown, tree });
         }
@@ -134,24 +131,24 @@ fn capture(
 /// A project folder without litter, secrets and virtual environments.
 fn source_tree(root: &Path, findings: &mut Vec<Finding>) -> Tree {
     let label = root.display().to_string();
-    let mut secrets = Vec::new();
-    let walked = walk::walk(root, &label, &mut |entry| {
-        if let Some(why) = rules::secret_name(&entry.path) {
-            secrets.push((walk::show_in(&label, &entry.path), why));
+    let mut found = Vec::new();
+    let walked = walk::walk(root, &label, &mut |path, kind| {
+        if let Some(why) = secrets::secret_name(path) {
+            found.push((show_in(&label, path), why));
             return true;
         }
-        let venv = matches!(entry.kind, walk::NodeKind::Directory)
-            && walk::below(root, &entry.path).join("pyvenv.cfg").exists();
-        venv || rules::litter(&entry.path)
+        let venv =
+            matches!(kind, walk::NodeKind::Directory { .. }) && below(root, path).join("pyvenv.cfg").exists();
+        venv || rules::litter(path)
     });
     findings.extend(walked.findings);
-    for (path, why) in secrets {
-        findings.push(walk::finding(Severity::Warning, "secret", path, format!("{why}: left out")));
+    for (path, why) in found {
+        findings.push(finding(Severity::Warning, "secret", path, format!("{why}: left out")));
     }
     let mut tree = Tree::default();
     for entry in walked.entries {
         let executable = entry.executable();
-        let disk = walk::below(root, &entry.path);
+        let disk = below(root, &entry.path);
         let made = match entry.kind {
             walk::NodeKind::File => Entry::File { source: Source::Disk(disk), executable },
             walk::NodeKind::Symlink(target) => Entry::Symlink(target),
@@ -170,7 +167,9 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
         return Ok(references);
     }
     for (name, entry) in &mut tree.entries {
-        if name.contains(&b'/') || !(name.ends_with(b".pth") || name.ends_with(b".py") || name.ends_with(b".egg-link")) {
+        if name.contains(&b'/')
+            || !(name.ends_with(b".pth") || name.ends_with(b".py") || name.ends_with(b".egg-link"))
+        {
             continue;
         }
         let Entry::File { source, .. } = entry else { continue };

@@ -22,11 +22,7 @@ struct Found {
 }
 
 /// Packs in the order of their names. `kept`: files of `custom_nodes` that are the main program's.
-pub fn scan(
-    context: &Context<'_>,
-    kept: &BTreeSet<Vec<u8>>,
-    extra: &[ExtraPath],
-) -> (Vec<Pack>, Notes) {
+pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>, extra: &[ExtraPath]) -> (Vec<Pack>, Notes) {
     let mut notes = Notes::default();
     let home = context.root.join("custom_nodes");
     if home.is_symlink()
@@ -36,18 +32,9 @@ pub fn scan(
     }
     let mut found = list(context, &home, "custom_nodes", kept, &mut notes);
     // ComfyUI loads packs from such folders too.
-    for folder in extra
-        .iter()
-        .filter(|path| path.key == "custom_nodes" && path.location != home)
-    {
+    for folder in extra.iter().filter(|path| path.key == "custom_nodes" && path.location != home) {
         let label = show(folder.location.as_os_str().as_bytes());
-        found.extend(list(
-            context,
-            &folder.location,
-            &label,
-            &BTreeSet::new(),
-            &mut notes,
-        ));
+        found.extend(list(context, &folder.location, &label, &BTreeSet::new(), &mut notes));
     }
     let mut unique: BTreeMap<String, Found> = BTreeMap::new();
     for pack in found {
@@ -69,11 +56,7 @@ pub fn scan(
 }
 
 fn outside(from: &str, to: &Path) -> OutsidePath {
-    OutsidePath {
-        from: from.to_string(),
-        to: show(to.as_os_str().as_bytes()),
-        captured: true,
-    }
+    OutsidePath { from: from.to_string(), to: show(to.as_os_str().as_bytes()), captured: true }
 }
 
 fn list(
@@ -175,11 +158,7 @@ fn identify(
         return None;
     }
     let kind = if location.is_dir() {
-        if linked {
-            PackKind::Link
-        } else {
-            kind_of(&location)
-        }
+        if linked { PackKind::Link } else { kind_of(&location) }
     } else if location.is_file() {
         let python = name.trim_end_matches(".disabled").ends_with(".py");
         if !python {
@@ -196,13 +175,7 @@ fn identify(
     if linked && enabled {
         notes.outside.push(outside(&label, &location));
     }
-    Some(Found {
-        name: name.to_string(),
-        label,
-        kind,
-        enabled,
-        location,
-    })
+    Some(Found { name: name.to_string(), label, kind, enabled, location })
 }
 
 fn read(context: &Context<'_>, found: &Found) -> (Pack, Notes) {
@@ -234,21 +207,12 @@ fn read(context: &Context<'_>, found: &Found) -> (Pack, Notes) {
     notes.take(&mut collected);
     if found.kind != PackKind::File {
         let dir = &found.location;
-        (pack.git, pack.nested) = repositories(
-            context,
-            &found.label,
-            dir,
-            &collected,
-            &leave_out,
-            &mut notes,
-        );
+        (pack.git, pack.nested) =
+            repositories(context, &found.label, dir, &collected, &leave_out, &mut notes);
     }
     for weight in &collected.weights {
         let path = format!("{}/{}", found.label, show(weight.path.as_bytes()));
-        let message = format!(
-            "a model weight of {} bytes: ships as an entry of its own",
-            weight.size
-        );
+        let message = format!("a model weight of {} bytes: ships as an entry of its own", weight.size);
         notes.note(Severity::Info, "weights", path, message);
     }
     pack.size = collected.size;

@@ -11,22 +11,16 @@ pub const SECRET_NOTE: &str = "left out; give it to the host as a service secret
 /// Lowercase hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// `root/path` for a relative path of bytes; the empty path is the root.
 pub fn below(root: &Path, path: &[u8]) -> std::path::PathBuf {
-    if path.is_empty() {
-        root.to_path_buf()
-    } else {
-        root.join(OsStr::from_bytes(path))
-    }
+    if path.is_empty() { root.to_path_buf() } else { root.join(OsStr::from_bytes(path)) }
 }
 
 /// `folder/name`, without a slash where one side is empty.
@@ -56,11 +50,7 @@ pub fn show(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() {
-                text.extend(c.escape_default())
-            } else {
-                text.push(c)
-            }
+            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
         }
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02x}"));
@@ -86,22 +76,12 @@ pub fn finding(
     path: impl Into<String>,
     message: impl Into<String>,
 ) -> Finding {
-    Finding {
-        severity,
-        topic: topic.to_string(),
-        path: path.into(),
-        message: message.into(),
-    }
+    Finding { severity, topic: topic.to_string(), path: path.into(), message: message.into() }
 }
 
 /// The report line for what cannot be read.
 pub fn unreadable(shown: &str, what: &str, error: &std::io::Error) -> Finding {
-    finding(
-        Severity::Problem,
-        "unreadable",
-        shown,
-        format!("{what}: {error}"),
-    )
+    finding(Severity::Problem, "unreadable", shown, format!("{what}: {error}"))
 }
 
 /// The content of a small regular file; `None` when it is not one, is larger, or cannot be read.
@@ -118,10 +98,8 @@ pub fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
 pub fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
     let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(flags).unwrap_or(0))
-        .open(path)?;
+    let file =
+        std::fs::OpenOptions::new().read(true).custom_flags(i32::try_from(flags).unwrap_or(0)).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }

@@ -2,9 +2,10 @@
 //! *patched* when some differ (each named), *captured* when no wheel vouches for it. The tree is always
 //! what is on disk, in the wheel's own layout; never a false "pinned".
 use crate::capture::digest::{FileDigest, digest, digest_bytes};
+use crate::capture::index::WheelListing;
 use crate::capture::installed::{Installed, installer_file};
 use crate::capture::lock::{FileChange, Provenance};
-use crate::capture::provenance::{Candidate, WheelListing};
+use crate::capture::provenance::Candidate;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::python::record::{Record, RecordRow};
 use crate::sys::error::{Error, Result};
@@ -57,11 +58,17 @@ fn original_scripts(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn is_script(canonical: &str) -> bool {
-    canonical.split('/').nth(1) == Some("scripts") && canonical.split('/').next().is_some_and(|f| f.ends_with(".data"))
+    canonical.split('/').nth(1) == Some("scripts")
+        && canonical.split('/').next().is_some_and(|f| f.ends_with(".data"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Error::io("read", path, e))
+}
+
+/// RECORD lists itself without a hash; its signatures (deprecated) sign what an installer rewrites.
+fn record_file(name: &str) -> bool {
+    name.split_once(".dist-info/").is_some_and(|(_, f)| matches!(f, "RECORD" | "RECORD.jws" | "RECORD.p7s"))
 }
 
 /// The largest share of a wheel that may differ before we say it is not that wheel.
@@ -73,11 +80,9 @@ pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners) -> 
             Ok(pinned) => Ok(pinned),
             Err(reason) => captured(installed, reason, owners),
         },
-        Candidate::None { reason } => captured(
-            installed,
-            installed.reason.clone().unwrap_or_else(|| reason.clone()),
-            owners,
-        ),
+        Candidate::None { reason } => {
+            captured(installed, installed.reason.clone().unwrap_or_else(|| reason.clone()), owners)
+        }
     }
 }
 
@@ -92,7 +97,7 @@ fn against_wheel(
     let mut total = 0usize;
     let mut has_modules = false;
     for (name, entry) in &listing.entries {
-        if installer_file(name) || name.ends_with(".dist-info/RECORD") {
+        if installer_file(name) || record_file(name) {
             continue;
         }
         let Some(disk) = installed.target(name) else {
@@ -100,7 +105,7 @@ fn against_wheel(
         };
         total += 1;
         has_modules |= name.ends_with(".py") && !is_script(name);
-        let mut change = |how: &str| changed.push(FileChange { path: name.clone(), how: how.into() });
+        let mut change = |how: &str| changed.push(FileChange { path: name.to_string(), how: how.into() });
         let found = match digest(&disk) {
             Ok(found) => found,
             Err(_) if std::fs::metadata(&disk).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {
@@ -110,9 +115,8 @@ fn against_wheel(
             Err(e) => return Err(e),
         };
         claims.push(disk.clone());
-        let same = |d: &FileDigest| {
-            d.sha256 == entry.sha256 && d.size == entry.size && d.crc32 == entry.crc32
-        };
+        let same =
+            |d: &FileDigest| d.sha256 == entry.sha256 && d.size == entry.size && d.crc32 == entry.crc32;
         if same(&found) {
             tree.disk(name, disk, entry.executable);
             continue;
@@ -124,9 +128,9 @@ fn against_wheel(
                 continue;
             }
         }
-        let winner = owners.get(&disk).and_then(|all| {
-            all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256)
-        });
+        let winner = owners
+            .get(&disk)
+            .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
         if let Some((owner, _)) = winner {
             change(&format!("replaced by {owner}"));
             continue;
@@ -135,22 +139,13 @@ fn against_wheel(
         tree.disk(name, disk, entry.executable);
     }
     if changed.len() * PATCHED_SHARE > total {
-        return Ok(Err(format!(
-            "{} of {total} files differ from {}",
-            changed.len(),
-            listing.file.filename
-        )));
+        return Ok(Err(format!("{} of {total} files differ from {}", changed.len(), listing.file.filename)));
     }
-    tree.bytes(
-        format!("{}/RECORD", installed.info),
-        Arc::<[u8]>::from(listing.record_bytes.clone()),
-        false,
-    );
+    tree.bytes(format!("{}/RECORD", installed.info), Arc::<[u8]>::from(listing.record_bytes.clone()), false);
     claims.push(installed.scheme.site.join(&installed.info).join("RECORD"));
     let provenance = if changed.is_empty() { Provenance::Pinned } else { Provenance::Patched };
-    let reason = (!changed.is_empty()).then(|| {
-        format!("{} of {total} files differ from {}", changed.len(), listing.file.filename)
-    });
+    let reason = (!changed.is_empty())
+        .then(|| format!("{} of {total} files differ from {}", changed.len(), listing.file.filename));
     Ok(Ok(Pinned { provenance, reason, tree, changed, claims, has_modules }))
 }
 
@@ -174,9 +169,9 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
             }
             Err(e) => return Err(e),
         };
-        let winner = owners.get(disk).and_then(|all| {
-            all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256)
-        });
+        let winner = owners
+            .get(disk)
+            .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
         if let Some((owner, _)) = winner {
             changed.push(FileChange { path: name.clone(), how: format!("replaced by {owner}") });
             continue;
@@ -187,7 +182,10 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
             && let Some(bytes) = original_scripts(&read(disk)?).into_iter().next()
         {
             shown = digest_bytes(&bytes);
-            tree.insert(name, Entry::File { source: Source::Bytes(bytes.into()), executable: found.executable });
+            tree.insert(
+                name,
+                Entry::File { source: Source::Bytes(bytes.into()), executable: found.executable },
+            );
         } else {
             tree.disk(name, disk, found.executable);
         }
@@ -202,14 +200,7 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
         record.rows.push(RecordRow { path: path.clone(), sha256: None, size: None });
         tree.bytes(path, record.print().into_bytes(), false);
     }
-    Ok(Pinned {
-        provenance: Provenance::Captured,
-        reason: Some(reason),
-        tree,
-        changed,
-        claims,
-        has_modules,
-    })
+    Ok(Pinned { provenance: Provenance::Captured, reason: Some(reason), tree, changed, claims, has_modules })
 }
 
 #[cfg(test)]

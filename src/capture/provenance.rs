@@ -46,9 +46,7 @@ pub async fn find_wheels(
             (at, find_one(&client, &want).await)
         });
     }
-    let lost = || Candidate::None {
-        reason: "the look-up was interrupted".to_owned(),
-    };
+    let lost = || Candidate::None { reason: "the look-up was interrupted".to_owned() };
     let mut out: Vec<Candidate> = wants.iter().map(|_| lost()).collect();
     let mut done = 0;
     progress(0, wants.len());
@@ -72,16 +70,11 @@ async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Str
     }
     let (name, version) = (&want.name, &want.version);
     if want.wheel_tags.is_empty() {
-        return Err(format!(
-            "the dist-info of {name} {version} names no wheel tags"
-        ));
+        return Err(format!("the dist-info of {name} {version} names no wheel tags"));
     }
     let indexes = &client.settings().indexes;
     if indexes.is_empty() {
-        return Err(format!(
-            "no package index to ask ({})",
-            client.settings().source
-        ));
+        return Err(format!("no package index to ask ({})", client.settings().source));
     }
     let project = normalize(name);
     if let Some(listing) = from_cache(client, want, &project).await {
@@ -99,21 +92,14 @@ async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Str
     }
     match (choose(&files, want), failure) {
         (Some(choice), _) if choice.file.sha256.is_some() => client.listing(choice.file).await,
-        (Some(choice), _) => Err(format!(
-            "the index gives no sha256 for {}",
-            choice.file.filename
-        )),
-        (None, Some(Failure::Unreachable(text))) => {
-            Err(format!("the index could not be reached: {text}"))
+        (Some(choice), _) => Err(format!("the index gives no sha256 for {}", choice.file.filename)),
+        (None, Some(Failure::Unreachable(text))) => Err(format!("the index could not be reached: {text}")),
+        (None, Some(Failure::Answer(text))) => {
+            Err(format!("the index's answer for {project} is unusable: {text}"))
         }
-        (None, Some(Failure::Answer(text))) => Err(format!(
-            "the index's answer for {project} is unusable: {text}"
-        )),
         (None, None) => {
             let tags = want.wheel_tags.join(", ");
-            Err(format!(
-                "the index has no wheel {name} {version} for tags {tags} (built from an sdist?)"
-            ))
+            Err(format!("the index has no wheel {name} {version} for tags {tags} (built from an sdist?)"))
         }
     }
 }
@@ -122,11 +108,7 @@ async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Str
 /// An answer that has gone stale (the file moved) falls through to asking.
 async fn from_cache(client: &IndexClient, want: &Want, project: &str) -> Option<WheelListing> {
     let cache = client.cache()?;
-    let cached = client
-        .settings()
-        .indexes
-        .iter()
-        .filter_map(|i| cache.files(i, project));
+    let cached = client.settings().indexes.iter().filter_map(|i| cache.files(i, project));
     let files: Vec<IndexFile> = cached.flat_map(|cached| cached.files).collect();
     let choice = choose(&files, want)?;
     let known = choice.exact || cache.has_listing(choice.file);
@@ -166,13 +148,7 @@ fn choose<'a>(files: &'a [IndexFile], want: &Want) -> Option<Choice<'a>> {
             continue;
         }
         let exact = have == tags;
-        let rank = (
-            exact,
-            wheel.build == want.build,
-            file.sha256.is_some(),
-            shared,
-            !file.yanked,
-        );
+        let rank = (exact, wheel.build == want.build, file.sha256.is_some(), shared, !file.yanked);
         if best.as_ref().is_none_or(|(least, _)| rank > *least) {
             best = Some((rank, Choice { file, exact }));
         }
@@ -183,11 +159,7 @@ fn choose<'a>(files: &'a [IndexFile], want: &Want) -> Option<Choice<'a>> {
 /// The file behind a `direct_url.json`, if it is a wheel that can be fetched again and checked.
 fn direct_file(direct: &DirectUrl, want: &Want) -> Result<IndexFile, String> {
     let url = &direct.url;
-    let path = || {
-        direct
-            .path()
-            .map_or_else(|| url.clone(), |path| path.display().to_string())
-    };
+    let path = || direct.path().map_or_else(|| url.clone(), |path| path.display().to_string());
     let sha256 = match &direct.kind {
         DirectKind::Vcs { vcs, commit_id, .. } => {
             return Err(format!("installed from {vcs} {url} at commit {commit_id}"));
@@ -200,38 +172,23 @@ fn direct_file(direct: &DirectUrl, want: &Want) -> Result<IndexFile, String> {
         }
         DirectKind::Archive { sha256 } => *sha256,
     };
-    let parsed = Url::parse(url)
-        .ok()
-        .filter(|u| matches!(u.scheme(), "http" | "https"));
+    let parsed = Url::parse(url).ok().filter(|u| matches!(u.scheme(), "http" | "https"));
     let Some(parsed) = parsed else {
         return Err(format!("installed from a local archive, {}", path()));
     };
-    let filename = parsed
-        .path_segments()
-        .and_then(|mut segments| segments.next_back());
+    let filename = parsed.path_segments().and_then(|mut segments| segments.next_back());
     let filename = percent_decoded(filename.unwrap_or_default());
-    let wheel = WheelName::parse(&filename)
-        .map_err(|_| format!("installed from {url}, which is no wheel"))?;
-    if normalize(&wheel.distribution) != normalize(&want.name)
-        || !same_version(&wheel.version, &want.version)
+    let wheel =
+        WheelName::parse(&filename).map_err(|_| format!("installed from {url}, which is no wheel"))?;
+    if normalize(&wheel.distribution) != normalize(&want.name) || !same_version(&wheel.version, &want.version)
     {
         let (name, version) = (&want.name, &want.version);
-        return Err(format!(
-            "installed from {url}, which is not {name} {version}"
-        ));
+        return Err(format!("installed from {url}, which is not {name} {version}"));
     }
     if sha256.is_none() {
-        return Err(format!(
-            "installed from {url}, whose sha256 was not recorded"
-        ));
+        return Err(format!("installed from {url}, whose sha256 was not recorded"));
     }
-    Ok(IndexFile {
-        filename,
-        url: url.clone(),
-        sha256,
-        size: None,
-        yanked: false,
-    })
+    Ok(IndexFile { filename, url: url.clone(), sha256, size: None, yanked: false })
 }
 
 #[cfg(test)]

@@ -28,19 +28,11 @@ fn chosen(files: &[IndexFile], want: &Want) -> Option<(String, bool)> {
 fn exact_before_overlap() {
     let both = "my_pkg-1.0.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl";
     let one = "my_pkg-1.0-cp311-cp311-manylinux2014_x86_64.whl";
-    let files = [
-        file(both),
-        file(one),
-        file("my_pkg-1.1-py3-none-any.whl"),
-        file("odd.whl"),
-    ];
+    let files = [file(both), file(one), file("my_pkg-1.1-py3-none-any.whl"), file("odd.whl")];
     let plain = want(&["cp311-cp311-manylinux2014_x86_64"]);
     assert_eq!(chosen(&files, &plain), Some((one.into(), true)));
     assert_eq!(chosen(&files[..1], &plain), Some((both.into(), false)));
-    let full = want(&[
-        "cp311-cp311-manylinux2014_x86_64",
-        "cp311-cp311-manylinux_2_17_x86_64",
-    ]);
+    let full = want(&["cp311-cp311-manylinux2014_x86_64", "cp311-cp311-manylinux_2_17_x86_64"]);
     assert_eq!(chosen(&files, &full), Some((both.into(), true)));
     assert_eq!(chosen(&files, &want(&["py3-none-any"])), None);
 }
@@ -48,10 +40,7 @@ fn exact_before_overlap() {
 #[test]
 fn build_tags_and_hashes() {
     let files = [
-        IndexFile {
-            sha256: None,
-            ..file("my_pkg-1.0-py3-none-any.whl")
-        },
+        IndexFile { sha256: None, ..file("my_pkg-1.0-py3-none-any.whl") },
         file("my_pkg-1.0-2-py3-none-any.whl"),
         file("my_pkg-1.0-py3-none-any.whl"),
     ];
@@ -67,49 +56,26 @@ fn build_tags_and_hashes() {
 fn direct_urls() {
     let reason = |json: String| {
         let direct = DirectUrl::parse(json.as_bytes()).unwrap();
-        direct_file(&direct, &want(&[]))
-            .map(|f| f.filename)
-            .unwrap_or_else(|e| e)
+        direct_file(&direct, &want(&[])).map(|f| f.filename).unwrap_or_else(|e| e)
     };
     let with = |url: &str, info: &str| reason(format!("{{\"url\":\"{url}\",{info}}}"));
     assert_eq!(
-        with(
-            "https://g.example/a.git",
-            r#""vcs_info":{"vcs":"git","commit_id":"abc"}"#
-        ),
+        with("https://g.example/a.git", r#""vcs_info":{"vcs":"git","commit_id":"abc"}"#),
         "installed from git https://g.example/a.git at commit abc"
     );
     let dir = |editable| format!("\"dir_info\":{{\"editable\":{editable}}}");
-    assert_eq!(
-        with("file:///src/a", &dir(true)),
-        "editable install of /src/a"
-    );
-    assert_eq!(
-        with("file:///src/a", &dir(false)),
-        "installed from the local directory /src/a"
-    );
+    assert_eq!(with("file:///src/a", &dir(true)), "editable install of /src/a");
+    assert_eq!(with("file:///src/a", &dir(false)), "installed from the local directory /src/a");
     let bare = r#""archive_info":{}"#;
-    let hashed = format!(
-        "\"archive_info\":{{\"hashes\":{{\"sha256\":\"{}\"}}}}",
-        "ab".repeat(32)
-    );
-    assert_eq!(
-        with("file:///w/a.whl", bare),
-        "installed from a local archive, /w/a.whl"
-    );
+    let hashed = format!("\"archive_info\":{{\"hashes\":{{\"sha256\":\"{}\"}}}}", "ab".repeat(32));
+    assert_eq!(with("file:///w/a.whl", bare), "installed from a local archive, /w/a.whl");
     assert_eq!(
         with("https://f.example/a.zip", bare),
         "installed from https://f.example/a.zip, which is no wheel"
     );
     let url = "https://f.example/my_pkg-1.0-py3-none-any.whl";
-    assert_eq!(
-        with(url, bare),
-        format!("installed from {url}, whose sha256 was not recorded")
-    );
+    assert_eq!(with(url, bare), format!("installed from {url}, whose sha256 was not recorded"));
     assert_eq!(with(url, &hashed), "my_pkg-1.0-py3-none-any.whl");
     let other = "https://f.example/my_pkg-2.0-py3-none-any.whl";
-    assert_eq!(
-        with(other, &hashed),
-        format!("installed from {other}, which is not My.Pkg 1.0")
-    );
+    assert_eq!(with(other, &hashed), format!("installed from {other}, which is not My.Pkg 1.0"));
 }

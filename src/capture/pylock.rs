@@ -31,10 +31,7 @@ pub fn print(lock: &Lock) -> String {
         });
     }
     let python = lock.runtime.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-    let lock = Pylock {
-        requires_python: Some(format!("=={python}.*")),
-        created_by: "stillframe".into(),
-        packages,
-    };
+    let lock =
+        Pylock { requires_python: Some(format!("=={python}.*")), created_by: "stillframe".into(), packages };
     format!("{comments}{}", lock.print())
 }

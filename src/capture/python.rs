@@ -1,7 +1,7 @@
 //! The Python side of a capture: every distribution decided, its tree hashed, the files nobody owns
 //! and the folders outside that `.pth` files and editable installs put on the path.
-use crate::capture::inventory::{Finding, OutsidePath, Severity};
 use crate::capture::installed::{Installed, Scheme, installer_file, read_site};
+use crate::capture::inventory::{Finding, OutsidePath, Severity};
 use crate::capture::lock::{DistributionLock, Provenance, SourceLock, TreeRef, WheelRef};
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::{Trees, hash_tree};
@@ -139,7 +139,8 @@ pub fn pin_all(
     let mut decided = decided.into_iter();
     for ((one, digest), kept) in all.iter().zip(&digests).zip(kept) {
         let info = one.scheme.site.join(&one.info);
-        for name in ["INSTALLER", "REQUESTED", "direct_url.json", "RECORD", "uv_cache.json", "uv_build.json"] {
+        for name in ["INSTALLER", "REQUESTED", "direct_url.json", "RECORD", "uv_cache.json", "uv_build.json"]
+        {
             claims.insert(info.join(name));
         }
         let kept = match kept {
@@ -150,7 +151,8 @@ pub fn pin_all(
                 Kept { lock, claims: pinned.claims }
             }
         };
-        let editable = one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
+        let editable =
+            one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
         // An editable install's source is outside its own files: it is looked at every time.
         context.memo.put(&key(one), digest.as_deref().filter(|_| !editable), &kept);
         claims.extend(kept.claims);
@@ -174,7 +176,7 @@ fn lock_one(
         (Candidate::Wheel(listing), Provenance::Pinned | Provenance::Patched) => Some(WheelRef {
             file: listing.file.filename.clone(),
             url: listing.file.url.clone(),
-            sha256: Sha256(listing.file.sha256),
+            sha256: Sha256(listing.file.sha256.unwrap_or_default()),
             size: listing.file.size,
         }),
         _ => None,

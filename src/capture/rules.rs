@@ -45,11 +45,7 @@ pub fn litter(path: &[u8]) -> bool {
 
 /// Whether any folder of the path, or its last component, is litter.
 pub fn within_litter(path: &[u8]) -> bool {
-    let ends = path
-        .iter()
-        .enumerate()
-        .filter(|(_, b)| **b == b'/')
-        .map(|(at, _)| at);
+    let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
     ends.chain([path.len()]).any(|end| litter(&path[..end]))
 }
 
@@ -99,8 +95,9 @@ pub fn cache_excluded(path: &[u8]) -> Option<&'static str> {
             Some("a package manager's cache")
         }
         "torch_extensions" | "triton" | "nv" | "nvidia" | "ccache" | "sccache" | "go-build"
-        | "torch/kernels" | "torch/inductor" | "numba" | "cupy" | "mesa_shader_cache" | "bazel"
-        | "cargo" => Some("a compiler's cache"),
+        | "torch/kernels" | "torch/inductor" | "numba" | "cupy" | "mesa_shader_cache" | "bazel" | "cargo" => {
+            Some("a compiler's cache")
+        }
         "matplotlib" | "fontconfig" => Some("a font cache"),
         "pre-commit" | "mypy" | "ruff" | "black" | "pylint" | "jedi" | "thumbnails" => {
             Some("a development tool's cache")
@@ -130,15 +127,7 @@ mod tests {
         ] {
             assert!(litter(path.as_bytes()), "{path}");
         }
-        for path in [
-            "a.py",
-            ".gitignore",
-            ".github",
-            "x.swp",
-            "cache",
-            "node_modules",
-            "disabled",
-        ] {
+        for path in ["a.py", ".gitignore", ".github", "x.swp", "cache", "node_modules", "disabled"] {
             assert!(!litter(path.as_bytes()), "{path}");
         }
     }

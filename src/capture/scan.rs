@@ -27,12 +27,7 @@ pub struct ScanOptions {
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        ScanOptions {
-            started_at: SystemTime::now(),
-            cache: None,
-            python: Vec::new(),
-            exclude: Vec::new(),
-        }
+        ScanOptions { started_at: SystemTime::now(), cache: None, python: Vec::new(), exclude: Vec::new() }
     }
 }
 
@@ -58,8 +53,7 @@ impl Context<'_> {
         let full = join(label.as_bytes(), path);
         self.options.exclude.iter().any(|stem| {
             let stem = stem.trim_end_matches('/').as_bytes();
-            full.strip_prefix(stem)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            full.strip_prefix(stem).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
         })
     }
 }
@@ -101,29 +95,16 @@ pub fn scan(root: &Path, options: &ScanOptions, reuse: &Reuse<'_>) -> Result<Sca
     let mut notes = Notes::default();
     let extra = outside::extra_paths(&root, &mut notes);
     let models = outside::model_folders(&root, &extra);
-    let context = Context {
-        root: &root,
-        options,
-        reuse,
-        models,
-    };
+    let context = Context { root: &root, options, reuse, models };
     for path in &options.exclude {
         if root.join(path).symlink_metadata().is_ok() {
-            notes.note(
-                Severity::Info,
-                "excluded",
-                path,
-                "left out, as stillframe.toml says",
-            );
+            notes.note(Severity::Info, "excluded", path, "left out, as stillframe.toml says");
         }
     }
     let ((main, packs), (cache, (models, user))) = rayon::join(
         || {
             let kept = main_program::own_files(&context);
-            rayon::join(
-                || main_program::scan(&context, &kept),
-                || packs::scan(&context, &kept, &extra),
-            )
+            rayon::join(|| main_program::scan(&context, &kept), || packs::scan(&context, &kept, &extra))
         },
         || {
             rayon::join(
@@ -183,9 +164,7 @@ pub fn repositories(
         let digest = crate::capture::walk::stat_digest(&collected.own, context.options.started_at)
             .map(|stat| git_compare::key_digest(&stat, head, &inner));
         let key = format!("git:{shown}");
-        let known = digest
-            .as_deref()
-            .and_then(|digest| (context.reuse)(&key, digest));
+        let known = digest.as_deref().and_then(|digest| (context.reuse)(&key, digest));
         let mut state = match known {
             Some(state) => state,
             None => {
@@ -201,17 +180,9 @@ pub fn repositories(
                            objects or SHA-256 ids); captured as it is on disk";
             notes.note(Severity::Info, "git", &shown, message);
         } else if let Some(digest) = digest {
-            notes.git_reads.push(GitRead {
-                key,
-                digest,
-                state: state.clone(),
-            });
+            notes.git_reads.push(GitRead { key, digest, state: state.clone() });
         }
-        if at.is_empty() {
-            own = Some(state)
-        } else {
-            nested.push((show(at), state))
-        }
+        if at.is_empty() { own = Some(state) } else { nested.push((show(at), state)) }
     }
     (own, nested)
 }

@@ -20,11 +20,7 @@ fn names(tree: &crate::capture::tree::Tree) -> Vec<String> {
 }
 
 fn told(scan: &Scan, topic: &str) -> BTreeSet<String> {
-    scan.findings
-        .iter()
-        .filter(|f| f.topic == topic)
-        .map(|f| f.path.clone())
-        .collect()
+    scan.findings.iter().filter(|f| f.topic == topic).map(|f| f.path.clone()).collect()
 }
 
 fn set(items: &[&str]) -> BTreeSet<String> {
@@ -72,10 +68,7 @@ fn a_whole_environment() {
     let state = repo.git.as_ref().unwrap();
     assert_eq!(state.changed, ["?? inner"]);
     assert_eq!(repo.nested.len(), 1);
-    assert_eq!(
-        (repo.nested[0].0.as_str(), repo.nested[0].1.dirty),
-        ("inner", Some(false))
-    );
+    assert_eq!((repo.nested[0].0.as_str(), repo.nested[0].1.dirty), ("inner", Some(false)));
 
     let cache: Vec<&str> = scan.cache.iter().map(|c| c.path.as_str()).collect();
     assert_eq!(
@@ -88,26 +81,17 @@ fn a_whole_environment() {
             "torch/hub/repo_x"
         ]
     );
-    assert_eq!(
-        names(&scan.cache[0].tree),
-        ["blobs/1234", "refs/main", "snapshots/rev/config.json"]
-    );
+    assert_eq!(names(&scan.cache[0].tree), ["blobs/1234", "refs/main", "snapshots/rev/config.json"]);
     assert_eq!(names(&scan.cache[3].tree), [""], "a tree that is one file");
 
-    assert_eq!(
-        told(&scan, "secret"),
-        set(&[".cache/huggingface/token", ".env"])
-    );
+    assert_eq!(told(&scan, "secret"), set(&[".cache/huggingface/token", ".env"]));
     assert_eq!(told(&scan, "symlink"), set(&["custom_nodes/broken"]));
     let excluded = [".cache/huggingface/hub/.locks", ".cache/pip", ".cache/uv"];
     let mut excluded = set(&excluded);
     excluded.insert("custom_nodes/readme.txt".to_string());
     assert_eq!(told(&scan, "excluded"), excluded);
-    let models: Vec<(&str, u64, u64)> = scan
-        .models
-        .iter()
-        .map(|m| (m.path.as_str(), m.files, m.bytes))
-        .collect();
+    let models: Vec<(&str, u64, u64)> =
+        scan.models.iter().map(|m| (m.path.as_str(), m.files, m.bytes)).collect();
     assert_eq!(models, [("models/checkpoints", 1, 5), ("models/vae", 1, 0)]);
     let user: Vec<&str> = scan.user.iter().map(|m| m.path.as_str()).collect();
     assert_eq!(user, ["user", "input", "output"]);
@@ -125,20 +109,11 @@ fn two_scans_are_equal_and_the_second_asks_git_nothing() {
     };
     let first = scan(&root, &options, &|_, _| None).unwrap();
     assert!(first.main.stat_digest.is_some());
-    assert!(
-        first
-            .packs
-            .iter()
-            .filter(|p| p.enabled)
-            .all(|p| p.stat_digest.is_some())
-    );
+    assert!(first.packs.iter().filter(|p| p.enabled).all(|p| p.stat_digest.is_some()));
     assert_eq!(first.git_reads.len(), 2);
     let hits = Mutex::new(0);
     let reuse = |key: &str, digest: &str| {
-        let read = first
-            .git_reads
-            .iter()
-            .find(|r| r.key == key && r.digest == digest)?;
+        let read = first.git_reads.iter().find(|r| r.key == key && r.digest == digest)?;
         *hits.lock().unwrap() += 1;
         Some(read.state.clone())
     };
@@ -150,48 +125,17 @@ fn two_scans_are_equal_and_the_second_asks_git_nothing() {
     let third = scan(&root, &options, &reuse).unwrap();
     let state = third.packs.last().unwrap().git.clone().unwrap();
     assert_eq!(state.changed, [" M __init__.py", "?? inner"]);
-    assert_ne!(
-        third.packs.last().unwrap().stat_digest,
-        second.packs.last().unwrap().stat_digest
-    );
-    assert!(
-        plain_scan(&root)
-            .packs
-            .iter()
-            .all(|p| p.stat_digest.is_none()),
-        "too fresh"
-    );
+    assert_ne!(third.packs.last().unwrap().stat_digest, second.packs.last().unwrap().stat_digest);
+    assert!(plain_scan(&root).packs.iter().all(|p| p.stat_digest.is_none()), "too fresh");
 }
 
 #[test]
 fn the_main_program_under_git() {
     let (_dir, root) = environment();
-    fs::write(
-        root.join(".gitignore"),
-        "/venv\n/custom_nodes/*\n!example_node.py.example\n",
-    )
-    .unwrap();
+    fs::write(root.join(".gitignore"), "/venv\n/custom_nodes/*\n!example_node.py.example\n").unwrap();
     git(&root, &["init", "-q"]);
-    git(
-        &root,
-        &[
-            "add",
-            "-f",
-            "custom_nodes/example_node.py.example",
-            "input",
-            "models",
-        ],
-    );
-    git(
-        &root,
-        &[
-            "add",
-            "main.py",
-            "nodes.py",
-            "comfy/cli_args.py",
-            "comfyui_version.py",
-        ],
-    );
+    git(&root, &["add", "-f", "custom_nodes/example_node.py.example", "input", "models"]);
+    git(&root, &["add", "main.py", "nodes.py", "comfy/cli_args.py", "comfyui_version.py"]);
     git(&root, &["add", ".gitignore", "user.txt"]);
     git(&root, &["commit", "-qm", "one"]);
     let main = plain_scan(&root).main;
@@ -199,20 +143,12 @@ fn the_main_program_under_git() {
     assert!(names(&main.tree).contains(&"custom_nodes/example_node.py.example".to_string()));
     // Not tracked by this repository, so it is a loose pack and not the main program's.
     let scan = plain_scan(&root);
-    assert!(
-        scan.packs
-            .iter()
-            .any(|pack| pack.name == "websocket_image_save.py")
-    );
+    assert!(scan.packs.iter().any(|pack| pack.name == "websocket_image_save.py"));
     assert_eq!(state.changed, ["?? .env"]);
     fs::remove_dir_all(root.join("models/vae")).unwrap();
     fs::write(root.join("main.py"), "edited").unwrap();
     let state = plain_scan(&root).main.git.unwrap();
-    assert_eq!(
-        state.changed,
-        [" M main.py", "?? .env"],
-        "models are not compared"
-    );
+    assert_eq!(state.changed, [" M main.py", "?? .env"], "models are not compared");
 }
 
 #[test]
@@ -228,65 +164,31 @@ fn what_is_outside_is_followed_or_told() {
     write(root.join("extra_model_paths.yaml"), &yaml);
     fs::rename(root.join("models"), base.join("moved")).unwrap();
     symlink("../moved", root.join("models")).unwrap();
-    symlink(
-        "../../../big/checkpoints/m.ckpt",
-        root.join("custom_nodes/plain/m.ckpt"),
-    )
-    .unwrap();
+    symlink("../../../big/checkpoints/m.ckpt", root.join("custom_nodes/plain/m.ckpt")).unwrap();
     let scan = plain_scan(&root);
-    assert!(
-        !names(&scan.main.tree)
-            .iter()
-            .any(|name| name.contains("extra_model_paths"))
-    );
-    assert!(
-        scan.packs
-            .iter()
-            .any(|p| p.name == "extra_pack" && !p.tree.is_empty())
-    );
+    assert!(!names(&scan.main.tree).iter().any(|name| name.contains("extra_model_paths")));
+    assert!(scan.packs.iter().any(|p| p.name == "extra_pack" && !p.tree.is_empty()));
     let models: Vec<&str> = scan.models.iter().map(|m| m.path.as_str()).collect();
     let far = base.join("big/checkpoints");
-    assert_eq!(
-        models,
-        ["models/checkpoints", "models/vae", far.to_str().unwrap()]
-    );
-    let line = |from: &str| {
-        scan.outside
-            .iter()
-            .find(|o| o.from == from)
-            .unwrap()
-            .captured
-    };
+    assert_eq!(models, ["models/checkpoints", "models/vae", far.to_str().unwrap()]);
+    let line = |from: &str| scan.outside.iter().find(|o| o.from == from).unwrap().captured;
     assert!(!line("custom_nodes/plain/m.ckpt"));
-    assert!(
-        scan.findings
-            .iter()
-            .any(|f| f.message.contains("gone for loras"))
-    );
+    assert!(scan.findings.iter().any(|f| f.message.contains("gone for loras")));
 }
 
 #[test]
 fn excluded_by_the_user() {
     let (_dir, root) = environment();
     let options = ScanOptions {
-        exclude: [
-            "custom_nodes/plain",
-            "comfy/cli_args.py",
-            ".cache/rembg",
-            "no/such",
-        ]
-        .map(str::to_string)
-        .to_vec(),
+        exclude: ["custom_nodes/plain", "comfy/cli_args.py", ".cache/rembg", "no/such"]
+            .map(str::to_string)
+            .to_vec(),
         ..ScanOptions::default()
     };
     let scan = scan(&root, &options, &|_, _| None).unwrap();
     assert!(!scan.packs.iter().any(|p| p.name == "plain"));
     assert!(!scan.cache.iter().any(|c| c.path == "rembg"));
-    assert!(
-        !names(&scan.main.tree)
-            .iter()
-            .any(|n| n.starts_with("comfy/"))
-    );
+    assert!(!names(&scan.main.tree).iter().any(|n| n.starts_with("comfy/")));
     assert!(told(&scan, "excluded").contains(".cache/rembg"));
     assert!(!told(&scan, "excluded").contains("no/such"));
 }
@@ -298,27 +200,9 @@ fn hostile_packs_are_read_to_the_end() {
     symlink("..", pack.join("up")).unwrap();
     symlink("/", pack.join("slash")).unwrap();
     symlink("/proc/self", pack.join("proc")).unwrap();
-    assert!(
-        Command::new("mkfifo")
-            .arg(pack.join("config.ini"))
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert!(
-        Command::new("mkfifo")
-            .arg(root.join("custom_nodes/p.py"))
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert!(
-        Command::new("mkfifo")
-            .arg(root.join(".cache/pipe"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("mkfifo").arg(pack.join("config.ini")).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(root.join("custom_nodes/p.py")).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(root.join(".cache/pipe")).status().unwrap().success());
     symlink(&root, root.join("custom_nodes/whole")).unwrap();
     symlink(&root, root.join(".cache/whole")).unwrap();
     fs::create_dir(root.join("custom_nodes/fake")).unwrap();
@@ -326,18 +210,11 @@ fn hostile_packs_are_read_to_the_end() {
     let scan = plain_scan(&root);
     assert_eq!(
         told(&scan, "special-file"),
-        set(&[
-            ".cache/pipe",
-            "custom_nodes/p.py",
-            "custom_nodes/plain/config.ini"
-        ])
+        set(&[".cache/pipe", "custom_nodes/p.py", "custom_nodes/plain/config.ini"])
     );
     let links = told(&scan, "symlink");
     for name in ["plain/up", "plain/slash", "plain/proc", "whole"] {
-        assert!(
-            links.contains(&format!("custom_nodes/{name}")),
-            "{name}: {links:?}"
-        );
+        assert!(links.contains(&format!("custom_nodes/{name}")), "{name}: {links:?}");
     }
     assert!(links.contains(".cache/whole"));
     let fake = scan.packs.iter().find(|p| p.name == "fake").unwrap();

@@ -15,18 +15,12 @@ pub fn secret_name(path: &[u8]) -> Option<&'static str> {
         return Some("an environment file");
     }
     if let Some(rest) = name.strip_prefix(".env.") {
-        let template = [
-            "example", "sample", "template", "dist", "default", "defaults",
-        ];
-        return (!template
-            .iter()
-            .any(|t| rest.split('.').any(|part| part == *t)))
-        .then_some("an environment file");
+        let template = ["example", "sample", "template", "dist", "default", "defaults"];
+        return (!template.iter().any(|t| rest.split('.').any(|part| part == *t)))
+            .then_some("an environment file");
     }
     match name {
-        ".netrc" | "_netrc" | ".git-credentials" | ".pypirc" | ".pgpass" => {
-            Some("a file of passwords")
-        }
+        ".netrc" | "_netrc" | ".git-credentials" | ".pypirc" | ".pgpass" => Some("a file of passwords"),
         "id_rsa" | "id_dsa" | "id_ecdsa" | "id_ed25519" | "id_ecdsa_sk" | "id_ed25519_sk" => {
             Some("an SSH private key")
         }
@@ -53,25 +47,16 @@ fn is_key(name: &str) -> bool {
 
 fn is_account(name: &str) -> bool {
     extension(name) == "json"
-        && [
-            "credential",
-            "service_account",
-            "service-account",
-            "client_secret",
-            "key",
-            "secret",
-        ]
-        .iter()
-        .any(|word| name.contains(word))
+        && ["credential", "service_account", "service-account", "client_secret", "key", "secret"]
+            .iter()
+            .any(|word| name.contains(word))
 }
 
 fn is_config(name: &str) -> bool {
     let extension = extension(name);
     let known = ["ini", "toml", "json", "yaml", "yml", "cfg", "conf", ""].contains(&extension);
     let named = ["config.", "settings."].iter().any(|p| name.starts_with(p))
-        || ["credentials", "secrets"]
-            .iter()
-            .any(|p| name.starts_with(p));
+        || ["credentials", "secrets"].iter().any(|p| name.starts_with(p));
     extension == "ini" || (known && named)
 }
 
@@ -106,12 +91,7 @@ fn config_key(name: &str, content: &str) -> Option<String> {
             return None;
         }
         let (key, value) = line.split_once(['=', ':'])?;
-        let value = value
-            .split(" #")
-            .next()
-            .unwrap_or(value)
-            .trim()
-            .trim_end_matches(',');
+        let value = value.split(" #").next().unwrap_or(value).trim().trim_end_matches(',');
         let key = bare(key);
         (accused(key) && real(bare(value))).then(|| key.to_string())
     })
@@ -134,10 +114,7 @@ fn bare(text: &str) -> &str {
 
 fn accused(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace(['-', ' '], "_");
-    if matches!(
-        key.as_str(),
-        "token" | "secret" | "password" | "passwd" | "apikey" | "api_key"
-    ) {
+    if matches!(key.as_str(), "token" | "secret" | "password" | "passwd" | "apikey" | "api_key") {
         return true;
     }
     // Not `_token` as such: `bos_token`, `pad_token` and their kind are everywhere.
@@ -165,26 +142,8 @@ fn accused(key: &str) -> bool {
 
 fn real(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
-    let words = [
-        "your",
-        "xxx",
-        "changeme",
-        "change_me",
-        "placeholder",
-        "example",
-        "insert",
-        "paste",
-    ];
-    let plain = [
-        "none",
-        "null",
-        "true",
-        "false",
-        "todo",
-        "default",
-        "undefined",
-        "string",
-    ];
+    let words = ["your", "xxx", "changeme", "change_me", "placeholder", "example", "insert", "paste"];
+    let plain = ["none", "null", "true", "false", "todo", "default", "undefined", "string"];
     value.len() >= 4
         && !value.contains(char::is_whitespace)
         && !value.starts_with(['<', '$', '{', '[', '%', '(', '|', '>'])
@@ -201,24 +160,11 @@ mod tests {
 
     #[test]
     fn secrets_by_name() {
-        for path in [
-            ".env",
-            "a/.env.local",
-            ".netrc",
-            "id_ed25519",
-            "huggingface/token",
-            ".git-credentials",
-        ] {
+        for path in [".env", "a/.env.local", ".netrc", "id_ed25519", "huggingface/token", ".git-credentials"]
+        {
             assert!(secret_name(path.as_bytes()).is_some(), "{path}");
         }
-        for path in [
-            ".env.example",
-            ".env.local.sample",
-            "token",
-            "id_rsa.pub",
-            "env",
-            "token.py",
-        ] {
+        for path in [".env.example", ".env.local.sample", "token", "id_rsa.pub", "env", "token.py"] {
             assert!(secret_name(path.as_bytes()).is_none(), "{path}");
         }
     }
@@ -235,18 +181,9 @@ mod tests {
         assert!(content("config.ini", "[a]\ntoken = hf_abcdefgh\n"));
         assert!(!content("config.ini", "[a]\ntoken =\n; token = hf_abc\n"));
         assert!(!content("config.ini", "token = <your token here>\n"));
-        assert!(content(
-            "config.json",
-            r#"{"a": {"api_key": "sk-123456789"}}"#
-        ));
-        assert!(!content(
-            "config.json",
-            r#"{"bos_token": "begin", "max_tokens": "1000"}"#
-        ));
-        assert!(content(
-            "settings.yaml",
-            "server:\n  password: \"hunter2\"\n"
-        ));
+        assert!(content("config.json", r#"{"a": {"api_key": "sk-123456789"}}"#));
+        assert!(!content("config.json", r#"{"bos_token": "begin", "max_tokens": "1000"}"#));
+        assert!(content("settings.yaml", "server:\n  password: \"hunter2\"\n"));
         assert!(!content("settings.yaml", "password: ${PASSWORD}\n"));
         assert!(content(
             "my-service-account.json",

@@ -125,10 +125,7 @@ fn list(
                 return Listed::default();
             }
         };
-        let mut listed = Listed {
-            entries: Vec::new(),
-            empty: names.is_empty(),
-        };
+        let mut listed = Listed { entries: Vec::new(), empty: names.is_empty() };
         let mut noted = Vec::new();
         vanished.clear();
         for name in &names {
@@ -178,11 +175,7 @@ fn entry(
         Ok(meta) => meta,
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(path),
         Err(e) => {
-            findings.push(unreadable(
-                &show_in(label, &path),
-                "cannot be looked at",
-                &e,
-            ));
+            findings.push(unreadable(&show_in(label, &path), "cannot be looked at", &e));
             return Ok(None);
         }
     };
@@ -194,11 +187,7 @@ fn entry(
             Ok(target) => NodeKind::Symlink(target.as_os_str().as_bytes().to_vec()),
             Err(e) if e.kind() == ErrorKind::NotFound => return Err(path),
             Err(e) => {
-                findings.push(unreadable(
-                    &show_in(label, &path),
-                    "the link cannot be read",
-                    &e,
-                ));
+                findings.push(unreadable(&show_in(label, &path), "the link cannot be read", &e));
                 return Ok(None);
             }
         }
@@ -266,10 +255,7 @@ fn twins(label: &str, entries: &[WalkEntry], findings: &mut Vec<Finding>) {
                 Severity::Info,
                 "case",
                 show_in(label, &entry.path),
-                format!(
-                    "differs from {} only in case; both are kept",
-                    show_in(label, &first.path)
-                ),
+                format!("differs from {} only in case; both are kept", show_in(label, &first.path)),
             ));
         } else {
             seen.insert(name.to_lowercase(), entry);
@@ -281,11 +267,7 @@ fn twins(label: &str, entries: &[WalkEntry], findings: &mut Vec<Finding>) {
 /// when litter comes and goes, and say nothing that its entries do not). `None` when any timestamp
 /// is so fresh that a later write could leave it unchanged.
 pub fn stat_digest(entries: &[WalkEntry], started_at: SystemTime) -> Option<String> {
-    let limit = started_at
-        .checked_sub(RACY)?
-        .duration_since(UNIX_EPOCH)
-        .ok()?
-        .as_nanos();
+    let limit = started_at.checked_sub(RACY)?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
     let limit = i128::try_from(limit).ok()?;
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {

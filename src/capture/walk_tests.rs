@@ -5,12 +5,7 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 
 fn topics(walked: &Walked, topic: &str) -> Vec<String> {
-    walked
-        .findings
-        .iter()
-        .filter(|f| f.topic == topic)
-        .map(|f| f.path.clone())
-        .collect()
+    walked.findings.iter().filter(|f| f.topic == topic).map(|f| f.path.clone()).collect()
 }
 
 fn everything(root: &Path) -> Walked {
@@ -31,10 +26,7 @@ fn sorted_and_nothing_followed() {
     std::os::unix::fs::symlink("..", dir.path().join("b/up")).unwrap();
     std::os::unix::fs::symlink("self", dir.path().join("self")).unwrap();
     let walked = everything(dir.path());
-    assert_eq!(
-        paths(&walked),
-        ["a", "b", "b/c", "b/c/x", "b/up", "hollow", "self"]
-    );
+    assert_eq!(paths(&walked), ["a", "b", "b/c", "b/c/x", "b/up", "hollow", "self"]);
     assert_eq!(walked.entries[5].kind, NodeKind::Directory { empty: true });
     assert_eq!(walked.entries[4].kind, NodeKind::Symlink(b"..".to_vec()));
     assert!(walked.findings.is_empty());
@@ -45,19 +37,13 @@ fn sorted_and_nothing_followed() {
 #[test]
 fn special_files_are_named_and_left_out() {
     let dir = tempfile::tempdir().unwrap();
-    let made = std::process::Command::new("mkfifo")
-        .arg(dir.path().join("pipe"))
-        .status()
-        .unwrap();
+    let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap();
     assert!(made.success());
     let _listener = UnixListener::bind(dir.path().join("socket")).unwrap();
     let walked = everything(dir.path());
     assert!(walked.entries.is_empty());
     assert_eq!(topics(&walked, "special-file"), ["w/pipe", "w/socket"]);
-    assert!(
-        read_small(&dir.path().join("pipe"), 10).is_none(),
-        "does not wait for a writer"
-    );
+    assert!(read_small(&dir.path().join("pipe"), 10).is_none(), "does not wait for a writer");
 }
 
 #[test]
@@ -129,11 +115,7 @@ fn digest_tells_changes_and_distrusts_fresh_files() {
     assert_eq!(digest, stat_digest(&everything(dir.path()).entries, later));
     fs::write(dir.path().join("litter"), "").unwrap();
     fs::remove_file(dir.path().join("litter")).unwrap();
-    assert_eq!(
-        digest,
-        stat_digest(&everything(dir.path()).entries, later),
-        "folder times"
-    );
+    assert_eq!(digest, stat_digest(&everything(dir.path()).entries, later), "folder times");
     fs::write(dir.path().join("d/b"), "3").unwrap();
     assert_ne!(digest, stat_digest(&everything(dir.path()).entries, later));
 }

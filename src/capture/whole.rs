@@ -96,9 +96,8 @@ pub fn capture(
         python: python_folders,
         exclude: options.exclude.clone(),
     };
-    let reuse = |key: &str, digest: &str| -> Option<GitState> {
-        memo.get(&format!("git:{key}"), Some(digest))
-    };
+    let reuse =
+        |key: &str, digest: &str| -> Option<GitState> { memo.get(&format!("git:{key}"), Some(digest)) };
     let mut scan = scan(root, &scan_options, &reuse)?;
     for read in &scan.git_reads {
         memo.put(&format!("git:{}", read.key), Some(&read.digest), &read.state);
@@ -132,8 +131,12 @@ pub fn capture(
     let audit = run.audit(&all, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     findings.sort_by(|a, b| {
-        (std::cmp::Reverse(a.severity), &a.topic, &a.path, &a.message)
-            .cmp(&(std::cmp::Reverse(b.severity), &b.topic, &b.path, &b.message))
+        (std::cmp::Reverse(a.severity), &a.topic, &a.path, &a.message).cmp(&(
+            std::cmp::Reverse(b.severity),
+            &b.topic,
+            &b.path,
+            &b.message,
+        ))
     });
     findings.dedup();
     Ok(Captured { lock, scan, python: location, findings, audit, index, disabled })
@@ -210,7 +213,12 @@ impl Run<'_> {
         if let Some(paths) = self.memo.get::<Vec<PathBuf>>("runtime-paths", Some(&salt)) {
             let now = digest(&paths);
             if let Some(kept) = self.memo.get::<KeptRuntime>("runtime", now.as_deref())
-                && kept.lock.libraries.iter().chain(&kept.lock.tree).all(|t| self.trees.known(t, &self.options.store_dir))
+                && kept
+                    .lock
+                    .libraries
+                    .iter()
+                    .chain(&kept.lock.tree)
+                    .all(|t| self.trees.known(t, &self.options.store_dir))
             {
                 self.memo.put("runtime-paths", Some(&salt), &paths);
                 self.memo.put("runtime", now.as_deref(), &kept);
@@ -321,7 +329,9 @@ impl Run<'_> {
         let unreachable: Vec<&str> = found
             .iter()
             .filter_map(|c| match c {
-                Candidate::None { reason } if reason.contains("could not be reached") => Some(reason.as_str()),
+                Candidate::None { reason } if reason.contains("could not be reached") => {
+                    Some(reason.as_str())
+                }
                 _ => None,
             })
             .collect();
@@ -352,7 +362,13 @@ impl Run<'_> {
         Ok(hashed)
     }
 
-    fn lock(&self, scan: &Scan, runtime: RuntimeLock, facts: &InterpreterFacts, python: Python) -> Result<Lock> {
+    fn lock(
+        &self,
+        scan: &Scan,
+        runtime: RuntimeLock,
+        facts: &InterpreterFacts,
+        python: Python,
+    ) -> Result<Lock> {
         let digest = scan.main.stat_digest.as_deref();
         let main = MainLock {
             version: scan.main.version.clone(),
@@ -366,7 +382,12 @@ impl Run<'_> {
             .filter(|p| p.enabled)
             .map(|pack| {
                 let digest = pack.stat_digest.as_deref();
-                let tree = self.hashed(&format!("pack:{}", pack.name), &format!("pack-{}", pack.name), digest, &pack.tree)?;
+                let tree = self.hashed(
+                    &format!("pack:{}", pack.name),
+                    &format!("pack-{}", pack.name),
+                    digest,
+                    &pack.tree,
+                )?;
                 let weights = pack
                     .weights
                     .iter()
@@ -379,7 +400,13 @@ impl Run<'_> {
                         })
                     })
                     .collect::<Result<_>>()?;
-                Ok(PackLock { name: pack.name.clone(), kind: pack.kind, tree, git: git_lock(&pack.git), weights })
+                Ok(PackLock {
+                    name: pack.name.clone(),
+                    kind: pack.kind,
+                    tree,
+                    git: git_lock(&pack.git),
+                    weights,
+                })
             })
             .collect::<Result<_>>()?;
         let cache: Vec<CacheLock> = scan
@@ -415,16 +442,16 @@ impl Run<'_> {
         let mut files: Vec<(String, PathBuf)> = all
             .iter()
             .flat_map(|one| {
-                one.files.iter().filter(|(name, _)| shared_object(name)).map(|(name, path)| (name.clone(), path.clone()))
+                one.files
+                    .iter()
+                    .filter(|(name, _)| shared_object(name))
+                    .map(|(name, path)| (name.clone(), path.clone()))
             })
             .collect();
         files.sort();
         files.dedup_by(|a, b| a.0 == b.0);
-        let digest = stat_digest(
-            &format!("{:?}", provided.names),
-            files.iter().map(|f| f.1.as_path()),
-            self.started,
-        );
+        let digest =
+            stat_digest(&format!("{:?}", provided.names), files.iter().map(|f| f.1.as_path()), self.started);
         let report = match self.memo.get::<AuditReport>("audit", digest.as_deref()) {
             Some(report) => report,
             None => audit::audit(files.into_iter(), &provided)?,
@@ -437,7 +464,10 @@ impl Run<'_> {
             add(
                 Severity::Problem,
                 &unmet.file,
-                format!("needs {}, which nothing in the snapshot has; name it under [python] libraries", unmet.library),
+                format!(
+                    "needs {}, which nothing in the snapshot has; name it under [python] libraries",
+                    unmet.library
+                ),
             );
         }
         for hidden in &report.hidden {

@@ -101,16 +101,17 @@ impl Settings {
         let cwd = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
         let config_path = match (config, env) {
             (Some(path), _) => Some(cwd.join(path)),
-            (None, Some(env)) if cwd.join(env).join(CONFIG).is_file() => {
-                Some(cwd.join(env).join(CONFIG))
-            }
+            (None, Some(env)) if cwd.join(env).join(CONFIG).is_file() => Some(cwd.join(env).join(CONFIG)),
             (None, _) => find_config(&cwd),
         };
         let parsed = match &config_path {
             Some(path) => {
                 let text = files::read_text(path)?;
                 toml::from_str::<Config>(&text).map_err(|e| {
-                    Error::new(Kind::Input, format!("{} is not valid: {}", path.display(), e.to_string().trim()))
+                    Error::new(
+                        Kind::Input,
+                        format!("{} is not valid: {}", path.display(), e.to_string().trim()),
+                    )
                 })?
             }
             None => Config::default(),

@@ -23,10 +23,7 @@ pub struct Instance {
 pub fn free_port() -> Result<u16> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")
         .map_err(|e| Error::new(Kind::Io, "no free loopback port").caused_by(e))?;
-    Ok(listener
-        .local_addr()
-        .map_err(|e| Error::new(Kind::Io, "no free loopback port").caused_by(e))?
-        .port())
+    Ok(listener.local_addr().map_err(|e| Error::new(Kind::Io, "no free loopback port").caused_by(e))?.port())
 }
 
 /// Starts the program with nothing of this process's environment but a short list.
@@ -102,7 +99,10 @@ impl Instance {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         if tokio::time::timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
-            self.child.kill().await.map_err(|e| Error::new(Kind::Io, "cannot stop the server").caused_by(e))?;
+            self.child
+                .kill()
+                .await
+                .map_err(|e| Error::new(Kind::Io, "cannot stop the server").caused_by(e))?;
         }
         Ok(())
     }

@@ -58,8 +58,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     }
     fs::copy(from, to).map_err(|e| Error::io("copy", from, e))?;
     let mode = 0o644 | (meta.permissions().mode() & 0o111);
-    fs::set_permissions(to, fs::Permissions::from_mode(mode))
-        .map_err(|e| Error::io("set the mode of", to, e))
+    fs::set_permissions(to, fs::Permissions::from_mode(mode)).map_err(|e| Error::io("set the mode of", to, e))
 }
 
 /// Files below `at` that the copied tree did not have, or had with other bytes: what an instance
@@ -142,9 +141,6 @@ mod tests {
         assert_eq!(written(&launch, &slot), Vec::<String>::new());
         fs::write(slot.join("base/custom_nodes/p/a.py"), "2").unwrap();
         fs::write(slot.join("base/custom_nodes/p/new"), "").unwrap();
-        assert_eq!(
-            written(&launch, &slot),
-            ["base/custom_nodes/p/a.py", "base/custom_nodes/p/new"]
-        );
+        assert_eq!(written(&launch, &slot), ["base/custom_nodes/p/a.py", "base/custom_nodes/p/new"]);
     }
 }

@@ -14,8 +14,13 @@ use std::path::Path;
 pub enum Event {
     Log(String),
     /// A derivation is being built.
-    Building { id: u64, derivation: String },
-    Stopped { id: u64 },
+    Building {
+        id: u64,
+        derivation: String,
+    },
+    Stopped {
+        id: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +113,10 @@ impl Store {
         };
         let (magic, version) = hello(self).map_err(|e| self.gone(e))?;
         if magic != worker::MAGIC_DAEMON {
-            return Err(Error::new(Kind::Store, format!("{} does not speak the Nix worker protocol", self.at)));
+            return Err(Error::new(
+                Kind::Store,
+                format!("{} does not speak the Nix worker protocol", self.at),
+            ));
         }
         if version < worker::MIN_VERSION || version >> 8 != worker::VERSION >> 8 {
             return Err(Error::new(
@@ -321,7 +329,12 @@ impl Store {
     }
 
     /// Adds a text file, as `.drv` files are.
-    pub fn add_text(&mut self, name: &str, references: &BTreeSet<StorePath>, text: &[u8]) -> Result<StorePath> {
+    pub fn add_text(
+        &mut self,
+        name: &str,
+        references: &BTreeSet<StorePath>,
+        text: &[u8],
+    ) -> Result<StorePath> {
         self.add(name, "text:sha256", references, |out| {
             out.write_all(text).map_err(|e| Error::new(Kind::Store, "cannot send a text").caused_by(e))
         })
@@ -353,9 +366,10 @@ impl Store {
         if let Some(failed) = failed {
             // An upload cannot be taken back: the connection ends, and the daemon throws away what it got.
             self.output = None;
-            let broken = failed.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>()).is_some_and(|e| {
-                matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-            });
+            let broken =
+                failed.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>()).is_some_and(|e| {
+                    matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+                });
             if broken {
                 // It may have said why before it closed.
                 self.messages()?;

@@ -22,7 +22,10 @@ impl StoreConfig {
     pub fn from_environment(remote: Option<&str>) -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         StoreConfig {
-            remote: remote.map(String::from).or_else(|| text("NIX_REMOTE")).filter(|r| r != "daemon" && r != "auto"),
+            remote: remote
+                .map(String::from)
+                .or_else(|| text("NIX_REMOTE"))
+                .filter(|r| r != "daemon" && r != "auto"),
             daemon: text("STILLFRAME_NIX_DAEMON").map(|t| t.split_whitespace().map(String::from).collect()),
             store_dir: text("NIX_STORE_DIR").map(StoreDir).unwrap_or_default(),
         }
@@ -89,8 +92,9 @@ pub fn open(config: &StoreConfig) -> Result<Stream> {
                 return Ok(Stream { input: Box::new(input), output: Box::new(socket), child: None, at });
             }
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Err(Error::io("connect to the Nix daemon at", &path, e)
-                    .hint("your user may not use Nix here: see `allowed-users` in nix.conf and the socket's mode"));
+                return Err(Error::io("connect to the Nix daemon at", &path, e).hint(
+                    "your user may not use Nix here: see `allowed-users` in nix.conf and the socket's mode",
+                ));
             }
             Err(_) if rustix::process::geteuid().is_root() => {}
             Err(e) => {

@@ -5,24 +5,12 @@ use super::*;
 async fn server_without_ranges_is_not_downloaded_from() {
     let server = Server::start().await;
     publish(&server, good());
-    let route = Route {
-        ranges: false,
-        ..Route::new("application/zip", good())
-    };
+    let route = Route { ranges: false, ..Route::new("application/zip", good()) };
     server.put(&format!("/files/{FILE}"), route);
-    assert_eq!(
-        reason(&server).await,
-        format!("{} does not serve ranges of {FILE}", server.authority)
-    );
-    let route = Route {
-        status: 403,
-        ..Route::new("text/plain", "")
-    };
+    assert_eq!(reason(&server).await, format!("{} does not serve ranges of {FILE}", server.authority));
+    let route = Route { status: 403, ..Route::new("text/plain", "") };
     server.put(&format!("/files/{FILE}"), route);
-    assert_eq!(
-        reason(&server).await,
-        format!("{} answers with status 403 for {FILE}", server.authority)
-    );
+    assert_eq!(reason(&server).await, format!("{} answers with status 403 for {FILE}", server.authority));
 }
 
 #[tokio::test]
@@ -40,33 +28,16 @@ async fn answers_that_are_no_index() {
         reason(&server).await,
         "the index's answer for demo is unusable: the answer is no index page in HTML"
     );
-    server.put(
-        "/simple/demo/",
-        Route {
-            status: 500,
-            ..Route::new("text/plain", "x")
-        },
-    );
+    server.put("/simple/demo/", Route { status: 500, ..Route::new("text/plain", "x") });
     assert_eq!(
         reason(&server).await,
-        format!(
-            "the index could not be reached: {} answers with status 500",
-            server.authority
-        )
+        format!("the index could not be reached: {} answers with status 500", server.authority)
     );
     let bare = format!("<html><a href=\"/files/{FILE}\">{FILE}</a></html>");
     server.put("/simple/demo/", Route::new("text/html", bare));
-    assert_eq!(
-        reason(&server).await,
-        format!("the index gives no sha256 for {FILE}")
-    );
-    let settings = client(&format!("{}/simple", server.base), None)
-        .settings()
-        .clone();
-    let small = ClientOptions {
-        max_index_bytes: 10,
-        ..options()
-    };
+    assert_eq!(reason(&server).await, format!("the index gives no sha256 for {FILE}"));
+    let settings = client(&format!("{}/simple", server.base), None).settings().clone();
+    let small = ClientOptions { max_index_bytes: 10, ..options() };
     let small = IndexClient::new(settings, None, small).unwrap();
     assert_eq!(
         look(&small).await.unwrap_err(),
@@ -80,19 +51,10 @@ async fn answers_that_are_no_index() {
 #[tokio::test]
 async fn slow_and_unreachable() {
     let server = Server::start().await;
-    server.put(
-        "/simple/demo/",
-        Route {
-            silent: true,
-            ..Route::new(JSON, "")
-        },
-    );
+    server.put("/simple/demo/", Route { silent: true, ..Route::new(JSON, "") });
     assert_eq!(
         reason(&server).await,
-        format!(
-            "the index could not be reached: {} is silent for 0.2 s",
-            server.authority
-        )
+        format!("the index could not be reached: {} is silent for 0.2 s", server.authority)
     );
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let authority = free.local_addr().unwrap().to_string();
@@ -101,9 +63,7 @@ async fn slow_and_unreachable() {
     let wants = vec![want(); 50];
     let all = find_wheels(&client, &wants, |_, _| {}).await;
     for candidate in all {
-        let Candidate::None { reason } = candidate else {
-            panic!("found")
-        };
+        let Candidate::None { reason } = candidate else { panic!("found") };
         assert_eq!(
             reason,
             format!(
@@ -111,10 +71,7 @@ async fn slow_and_unreachable() {
             )
         );
     }
-    assert!(
-        client.stats().requests <= 32,
-        "the rest fails without asking"
-    );
+    assert!(client.stats().requests <= 32, "the rest fails without asking");
 }
 
 #[tokio::test]
@@ -122,17 +79,10 @@ async fn the_index_lies_about_the_size() {
     let server = Server::start().await;
     let bytes = good();
     publish(&server, bytes.clone());
-    server.put(
-        "/simple/demo/",
-        Route::new(JSON, page(&bytes, bytes.len() - 1)),
-    );
+    server.put("/simple/demo/", Route::new(JSON, page(&bytes, bytes.len() - 1)));
     assert_eq!(
         reason(&server).await,
-        format!(
-            "the index says {FILE} has {} bytes, the server has {}",
-            bytes.len() - 1,
-            bytes.len()
-        )
+        format!("the index says {FILE} has {} bytes, the server has {}", bytes.len() - 1, bytes.len())
     );
 }
 
@@ -154,10 +104,7 @@ async fn records_that_lie() {
             text.replace(&first, &first.replace("demo/", "/demo/")),
             "the wheel's RECORD names \"/demo/__init__.py\", which is absolute",
         ),
-        (
-            format!("{first}\n{text}"),
-            "the wheel's RECORD names \"demo/__init__.py\" twice",
-        ),
+        (format!("{first}\n{text}"), "the wheel's RECORD names \"demo/__init__.py\" twice"),
         (
             text.replace(&format!("{first}\n"), ""),
             "the wheel's RECORD does not list \"demo/__init__.py\", which the wheel holds",
@@ -171,16 +118,10 @@ async fn records_that_lie() {
             "the wheel's RECORD says 16 bytes for \"demo/__init__.py\", the wheel holds 15",
         ),
         (
-            text.replace(
-                &base64url(&Sha256::digest(WHEEL).into()),
-                &base64url(&[7; 32]),
-            ),
+            text.replace(&base64url(&Sha256::digest(WHEEL).into()), &base64url(&[7; 32])),
             "the wheel's RECORD has a hash for WHEEL that its content does not have",
         ),
-        (
-            "\"".into(),
-            "the wheel's RECORD has 1 columns in row 1, expected 3",
-        ),
+        ("\"".into(), "the wheel's RECORD has 1 columns in row 1, expected 3"),
     ];
     for (record, expected) in cases {
         publish(&server, wheel(&members(), &record));
@@ -192,10 +133,7 @@ async fn records_that_lie() {
 async fn archives_that_lie() {
     let server = Server::start().await;
     publish(&server, b"this is no zip archive".to_vec());
-    assert_eq!(
-        reason(&server).await,
-        format!("the wheel {FILE} is no zip archive (no end record)")
-    );
+    assert_eq!(reason(&server).await, format!("the wheel {FILE} is no zip archive (no end record)"));
     let mut escaping = members();
     escaping[0].0 = "../x.py".into();
     publish(&server, wheel(&escaping, &record(&escaping)));
@@ -213,17 +151,9 @@ async fn archives_that_lie() {
         }
     }
     publish(&server, bytes);
-    assert_eq!(
-        reason(&server).await,
-        format!("the wheel {FILE} names \"demo/__init__.py\" twice")
-    );
-    let other: Vec<_> = members()
-        .into_iter()
-        .map(|(name, data)| (name.replace("demo-1.0", "demo-9.9"), data))
-        .collect();
+    assert_eq!(reason(&server).await, format!("the wheel {FILE} names \"demo/__init__.py\" twice"));
+    let other: Vec<_> =
+        members().into_iter().map(|(name, data)| (name.replace("demo-1.0", "demo-9.9"), data)).collect();
     publish(&server, wheel(&other, ""));
-    assert_eq!(
-        reason(&server).await,
-        "the wheel has 2 dist-info directories, expected one"
-    );
+    assert_eq!(reason(&server).await, "the wheel has 2 dist-info directories, expected one");
 }

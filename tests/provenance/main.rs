@@ -18,8 +18,7 @@ use stillframe::formats::python::record::Record;
 
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
 const FILE: &str = "demo-1.0-py3-none-any.whl";
-const WHEEL: &str =
-    "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
+const WHEEL: &str = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
 
 fn members() -> Vec<(String, Vec<u8>)> {
     let member = |name: &str, data: &[u8]| (name.to_owned(), data.to_vec());
@@ -68,10 +67,7 @@ fn page(wheel: &[u8], size: usize) -> String {
 
 fn publish(server: &Server, wheel: Vec<u8>) {
     server.put("/simple/demo/", Route::new(JSON, page(&wheel, wheel.len())));
-    server.put(
-        &format!("/files/{FILE}"),
-        Route::new("application/octet-stream", wheel),
-    );
+    server.put(&format!("/files/{FILE}"), Route::new("application/octet-stream", wheel));
 }
 
 fn options() -> ClientOptions {
@@ -84,10 +80,7 @@ fn options() -> ClientOptions {
 
 fn client(index: &str, cache: Option<&Path>) -> IndexClient {
     let settings = IndexSettings {
-        indexes: index
-            .split_whitespace()
-            .map(|url| IndexUrl::parse(url).unwrap())
-            .collect(),
+        indexes: index.split_whitespace().map(|url| IndexUrl::parse(url).unwrap()).collect(),
         source: "the test".into(),
         ..IndexSettings::default()
     };
@@ -105,20 +98,14 @@ fn want() -> Want {
 }
 
 async fn look(client: &IndexClient) -> Result<WheelListing, String> {
-    match find_wheels(client, &[want()], |_, _| {})
-        .await
-        .pop()
-        .unwrap()
-    {
+    match find_wheels(client, &[want()], |_, _| {}).await.pop().unwrap() {
         Candidate::Wheel(listing) => Ok(listing),
         Candidate::None { reason } => Err(reason),
     }
 }
 
 async fn reason(server: &Server) -> String {
-    look(&client(&format!("{}/simple", server.base), None))
-        .await
-        .unwrap_err()
+    look(&client(&format!("{}/simple", server.base), None)).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -167,9 +154,7 @@ async fn a_large_wheel_takes_few_small_requests() {
     let mut all = members();
     // Incompressible enough, and a directory longer than the first tail.
     for i in 0..3000u32 {
-        let data: Vec<u8> = (0..20)
-            .flat_map(|j| Sha256::digest((i * 100 + j).to_le_bytes()))
-            .collect();
+        let data: Vec<u8> = (0..20).flat_map(|j| Sha256::digest((i * 100 + j).to_le_bytes())).collect();
         all.insert(0, (format!("demo/data/some_longer_name_{i}.bin"), data));
     }
     let bytes = wheel(&all, &record(&all));
@@ -179,11 +164,7 @@ async fn a_large_wheel_takes_few_small_requests() {
     assert_eq!(look(&client).await.unwrap().entries.len(), 3005);
     let stats = client.stats();
     assert_eq!(stats.requests, 3, "index, tail, directory with RECORD");
-    assert!(
-        stats.range_bytes < length / 3,
-        "{} of {length}",
-        stats.range_bytes
-    );
+    assert!(stats.range_bytes < length / 3, "{} of {length}", stats.range_bytes);
 }
 
 #[tokio::test]
@@ -193,12 +174,7 @@ async fn html_gzip_etag_and_retry() {
     let sha = hex(&Sha256::digest(&bytes));
     publish(&server, bytes);
     let html = format!("<!DOCTYPE html><a href=\"/files/{FILE}#sha256={sha}\">{FILE}</a>");
-    let route = Route {
-        gzip: true,
-        etag: Some("\"v1\""),
-        failures: 1,
-        ..Route::new("text/html", html)
-    };
+    let route = Route { gzip: true, etag: Some("\"v1\""), failures: 1, ..Route::new("text/html", html) };
     server.put("/simple/demo/", route);
     let cache = tempfile::tempdir().unwrap();
     let index = format!("{}/simple", server.base);
@@ -207,18 +183,10 @@ async fn html_gzip_etag_and_retry() {
     assert_eq!(first.stats().requests, 3, "503, index, tail");
     // A version that the cached answer lacks makes the index be asked again, by ETag.
     let second = client(&index, Some(cache.path()));
-    let newer = Want {
-        version: "2.0".into(),
-        ..want()
-    };
+    let newer = Want { version: "2.0".into(), ..want() };
     let found = find_wheels(&second, &[newer], |_, _| {}).await;
-    let Candidate::None { reason } = &found[0] else {
-        panic!("a wheel of 2.0")
-    };
-    assert_eq!(
-        reason,
-        "the index has no wheel Demo 2.0 for tags py3-none-any (built from an sdist?)"
-    );
+    let Candidate::None { reason } = &found[0] else { panic!("a wheel of 2.0") };
+    assert_eq!(reason, "the index has no wheel Demo 2.0 for tags py3-none-any (built from an sdist?)");
     let stats = second.stats();
     assert_eq!((stats.requests, stats.index_bytes), (1, 0));
 }
@@ -229,15 +197,9 @@ async fn credentials_are_sent_and_never_shown() {
     publish(&server, good());
     let bytes = good();
     let auth = Some("Basic Ym9iOnNlY3JldA==");
-    let index = Route {
-        authorization: auth,
-        ..Route::new(JSON, page(&bytes, bytes.len()))
-    };
+    let index = Route { authorization: auth, ..Route::new(JSON, page(&bytes, bytes.len())) };
     server.put("/simple/demo/", index);
-    let file = Route {
-        authorization: auth,
-        ..Route::new("application/zip", bytes)
-    };
+    let file = Route { authorization: auth, ..Route::new("application/zip", bytes) };
     server.put(&format!("/files/{FILE}"), file);
     let cache = tempfile::tempdir().unwrap();
     let url = format!("http://bob:secret@{}/simple", server.authority);
@@ -246,10 +208,7 @@ async fn credentials_are_sent_and_never_shown() {
     assert!(!format!("{listing:?} {:?}", with.settings()).contains("secret"));
     assert_eq!(
         reason(&server).await,
-        format!(
-            "the index could not be reached: {} refuses access (status 401)",
-            server.authority
-        )
+        format!("the index could not be reached: {} refuses access (status 401)", server.authority)
     );
 }
 

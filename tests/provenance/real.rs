@@ -4,10 +4,7 @@ use super::*;
 /// The directory of the standard library and of pip, as the machine's own python says.
 fn machine() -> Option<(PathBuf, PathBuf)> {
     let code = "import sysconfig; print(sysconfig.get_path('stdlib')); print(sysconfig.get_path('purelib'))";
-    let out = std::process::Command::new("python3")
-        .args(["-c", code])
-        .output()
-        .ok()?;
+    let out = std::process::Command::new("python3").args(["-c", code]).output().ok()?;
     let text = String::from_utf8(out.stdout).ok()?;
     let mut lines = text.lines().map(PathBuf::from);
     Some((lines.next()?, lines.next()?))
@@ -19,23 +16,15 @@ async fn numpy_of_the_real_index() {
         eprintln!("skipped: no python3");
         return;
     };
-    let input = SettingsInput {
-        stdlib: Some(stdlib),
-        site_packages: vec![purelib],
-        ..SettingsInput::from_process()
-    };
+    let input =
+        SettingsInput { stdlib: Some(stdlib), site_packages: vec![purelib], ..SettingsInput::from_process() };
     let settings = IndexSettings::discover(&input).unwrap();
     if settings.indexes.is_empty() {
         eprintln!("skipped: {}", settings.source);
         return;
     }
     let cache = tempfile::tempdir().unwrap();
-    let client = IndexClient::new(
-        settings.clone(),
-        Some(cache.path()),
-        ClientOptions::default(),
-    )
-    .unwrap();
+    let client = IndexClient::new(settings.clone(), Some(cache.path()), ClientOptions::default()).unwrap();
     let numpy = Want {
         name: "numpy".into(),
         version: "1.26.4".into(),
@@ -50,10 +39,7 @@ async fn numpy_of_the_real_index() {
         Candidate::Wheel(listing) => listing,
         // A machine without a network must still pass; the reason says which it is.
         Candidate::None { reason } => {
-            assert!(
-                reason.starts_with("the index could not be reached: "),
-                "{reason}"
-            );
+            assert!(reason.starts_with("the index could not be reached: "), "{reason}");
             eprintln!("skipped: {reason}");
             return;
         }

@@ -56,12 +56,7 @@ impl Server {
                 tokio::spawn(serve(stream, shared.clone(), lines.clone()));
             }
         });
-        Server {
-            base: format!("http://{authority}"),
-            authority,
-            routes,
-            log,
-        }
+        Server { base: format!("http://{authority}"), authority, routes, log }
     }
 
     pub fn put(&self, path: &str, route: Route) {
@@ -92,8 +87,7 @@ async fn serve(mut stream: TcpStream, routes: Routes, log: Arc<Mutex<Vec<String>
         let header = |name: &str| {
             head.lines().find_map(|line| {
                 let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case(name)
-                    .then(|| value.trim().to_owned())
+                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
             })
         };
         let route = {
@@ -104,28 +98,17 @@ async fn serve(mut stream: TcpStream, routes: Routes, log: Arc<Mutex<Vec<String>
             }
             route
         };
-        let mut route = route.unwrap_or_else(|| Route {
-            status: 404,
-            ..Route::new("text/plain", "no")
-        });
+        let mut route = route.unwrap_or_else(|| Route { status: 404, ..Route::new("text/plain", "no") });
         if route.silent {
             tokio::time::sleep(std::time::Duration::from_secs(30)).await;
             return;
         }
         let mut extra = String::new();
         if route.failures > 0 {
-            route = Route {
-                status: 503,
-                ..Route::new("text/plain", "later")
-            };
+            route = Route { status: 503, ..Route::new("text/plain", "later") };
         }
-        if route.authorization.is_some()
-            && header("authorization").as_deref() != route.authorization
-        {
-            route = Route {
-                status: 401,
-                ..Route::new("text/plain", "who?")
-            };
+        if route.authorization.is_some() && header("authorization").as_deref() != route.authorization {
+            route = Route { status: 401, ..Route::new("text/plain", "who?") };
         }
         if let Some(etag) = route.etag {
             extra.push_str(&format!("ETag: {etag}\r\n"));
@@ -150,10 +133,7 @@ async fn serve(mut stream: TcpStream, routes: Routes, log: Arc<Mutex<Vec<String>
             if from >= to {
                 (route.status, route.body) = (416, Vec::new());
             } else {
-                extra.push_str(&format!(
-                    "Content-Range: bytes {from}-{}/{total}\r\n",
-                    to - 1
-                ));
+                extra.push_str(&format!("Content-Range: bytes {from}-{}/{total}\r\n", to - 1));
                 (route.status, route.body) = (206, route.body[from..to].to_vec());
             }
         }
@@ -163,9 +143,7 @@ async fn serve(mut stream: TcpStream, routes: Routes, log: Arc<Mutex<Vec<String>
             route.kind,
             route.body.len()
         );
-        if stream.write_all(head.as_bytes()).await.is_err()
-            || stream.write_all(&route.body).await.is_err()
-        {
+        if stream.write_all(head.as_bytes()).await.is_err() || stream.write_all(&route.body).await.is_err() {
             return;
         }
     }

@@ -15,7 +15,7 @@ with zipfile.ZipFile(os.environ["src"]) as wheel:
         if "__pycache__" in parts:
             continue
         if len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] in (
-            "INSTALLER", "REQUESTED", "direct_url.json"):
+            "INSTALLER", "REQUESTED", "direct_url.json", "RECORD.jws", "RECORD.p7s"):
             continue
         target = os.path.join(out, *parts)
         os.makedirs(os.path.dirname(target), exist_ok=True)

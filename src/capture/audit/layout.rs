@@ -22,19 +22,11 @@ impl<'a> Layout<'a> {
             for name in [Some(file), info.soname.as_deref()].into_iter().flatten() {
                 by_name.entry(name).or_default().insert(label);
             }
-            let own = if info.runpath.is_empty() {
-                &info.rpath
-            } else {
-                &info.runpath
-            };
+            let own = if info.runpath.is_empty() { &info.rpath } else { &info.runpath };
             let own = own.iter().filter_map(|entry| place(label, entry)).collect();
             dirs.insert(label, own);
         }
-        let mut layout = Layout {
-            labels,
-            by_name,
-            dirs,
-        };
+        let mut layout = Layout { labels, by_name, dirs };
         layout.inherit();
         layout
     }
@@ -42,12 +34,8 @@ impl<'a> Layout<'a> {
     /// DT_RPATH also serves what an object loads, and what that loads. Passed on until nothing
     /// changes; sets only grow, so it ends.
     fn inherit(&mut self) {
-        let mut queue: Vec<&'a str> = self
-            .labels
-            .iter()
-            .filter(|(_, i)| passes_on(i))
-            .map(|(l, _)| l.as_str())
-            .collect();
+        let mut queue: Vec<&'a str> =
+            self.labels.iter().filter(|(_, i)| passes_on(i)).map(|(l, _)| l.as_str()).collect();
         while let Some(label) = queue.pop() {
             let Some(info) = self.labels.get(label) else {
                 continue;
@@ -72,14 +60,8 @@ impl<'a> Layout<'a> {
 
     fn found(&self, label: &str, library: &str) -> Option<&'a str> {
         let key = |dir: &String| {
-            let at = if dir.is_empty() {
-                library.to_owned()
-            } else {
-                format!("{dir}/{library}")
-            };
-            self.labels
-                .get_key_value(&at)
-                .map(|(label, _)| label.as_str())
+            let at = if dir.is_empty() { library.to_owned() } else { format!("{dir}/{library}") };
+            self.labels.get_key_value(&at).map(|(label, _)| label.as_str())
         };
         self.dirs.get(label)?.iter().find_map(key)
     }
@@ -104,9 +86,7 @@ fn passes_on(info: &ElfInfo) -> bool {
 /// The directory in the layout that a search path entry of `label` names. Directories of the machine
 /// the library was built on are none.
 fn place(label: &str, entry: &str) -> Option<String> {
-    let rest = entry
-        .strip_prefix("$ORIGIN")
-        .or_else(|| entry.strip_prefix("${ORIGIN}"))?;
+    let rest = entry.strip_prefix("$ORIGIN").or_else(|| entry.strip_prefix("${ORIGIN}"))?;
     let mut parts: Vec<&str> = label.split('/').collect();
     parts.pop();
     for part in rest.split('/') {

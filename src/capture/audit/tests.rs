@@ -9,23 +9,14 @@ struct Environment {
 
 impl Environment {
     fn new() -> Environment {
-        Environment {
-            dir: tempfile::tempdir().expect("temp dir"),
-            files: Vec::new(),
-        }
+        Environment { dir: tempfile::tempdir().expect("temp dir"), files: Vec::new() }
     }
 
     fn add(&mut self, label: &str, rpath: Option<&str>, needed: &[&str]) {
-        let source = [
-            "/lib/x86_64-linux-gnu/libz.so.1",
-            "/lib64/libz.so.1",
-            "/usr/lib/libz.so.1",
-        ]
-        .iter()
-        .find_map(|p| std::fs::read(p).ok())
-        .unwrap_or_else(|| {
-            std::fs::read(std::env::current_exe().expect("own path")).expect("own bytes")
-        });
+        let source = ["/lib/x86_64-linux-gnu/libz.so.1", "/lib64/libz.so.1", "/usr/lib/libz.so.1"]
+            .iter()
+            .find_map(|p| std::fs::read(p).ok())
+            .unwrap_or_else(|| std::fs::read(std::env::current_exe().expect("own path")).expect("own bytes"));
         let patched = Patch {
             rpath: rpath.map(str::to_owned),
             add_needed: needed.iter().map(|n| (*n).to_owned()).collect(),
@@ -47,28 +38,15 @@ impl Environment {
 
     fn audit_with(&self, glibc: (u32, u32)) -> AuditReport {
         let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect();
-        let loaded = [
-            "libc.so.6",
-            "libgcc_s.so.1",
-            "libm.so.6",
-            "ld-linux-x86-64.so.2",
-        ];
-        let mut runtime = Provided {
-            names: names(&loaded),
-            loaded: names(&loaded),
-            glibc,
-        };
+        let loaded = ["libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux-x86-64.so.2"];
+        let mut runtime = Provided { names: names(&loaded), loaded: names(&loaded), glibc };
         runtime.names.insert("libgomp.so.1".to_owned());
         audit(self.files.iter().cloned(), &runtime).expect("audit")
     }
 }
 
 fn unmet(report: &AuditReport) -> Vec<(&str, &str)> {
-    report
-        .unmet
-        .iter()
-        .map(|u| (u.file.as_str(), u.library.as_str()))
-        .collect()
+    report.unmet.iter().map(|u| (u.file.as_str(), u.library.as_str())).collect()
 }
 
 #[test]
@@ -80,19 +58,12 @@ fn a_search_path_across_distributions_is_followed() {
         &["libcublas.so.12", "libc10.so"],
     );
     env.add("torch/lib/libc10.so", Some("$ORIGIN"), &["libcuda.so.1"]);
-    env.add(
-        "nvidia/cublas/lib/libcublas.so.12",
-        None,
-        &["libcublasLt.so.12"],
-    );
+    env.add("nvidia/cublas/lib/libcublas.so.12", None, &["libcublasLt.so.12"]);
     env.add("nvidia/cublas/lib/libcublasLt.so.12", None, &[]);
     let report = env.audit();
     // cublasLt is found through the DT_RPATH that cublas inherits from torch.
     assert_eq!((unmet(&report), &report.preloaded), (vec![], &vec![]));
-    let driver = Unmet {
-        file: "torch/lib/libc10.so".into(),
-        library: "libcuda.so.1".into(),
-    };
+    let driver = Unmet { file: "torch/lib/libc10.so".into(), library: "libcuda.so.1".into() };
     assert_eq!(report.driver, [driver]);
     assert_eq!(report.objects, 4);
     assert_eq!(report.cuda_majors.keys().collect::<Vec<_>>(), [&12]);
@@ -102,11 +73,7 @@ fn a_search_path_across_distributions_is_followed() {
 #[test]
 fn a_missing_library_is_named_with_its_file() {
     let mut env = Environment::new();
-    env.add(
-        "cv2/cv2.abi3.so",
-        Some("$ORIGIN/../cv2.libs"),
-        &["libGL.so.1", "libav.so.1"],
-    );
+    env.add("cv2/cv2.abi3.so", Some("$ORIGIN/../cv2.libs"), &["libGL.so.1", "libav.so.1"]);
     env.add("cv2.libs/libav.so.1", None, &[]);
     env.write("cv2/readme.bin", b"not an object");
     env.write("cv2/damaged.so", b"\x7fELF\x02\x01");
@@ -128,11 +95,7 @@ fn what_another_package_loads_first_is_not_missing() {
 #[test]
 fn directories_of_the_build_machine_do_not_count() {
     let mut env = Environment::new();
-    env.add(
-        "a/a.so",
-        Some("/usr/local/cuda/lib64:$ORIGIN/../../../lib"),
-        &["libx.so.1"],
-    );
+    env.add("a/a.so", Some("/usr/local/cuda/lib64:$ORIGIN/../../../lib"), &["libx.so.1"]);
     assert_eq!(unmet(&env.audit()), [("a/a.so", "libx.so.1")]);
 }
 
@@ -143,12 +106,8 @@ fn mixed_cuda_and_a_newer_c_library_are_conflicts() {
     env.add("xformers/b.so", None, &["libcudart.so.13"]);
     let report = env.audit_with((2, 0));
     assert_eq!(report.cuda_majors.len(), 2);
-    let (mixed, newer): (Vec<_>, Vec<_>) =
-        report.conflicts.iter().partition(|c| c.starts_with("CUDA"));
-    assert_eq!(
-        mixed,
-        ["CUDA versions are mixed: CUDA 12 by torch; CUDA 13 by xformers"]
-    );
+    let (mixed, newer): (Vec<_>, Vec<_>) = report.conflicts.iter().partition(|c| c.starts_with("CUDA"));
+    assert_eq!(mixed, ["CUDA versions are mixed: CUDA 12 by torch; CUDA 13 by xformers"]);
     assert_eq!(newer.len(), 2);
     assert!(report.glibc_floor.is_some());
 }
@@ -166,18 +125,9 @@ fn a_runpath_hides_the_base_libraries() {
         loaded: ["libc.so.6".to_owned()].into(),
         glibc: (2, 36),
     };
-    let objects = objects
-        .into_iter()
-        .map(|(label, info)| (label.to_owned(), info))
-        .collect();
+    let objects = objects.into_iter().map(|(label, info)| (label.to_owned(), info)).collect();
     let report = judge(&objects, &runtime);
-    assert_eq!(
-        report.hidden,
-        [Unmet {
-            file: "a/a.so".into(),
-            library: "libgomp.so.1".into()
-        }]
-    );
+    assert_eq!(report.hidden, [Unmet { file: "a/a.so".into(), library: "libgomp.so.1".into() }]);
     assert!(report.unmet.is_empty());
 }
 

@@ -42,9 +42,7 @@ struct CachedListing {
 
 impl Cache {
     pub fn new(root: &Path) -> Self {
-        Cache {
-            root: root.join(DIRECTORY),
-        }
+        Cache { root: root.join(DIRECTORY) }
     }
 
     fn files_path(&self, index: &IndexUrl, name: &str) -> PathBuf {
@@ -57,13 +55,7 @@ impl Cache {
         (cached.name == name && cached.index == index.url().as_str()).then_some(cached)
     }
 
-    pub fn store_files(
-        &self,
-        index: &IndexUrl,
-        name: &str,
-        etag: Option<&str>,
-        files: &[IndexFile],
-    ) {
+    pub fn store_files(&self, index: &IndexUrl, name: &str, etag: Option<&str>, files: &[IndexFile]) {
         let value = CachedFiles {
             index: index.to_string(),
             name: name.to_owned(),
@@ -93,10 +85,9 @@ impl Cache {
         let Some(path) = self.listing_path(&listing.file) else {
             return;
         };
-        let (Ok(record), Ok(wheel)) = (
-            String::from_utf8(listing.record_bytes.clone()),
-            String::from_utf8(listing.wheel_bytes.clone()),
-        ) else {
+        let (Ok(record), Ok(wheel)) =
+            (String::from_utf8(listing.record_bytes.clone()), String::from_utf8(listing.wheel_bytes.clone()))
+        else {
             return;
         };
         let members = listing.entries.iter().map(|(name, e)| {
@@ -104,29 +95,13 @@ impl Cache {
             member
         });
         let members = members.collect();
-        store(
-            &path,
-            &CachedListing {
-                dist_info: listing.dist_info.clone(),
-                record,
-                wheel,
-                members,
-            },
-        );
+        store(&path, &CachedListing { dist_info: listing.dist_info.clone(), record, wheel, members });
     }
 }
 
 fn zip_entry((name, crc32, size, executable): Member) -> ZipEntry {
     let mode = if executable { 0o100_755 } else { 0o100_644 };
-    ZipEntry {
-        name,
-        crc32,
-        size,
-        compressed_size: 0,
-        method: 0,
-        mode,
-        offset: 0,
-    }
+    ZipEntry { name, crc32, size, compressed_size: 0, method: 0, mode, offset: 0 }
 }
 
 /// A file is the hex sha256 of the rest, a newline, JSON: damage of any kind is noticed.
@@ -173,10 +148,7 @@ mod tests {
         let index = IndexUrl::parse("https://u:secret@i.example/simple").unwrap();
         assert_eq!(cache.files(&index, "a"), None);
         cache.store_files(&index, "a", Some("\"tag\""), &[]);
-        assert_eq!(
-            cache.files(&index, "a").unwrap().etag.as_deref(),
-            Some("\"tag\"")
-        );
+        assert_eq!(cache.files(&index, "a").unwrap().etag.as_deref(), Some("\"tag\""));
         assert_eq!(cache.files(&index, "b"), None);
         let path = cache.files_path(&index, "a");
         let mut bytes = std::fs::read(&path).unwrap();

@@ -16,7 +16,8 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 /// PEP 691: JSON where the index speaks it, else HTML.
-const ACCEPT_INDEX: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";
+const ACCEPT_INDEX: &str =
+    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";
 
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -97,11 +98,7 @@ struct Inner {
 
 impl IndexClient {
     /// `cache_root` is created when something is first stored; `None` caches nothing.
-    pub fn new(
-        settings: IndexSettings,
-        cache_root: Option<&Path>,
-        options: ClientOptions,
-    ) -> Result<Self> {
+    pub fn new(settings: IndexSettings, cache_root: Option<&Path>, options: ClientOptions) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("stillframe/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(options.connect_timeout)
@@ -175,56 +172,35 @@ impl IndexClient {
         }
         let limit = self.options().max_index_bytes;
         let answer = self.get(&url, &headers, StatusCode::OK, limit).await?;
-        self.inner
-            .index_bytes
-            .fetch_add(answer.body.len() as u64, Ordering::Relaxed);
+        self.inner.index_bytes.fetch_add(answer.body.len() as u64, Ordering::Relaxed);
         match (answer.status, cached) {
             (StatusCode::OK, _) => {}
             (StatusCode::NOT_MODIFIED, Some(cached)) => return Ok(cached.files),
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => return Ok(Vec::new()),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-                let text = format!(
-                    "{} refuses access (status {})",
-                    host(&url),
-                    answer.status.as_u16()
-                );
+                let text = format!("{} refuses access (status {})", host(&url), answer.status.as_u16());
                 return Err(Failure::Unreachable(text));
             }
             (status, _) => return Err(bad_status(&url, status)),
         }
         let files = read_page(&answer).map_err(|e| Failure::Answer(e.to_string()))?;
         if let Some(cache) = self.cache() {
-            let etag = answer
-                .headers
-                .get(header::ETAG)
-                .and_then(|v| v.to_str().ok());
+            let etag = answer.headers.get(header::ETAG).and_then(|v| v.to_str().ok());
             cache.store_files(index, name, etag, &files);
         }
         Ok(files)
     }
 
     /// One range of a file; the status is 206 or the caller's to explain.
-    pub(super) async fn range(
-        &self,
-        url: &Url,
-        range: &str,
-        limit: u64,
-    ) -> Result<Answer, Failure> {
+    pub(super) async fn range(&self, url: &Url, range: &str, limit: u64) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::new();
         if let Ok(value) = HeaderValue::from_str(range) {
             headers.insert(header::RANGE, value);
         }
         // A compressed answer would have ranges of something else.
-        headers.insert(
-            header::ACCEPT_ENCODING,
-            HeaderValue::from_static("identity"),
-        );
-        let answer = self
-            .get(url, &headers, StatusCode::PARTIAL_CONTENT, limit)
-            .await?;
-        self.inner
-            .range_bytes
-            .fetch_add(answer.body.len() as u64, Ordering::Relaxed);
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let answer = self.get(url, &headers, StatusCode::PARTIAL_CONTENT, limit).await?;
+        self.inner.range_bytes.fetch_add(answer.body.len() as u64, Ordering::Relaxed);
         Ok(answer)
     }
 
@@ -238,12 +214,7 @@ impl IndexClient {
         limit: u64,
     ) -> Result<Answer, Failure> {
         let origin = url.origin().ascii_serialization();
-        let down = || {
-            self.inner
-                .down
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+        let down = || self.inner.down.lock().unwrap_or_else(PoisonError::into_inner);
         let mut attempt = 0;
         loop {
             if let Some(text) = down().get(&origin) {
@@ -258,9 +229,7 @@ impl IndexClient {
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Fault::Final(failure)) => return Err(failure),
-                Err(Fault::Transport(e)) => {
-                    (Failure::Unreachable(self.explain(&e, url)), !e.is_connect())
-                }
+                Err(Fault::Transport(e)) => (Failure::Unreachable(self.explain(&e, url)), !e.is_connect()),
             };
             if attempt >= self.options().retries {
                 if !connected {
@@ -306,12 +275,7 @@ impl IndexClient {
                 body.extend_from_slice(&chunk);
             }
         }
-        Ok(Answer {
-            status,
-            headers,
-            url: answered_url,
-            body,
-        })
+        Ok(Answer { status, headers, url: answered_url, body })
     }
 
     fn explain(&self, e: &reqwest::Error, url: &Url) -> String {
@@ -322,10 +286,7 @@ impl IndexClient {
             return format!("no connection to {host} within {limit} s");
         }
         if e.is_timeout() {
-            return format!(
-                "{host} is silent for {} s",
-                seconds(self.options().idle_timeout)
-            );
+            return format!("{host} is silent for {} s", seconds(self.options().idle_timeout));
         }
         let mut root: &dyn std::error::Error = e;
         while let Some(source) = root.source() {
@@ -365,10 +326,7 @@ pub(super) fn host(url: &Url) -> String {
 }
 
 fn read_page(answer: &Answer) -> Result<Vec<IndexFile>, simple_index::SimpleIndexError> {
-    let kind = answer
-        .headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok());
+    let kind = answer.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let kind = kind.unwrap_or_default().to_ascii_lowercase();
     let first = answer.body.iter().find(|b| !b.is_ascii_whitespace());
     let json = kind.contains("json") || (!kind.contains("html") && first == Some(&b'{'));

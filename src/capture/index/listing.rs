@@ -44,17 +44,13 @@ impl IndexClient {
     async fn fetch_listing(&self, file: &IndexFile) -> Result<WheelListing, String> {
         let name = &file.filename;
         let wheel = WheelName::parse(name).map_err(|e| e.to_string())?;
-        let url =
-            Url::parse(&file.url).map_err(|e| format!("the URL of {name} is malformed: {e}"))?;
+        let url = Url::parse(&file.url).map_err(|e| format!("the URL of {name} is malformed: {e}"))?;
         let broken = |e: ZipError| format!("the wheel {name} {e}");
         let limit = self.options().max_directory_bytes;
         let mut window = Window::open(self, file, url).await?;
         let location = zip_directory::locate(&window.bytes, window.total).map_err(broken)?;
         if location.size > limit {
-            return Err(format!(
-                "the wheel {name} has a central directory of {} bytes",
-                location.size
-            ));
+            return Err(format!("the wheel {name} has a central directory of {} bytes", location.size));
         }
         if location.offset < window.start {
             // RECORD usually stands right before the directory, and packs to about half its size
@@ -62,9 +58,7 @@ impl IndexClient {
             let guess = location.size / 8 * 5 + (8 << 10);
             window.extend(location.offset.saturating_sub(guess)).await?;
         }
-        let directory = window
-            .slice(location.offset, location.size)
-            .ok_or("unexpected range")?;
+        let directory = window.slice(location.offset, location.size).ok_or("unexpected range")?;
         let entries = zip_directory::parse(directory, &location).map_err(broken)?;
         let dist_info = wheel_archive::dist_info(&wheel, &entries).map_err(|e| e.to_string())?;
         let find = |member: &str| {
@@ -79,22 +73,14 @@ impl IndexClient {
         for (entry, content) in &mut members {
             let span = span(entry, &entries, location.offset);
             if span.1 > limit || entry.size > limit {
-                return Err(format!(
-                    "the wheel {name} has a {} of {} bytes",
-                    entry.name, entry.size
-                ));
+                return Err(format!("the wheel {name} has a {} of {} bytes", entry.name, entry.size));
             }
             let bytes = window.read(span.0, span.1).await?;
             *content = zip_directory::unpack(entry, &bytes, limit).map_err(broken)?;
         }
         let [(first, a), (_, b)] = members;
-        let (record_bytes, wheel_bytes) = if std::ptr::eq(first, record_entry) {
-            (a, b)
-        } else {
-            (b, a)
-        };
-        assemble(file.clone(), dist_info, &entries, record_bytes, wheel_bytes)
-            .map_err(|e| e.to_string())
+        let (record_bytes, wheel_bytes) = if std::ptr::eq(first, record_entry) { (a, b) } else { (b, a) };
+        assemble(file.clone(), dist_info, &entries, record_bytes, wheel_bytes).map_err(|e| e.to_string())
     }
 }
 
@@ -113,22 +99,12 @@ pub(super) fn assemble(
     if wheel.sha256[..] != Sha256::digest(&wheel_bytes)[..] {
         return Err(WheelArchiveError::WheelHash);
     }
-    Ok(WheelListing {
-        file,
-        dist_info,
-        record_bytes,
-        wheel_bytes,
-        entries,
-    })
+    Ok(WheelListing { file, dist_info, record_bytes, wheel_bytes, entries })
 }
 
 /// An entry's header and data end where the next entry, or the directory, begins.
 fn span(entry: &ZipEntry, entries: &[ZipEntry], directory: u64) -> (u64, u64) {
-    let next = entries
-        .iter()
-        .map(|e| e.offset)
-        .filter(|offset| *offset > entry.offset)
-        .min();
+    let next = entries.iter().map(|e| e.offset).filter(|offset| *offset > entry.offset).min();
     (entry.offset, next.unwrap_or(directory) - entry.offset)
 }
 
@@ -145,14 +121,7 @@ struct Window<'a> {
 impl<'a> Window<'a> {
     async fn open(client: &'a IndexClient, file: &'a IndexFile, url: Url) -> Result<Self, String> {
         const { assert!(FIRST_TAIL < LONGEST_END) };
-        let mut window = Window {
-            client,
-            file,
-            url,
-            start: 0,
-            total: 0,
-            bytes: Vec::new(),
-        };
+        let mut window = Window { client, file, url, start: 0, total: 0, bytes: Vec::new() };
         let range = match file.size {
             Some(0) => return Err(format!("the index says {} has 0 bytes", file.filename)),
             Some(size) => format!("bytes={}-{}", size.saturating_sub(FIRST_TAIL), size - 1),
@@ -163,9 +132,7 @@ impl<'a> Window<'a> {
             && size != total
         {
             let name = &file.filename;
-            return Err(format!(
-                "the index says {name} has {size} bytes, the server has {total}"
-            ));
+            return Err(format!("the index says {name} has {size} bytes, the server has {total}"));
         }
         if start + bytes.len() as u64 != total {
             return Err(window.wrong_range());
@@ -182,10 +149,7 @@ impl<'a> Window<'a> {
 
     fn wrong_range(&self) -> String {
         let name = &self.file.filename;
-        format!(
-            "{} answers a range request for {name} with another range",
-            host(&self.url)
-        )
+        format!("{} answers a range request for {name} with another range", host(&self.url))
     }
 
     async fn request(&self, range: &str, most: u64) -> Result<(u64, u64, Vec<u8>), String> {
@@ -210,13 +174,8 @@ impl<'a> Window<'a> {
                 return Err(format!("{host} answers with status {status} for {name}"));
             }
         }
-        let stated = answer
-            .headers
-            .get(header::CONTENT_RANGE)
-            .and_then(|v| v.to_str().ok());
-        let (start, end, total) = stated
-            .and_then(content_range)
-            .ok_or_else(|| self.wrong_range())?;
+        let stated = answer.headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
+        let (start, end, total) = stated.and_then(content_range).ok_or_else(|| self.wrong_range())?;
         if end.checked_sub(start).map(|n| n + 1) != Some(answer.body.len() as u64) || end >= total {
             return Err(self.wrong_range());
         }
@@ -244,8 +203,7 @@ impl<'a> Window<'a> {
 
     fn slice(&self, start: u64, length: u64) -> Option<&[u8]> {
         let from = usize::try_from(start.checked_sub(self.start)?).ok()?;
-        self.bytes
-            .get(from..from.checked_add(usize::try_from(length).ok()?)?)
+        self.bytes.get(from..from.checked_add(usize::try_from(length).ok()?)?)
     }
 
     async fn read(&mut self, start: u64, length: u64) -> Result<Vec<u8>, String> {
@@ -264,11 +222,7 @@ impl<'a> Window<'a> {
 fn content_range(text: &str) -> Option<(u64, u64, u64)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (start, end) = range.split_once('-')?;
-    Some((
-        start.trim().parse().ok()?,
-        end.trim().parse().ok()?,
-        total.trim().parse().ok()?,
-    ))
+    Some((start.trim().parse().ok()?, end.trim().parse().ok()?, total.trim().parse().ok()?))
 }
 
 /// The name a wheel's listing is cached under.

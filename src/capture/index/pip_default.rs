@@ -9,19 +9,12 @@ use url::Url;
 pub(super) fn find(input: &SettingsInput) -> Option<(String, String)> {
     for site in &input.site_packages {
         let file = site.join("pip/_internal/models/index.py");
-        if let Some(url) = read_text(&file)
-            .ok()
-            .flatten()
-            .and_then(|text| default_in(&text))
-        {
+        if let Some(url) = read_text(&file).ok().flatten().and_then(|text| default_in(&text)) {
             return Some((url, format!("pip's own default in {}", file.display())));
         }
     }
-    let mut folders: Vec<PathBuf> = input
-        .stdlib
-        .iter()
-        .map(|stdlib| stdlib.join("ensurepip/_bundled"))
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        input.stdlib.iter().map(|stdlib| stdlib.join("ensurepip/_bundled")).collect();
     // Debian takes the bundled wheel out of the standard library.
     folders.push(input.root.join("usr/share/python-wheels"));
     for folder in folders {
@@ -30,10 +23,7 @@ pub(super) fn find(input: &SettingsInput) -> Option<(String, String)> {
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {
-                let name = path
-                    .file_name()
-                    .and_then(|name| name.to_str())
-                    .unwrap_or_default();
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 name.starts_with("pip-") && name.ends_with(".whl")
             })
             .collect();
@@ -61,17 +51,8 @@ fn default_in_wheel(wheel: &Path) -> Option<String> {
 
 /// `PyPI = PackageIndex("…"`: the first string of that call, with "simple" joined as pip joins it.
 fn default_in(source: &str) -> Option<String> {
-    let call = source
-        .split("\nPyPI")
-        .nth(1)?
-        .trim_start()
-        .strip_prefix('=')?
-        .trim_start();
-    let rest = call
-        .strip_prefix("PackageIndex")?
-        .trim_start()
-        .strip_prefix('(')?
-        .trim_start();
+    let call = source.split("\nPyPI").nth(1)?.trim_start().strip_prefix('=')?.trim_start();
+    let rest = call.strip_prefix("PackageIndex")?.trim_start().strip_prefix('(')?.trim_start();
     let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let base = rest[1..].split(quote).next()?;
     Some(Url::parse(base).ok()?.join("simple").ok()?.into())

@@ -44,16 +44,10 @@ impl IndexUrl {
     }
 
     pub fn credentials(&self) -> Option<(&str, Option<&str>)> {
-        self.credentials
-            .as_ref()
-            .map(|(user, password)| (user.as_str(), password.as_deref()))
+        self.credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_deref()))
     }
 
-    pub(super) fn with_credentials(
-        mut self,
-        user: Option<&String>,
-        password: Option<&String>,
-    ) -> Self {
+    pub(super) fn with_credentials(mut self, user: Option<&String>, password: Option<&String>) -> Self {
         if user.is_some() || password.is_some() {
             self.credentials = Some((user.cloned().unwrap_or_default(), password.cloned()));
         }
@@ -121,12 +115,7 @@ impl SettingsInput {
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
             .collect();
         let home = env.get("HOME").map(PathBuf::from);
-        SettingsInput {
-            env,
-            home,
-            root: PathBuf::from("/"),
-            ..SettingsInput::default()
-        }
+        SettingsInput { env, home, root: PathBuf::from("/"), ..SettingsInput::default() }
     }
 
     pub(super) fn var(&self, name: &str) -> Option<&String> {
@@ -154,19 +143,13 @@ impl Found {
                 if !self.sources.iter().any(|source| source == from) {
                     self.sources.push(from.to_owned());
                 }
-                let list = if primary {
-                    &mut self.primary
-                } else {
-                    &mut self.extra
-                };
+                let list = if primary { &mut self.primary } else { &mut self.extra };
                 list.push(index);
                 list.last_mut()
             }
             None => {
                 let shown = crate::formats::python::direct_url::without_credentials(text);
-                self.ignored.push(format!(
-                    "{shown} from {from} (only http and https indexes are asked)"
-                ));
+                self.ignored.push(format!("{shown} from {from} (only http and https indexes are asked)"));
                 None
             }
         }
@@ -191,8 +174,7 @@ impl IndexSettings {
             match super::pip_default::find(input) {
                 Some((url, from)) => drop(found.add(true, &url, &from)),
                 None => found.sources.push(
-                    "no index is configured and the environment has no pip to read a default from"
-                        .to_owned(),
+                    "no index is configured and the environment has no pip to read a default from".to_owned(),
                 ),
             }
         } else if found.primary.is_empty() {
@@ -205,12 +187,7 @@ impl IndexSettings {
             }
         }
         let source = found.sources.join(", ");
-        Ok(IndexSettings {
-            indexes,
-            cert,
-            source,
-            ignored: found.ignored,
-        })
+        Ok(IndexSettings { indexes, cert, source, ignored: found.ignored })
     }
 }
 
@@ -226,9 +203,7 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     let mut bytes = Vec::new();
-    file.take(MAX_TEXT)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("read", path, e))?;
+    file.take(MAX_TEXT).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
@@ -243,11 +218,7 @@ fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, 
         // A PIP_CONFIG_FILE stands in for the user's own.
         if !override_file.as_ref().is_some_and(|file| file.exists()) {
             files.extend(input.home.as_ref().map(|home| home.join(".pip/pip.conf")));
-            files.extend(
-                input
-                    .config_home()
-                    .map(|config| config.join("pip/pip.conf")),
-            );
+            files.extend(input.config_home().map(|config| config.join("pip/pip.conf")));
         }
         files.extend(input.prefix.as_ref().map(|prefix| prefix.join("pip.conf")));
         files.extend(override_file);
@@ -259,11 +230,8 @@ fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, 
             continue;
         };
         let layer = PipConfig::parse(&text).map_err(|e| {
-            Error::new(
-                Kind::Input,
-                format!("{} is no pip configuration: {e}", file.display()),
-            )
-            .hint("correct the file, or set PIP_CONFIG_FILE=/dev/null to ignore it")
+            Error::new(Kind::Input, format!("{} is no pip configuration: {e}", file.display()))
+                .hint("correct the file, or set PIP_CONFIG_FILE=/dev/null to ignore it")
         })?;
         let from = file.display().to_string();
         if layer.index_url.is_some() {
@@ -276,10 +244,7 @@ fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, 
     }
     let words = |name: &str| {
         let value = input.var(name).map(String::as_str).unwrap_or_default();
-        value
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+        value.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     let env = PipConfig {
         index_url: input.var("PIP_INDEX_URL").cloned(),
@@ -305,9 +270,7 @@ fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, 
     }
     for link in &config.find_links {
         let shown = crate::formats::python::direct_url::without_credentials(link);
-        found.ignored.push(format!(
-            "{shown} from find-links (wheels are looked for in indexes only)"
-        ));
+        found.ignored.push(format!("{shown} from find-links (wheels are looked for in indexes only)"));
     }
     let cert = config.cert.as_ref().map(PathBuf::from);
     Ok((config, cert))

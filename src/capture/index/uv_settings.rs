@@ -30,12 +30,9 @@ pub(super) fn read(input: &SettingsInput, found: &mut Found) -> Result<()> {
             continue;
         };
         let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-            Error::new(
-                Kind::Input,
-                format!("{} is no uv configuration", file.display()),
-            )
-            .hint("correct the file")
-            .caused_by(e)
+            Error::new(Kind::Input, format!("{} is no uv configuration", file.display()))
+                .hint("correct the file")
+                .caused_by(e)
         })?;
         if file.ends_with("pyproject.toml") {
             let tool = table.get("tool").and_then(|tool| tool.get("uv"));
@@ -45,10 +42,7 @@ pub(super) fn read(input: &SettingsInput, found: &mut Found) -> Result<()> {
             table = own;
         }
         let from = file.display().to_string();
-        for table in [
-            Some(&table),
-            table.get("pip").and_then(toml::Value::as_table),
-        ] {
+        for table in [Some(&table), table.get("pip").and_then(toml::Value::as_table)] {
             let Some(table) = table else { continue };
             uv_table(input, found, table, &from, &mut main);
         }
@@ -56,31 +50,15 @@ pub(super) fn read(input: &SettingsInput, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-fn uv_table(
-    input: &SettingsInput,
-    found: &mut Found,
-    table: &toml::Table,
-    from: &str,
-    main: &mut bool,
-) {
-    let string = |table: &toml::Table, key: &str| {
-        table
-            .get(key)
-            .and_then(toml::Value::as_str)
-            .map(str::to_owned)
-    };
+fn uv_table(input: &SettingsInput, found: &mut Found, table: &toml::Table, from: &str, main: &mut bool) {
+    let string =
+        |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_str).map(str::to_owned);
     if let Some(url) = string(table, "index-url")
         && !std::mem::replace(main, true)
     {
         found.add(true, &url, from);
     }
-    let list = |key: &str| {
-        table
-            .get(key)
-            .and_then(toml::Value::as_array)
-            .into_iter()
-            .flatten()
-    };
+    let list = |key: &str| table.get(key).and_then(toml::Value::as_array).into_iter().flatten();
     for url in list("extra-index-url").filter_map(toml::Value::as_str) {
         found.add(false, url, from);
     }
@@ -113,13 +91,7 @@ fn named(input: &SettingsInput, found: &mut Found, primary: bool, text: &str, fr
     if let Some(name) = name {
         let key: String = name
             .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() {
-                    c.to_ascii_uppercase()
-                } else {
-                    '_'
-                }
-            })
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
             .collect();
         let user = input.var(&format!("UV_INDEX_{key}_USERNAME"));
         let password = input.var(&format!("UV_INDEX_{key}_PASSWORD"));

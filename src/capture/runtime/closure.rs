@@ -47,11 +47,7 @@ struct Loaded {
 pub fn inspect(path: &Path) -> Result<ElfInfo> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     elf::read(&mut BufReader::with_capacity(4096, file)).map_err(|e| {
-        Error::new(
-            Kind::Environment,
-            format!("cannot read {} as ELF", path.display()),
-        )
-        .caused_by(e)
+        Error::new(Kind::Environment, format!("cannot read {} as ELF", path.display())).caused_by(e)
     })
 }
 
@@ -71,11 +67,8 @@ impl Resolver {
     pub fn for_program(program: &Path) -> Result<Resolver> {
         let info = inspect(program)?;
         let interp = info.interp.as_ref().ok_or_else(|| {
-            Error::new(
-                Kind::Environment,
-                format!("{} is statically linked", program.display()),
-            )
-            .hint("extension modules cannot be loaded by a static interpreter")
+            Error::new(Kind::Environment, format!("{} is statically linked", program.display()))
+                .hint("extension modules cannot be loaded by a static interpreter")
         })?;
         let interp = PathBuf::from(interp);
         let mut system = system_directories(Path::new("/"));
@@ -84,9 +77,7 @@ impl Resolver {
         let real = std::fs::canonicalize(&interp).map_err(|e| Error::io("resolve", &interp, e))?;
         if let Some(own) = real.parent() {
             let own = own.to_path_buf();
-            let usual = system
-                .iter()
-                .any(|d| std::fs::canonicalize(d).is_ok_and(|d| d == own));
+            let usual = system.iter().any(|d| std::fs::canonicalize(d).is_ok_and(|d| d == own));
             if !usual {
                 system.insert(0, own);
             }
@@ -150,27 +141,13 @@ impl Resolver {
             .iter()
             .map(|(name, index)| (name.clone(), self.loaded[*index].real.clone()))
             .collect();
-        Closure {
-            found,
-            unresolved: self.unresolved,
-        }
+        Closure { found, unresolved: self.unresolved }
     }
 
-    fn push(
-        &mut self,
-        path: PathBuf,
-        real: PathBuf,
-        info: ElfInfo,
-        loader: Option<usize>,
-    ) -> usize {
+    fn push(&mut self, path: PathBuf, real: PathBuf, info: ElfInfo, loader: Option<usize>) -> usize {
         let index = self.loaded.len();
         self.by_file.insert(real.clone(), index);
-        self.loaded.push(Loaded {
-            path,
-            real,
-            info,
-            loader,
-        });
+        self.loaded.push(Loaded { path, real, info, loader });
         index
     }
 
@@ -210,10 +187,9 @@ impl Resolver {
                             queue.push_back(child);
                         }
                     }
-                    None => self.unresolved.push(Unresolved {
-                        file: self.loaded[index].real.clone(),
-                        library: name,
-                    }),
+                    None => self
+                        .unresolved
+                        .push(Unresolved { file: self.loaded[index].real.clone(), library: name }),
                 }
             }
         }
@@ -238,9 +214,7 @@ impl Resolver {
             let object = &self.loaded[from];
             dirs.extend(object.info.runpath.iter().filter_map(|p| expand(p, object)));
         }
-        dirs.iter()
-            .chain(&self.system)
-            .find_map(|dir| self.candidate(&dir.join(name)))
+        dirs.iter().chain(&self.system).find_map(|dir| self.candidate(&dir.join(name)))
     }
 
     /// An object of another machine, or a text file, is passed over as ld.so does.
@@ -255,26 +229,12 @@ impl Resolver {
 /// `$ORIGIN` is the directory the object was found in, not that of the file a link leads to; for
 /// the program it is that of the real file, as the kernel reports it.
 fn expand(entry: &str, object: &Loaded) -> Option<PathBuf> {
-    let path = if object.loader.is_none() {
-        &object.real
-    } else {
-        &object.path
-    };
+    let path = if object.loader.is_none() { &object.real } else { &object.path };
     let origin = path.parent()?.to_str()?;
-    let lib = if Path::new("/lib64").exists() {
-        "lib64"
-    } else {
-        "lib"
-    };
+    let lib = if Path::new("/lib64").exists() { "lib64" } else { "lib" };
     let mut text = entry.to_owned();
-    for (from, to) in [
-        ("ORIGIN", origin),
-        ("LIB", lib),
-        ("PLATFORM", std::env::consts::ARCH),
-    ] {
-        text = text
-            .replace(&format!("${{{from}}}"), to)
-            .replace(&format!("${from}"), to);
+    for (from, to) in [("ORIGIN", origin), ("LIB", lib), ("PLATFORM", std::env::consts::ARCH)] {
+        text = text.replace(&format!("${{{from}}}"), to).replace(&format!("${from}"), to);
     }
     Some(PathBuf::from(text))
 }
@@ -289,21 +249,13 @@ mod tests {
         let closure = Resolver::for_program(&me).expect("resolver").finish();
         assert!(closure.unresolved.is_empty(), "{closure:?}");
         assert!(closure.found.contains_key("libc.so.6"));
-        assert!(
-            closure
-                .found
-                .keys()
-                .any(|name| name.starts_with("ld-linux"))
-        );
+        assert!(closure.found.keys().any(|name| name.starts_with("ld-linux")));
     }
 
     #[test]
     fn rpath_is_inherited_and_runpath_is_not() {
         let me = std::env::current_exe().expect("own path");
-        let Some(libz) = Resolver::for_program(&me)
-            .expect("resolver")
-            .add_named("libz.so.1")
-        else {
+        let Some(libz) = Resolver::for_program(&me).expect("resolver").add_named("libz.so.1") else {
             return;
         };
         let dir = tempfile::tempdir().expect("temp dir");
@@ -311,11 +263,8 @@ mod tests {
         let libs = root.join("libs");
         std::fs::create_dir_all(&libs).expect("mkdir");
         let patch = |from: &Path, to: &Path, rpath: Option<&str>, needed: &str| {
-            let patch = elf::Patch {
-                interp: None,
-                rpath: rpath.map(str::to_owned),
-                add_needed: vec![needed.into()],
-            };
+            let patch =
+                elf::Patch { interp: None, rpath: rpath.map(str::to_owned), add_needed: vec![needed.into()] };
             let data = std::fs::read(from).expect("read");
             std::fs::write(to, elf::patch(&data, &patch).expect("patched")).expect("write");
         };
@@ -324,14 +273,8 @@ mod tests {
         patch(&libz, &libs.join("libfirst.so"), None, "libsecond.so");
         patch(&libz, &libs.join("libsecond.so"), None, "libnowhere.so");
         let closure = Resolver::for_program(&program).expect("resolver").finish();
-        assert_eq!(
-            closure.found.get("libsecond.so"),
-            Some(&libs.join("libsecond.so"))
-        );
-        let missing = Unresolved {
-            file: libs.join("libsecond.so"),
-            library: "libnowhere.so".into(),
-        };
+        assert_eq!(closure.found.get("libsecond.so"), Some(&libs.join("libsecond.so")));
+        let missing = Unresolved { file: libs.join("libsecond.so"), library: "libnowhere.so".into() };
         assert_eq!(closure.unresolved, [missing]);
     }
 }

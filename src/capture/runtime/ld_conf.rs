@@ -41,10 +41,7 @@ fn read_conf(root: &Path, file: &Path, depth: u8, dirs: &mut Vec<PathBuf>) {
                 }
             }
             Some(_) => {
-                for dir in line
-                    .split([':', ',', ' ', '\t'])
-                    .filter(|d| d.starts_with('/'))
-                {
+                for dir in line.split([':', ',', ' ', '\t']).filter(|d| d.starts_with('/')) {
                     let dir = dir.split('=').next().unwrap_or_default();
                     dirs.push(root.join(dir.trim_start_matches('/')));
                 }
@@ -93,18 +90,12 @@ mod tests {
         let etc = root.path().join("etc");
         std::fs::create_dir_all(etc.join("ld.so.conf.d")).expect("mkdir");
         let write = |name: &str, text: &str| std::fs::write(etc.join(name), text).expect("write");
-        write(
-            "ld.so.conf",
-            "include ld.so.conf.d/*.conf\n/late # why\ninclude /etc/ld.so.conf\n",
-        );
+        write("ld.so.conf", "include ld.so.conf.d/*.conf\n/late # why\ninclude /etc/ld.so.conf\n");
         write("ld.so.conf.d/b.conf", "/b\n");
         write("ld.so.conf.d/a.conf", "hwcap 1 nosegneg\n/a\n\n");
         write("ld.so.conf.d/c.off", "/c\n");
         let dirs = system_directories(root.path());
-        let expected: Vec<PathBuf> = ["a", "b", "late"]
-            .iter()
-            .map(|d| root.path().join(d))
-            .collect();
+        let expected: Vec<PathBuf> = ["a", "b", "late"].iter().map(|d| root.path().join(d)).collect();
         assert_eq!(dirs[..3], expected);
         assert!(dirs.contains(&root.path().join("usr/lib")));
         assert!(!dirs.contains(&root.path().join("c")));

@@ -46,12 +46,7 @@ const PRELOADED: [&str; 8] = [
 ];
 
 /// Wanted by most wheels with native code.
-const COMMON: [&str; 4] = [
-    "libstdc++.so.6",
-    "libz.so.1",
-    "libgcc_s.so.1",
-    "libgomp.so.1",
-];
+const COMMON: [&str; 4] = ["libstdc++.so.6", "libz.so.1", "libgcc_s.so.1", "libgomp.so.1"];
 
 /// The C library is one thing in many files; a part from the host beside a part from here crashes.
 /// The empty ones are still asked for by wheels built against an old C library.
@@ -114,23 +109,16 @@ impl RuntimePlan {
         }
         for library in extra {
             if resolver.add_named(library).is_none() {
-                return Err(
-                    Error::new(Kind::Input, format!("library {library} was not found"))
-                        .hint("give a path, or install the package that has it on this machine"),
-                );
+                return Err(Error::new(Kind::Input, format!("library {library} was not found"))
+                    .hint("give a path, or install the package that has it on this machine"));
             }
         }
         let no_glibc = || {
             Error::new(
                 Kind::Environment,
-                format!(
-                    "{} does not use the GNU C library",
-                    facts.executable.display()
-                ),
+                format!("{} does not use the GNU C library", facts.executable.display()),
             )
-            .hint(
-                "interpreters linked with musl cannot be captured: most wheels do not run on them",
-            )
+            .hint("interpreters linked with musl cannot be captured: most wheels do not run on them")
         };
         let libc = resolver.add_named("libc.so.6").ok_or_else(no_glibc)?;
         let beside = libc.parent().unwrap_or(Path::new("/"));
@@ -142,11 +130,7 @@ impl RuntimePlan {
         }
         let found = resolver.finish();
         for lost in found.unresolved {
-            missing.push(format!(
-                "{}: {} needs it",
-                lost.library,
-                lost.file.display()
-            ));
+            missing.push(format!("{}: {} needs it", lost.library, lost.file.display()));
         }
 
         let mut plan = RuntimePlan {
@@ -185,19 +169,10 @@ impl RuntimePlan {
         // A directory of this machine written into a library would lead out of the closure, and a
         // DT_RUNPATH hides the interpreter's DT_RPATH. All libraries are side by side here.
         let file = if info.rpath.is_empty() && info.runpath.is_empty() {
-            RuntimeFile::Disk {
-                path: path.to_path_buf(),
-                executable: name == self.loader,
-            }
+            RuntimeFile::Disk { path: path.to_path_buf(), executable: name == self.loader }
         } else {
-            let patch = Patch {
-                rpath: Some("$ORIGIN".into()),
-                ..Patch::default()
-            };
-            RuntimeFile::Bytes {
-                data: patched(path, &patch)?,
-                executable: false,
-            }
+            let patch = Patch { rpath: Some("$ORIGIN".into()), ..Patch::default() };
+            RuntimeFile::Bytes { data: patched(path, &patch)?, executable: false }
         };
         self.base.insert(format!("lib/{name}"), file);
         self.sonames.insert(name);
@@ -206,17 +181,8 @@ impl RuntimePlan {
 
     /// What the audit of the packages has to know of the runtime.
     pub fn provided(&self) -> Provided {
-        let names = self
-            .sonames
-            .iter()
-            .chain(self.libpython.keys())
-            .cloned()
-            .collect();
-        Provided {
-            names,
-            loaded: self.loaded.clone(),
-            glibc: self.glibc,
-        }
+        let names = self.sonames.iter().chain(self.libpython.keys()).cloned().collect();
+        Provided { names, loaded: self.loaded.clone(), glibc: self.glibc }
     }
 
     /// The runtime's tree, once the store path of the base libraries is known. Also lists what of
@@ -226,11 +192,7 @@ impl RuntimePlan {
         let (mut tree, mut left_out) = (Tree::new(), Vec::new());
         let python = format!("python{}", facts.short_version());
         // `python3.13t` and the like keep the directory they look for.
-        let name = facts
-            .stdlib
-            .file_name()
-            .and_then(|n| n.to_str())
-            .unwrap_or(&python);
+        let name = facts.stdlib.file_name().and_then(|n| n.to_str()).unwrap_or(&python);
         let lib = format!("{}/{name}", facts.platlibdir);
 
         stdlib::standard_library(&facts.stdlib, &lib, &mut tree, &mut left_out)?;
@@ -252,18 +214,9 @@ impl RuntimePlan {
                 .map(|name| (*name).to_owned())
                 .collect(),
         };
-        let library = Patch {
-            rpath: Some(base_lib),
-            ..Patch::default()
-        };
+        let library = Patch { rpath: Some(base_lib), ..Patch::default() };
         let mut add = |at: String, path: &Path, patch: &Patch, executable| -> Result<()> {
-            tree.insert(
-                at,
-                RuntimeFile::Bytes {
-                    data: patched(path, patch)?,
-                    executable,
-                },
-            );
+            tree.insert(at, RuntimeFile::Bytes { data: patched(path, patch)?, executable });
             Ok(())
         };
         add(format!("bin/{python}"), &facts.executable, &program, true)?;
@@ -306,21 +259,14 @@ pub struct Runtime {
 fn patched(path: &Path, patch: &Patch) -> Result<Arc<[u8]>> {
     let data = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     let data = elf::patch(&data, patch).map_err(|e| {
-        Error::new(
-            Kind::Environment,
-            format!("cannot patch {}", path.display()),
-        )
-        .caused_by(e)
+        Error::new(Kind::Environment, format!("cannot patch {}", path.display())).caused_by(e)
     })?;
     Ok(data.into())
 }
 
 impl RuntimeFile {
     pub fn on_disk(path: PathBuf, found: &Metadata) -> RuntimeFile {
-        RuntimeFile::Disk {
-            path,
-            executable: found.permissions().mode() & 0o111 != 0,
-        }
+        RuntimeFile::Disk { path, executable: found.permissions().mode() & 0o111 != 0 }
     }
 }
 
@@ -337,10 +283,7 @@ pub fn materialise(tree: &Tree, dest: &Path) -> Result<()> {
                 std::os::unix::fs::symlink(target, &path).map_err(write)?;
                 continue;
             }
-            RuntimeFile::Disk {
-                path: from,
-                executable,
-            } => {
+            RuntimeFile::Disk { path: from, executable } => {
                 std::fs::copy(from, &path).map_err(|e| Error::io("copy", from, e))?;
                 *executable
             }

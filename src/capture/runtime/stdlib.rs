@@ -22,10 +22,8 @@ const TEST_MODULES: [&str; 4] = ["_test", "_ctypes_test", "_xxtestfuzz", "xxlimi
 
 /// Whether a path of the standard library stays out, and why if that is worth telling.
 fn verdict(relative: &str) -> Option<Option<&'static str>> {
-    let (first, name) = (
-        relative.split('/').next().unwrap_or_default(),
-        relative.rsplit('/').next().unwrap_or_default(),
-    );
+    let (first, name) =
+        (relative.split('/').next().unwrap_or_default(), relative.rsplit('/').next().unwrap_or_default());
     let top = !relative.contains('/');
     if name == "__pycache__" || (top && name == "lib-dynload") {
         // Bytecode is compiled anew; extension modules are patched and added apart.
@@ -124,35 +122,21 @@ impl<'a> Walk<'a> {
         left_out: &'a mut Vec<String>,
     ) -> Result<Walk<'a>> {
         let root = std::fs::canonicalize(root).map_err(|e| Error::io("resolve", root, e))?;
-        Ok(Walk {
-            root,
-            dest,
-            verdict,
-            tree,
-            left_out,
-        })
+        Ok(Walk { root, dest, verdict, tree, left_out })
     }
 
     fn directory(&mut self, dir: &Path, relative: &str, depth: usize) -> Result<()> {
         if depth > 32 {
             return Err(Error::new(
                 Kind::Environment,
-                format!(
-                    "{} lies too deep: a link into its own parent?",
-                    dir.display()
-                ),
+                format!("{} lies too deep: a link into its own parent?", dir.display()),
             ));
         }
         for (name, path) in entries(dir)? {
-            let relative = if relative.is_empty() {
-                name
-            } else {
-                format!("{relative}/{name}")
-            };
+            let relative = if relative.is_empty() { name } else { format!("{relative}/{name}") };
             if let Some(why) = (self.verdict)(&relative) {
                 if let Some(why) = why {
-                    self.left_out
-                        .push(format!("{}/{relative}: {why}", self.dest));
+                    self.left_out.push(format!("{}/{relative}: {why}", self.dest));
                 }
                 continue;
             }
@@ -167,8 +151,7 @@ impl<'a> Walk<'a> {
         if found.is_symlink() {
             let target = std::fs::read_link(path).map_err(io)?;
             let Ok(real) = std::fs::canonicalize(path) else {
-                self.left_out
-                    .push(format!("{}/{relative}: a link to nothing", self.dest));
+                self.left_out.push(format!("{}/{relative}: a link to nothing", self.dest));
                 return Ok(());
             };
             if self.stays_inside(&target, &real) {
@@ -186,10 +169,7 @@ impl<'a> Walk<'a> {
             self.insert(relative, RuntimeFile::on_disk(path, &found));
             Ok(())
         } else {
-            self.left_out.push(format!(
-                "{}/{relative}: neither file nor directory",
-                self.dest
-            ));
+            self.left_out.push(format!("{}/{relative}: neither file nor directory", self.dest));
             Ok(())
         }
     }
@@ -197,9 +177,7 @@ impl<'a> Walk<'a> {
     /// Only a plain relative link, whose target is taken along, is kept as a link.
     fn stays_inside(&self, target: &Path, real: &Path) -> bool {
         let plain = target.to_str().is_some()
-            && target
-                .components()
-                .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+            && target.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         let Some(relative) = real.strip_prefix(&self.root).ok().and_then(Path::to_str) else {
             return false;
         };
@@ -225,10 +203,7 @@ fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     for entry in std::fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
         let entry = entry.map_err(|e| Error::io("list", dir, e))?;
         let name = entry.file_name().into_string().map_err(|name| {
-            Error::new(
-                Kind::Environment,
-                format!("the name of {} is not UTF-8", dir.join(&name).display()),
-            )
+            Error::new(Kind::Environment, format!("the name of {} is not UTF-8", dir.join(&name).display()))
         })?;
         found.push((name, entry.path()));
     }
@@ -271,10 +246,7 @@ mod tests {
 
         let (mut tree, mut left_out) = (Tree::new(), Vec::new());
         standard_library(&lib, "lib/python3.99", &mut tree, &mut left_out).expect("walk");
-        let names: Vec<&str> = tree
-            .keys()
-            .filter_map(|k| k.strip_prefix("lib/python3.99/"))
-            .collect();
+        let names: Vec<&str> = tree.keys().filter_map(|k| k.strip_prefix("lib/python3.99/")).collect();
         assert_eq!(
             names,
             [
@@ -291,13 +263,7 @@ mod tests {
         assert!(matches!(file("kept.py"), RuntimeFile::Symlink { target } if target == "os.py"));
         assert!(matches!(file("copied.py"), RuntimeFile::Disk { .. }));
         assert!(matches!(file("followed.py"), RuntimeFile::Disk { .. }));
-        assert!(
-            left_out.iter().any(|l| l.contains("sitecustomize.py")),
-            "{left_out:?}"
-        );
-        assert!(
-            left_out.iter().any(|l| l.contains("dangling.py")),
-            "{left_out:?}"
-        );
+        assert!(left_out.iter().any(|l| l.contains("sitecustomize.py")), "{left_out:?}");
+        assert!(left_out.iter().any(|l| l.contains("dangling.py")), "{left_out:?}");
     }
 }

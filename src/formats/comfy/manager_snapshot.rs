@@ -63,16 +63,16 @@ mod tests {
 
     #[test]
     fn real_looking() {
-        let s = ManagerSnapshot::parse(br#"{"comfyui":"27870ec3c30e56be9707d89a120eb7f0e2836be1",
+        let s = ManagerSnapshot::parse(
+            br#"{"comfyui":"27870ec3c30e56be9707d89a120eb7f0e2836be1",
             "git_custom_nodes":{"https://git.example/a/ComfyUI-Impact-Pack":{"hash":"ab12","disabled":false},
               "https://git.example/b/x.git":{"hash":"cd34","disabled":true}},
             "cnr_custom_nodes":{"comfyui-manager":"3.30.4"},
             "file_custom_nodes":[{"filename":"websocket_image_save.py","disabled":false}],
-            "pips":{"absl-py==2.1.0":"","mine @ file:///x":""}}"#).unwrap();
-        assert_eq!(
-            s.comfyui.as_deref(),
-            Some("27870ec3c30e56be9707d89a120eb7f0e2836be1")
-        );
+            "pips":{"absl-py==2.1.0":"","mine @ file:///x":""}}"#,
+        )
+        .unwrap();
+        assert_eq!(s.comfyui.as_deref(), Some("27870ec3c30e56be9707d89a120eb7f0e2836be1"));
         assert!(s.git_custom_nodes["https://git.example/b/x.git"].disabled);
         assert_eq!(s.cnr_custom_nodes["comfyui-manager"], "3.30.4");
         assert_eq!(s.file_custom_nodes[0].filename, "websocket_image_save.py");
@@ -86,10 +86,7 @@ mod tests {
             text(b"{\"a\":1}"),
             "not a ComfyUI-Manager snapshot: it has neither \"comfyui\" nor \"git_custom_nodes\""
         );
-        assert_eq!(
-            text(b"x"),
-            "not a ComfyUI-Manager snapshot: expected value at line 1 column 1"
-        );
+        assert_eq!(text(b"x"), "not a ComfyUI-Manager snapshot: expected value at line 1 column 1");
         assert_eq!(
             text(b"{\"comfyui\":5}"),
             "not a ComfyUI-Manager snapshot: invalid type: integer `5`, expected a string"

@@ -96,14 +96,7 @@ impl Segment {
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.kind.to_le_bytes());
         out.extend_from_slice(&self.flags.to_le_bytes());
-        for word in [
-            self.offset,
-            self.vaddr,
-            self.paddr,
-            self.file_size,
-            self.mem_size,
-            self.align,
-        ] {
+        for word in [self.offset, self.vaddr, self.paddr, self.file_size, self.mem_size, self.align] {
             out.extend_from_slice(&word.to_le_bytes());
         }
     }

@@ -6,8 +6,8 @@ mod dynamic;
 use dynamic::Dynamic;
 
 use super::{
-    EHDR_SIZE, EM_AARCH64, ET_DYN, ET_EXEC, ElfError, PHDR_SIZE, PT_DYNAMIC, PT_INTERP, PT_LOAD,
-    PT_PHDR, SHDR_SIZE, Segment, looks_like_elf, u16_at, u32_at, u64_at,
+    EHDR_SIZE, EM_AARCH64, ET_DYN, ET_EXEC, ElfError, PHDR_SIZE, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_PHDR,
+    SHDR_SIZE, Segment, looks_like_elf, u16_at, u32_at, u64_at,
 };
 
 const SHT_PROGBITS: u32 = 1;
@@ -30,18 +30,9 @@ pub struct Patch {
 
 /// The patched object. The same input gives the same bytes.
 pub fn patch(data: &[u8], patch: &Patch) -> Result<Vec<u8>, ElfError> {
-    let texts = patch
-        .interp
-        .iter()
-        .chain(&patch.rpath)
-        .chain(&patch.add_needed);
-    if texts
-        .into_iter()
-        .any(|text| text.is_empty() || text.contains('\0'))
-    {
-        return Err(ElfError::Unsupported(
-            "a new name or path is empty or has a NUL in it",
-        ));
+    let texts = patch.interp.iter().chain(&patch.rpath).chain(&patch.add_needed);
+    if texts.into_iter().any(|text| text.is_empty() || text.contains('\0')) {
+        return Err(ElfError::Unsupported("a new name or path is empty or has a NUL in it"));
     }
     let object = Object::read(data)?;
     let changed = Dynamic::of(&object)?.apply(patch)?;
@@ -49,18 +40,9 @@ pub fn patch(data: &[u8], patch: &Patch) -> Result<Vec<u8>, ElfError> {
     let place = object.free_place(data.len() as u64)?;
     let mut segments = object.segments.clone();
     // Loadable segments must be in ascending order of address, and ours is the last.
-    let last = segments
-        .iter()
-        .rposition(|s| s.kind == PT_LOAD)
-        .ok_or(NO_LOAD)?;
+    let last = segments.iter().rposition(|s| s.kind == PT_LOAD).ok_or(NO_LOAD)?;
     let ours = last + 1;
-    segments.insert(
-        ours,
-        Segment {
-            kind: PT_LOAD,
-            ..place.segment(0, 0, place.page)
-        },
-    );
+    segments.insert(ours, Segment { kind: PT_LOAD, ..place.segment(0, 0, place.page) });
 
     // The table of program headers comes first, so it is at the segment's own address: the kernel
     // hands its address to ld.so, and before Linux 5.18 computed it from the file offset alone.
@@ -73,11 +55,7 @@ pub fn patch(data: &[u8], patch: &Patch) -> Result<Vec<u8>, ElfError> {
         bytes.push(0);
         (append(&mut body, &bytes), bytes.len() as u64)
     });
-    put(
-        &mut body,
-        dynamic_at as usize + changed.strtab_slot,
-        place.vaddr + strings_at,
-    )?;
+    put(&mut body, dynamic_at as usize + changed.strtab_slot, place.vaddr + strings_at)?;
 
     let size = body.len() as u64;
     let mut had_interp = false;
@@ -93,63 +71,31 @@ pub fn patch(data: &[u8], patch: &Patch) -> Result<Vec<u8>, ElfError> {
             _ => None,
         };
         if let Some((at, size)) = moved {
-            *segment = Segment {
-                kind,
-                flags,
-                ..place.segment(at, size, align)
-            };
+            *segment = Segment { kind, flags, ..place.segment(at, size, align) };
         }
     }
     if patch.interp.is_some() && !had_interp {
-        return Err(ElfError::Unsupported(
-            "it has no program interpreter to replace",
-        ));
+        return Err(ElfError::Unsupported("it has no program interpreter to replace"));
     }
     if let Some(ours) = segments.get_mut(ours) {
         (ours.file_size, ours.mem_size) = (size, size);
     }
     let mut table = Vec::with_capacity(table_size as usize);
     segments.iter().for_each(|s| s.write(&mut table));
-    body.get_mut(..table.len())
-        .ok_or(CUT)?
-        .copy_from_slice(&table);
+    body.get_mut(..table.len()).ok_or(CUT)?.copy_from_slice(&table);
 
     let mut out = data.to_vec();
     put(&mut out, 32, place.offset)?;
-    let count = u16::try_from(segments.len())
-        .ok()
-        .filter(|n| *n < 0xffff)
-        .ok_or(TOO_MANY)?;
-    out.get_mut(56..58)
-        .ok_or(CUT)?
-        .copy_from_slice(&count.to_le_bytes());
+    let count = u16::try_from(segments.len()).ok().filter(|n| *n < 0xffff).ok_or(TOO_MANY)?;
+    out.get_mut(56..58).ok_or(CUT)?.copy_from_slice(&count.to_le_bytes());
     let sections = [
-        (
-            SHT_DYNAMIC,
-            object.dynamic.vaddr,
-            Some((dynamic_at, changed.table.len() as u64)),
-        ),
-        (
-            SHT_STRTAB,
-            changed.old_strings,
-            Some((strings_at, changed.strings.len() as u64)),
-        ),
-        (
-            SHT_PROGBITS,
-            object.interp.map_or(0, |s| s.vaddr),
-            interp_at,
-        ),
+        (SHT_DYNAMIC, object.dynamic.vaddr, Some((dynamic_at, changed.table.len() as u64))),
+        (SHT_STRTAB, changed.old_strings, Some((strings_at, changed.strings.len() as u64))),
+        (SHT_PROGBITS, object.interp.map_or(0, |s| s.vaddr), interp_at),
     ];
     for (kind, old, new) in sections {
         if let Some((at, size)) = new {
-            move_section(
-                &mut out,
-                kind,
-                old,
-                place.vaddr + at,
-                place.offset + at,
-                size,
-            )?;
+            move_section(&mut out, kind, old, place.vaddr + at, place.offset + at, size)?;
         }
     }
     out.resize(place.offset as usize, 0);
@@ -201,14 +147,10 @@ impl<'a> Object<'a> {
             return Err(CUT);
         }
         if data.get(4..6) != Some(&[2, 1]) {
-            return Err(ElfError::Unsupported(
-                "it is not a 64-bit little-endian object",
-            ));
+            return Err(ElfError::Unsupported("it is not a 64-bit little-endian object"));
         }
         if !matches!(u16_at(data, 16), Some(ET_EXEC | ET_DYN)) {
-            return Err(ElfError::Unsupported(
-                "it is neither a program nor a shared library",
-            ));
+            return Err(ElfError::Unsupported("it is neither a program nor a shared library"));
         }
         let table = usize::try_from(u64_at(data, 32).ok_or(CUT)?).map_err(|_| CUT)?;
         if u16_at(data, 54).map(usize::from) != Some(PHDR_SIZE) {
@@ -224,12 +166,7 @@ impl<'a> Object<'a> {
             .filter(|s| s.file_size > 0)
             .ok_or(ElfError::Unsupported("it is statically linked"))?;
         let interp = find(PT_INTERP);
-        Ok(Object {
-            data,
-            segments,
-            dynamic,
-            interp,
-        })
+        Ok(Object { data, segments, dynamic, interp })
     }
 
     /// Behind everything in the file and in memory, at the first segment's own distance between the
@@ -238,38 +175,22 @@ impl<'a> Object<'a> {
         const RANGE: ElfError = ElfError::Damaged("an address is out of range");
         let loads = || self.segments.iter().filter(|s| s.kind == PT_LOAD);
         let first = loads().next().ok_or(NO_LOAD)?;
-        let page = if u16_at(self.data, 18) == Some(EM_AARCH64) {
-            0x10000
-        } else {
-            0x1000
-        };
+        let page = if u16_at(self.data, 18) == Some(EM_AARCH64) { 0x10000 } else { 0x1000 };
         let distance = first.vaddr.checked_sub(first.offset).ok_or(RANGE)?;
         if distance % page != 0 {
-            return Err(ElfError::Unsupported(
-                "its segments are not aligned to pages",
-            ));
+            return Err(ElfError::Unsupported("its segments are not aligned to pages"));
         }
         let mut end = 0;
         for load in loads() {
             end = end.max(load.vaddr.checked_add(load.mem_size).ok_or(RANGE)?);
         }
-        let offset = end
-            .saturating_sub(distance)
-            .max(file_size)
-            .checked_next_multiple_of(page)
-            .ok_or(RANGE)?;
+        let offset =
+            end.saturating_sub(distance).max(file_size).checked_next_multiple_of(page).ok_or(RANGE)?;
         if offset - file_size > MAX_PADDING {
             return Err(ElfError::Unsupported("it has too large a zero-filled area"));
         }
-        let vaddr = offset
-            .checked_add(distance)
-            .filter(|v| v.leading_zeros() > 0)
-            .ok_or(RANGE)?;
-        Ok(Place {
-            offset,
-            vaddr,
-            page,
-        })
+        let vaddr = offset.checked_add(distance).filter(|v| v.leading_zeros() > 0).ok_or(RANGE)?;
+        Ok(Place { offset, vaddr, page })
     }
 }
 
@@ -287,9 +208,7 @@ fn slice(data: &[u8], offset: u64, size: u64) -> Result<&[u8], ElfError> {
 }
 
 fn put(data: &mut [u8], at: usize, value: u64) -> Result<(), ElfError> {
-    data.get_mut(at..at + 8)
-        .ok_or(CUT)?
-        .copy_from_slice(&value.to_le_bytes());
+    data.get_mut(at..at + 8).ok_or(CUT)?.copy_from_slice(&value.to_le_bytes());
     Ok(())
 }
 
@@ -315,10 +234,9 @@ fn move_section(
         let Some(at) = table.checked_add(i * SHDR_SIZE) else {
             return Ok(());
         };
-        let (Some(found), Some(address)) = (
-            u32_at(data, at.saturating_add(4)),
-            u64_at(data, at.saturating_add(16)),
-        ) else {
+        let (Some(found), Some(address)) =
+            (u32_at(data, at.saturating_add(4)), u64_at(data, at.saturating_add(16)))
+        else {
             return Ok(());
         };
         if found == kind && address == old && old != 0 {

@@ -3,9 +3,9 @@
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use super::{
-    DF_1_PIE, DT_FLAGS_1, DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB,
-    DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DYN_SIZE, EHDR_SIZE, ET_DYN, ET_EXEC,
-    ElfError, PHDR_SIZE, PT_DYNAMIC, PT_INTERP, Segment, offset_of, u16_at, u32_at, u64_at,
+    DF_1_PIE, DT_FLAGS_1, DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, DT_VERDEF,
+    DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DYN_SIZE, EHDR_SIZE, ET_DYN, ET_EXEC, ElfError, PHDR_SIZE,
+    PT_DYNAMIC, PT_INTERP, Segment, offset_of, u16_at, u32_at, u64_at,
 };
 
 // A damaged or hostile file must not make us allocate or loop without end. Real objects stay far
@@ -87,10 +87,7 @@ pub fn read<R: Read + Seek>(source: &mut R) -> Result<ElfInfo, ElfError> {
         info.interp = Some(string_at(source, interp.offset)?);
     }
     // A file of debug information keeps the header but not the content.
-    if let Some(dynamic) = segments
-        .iter()
-        .find(|s| s.kind == PT_DYNAMIC && s.file_size > 0)
-    {
+    if let Some(dynamic) = segments.iter().find(|s| s.kind == PT_DYNAMIC && s.file_size > 0) {
         info.dynamic = true;
         read_dynamic(source, &segments, dynamic, &mut info)?;
     }
@@ -111,12 +108,7 @@ fn read_dynamic<R: Read + Seek>(
     let size = dynamic.file_size.min(MAX_DYNAMIC) as usize;
     let table = at(source, dynamic.offset, size)?;
     let entries: Vec<(u64, u64)> = (0..table.len() / DYN_SIZE)
-        .map_while(|i| {
-            Some((
-                u64_at(&table, i * DYN_SIZE)?,
-                u64_at(&table, i * DYN_SIZE + 8)?,
-            ))
-        })
+        .map_while(|i| Some((u64_at(&table, i * DYN_SIZE)?, u64_at(&table, i * DYN_SIZE + 8)?)))
         .take_while(|(tag, _)| *tag != DT_NULL)
         .collect();
     let value = |tag| entries.iter().find(|(t, _)| *t == tag).map(|(_, v)| *v);
@@ -155,24 +147,10 @@ struct VersionLayout {
     aux_next: usize,
 }
 
-const NEEDS: VersionLayout = VersionLayout {
-    size: 16,
-    count: 2,
-    aux: 8,
-    next: 12,
-    aux_size: 16,
-    aux_name: 8,
-    aux_next: 12,
-};
-const DEFINITIONS: VersionLayout = VersionLayout {
-    size: 20,
-    count: 6,
-    aux: 12,
-    next: 16,
-    aux_size: 8,
-    aux_name: 0,
-    aux_next: 4,
-};
+const NEEDS: VersionLayout =
+    VersionLayout { size: 16, count: 2, aux: 8, next: 12, aux_size: 16, aux_name: 8, aux_next: 12 };
+const DEFINITIONS: VersionLayout =
+    VersionLayout { size: 20, count: 6, aux: 12, next: 16, aux_size: 8, aux_name: 0, aux_next: 4 };
 
 fn versions<R: Read + Seek>(
     source: &mut R,
@@ -222,21 +200,14 @@ fn glibc_version(name: &str) -> Option<(u32, u32)> {
 }
 
 fn split(path: &str) -> Vec<String> {
-    path.split(':')
-        .filter(|p| !p.is_empty())
-        .map(str::to_owned)
-        .collect()
+    path.split(':').filter(|p| !p.is_empty()).map(str::to_owned).collect()
 }
 
 /// Exactly `size` bytes at `offset`. Grows as it reads, so a false size costs nothing.
 fn at<R: Read + Seek>(source: &mut R, offset: u64, size: usize) -> Result<Vec<u8>, ElfError> {
     let bytes = up_to(source, offset, size)?;
     if bytes.len() < size {
-        let what = if offset == 0 {
-            ElfError::NotElf
-        } else {
-            ElfError::Damaged("cut off")
-        };
+        let what = if offset == 0 { ElfError::NotElf } else { ElfError::Damaged("cut off") };
         return Err(what);
     }
     Ok(bytes)
@@ -254,12 +225,7 @@ fn up_to<R: Read + Seek>(source: &mut R, offset: u64, size: usize) -> Result<Vec
 }
 
 fn string_in<R: Read + Seek>(source: &mut R, table: u64, index: u64) -> Result<String, ElfError> {
-    string_at(
-        source,
-        table
-            .checked_add(index)
-            .ok_or(ElfError::Damaged("a name is out of range"))?,
-    )
+    string_at(source, table.checked_add(index).ok_or(ElfError::Damaged("a name is out of range"))?)
 }
 
 fn string_at<R: Read + Seek>(source: &mut R, offset: u64) -> Result<String, ElfError> {
@@ -282,15 +248,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn a_program() -> Vec<u8> {
-        std::fs::read("/bin/sh").unwrap_or_else(|_| {
-            std::fs::read(std::env::current_exe().expect("own path")).expect("own bytes")
-        })
+        std::fs::read("/bin/sh")
+            .unwrap_or_else(|_| std::fs::read(std::env::current_exe().expect("own path")).expect("own bytes"))
     }
 
     #[test]
     fn reads_its_own_test_program() {
-        let mut file =
-            std::fs::File::open(std::env::current_exe().expect("own path")).expect("open");
+        let mut file = std::fs::File::open(std::env::current_exe().expect("own path")).expect("open");
         let info = read(&mut file).expect("an ELF file");
         assert!(info.class64 && info.is_executable && info.dynamic);
         assert!(info.needed.iter().any(|n| n == "libc.so.6"));

@@ -168,7 +168,13 @@ pub trait Visitor {
     fn directory(&mut self, path: &[Vec<u8>]) -> Result<(), Self::Error>;
     fn symlink(&mut self, path: &[Vec<u8>], target: &[u8]) -> Result<(), Self::Error>;
     /// Must read `content` to its end or not at all; what is left is skipped.
-    fn file(&mut self, path: &[Vec<u8>], executable: bool, size: u64, content: &mut dyn Read) -> Result<(), Self::Error>;
+    fn file(
+        &mut self,
+        path: &[Vec<u8>],
+        executable: bool,
+        size: u64,
+        content: &mut dyn Read,
+    ) -> Result<(), Self::Error>;
 }
 
 /// Reads one archive to its last byte and no further.

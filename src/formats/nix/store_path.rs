@@ -46,7 +46,12 @@ pub struct StorePathName(String);
 impl StorePathName {
     pub fn new(text: &str) -> Result<Self, StorePathError> {
         let dots = |t: &str| t == "." || t == ".." || t.starts_with(".-") || t.starts_with("..-");
-        if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(valid_char) || dots(text) || text.starts_with('.') {
+        if text.is_empty()
+            || text.len() > MAX_NAME
+            || !text.chars().all(valid_char)
+            || dots(text)
+            || text.starts_with('.')
+        {
             return Err(StorePathError::Name(text.into()));
         }
         Ok(StorePathName(text.into()))

@@ -34,8 +34,7 @@ pub fn parse_hex(text: &str) -> Option<Sha256Digest> {
 pub fn base64url(digest: &Sha256Digest) -> String {
     let mut out = String::with_capacity(43);
     for chunk in digest.chunks(3) {
-        let word =
-            chunk.iter().fold(0u32, |acc, b| (acc << 8) | u32::from(*b)) << (8 * (3 - chunk.len()));
+        let word = chunk.iter().fold(0u32, |acc, b| (acc << 8) | u32::from(*b)) << (8 * (3 - chunk.len()));
         for index in 0..=chunk.len() {
             out.push(BASE64[(word >> (18 - 6 * index)) as usize & 63] as char);
         }
@@ -103,36 +102,18 @@ mod tests {
     #[test]
     fn spellings_of_the_empty_file() {
         let empty: Sha256Digest = Sha256::digest(b"").into();
-        assert_eq!(
-            base64url(&empty),
-            "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
-        );
-        assert_eq!(
-            parse_base64url("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"),
-            Some(empty)
-        );
-        assert_eq!(
-            parse_base64url("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU="),
-            Some(empty)
-        );
-        assert_eq!(
-            hex(&empty),
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
+        assert_eq!(base64url(&empty), "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU");
+        assert_eq!(parse_base64url("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"), Some(empty));
+        assert_eq!(parse_base64url("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU="), Some(empty));
+        assert_eq!(hex(&empty), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(parse_hex(&hex(&empty).to_uppercase()), Some(empty));
     }
 
     #[test]
     fn rejects_other_lengths_and_stray_bits() {
         assert_eq!(parse_hex("e3b0"), None);
-        assert_eq!(
-            parse_base64url("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFV"),
-            None
-        );
-        assert_eq!(
-            parse_base64url("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"),
-            None
-        );
+        assert_eq!(parse_base64url("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFV"), None);
+        assert_eq!(parse_base64url("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"), None);
         assert_eq!(parse_base64url(""), None);
     }
 }

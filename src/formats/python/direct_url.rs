@@ -22,17 +22,9 @@ pub struct DirectUrl {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DirectKind {
-    Vcs {
-        vcs: String,
-        requested_revision: Option<String>,
-        commit_id: String,
-    },
-    Archive {
-        sha256: Option<Sha256Digest>,
-    },
-    Directory {
-        editable: bool,
-    },
+    Vcs { vcs: String, requested_revision: Option<String>, commit_id: String },
+    Archive { sha256: Option<Sha256Digest> },
+    Directory { editable: bool },
 }
 
 #[derive(Deserialize)]
@@ -66,8 +58,7 @@ struct RawDir {
 
 impl DirectUrl {
     pub fn parse(bytes: &[u8]) -> Result<Self, DirectUrlError> {
-        let raw: Raw =
-            serde_json::from_slice(bytes).map_err(|e| DirectUrlError::Json(e.to_string()))?;
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|e| DirectUrlError::Json(e.to_string()))?;
         let url = without_credentials(&raw.url);
         let subdirectory = raw.subdirectory;
         let kind = match (raw.vcs_info, raw.archive_info, raw.dir_info) {
@@ -80,33 +71,21 @@ impl DirectUrl {
                 // `hash` is the older spelling of `hashes`.
                 let old = a.hash.as_deref().and_then(|h| h.strip_prefix("sha256="));
                 let hex = a.hashes.get("sha256").map(String::as_str).or(old);
-                DirectKind::Archive {
-                    sha256: hex.and_then(parse_hex),
-                }
+                DirectKind::Archive { sha256: hex.and_then(parse_hex) }
             }
-            (None, None, Some(d)) => DirectKind::Directory {
-                editable: d.editable,
-            },
+            (None, None, Some(d)) => DirectKind::Directory { editable: d.editable },
             (v, a, d) => {
                 let found = [v.is_some(), a.is_some(), d.is_some()];
-                return Err(DirectUrlError::Kinds(
-                    found.into_iter().filter(|x| *x).count(),
-                ));
+                return Err(DirectUrlError::Kinds(found.into_iter().filter(|x| *x).count()));
             }
         };
-        Ok(DirectUrl {
-            url,
-            subdirectory,
-            kind,
-        })
+        Ok(DirectUrl { url, subdirectory, kind })
     }
 
     /// The local path of a `file:` URL.
     pub fn path(&self) -> Option<std::path::PathBuf> {
         let url = Url::parse(&self.url).ok()?;
-        (url.scheme() == "file")
-            .then(|| url.to_file_path().ok())
-            .flatten()
+        (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()
     }
 }
 
@@ -144,23 +123,13 @@ mod tests {
     #[test]
     fn archive_and_directory() {
         let sha = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        for info in [
-            format!(r#"{{"hash":"sha256={sha}"}}"#),
-            format!(r#"{{"hashes":{{"sha256":"{sha}"}}}}"#),
-        ] {
-            let json =
-                format!(r#"{{"url":"file:///w/a-1-py3-none-any.whl","archive_info":{info}}}"#);
+        for info in [format!(r#"{{"hash":"sha256={sha}"}}"#), format!(r#"{{"hashes":{{"sha256":"{sha}"}}}}"#)]
+        {
+            let json = format!(r#"{{"url":"file:///w/a-1-py3-none-any.whl","archive_info":{info}}}"#);
             let d = DirectUrl::parse(json.as_bytes()).unwrap();
-            assert_eq!(
-                d.kind,
-                DirectKind::Archive {
-                    sha256: parse_hex(sha)
-                }
-            );
+            assert_eq!(d.kind, DirectKind::Archive { sha256: parse_hex(sha) });
         }
-        let d =
-            DirectUrl::parse(br#"{"url":"file:///src/my%20pack","dir_info":{"editable":true}}"#)
-                .unwrap();
+        let d = DirectUrl::parse(br#"{"url":"file:///src/my%20pack","dir_info":{"editable":true}}"#).unwrap();
         assert_eq!(d.kind, DirectKind::Directory { editable: true });
         assert_eq!(d.path().unwrap(), std::path::Path::new("/src/my pack"));
     }
@@ -176,9 +145,6 @@ mod tests {
             text(br#"{"url":"x","archive_info":{},"dir_info":{}}"#),
             "direct_url.json: expected one of vcs_info, archive_info, dir_info, found 2"
         );
-        assert_eq!(
-            text(b"{}"),
-            "direct_url.json: missing field `url` at line 1 column 2"
-        );
+        assert_eq!(text(b"{}"), "direct_url.json: missing field `url` at line 1 column 2");
     }
 }

@@ -28,17 +28,12 @@ pub struct EntryPoints {
 impl EntryPoints {
     pub fn parse(text: &str) -> Result<Self, EntryPointsError> {
         let ini = Ini::parse(text, &['='])?;
-        Ok(EntryPoints {
-            console: scripts(&ini, "console_scripts")?,
-            gui: scripts(&ini, "gui_scripts")?,
-        })
+        Ok(EntryPoints { console: scripts(&ini, "console_scripts")?, gui: scripts(&ini, "gui_scripts")? })
     }
 }
 
 fn scripts(ini: &Ini, section: &str) -> Result<Vec<EntryPoint>, EntryPointsError> {
-    ini.entries(section)
-        .map(|(name, value)| script(name, value))
-        .collect()
+    ini.entries(section).map(|(name, value)| script(name, value)).collect()
 }
 
 fn script(name: &str, value: &str) -> Result<EntryPoint, EntryPointsError> {
@@ -55,11 +50,7 @@ fn script(name: &str, value: &str) -> Result<EntryPoint, EntryPointsError> {
     if !dotted(module) || !dotted(function) {
         return Err(bad());
     }
-    Ok(EntryPoint {
-        name: name.to_owned(),
-        module: module.into(),
-        function: function.into(),
-    })
+    Ok(EntryPoint { name: name.to_owned(), module: module.into(), function: function.into() })
 }
 
 fn dotted(text: &str) -> bool {
@@ -91,21 +82,12 @@ mod tests {
             let file = format!("[console_scripts]\n{s}\n");
             EntryPoints::parse(&file).unwrap_err().to_string()
         };
-        assert_eq!(
-            text("a"),
-            "entry_points.txt: line 2: expected \"key = value\""
-        );
-        assert_eq!(
-            text("a = b"),
-            "entry_points.txt: a has the target \"b\", expected module:function"
-        );
+        assert_eq!(text("a"), "entry_points.txt: line 2: expected \"key = value\"");
+        assert_eq!(text("a = b"), "entry_points.txt: a has the target \"b\", expected module:function");
         assert_eq!(
             text("a = b:c();evil"),
             "entry_points.txt: a has the target \"b:c();evil\", expected module:function"
         );
-        assert_eq!(
-            text("../a = b:c"),
-            "entry_points.txt: \"../a\" is no script name"
-        );
+        assert_eq!(text("../a = b:c"), "entry_points.txt: \"../a\" is no script name");
     }
 }

@@ -24,9 +24,7 @@ impl Ini {
             if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
                 continue;
             }
-            let last = sections
-                .last_mut()
-                .and_then(|(_, entries)| entries.last_mut());
+            let last = sections.last_mut().and_then(|(_, entries)| entries.last_mut());
             if line.starts_with([' ', '\t'])
                 && let Some((_, value)) = last
             {
@@ -40,9 +38,7 @@ impl Ini {
                 continue;
             }
             let (_, entries) = sections.last_mut().ok_or(IniError::NoSection(index + 1))?;
-            let (key, value) = trimmed
-                .split_once(delimiters)
-                .ok_or(IniError::NoDelimiter(index + 1))?;
+            let (key, value) = trimmed.split_once(delimiters).ok_or(IniError::NoDelimiter(index + 1))?;
             entries.push((key.trim().to_owned(), value.trim().to_owned()));
         }
         Ok(Ini { sections })
@@ -64,11 +60,7 @@ mod tests {
 
     #[test]
     fn continuation_and_comments() {
-        let ini = Ini::parse(
-            "# c\n[a]\nk =\n  one\n  two\n; c\nl: x=y\n[b]\n",
-            &['=', ':'],
-        )
-        .unwrap();
+        let ini = Ini::parse("# c\n[a]\nk =\n  one\n  two\n; c\nl: x=y\n[b]\n", &['=', ':']).unwrap();
         let a: Vec<_> = ini.entries("a").collect();
         assert_eq!(a, [("k", "\none\ntwo"), ("l", "x=y")]);
         assert_eq!(ini.entries("b").count(), 0);
@@ -77,10 +69,7 @@ mod tests {
     #[test]
     fn errors() {
         let text = |s: &str| Ini::parse(s, &['=']).unwrap_err().to_string();
-        assert_eq!(
-            text("k = v\n"),
-            "line 1: a value before the first [section]"
-        );
+        assert_eq!(text("k = v\n"), "line 1: a value before the first [section]");
         assert_eq!(text("[a]\nnothing\n"), "line 2: expected \"key = value\"");
         assert_eq!(text("\n[a\n"), "line 2: a section header without \"]\"");
     }

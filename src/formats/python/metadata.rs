@@ -92,9 +92,6 @@ mod tests {
     fn errors() {
         let text = |b: &[u8]| Metadata::parse(b).unwrap_err().to_string();
         assert_eq!(text(b"Version: 1\n"), "METADATA has no Name header");
-        assert_eq!(
-            text(b"Name: x\n\nVersion: 1\n"),
-            "METADATA has no Version header"
-        );
+        assert_eq!(text(b"Name: x\n\nVersion: 1\n"), "METADATA has no Version header");
     }
 }

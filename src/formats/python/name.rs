@@ -38,12 +38,7 @@ mod tests {
 
     #[test]
     fn pep_503_examples() {
-        for name in [
-            "friendly-bard",
-            "Friendly-Bard",
-            "FRIENDLY.BARD",
-            "friendly--_.bard",
-        ] {
+        for name in ["friendly-bard", "Friendly-Bard", "FRIENDLY.BARD", "friendly--_.bard"] {
             assert_eq!(normalize(name), "friendly-bard");
         }
         assert_eq!(normalize("ruamel.yaml.clib"), "ruamel-yaml-clib");

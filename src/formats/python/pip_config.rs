@@ -17,12 +17,7 @@ impl PipConfig {
         let mut out = PipConfig::default();
         for section in ["global", "install"] {
             for (key, value) in ini.entries(section) {
-                let words = || {
-                    value
-                        .split_whitespace()
-                        .map(str::to_owned)
-                        .collect::<Vec<_>>()
-                };
+                let words = || value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
                 match key.to_ascii_lowercase().replace('_', "-").as_str() {
                     "index-url" => out.index_url = words().into_iter().next(),
                     "extra-index-url" => out.extra_index_urls = words(),
@@ -51,10 +46,7 @@ impl PipConfig {
 
 /// pip's (distutils') idea of true.
 pub fn truth(value: &str) -> bool {
-    matches!(
-        value.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes" | "t" | "true" | "on" | "1"
-    )
+    matches!(value.trim().to_ascii_lowercase().as_str(), "y" | "yes" | "t" | "true" | "on" | "1")
 }
 
 #[cfg(test)]
@@ -68,10 +60,7 @@ mod tests {
         assert_eq!(c.extra_index_urls.len(), 2);
         assert_eq!(c.cert.as_deref(), Some("/c.pem"));
         assert_eq!(c.no_index, Some(false));
-        let over = c.overlaid(PipConfig {
-            no_index: Some(true),
-            ..PipConfig::default()
-        });
+        let over = c.overlaid(PipConfig { no_index: Some(true), ..PipConfig::default() });
         assert_eq!(over.no_index, Some(true));
         assert_eq!(over.extra_index_urls.len(), 2);
     }

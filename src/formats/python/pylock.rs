@@ -74,10 +74,7 @@ impl PylockFile {
         if let Some(size) = self.size {
             parts.push(format!("size = {size}"));
         }
-        let hashes = self
-            .sha256
-            .map(|d| format!("sha256 = \"{}\"", hex(&d)))
-            .unwrap_or_default();
+        let hashes = self.sha256.map(|d| format!("sha256 = \"{}\"", hex(&d))).unwrap_or_default();
         parts.push(format!("hashes = {{{hashes}}}"));
         format!("{{{}}}", parts.join(", "))
     }
@@ -136,13 +133,7 @@ impl PylockPackage {
         }
         match &self.source {
             PylockSource::Files => {}
-            PylockSource::Vcs {
-                vcs,
-                url,
-                requested_revision,
-                commit_id,
-                subdirectory,
-            } => {
+            PylockSource::Vcs { vcs, url, requested_revision, commit_id, subdirectory } => {
                 let _ = write!(out, "vcs = {{type = {}, url = {}", quoted(vcs), quoted(url));
                 if let Some(revision) = requested_revision {
                     let _ = write!(out, ", requested-revision = {}", quoted(revision));
@@ -251,10 +242,7 @@ impl From<RawPackage> for PylockPackage {
                 subdirectory: v.subdirectory,
             }
         } else if let Some(d) = raw.directory {
-            PylockSource::Directory {
-                path: d.path,
-                editable: d.editable,
-            }
+            PylockSource::Directory { path: d.path, editable: d.editable }
         } else if let Some(archive) = raw.archive {
             PylockSource::Archive(archive.into())
         } else {
@@ -283,10 +271,7 @@ mod tests {
             size: Some(63152),
             sha256: Some([0xab; 32]),
         };
-        let package = |name: &str| PylockPackage {
-            name: name.into(),
-            ..Default::default()
-        };
+        let package = |name: &str| PylockPackage { name: name.into(), ..Default::default() };
         Pylock {
             requires_python: Some("==3.11.*".into()),
             created_by: "stillframe".into(),
@@ -308,10 +293,7 @@ mod tests {
                     ..package("attrs")
                 },
                 PylockPackage {
-                    source: PylockSource::Directory {
-                        path: "../my \"pack\"".into(),
-                        editable: true,
-                    },
+                    source: PylockSource::Directory { path: "../my \"pack\"".into(), editable: true },
                     tool: [("captured".to_owned(), "editable install".to_owned())].into(),
                     ..package("mine")
                 },
@@ -336,10 +318,7 @@ mod tests {
     #[test]
     fn errors() {
         let text = |s: &str| Pylock::parse(s).unwrap_err().to_string();
-        assert_eq!(
-            text("lock-version = \"2.0\""),
-            "pylock.toml has lock-version 2.0, only 1.x is known"
-        );
+        assert_eq!(text("lock-version = \"2.0\""), "pylock.toml has lock-version 2.0, only 1.x is known");
         assert!(text("x = 1").starts_with("pylock.toml: "));
         assert!(text("x = 1").contains("missing field `lock-version`"));
     }

@@ -40,9 +40,7 @@ impl Pyvenv {
             }
         }
         Ok(Pyvenv {
-            home: home
-                .filter(|h| !h.as_os_str().is_empty())
-                .ok_or(PyvenvError::NoHome)?,
+            home: home.filter(|h| !h.as_os_str().is_empty()).ok_or(PyvenvError::NoHome)?,
             system_site_packages: system,
             version,
             executable: executable.or(base),

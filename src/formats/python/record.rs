@@ -80,10 +80,7 @@ impl Record {
 }
 
 fn read(bytes: &[u8], strict: bool) -> Result<Record, RecordError> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(bytes);
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let mut rows = Vec::new();
     for (index, line) in reader.records().enumerate() {
         let line = line.map_err(|_| RecordError::Csv(index + 1))?;
@@ -130,11 +127,7 @@ mod tests {
         assert_eq!(record.rows[1].path, "odd, \"name\".py");
         assert_eq!(
             record.rows[2],
-            RecordRow {
-                path: "six-1.dist-info/RECORD".into(),
-                sha256: None,
-                size: None
-            }
+            RecordRow { path: "six-1.dist-info/RECORD".into(), sha256: None, size: None }
         );
         assert_eq!(record.print(), text);
         let crlf = text.replace('\n', "\r\n");
@@ -153,32 +146,14 @@ mod tests {
     fn errors() {
         let text = |s: String| Record::parse(s.as_bytes()).unwrap_err().to_string();
         assert_eq!(text("a,\n".into()), "has 2 columns in row 1, expected 3");
-        assert_eq!(
-            text("../a,,\n".into()),
-            "names \"../a\", which holds a \"..\" component"
-        );
+        assert_eq!(text("../a,,\n".into()), "names \"../a\", which holds a \"..\" component");
         assert_eq!(text("/a,,\n".into()), "names \"/a\", which is absolute");
-        assert_eq!(
-            text("a\0,,\n".into()),
-            "names \"a\\0\", which holds a NUL byte"
-        );
-        assert_eq!(
-            text("a\\b,,\n".into()),
-            "names \"a\\\\b\", which holds a backslash"
-        );
+        assert_eq!(text("a\0,,\n".into()), "names \"a\\0\", which holds a NUL byte");
+        assert_eq!(text("a\\b,,\n".into()), "names \"a\\\\b\", which holds a backslash");
         assert_eq!(text("a,,\nb,,\na,,\n".into()), "names \"a\" twice");
-        assert_eq!(
-            text("a,md5=0,\n".into()),
-            "has the hash \"md5=0\" for \"a\", only sha256 is accepted"
-        );
-        assert_eq!(
-            text("a,sha256=0,\n".into()),
-            "has a malformed sha256 for \"a\""
-        );
-        assert_eq!(
-            text("a,,many\n".into()),
-            "has the size \"many\" for \"a\", which is no number"
-        );
+        assert_eq!(text("a,md5=0,\n".into()), "has the hash \"md5=0\" for \"a\", only sha256 is accepted");
+        assert_eq!(text("a,sha256=0,\n".into()), "has a malformed sha256 for \"a\"");
+        assert_eq!(text("a,,many\n".into()), "has the size \"many\" for \"a\", which is no number");
         let bytes = Record::parse(b"a,,\n\xff,,\n").unwrap_err().to_string();
         assert_eq!(bytes, "is not CSV in UTF-8 (row 2)");
     }

@@ -40,8 +40,9 @@ impl Requirements {
             let mut sha256 = Vec::new();
             for hash in hashes {
                 match hash.split_once(':') {
-                    Some(("sha256", hex)) => sha256
-                        .push(parse_hex(hex).ok_or(RequirementsError::Hash(number, hash.clone()))?),
+                    Some(("sha256", hex)) => {
+                        sha256.push(parse_hex(hex).ok_or(RequirementsError::Hash(number, hash.clone()))?)
+                    }
                     Some(_) => {}
                     None => return Err(RequirementsError::Hash(number, hash)),
                 }
@@ -147,22 +148,9 @@ mod tests {
         let r = Requirements::parse(&text).unwrap();
         assert_eq!(r.pinned.len(), 2);
         assert_eq!(r.pinned[0].sha256, [[0xab; 32]]);
-        assert_eq!(
-            r.pinned[0].marker.as_deref(),
-            Some("python_version >= \"3.9\"")
-        );
-        assert_eq!(
-            (r.pinned[1].name.as_str(), r.pinned[1].version.as_str()),
-            ("uvicorn", "0.30.0")
-        );
-        assert_eq!(
-            r.unpinned,
-            [
-                "scipy>=1.10",
-                "mine @ https://git.example/a.zip",
-                "torch==2.*"
-            ]
-        );
+        assert_eq!(r.pinned[0].marker.as_deref(), Some("python_version >= \"3.9\""));
+        assert_eq!((r.pinned[1].name.as_str(), r.pinned[1].version.as_str()), ("uvicorn", "0.30.0"));
+        assert_eq!(r.unpinned, ["scipy>=1.10", "mine @ https://git.example/a.zip", "torch==2.*"]);
         assert_eq!(r.options, ["--index-url https://index.example/simple"]);
     }
 
@@ -171,9 +159,6 @@ mod tests {
         let text = |s: &str| Requirements::parse(s).unwrap_err().to_string();
         assert_eq!(text("\n!!\n"), "line 2: \"!!\" is no requirement");
         assert_eq!(text("a[b==1\n"), "line 1: \"a[b==1\" is no requirement");
-        assert_eq!(
-            text("a==1 --hash=sha256:12"),
-            "line 1: \"sha256:12\" is no sha256"
-        );
+        assert_eq!(text("a==1 --hash=sha256:12"), "line 1: \"sha256:12\" is no sha256");
     }
 }

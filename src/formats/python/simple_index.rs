@@ -59,9 +59,7 @@ pub fn parse_json(bytes: &[u8], page: &Url) -> Result<Vec<IndexFile>, SimpleInde
         .and_then(|answer| reader.end().map(|()| answer))
         .map_err(|e| SimpleIndexError::Json(e.to_string()))?;
     match answer.1 {
-        Some(version) if version.split('.').next() != Some("1") => {
-            Err(SimpleIndexError::Version(version))
-        }
+        Some(version) if version.split('.').next() != Some("1") => Err(SimpleIndexError::Version(version)),
         _ => Ok(answer.0),
     }
 }
@@ -150,10 +148,7 @@ pub fn join(page: &Url, link: &str) -> Option<String> {
 /// A page without any anchor must at least look like HTML, so that an error text is no empty index.
 pub fn parse_html(text: &str, page: &Url) -> Result<Vec<IndexFile>, SimpleIndexError> {
     let lower = text.to_ascii_lowercase();
-    if !["<html", "<!doctype", "<a "]
-        .iter()
-        .any(|mark| lower.contains(mark))
-    {
+    if !["<html", "<!doctype", "<a "].iter().any(|mark| lower.contains(mark)) {
         return Err(SimpleIndexError::Html);
     }
     let base = tag_at(&lower, text, "<base", 0)
@@ -169,39 +164,20 @@ pub fn parse_html(text: &str, page: &Url) -> Result<Vec<IndexFile>, SimpleIndexE
         let Ok(url) = base.join(href.trim()) else {
             continue;
         };
-        let label = text[end..]
-            .split('<')
-            .next()
-            .map(|t| unescape(t.trim()))
-            .unwrap_or_default();
-        let segment = url
-            .path_segments()
-            .and_then(|mut s| s.next_back())
-            .unwrap_or_default();
-        let filename = if label.ends_with(".whl") {
-            label
-        } else {
-            percent_decoded(segment)
-        };
+        let label = text[end..].split('<').next().map(|t| unescape(t.trim())).unwrap_or_default();
+        let segment = url.path_segments().and_then(|mut s| s.next_back()).unwrap_or_default();
+        let filename = if label.ends_with(".whl") { label } else { percent_decoded(segment) };
         if !filename.ends_with(".whl") || filename.contains('/') {
             continue;
         }
         let sha256 = url.fragment().and_then(|fragment| {
-            fragment
-                .split('&')
-                .find_map(|part| part.strip_prefix("sha256=").and_then(parse_hex))
+            fragment.split('&').find_map(|part| part.strip_prefix("sha256=").and_then(parse_hex))
         });
         let Some(url) = join(&base, href.trim()) else {
             continue;
         };
         let yanked = attribute(attributes, "data-yanked").is_some();
-        out.push(IndexFile {
-            filename,
-            url,
-            sha256,
-            size: None,
-            yanked,
-        });
+        out.push(IndexFile { filename, url, sha256, size: None, yanked });
     }
     Ok(out)
 }
@@ -237,9 +213,7 @@ fn tag_at<'a>(lower: &str, text: &'a str, open: &str, from: usize) -> Option<(&'
 fn attribute(attributes: &str, name: &str) -> Option<String> {
     let mut rest = attributes.trim_start();
     while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| c.is_whitespace() || c == '=')
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(rest.len());
         let (key, after) = rest.split_at(end);
         let after = after.trim_start();
         let (value, next) = match after.strip_prefix('=') {
@@ -247,9 +221,7 @@ fn attribute(attributes: &str, name: &str) -> Option<String> {
             Some(value) => {
                 let value = value.trim_start();
                 match value.chars().next() {
-                    Some(quote @ ('"' | '\'')) => {
-                        value[1..].split_once(quote).unwrap_or((&value[1..], ""))
-                    }
+                    Some(quote @ ('"' | '\'')) => value[1..].split_once(quote).unwrap_or((&value[1..], "")),
                     _ => value.split_at(value.find(char::is_whitespace).unwrap_or(value.len())),
                 }
             }
@@ -257,11 +229,7 @@ fn attribute(attributes: &str, name: &str) -> Option<String> {
         if key.eq_ignore_ascii_case(name) {
             return Some(unescape(value));
         }
-        rest = if next.len() < rest.len() {
-            next.trim_start()
-        } else {
-            ""
-        };
+        rest = if next.len() < rest.len() { next.trim_start() } else { "" };
     }
     None
 }
@@ -314,15 +282,11 @@ mod tests {
         );
         let files = parse_json(text.as_bytes(), &page()).unwrap();
         assert_eq!(files.len(), 2);
-        assert_eq!(
-            files[0].url,
-            "https://index.example/p/torch-1-py3-none-any.whl"
-        );
+        assert_eq!(files[0].url, "https://index.example/p/torch-1-py3-none-any.whl");
         assert_eq!((files[0].sha256, files[0].size), (parse_hex(SHA), Some(12)));
         assert!(files[0].yanked && !files[1].yanked);
         assert_eq!(files[1].url, "https://files.example/t.whl");
-        let copy: IndexFile =
-            serde_json::from_str(&serde_json::to_string(&files[0]).unwrap()).unwrap();
+        let copy: IndexFile = serde_json::from_str(&serde_json::to_string(&files[0]).unwrap()).unwrap();
         assert_eq!(copy, files[0]);
     }
 
@@ -335,10 +299,7 @@ mod tests {
         );
         let files = parse_html(&text, &page()).unwrap();
         assert_eq!(files.len(), 2);
-        assert_eq!(
-            files[0].filename,
-            "torch-2.3.0+cu121-cp311-cp311-linux_x86_64.whl"
-        );
+        assert_eq!(files[0].filename, "torch-2.3.0+cu121-cp311-cp311-linux_x86_64.whl");
         assert_eq!(
             files[0].url,
             "https://index.example/whl/cu121/torch-2.3.0%2Bcu121-cp311-cp311-linux_x86_64.whl"
@@ -364,9 +325,7 @@ mod tests {
             json(br#"{"meta":{"api-version":"2.0"},"files":[]}"#),
             "the answer has the API version 2.0, only 1.x is known"
         );
-        let html = parse_html("Internal error", &page())
-            .unwrap_err()
-            .to_string();
+        let html = parse_html("Internal error", &page()).unwrap_err().to_string();
         assert_eq!(html, "the answer is no index page in HTML");
         assert_eq!(parse_html("<html><a href=\"unclosed", &page()).unwrap(), []);
     }

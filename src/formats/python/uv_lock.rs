@@ -84,21 +84,13 @@ struct RawFile {
 impl From<RawFile> for UvFile {
     fn from(raw: RawFile) -> Self {
         let sha256 = raw.hash.as_deref().and_then(|h| h.strip_prefix("sha256:"));
-        UvFile {
-            url: raw.url,
-            sha256: sha256.and_then(parse_hex),
-            size: raw.size,
-        }
+        UvFile { url: raw.url, sha256: sha256.and_then(parse_hex), size: raw.size }
     }
 }
 
 impl From<RawSource> for UvSource {
     fn from(raw: RawSource) -> Self {
-        let local = raw
-            .path
-            .or(raw.directory)
-            .or(raw.editable)
-            .or(raw.r#virtual);
+        let local = raw.path.or(raw.directory).or(raw.editable).or(raw.r#virtual);
         if let Some(registry) = raw.registry {
             UvSource::Registry(registry)
         } else if let Some(git) = raw.git {
@@ -124,10 +116,7 @@ impl UvLock {
             wheels: p.wheels.into_iter().map(UvFile::from).collect(),
             sdist: p.sdist.map(UvFile::from),
         });
-        Ok(UvLock {
-            requires_python: raw.requires_python,
-            packages: packages.collect(),
-        })
+        Ok(UvLock { requires_python: raw.requires_python, packages: packages.collect() })
     }
 }
 
@@ -150,10 +139,7 @@ mod tests {
     #[test]
     fn errors() {
         let text = |s: &str| UvLock::parse(s).unwrap_err().to_string();
-        assert_eq!(
-            text("version = 7"),
-            "uv.lock has version 7, only version 1 is known"
-        );
+        assert_eq!(text("version = 7"), "uv.lock has version 7, only version 1 is known");
         assert!(text("").contains("missing field `version`"));
     }
 }

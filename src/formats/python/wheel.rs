@@ -53,12 +53,7 @@ impl Wheel {
             _ => return Err(WheelError::Purelib(purelib)),
         };
         let build = build.filter(|b: &String| !b.is_empty());
-        Ok(Wheel {
-            generator,
-            root_is_purelib,
-            tags,
-            build,
-        })
+        Ok(Wheel { generator, root_is_purelib, tags, build })
     }
 }
 
@@ -77,10 +72,8 @@ mod tests {
 
     #[test]
     fn compressed_tag_and_build() {
-        let w = Wheel::parse(
-            b"Wheel-Version: 1.9\nRoot-Is-Purelib: True\nTag: py2.py3-none-any\nBuild: 3\n",
-        )
-        .unwrap();
+        let w = Wheel::parse(b"Wheel-Version: 1.9\nRoot-Is-Purelib: True\nTag: py2.py3-none-any\nBuild: 3\n")
+            .unwrap();
         assert!(w.root_is_purelib);
         assert_eq!(w.tags, ["py2-none-any", "py3-none-any"]);
         assert_eq!(w.build.as_deref(), Some("3"));
@@ -90,14 +83,8 @@ mod tests {
     fn errors() {
         let text = |b: &[u8]| Wheel::parse(b).unwrap_err().to_string();
         assert_eq!(text(b"Tag: x\n"), "WHEEL has no Wheel-Version header");
-        assert_eq!(
-            text(b"Wheel-Version: 1.0\n"),
-            "WHEEL has no Root-Is-Purelib header"
-        );
-        assert_eq!(
-            text(b"Wheel-Version: 2.0\n"),
-            "WHEEL says Wheel-Version 2.0, only 1.x is known"
-        );
+        assert_eq!(text(b"Wheel-Version: 1.0\n"), "WHEEL has no Root-Is-Purelib header");
+        assert_eq!(text(b"Wheel-Version: 2.0\n"), "WHEEL says Wheel-Version 2.0, only 1.x is known");
         assert_eq!(
             text(b"Wheel-Version: 1.0\nRoot-Is-Purelib: maybe\n"),
             "WHEEL says Root-Is-Purelib \"maybe\", expected true or false"

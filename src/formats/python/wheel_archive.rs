@@ -72,11 +72,7 @@ pub fn dist_info(wheel: &WheelName, entries: &[ZipEntry]) -> Result<String, Whee
 pub fn same_version(a: &str, b: &str) -> bool {
     use std::str::FromStr;
     let parse = |text: &str| pep440_rs::Version::from_str(&text.replace('_', "-")).ok();
-    let parse = |text: &str| {
-        pep440_rs::Version::from_str(text)
-            .ok()
-            .or_else(|| parse(text))
-    };
+    let parse = |text: &str| pep440_rs::Version::from_str(text).ok().or_else(|| parse(text));
     match (parse(a), parse(b)) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
@@ -90,15 +86,9 @@ pub fn check(
     record: &Record,
 ) -> Result<BTreeMap<String, WheelEntry>, WheelArchiveError> {
     let own = format!("{dist_info}/RECORD");
-    let unhashed = |name: &str| {
-        name.strip_prefix(own.as_str())
-            .is_some_and(|rest| matches!(rest, "" | ".jws" | ".p7s"))
-    };
-    let rows: BTreeMap<&str, _> = record
-        .rows
-        .iter()
-        .map(|row| (row.path.as_str(), row))
-        .collect();
+    let unhashed =
+        |name: &str| name.strip_prefix(own.as_str()).is_some_and(|rest| matches!(rest, "" | ".jws" | ".p7s"));
+    let rows: BTreeMap<&str, _> = record.rows.iter().map(|row| (row.path.as_str(), row)).collect();
     let mut out = BTreeMap::new();
     for entry in entries.iter().filter(|entry| !entry.is_directory()) {
         let name = entry.name.as_str();
@@ -112,25 +102,12 @@ pub fn check(
         let sha256 = match row {
             _ if unhashed(name) => [0; 32],
             None => return Err(WheelArchiveError::NotListed(name.to_owned())),
-            Some(row) => row
-                .sha256
-                .ok_or_else(|| WheelArchiveError::NoHash(name.to_owned()))?,
+            Some(row) => row.sha256.ok_or_else(|| WheelArchiveError::NoHash(name.to_owned()))?,
         };
         let (size, crc32, executable) = (entry.size, entry.crc32, entry.is_executable());
-        out.insert(
-            entry.name.clone(),
-            WheelEntry {
-                sha256,
-                size,
-                crc32,
-                executable,
-            },
-        );
+        out.insert(entry.name.clone(), WheelEntry { sha256, size, crc32, executable });
     }
-    if let Some(missing) = rows
-        .keys()
-        .find(|name| !out.contains_key(**name) && !unhashed(name))
-    {
+    if let Some(missing) = rows.keys().find(|name| !out.contains_key(**name) && !unhashed(name)) {
         return Err(WheelArchiveError::NotHeld((*missing).to_owned()));
     }
     if !out.contains_key(&own) {
@@ -169,23 +146,13 @@ mod tests {
     }
 
     fn row(path: &str) -> RecordRow {
-        RecordRow {
-            path: path.into(),
-            sha256: Some([1; 32]),
-            size: Some(3),
-        }
+        RecordRow { path: path.into(), sha256: Some([1; 32]), size: Some(3) }
     }
 
     fn run(entries: &[ZipEntry], mut rows: Vec<RecordRow>) -> Result<usize, String> {
-        rows.push(RecordRow {
-            path: "a-1.dist-info/RECORD".into(),
-            sha256: None,
-            size: None,
-        });
+        rows.push(RecordRow { path: "a-1.dist-info/RECORD".into(), sha256: None, size: None });
         let record = Record { rows };
-        check("a-1.dist-info", entries, &record)
-            .map(|m| m.len())
-            .map_err(|e| e.to_string())
+        check("a-1.dist-info", entries, &record).map(|m| m.len()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -202,26 +169,11 @@ mod tests {
             text(std::slice::from_ref(&own), vec![row("a/x")]),
             "the wheel's RECORD lists \"a/x\", which the wheel does not hold"
         );
-        let bare = RecordRow {
-            sha256: None,
-            ..row("a/x")
-        };
-        assert_eq!(
-            text(&all, vec![bare]),
-            "the wheel's RECORD has no sha256 for \"a/x\""
-        );
-        let long = RecordRow {
-            size: Some(4),
-            ..row("a/x")
-        };
-        assert_eq!(
-            text(&all, vec![long]),
-            "the wheel's RECORD says 4 bytes for \"a/x\", the wheel holds 3"
-        );
-        assert_eq!(
-            text(&[entry("a/x")], vec![row("a/x")]),
-            "the wheel has no RECORD"
-        );
+        let bare = RecordRow { sha256: None, ..row("a/x") };
+        assert_eq!(text(&all, vec![bare]), "the wheel's RECORD has no sha256 for \"a/x\"");
+        let long = RecordRow { size: Some(4), ..row("a/x") };
+        assert_eq!(text(&all, vec![long]), "the wheel's RECORD says 4 bytes for \"a/x\", the wheel holds 3");
+        assert_eq!(text(&[entry("a/x")], vec![row("a/x")]), "the wheel has no RECORD");
         assert_eq!(
             text(&[entry("a"), entry("a/x"), own], vec![row("a"), row("a/x")]),
             "the wheel has \"a\" both as a file and as a directory"
@@ -235,14 +187,8 @@ mod tests {
             let entries: Vec<_> = names.iter().map(|n| entry(n)).collect();
             dist_info(&wheel, &entries).map_err(|e| e.to_string())
         };
-        assert_eq!(
-            of(&["my.pkg-1.0.0.dist-info/WHEEL"]).unwrap(),
-            "my.pkg-1.0.0.dist-info"
-        );
-        assert_eq!(
-            of(&["a"]).unwrap_err(),
-            "the wheel has 0 dist-info directories, expected one"
-        );
+        assert_eq!(of(&["my.pkg-1.0.0.dist-info/WHEEL"]).unwrap(), "my.pkg-1.0.0.dist-info");
+        assert_eq!(of(&["a"]).unwrap_err(), "the wheel has 0 dist-info directories, expected one");
         assert_eq!(
             of(&["b-1.dist-info/WHEEL"]).unwrap_err(),
             "the wheel's dist-info is \"b-1.dist-info\", its file name says My_Pkg 1.0"

@@ -27,9 +27,7 @@ pub struct WheelName {
 
 impl WheelName {
     pub fn parse(file: &str) -> Result<Self, WheelNameError> {
-        let stem = file
-            .strip_suffix(".whl")
-            .ok_or_else(|| WheelNameError::Suffix(file.to_owned()))?;
+        let stem = file.strip_suffix(".whl").ok_or_else(|| WheelNameError::Suffix(file.to_owned()))?;
         let parts: Vec<&str> = stem.split('-').collect();
         let (build, tags) = match parts.as_slice() {
             [_, _, tags @ ..] if tags.len() == 3 => (None, tags),
@@ -59,12 +57,7 @@ impl WheelName {
 
     /// Rebuilds a wheel's name from what its installed dist-info says. `None` when the tags are not
     /// a full product of python, abi and platform sets, which no single name can express.
-    pub fn from_tags(
-        name: &str,
-        version: &str,
-        build: Option<&str>,
-        tags: &[String],
-    ) -> Option<Self> {
+    pub fn from_tags(name: &str, version: &str, build: Option<&str>, tags: &[String]) -> Option<Self> {
         let (mut python, mut abi, mut platform) = (Vec::new(), Vec::new(), Vec::new());
         for tag in tags {
             let parts: Vec<&str> = tag.split('-').collect();
@@ -141,17 +134,8 @@ mod tests {
         let name = WheelName::parse(file).unwrap();
         assert_eq!(name.to_string(), file);
         let tags: Vec<String> = name.tags().into_iter().collect();
-        assert_eq!(
-            tags,
-            [
-                "cp311-cp311-manylinux2014_x86_64",
-                "cp311-cp311-manylinux_2_17_x86_64"
-            ]
-        );
-        let order = [
-            "cp311-cp311-manylinux_2_17_x86_64",
-            "cp311-cp311-manylinux2014_x86_64",
-        ];
+        assert_eq!(tags, ["cp311-cp311-manylinux2014_x86_64", "cp311-cp311-manylinux_2_17_x86_64"]);
+        let order = ["cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-manylinux2014_x86_64"];
         let order: Vec<String> = order.iter().map(|s| (*s).to_owned()).collect();
         let made = WheelName::from_tags("NumPy", "1.26.4", None, &order).unwrap();
         assert_eq!(made.to_string(), file);
@@ -163,10 +147,7 @@ mod tests {
         assert_eq!(name.build.as_deref(), Some("2local"));
         assert_eq!(name.version, "1.0+cu121");
         assert_eq!(name.tags().len(), 2);
-        assert_eq!(
-            expand_tag("py2.py3-none-any"),
-            ["py2-none-any", "py3-none-any"]
-        );
+        assert_eq!(expand_tag("py2.py3-none-any"), ["py2-none-any", "py3-none-any"]);
         assert_eq!(expand_tag("odd"), ["odd"]);
     }
 
@@ -180,18 +161,12 @@ mod tests {
     #[test]
     fn errors() {
         let text = |file: &str| WheelName::parse(file).unwrap_err().to_string();
-        assert_eq!(
-            text("numpy-1.26.4.tar.gz"),
-            "\"numpy-1.26.4.tar.gz\" does not end in .whl"
-        );
+        assert_eq!(text("numpy-1.26.4.tar.gz"), "\"numpy-1.26.4.tar.gz\" does not end in .whl");
         assert_eq!(
             text("numpy-1.26.4.whl"),
             "\"numpy-1.26.4.whl\" has 2 dash-separated parts, a wheel name has 5 or 6"
         );
-        assert_eq!(
-            text("a--py3-none-any.whl"),
-            "\"a--py3-none-any.whl\" has an empty part"
-        );
+        assert_eq!(text("a--py3-none-any.whl"), "\"a--py3-none-any.whl\" has an empty part");
         assert_eq!(
             text("a-1-x-py3-none-any.whl"),
             "\"a-1-x-py3-none-any.whl\" has the build tag \"x\", which does not begin with a digit"

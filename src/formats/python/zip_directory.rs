@@ -92,42 +92,26 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// Finds the central directory from the last bytes of a file of `file_size` bytes. `tail` should hold
 /// the last [`LONGEST_END`] bytes, or the whole file.
 pub fn locate(tail: &[u8], file_size: u64) -> Result<Location, ZipError> {
-    let start = file_size
-        .checked_sub(tail.len() as u64)
-        .ok_or(ZipError::NoEnd)?;
-    let at = tail
-        .windows(4)
-        .rposition(|w| w == b"PK\x05\x06")
-        .ok_or(ZipError::NoEnd)?;
+    let start = file_size.checked_sub(tail.len() as u64).ok_or(ZipError::NoEnd)?;
+    let at = tail.windows(4).rposition(|w| w == b"PK\x05\x06").ok_or(ZipError::NoEnd)?;
     let end = &tail[at..];
     let comment = u16_at(end, 20).ok_or(ZipError::NoEnd)?;
     if end.len() != 22 + usize::from(comment) {
         return Err(ZipError::AmbiguousEnd);
     }
-    let (Some(disk), Some(first), Some(here), Some(total), Some(size), Some(offset)) = (
-        u16_at(end, 4),
-        u16_at(end, 6),
-        u16_at(end, 8),
-        u16_at(end, 10),
-        u32_at(end, 12),
-        u32_at(end, 16),
-    ) else {
+    let (Some(disk), Some(first), Some(here), Some(total), Some(size), Some(offset)) =
+        (u16_at(end, 4), u16_at(end, 6), u16_at(end, 8), u16_at(end, 10), u32_at(end, 12), u32_at(end, 16))
+    else {
         return Err(ZipError::NoEnd);
     };
-    let locator = at
-        .checked_sub(20)
-        .filter(|l| tail[*l..].starts_with(b"PK\x06\x07"));
+    let locator = at.checked_sub(20).filter(|l| tail[*l..].starts_with(b"PK\x06\x07"));
     let (location, stop) = match locator {
         Some(locator) => zip64(tail, start, locator)?,
         None => {
             if disk != 0 || first != 0 || here != total {
                 return Err(ZipError::Disks);
             }
-            let location = Location {
-                offset: offset.into(),
-                size: size.into(),
-                entries: total.into(),
-            };
+            let location = Location { offset: offset.into(), size: size.into(), entries: total.into() };
             (location, start + at as u64)
         }
     };
@@ -146,18 +130,14 @@ fn zip64(tail: &[u8], start: u64, locator: usize) -> Result<(Location, u64), Zip
         let position = u64_at(tail, locator + 8)?;
         let at = usize::try_from(position.checked_sub(start)?).ok()?;
         let record = tail.get(at..locator)?;
-        let whole = record.starts_with(b"PK\x06\x06")
-            && u64_at(record, 4)?.checked_add(12)? == record.len() as u64;
+        let whole =
+            record.starts_with(b"PK\x06\x06") && u64_at(record, 4)?.checked_add(12)? == record.len() as u64;
         let one_disk = u32_at(record, 16)? == 0 && u32_at(record, 20)? == 0;
         let entries = u64_at(record, 32)?;
         if !whole || !one_disk || u64_at(record, 24)? != entries {
             return None;
         }
-        let location = Location {
-            offset: u64_at(record, 48)?,
-            size: u64_at(record, 40)?,
-            entries,
-        };
+        let location = Location { offset: u64_at(record, 48)?, size: u64_at(record, 40)?, entries };
         Some((location, position))
     };
     read().ok_or(ZipError::Zip64)
@@ -193,15 +173,9 @@ fn entry(bytes: &[u8]) -> Result<(ZipEntry, &[u8]), ZipError> {
     let long = |at: usize| u32_at(header, at).unwrap_or(0);
     let (names, extras, comments) = (short(28), short(30), short(32));
     let name = bytes.get(46..46 + names).ok_or(ZipError::Directory)?;
-    let extra = bytes
-        .get(46 + names..46 + names + extras)
-        .ok_or(ZipError::Directory)?;
-    let rest = bytes
-        .get(46 + names + extras + comments..)
-        .ok_or(ZipError::Directory)?;
-    let name = std::str::from_utf8(name)
-        .map_err(|_| ZipError::NotUtf8)?
-        .to_owned();
+    let extra = bytes.get(46 + names..46 + names + extras).ok_or(ZipError::Directory)?;
+    let rest = bytes.get(46 + names + extras + comments..).ok_or(ZipError::Directory)?;
+    let name = std::str::from_utf8(name).map_err(|_| ZipError::NotUtf8)?.to_owned();
     let (flags, method) = (short(8), short(10) as u16);
     // Without the UTF-8 flag a name is in code page 437, and unpackers read it differently.
     if !name.is_ascii() && flags & 0x800 == 0 {
@@ -217,22 +191,15 @@ fn entry(bytes: &[u8]) -> Result<(ZipEntry, &[u8]), ZipError> {
     }
     let unix = matches!(header[5], 3 | 19);
     let mode = if unix { long(38) >> 16 } else { 0 };
-    let expected: &[u32] = if name.ends_with('/') {
-        &[0, 0o040_000]
-    } else {
-        &[0, 0o100_000]
-    };
+    let expected: &[u32] = if name.ends_with('/') { &[0, 0o040_000] } else { &[0, 0o100_000] };
     if !expected.contains(&(mode & 0o170_000)) {
         return Err(ZipError::FileType(name));
     }
     if short(34) != 0 && short(34) != 0xffff {
         return Err(ZipError::Disks);
     }
-    let (mut size, mut compressed_size, mut offset) = (
-        u64::from(long(24)),
-        u64::from(long(20)),
-        u64::from(long(42)),
-    );
+    let (mut size, mut compressed_size, mut offset) =
+        (u64::from(long(24)), u64::from(long(20)), u64::from(long(42)));
     let mut wide = extra_field(extra, 1).unwrap_or(&[]);
     for value in [&mut size, &mut compressed_size, &mut offset] {
         if *value == u64::from(u32::MAX) {
@@ -241,18 +208,7 @@ fn entry(bytes: &[u8]) -> Result<(ZipEntry, &[u8]), ZipError> {
         }
     }
     let crc32 = long(16);
-    Ok((
-        ZipEntry {
-            name,
-            crc32,
-            size,
-            compressed_size,
-            method,
-            mode,
-            offset,
-        },
-        rest,
-    ))
+    Ok((ZipEntry { name, crc32, size, compressed_size, method, mode, offset }, rest))
 }
 
 fn extra_field(mut extra: &[u8], wanted: u16) -> Option<&[u8]> {
@@ -274,10 +230,7 @@ pub fn unpack(entry: &ZipEntry, bytes: &[u8], limit: u64) -> Result<Vec<u8>, Zip
     if entry.size > limit {
         return Err(data_error());
     }
-    let header = bytes
-        .get(..30)
-        .filter(|h| h.starts_with(b"PK\x03\x04"))
-        .ok_or_else(local)?;
+    let header = bytes.get(..30).filter(|h| h.starts_with(b"PK\x03\x04")).ok_or_else(local)?;
     let names = usize::from(u16_at(header, 26).unwrap_or(0));
     let extras = usize::from(u16_at(header, 28).unwrap_or(0));
     if bytes.get(30..30 + names) != Some(entry.name.as_bytes()) {

@@ -7,8 +7,7 @@ fn archive(files: &[(&str, u32)]) -> Vec<u8> {
     for (name, mode) in files {
         let options = SimpleFileOptions::default().unix_permissions(*mode);
         zip.start_file(*name, options).unwrap();
-        zip.write_all(format!("content of {name} {name} {name}").as_bytes())
-            .unwrap();
+        zip.write_all(format!("content of {name} {name} {name}").as_bytes()).unwrap();
     }
     zip.finish().unwrap().into_inner()
 }
@@ -22,9 +21,8 @@ fn read(bytes: &[u8]) -> Result<Vec<ZipEntry>, ZipError> {
 /// Replaces every occurrence of a name by one of the same length.
 fn renamed(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
-    let at: Vec<usize> = (0..bytes.len() - from.len())
-        .filter(|i| bytes[*i..].starts_with(from.as_bytes()))
-        .collect();
+    let at: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|i| bytes[*i..].starts_with(from.as_bytes())).collect();
     for i in at {
         bytes[i..i + to.len()].copy_from_slice(to.as_bytes());
     }
@@ -41,15 +39,11 @@ fn lists_and_unpacks() {
     let data = unpack(&entries[1], &bytes[from..], 1 << 20).unwrap();
     assert_eq!(data, b"content of a/run a/run a/run");
     assert_eq!(
-        unpack(&entries[1], &bytes[from..], 3)
-            .unwrap_err()
-            .to_string(),
+        unpack(&entries[1], &bytes[from..], 3).unwrap_err().to_string(),
         "has data for \"a/run\" that does not unpack to what its directory says"
     );
     assert_eq!(
-        unpack(&entries[0], &bytes[from..], 1 << 20)
-            .unwrap_err()
-            .to_string(),
+        unpack(&entries[0], &bytes[from..], 1 << 20).unwrap_err().to_string(),
         "has a malformed local header for \"a/b.py\""
     );
 }
@@ -58,10 +52,7 @@ fn lists_and_unpacks() {
 fn tail_alone_is_enough() {
     let bytes = archive(&[("a", 0o644)]);
     let whole = locate(&bytes, bytes.len() as u64).unwrap();
-    assert_eq!(
-        locate(&bytes[bytes.len() - 22..], bytes.len() as u64).unwrap(),
-        whole
-    );
+    assert_eq!(locate(&bytes[bytes.len() - 22..], bytes.len() as u64).unwrap(), whole);
 }
 
 #[test]
@@ -95,18 +86,9 @@ fn errors() {
         text(&renamed(good.clone(), "aa/bb", "../bb")),
         "names \"../bb\", which holds a \"..\" component"
     );
-    assert_eq!(
-        text(&renamed(good.clone(), "aa/bb", "/a/bb")),
-        "names \"/a/bb\", which is absolute"
-    );
-    assert_eq!(
-        text(&renamed(good.clone(), "aa/bb", "a\0/bb")),
-        "names \"a\\0/bb\", which holds a NUL byte"
-    );
-    assert_eq!(
-        text(&renamed(good.clone(), "aa/bb", "aa/cc")),
-        "names \"aa/cc\" twice"
-    );
+    assert_eq!(text(&renamed(good.clone(), "aa/bb", "/a/bb")), "names \"/a/bb\", which is absolute");
+    assert_eq!(text(&renamed(good.clone(), "aa/bb", "a\0/bb")), "names \"a\\0/bb\", which holds a NUL byte");
+    assert_eq!(text(&renamed(good.clone(), "aa/bb", "aa/cc")), "names \"aa/cc\" twice");
     let mut long = good.clone();
     long.push(0);
     assert_eq!(text(&long), "has an ambiguous end record");
@@ -123,18 +105,12 @@ fn errors() {
     assert_eq!(text(&packed), "has \"aa/bb\" packed by method 14");
     let mut link = good.clone();
     link[at + 41] = 0o240_u8;
-    assert_eq!(
-        text(&link),
-        "has \"aa/bb\", which is neither a file nor a directory"
-    );
+    assert_eq!(text(&link), "has \"aa/bb\", which is neither a file nor a directory");
     let mut more = good.clone();
     let end = more.len() - 22;
     more[end + 8] = 3;
     more[end + 10] = 3;
-    assert_eq!(
-        text(&more),
-        "has a truncated or malformed central directory"
-    );
+    assert_eq!(text(&more), "has a truncated or malformed central directory");
 }
 
 proptest::proptest! {

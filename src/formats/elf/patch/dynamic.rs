@@ -1,8 +1,7 @@
 //! The dynamic section and its strings, changed as a patch asks.
 use super::{CUT, Object, Patch, slice};
 use crate::formats::elf::{
-    DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, DYN_SIZE, ElfError, offset_of,
-    u64_at,
+    DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, DYN_SIZE, ElfError, offset_of, u64_at,
 };
 
 pub(super) struct Dynamic<'a> {
@@ -23,12 +22,7 @@ impl<'a> Dynamic<'a> {
     pub fn of(object: &Object<'a>) -> Result<Dynamic<'a>, ElfError> {
         let table = slice(object.data, object.dynamic.offset, object.dynamic.file_size)?;
         let entries: Vec<(u64, u64)> = (0..table.len() / DYN_SIZE)
-            .map_while(|i| {
-                Some((
-                    u64_at(table, i * DYN_SIZE)?,
-                    u64_at(table, i * DYN_SIZE + 8)?,
-                ))
-            })
+            .map_while(|i| Some((u64_at(table, i * DYN_SIZE)?, u64_at(table, i * DYN_SIZE + 8)?)))
             .take_while(|(tag, _)| *tag != DT_NULL)
             .collect();
         let value = |tag| entries.iter().find(|(t, _)| *t == tag).map(|(_, v)| *v);
@@ -37,11 +31,7 @@ impl<'a> Dynamic<'a> {
         let size = value(DT_STRSZ).ok_or_else(none)?;
         let offset = offset_of(&object.segments, strings_vaddr).ok_or_else(none)?;
         let strings = slice(object.data, offset, size)?;
-        Ok(Dynamic {
-            entries,
-            strings,
-            strings_vaddr,
-        })
+        Ok(Dynamic { entries, strings, strings_vaddr })
     }
 
     pub fn apply(self, patch: &Patch) -> Result<Changed, ElfError> {
@@ -53,10 +43,7 @@ impl<'a> Dynamic<'a> {
             .filter_map(|(_, at)| self.strings.get(usize::try_from(*at).ok()?..))
             .filter_map(|rest| rest.split(|b| *b == 0).next())
             .collect();
-        let mut behind = entries
-            .iter()
-            .rposition(|(t, _)| *t == DT_NEEDED)
-            .map_or(0, |i| i + 1);
+        let mut behind = entries.iter().rposition(|(t, _)| *t == DT_NEEDED).map_or(0, |i| i + 1);
         for (i, library) in patch.add_needed.iter().enumerate() {
             if present.contains(&library.as_bytes()) || patch.add_needed[..i].contains(library) {
                 continue;
@@ -83,12 +70,7 @@ impl<'a> Dynamic<'a> {
             table.extend_from_slice(&value.to_le_bytes());
         }
         table.extend_from_slice(&[0; DYN_SIZE]);
-        Ok(Changed {
-            table,
-            strings,
-            old_strings: self.strings_vaddr,
-            strtab_slot: strtab_slot.ok_or(CUT)?,
-        })
+        Ok(Changed { table, strings, old_strings: self.strings_vaddr, strtab_slot: strtab_slot.ok_or(CUT)? })
     }
 }
 

@@ -13,11 +13,7 @@ fn full_patch(data: &[u8]) -> (Patch, Vec<u8>) {
         add_needed: vec!["libm.so.6".into(), "libc.so.6".into(), "libdl.so.2".into()],
     };
     let out = super::patch(data, &patch).expect("patched");
-    assert_eq!(
-        out,
-        super::patch(data, &patch).expect("patched"),
-        "not deterministic"
-    );
+    assert_eq!(out, super::patch(data, &patch).expect("patched"), "not deterministic");
     (patch, out)
 }
 
@@ -31,13 +27,7 @@ fn check(path: &Path, args: &[&str]) {
     assert_eq!(after.rpath, ["$ORIGIN/../lib", "/a/long/directory/name"]);
     assert!(after.runpath.is_empty());
     let mut needed = before.needed.clone();
-    needed.extend(
-        patch
-            .add_needed
-            .iter()
-            .filter(|n| !before.needed.contains(n))
-            .cloned(),
-    );
+    needed.extend(patch.add_needed.iter().filter(|n| !before.needed.contains(n)).cloned());
     assert_eq!(after.needed, needed);
     assert_eq!(after.soname, before.soname);
     assert_eq!(after.glibc_floor, before.glibc_floor);
@@ -76,10 +66,7 @@ fn programs_and_libraries_of_this_machine() {
             );
         }
     }
-    for path in [
-        "/lib/x86_64-linux-gnu/libz.so.1",
-        "/lib/x86_64-linux-gnu/libstdc++.so.6",
-    ] {
+    for path in ["/lib/x86_64-linux-gnu/libz.so.1", "/lib/x86_64-linux-gnu/libstdc++.so.6"] {
         if Path::new(path).exists() {
             check(Path::new(path), &[]);
         }
@@ -90,10 +77,7 @@ fn programs_and_libraries_of_this_machine() {
 fn a_library_has_no_interpreter_to_replace() {
     let path = Path::new("/lib/x86_64-linux-gnu/libz.so.1");
     if path.exists() {
-        let patch = Patch {
-            interp: Some("/x".into()),
-            ..Patch::default()
-        };
+        let patch = Patch { interp: Some("/x".into()), ..Patch::default() };
         let result = super::patch(&std::fs::read(path).expect("read"), &patch);
         assert!(matches!(result, Err(ElfError::Unsupported(_))));
     }
