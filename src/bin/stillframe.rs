@@ -1,1 +1,4 @@
-fn main() {}
+//! The workstation's program; everything is in the library.
+fn main() -> std::process::ExitCode {
+    stillframe::cli::main()
+}

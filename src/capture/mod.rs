@@ -14,6 +14,7 @@ pub mod interpreter;
 pub mod inventory;
 pub mod lock;
 pub mod main_program;
+pub mod materialise;
 pub mod memo;
 pub mod nar;
 pub mod outside;

@@ -17,6 +17,8 @@ pub struct Config {
     pub service: ServiceConfig,
     pub probe: ProbeConfig,
     pub store: StoreSection,
+    /// Paths relative to the environment that stay out of the snapshot.
+    pub exclude: Vec<String>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
     pub intent: Vec<PathBuf>,
 }

@@ -1,0 +1,44 @@
+//! A virtual tree written to disk: what a probe runs instead of the environment itself.
+use crate::capture::tree::{Entry, Source, Tree};
+use crate::sys::error::{Error, Result};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+/// Writes `tree` at `to`; its files are writable.
+pub fn tree(tree: &Tree, to: &Path) -> Result<()> {
+    for (name, entry) in &tree.entries {
+        let path = if name.is_empty() { to.to_path_buf() } else { to.join(OsStr::from_bytes(name)) };
+        let parent = path.parent().unwrap_or(to);
+        fs::create_dir_all(parent).map_err(|e| Error::io("create directory", parent, e))?;
+        let executable = match entry {
+            Entry::Directory => {
+                fs::create_dir_all(&path).map_err(|e| Error::io("create directory", &path, e))?;
+                continue;
+            }
+            Entry::Symlink(target) => {
+                symlink(OsStr::from_bytes(target), &path).map_err(|e| Error::io("link", &path, e))?;
+                continue;
+            }
+            Entry::File { source, executable } => {
+                match source {
+                    Source::Disk(from) | Source::Shebang { path: from, .. } => {
+                        fs::copy(from, &path).map_err(|e| Error::io("copy", from, e))?;
+                    }
+                    Source::Bytes(bytes) => {
+                        fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
+                    }
+                }
+                *executable
+            }
+        };
+        let mode = if executable { 0o755 } else { 0o644 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .map_err(|e| Error::io("set the mode of", &path, e))?;
+    }
+    fs::create_dir_all(to)
+        .or_else(|e| if to.exists() { Ok(()) } else { Err(e) })
+        .map_err(|e| Error::io("create directory", to, e))
+}

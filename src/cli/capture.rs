@@ -1,0 +1,252 @@
+//! What `inspect`, `lock` and `snapshot` share: the lock against a second run, the metadata index, the
+//! capture itself, and its report.
+use super::printer::{Printer, bytes};
+use super::settings::Settings;
+use crate::capture::intent;
+use crate::capture::inventory::{Finding, Severity};
+use crate::capture::lock::Provenance;
+use crate::capture::memo::Memo;
+use crate::capture::nar::{Trees, path_of};
+use crate::capture::whole::{self, Captured, Options};
+use crate::formats::nix::store_path::StorePath;
+use crate::store::Store;
+use crate::sys::clock;
+use crate::sys::error::Result;
+use crate::sys::files::FileLock;
+use crate::sys::progress;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// One run at a time on this state; another waits and says for whom.
+pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<FileLock> {
+    let holder = format!(
+        "stillframe {what} of {} (pid {}, since {})",
+        settings.environment.display(),
+        std::process::id(),
+        clock::rfc3339(clock::now())
+    );
+    FileLock::acquire(&settings.state.join("lock"), &holder, |who| {
+        let who = if who.is_empty() { "another stillframe" } else { who };
+        printer.note(&format!("waiting for {who}"));
+    })
+}
+
+/// A first Ctrl-C stops at the next safe point; a second one at once.
+pub fn heed_signals() -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|e| {
+            crate::sys::error::Error::new(crate::sys::error::Kind::Io, "cannot watch for signals")
+                .caused_by(e)
+        })?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut int), Ok(mut term)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            for first in [true, false] {
+                tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+                if first {
+                    progress::interrupt();
+                    eprintln!("stopping at the next safe point; once more to stop at once");
+                } else {
+                    std::process::exit(130);
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Captures, with or without a store to send to.
+pub fn capture(
+    settings: &Settings,
+    printer: &Printer,
+    offline: bool,
+    store: Option<&mut Store>,
+) -> Result<(Captured, Trees)> {
+    let memo = Memo::open(&settings.cache, &settings.environment);
+    let store_dir = match &store {
+        Some(store) => store.store_dir.clone(),
+        None => crate::store::StoreConfig::from_environment(None).store_dir,
+    };
+    let trees = match store {
+        Some(store) => {
+            let paths: BTreeSet<StorePath> = memo
+                .get::<Vec<String>>("trees", Some(&store_dir.0))
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|p| StorePath::from_base_name(p).ok())
+                .collect();
+            let valid: HashSet<StorePath> = store.valid(&paths)?.into_iter().collect();
+            // From now on until this connection ends, nothing of it is collected.
+            for path in &valid {
+                store.add_temp_root(path)?;
+            }
+            Trees::new(valid)
+        }
+        None => Trees::without_store(),
+    };
+    let config = &settings.config.python;
+    let options = Options {
+        store_dir: store_dir.clone(),
+        interpreter: config.interpreter.as_ref().map(|p| settings.project.join(p)),
+        runtime: config.runtime.clone(),
+        libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
+        real_files: config.real_files.iter().map(|n| crate::formats::python::name::normalize(n)).collect(),
+        exclude: settings.config.exclude.clone(),
+        cache: settings.cache.clone(),
+        offline,
+    };
+    let mut captured =
+        whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
+    let paths: Vec<String> = captured
+        .lock
+        .trees()
+        .into_iter()
+        .map(|t| path_of(t, &store_dir).map(|p| p.to_string()))
+        .collect::<Result<_>>()?;
+    memo.put("trees", Some(&store_dir.0), &paths);
+    memo.save()?;
+    intents(settings, &mut captured)?;
+    Ok((captured, trees))
+}
+
+fn intents(settings: &Settings, captured: &mut Captured) -> Result<()> {
+    let mut files = intent::discover(&settings.environment, &settings.project);
+    files.extend(settings.config.intent.iter().map(|p| settings.project.join(p)));
+    files.sort();
+    files.dedup();
+    let installed = intent::Installed {
+        distributions: &captured.lock.distributions,
+        packs: &captured.lock.packs,
+        disabled_packs: &captured.disabled,
+        main: &captured.lock.main,
+    };
+    let mut found: Vec<Finding> = Vec::new();
+    for file in files {
+        found.extend(intent::check(&file, &installed)?);
+    }
+    captured.findings.extend(found);
+    Ok(())
+}
+
+/// The report as JSON.
+pub fn report_json(captured: &Captured) -> Value {
+    let lock = &captured.lock;
+    json!({
+        "version": 1,
+        "environment": captured.scan.root,
+        "main": {"version": lock.main.version, "git": captured.scan.main.git, "bytes": captured.scan.main.size},
+        "python": {"executable": captured.python.executable, "venv": captured.python.venv,
+            "found": captured.python.how, "version": lock.runtime.version},
+        "packs": captured.scan.packs.iter().map(|p| json!({
+            "name": p.name, "kind": p.kind, "enabled": p.enabled, "git": p.git, "nested": p.nested,
+            "bytes": p.size, "weights": p.weights.iter().map(|w| json!({"path": w.path, "bytes": w.size})).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+        "distributions": lock.distributions.iter().map(|d| json!({
+            "name": d.name, "version": d.version, "provenance": d.provenance, "reason": d.reason,
+            "changed": d.changed, "bytes": d.tree.nar_size,
+        })).collect::<Vec<_>>(),
+        "cache": captured.scan.cache.iter().map(|c| json!({"path": c.path, "bytes": c.size})).collect::<Vec<_>>(),
+        "models": captured.scan.models,
+        "user": captured.scan.user,
+        "outside": captured.scan.outside,
+        "audit": {
+            "objects": captured.audit.objects,
+            "glibc_floor": captured.audit.glibc_floor,
+            "cuda_majors": captured.audit.cuda_majors,
+            "unmet": captured.audit.unmet,
+        },
+        "index": captured.index,
+        "findings": captured.findings,
+    })
+}
+
+/// The report for a person.
+pub fn report_text(captured: &Captured, printer: &Printer) {
+    let lock = &captured.lock;
+    let git = |state: &Option<crate::capture::inventory::GitState>| match state {
+        Some(s) => format!(
+            "commit {}{}",
+            s.commit.as_deref().map_or("none", |c| c.get(..10).unwrap_or(c)),
+            match s.dirty {
+                Some(true) => ", dirty",
+                Some(false) => "",
+                None => ", dirty or not: unknown",
+            }
+        ),
+        None => "not in git".into(),
+    };
+    printer.line(printer.bold(&format!("ComfyUI environment {}", captured.scan.root.display())));
+    printer.line(format!(
+        "  main program  {} ({}, {})",
+        lock.main.version.as_deref().unwrap_or("version unknown"),
+        git(&captured.scan.main.git),
+        bytes(captured.scan.main.size)
+    ));
+    printer.line(format!(
+        "  Python        {} ({}, {})",
+        lock.runtime.version,
+        captured.python.executable.display(),
+        captured.python.how
+    ));
+    let counts = lock.provenance_counts();
+    let count = |p: Provenance| counts.get(p.name()).copied().unwrap_or(0);
+    printer.line(format!(
+        "  distributions {}: {} pinned, {} patched, {} captured",
+        lock.distributions.len(),
+        count(Provenance::Pinned),
+        count(Provenance::Patched),
+        count(Provenance::Captured)
+    ));
+    printer.line(format!("  packs         {}", captured.scan.packs.len()));
+    for pack in &captured.scan.packs {
+        let state = if pack.enabled { git(&pack.git) } else { "disabled, not captured".into() };
+        let weights: u64 = pack.weights.iter().map(|w| w.size).sum();
+        let weights = if weights > 0 { format!(", weights {}", bytes(weights)) } else { String::new() };
+        printer.line(format!("    {:32} {state}, {}{weights}", pack.name, bytes(pack.size)));
+    }
+    let cache: u64 = captured.scan.cache.iter().map(|c| c.size).sum();
+    printer.line(format!("  cache         {} entries, {}", captured.scan.cache.len(), bytes(cache)));
+    let (files, size) = whole::total(&captured.scan.models);
+    printer.line(format!("  models        {files} files, {} (shared storage, not captured)", bytes(size)));
+    if let Some((floor, file)) = &captured.audit.glibc_floor {
+        printer.line(format!("  GLIBC floor   {}.{} ({file})", floor.0, floor.1));
+    }
+    if let Some(index) = &captured.index {
+        printer.line(format!(
+            "  index         {} requests, {} of answers, {} of ranges ({})",
+            index.requests,
+            bytes(index.index_bytes),
+            bytes(index.range_bytes),
+            index.source
+        ));
+    }
+    findings_text(&captured.findings, printer);
+}
+
+/// Findings by topic, gravest first.
+pub fn findings_text(findings: &[Finding], printer: &Printer) {
+    let mut topics: BTreeMap<(std::cmp::Reverse<Severity>, &str), Vec<&Finding>> = BTreeMap::new();
+    for finding in findings {
+        topics.entry((std::cmp::Reverse(finding.severity), &finding.topic)).or_default().push(finding);
+    }
+    for ((_, topic), all) in topics {
+        printer.line(printer.bold(topic));
+        for finding in all {
+            printer.line(printer.finding(finding));
+        }
+    }
+}
+
+/// Puts both locks where the project keeps them.
+pub fn lock_texts(captured: &Captured) -> Result<(String, String)> {
+    Ok((captured.lock.to_toml()?, crate::capture::pylock::print(&captured.lock)))
+}
+
+pub fn project_file(settings: &Settings, name: &str) -> std::path::PathBuf {
+    settings.project.join(name)
+}

@@ -1,0 +1,26 @@
+//! `stillframe inspect`: the report, and nothing else.
+use super::capture::{capture, exclusive, heed_signals, report_json, report_text};
+use super::printer::Printer;
+use super::settings::Settings;
+use crate::sys::error::Result;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The ComfyUI directory (default: the one in stillframe.toml, else the current one).
+    env: Option<PathBuf>,
+    /// Ask no package index; every distribution counts as captured.
+    #[arg(long)]
+    offline: bool,
+}
+
+pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let settings = Settings::resolve(args.env.as_deref(), config)?;
+    heed_signals()?;
+    let _lock = exclusive(&settings, printer, "inspect")?;
+    let (captured, _) = capture(&settings, printer, args.offline, None)?;
+    printer.value(&report_json(&captured));
+    report_text(&captured, printer);
+    Ok(ExitCode::SUCCESS)
+}

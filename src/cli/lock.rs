@@ -1,0 +1,47 @@
+//! `stillframe lock`: writes pylock.toml and stillframe.lock.
+use super::capture::{capture, exclusive, heed_signals, lock_texts, project_file, report_json, report_text};
+use super::printer::Printer;
+use super::settings::Settings;
+use crate::sys::error::Result;
+use crate::sys::files;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The ComfyUI directory (default: the one in stillframe.toml, else the current one).
+    env: Option<PathBuf>,
+    /// Ask no package index; every distribution counts as captured.
+    #[arg(long)]
+    offline: bool,
+}
+
+pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let settings = Settings::resolve(args.env.as_deref(), config)?;
+    heed_signals()?;
+    let _lock = exclusive(&settings, printer, "lock")?;
+    let (captured, _) = capture(&settings, printer, args.offline, None)?;
+    let (lock, pylock) = lock_texts(&captured)?;
+    let mut written = Vec::new();
+    for (name, text) in [("stillframe.lock", &lock), ("pylock.toml", &pylock)] {
+        let path = project_file(&settings, name);
+        // An unchanged lock keeps its time: build tools look at it.
+        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            continue;
+        }
+        files::write_atomic(&path, text.as_bytes())?;
+        written.push(path);
+    }
+    let mut value = report_json(&captured);
+    value["written"] = json!(written);
+    printer.value(&value);
+    report_text(&captured, printer);
+    for path in &written {
+        printer.line(format!("wrote {}", path.display()));
+    }
+    if written.is_empty() {
+        printer.line("both locks are unchanged");
+    }
+    Ok(ExitCode::SUCCESS)
+}

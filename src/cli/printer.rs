@@ -1,0 +1,208 @@
+//! The one place that writes to the terminal: text or JSON, colours only on a terminal, progress with
+//! bytes and time left, and errors with their sources and what to do next.
+use crate::capture::inventory::{Finding, Severity};
+use crate::sys::error::Error;
+use crate::sys::progress::Progress;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+#[derive(Clone)]
+pub struct Printer {
+    pub json: bool,
+    colour: bool,
+    progress: Arc<dyn Progress>,
+}
+
+impl Printer {
+    pub fn new(json: bool, quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let progress: Arc<dyn Progress> = if quiet || json {
+            Arc::new(crate::sys::progress::Silent)
+        } else if terminal {
+            Arc::new(Bar::default())
+        } else {
+            Arc::new(Plain::default())
+        };
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Printer { json, colour, progress }
+    }
+
+    pub fn progress(&self) -> &Arc<dyn Progress> {
+        &self.progress
+    }
+
+    /// A line of the result. A closed pipe (`| head`) is the reader's choice, not an error.
+    pub fn line(&self, text: impl AsRef<str>) {
+        if !self.json {
+            self.write(text.as_ref());
+        }
+    }
+
+    pub fn value(&self, value: &Value) {
+        if self.json {
+            self.write(&format!("{value:#}"));
+        }
+    }
+
+    fn write(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "{text}").is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    pub fn note(&self, text: &str) {
+        self.progress.note(text);
+        if self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    pub fn bold(&self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.into() }
+    }
+
+    pub fn finding(&self, finding: &Finding) -> String {
+        let (mark, code) = match finding.severity {
+            Severity::Problem => ("problem", "31"),
+            Severity::Warning => ("warning", "33"),
+            Severity::Info => ("info", "2"),
+        };
+        format!("  {} {}: {}", self.paint(code, &format!("{mark:7}")), finding.path, finding.message)
+    }
+
+    pub fn error(&self, error: &Error) {
+        let mut causes = Vec::new();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            causes.push(cause.to_string());
+            source = cause.source();
+        }
+        if self.json {
+            self.write(&format!(
+                "{:#}",
+                json!({"error": {"kind": error.kind.name(), "message": error.message,
+                    "causes": causes, "hint": error.hint}})
+            ));
+            return;
+        }
+        eprintln!("error: {}", error.message);
+        for cause in causes {
+            eprintln!("  because: {cause}");
+        }
+        if let Some(hint) = &error.hint {
+            eprintln!("  hint: {hint}");
+        }
+    }
+}
+
+pub fn bytes(amount: u64) -> String {
+    HumanBytes(amount).to_string()
+}
+
+/// A bar on a terminal.
+#[derive(Default)]
+struct Bar {
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+/// Stages that count bytes; the others count items.
+fn in_bytes(stage: &str) -> bool {
+    stage.starts_with("sending") || stage.starts_with("copying")
+}
+
+impl Progress for Bar {
+    fn stage(&self, name: &str, total: Option<u64>) {
+        let bar = match total {
+            Some(total) if total > 0 => ProgressBar::new(total),
+            _ => ProgressBar::new_spinner(),
+        };
+        let template = match total {
+            Some(_) if in_bytes(name) => "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+            Some(_) => "{msg:32} {bar:24} {pos}/{len} {eta} left",
+            None => "{msg:32} {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(name.to_string());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let mut held = self.bar.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(old) = held.replace(bar) {
+            old.finish_and_clear();
+        }
+    }
+
+    fn advance(&self, amount: u64) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(|e| e.into_inner()).as_ref() {
+            bar.inc(amount);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        match self.bar.lock().unwrap_or_else(|e| e.into_inner()).as_ref() {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Plain lines where there is no terminal: a stage's name, and every few seconds how far it is.
+#[derive(Default)]
+struct Plain {
+    state: Mutex<Option<Stage>>,
+}
+
+struct Stage {
+    name: String,
+    total: Option<u64>,
+    done: u64,
+    started: Instant,
+    said: Instant,
+}
+
+const SAY_EVERY: Duration = Duration::from_secs(3);
+
+impl Progress for Plain {
+    fn stage(&self, name: &str, total: Option<u64>) {
+        let now = Instant::now();
+        let stage = Stage { name: name.into(), total, done: 0, started: now, said: now };
+        *self.state.lock().unwrap_or_else(|e| e.into_inner()) = Some(stage);
+    }
+
+    fn advance(&self, amount: u64) {
+        let mut held = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(stage) = held.as_mut() else { return };
+        stage.done += amount;
+        if stage.said.elapsed() < SAY_EVERY {
+            return;
+        }
+        stage.said = Instant::now();
+        let show = |n| if in_bytes(&stage.name) { bytes(n) } else { n.to_string() };
+        let left = stage.total.filter(|t| *t > stage.done && stage.done > 0).map(|total| {
+            let rate = stage.done as f64 / stage.started.elapsed().as_secs_f64();
+            format!(", {:.0} s left", (total - stage.done) as f64 / rate)
+        });
+        let total = stage.total.map(|t| format!(" of {}", show(t))).unwrap_or_default();
+        eprintln!("{}: {}{total}{}", stage.name, show(stage.done), left.unwrap_or_default());
+    }
+
+    fn note(&self, text: &str) {
+        eprintln!("{text}");
+    }
+}

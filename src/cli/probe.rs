@@ -1,0 +1,149 @@
+//! The probe behind `snapshot --probe`: the environment's own server, its own interpreter, copies of
+//! its program and packs in a scratch directory, a loopback port; node classes, import failures and
+//! times are read, and the server is stopped. The environment itself is only read.
+use super::printer::Printer;
+use super::settings::Settings;
+use crate::build::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
+use crate::capture::materialise;
+use crate::capture::probe_result::{PackProbe, ProbeResult, import_times};
+use crate::capture::whole::Captured;
+use crate::run::foreground;
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Result<ProbeResult> {
+    printer.progress().stage("probing the environment's own server", None);
+    std::fs::create_dir_all(&settings.cache)
+        .map_err(|e| Error::io("create directory", &settings.cache, e))?;
+    let scratch = tempfile::Builder::new()
+        .prefix("probe-")
+        .tempdir_in(&settings.cache)
+        .map_err(|e| Error::io("create a scratch directory in", &settings.cache, e))?;
+    let slot = scratch.path();
+    materialise::tree(&captured.scan.main.tree, &slot.join("main"))?;
+    let mut links = vec![Link { at: "base/models".into(), to: "{models}".into() }];
+    for pack in captured.scan.packs.iter().filter(|p| p.enabled) {
+        let at = format!("base/custom_nodes/{}", pack.name);
+        materialise::tree(&pack.tree, &slot.join(&at))?;
+        links.extend(pack.weights.iter().map(|w| Link {
+            at: format!("{at}/{}", w.path),
+            to: pack.location.join(&w.path).display().to_string(),
+        }));
+    }
+    for entry in &captured.scan.cache {
+        materialise::tree(&entry.tree, &slot.join("base/.cache").join(&entry.path))?;
+    }
+    let mut environment: BTreeMap<String, String> = [
+        // Nothing may be written beside the environment's own modules.
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("HF_HOME", "{slot}/base/.cache/huggingface"),
+        ("TORCH_HOME", "{slot}/base/.cache/torch"),
+        ("XDG_CACHE_HOME", "{slot}/base/.cache"),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_string(), v.to_string()))
+    .collect();
+    environment.extend(settings.config.service.environment.clone());
+    let launch = Launch {
+        version: LAUNCH_VERSION,
+        service: "probe".into(),
+        program: captured.python.executable.display().to_string(),
+        arguments: launch::arguments(&captured.lock.main.flags, &settings.config.service.arguments),
+        directory: "main".into(),
+        environment,
+        layers: Vec::new(),
+        links,
+        directories: [
+            "{base}/input",
+            "{base}/output",
+            "{base}/user",
+            "{slot}/base/custom_nodes",
+            "{slot}/home",
+        ]
+        .map(String::from)
+        .to_vec(),
+    };
+    let values = Values {
+        base: slot.join("data").display().to_string(),
+        models: captured.scan.root.join("models").display().to_string(),
+        slot: slot.display().to_string(),
+        listen: "127.0.0.1".into(),
+        port: foreground::free_port()?,
+    };
+    let log = slot.join("probe.log");
+    let open = || {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(|e| Error::io("write", &log, e))
+    };
+    let (out, err) = (Stdio::from(open()?), Stdio::from(open()?));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
+    let limit = Duration::from_secs(settings.config.probe.timeout);
+    let result = runtime.block_on(async {
+        let mut instance = foreground::start(&launch, &values, out, err)?;
+        let seen = look(&mut instance, limit).await;
+        instance.stop().await?;
+        seen
+    });
+    let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+    let (ready_ms, classes) = result.map_err(|e| {
+        let tail: Vec<&str> = text.lines().rev().take(15).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        Error { hint: Some(format!("the end of its log:\n    {}", tail.join("\n    "))), ..e }
+    })?;
+    Ok(assemble(ready_ms, classes, &text, captured))
+}
+
+async fn look(
+    instance: &mut foreground::Instance,
+    limit: Duration,
+) -> Result<(u64, BTreeMap<String, String>)> {
+    let took = instance.ready(limit).await?;
+    let failed = |e: reqwest::Error| {
+        Error::new(Kind::Environment, "the environment's server did not answer /object_info").caused_by(e)
+    };
+    let client = reqwest::Client::builder().no_proxy().timeout(limit).build().map_err(failed)?;
+    let url = format!("{}/object_info", instance.url);
+    let bytes = client
+        .get(url)
+        .send()
+        .await
+        .map_err(failed)?
+        .error_for_status()
+        .map_err(failed)?
+        .bytes()
+        .await
+        .map_err(failed)?;
+    let info: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::new(Kind::Environment, "the environment's server answered /object_info with no JSON object")
+            .caused_by(e)
+    })?;
+    let module = |v: &serde_json::Value| v["python_module"].as_str().unwrap_or("").to_string();
+    Ok((took.as_millis() as u64, info.iter().map(|(name, v)| (name.clone(), module(v))).collect()))
+}
+
+fn assemble(ready_ms: u64, classes: BTreeMap<String, String>, log: &str, captured: &Captured) -> ProbeResult {
+    let times = import_times(log);
+    let packs = captured
+        .scan
+        .packs
+        .iter()
+        .filter(|p| p.enabled)
+        .map(|pack| {
+            let (import_ms, failed) = times.get(&pack.name).copied().unwrap_or((0, false));
+            let stem = pack.name.strip_suffix(".py").unwrap_or(&pack.name);
+            let modules = [format!("custom_nodes.{stem}"), format!("custom_nodes.{}", pack.name)];
+            let classes =
+                classes.iter().filter(|(_, m)| modules.contains(m)).map(|(name, _)| name.clone()).collect();
+            PackProbe { name: pack.name.clone(), import_ms, failed, classes }
+        })
+        .collect();
+    ProbeResult { ready_ms, classes, packs }
+}

@@ -1,0 +1,157 @@
+//! `stillframe run`: serves a snapshot here, in the foreground.
+use super::printer::Printer;
+use super::settings::Settings;
+use crate::build::launch::{LAUNCH_VERSION, Launch, Values};
+use crate::build::registry::Registry;
+use crate::run::{foreground, slot};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The snapshot: id, label or store path (default: the latest).
+    id: Option<String>,
+    /// The loopback port (default: a free one).
+    #[arg(long)]
+    port: Option<u16>,
+    /// The models folder (default: the environment's, if it is still there).
+    #[arg(long)]
+    models: Option<PathBuf>,
+    /// Where input, output and user data are kept (default: a folder of the snapshot's own).
+    #[arg(long)]
+    base: Option<PathBuf>,
+    /// Keep the slot (what the instance wrote into its own program) after it ends.
+    #[arg(long)]
+    keep: bool,
+    /// Seconds until it must answer.
+    #[arg(long, default_value_t = 300)]
+    timeout: u64,
+}
+
+/// Reads a launch file from a snapshot.
+pub fn read_launch(snapshot: &Path, service: &str) -> Result<Launch> {
+    let path = snapshot.join("launch").join(format!("{service}.json"));
+    let bytes = files::read(&path)?;
+    let launch: Launch = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::new(Kind::Store, format!("{} is malformed: {e}", path.display())))?;
+    if launch.version != LAUNCH_VERSION {
+        return Err(Error::new(
+            Kind::Store,
+            format!(
+                "{} has version {}, this stillframe reads {LAUNCH_VERSION}",
+                path.display(),
+                launch.version
+            ),
+        )
+        .hint("use the stillframe that took the snapshot"));
+    }
+    Ok(launch)
+}
+
+pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let settings = Settings::resolve(None, config)?;
+    let record = Registry::new(&settings.state).find(args.id.as_deref())?;
+    let launch = read_launch(Path::new(&record.snapshot), &record.service)?;
+    let port = match args.port {
+        Some(port) => port,
+        None => foreground::free_port()?,
+    };
+    let home = settings.state.join("run").join(&record.id);
+    let base = args.base.clone().unwrap_or_else(|| home.join("base"));
+    let models = match &args.models {
+        Some(models) => models.canonicalize().map_err(|e| Error::io("open", models, e))?,
+        None => Some(record.environment.join("models"))
+            .filter(|m| m.is_dir())
+            .unwrap_or_else(|| home.join("models")),
+    };
+    std::fs::create_dir_all(&base).map_err(|e| Error::io("create directory", &base, e))?;
+    // Only ours: a models folder that was asked for exists.
+    let _ = std::fs::create_dir_all(&models);
+    let base = base.canonicalize().map_err(|e| Error::io("open", &base, e))?;
+    std::fs::create_dir_all(&home).map_err(|e| Error::io("create directory", &home, e))?;
+    let slot_dir = tempfile::Builder::new()
+        .prefix("slot-")
+        .tempdir_in(&home)
+        .map_err(|e| Error::io("create a slot in", &home, e))?;
+    let values = Values {
+        base: base.display().to_string(),
+        models: models.display().to_string(),
+        slot: slot_dir.path().display().to_string(),
+        listen: "127.0.0.1".into(),
+        port,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
+    let outcome = runtime.block_on(serve(&launch, &values, args, printer, &record.id));
+    let written = slot::written(&launch, slot_dir.path());
+    if !written.is_empty() && !printer.json {
+        printer.note("written into the program, thrown away with this instance:");
+        for path in &written {
+            printer.note(&format!("  {path}"));
+        }
+    }
+    if args.keep {
+        let kept = slot_dir.keep();
+        printer.note(&format!("kept {}", kept.display()));
+    }
+    outcome
+}
+
+async fn serve(
+    launch: &Launch,
+    values: &Values,
+    args: &Args,
+    printer: &Printer,
+    id: &str,
+) -> Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let watch =
+        |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot watch for signals").caused_by(e));
+    let (mut int, mut term) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    // With --json the standard output is ours alone.
+    let log = if printer.json { Stdio::from(std::io::stderr()) } else { Stdio::inherit() };
+    let mut instance = foreground::start(launch, values, log, Stdio::inherit())?;
+    let ready = tokio::select! {
+        ready = instance.ready(Duration::from_secs(args.timeout)) => Some(ready),
+        _ = int.recv() => None,
+        _ = term.recv() => None,
+    };
+    match ready {
+        Some(Ok(took)) => {
+            let pid = instance.child.id();
+            printer.value(
+                &json!({"id": id, "url": instance.url, "pid": pid, "ready_ms": took.as_millis() as u64,
+                "slot": values.slot, "base": values.base}),
+            );
+            printer.line(format!(
+                "serving {id} on {} (pid {}, ready in {:.1} s); Ctrl-C ends it",
+                instance.url,
+                pid.unwrap_or(0),
+                took.as_secs_f64()
+            ));
+        }
+        Some(Err(error)) => {
+            instance.stop().await?;
+            return Err(error);
+        }
+        None => {
+            instance.stop().await?;
+            return Ok(ExitCode::from(130));
+        }
+    }
+    tokio::select! {
+        status = instance.child.wait() => {
+            let status = status.map_err(|e| Error::new(Kind::Io, "cannot wait for the server").caused_by(e))?;
+            Err(Error::new(Kind::Environment, format!("the server ended by itself: {status}"))
+                .hint("its own messages are above"))
+        }
+        _ = int.recv() => { instance.stop().await?; Ok(ExitCode::SUCCESS) }
+        _ = term.recv() => { instance.stop().await?; Ok(ExitCode::SUCCESS) }
+    }
+}

@@ -1,0 +1,169 @@
+//! `stillframe snapshot`: lock, derivations, realise, register.
+use super::capture::{capture, exclusive, findings_text, heed_signals, lock_texts};
+use super::printer::{Printer, bytes};
+use super::probe;
+use super::settings::Settings;
+use crate::build::graph::{self, Graph, ServiceSpec};
+use crate::build::realise;
+use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry};
+use crate::capture::inventory::Severity;
+use crate::store::{Store, StoreConfig};
+use crate::sys::clock;
+use crate::sys::error::{Error, Result};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The ComfyUI directory (default: the one in stillframe.toml, else the current one).
+    env: Option<PathBuf>,
+    /// A name for this snapshot, to find it again.
+    #[arg(long)]
+    label: Option<String>,
+    /// Start the environment's own server once, on a loopback port with a scratch base directory, and
+    /// record its node classes, import failures and import times. This runs the environment's code.
+    #[arg(long)]
+    probe: bool,
+    /// Ask no package index; every distribution counts as captured.
+    #[arg(long)]
+    offline: bool,
+}
+
+pub fn service(settings: &Settings) -> ServiceSpec {
+    let service = &settings.config.service;
+    ServiceSpec {
+        name: service.name.clone(),
+        arguments: service.arguments.clone(),
+        environment: service.environment.clone(),
+    }
+}
+
+/// How many characters of the store path's hash make an id.
+const ID_LENGTH: usize = 10;
+
+pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let started = Instant::now();
+    let settings = Settings::resolve(args.env.as_deref(), config)?;
+    heed_signals()?;
+    let _lock = exclusive(&settings, printer, "snapshot")?;
+    let store_config = StoreConfig::from_environment(settings.config.store.remote.as_deref());
+    // Before any work: a store that cannot be used is known in a moment.
+    let mut store = Store::connect(&store_config)?;
+    let (captured, trees) = capture(&settings, printer, args.offline, Some(&mut store))?;
+    let graph_started = Instant::now();
+    let graph = graph::graph(&captured.lock, &store.store_dir, &service(&settings))?;
+    let graph_ms = graph_started.elapsed().as_secs_f64() * 1000.0;
+    let report = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
+    let registry = Registry::new(&settings.state);
+    let id = graph.snapshot.digest()[..ID_LENGTH].to_string();
+    let known = registry.list()?.into_iter().find(|r| r.id == id);
+    let probed = match (args.probe, &known) {
+        (true, _) => Some(probe::probe(&settings, &captured, printer)?),
+        (false, Some(known)) => known.probe.clone(),
+        (false, None) => None,
+    };
+    let snapshot = graph.snapshot.to_absolute(&store.store_dir);
+    let unchanged = report.unchanged && known.is_some();
+    let record = match known {
+        // The same content once more: only what was asked for anew changes.
+        Some(known) if unchanged => Record {
+            label: args.label.clone().or(known.label.clone()),
+            probe: probed,
+            findings: captured.findings.clone(),
+            ..known
+        },
+        _ => {
+            let closure = store.closure(std::slice::from_ref(&graph.snapshot))?;
+            Record {
+                version: RECORD_VERSION,
+                id: id.clone(),
+                label: args.label.clone(),
+                snapshot: snapshot.clone(),
+                derivation: graph.snapshot_drv.to_absolute(&store.store_dir),
+                environment: captured.scan.root.clone(),
+                created: clock::rfc3339(clock::now()),
+                user: user(),
+                host: host(),
+                stillframe: env!("CARGO_PKG_VERSION").into(),
+                service: settings.config.service.name.clone(),
+                closure_paths: closure.len() as u64,
+                closure_bytes: closure.values().map(|i| i.nar_size).sum(),
+                outputs: outputs(&graph, &store),
+                probe: probed,
+                findings: captured.findings.clone(),
+            }
+        }
+    };
+    let (lock, pylock) = lock_texts(&captured)?;
+    registry.save(&record, &lock, &pylock)?;
+    for (link, target) in registry.roots(&record) {
+        root(&mut store, &link, &target)?;
+    }
+    printer.value(&json!({
+        "version": 1, "snapshot": snapshot, "id": id, "label": record.label, "unchanged": unchanged,
+        "derivation": record.derivation, "closure_paths": record.closure_paths,
+        "closure_bytes": record.closure_bytes, "realise": report, "graph_ms": graph_ms,
+        "derivations": graph.nodes.len(), "seconds": started.elapsed().as_secs_f64(),
+        "index": captured.index, "probe": record.probe, "findings": captured.findings,
+    }));
+    let grave: Vec<_> =
+        captured.findings.iter().filter(|f| f.severity == Severity::Problem).cloned().collect();
+    findings_text(&grave, printer);
+    if unchanged {
+        printer.line(format!("unchanged: {snapshot} ({id})"));
+    } else {
+        printer.line(format!(
+            "snapshot {id}: {snapshot} ({} paths, {}; {} paths and {} were new; {} built) in {:.1} s",
+            record.closure_paths,
+            bytes(record.closure_bytes),
+            report.sent_paths,
+            bytes(report.sent_bytes),
+            report.built,
+            started.elapsed().as_secs_f64()
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn outputs(graph: &Graph, store: &Store) -> Vec<OutputRecord> {
+    let absolute = |p: &crate::formats::nix::store_path::StorePath| p.to_absolute(&store.store_dir);
+    let sources = graph.imports.iter().map(|i| OutputRecord {
+        label: i.label.clone(),
+        path: absolute(&i.path),
+        derivation: i.drv.as_ref().map(absolute),
+    });
+    let built = graph.nodes.iter().map(|n| OutputRecord {
+        label: n.label.clone(),
+        path: absolute(&n.out),
+        derivation: Some(absolute(&n.drv)),
+    });
+    sources.chain(built).collect()
+}
+
+/// A GC root: a link of ours that Nix is told of. Made anew when it points elsewhere.
+fn root(store: &mut Store, link: &Path, target: &str) -> Result<()> {
+    if std::fs::read_link(link).is_ok_and(|now| now == Path::new(target)) {
+        return store.add_indirect_root(link);
+    }
+    if let Some(parent) = link.parent() {
+        std::fs::create_dir_all(parent).map_err(|e| Error::io("create directory", parent, e))?;
+    }
+    let temporary = link.with_extension("new");
+    // Left over from a crash.
+    let _ = std::fs::remove_file(&temporary);
+    std::os::unix::fs::symlink(target, &temporary).map_err(|e| Error::io("link", &temporary, e))?;
+    std::fs::rename(&temporary, link).map_err(|e| Error::io("replace", link, e))?;
+    store.add_indirect_root(link)
+}
+
+fn user() -> String {
+    std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

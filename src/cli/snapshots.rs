@@ -1,0 +1,278 @@
+//! `stillframe snapshots`: list, show, diff, verify, remove.
+use super::capture::findings_text;
+use super::printer::{Printer, bytes};
+use super::settings::Settings;
+use crate::build::diff::{self, Change};
+use crate::build::graph::{self, ServiceSpec};
+use crate::build::registry::{Record, Registry};
+use crate::build::verify;
+use crate::capture::lock::{Lock, TreeRef};
+use crate::capture::nar::path_of;
+use crate::store::{Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// All snapshots of this workstation, oldest first.
+    List,
+    /// One snapshot: what is in it and how it came about.
+    Show { id: Option<String> },
+    /// What changed from A to B.
+    Diff { a: String, b: String },
+    /// Rebuild a snapshot from its derivations in a scratch store, wheels fetched from the index, and
+    /// compare every NAR hash.
+    Verify { id: Option<String> },
+    /// Forget a snapshot and drop its GC roots; Nix's garbage collector frees the space.
+    Remove {
+        id: String,
+        /// Even if a host serves it.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let settings = Settings::resolve(None, config)?;
+    let registry = Registry::new(&settings.state);
+    match command {
+        Command::List => list(&registry, printer),
+        Command::Show { id } => show(&registry, id.as_deref(), printer),
+        Command::Diff { a, b } => diff(&settings, &registry, &a, &b, printer),
+        Command::Verify { id } => verify(&settings, &registry, id.as_deref(), printer),
+        Command::Remove { id, force } => {
+            let _lock = super::capture::exclusive(&settings, printer, "snapshots remove")?;
+            let record = registry.find(Some(&id))?;
+            registry.remove(&record, force)?;
+            printer.value(&json!({"removed": record.id, "snapshot": record.snapshot}));
+            printer.line(format!("removed {}; `nix-store --gc` frees what nothing else needs", record.id));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn list(registry: &Registry, printer: &Printer) -> Result<ExitCode> {
+    let records = registry.list()?;
+    printer.value(&json!(records));
+    if records.is_empty() {
+        printer.line("there is no snapshot yet: take one with `stillframe snapshot`");
+    }
+    for r in &records {
+        printer.line(format!(
+            "{}  {}  {:>10}  {:16}  {}",
+            r.id,
+            r.created,
+            bytes(r.closure_bytes),
+            r.label.as_deref().unwrap_or("-"),
+            r.environment.display()
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<ExitCode> {
+    let record = registry.find(id)?;
+    let lock = registry.lock(&record)?;
+    printer.value(&json!({"record": record, "lock": lock}));
+    printer.line(printer.bold(&format!("snapshot {}", record.id)));
+    for (name, value) in [
+        ("label", record.label.clone().unwrap_or_else(|| "-".into())),
+        ("store path", record.snapshot.clone()),
+        ("derivation", record.derivation.clone()),
+        ("taken", format!("{} by {} on {}", record.created, record.user, record.host)),
+        ("environment", record.environment.display().to_string()),
+        ("closure", format!("{} paths, {}", record.closure_paths, bytes(record.closure_bytes))),
+        ("ComfyUI", lock.main.version.clone().unwrap_or_else(|| "unknown".into())),
+        ("Python", lock.runtime.version.clone()),
+    ] {
+        printer.line(format!("  {name:12} {value}"));
+    }
+    for d in &lock.distributions {
+        printer.line(format!("  {:32} {:16} {}", d.name, d.version, d.provenance.name()));
+    }
+    for pack in &lock.packs {
+        let commit = pack.git.as_ref().and_then(|g| g.commit.clone()).unwrap_or_else(|| "no commit".into());
+        printer.line(format!("  pack {:27} {commit}", pack.name));
+    }
+    if let Some(probe) = &record.probe {
+        let failed: Vec<&str> = probe.packs.iter().filter(|p| p.failed).map(|p| p.name.as_str()).collect();
+        printer.line(format!(
+            "  probe        {} node classes, ready in {} ms, failed packs: {}",
+            probe.classes.len(),
+            probe.ready_ms,
+            if failed.is_empty() { "none".into() } else { failed.join(", ") }
+        ));
+    }
+    findings_text(&record.findings, printer);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn store_config(settings: &Settings) -> StoreConfig {
+    StoreConfig::from_environment(settings.config.store.remote.as_deref())
+}
+
+fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Printer) -> Result<ExitCode> {
+    let (old, new) = (registry.find(Some(a))?, registry.find(Some(b))?);
+    let (old_lock, new_lock) = (registry.lock(&old)?, registry.lock(&new)?);
+    let mut diff = diff::diff(&old_lock, &new_lock, (old.probe.as_ref(), new.probe.as_ref()));
+    let mut store = Store::connect(&store_config(settings))?;
+    add_files(&mut diff, &old_lock, &new_lock, &mut store)?;
+    let path = |record: &Record| {
+        crate::formats::nix::store_path::StorePath::from_absolute(
+            &store_config(settings).store_dir,
+            &record.snapshot,
+        )
+        .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))
+    };
+    let before = store.closure(&[path(&old)?])?;
+    let after = store.closure(&[path(&new)?])?;
+    let fresh: Vec<_> = after.iter().filter(|(p, _)| !before.contains_key(*p)).collect();
+    diff.new_paths = fresh.len() as u64;
+    diff.new_bytes = fresh.iter().map(|(_, i)| i.nar_size).sum();
+    printer.value(&json!(diff));
+    if diff.is_empty() {
+        printer.line(format!("{} and {} have the same content", old.id, new.id));
+    }
+    let groups: [(&str, Vec<Change>); 6] = [
+        ("main program", diff.main.iter().cloned().collect()),
+        ("Python runtime", diff.runtime.iter().cloned().collect()),
+        ("packs", diff.packs.clone()),
+        ("distributions", diff.distributions.clone()),
+        ("cache", diff.cache.clone()),
+        ("files no distribution owns", diff.unowned.iter().cloned().collect()),
+    ];
+    for (title, changes) in groups {
+        if changes.is_empty() {
+            continue;
+        }
+        printer.line(printer.bold(title));
+        for change in changes {
+            let from = change.old.as_deref().unwrap_or("-");
+            let to = change.new.as_deref().unwrap_or("-");
+            let sides = if from == to { to.to_string() } else { format!("{from} -> {to}") };
+            printer.line(format!("  {:8} {}: {sides}", change.what, change.name));
+            for file in change.files.iter().take(20) {
+                printer.line(format!("           {file}"));
+            }
+            if change.files.len() > 20 {
+                printer.line(format!("           and {} more", change.files.len() - 20));
+            }
+        }
+    }
+    for (title, classes) in
+        [("node classes added", &diff.classes_added), ("node classes removed", &diff.classes_removed)]
+    {
+        if !classes.is_empty() {
+            printer.line(format!("{}: {}", printer.bold(title), classes.join(", ")));
+        }
+    }
+    printer.line(format!(
+        "to ship to a host that has {}: {} paths, {}",
+        old.id,
+        diff.new_paths,
+        bytes(diff.new_bytes)
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Names the files that differ in each changed tree, from the store.
+fn add_files(diff: &mut diff::Diff, old: &Lock, new: &Lock, store: &mut Store) -> Result<()> {
+    let dir = store.store_dir.clone();
+    let mut fill = |change: &mut Change, trees: (Option<&TreeRef>, Option<&TreeRef>)| -> Result<()> {
+        if let (Some(a), Some(b)) = trees
+            && a != b
+        {
+            change.files = verify::changed_files(store, &path_of(a, &dir)?, &path_of(b, &dir)?)?;
+        }
+        Ok(())
+    };
+    if let Some(change) = &mut diff.main {
+        fill(change, (Some(&old.main.tree), Some(&new.main.tree)))?;
+    }
+    for change in &mut diff.packs {
+        let tree = |l: &'_ Lock| l.packs.iter().find(|p| p.name == change.name).map(|p| p.tree.clone());
+        let (a, b) = (tree(old), tree(new));
+        fill(change, (a.as_ref(), b.as_ref()))?;
+    }
+    for change in &mut diff.distributions {
+        let tree =
+            |l: &'_ Lock| l.distributions.iter().find(|d| d.name == change.name).map(|d| d.tree.clone());
+        let (a, b) = (tree(old), tree(new));
+        fill(change, (a.as_ref(), b.as_ref()))?;
+    }
+    if let Some(change) = &mut diff.unowned {
+        fill(change, (old.unowned.as_ref(), new.unowned.as_ref()))?;
+    }
+    Ok(())
+}
+
+fn verify(settings: &Settings, registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<ExitCode> {
+    super::capture::heed_signals()?;
+    let record = registry.find(id)?;
+    let lock = registry.lock(&record)?;
+    let config = store_config(settings);
+    // The launch file is part of the snapshot: take it back from there, not from today's settings.
+    let launch = launch_of(&record, &config)?;
+    let known = crate::build::launch::arguments(&lock.main.flags, &[]);
+    let service = ServiceSpec {
+        name: launch.service.clone(),
+        arguments: launch.arguments.get(known.len()..).unwrap_or_default().to_vec(),
+        environment: launch.environment.clone(),
+    };
+    let graph = graph::graph(&lock, &config.store_dir, &service)?;
+    let computed = graph.snapshot.to_absolute(&config.store_dir);
+    if computed != record.snapshot {
+        return Err(Error::new(
+            Kind::Store,
+            format!("{}: its lock now gives {computed}, it was {}", record.id, record.snapshot),
+        )
+        .hint("it was taken by another version of stillframe: verify it with that one"));
+    }
+    let scratch = tempfile::Builder::new()
+        .prefix("stillframe-verify-")
+        .tempdir_in(scratch_parent(settings)?)
+        .map_err(|e| Error::io("create a scratch store in", &settings.cache, e))?;
+    let report = verify::verify(&graph, &config, scratch.path(), printer.progress().as_ref());
+    unlock(scratch.path());
+    let report = report?;
+    printer.value(&json!({"id": record.id, "verified": report.mismatches.is_empty(), "report": report}));
+    for m in &report.mismatches {
+        printer.line(format!("{} differs: {}", m.label, m.path));
+        printer.line(format!("  recorded {}, found {}", m.expected, m.found));
+        if let Some(first) = &m.first_difference {
+            printer.line(format!("  first differing file: {first}"));
+        }
+    }
+    if report.mismatches.is_empty() {
+        printer.line(format!(
+            "{} verified: {} rebuilt, {} wheels fetched, {} sources hashed; every NAR hash is equal",
+            record.id, report.rebuilt, report.wheels, report.sources
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn launch_of(record: &Record, _config: &StoreConfig) -> Result<crate::build::launch::Launch> {
+    super::run::read_launch(Path::new(&record.snapshot), &record.service)
+}
+
+fn scratch_parent(settings: &Settings) -> Result<&Path> {
+    std::fs::create_dir_all(&settings.cache)
+        .map_err(|e| Error::io("create directory", &settings.cache, e))?;
+    Ok(&settings.cache)
+}
+
+/// Store folders are read-only: they must be writable for their owner to be removed.
+fn unlock(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            let _ = std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o755));
+            unlock(&entry.path());
+        }
+    }
+}
