@@ -67,8 +67,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// RECORD lists itself without a hash; its signatures (deprecated) sign what an installer rewrites.
+/// Only the wheel's own: a vendored `pkg/_vendor/x.dist-info/RECORD` is a file like any other.
 fn record_file(name: &str) -> bool {
-    name.split_once(".dist-info/").is_some_and(|(_, f)| matches!(f, "RECORD" | "RECORD.jws" | "RECORD.p7s"))
+    name.split_once('/').is_some_and(|(info, file)| {
+        info.ends_with(".dist-info") && matches!(file, "RECORD" | "RECORD.jws" | "RECORD.p7s")
+    })
 }
 
 /// The largest share of a wheel that may differ before we say it is not that wheel.
@@ -158,7 +161,7 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
     let mut has_modules = false;
     for (name, disk) in &installed.files {
         claims.push(disk.clone());
-        if name.ends_with(".dist-info/RECORD") {
+        if record_file(name) {
             continue;
         }
         let found = match digest(disk) {
@@ -206,6 +209,13 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vendored_record_is_no_record() {
+        assert!(record_file("a-1.dist-info/RECORD"));
+        assert!(!record_file("setuptools/_vendor/a-1.dist-info/RECORD"));
+        assert!(!record_file("a-1.dist-info/licenses/RECORD"));
+    }
 
     #[test]
     fn both_forms_of_an_installed_script_lead_back_to_the_wheels() {

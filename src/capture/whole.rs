@@ -64,7 +64,6 @@ fn git_lock(state: &Option<GitState>) -> Option<GitLock> {
 }
 
 struct Run<'a> {
-    root: &'a Path,
     options: &'a Options,
     memo: &'a Memo,
     trees: &'a Trees,
@@ -82,7 +81,7 @@ pub fn capture(
 ) -> Result<Captured> {
     let started = SystemTime::now();
     let root = &environment::check(root)?;
-    let run = Run { root, options, memo, trees, progress, started };
+    let run = Run { options, memo, trees, progress, started };
     progress.stage("finding the interpreter", None);
     let (location, mut findings) =
         environment::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
