@@ -1,0 +1,133 @@
+//! The guards: the layer rule of `src/lib.rs`, the size of modules, and that no test file is forgotten.
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every Rust file below a directory, sorted.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut stack = vec![dir.to_path_buf()];
+    while let Some(dir) = stack.pop() {
+        for entry in fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                stack.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// What each room may use besides itself. `cli` and `bin` see everything. Where a room after another
+/// needs the data types of the one before it, those modules are named one by one.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("formats", &[]),
+    ("sys", &["formats"]),
+    ("store", &["formats", "sys"]),
+    ("capture", &["formats", "store", "sys"]),
+    (
+        "build",
+        &[
+            "formats",
+            "store",
+            "sys",
+            "capture::inventory",
+            "capture::lock",
+            "capture::nar",
+            "capture::probe_result",
+        ],
+    ),
+    ("run", &["formats", "store", "sys", "build::launch"]),
+];
+
+/// The paths after `crate::` in a file; a group `crate::{a, b}` gives each of its members.
+fn used(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in text.lines().filter(|l| !l.trim_start().starts_with("//")) {
+        for (at, _) in line.match_indices("crate::") {
+            let rest = &line[at + "crate::".len()..];
+            assert!(!rest.starts_with('{'), "write `use crate::room::…` one a line: {line}");
+            found.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect());
+        }
+    }
+    found
+}
+
+fn violations(room: &str, allowed: &[&str], text: &str) -> Vec<String> {
+    used(text)
+        .into_iter()
+        .filter(|path| {
+            let own = path == room || path.starts_with(&format!("{room}::"));
+            let ok = allowed.iter().any(|a| path == a || path.starts_with(&format!("{a}::")));
+            !own && !ok
+        })
+        .collect()
+}
+
+#[test]
+fn rooms_use_only_the_rooms_before_them() {
+    let mut wrong = Vec::new();
+    for (room, allowed) in ALLOWED {
+        for file in sources(&src().join(room)) {
+            let text = fs::read_to_string(&file).unwrap();
+            wrong.extend(
+                violations(room, allowed, &text).into_iter().map(|v| format!("{}: crate::{v}", file.display())),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "the layer rule is broken:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_rule_sees_a_violation() {
+    assert_eq!(violations("formats", &[], "use crate::sys::error::Error;"), ["sys::error::Error"]);
+    assert_eq!(violations("build", &["capture::lock"], "fn f(x: crate::capture::scan::S) {}"), ["capture::scan::S"]);
+    assert!(violations("build", &["capture::lock"], "use crate::capture::lock::Lock;").is_empty());
+}
+
+#[test]
+fn every_room_is_under_the_rule() {
+    let rooms: BTreeSet<String> = fs::read_dir(src())
+        .unwrap()
+        .map(|e| e.unwrap())
+        .filter(|e| e.path().is_dir())
+        .map(|e| e.file_name().into_string().unwrap())
+        .collect();
+    let known: BTreeSet<String> =
+        ALLOWED.iter().map(|(room, _)| room.to_string()).chain(["bin".into(), "cli".into()]).collect();
+    assert_eq!(rooms, known);
+}
+
+#[test]
+fn no_module_is_too_long() {
+    let long: Vec<String> = sources(&src())
+        .into_iter()
+        .filter_map(|f| {
+            let lines = fs::read_to_string(&f).unwrap().lines().count();
+            (lines > 700).then(|| format!("{}: {lines}", f.display()))
+        })
+        .collect();
+    assert!(long.is_empty(), "split these: {long:?}");
+}
+
+/// An end-to-end file that the runner does not load would never run.
+#[test]
+fn every_end_to_end_file_is_run() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let runner = fs::read_to_string(dir.join("run.py")).unwrap();
+    for entry in fs::read_dir(dir.join("e2e")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(stem) = name.strip_suffix(".py")
+            && stem.starts_with("test_")
+        {
+            assert!(runner.contains(&format!("\"{stem}\"")), "tests/run.py does not name {stem}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Runs every test, from a fresh clone: set-up, format, lints, Rust tests, the fixture's own check, end to end.
+
+    tests/run.py [--only STEP] [NAME...]     STEP: rust, e2e; NAME: end-to-end tests (file, file.Class or file.Class.test)
+
+The last line is "N passed, M failed"; the exit status is 0 only if nothing failed.
+"""
+import argparse
+import re
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+E2E = ["test_flow", "test_proofs", "test_bad_input"]
+
+
+class Tally:
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.wrong = []
+
+    def command(self, name, *command, cwd=ROOT):
+        """One step; `cargo test` output is counted test by test."""
+        print(f"== {name}", flush=True)
+        started = time.monotonic()
+        process = subprocess.Popen([str(c) for c in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, errors="backslashreplace")
+        counted = 0
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if found := re.match(r"test result: \w+\. (\d+) passed; (\d+) failed", line):
+                counted += 1
+                self.passed += int(found[1])
+                self.failed += int(found[2])
+        code = process.wait()
+        if not counted:
+            self.passed += code == 0
+            self.failed += code != 0
+        elif code and not self.failed:
+            self.failed += 1
+        if code:
+            self.wrong.append(name)
+        print(f"== {name}: {'ok' if code == 0 else f'FAILED with {code}'} in {time.monotonic() - started:.0f} s", flush=True)
+        return code == 0
+
+
+def end_to_end(tally, names):
+    sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+    suite = unittest.defaultTestLoader.loadTestsFromNames(names or E2E)
+    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
+    bad = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    tally.failed += bad
+    tally.passed += result.testsRun - bad - len(result.skipped)
+    tally.wrong += [str(test) for test, _ in result.failures + result.errors]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=["rust", "e2e"])
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    tally = Tally()
+    ready = tally.command("set-up", "tests/lib/setup.sh") and tally.command("build", "cargo", "build", "--release", "--locked")
+    if ready and arguments.only != "e2e":
+        tally.command("format", "cargo", "fmt", "--check")
+        tally.command("lints", "cargo", "clippy", "--all-targets", "--locked", "--", "-D", "warnings")
+        tally.command("Rust tests", "cargo", "test", "--locked", "--no-fail-fast")
+    if ready and arguments.only != "rust":
+        end_to_end(tally, arguments.names)
+    for name in tally.wrong:
+        print(f"failed: {name}")
+    print(f"{tally.passed} passed, {tally.failed} failed")
+    return 1 if tally.failed or not ready else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
