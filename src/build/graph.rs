@@ -283,7 +283,19 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     }
     if let Some(tree) = &lock.unowned {
         let path = b.import(tree, "files no distribution owns", None)?;
-        members.push(json!({"name": "unowned", "path": path.to_absolute(store), "real": false}));
+        let source = path.to_absolute(store);
+        let (bytecode_drv, bytecode) = b.script(
+            &runtime,
+            "site-packages-unowned-bytecode",
+            "bytecode of files no distribution owns",
+            BYTECODE,
+            &[Input::Source(&path)],
+            &[("src", source.clone())],
+            None,
+        )?;
+        let bytecode = bytecode.to_absolute(store);
+        members.push(json!({"name": "unowned", "path": source, "real": false, "bytecode": bytecode}));
+        inputs.push((true, bytecode_drv));
         inputs.push((false, path));
     }
     let inputs: Vec<Input> = inputs
@@ -390,6 +402,8 @@ fn snapshot(
         ("TORCH_HOME", "{slot}/base/.cache/torch"),
         ("XDG_CACHE_HOME", "{slot}/base/.cache"),
         ("PYTHONNOUSERSITE", "1"),
+        // What can be compiled ahead is. The rest must not be written: root could write into the store.
+        ("PYTHONDONTWRITEBYTECODE", "1"),
     ]
     .into_iter()
     .map(|(k, v)| (k.to_string(), v.to_string()))

@@ -3,7 +3,7 @@
 use super::printer::{Printer, bytes};
 use super::settings::Settings;
 use crate::capture::intent;
-use crate::capture::inventory::{Finding, Severity};
+use crate::capture::inventory::{Finding, ModelFolder, Severity};
 use crate::capture::lock::Provenance;
 use crate::capture::memo::Memo;
 use crate::capture::nar::{Trees, path_of};
@@ -16,6 +16,7 @@ use crate::sys::files::FileLock;
 use crate::sys::progress;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 
 /// One run at a time on this state; another waits and says for whom.
 pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<FileLock> {
@@ -114,20 +115,34 @@ pub fn capture(
     Ok((captured, trees))
 }
 
+/// Files beside the environment are a courtesy: one that cannot be read is an item of the report. A file
+/// that the configuration names was asked for.
 fn intents(settings: &Settings, captured: &mut Captured) -> Result<()> {
-    let mut files = intent::discover(&settings.environment, &settings.project);
-    files.extend(settings.config.intent.iter().map(|p| settings.project.join(p)));
-    files.sort();
-    files.dedup();
+    let named: BTreeSet<PathBuf> = settings.config.intent.iter().map(|p| settings.project.join(p)).collect();
     let installed = intent::Installed {
+        environment: &settings.environment,
         distributions: &captured.lock.distributions,
         packs: &captured.lock.packs,
         disabled_packs: &captured.disabled,
         main: &captured.lock.main,
     };
     let mut found: Vec<Finding> = Vec::new();
-    for file in files {
-        found.extend(intent::check(&file, &installed)?);
+    for file in &named {
+        found.extend(intent::check(file, &installed)?);
+    }
+    for file in intent::discover(&settings.environment, &settings.project) {
+        if named.contains(&file) {
+            continue;
+        }
+        match intent::check(&file, &installed) {
+            Ok(more) => found.extend(more),
+            Err(error) => found.push(Finding {
+                severity: Severity::Warning,
+                topic: "intent".into(),
+                path: file.display().to_string(),
+                message: format!("not checked: {error}"),
+            }),
+        }
     }
     captured.findings.extend(found);
     Ok(())
@@ -211,8 +226,15 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
     }
     let cache: u64 = captured.scan.cache.iter().map(|c| c.size).sum();
     printer.line(format!("  cache         {} entries, {}", captured.scan.cache.len(), bytes(cache)));
-    let (files, size) = whole::total(&captured.scan.models);
-    printer.line(format!("  models        {files} files, {} (shared storage, not captured)", bytes(size)));
+    folders("models", "shared storage, not captured", &captured.scan.models, printer);
+    folders("user data", "stays with the service, not captured", &captured.scan.user, printer);
+    if !captured.scan.outside.is_empty() {
+        printer.line("  outside       paths out of the environment that it points at");
+        for path in &captured.scan.outside {
+            let what = if path.captured { "captured" } else { "NOT captured" };
+            printer.line(format!("    {} -> {} ({what})", path.from, path.to));
+        }
+    }
     if let Some((floor, file)) = &captured.audit.glibc_floor {
         printer.line(format!("  GLIBC floor   {}.{} ({file})", floor.0, floor.1));
     }
@@ -226,6 +248,15 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         ));
     }
     findings_text(&captured.findings, printer);
+}
+
+/// Folders that are listed by size and never captured; empty ones would only be noise.
+fn folders(title: &str, why: &str, folders: &[ModelFolder], printer: &Printer) {
+    let (files, size) = whole::total(folders);
+    printer.line(format!("  {title:13} {files} files, {} ({why})", bytes(size)));
+    for folder in folders.iter().filter(|f| f.bytes > 0) {
+        printer.line(format!("    {:32} {} files, {}", folder.path, folder.files, bytes(folder.bytes)));
+    }
 }
 
 /// Findings by topic, gravest first.
@@ -247,6 +278,6 @@ pub fn lock_texts(captured: &Captured) -> Result<(String, String)> {
     Ok((captured.lock.to_toml()?, crate::capture::pylock::print(&captured.lock)))
 }
 
-pub fn project_file(settings: &Settings, name: &str) -> std::path::PathBuf {
+pub fn project_file(settings: &Settings, name: &str) -> PathBuf {
     settings.project.join(name)
 }

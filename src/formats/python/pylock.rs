@@ -23,6 +23,8 @@ pub struct Pylock {
 pub struct PylockPackage {
     pub name: String,
     pub version: Option<String>,
+    /// Where it applies; absent means everywhere.
+    pub marker: Option<String>,
     pub index: Option<String>,
     pub wheels: Vec<PylockFile>,
     pub sdist: Option<PylockFile>,
@@ -116,6 +118,9 @@ impl PylockPackage {
         if let Some(version) = &self.version {
             let _ = writeln!(out, "version = {}", quoted(version));
         }
+        if let Some(marker) = &self.marker {
+            let _ = writeln!(out, "marker = {}", quoted(marker));
+        }
         if let Some(index) = &self.index {
             let _ = writeln!(out, "index = {}", quoted(index));
         }
@@ -175,6 +180,7 @@ struct Raw {
 struct RawPackage {
     name: String,
     version: Option<String>,
+    marker: Option<String>,
     index: Option<String>,
     #[serde(default)]
     wheels: Vec<RawFile>,
@@ -251,6 +257,7 @@ impl From<RawPackage> for PylockPackage {
         PylockPackage {
             name: raw.name,
             version: raw.version,
+            marker: raw.marker,
             index: raw.index,
             wheels: raw.wheels.into_iter().map(PylockFile::from).collect(),
             sdist: raw.sdist.map(PylockFile::from),
