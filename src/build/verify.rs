@@ -273,6 +273,38 @@ fn listing(store: &mut Store, path: &StorePath) -> Result<BTreeMap<Vec<u8>, Stri
     Ok(list.0)
 }
 
+/// One file of a store path, wherever the store lies. The file must be small: it is held in memory.
+pub fn file(store: &mut Store, path: &StorePath, name: &str) -> Result<Vec<u8>> {
+    struct Pick<'a> {
+        name: &'a [u8],
+        found: Option<Vec<u8>>,
+    }
+    impl Visitor for Pick<'_> {
+        type Error = io::Error;
+        fn directory(&mut self, _: &[Vec<u8>]) -> io::Result<()> {
+            Ok(())
+        }
+        fn symlink(&mut self, _: &[Vec<u8>], _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn file(&mut self, path: &[Vec<u8>], _: bool, _: u64, content: &mut dyn Read) -> io::Result<()> {
+            if path.join(&b'/') == self.name {
+                let mut bytes = Vec::new();
+                content.read_to_end(&mut bytes)?;
+                self.found = Some(bytes);
+                return Ok(());
+            }
+            io::copy(content, &mut io::sink()).map(drop)
+        }
+    }
+    let mut pick = Pick { name: name.as_bytes(), found: None };
+    store.nar(path, |mut input| {
+        nar::read(&mut input, &mut pick)
+            .map_err(|e| Error::new(Kind::Store, format!("cannot read {path} from the store")).caused_by(e))
+    })?;
+    pick.found.ok_or_else(|| Error::new(Kind::Store, format!("{path} has no file {name}")))
+}
+
 /// The first entry, in byte order of the names, that is not the same in both trees.
 pub fn first_difference(
     a: &mut Store,

@@ -159,6 +159,22 @@ fn source_tree(root: &Path, findings: &mut Vec<Finding>) -> Tree {
     tree
 }
 
+/// Replaces a path where it ends there or goes on below it: `/a/lib` is not in `/a/lib-old`.
+fn replace_path(text: &str, from: &str, to: &str) -> (String, bool) {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut any) = (text, false);
+    while let Some(at) = rest.find(from) {
+        let after = &rest[at + from.len()..];
+        let ends = !after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+'));
+        out.push_str(&rest[..at]);
+        out.push_str(if ends { to } else { from });
+        any |= ends;
+        rest = after;
+    }
+    out.push_str(rest);
+    (out, any)
+}
+
 /// Replaces the folders' names by their store paths in the texts that site-packages has at its top
 /// level (`.pth` files and the import finders of editable installs). Returns what is referred to now.
 pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
@@ -178,8 +194,9 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
         let Ok(mut text) = String::from_utf8(bytes) else { continue };
         let mut changed = false;
         for relocation in all {
-            if text.contains(&relocation.from) {
-                text = text.replace(&relocation.from, &relocation.to);
+            let (moved, any) = replace_path(&text, &relocation.from, &relocation.to);
+            if any {
+                text = moved;
                 references.push(relocation.reference.clone());
                 changed = true;
             }
@@ -189,4 +206,16 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
         }
     }
     Ok(references)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replace_path;
+
+    #[test]
+    fn only_the_whole_path_is_replaced() {
+        let (text, any) = replace_path("/a/lib\n/a/lib/x '/a/lib' /a/lib-old /a/lib2", "/a/lib", "/s");
+        assert_eq!((text.as_str(), any), ("/s\n/s/x '/s' /a/lib-old /a/lib2", true));
+        assert_eq!(replace_path("/a/lib-old", "/a/lib", "/s"), ("/a/lib-old".into(), false));
+    }
 }

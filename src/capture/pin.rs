@@ -23,6 +23,27 @@ pub struct Pinned {
     /// The disk files this distribution accounts for.
     pub claims: Vec<PathBuf>,
     pub has_modules: bool,
+    /// The RECORD that `finish` writes: of our own making where no wheel gave one.
+    record: Option<Record>,
+}
+
+impl Pinned {
+    /// Writes our own RECORD into the tree, once its files are what will ship.
+    pub fn finish(&mut self, installed: &Installed) {
+        let Some(mut record) = self.record.take() else { return };
+        for row in &mut record.rows {
+            // Relocated texts are in memory; everything else was hashed as it is.
+            if let Some(Entry::File { source: Source::Bytes(bytes), .. }) =
+                self.tree.entries.get(row.path.as_bytes())
+            {
+                let found = digest_bytes(bytes);
+                (row.sha256, row.size) = (Some(found.sha256), Some(found.size));
+            }
+        }
+        let path = format!("{}/RECORD", installed.info);
+        record.rows.push(RecordRow { path: path.clone(), sha256: None, size: None });
+        self.tree.bytes(path, record.print().into_bytes(), false);
+    }
 }
 
 /// Disk path -> the distributions whose wheels put a file there, with its digest: two distributions
@@ -149,7 +170,7 @@ fn against_wheel(
     let provenance = if changed.is_empty() { Provenance::Pinned } else { Provenance::Patched };
     let reason = (!changed.is_empty())
         .then(|| format!("{} of {total} files differ from {}", changed.len(), listing.file.filename));
-    Ok(Ok(Pinned { provenance, reason, tree, changed, claims, has_modules }))
+    Ok(Ok(Pinned { provenance, reason, tree, changed, claims, has_modules, record: None }))
 }
 
 /// What is on disk, with a RECORD of our own making: the installed one names this machine's paths.
@@ -198,12 +219,9 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
             size: Some(shown.size),
         });
     }
-    if installed.info.ends_with(".dist-info") {
-        let path = format!("{}/RECORD", installed.info);
-        record.rows.push(RecordRow { path: path.clone(), sha256: None, size: None });
-        tree.bytes(path, record.print().into_bytes(), false);
-    }
-    Ok(Pinned { provenance: Provenance::Captured, reason: Some(reason), tree, changed, claims, has_modules })
+    let record = installed.info.ends_with(".dist-info").then_some(record);
+    let reason = Some(reason);
+    Ok(Pinned { provenance: Provenance::Captured, reason, tree, changed, claims, has_modules, record })
 }
 
 #[cfg(test)]

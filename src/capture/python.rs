@@ -129,7 +129,12 @@ pub fn pin_all(
         .map(|(one, candidate)| {
             check_interrupt()?;
             let mut pinned = pin::decide(one, candidate, &owners)?;
-            let references = outside_source::relocate(&mut pinned.tree, &sources)?;
+            let references = match pinned.provenance {
+                // A wheel's own text is the wheel's, whatever it names.
+                Provenance::Pinned => Vec::new(),
+                _ => outside_source::relocate(&mut pinned.tree, &sources)?,
+            };
+            pinned.finish(one);
             let lock = lock_one(context, one, candidate, &pinned, references)?;
             context.progress.advance(1);
             Ok((lock, pinned))

@@ -32,20 +32,19 @@ pub struct Args {
     timeout: u64,
 }
 
-/// Reads a launch file from a snapshot.
-pub fn read_launch(snapshot: &Path, service: &str) -> Result<Launch> {
-    let path = snapshot.join("launch").join(format!("{service}.json"));
-    let bytes = files::read(&path)?;
-    let launch: Launch = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::new(Kind::Store, format!("{} is malformed: {e}", path.display())))?;
+/// Where a snapshot keeps the launch file of a service.
+pub fn launch_file(service: &str) -> String {
+    format!("launch/{service}.json")
+}
+
+/// Reads the text of a launch file; `origin` is for messages.
+pub fn parse_launch(bytes: &[u8], origin: &str) -> Result<Launch> {
+    let launch: Launch = serde_json::from_slice(bytes)
+        .map_err(|e| Error::new(Kind::Store, format!("{origin} is malformed: {e}")))?;
     if launch.version != LAUNCH_VERSION {
         return Err(Error::new(
             Kind::Store,
-            format!(
-                "{} has version {}, this stillframe reads {LAUNCH_VERSION}",
-                path.display(),
-                launch.version
-            ),
+            format!("{origin} has version {}, this stillframe reads {LAUNCH_VERSION}", launch.version),
         )
         .hint("use the stillframe that took the snapshot"));
     }
@@ -55,7 +54,8 @@ pub fn read_launch(snapshot: &Path, service: &str) -> Result<Launch> {
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(None, config)?;
     let record = Registry::new(&settings.state).find(args.id.as_deref())?;
-    let launch = read_launch(Path::new(&record.snapshot), &record.service)?;
+    let file = Path::new(&record.snapshot).join(launch_file(&record.service));
+    let launch = parse_launch(&files::read(&file)?, &file.display().to_string())?;
     let port = match args.port {
         Some(port) => port,
         None => foreground::free_port()?,

@@ -4,10 +4,12 @@ use super::printer::{Printer, bytes};
 use super::settings::Settings;
 use crate::build::diff::{self, Change};
 use crate::build::graph::{self, ServiceSpec};
+use crate::build::launch::Launch;
 use crate::build::registry::{Record, Registry};
 use crate::build::verify;
 use crate::capture::lock::{Lock, TreeRef};
 use crate::capture::nar::path_of;
+use crate::formats::nix::store_path::StorePath;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
@@ -120,11 +122,8 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
     let mut store = Store::connect(&store_config(settings))?;
     add_files(&mut diff, &old_lock, &new_lock, &mut store)?;
     let path = |record: &Record| {
-        crate::formats::nix::store_path::StorePath::from_absolute(
-            &store_config(settings).store_dir,
-            &record.snapshot,
-        )
-        .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))
+        StorePath::from_absolute(&store_config(settings).store_dir, &record.snapshot)
+            .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))
     };
     let before = store.closure(&[path(&old)?])?;
     let after = store.closure(&[path(&new)?])?;
@@ -214,7 +213,7 @@ fn verify(settings: &Settings, registry: &Registry, id: Option<&str>, printer: &
     let lock = registry.lock(&record)?;
     let config = store_config(settings);
     // The launch file is part of the snapshot: take it back from there, not from today's settings.
-    let launch = launch_of(&record, &config)?;
+    let launch = launch_of(&record, &mut Store::connect(&config)?)?;
     let known = crate::build::launch::arguments(&lock.main.flags, &[]);
     let service = ServiceSpec {
         name: launch.service.clone(),
@@ -255,8 +254,13 @@ fn verify(settings: &Settings, registry: &Registry, id: Option<&str>, printer: &
     Ok(ExitCode::FAILURE)
 }
 
-fn launch_of(record: &Record, _config: &StoreConfig) -> Result<crate::build::launch::Launch> {
-    super::run::read_launch(Path::new(&record.snapshot), &record.service)
+/// The launch file, through the store: a scratch store's paths are not where their names say.
+fn launch_of(record: &Record, store: &mut Store) -> Result<Launch> {
+    let path = StorePath::from_absolute(&store.store_dir, &record.snapshot)
+        .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))?;
+    let name = super::run::launch_file(&record.service);
+    let bytes = verify::file(store, &path, &name)?;
+    super::run::parse_launch(&bytes, &format!("{}/{name}", record.snapshot))
 }
 
 fn scratch_parent(settings: &Settings) -> Result<&Path> {
