@@ -67,6 +67,8 @@ class Workstation:
         (self.store / "nix").mkdir(parents=True)
         (self.root / "home").mkdir()
         self.processes = []
+        # What runs another Nix on this store.
+        self.nix_prefix = []
 
     def remove(self):
         for process in self.processes:
@@ -96,7 +98,7 @@ class Workstation:
         return self._run([BINARY, *arguments], code, cwd, self.environment(**environment), timeout)
 
     def nix(self, *arguments, code=0, timeout=600):
-        return self._run(arguments, code, None, self.environment(), timeout)
+        return self._run([*self.nix_prefix, *arguments], code, None, self.environment(), timeout)
 
     def _run(self, command, code, cwd, env, timeout):
         started = time.monotonic()

@@ -1,0 +1,224 @@
+"""The claims that a user must be able to rely on, each shown on real wheels and real Nix."""
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+from harness import CACHE, FIXTURE, ROOT, Workstation, example
+
+SHARED = {}
+UV = CACHE / "tools" / "bin" / "uv"
+INSTALLER_FILES = {"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD"}
+
+
+def setUpModule():
+    SHARED["comfy"] = example()
+    SHARED["ws"] = Workstation()
+    SHARED["snapshot"] = SHARED["ws"].stillframe("snapshot", SHARED["comfy"], "--json").json
+    shown = SHARED["ws"].stillframe("snapshots", "show", "--json").json
+    SHARED["lock"], SHARED["record"] = shown["lock"], shown["record"]
+
+
+def tearDownModule():
+    SHARED["ws"].remove()
+
+
+def hashes(ws, snapshot):
+    """NAR hash of every path of a closure, as Nix has it."""
+    paths = ws.nix("nix-store", "--query", "--requisites", snapshot).out.split()
+    return dict(zip(paths, ws.nix("nix-store", "--query", "--hash", *paths).out.split()))
+
+
+def files_below(root):
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            yield path.relative_to(root).as_posix(), path
+
+
+class Verify(unittest.TestCase):
+    def test_1_every_wheel_rebuilt_by_nix_equals_the_installed_tree(self):
+        """Tree from wheel = tree from installed files = what Nix rebuilds: the store holds the second,
+        `verify` has Nix build the first from the wheel on the index, and compares NAR hashes."""
+        pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
+        self.assertGreaterEqual(len(pinned), 40)
+        done = SHARED["ws"].stillframe("snapshots", "verify", "--json").json
+        self.assertTrue(done["verified"])
+        self.assertEqual(done["report"]["mismatches"], [])
+        self.assertEqual(done["report"]["wheels"], len(pinned))
+        self.assertGreater(done["report"]["rebuilt"], 2 * len(pinned))
+
+    def test_2_an_altered_byte_in_the_store_is_named(self):
+        """A disk that lies: one byte of one file of a store path, below Nix's notice."""
+        ws = SHARED["ws"]
+        click = next(d for d in SHARED["record"]["outputs"] if re.search(r"-click-[0-9.]+$", d["path"]))
+        file = ws.real(click["path"]) / "click" / "core.py"
+        original, mode = file.read_bytes(), file.stat().st_mode
+        os.chmod(file, 0o644)
+        file.write_bytes(original[:100] + bytes([original[100] ^ 1]) + original[101:])
+        try:
+            done = ws.stillframe("snapshots", "verify", code=1)
+        finally:
+            file.write_bytes(original)
+            os.chmod(file, mode)
+        digest = lambda data: f"a file of {len(data)} bytes, sha256-"
+        self.assertIn(f" differs: {click['path']}\n", done.out)
+        self.assertRegex(done.out, rf"first differing file: click/core\.py: {digest(original)}\S+ / {digest(original)}\S+\n")
+
+
+class UvInstall(unittest.TestCase):
+    def test_the_tree_equals_what_uv_installs(self):
+        """Every pinned distribution, installed by uv from the same wheel, bytecode and installer files aside."""
+        ws, comfy = SHARED["ws"], SHARED["comfy"]
+        venv = ws.root / "uv-venv"
+        python = comfy / ".venv" / "bin" / "python"
+        subprocess.run([os.path.realpath(python), "-m", "venv", "--without-pip", venv], check=True)
+        house = sorted((CACHE / "pip").glob("*/wheels-*"))[-1]
+        pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
+        wheels = {p.name: p for p in house.iterdir()}
+        subprocess.run([UV, "pip", "install", "--quiet", "--no-deps", "--offline", "--no-cache", "--link-mode", "copy", "--python", venv / "bin/python",
+                        *(wheels[d["wheel"]["file"]] for d in pinned)], check=True)
+        site = next((venv / "lib").glob("python3*/site-packages"))
+        accounted = set()
+        compared = 0
+        for d in pinned:
+            self.assertEqual(hashlib.sha256(wheels[d["wheel"]["file"]].read_bytes()).hexdigest(), sri(d["wheel"]["sha256"]), d["name"])
+            tree = ws.real(next(o["path"] for o in SHARED["record"]["outputs"] if o["label"] == f"{d['name']} {d['version']}"))
+            for name, path in files_below(tree):
+                target = installed_at(name, d, site, venv)
+                accounted.add(target)
+                if re.fullmatch(r"[^/]+\.dist-info/RECORD", name):
+                    continue
+                content, there = path.read_bytes(), target.read_bytes()
+                if "/scripts/" in name and content.startswith(b"#!python"):
+                    content, there = content.split(b"\n", 1)[1], there.split(b"\n", 1)[1]
+                self.assertEqual(content, there, f"{d['name']}: {name}")
+                compared += 1
+        self.assertGreater(compared, 4000)
+        extra = [name for name, path in files_below(site) if path not in accounted and "__pycache__" not in name
+                 and not (".dist-info/" in name and name.rsplit("/", 1)[1] in INSTALLER_FILES)]
+        self.assertEqual(extra, [], "uv installs files that the trees lack")
+
+
+def sri(text):
+    import base64
+    return base64.b64decode(text.removeprefix("sha256-")).hex() if text.startswith("sha256-") else text.removeprefix("sha256:")
+
+
+def installed_at(name, distribution, site, venv):
+    """Where an installer puts a member of the wheel (binary distribution format, "The .data directory")."""
+    parts = name.split("/", 2)
+    if parts[0].endswith(".data") and len(parts) == 3:
+        scheme, rest = parts[1], parts[2]
+        version = site.parent.name
+        base = {"purelib": site, "platlib": site, "scripts": venv / "bin", "data": venv,
+                "headers": venv / "include" / "site" / version / distribution["name"]}[scheme]
+        return base / rest
+    return site / name
+
+
+class OneByte(unittest.TestCase):
+    def test_one_byte_changed_in_an_installed_file_is_always_found(self):
+        """Same size, same mtime: only the content differs, and the file system's change time."""
+        ws, comfy = SHARED["ws"], SHARED["comfy"]
+        site = next((comfy / ".venv" / "lib").glob("python3*/site-packages"))
+        pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
+        rng = random.Random(20)
+        for d in rng.sample(pinned, 12):
+            tree = ws.real(next(o["path"] for o in SHARED["record"]["outputs"] if o["label"] == f"{d['name']} {d['version']}"))
+            names = sorted(n for n, p in files_below(tree) if p.stat().st_size > 0 and ".data/" not in n
+                           and not re.fullmatch(r"[^/]+\.dist-info/(RECORD|METADATA|WHEEL)", n))
+            name = rng.choice(names)
+            file = site / name
+            original, stat = file.read_bytes(), file.stat()
+            at = rng.randrange(len(original))
+            self.overwrite(file, original[:at] + bytes([original[at] ^ (1 << rng.randrange(8))]) + original[at + 1:], stat)
+            try:
+                report = ws.stillframe("inspect", comfy, "--json").json
+            finally:
+                self.overwrite(file, original, stat)
+            found = next(x for x in report["distributions"] if x["name"] == d["name"])
+            changed = [c["path"] for c in found["changed"]]
+            with self.subTest(name=name, at=at):
+                if found["provenance"] == "captured":
+                    # A wheel of one or two files, half of them changed, is no longer that wheel.
+                    self.assertRegex(found["reason"], r"^\d+ of \d+ files differ from ")
+                else:
+                    self.assertEqual((found["provenance"], changed), ("patched", [name]))
+        back = ws.stillframe("snapshot", comfy, "--json").json
+        self.assertEqual(back["snapshot"], SHARED["snapshot"]["snapshot"])
+
+    @staticmethod
+    def overwrite(file, content, stat):
+        with open(file, "r+b") as handle:
+            handle.write(content)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def test_a_pack_too(self):
+        ws, comfy = SHARED["ws"], SHARED["comfy"]
+        file = comfy / "custom_nodes" / "weights-inside" / "weights" / "detector.safetensors"
+        stat = file.stat()
+        with open(file, "r+b") as handle:
+            handle.seek(31_000_000)
+            byte = handle.read(1)
+            handle.seek(31_000_000)
+            handle.write(bytes([byte[0] ^ 4]))
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        try:
+            changed = ws.stillframe("snapshot", comfy, "--json").json
+        finally:
+            with open(file, "r+b") as handle:
+                handle.seek(31_000_000)
+                handle.write(byte)
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        self.assertNotEqual(changed["snapshot"], SHARED["snapshot"]["snapshot"])
+        ws.stillframe("snapshots", "remove", changed["id"])
+
+
+class Reproducible(unittest.TestCase):
+    def test_two_clean_builds_are_bit_identical(self):
+        """Another store, another environment, built anew at another place: the same closure, every NAR hash equal,
+        bytecode included."""
+        with Workstation() as other:
+            where = other.root / "elsewhere"
+            subprocess.run([sys.executable, FIXTURE / "build.py", where], check=True, stdout=subprocess.DEVNULL)
+            value = other.stillframe("snapshot", where / "ComfyUI", "--json").json
+            self.assertEqual(value["snapshot"], SHARED["snapshot"]["snapshot"])
+            self.assertEqual(hashes(other, value["snapshot"]), hashes(SHARED["ws"], value["snapshot"]))
+
+
+class OtherNix(unittest.TestCase):
+    def test_nix_2_26_accepts_and_rebuilds(self):
+        """The whole snapshot through Nix 2.26's daemon: the same path, its own check of every hash, and its rebuild."""
+        script = ROOT / "tests" / "hosts" / "nix26.sh"
+        subprocess.run([script, "build"], check=True, stdout=subprocess.DEVNULL)
+        with Workstation() as other:
+            daemon = f"{script} run {other.root} env NIX_REMOTE=local?root={other.store} nix-daemon --stdio"
+            version = subprocess.run([script, "run", other.root, "nix-store", "--version"], capture_output=True, text=True).stdout
+            self.assertRegex(version, r"2\.26\.")
+            value = other.stillframe("snapshot", SHARED["comfy"], "--json", STILLFRAME_NIX_DAEMON=daemon).json
+            self.assertEqual(value["snapshot"], SHARED["snapshot"]["snapshot"])
+            inside = [script, "run", other.root, "env", f"NIX_REMOTE=local?root={other.store}"]
+            check = subprocess.run([*inside, "nix-store", "--verify", "--check-contents"], capture_output=True, text=True)
+            self.assertEqual(check.returncode, 0, check.stderr)
+            # From the derivations alone: builds repeated, and compared by Nix itself.
+            drvs = [o["derivation"] for o in SHARED["record"]["outputs"] if o["label"].startswith("bytecode of ")][:5]
+            drvs += [SHARED["record"]["derivation"]]
+            again = subprocess.run([*inside, "nix-store", "--realise", "--check", *drvs], capture_output=True, text=True)
+            self.assertEqual(again.returncode, 0, again.stderr)
+            other.nix_prefix = inside
+            self.assertEqual(hashes(other, value["snapshot"]), hashes(SHARED["ws"], value["snapshot"]))
+
+
+class Fixture(unittest.TestCase):
+    def test_the_stand_in_answers_as_a_real_comfyui(self):
+        # The environment's own server runs here, and one pack writes into its own folder at import.
+        written = SHARED["comfy"] / "custom_nodes" / "writes-at-import" / "state.json"
+        self.addCleanup(written.unlink, missing_ok=True)
+        done = subprocess.run([SHARED["comfy"] / ".venv/bin/python", "-B", FIXTURE / "check_wire.py", ROOT / "tests/golden/comfyui-wire",
+                               SHARED["comfy"].parent], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout[-3000:] + done.stderr[-3000:])
