@@ -85,6 +85,17 @@ struct Runtime {
     absolute: String,
 }
 
+/// What one of our scripts makes, and from what.
+struct Job<'a> {
+    name: &'a str,
+    label: &'a str,
+    script: &'a str,
+    inputs: &'a [Input<'a>],
+    env: &'a [(&'a str, String)],
+    /// The NAR hash of a fixed output.
+    fixed: Option<Sha256>,
+}
+
 enum Input<'a> {
     Drv(&'a StorePath),
     Source(&'a StorePath),
@@ -120,16 +131,8 @@ impl Builder<'_> {
     }
 
     /// A derivation whose builder is the captured interpreter running one of our scripts.
-    fn script(
-        &mut self,
-        runtime: &Runtime,
-        name: &str,
-        label: &str,
-        script: &str,
-        inputs: &[Input],
-        env: &[(&str, String)],
-        fixed: Option<Sha256>,
-    ) -> Result<(StorePath, StorePath)> {
+    fn script(&mut self, runtime: &Runtime, job: &Job) -> Result<(StorePath, StorePath)> {
+        let Job { name, label, script, inputs, env, fixed } = *job;
         let mut drv = Derivation {
             system: self.system.clone(),
             builder: format!("{}/bin/python3", runtime.absolute),
@@ -214,12 +217,14 @@ impl Builder<'_> {
                 let (wheel_drv, wheel_path) = self.wheel(wheel)?;
                 let (drv, out) = self.script(
                     runtime,
-                    &d.tree.name,
-                    &label,
-                    UNPACK,
-                    &[Input::Drv(&wheel_drv)],
-                    &[("src", wheel_path.to_absolute(self.store))],
-                    Some(d.tree.nar_hash),
+                    &Job {
+                        name: &d.tree.name,
+                        label: &label,
+                        script: UNPACK,
+                        inputs: &[Input::Drv(&wheel_drv)],
+                        env: &[("src", wheel_path.to_absolute(self.store))],
+                        fixed: Some(d.tree.nar_hash),
+                    },
                 )?;
                 let expected = tree_path(&d.tree, self.store)?;
                 if out != expected {
@@ -261,12 +266,14 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         if d.has_modules {
             let (bytecode_drv, bytecode) = b.script(
                 &runtime,
-                &format!("{}-{}-bytecode", d.name, d.version),
-                &format!("bytecode of {} {}", d.name, d.version),
-                BYTECODE,
-                &[input],
-                &[("src", source)],
-                None,
+                &Job {
+                    name: &format!("{}-{}-bytecode", d.name, d.version),
+                    label: &format!("bytecode of {} {}", d.name, d.version),
+                    script: BYTECODE,
+                    inputs: &[input],
+                    env: &[("src", source)],
+                    fixed: None,
+                },
             )?;
             member["bytecode"] = json!(bytecode.to_absolute(store));
             inputs.push((true, bytecode_drv));
@@ -286,12 +293,14 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         let source = path.to_absolute(store);
         let (bytecode_drv, bytecode) = b.script(
             &runtime,
-            "site-packages-unowned-bytecode",
-            "bytecode of files no distribution owns",
-            BYTECODE,
-            &[Input::Source(&path)],
-            &[("src", source.clone())],
-            None,
+            &Job {
+                name: "site-packages-unowned-bytecode",
+                label: "bytecode of files no distribution owns",
+                script: BYTECODE,
+                inputs: &[Input::Source(&path)],
+                env: &[("src", source.clone())],
+                fixed: None,
+            },
         )?;
         let bytecode = bytecode.to_absolute(store);
         members.push(json!({"name": "unowned", "path": source, "real": false, "bytecode": bytecode}));
@@ -304,12 +313,14 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         .collect();
     let (environment_drv, environment) = b.script(
         &runtime,
-        "python-environment",
-        "Python environment",
-        ENVIRONMENT,
-        &inputs,
-        &[("config", json!({"home": home, "distributions": members}).to_string())],
-        None,
+        &Job {
+            name: "python-environment",
+            label: "Python environment",
+            script: ENVIRONMENT,
+            inputs: &inputs,
+            env: &[("config", json!({"home": home, "distributions": members}).to_string())],
+            fixed: None,
+        },
     )?;
     snapshot(lock, store, service, b, &runtime, environment_drv, environment)
 }
@@ -341,12 +352,14 @@ fn runtime(lock: &Lock, b: &mut Builder) -> Result<(Runtime, String, (bool, Stor
     let runtime = Runtime { path: path.clone(), absolute: absolute.clone() };
     let (drv, out) = b.script(
         &runtime,
-        &format!("python-{}", lock.runtime.version),
-        "standard library bytecode",
-        PYTHON,
-        &[],
-        &[("src", absolute)],
-        None,
+        &Job {
+            name: &format!("python-{}", lock.runtime.version),
+            label: "standard library bytecode",
+            script: PYTHON,
+            inputs: &[],
+            env: &[("src", absolute)],
+            fixed: None,
+        },
     )?;
     Ok((runtime, format!("{}/bin", out.to_absolute(b.store)), (true, drv)))
 }
@@ -442,12 +455,14 @@ fn snapshot(
     inputs.extend(sources.iter().map(Input::Source));
     let (snapshot_drv, snapshot) = b.script(
         runtime,
-        "comfyui-snapshot",
-        "snapshot",
-        SNAPSHOT,
-        &inputs,
-        &[("config", config.to_string())],
-        None,
+        &Job {
+            name: "comfyui-snapshot",
+            label: "snapshot",
+            script: SNAPSHOT,
+            inputs: &inputs,
+            env: &[("config", config.to_string())],
+            fixed: None,
+        },
     )?;
     Ok(Graph { nodes: b.nodes, imports: b.imports, environment, snapshot, snapshot_drv })
 }

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# `make demo`: the main job on real input, from nothing. Builds the example environment from the package
+# index, takes a snapshot of it, serves the snapshot with the environment out of sight, runs a graph,
+# then changes one pack and shows the difference. Everything it makes is in one folder that it removes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+ROOT=$PWD
+
+say() {
+    if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi
+}
+show() {
+    printf '$ stillframe %s\n' "$*"
+    "$STILLFRAME" "$@"
+}
+
+tests/lib/setup.sh >/dev/null
+cargo build --release --locked
+STILLFRAME=$ROOT/target/release/stillframe
+
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/stillframe-demo.XXXXXX")
+server=
+finish() {
+    if [ -n "$server" ] && kill -0 "$server" 2>/dev/null; then
+        kill "$server"
+        wait "$server" || true
+    fi
+    chmod -R u+w "$WORK" && rm -rf "$WORK"
+}
+trap finish EXIT
+
+mkdir -p "$WORK/store/nix" "$WORK/home" /nix
+# A workstation of its own: nothing of this machine's store, state or caches is touched.
+export NIX_REMOTE="local?root=$WORK/store" XDG_STATE_HOME=$WORK/state XDG_CACHE_HOME=$WORK/cache
+
+say "The example environment: 47 distributions, 14 packs, a cache, models"
+COMFY=$(python3 tests/fixtures/environment/build.py "$WORK/environment")
+du -sh "$COMFY" | cut -f1
+
+say "What is there, and what would not survive a deploy"
+show inspect "$COMFY" --quiet
+
+say "The first snapshot, with the node classes the environment's own server has"
+show snapshot "$COMFY" --label first --probe --quiet
+say "The same again: nothing changed"
+show snapshot "$COMFY" --quiet
+
+say "Serving it: an empty environment, and a mount namespace in which the environment does not exist"
+PICTURES=$WORK/pictures
+mkdir "$PICTURES"
+env -i PATH="$PATH" HOME="$WORK/home" XDG_STATE_HOME="$XDG_STATE_HOME" XDG_CACHE_HOME="$XDG_CACHE_HOME" \
+    unshare --mount --propagation private sh -ec '
+        mount --bind "$1" /nix
+        mount -t tmpfs none "$2"
+        ls -A "$2" | grep -q . && exit 1
+        shift 2
+        exec "$@"' sh "$WORK/store/nix" "$WORK/environment" \
+    "$STILLFRAME" run first --base "$PICTURES" --json >"$WORK/ready.json" 2>"$WORK/server.log" &
+server=$!
+for _ in $(seq 600); do
+    # jq says yes to an empty file.
+    [ -s "$WORK/ready.json" ] && jq -e .url "$WORK/ready.json" >/dev/null 2>&1 && break
+    kill -0 "$server" 2>/dev/null || { cat "$WORK/server.log" >&2; exit 1; }
+    sleep 0.1
+done
+URL=$(jq -r .url "$WORK/ready.json")
+echo "serving on $URL, ready in $(jq .ready_ms "$WORK/ready.json") ms"
+
+say "A graph"
+PROMPT=$(jq '{prompt: ., client_id: "demo"}' tests/fixtures/environment/graph.json |
+    curl -fsS --noproxy '*' -H 'Content-Type: application/json' -d @- "$URL/prompt" | jq -r .prompt_id)
+for _ in $(seq 300); do
+    curl -fsS --noproxy '*' "$URL/history/$PROMPT" >"$WORK/history.json"
+    jq -e --arg id "$PROMPT" '.[$id].status.completed' "$WORK/history.json" >/dev/null && break
+    sleep 0.1
+done
+IMAGE=$(jq -r --arg id "$PROMPT" '.[$id].outputs[].images[0].filename' "$WORK/history.json")
+mkdir -p "$ROOT/target/demo"
+cp "$PICTURES/output/$IMAGE" "$ROOT/target/demo/picture.png"
+file_kind=$(head -c 4 "$ROOT/target/demo/picture.png" | tail -c 3)
+[ "$file_kind" = PNG ]
+echo "picture: $ROOT/target/demo/picture.png"
+kill "$server"
+wait "$server"
+server=
+
+say "One pack changes; what is served does not. A second snapshot, and the difference"
+echo "STRENGTH = 0.8" >>"$COMFY/custom_nodes/plain-folder/__init__.py"
+show snapshot "$COMFY" --label second --quiet
+show snapshots diff first second
+show snapshots list
+
+say "Rebuilt from its derivations by Nix, wheels fetched from the index, every hash compared"
+show --quiet snapshots verify second
+
+say "Done."
