@@ -203,7 +203,12 @@ enum Looked {
 }
 
 fn look(label: String, path: &Path) -> Result<Looked> {
-    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        // RECORD may name what is not there (Debian's pip does): reported as missing where it is pinned.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Looked::NotElf),
+        Err(e) => return Err(Error::io("open", path, e)),
+    };
     let mut magic = Vec::with_capacity(4);
     file.by_ref().take(4).read_to_end(&mut magic).map_err(|e| Error::io("read", path, e))?;
     if !elf::looks_like_elf(&magic) {

@@ -127,7 +127,7 @@ pub fn capture(
     progress.stage("hashing packs and cache", None);
     let lock = run.lock(&scan, runtime, &facts, python)?;
     progress.stage("auditing libraries", None);
-    let audit = run.audit(&all, provided, &mut findings)?;
+    let audit = run.audit(&all, &scan, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     findings.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), &a.topic, &a.path, &a.message).cmp(&(
@@ -431,10 +431,11 @@ impl Run<'_> {
         })
     }
 
-    /// Every ELF file of the site directories against what ships beside it.
+    /// Every ELF file of the site directories and the packs against what ships beside it.
     fn audit(
         &self,
         all: &[Installed],
+        scan: &Scan,
         provided: audit::Provided,
         findings: &mut Vec<Finding>,
     ) -> Result<AuditReport> {
@@ -447,6 +448,15 @@ impl Run<'_> {
                     .map(|(name, path)| (name.clone(), path.clone()))
             })
             .collect();
+        for pack in scan.packs.iter().filter(|p| p.enabled) {
+            files.extend(pack.tree.entries.iter().filter_map(|(name, entry)| match entry {
+                Entry::File { source: Source::Disk(path), .. } => {
+                    let label = format!("custom_nodes/{}/{}", pack.name, String::from_utf8_lossy(name));
+                    shared_object(&label).then(|| (label, path.clone()))
+                }
+                _ => None,
+            }));
+        }
         files.sort();
         files.dedup_by(|a, b| a.0 == b.0);
         let digest =
