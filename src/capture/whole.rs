@@ -33,6 +33,8 @@ pub struct Options {
     pub libraries: Vec<String>,
     pub real_files: Vec<String>,
     pub exclude: Vec<String>,
+    /// The environment's cache, when it is not `.cache` in the environment.
+    pub environment_cache: Option<PathBuf>,
     /// Cache folder of this program.
     pub cache: PathBuf,
     /// Ask no index: everything is captured.
@@ -91,7 +93,7 @@ pub fn capture(
     python_folders.push(facts.base_prefix.clone());
     let scan_options = ScanOptions {
         started_at: started,
-        cache: None,
+        cache: options.environment_cache.clone(),
         python: python_folders,
         exclude: options.exclude.clone(),
     };

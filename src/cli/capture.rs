@@ -98,6 +98,7 @@ pub fn capture(
         libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
         real_files: config.real_files.iter().map(|n| crate::formats::python::name::normalize(n)).collect(),
         exclude: settings.config.exclude.clone(),
+        environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
         cache: settings.cache.clone(),
         offline,
     };

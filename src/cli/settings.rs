@@ -13,6 +13,8 @@ pub const CONFIG: &str = "stillframe.toml";
 pub struct Config {
     /// The ComfyUI directory, relative to this file.
     pub environment: Option<PathBuf>,
+    /// The cache whose downloads ship, relative to this file (default: `.cache` in the environment).
+    pub cache: Option<PathBuf>,
     pub python: PythonConfig,
     pub service: ServiceConfig,
     pub probe: ProbeConfig,
