@@ -18,7 +18,7 @@ tests/lib/setup.sh >/dev/null
 cargo build --release --locked
 STILLFRAME=$ROOT/target/release/stillframe
 
-WORK=$(mktemp -d "${TMPDIR:-/tmp}/stillframe-demo.XXXXXX")
+WORK=$(mktemp -d)
 server=
 finish() {
     if [ -n "$server" ] && kill -0 "$server" 2>/dev/null; then

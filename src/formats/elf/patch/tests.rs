@@ -42,7 +42,13 @@ fn check(path: &Path, args: &[&str]) {
         let copy = dir.path().join("program");
         std::fs::write(&copy, &out).expect("write");
         std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("chmod");
-        let output = Command::new(&copy).args(args).output().expect("it starts");
+        // Another test's fork may hold the copy open for writing for a moment (ETXTBSY).
+        let output = loop {
+            match Command::new(&copy).args(args).output() {
+                Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                other => break other.expect("it starts"),
+            }
+        };
         assert!(output.status.success(), "{path:?}: {output:?}");
     }
 }
