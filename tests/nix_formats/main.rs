@@ -1,6 +1,9 @@
 //! The formats of Nix, byte for byte against real Nix: generated trees and derivations go through its
 //! tools and through ours, and nothing may differ.
+#[path = "../common/mod.rs"]
 mod common;
+mod derivations;
+mod malformed;
 
 use common::{Scratch, line, stdout};
 use proptest::collection::{btree_map, vec};
