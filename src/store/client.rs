@@ -7,6 +7,7 @@ use crate::formats::nix::worker::{self, Framed, ReadWire, WriteWire, op, stderr}
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What the daemon tells while it works.
@@ -300,19 +301,19 @@ impl Store {
 
     pub fn add_temp_root(&mut self, path: &StorePath) -> Result<()> {
         let text = self.absolute(path);
-        self.simple(op::ADD_TEMP_ROOT, &text)
+        self.simple(op::ADD_TEMP_ROOT, text.as_bytes())
     }
 
     /// Registers a symlink outside the store as a root of the garbage collector.
     pub fn add_indirect_root(&mut self, link: &Path) -> Result<()> {
-        self.simple(op::ADD_INDIRECT_ROOT, &link.to_string_lossy())
+        self.simple(op::ADD_INDIRECT_ROOT, link.as_os_str().as_bytes())
     }
 
-    fn simple(&mut self, operation: u64, text: &str) -> Result<()> {
+    fn simple(&mut self, operation: u64, bytes: &[u8]) -> Result<()> {
         self.ask(
             |out| {
                 out.put_number(operation)?;
-                out.put_bytes(text.as_bytes())
+                out.put_bytes(bytes)
             },
             |input| input.number().map(drop),
         )
