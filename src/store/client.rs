@@ -349,7 +349,10 @@ impl Store {
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<StorePath> {
         let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
-        let mut failed: Option<Error> = None;
+        if self.output.is_none() {
+            return Err(self.gone(io::ErrorKind::BrokenPipe.into()));
+        }
+        let mut written = Ok(());
         let sent = self.out().and_then(|out| {
             out.put_number(op::ADD_TO_STORE)?;
             out.put_bytes(name.as_bytes())?;
@@ -357,37 +360,24 @@ impl Store {
             out.put_strings(&references)?;
             out.put_number(0)?;
             let mut framed = Framed::new(out);
-            if let Err(e) = write(&mut framed) {
-                failed = Some(e);
-                return Err(io::ErrorKind::Interrupted.into());
-            }
+            written = write(&mut framed);
+            // Also when that failed: the daemon refuses an archive that ends early, and goes on. Cut off
+            // inside a frame, Nix 2.8 crashes.
             framed.finish()?;
             out.flush()
         });
-        if let Some(failed) = failed {
-            // An upload cannot be taken back: the connection ends, and the daemon throws away what it got.
-            self.output = None;
-            let broken =
-                failed.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>()).is_some_and(|e| {
-                    matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-                });
-            if broken {
-                // It may have said why before it closed.
-                self.messages()?;
-            }
-            return Err(failed);
-        }
         if let Err(e) = sent {
+            // It may have said why before it closed.
+            self.messages()?;
             return Err(self.gone(e));
         }
-        self.messages()?;
-        let read = |input: &mut BufReader<Box<dyn Read + Send>>| -> io::Result<String> {
-            let path = input.string()?;
-            info_fields(input)?;
-            Ok(path)
-        };
-        let path = read(&mut self.input).map_err(|e| self.gone(e))?;
-        self.parse(&path)
+        let answer = self.messages();
+        let answer = answer.and_then(|()| {
+            let path = self.input.string().and_then(|path| info_fields(&mut self.input).map(|_| path));
+            path.map_err(|e| self.gone(e))
+        });
+        written?;
+        self.parse(&answer?)
     }
 
     /// Builds derivations (all their outputs); what is valid already is not built again.
