@@ -281,6 +281,13 @@ impl Store {
         })
     }
 
+    fn known(&mut self, path: &StorePath) -> Result<PathInfo> {
+        self.info(path)?.ok_or_else(|| {
+            Error::new(Kind::Store, format!("{} is not in the store", self.absolute(path)))
+                .hint("it was deleted since: take the snapshot again")
+        })
+    }
+
     /// Every path below `roots`, with its information.
     pub fn closure(&mut self, roots: &[StorePath]) -> Result<BTreeMap<StorePath, PathInfo>> {
         let mut found = BTreeMap::new();
@@ -289,10 +296,7 @@ impl Store {
             if found.contains_key(&path) {
                 continue;
             }
-            let info = self.info(&path)?.ok_or_else(|| {
-                Error::new(Kind::Store, format!("{} is not in the store", self.absolute(&path)))
-                    .hint("it was deleted since: take the snapshot again")
-            })?;
+            let info = self.known(&path)?;
             open.extend(info.references.iter().filter(|r| !found.contains_key(*r)).cloned());
             found.insert(path, info);
         }
@@ -396,6 +400,8 @@ impl Store {
 
     /// Streams a path's NAR into `sink`, which must read exactly one archive.
     pub fn nar<T>(&mut self, path: &StorePath, sink: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+        // Asked for what it has not, a daemon ends the connection instead of saying so.
+        self.known(path)?;
         let text = self.absolute(path);
         self.ask(
             |out| {
@@ -404,7 +410,16 @@ impl Store {
             },
             |_| Ok(()),
         )?;
-        sink(&mut self.input)
+        let mut input = Watched { input: &mut self.input, ended: false };
+        let result = sink(&mut input);
+        if input.ended {
+            return Err(self.gone(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if result.is_err() {
+            // What is left of the archive is no answer to the next question.
+            self.output = None;
+        }
+        result
     }
 
     pub fn referrers(&mut self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
@@ -445,6 +460,20 @@ impl Drop for Store {
     fn drop(&mut self) {
         // Closing its input tells a daemon of ours to end; then `Daemon`'s own drop waits for it.
         self.output = None;
+    }
+}
+
+/// Notices when the connection ends.
+struct Watched<'a, R: Read> {
+    input: &'a mut R,
+    ended: bool,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(bytes)?;
+        self.ended |= n == 0 && !bytes.is_empty();
+        Ok(n)
     }
 }
 
