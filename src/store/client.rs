@@ -106,19 +106,21 @@ impl Store {
     }
 
     fn handshake(&mut self) -> Result<()> {
-        let hello = |store: &mut Store| -> io::Result<(u64, u64)> {
+        let hello = |store: &mut Store| -> io::Result<u64> {
             let out = store.out()?;
             out.put_number(worker::MAGIC_CLIENT)?;
             out.flush()?;
-            Ok((store.input.number()?, store.input.number()?))
+            store.input.number()
         };
-        let (magic, version) = hello(self).map_err(|e| self.gone(e))?;
+        let magic = hello(self).map_err(|e| self.gone(e))?;
+        // Before the version: something else may say eight bytes and wait.
         if magic != worker::MAGIC_DAEMON {
             return Err(Error::new(
                 Kind::Store,
                 format!("{} does not speak the Nix worker protocol", self.at),
             ));
         }
+        let version = self.input.number().map_err(|e| self.gone(e))?;
         if version < worker::MIN_VERSION || version >> 8 != worker::VERSION >> 8 {
             return Err(Error::new(
                 Kind::Store,
