@@ -69,20 +69,22 @@ impl Store {
         self.on_event = Box::new(hear);
     }
 
+    /// Nothing more can be said on this connection.
     fn gone(&mut self, e: io::Error) -> Error {
-        let last = match e.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                self.output = None;
-                self.child.as_mut().map(connect::Daemon::last_words).unwrap_or_default()
-            }
-            _ => String::new(),
-        };
+        self.output = None;
+        if !matches!(
+            e.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        ) {
+            let message = format!("cannot talk to the Nix daemon at {}", self.at);
+            return Error::new(Kind::Store, message).caused_by(e);
+        }
+        let last = self.child.as_mut().map(connect::Daemon::last_words).unwrap_or_default();
         let mut message = format!("the Nix daemon at {} ended the connection", self.at);
         if !last.is_empty() {
-            message = format!("{message}: {last}");
+            message = format!("{message}: {}", strip_colours(&last));
         }
         Error::new(Kind::Store, message)
-            .caused_by(e)
             .hint("what is in the store already stays; run the command again and it goes on from there")
     }
 
