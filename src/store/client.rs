@@ -42,6 +42,8 @@ pub struct Store {
     /// The daemon's Nix version.
     pub version: String,
     on_event: Box<dyn FnMut(Event) + Send>,
+    /// Errors that the daemon told of while it worked on the request in hand.
+    causes: Vec<String>,
 }
 
 const ACTIVITY_BUILD: u64 = 105;
@@ -58,6 +60,7 @@ impl Store {
             store_dir: config.store_dir.clone(),
             version: String::new(),
             on_event: Box::new(|_| {}),
+            causes: Vec::new(),
         };
         store.handshake()?;
         store.set_options()?;
@@ -171,6 +174,7 @@ impl Store {
 
     /// Reads the daemon's messages until it says that the reply follows, or what went wrong.
     fn messages(&mut self) -> Result<()> {
+        self.causes.clear();
         loop {
             match self.message() {
                 Ok(None) => return Ok(()),
@@ -180,7 +184,9 @@ impl Store {
                     }
                 }
                 Ok(Some(Err(text))) => {
-                    return Err(Error::new(Kind::Store, strip_colours(&text)));
+                    // Of a failed dependency the last error says only how many there are.
+                    self.causes.push(strip_colours(&text));
+                    return Err(Error::new(Kind::Store, self.causes.join("\n")));
                 }
                 Err(e) => return Err(self.gone(e)),
             }
@@ -192,7 +198,13 @@ impl Store {
         let input = &mut self.input;
         let event = match input.number()? {
             stderr::LAST => return Ok(None),
-            stderr::NEXT => Some(Event::Log(input.string()?.trim_end().to_string())),
+            stderr::NEXT => {
+                let text = strip_colours(input.string()?.trim_end());
+                if let Some(cause) = text.strip_prefix("error: ") {
+                    self.causes.push(cause.to_string());
+                }
+                Some(Event::Log(text))
+            }
             stderr::ERROR => {
                 input.string()?;
                 input.number()?;
