@@ -205,18 +205,7 @@ impl Store {
                 }
                 Some(Event::Log(text))
             }
-            stderr::ERROR => {
-                input.string()?;
-                input.number()?;
-                input.string()?;
-                let text = input.string()?;
-                input.number()?;
-                for _ in 0..input.number()? {
-                    input.number()?;
-                    input.string()?;
-                }
-                return Ok(Some(Err(text)));
-            }
+            stderr::ERROR => return Ok(Some(Err(error_text(input)?))),
             stderr::START_ACTIVITY => {
                 let id = input.number()?;
                 input.number()?;
@@ -426,16 +415,20 @@ impl Store {
             },
             |_| Ok(()),
         )?;
-        let mut input = Watched { input: &mut self.input, ended: false };
+        let mut input = Watched { input: &mut self.input, number: 0, ended: false };
         let result = sink(&mut input);
-        if input.ended {
-            return Err(self.gone(io::ErrorKind::UnexpectedEof.into()));
-        }
+        let Watched { number, ended, .. } = input;
         if result.is_err() {
             // What is left of the archive is no answer to the next question.
             self.output = None;
+            // Files that the daemon cannot read: it says so where a length of the archive would be.
+            if number == stderr::ERROR
+                && let Ok(text) = error_text(&mut self.input)
+            {
+                return Err(Error::new(Kind::Store, strip_colours(&text)));
+            }
         }
-        result
+        if ended { Err(self.gone(io::ErrorKind::UnexpectedEof.into())) } else { result }
     }
 
     pub fn referrers(&mut self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
@@ -479,9 +472,10 @@ impl Drop for Store {
     }
 }
 
-/// Notices when the connection ends.
+/// Notices the last number, and when the connection ends.
 struct Watched<'a, R: Read> {
     input: &'a mut R,
+    number: u64,
     ended: bool,
 }
 
@@ -489,6 +483,9 @@ impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let n = self.input.read(bytes)?;
         self.ended |= n == 0 && !bytes.is_empty();
+        for byte in &bytes[n.saturating_sub(8)..n] {
+            self.number = self.number >> 8 | u64::from(*byte) << 56;
+        }
         Ok(n)
     }
 }
@@ -511,6 +508,20 @@ fn info_fields(input: &mut impl Read) -> io::Result<RawInfo> {
     input.strings()?;
     let ca = input.string()?;
     Ok(RawInfo { deriver, hash, references, size, ca })
+}
+
+/// What an error message says, after the number that announces it.
+fn error_text(input: &mut impl Read) -> io::Result<String> {
+    input.string()?;
+    input.number()?;
+    input.string()?;
+    let text = input.string()?;
+    input.number()?;
+    for _ in 0..input.number()? {
+        input.number()?;
+        input.string()?;
+    }
+    Ok(text)
 }
 
 /// The texts among an activity's fields.
