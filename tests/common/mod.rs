@@ -5,9 +5,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use stillframe::formats::nix::nar::Visitor;
 
 /// A directory of one test; store directories below it are read-only until it is dropped.
 pub struct Scratch(PathBuf);
@@ -98,4 +100,23 @@ pub fn line(command: &mut Command) -> String {
     let mut all = lines(command);
     assert_eq!(all.len(), 1, "{command:?} printed {all:?}");
     all.remove(0)
+}
+
+/// Hears an archive and takes nothing from it.
+pub struct Deaf;
+
+impl Visitor for Deaf {
+    type Error = io::Error;
+
+    fn directory(&mut self, _: &[Vec<u8>]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn symlink(&mut self, _: &[Vec<u8>], _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn file(&mut self, _: &[Vec<u8>], _: bool, _: u64, _: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
 }

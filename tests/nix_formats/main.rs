@@ -5,7 +5,7 @@ mod common;
 mod derivations;
 mod malformed;
 
-use common::{Scratch, line, stdout};
+use common::{Deaf, Scratch, line, stdout};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -182,25 +182,6 @@ impl Visitor for Replay {
     fn file(&mut self, path: &[Vec<u8>], exec: bool, size: u64, content: &mut dyn Read) -> io::Result<()> {
         let name = self.enter(path)?;
         self.nar.file(name, exec, size, |out| io::copy(content, out).map(drop))
-    }
-}
-
-/// Hears an archive and takes nothing from it.
-struct Deaf;
-
-impl Visitor for Deaf {
-    type Error = io::Error;
-
-    fn directory(&mut self, _: &[Vec<u8>]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn symlink(&mut self, _: &[Vec<u8>], _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn file(&mut self, _: &[Vec<u8>], _: bool, _: u64, _: &mut dyn Read) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is no archive, no hash, no store path; and that real Nix refuses the same archives.
-use crate::{Deaf, restores};
+use crate::common::Deaf;
+use crate::restores;
 use std::io;
 use stillframe::formats::nix::base32;
 use stillframe::formats::nix::hash::Sha256;

@@ -1,5 +1,5 @@
 //! Paths: added, asked for, read back, kept and collected.
-use crate::common::{line, lines, stdout};
+use crate::common::{Deaf, line, lines, stdout};
 use crate::host::{Host, on_both, told};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use stillframe::capture::nar::write_tree;
 use stillframe::capture::tree::{Entry, Source, Tree};
 use stillframe::formats::nix::hash::Sha256;
+use stillframe::formats::nix::nar;
 use stillframe::formats::nix::store_path::{StoreDir, StorePath, source_path, text_path};
 use stillframe::store::Store;
 use stillframe::sys::error::{Error, Kind};
@@ -21,9 +22,10 @@ on_both! {
     refused_uploads
     an_upload_that_we_break_off
     an_archive_that_we_do_not_read
+    a_path_whose_files_are_gone
 }
 
-fn nar(tree: &Tree) -> Vec<u8> {
+fn nar_of(tree: &Tree) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_tree(tree, &mut bytes).unwrap();
     bytes
@@ -74,7 +76,7 @@ fn what_goes_in_comes_out(host: &Host) {
     tree.bytes("caf\u{e9}\n", &b"x"[..], false);
     tree.insert(&b"\xff"[..], Entry::Symlink(b"../\xfe".to_vec()));
     tree.insert("empty", Entry::Directory);
-    let bytes = nar(&tree);
+    let bytes = nar_of(&tree);
     let hash = Sha256::of(&bytes);
     let one = add(&mut store, "one", &tree, []);
     assert_eq!(Ok(&one), source_path(&dir, "one", &hash, &BTreeSet::new()).as_ref());
@@ -98,7 +100,7 @@ fn what_goes_in_comes_out(host: &Host) {
     assert_eq!(info.references, set([&one]));
     assert_eq!(info.ca, format!("text:sha256:{}", Sha256::of(&text).to_base32()));
     let three = store.add_tree("three", &set([&one, &two]), |out| write_tree(&file(&text), out)).unwrap();
-    let hash = Sha256::of(nar(&file(&text)));
+    let hash = Sha256::of(nar_of(&file(&text)));
     assert_eq!(Ok(&three), source_path(&dir, "three", &hash, &set([&one, &two])).as_ref());
     let all = set([&one, &two, &three]);
 
@@ -203,7 +205,7 @@ fn paths_are_deleted_one_by_one(host: &Host) {
 /// The daemon says why, and goes on.
 fn refused_uploads(host: &Host) {
     let mut store = host.store();
-    let good = nar(&file("x"));
+    let good = nar_of(&file("x"));
     let bytes = |bytes: Vec<u8>| {
         move |out: &mut dyn Write| {
             out.write_all(&bytes).unwrap();
@@ -229,7 +231,7 @@ fn refused_uploads(host: &Host) {
 
 fn an_upload_that_we_break_off(host: &Host) {
     let mut store = host.store();
-    let bytes = nar(&file(&"x".repeat(600_000)));
+    let bytes = nar_of(&file(&"x".repeat(600_000)));
     let error = store
         .add_tree("x", &BTreeSet::new(), |out| {
             out.write_all(&bytes[..500_000]).unwrap();
@@ -262,4 +264,26 @@ fn an_archive_that_we_do_not_read(host: &Host) {
     // The rest of the archive is no answer to the next question.
     let ended = format!("the Nix daemon at {} ended the connection", host.at());
     assert_eq!(store.valid(&set([&path])).unwrap_err().message, ended);
+}
+
+/// The store's own record says that it is there.
+fn a_path_whose_files_are_gone(host: &Host) {
+    let mut store = host.store();
+    let path = add(&mut store, "x", &file("x"), []);
+    let physical = host.scratch.physical(&path.to_absolute(&StoreDir::default()));
+    std::fs::remove_file(&physical).unwrap();
+    let read = |store: &mut Store| {
+        store.nar(&path, |mut input| {
+            nar::read(&mut input, &mut Deaf)
+                .map_err(|e| Error::new(Kind::Store, "this is no archive").caused_by(e))
+        })
+    };
+    let error = read(&mut store).unwrap_err();
+    // In the words of either Nix.
+    let physical = physical.display();
+    let texts = [
+        format!("getting status of '{physical}': No such file or directory"),
+        format!("path '/{physical}' does not exist"),
+    ];
+    assert!(texts.contains(&error.message), "{error}");
 }
