@@ -37,9 +37,6 @@ pub fn realise(
     progress: &Arc<dyn Progress>,
 ) -> Result<Report> {
     let mut report = Report::default();
-    // Roots first: what is valid now must not be collected while we work.
-    store.add_temp_root(&graph.snapshot)?;
-    store.add_temp_root(&graph.snapshot_drv)?;
     let wanted: BTreeSet<StorePath> = graph
         .imports
         .iter()
@@ -47,13 +44,14 @@ pub fn realise(
         .chain(graph.nodes.iter().map(|n| n.drv.clone()))
         .chain([graph.snapshot.clone()])
         .collect();
+    // Roots first: what is found valid then cannot be collected while we work.
+    for path in &wanted {
+        store.add_temp_root(path)?;
+    }
     let valid = store.valid(&wanted)?;
     if valid.len() == wanted.len() {
         report.unchanged = true;
         return Ok(report);
-    }
-    for import in &graph.imports {
-        store.add_temp_root(&import.path)?;
     }
     let missing: Vec<&Import> = graph.imports.iter().filter(|i| !valid.contains(&i.path)).collect();
     let total = missing.iter().map(|i| i.tree.nar_size).sum();

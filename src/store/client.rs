@@ -7,6 +7,7 @@ use crate::formats::nix::worker::{self, Framed, ReadWire, WriteWire, op, stderr}
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What the daemon tells while it works.
@@ -41,6 +42,8 @@ pub struct Store {
     /// The daemon's Nix version.
     pub version: String,
     on_event: Box<dyn FnMut(Event) + Send>,
+    /// Errors that the daemon told of while it worked on the request in hand.
+    causes: Vec<String>,
 }
 
 const ACTIVITY_BUILD: u64 = 105;
@@ -57,6 +60,7 @@ impl Store {
             store_dir: config.store_dir.clone(),
             version: String::new(),
             on_event: Box::new(|_| {}),
+            causes: Vec::new(),
         };
         store.handshake()?;
         store.set_options()?;
@@ -68,20 +72,22 @@ impl Store {
         self.on_event = Box::new(hear);
     }
 
+    /// Nothing more can be said on this connection.
     fn gone(&mut self, e: io::Error) -> Error {
-        let last = match e.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                self.output = None;
-                self.child.as_mut().map(connect::Daemon::last_words).unwrap_or_default()
-            }
-            _ => String::new(),
-        };
+        self.output = None;
+        if !matches!(
+            e.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        ) {
+            let message = format!("cannot talk to the Nix daemon at {}", self.at);
+            return Error::new(Kind::Store, message).caused_by(e);
+        }
+        let last = self.child.as_mut().map(connect::Daemon::last_words).unwrap_or_default();
         let mut message = format!("the Nix daemon at {} ended the connection", self.at);
         if !last.is_empty() {
-            message = format!("{message}: {last}");
+            message = format!("{message}: {}", strip_colours(&last));
         }
         Error::new(Kind::Store, message)
-            .caused_by(e)
             .hint("what is in the store already stays; run the command again and it goes on from there")
     }
 
@@ -105,19 +111,21 @@ impl Store {
     }
 
     fn handshake(&mut self) -> Result<()> {
-        let hello = |store: &mut Store| -> io::Result<(u64, u64)> {
+        let hello = |store: &mut Store| -> io::Result<u64> {
             let out = store.out()?;
             out.put_number(worker::MAGIC_CLIENT)?;
             out.flush()?;
-            Ok((store.input.number()?, store.input.number()?))
+            store.input.number()
         };
-        let (magic, version) = hello(self).map_err(|e| self.gone(e))?;
+        let magic = hello(self).map_err(|e| self.gone(e))?;
+        // Before the version: something else may say eight bytes and wait.
         if magic != worker::MAGIC_DAEMON {
             return Err(Error::new(
                 Kind::Store,
                 format!("{} does not speak the Nix worker protocol", self.at),
             ));
         }
+        let version = self.input.number().map_err(|e| self.gone(e))?;
         if version < worker::MIN_VERSION || version >> 8 != worker::VERSION >> 8 {
             return Err(Error::new(
                 Kind::Store,
@@ -166,6 +174,7 @@ impl Store {
 
     /// Reads the daemon's messages until it says that the reply follows, or what went wrong.
     fn messages(&mut self) -> Result<()> {
+        self.causes.clear();
         loop {
             match self.message() {
                 Ok(None) => return Ok(()),
@@ -175,7 +184,9 @@ impl Store {
                     }
                 }
                 Ok(Some(Err(text))) => {
-                    return Err(Error::new(Kind::Store, strip_colours(&text)));
+                    // Of a failed dependency the last error says only how many there are.
+                    self.causes.push(strip_colours(&text));
+                    return Err(Error::new(Kind::Store, self.causes.join("\n")));
                 }
                 Err(e) => return Err(self.gone(e)),
             }
@@ -187,19 +198,14 @@ impl Store {
         let input = &mut self.input;
         let event = match input.number()? {
             stderr::LAST => return Ok(None),
-            stderr::NEXT => Some(Event::Log(input.string()?.trim_end().to_string())),
-            stderr::ERROR => {
-                input.string()?;
-                input.number()?;
-                input.string()?;
-                let text = input.string()?;
-                input.number()?;
-                for _ in 0..input.number()? {
-                    input.number()?;
-                    input.string()?;
+            stderr::NEXT => {
+                let text = strip_colours(input.string()?.trim_end());
+                if let Some(cause) = text.strip_prefix("error: ") {
+                    self.causes.push(cause.to_string());
                 }
-                return Ok(Some(Err(text)));
+                Some(Event::Log(text))
             }
+            stderr::ERROR => return Ok(Some(Err(error_text(input)?))),
             stderr::START_ACTIVITY => {
                 let id = input.number()?;
                 input.number()?;
@@ -280,6 +286,13 @@ impl Store {
         })
     }
 
+    fn known(&mut self, path: &StorePath) -> Result<PathInfo> {
+        self.info(path)?.ok_or_else(|| {
+            Error::new(Kind::Store, format!("{} is not in the store", self.absolute(path)))
+                .hint("it was deleted since: take the snapshot again")
+        })
+    }
+
     /// Every path below `roots`, with its information.
     pub fn closure(&mut self, roots: &[StorePath]) -> Result<BTreeMap<StorePath, PathInfo>> {
         let mut found = BTreeMap::new();
@@ -288,10 +301,7 @@ impl Store {
             if found.contains_key(&path) {
                 continue;
             }
-            let info = self.info(&path)?.ok_or_else(|| {
-                Error::new(Kind::Store, format!("{} is not in the store", self.absolute(&path)))
-                    .hint("it was deleted since: take the snapshot again")
-            })?;
+            let info = self.known(&path)?;
             open.extend(info.references.iter().filter(|r| !found.contains_key(*r)).cloned());
             found.insert(path, info);
         }
@@ -300,19 +310,19 @@ impl Store {
 
     pub fn add_temp_root(&mut self, path: &StorePath) -> Result<()> {
         let text = self.absolute(path);
-        self.simple(op::ADD_TEMP_ROOT, &text)
+        self.simple(op::ADD_TEMP_ROOT, text.as_bytes())
     }
 
     /// Registers a symlink outside the store as a root of the garbage collector.
     pub fn add_indirect_root(&mut self, link: &Path) -> Result<()> {
-        self.simple(op::ADD_INDIRECT_ROOT, &link.to_string_lossy())
+        self.simple(op::ADD_INDIRECT_ROOT, link.as_os_str().as_bytes())
     }
 
-    fn simple(&mut self, operation: u64, text: &str) -> Result<()> {
+    fn simple(&mut self, operation: u64, bytes: &[u8]) -> Result<()> {
         self.ask(
             |out| {
                 out.put_number(operation)?;
-                out.put_bytes(text.as_bytes())
+                out.put_bytes(bytes)
             },
             |input| input.number().map(drop),
         )
@@ -348,7 +358,10 @@ impl Store {
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<StorePath> {
         let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
-        let mut failed: Option<Error> = None;
+        if self.output.is_none() {
+            return Err(self.gone(io::ErrorKind::BrokenPipe.into()));
+        }
+        let mut written = Ok(());
         let sent = self.out().and_then(|out| {
             out.put_number(op::ADD_TO_STORE)?;
             out.put_bytes(name.as_bytes())?;
@@ -356,37 +369,24 @@ impl Store {
             out.put_strings(&references)?;
             out.put_number(0)?;
             let mut framed = Framed::new(out);
-            if let Err(e) = write(&mut framed) {
-                failed = Some(e);
-                return Err(io::ErrorKind::Interrupted.into());
-            }
+            written = write(&mut framed);
+            // Also when that failed: the daemon refuses an archive that ends early, and goes on. Cut off
+            // inside a frame, Nix 2.8 crashes.
             framed.finish()?;
             out.flush()
         });
-        if let Some(failed) = failed {
-            // An upload cannot be taken back: the connection ends, and the daemon throws away what it got.
-            self.output = None;
-            let broken =
-                failed.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>()).is_some_and(|e| {
-                    matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-                });
-            if broken {
-                // It may have said why before it closed.
-                self.messages()?;
-            }
-            return Err(failed);
-        }
         if let Err(e) = sent {
+            // It may have said why before it closed.
+            self.messages()?;
             return Err(self.gone(e));
         }
-        self.messages()?;
-        let read = |input: &mut BufReader<Box<dyn Read + Send>>| -> io::Result<String> {
-            let path = input.string()?;
-            info_fields(input)?;
-            Ok(path)
-        };
-        let path = read(&mut self.input).map_err(|e| self.gone(e))?;
-        self.parse(&path)
+        let answer = self.messages();
+        let answer = answer.and_then(|()| {
+            let path = self.input.string().and_then(|path| info_fields(&mut self.input).map(|_| path));
+            path.map_err(|e| self.gone(e))
+        });
+        written?;
+        self.parse(&answer?)
     }
 
     /// Builds derivations (all their outputs); what is valid already is not built again.
@@ -405,6 +405,8 @@ impl Store {
 
     /// Streams a path's NAR into `sink`, which must read exactly one archive.
     pub fn nar<T>(&mut self, path: &StorePath, sink: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+        // Asked for what it has not, a daemon ends the connection instead of saying so.
+        self.known(path)?;
         let text = self.absolute(path);
         self.ask(
             |out| {
@@ -413,7 +415,20 @@ impl Store {
             },
             |_| Ok(()),
         )?;
-        sink(&mut self.input)
+        let mut input = Watched { input: &mut self.input, number: 0, ended: false };
+        let result = sink(&mut input);
+        let Watched { number, ended, .. } = input;
+        if result.is_err() {
+            // What is left of the archive is no answer to the next question.
+            self.output = None;
+            // Files that the daemon cannot read: it says so where a length of the archive would be.
+            if number == stderr::ERROR
+                && let Ok(text) = error_text(&mut self.input)
+            {
+                return Err(Error::new(Kind::Store, strip_colours(&text)));
+            }
+        }
+        if ended { Err(self.gone(io::ErrorKind::UnexpectedEof.into())) } else { result }
     }
 
     pub fn referrers(&mut self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
@@ -457,6 +472,24 @@ impl Drop for Store {
     }
 }
 
+/// Notices the last number, and when the connection ends.
+struct Watched<'a, R: Read> {
+    input: &'a mut R,
+    number: u64,
+    ended: bool,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(bytes)?;
+        self.ended |= n == 0 && !bytes.is_empty();
+        for byte in &bytes[n.saturating_sub(8)..n] {
+            self.number = self.number >> 8 | u64::from(*byte) << 56;
+        }
+        Ok(n)
+    }
+}
+
 struct RawInfo {
     deriver: String,
     hash: String,
@@ -475,6 +508,20 @@ fn info_fields(input: &mut impl Read) -> io::Result<RawInfo> {
     input.strings()?;
     let ca = input.string()?;
     Ok(RawInfo { deriver, hash, references, size, ca })
+}
+
+/// What an error message says, after the number that announces it.
+fn error_text(input: &mut impl Read) -> io::Result<String> {
+    input.string()?;
+    input.number()?;
+    input.string()?;
+    let text = input.string()?;
+    input.number()?;
+    for _ in 0..input.number()? {
+        input.number()?;
+        input.string()?;
+    }
+    Ok(text)
 }
 
 /// The texts among an activity's fields.

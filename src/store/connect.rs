@@ -6,7 +6,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 #[derive(Debug, Clone, Default)]
 pub struct StoreConfig {
@@ -54,15 +55,19 @@ pub struct Daemon {
     child: Child,
     /// The last it said on its standard error.
     said: Arc<Mutex<Vec<u8>>>,
+    /// Closed when it can say no more.
+    silent: mpsc::Receiver<()>,
 }
 
 const TAIL: usize = 4096;
+/// How long to wait for the last words of a daemon that has ended the connection.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// What it said before it ended.
     pub fn last_words(&mut self) -> String {
-        // It has closed the connection: it is ending, and its last words are on their way.
-        let _ = self.child.wait();
+        // It is ending, and they are on their way; one that stays is not waited for.
+        let _ = self.silent.recv_timeout(PATIENCE);
         let said = self.said.lock().unwrap_or_else(|e| e.into_inner());
         String::from_utf8_lossy(&said).trim().to_string()
     }
@@ -75,7 +80,7 @@ impl Drop for Daemon {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -130,7 +135,9 @@ fn spawn(config: &StoreConfig) -> Result<Stream> {
     let mut errors = child.stderr.take().ok_or_else(missing)?;
     let said = Arc::new(Mutex::new(Vec::new()));
     let keep = said.clone();
+    let (speaking, silent) = mpsc::channel();
     std::thread::spawn(move || {
+        let _speaking: mpsc::Sender<()> = speaking;
         let mut buffer = [0; 1024];
         while let Ok(n @ 1..) = errors.read(&mut buffer) {
             let mut said = keep.lock().unwrap_or_else(|e| e.into_inner());
@@ -142,7 +149,7 @@ fn spawn(config: &StoreConfig) -> Result<Stream> {
     Ok(Stream {
         input: Box::new(input),
         output: Box::new(output),
-        child: Some(Daemon { child, said }),
+        child: Some(Daemon { child, said, silent }),
         at: format!("`{shown}`"),
     })
 }

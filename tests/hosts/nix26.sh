@@ -111,6 +111,10 @@ enter() {
             cat "$name" >"$new$name"
         fi
     done
+    # Build users of their own: a Nix outside kills whatever else runs as one of its users, here too.
+    awk -F: -v OFS=: '$1 ~ /^nixbld[0-9]+$/ { $3 = 30000 + substr($1, 7) } { print }' \
+        "$new/etc/passwd" >"$new/etc/passwd.new"
+    mv "$new/etc/passwd.new" "$new/etc/passwd"
     mkdir -p "$new$shared"
     mount --rbind "$shared" "$new$shared"
     # pivot_root, not chroot: Nix's sandbox pivots again, which a chrooted process may not.

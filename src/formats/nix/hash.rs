@@ -32,7 +32,9 @@ impl Sha256 {
         let bytes = if let Some(sri) = text.strip_prefix("sha256-") {
             decode_base64(sri)
         } else if rest.len() == 64 {
-            (0..32).map(|i| u8::from_str_radix(rest.get(i * 2..i * 2 + 2)?, 16).ok()).collect()
+            // `from_str_radix` alone takes a sign.
+            let hex = rest.bytes().all(|b| b.is_ascii_hexdigit()).then_some(rest);
+            hex.and_then(|h| (0..32).map(|i| u8::from_str_radix(&h[i * 2..i * 2 + 2], 16).ok()).collect())
         } else {
             base32::decode(rest, 32)
         };

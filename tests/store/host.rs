@@ -1,0 +1,137 @@
+//! The Nixes of the tests: the machine's own, and a later one in a root of its own. Each test has a
+//! store of its own, and every test runs on both.
+use crate::common::{Scratch, outcome};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use stillframe::formats::nix::store_path::StoreDir;
+use stillframe::store::{Store, StoreConfig};
+use stillframe::sys::error::Error;
+
+pub struct Host {
+    pub scratch: Scratch,
+    /// The words before a command that run it where this Nix is.
+    enter: Vec<String>,
+}
+
+/// Makes the root of the later Nix, once.
+fn newer_root() -> PathBuf {
+    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
+    SCRIPT
+        .get_or_init(|| {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts/nix26.sh");
+            let built = outcome(Command::new(&script).arg("build"));
+            let said = String::from_utf8_lossy(&built.stderr);
+            assert!(
+                built.status.success(),
+                "no Nix 2.26: {said}\ntests/lib/setup.sh, as root, brings what it needs"
+            );
+            script
+        })
+        .clone()
+}
+
+impl Host {
+    pub fn installed() -> Host {
+        Host { scratch: Scratch::new(), enter: vec![] }
+    }
+
+    pub fn newer() -> Host {
+        let scratch = Scratch::new();
+        let shared = scratch.path().to_str().expect("text");
+        let script = newer_root();
+        let words = [
+            script.to_str().expect("text"),
+            "run",
+            shared,
+            "env",
+            &format!("NIX_REMOTE={}", scratch.remote()),
+        ];
+        Host { enter: words.map(String::from).to_vec(), scratch }
+    }
+
+    /// Runs one of Nix's commands on the store.
+    pub fn nix(&self, words: &[&str]) -> Command {
+        let mut all = self.enter.iter().map(String::as_str).chain(words.iter().copied());
+        let program = all.next().expect("a program");
+        self.scratch.nix(program, all)
+    }
+
+    /// With a daemon that leaves its process id in `pid`.
+    pub fn config(&self) -> StoreConfig {
+        let words: Vec<String> = self.enter.iter().map(|w| format!("'{w}'")).collect();
+        let pid = self.scratch.join("pid");
+        // What a killed build leaves behind goes with the rest.
+        let temporary = self.scratch.join("tmp");
+        fs::create_dir_all(&temporary).expect("a folder");
+        let (pid, temporary) = (pid.display(), temporary.display());
+        let script = format!(
+            "echo $$ >{pid}\nexport TMPDIR={temporary}\nexec {} nix-daemon --stdio\n",
+            words.join(" ")
+        );
+        fake(&self.scratch, &script)
+    }
+
+    /// For messages: where the daemon of `config` is.
+    pub fn at(&self) -> String {
+        at(&self.scratch)
+    }
+
+    pub fn store(&self) -> Store {
+        Store::connect(&self.config()).unwrap_or_else(|e| {
+            panic!("{}; tests/lib/setup.sh brings what the tests need", told(&e));
+        })
+    }
+
+    /// Ends the daemon that was started last, as a crash would.
+    pub fn killer(&self) -> impl Fn() + Send + 'static {
+        let file = self.scratch.join("pid");
+        move || {
+            let text = fs::read_to_string(&file).expect("the daemon's id");
+            let id = text.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
+            kill_process(id, Signal::KILL).expect("kill");
+        }
+    }
+
+    pub fn collect(&self) {
+        let output = outcome(&mut self.nix(&["nix-store", "--gc"]));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A daemon that is a shell script. Not a program: to run what was just written fails while another
+/// test's fork still holds it open.
+pub fn fake(scratch: &Scratch, script: &str) -> StoreConfig {
+    let path = scratch.join("daemon");
+    fs::write(&path, script).expect("a file");
+    StoreConfig {
+        remote: Some(scratch.remote()),
+        daemon: Some(vec!["sh".into(), path.to_str().expect("text").into()]),
+        store_dir: StoreDir::default(),
+    }
+}
+
+pub fn at(scratch: &Scratch) -> String {
+    format!("`sh {}`", scratch.join("daemon").display())
+}
+
+/// An error with all it says.
+pub fn told(e: &Error) -> String {
+    let source = e.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
+    format!("{:?}: {}{source} (hint: {})", e.kind, e.message, e.hint.as_deref().unwrap_or("none"))
+}
+
+/// Each of the functions becomes a test on either Nix.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod installed {
+            $(#[test] fn $name() { super::$name(&crate::host::Host::installed()); })*
+        }
+        mod newer {
+            $(#[test] fn $name() { super::$name(&crate::host::Host::newer()); })*
+        }
+    };
+}
+pub(crate) use on_both;
