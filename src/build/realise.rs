@@ -7,7 +7,7 @@ use crate::store::{Event, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Progress, check_interrupt};
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -24,9 +24,6 @@ pub struct Report {
 
 /// Two senders fill two cores: the daemon hashes and writes, we read.
 const SENDERS: usize = 3;
-
-/// Lines of a build's log in an error.
-const LOG_TAIL: usize = 12;
 
 /// Brings the graph's output into the store. `progress` hears bytes sent, then derivations built.
 pub fn realise(
@@ -178,9 +175,6 @@ fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Resu
     let labels: HashMap<String, String> =
         graph.nodes.iter().map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone())).collect();
     let hear = progress.clone();
-    // What a failing builder said last: Nix's own error names only the derivation that needed it.
-    let said: Arc<Mutex<VecDeque<String>>> = Arc::default();
-    let keep = said.clone();
     let mut running: HashMap<u64, String> = HashMap::new();
     store.on_event(move |event| match event {
         Event::Building { id, derivation } => {
@@ -191,21 +185,9 @@ fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Resu
                 hear.advance(1);
             }
         }
-        Event::Log(line) => {
-            let mut said = keep.lock().unwrap_or_else(|e| e.into_inner());
-            said.push_back(line);
-            if said.len() > LOG_TAIL {
-                said.pop_front();
-            }
-        }
+        Event::Log(_) => {}
     });
     let built = store.build(std::slice::from_ref(&graph.snapshot_drv));
     store.on_event(|_| {});
-    built
-        .map_err(|e| {
-            let said = said.lock().unwrap_or_else(|e| e.into_inner());
-            let tail: String = said.iter().map(|line| format!("\n    {line}")).collect();
-            e.hint(format!("the whole log: nix-store --read-log DERIVATION; its end:{tail}"))
-        })
-        .map(|()| to_build)
+    built.map_err(|e| e.hint("the whole log: nix-store --read-log DERIVATION")).map(|()| to_build)
 }

@@ -312,19 +312,18 @@ pub fn first_difference(
     b: &mut Store,
     b_path: &StorePath,
 ) -> Result<Option<String>> {
-    Ok(differences(&listing(a, a_path)?, &listing(b, b_path)?).into_iter().next())
+    let first = differences(&listing(a, a_path)?, &listing(b, b_path)?).into_iter().next();
+    Ok(first.map(|(name, sides)| format!("{name}: {sides}")))
 }
 
 /// The names that differ between two trees of one store.
 pub fn changed_files(store: &mut Store, old: &StorePath, new: &StorePath) -> Result<Vec<String>> {
     let (old, new) = (listing(store, old)?, listing(store, new)?);
-    Ok(differences(&old, &new)
-        .into_iter()
-        .map(|line| line.split(": ").next().unwrap_or("").to_string())
-        .collect())
+    Ok(differences(&old, &new).into_iter().map(|(name, _)| name).collect())
 }
 
-fn differences(a: &BTreeMap<Vec<u8>, String>, b: &BTreeMap<Vec<u8>, String>) -> Vec<String> {
+/// Name and both sides of each entry that differs.
+fn differences(a: &BTreeMap<Vec<u8>, String>, b: &BTreeMap<Vec<u8>, String>) -> Vec<(String, String)> {
     let names: BTreeSet<&Vec<u8>> = a.keys().chain(b.keys()).collect();
     names
         .into_iter()
@@ -333,7 +332,7 @@ fn differences(a: &BTreeMap<Vec<u8>, String>, b: &BTreeMap<Vec<u8>, String>) -> 
             let show = |side: &BTreeMap<Vec<u8>, String>| {
                 side.get(name).cloned().unwrap_or_else(|| "not there".into())
             };
-            format!("{}: {} / {}", String::from_utf8_lossy(name), show(a), show(b))
+            (String::from_utf8_lossy(name).into_owned(), format!("{} / {}", show(a), show(b)))
         })
         .collect()
 }
