@@ -9,16 +9,20 @@ use crate::capture::{git, git_compare};
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 
-/// Files of `custom_nodes` that come with ComfyUI, when no repository can say.
-const COMES_WITH_COMFYUI: [&[u8]; 2] = [b"example_node.py.example", b"websocket_image_save.py"];
+/// A file of `custom_nodes` that comes with ComfyUI, when no repository can say.
+const COMES_WITH_COMFYUI: [&[u8]; 1] = [b"example_node.py.example"];
 
 const TEXT_LIMIT: u64 = 4 * 1024 * 1024;
 
-/// The files directly in `custom_nodes` that belong to the main program.
+/// The files directly in `custom_nodes` that belong to the main program: what it tracks and does not
+/// load. A `.py` there is a pack, whoever tracks it (ComfyUI's own websocket_image_save.py): packs are
+/// loaded from the base directory, which is not the program's own when it is served.
 pub fn own_files(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
-    git::read_head(context.root)
+    let mut names = git::read_head(context.root)
         .and_then(|head| git_compare::tracked_in(&head, "custom_nodes"))
-        .unwrap_or_else(|| COMES_WITH_COMFYUI.iter().map(|name| name.to_vec()).collect())
+        .unwrap_or_else(|| COMES_WITH_COMFYUI.iter().map(|name| name.to_vec()).collect());
+    names.retain(|name| !name.ends_with(b".py"));
+    names
 }
 
 pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, Notes) {

@@ -19,6 +19,10 @@ fn names(tree: &crate::capture::tree::Tree) -> Vec<String> {
     tree.entries.keys().map(|path| show(path)).collect()
 }
 
+fn pack<'a>(scan: &'a Scan, name: &str) -> &'a Pack {
+    scan.packs.iter().find(|pack| pack.name == name).unwrap()
+}
+
 fn told(scan: &Scan, topic: &str) -> BTreeSet<String> {
     scan.findings.iter().filter(|f| f.topic == topic).map(|f| f.path.clone()).collect()
 }
@@ -37,7 +41,6 @@ fn a_whole_environment() {
             "comfy/cli_args.py",
             "comfyui_version.py",
             "custom_nodes/example_node.py.example",
-            "custom_nodes/websocket_image_save.py",
             "main.py",
             "nodes.py",
             "user.txt"
@@ -62,9 +65,10 @@ fn a_whole_environment() {
             ("off.py.disabled", PackKind::File, false, 0),
             ("plain", PackKind::Folder, true, 1),
             ("repo", PackKind::Git, true, 2),
+            ("websocket_image_save.py", PackKind::File, true, 1),
         ]
     );
-    let repo = scan.packs.last().unwrap();
+    let repo = pack(&scan, "repo");
     let state = repo.git.as_ref().unwrap();
     assert_eq!(state.changed, ["?? inner"]);
     assert_eq!(repo.nested.len(), 1);
@@ -123,9 +127,9 @@ fn two_scans_are_equal_and_the_second_asks_git_nothing() {
 
     fs::write(root.join("custom_nodes/repo/__init__.py"), "y").unwrap();
     let third = scan(&root, &options, &reuse).unwrap();
-    let state = third.packs.last().unwrap().git.clone().unwrap();
+    let state = pack(&third, "repo").git.clone().unwrap();
     assert_eq!(state.changed, [" M __init__.py", "?? inner"]);
-    assert_ne!(third.packs.last().unwrap().stat_digest, second.packs.last().unwrap().stat_digest);
+    assert_ne!(pack(&third, "repo").stat_digest, pack(&second, "repo").stat_digest);
     assert!(plain_scan(&root).packs.iter().all(|p| p.stat_digest.is_none()), "too fresh");
 }
 
@@ -135,13 +139,14 @@ fn the_main_program_under_git() {
     fs::write(root.join(".gitignore"), "/venv\n/custom_nodes/*\n!example_node.py.example\n").unwrap();
     git(&root, &["init", "-q"]);
     git(&root, &["add", "-f", "custom_nodes/example_node.py.example", "input", "models"]);
+    git(&root, &["add", "-f", "custom_nodes/websocket_image_save.py"]);
     git(&root, &["add", "main.py", "nodes.py", "comfy/cli_args.py", "comfyui_version.py"]);
     git(&root, &["add", ".gitignore", "user.txt"]);
     git(&root, &["commit", "-qm", "one"]);
     let main = plain_scan(&root).main;
     let state = main.git.unwrap();
     assert!(names(&main.tree).contains(&"custom_nodes/example_node.py.example".to_string()));
-    // Not tracked by this repository, so it is a loose pack and not the main program's.
+    // Tracked or not, ComfyUI loads it from the base directory: a loose pack, not the main program's.
     let scan = plain_scan(&root);
     assert!(scan.packs.iter().any(|pack| pack.name == "websocket_image_save.py"));
     assert_eq!(state.changed, ["?? .env"]);

@@ -59,7 +59,7 @@ class Inspect(unittest.TestCase):
         self.assertEqual(set(packs), {
             ".disabled/retired-pack", "broken-import", "edge-lines", "loose_gradient.py", "nested-git", "old-stuff.disabled",
             "pixel-tools", "plain-folder", "python-guests", "symlinks-inside", "weights-inside", "with-secrets",
-            "with-submodule", "writes-at-import"})
+            "websocket_image_save.py", "with-submodule", "writes-at-import"})
         self.assertEqual([n for n, p in sorted(packs.items()) if not p["enabled"]], [".disabled/retired-pack", "old-stuff.disabled"])
         self.assertFalse(packs["pixel-tools"]["git"]["dirty"])
         self.assertTrue(packs["edge-lines"]["git"]["dirty"])
