@@ -54,7 +54,8 @@ fn used(text: &str) -> BTreeSet<String> {
         for (at, _) in line.match_indices("crate::") {
             let rest = &line[at + "crate::".len()..];
             assert!(!rest.starts_with('{'), "write `use crate::room::…` one a line: {line}");
-            found.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect());
+            found
+                .insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect());
         }
     }
     found
@@ -78,7 +79,9 @@ fn rooms_use_only_the_rooms_before_them() {
         for file in sources(&src().join(room)) {
             let text = fs::read_to_string(&file).unwrap();
             wrong.extend(
-                violations(room, allowed, &text).into_iter().map(|v| format!("{}: crate::{v}", file.display())),
+                violations(room, allowed, &text)
+                    .into_iter()
+                    .map(|v| format!("{}: crate::{v}", file.display())),
             );
         }
     }
@@ -88,7 +91,10 @@ fn rooms_use_only_the_rooms_before_them() {
 #[test]
 fn the_rule_sees_a_violation() {
     assert_eq!(violations("formats", &[], "use crate::sys::error::Error;"), ["sys::error::Error"]);
-    assert_eq!(violations("build", &["capture::lock"], "fn f(x: crate::capture::scan::S) {}"), ["capture::scan::S"]);
+    assert_eq!(
+        violations("build", &["capture::lock"], "fn f(x: crate::capture::scan::S) {}"),
+        ["capture::scan::S"]
+    );
     assert!(violations("build", &["capture::lock"], "use crate::capture::lock::Lock;").is_empty());
 }
 
