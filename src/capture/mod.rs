@@ -1,5 +1,6 @@
 //! environment -> inventory -> lock: read, pin, classify, audit. Never changes the environment and
 //! never runs anything of it (the probe, asked for by name, aside).
+pub mod ask;
 pub mod audit;
 pub mod cache;
 pub mod collect;

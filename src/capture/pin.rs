@@ -83,7 +83,7 @@ pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners) -> 
             Ok(pinned) => Ok(pinned),
             Err(reason) => captured(installed, reason, owners),
         },
-        Candidate::None { reason } => {
+        Candidate::None { reason, .. } => {
             captured(installed, installed.reason.clone().unwrap_or_else(|| reason.clone()), owners)
         }
     }

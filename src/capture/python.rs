@@ -40,14 +40,28 @@ pub struct Context<'a> {
     /// The ComfyUI directory: a `.pth` file may not pull all of it in.
     pub environment: &'a Path,
     pub started: SystemTime,
+    /// Who is asked for wheels; `None`: nobody.
+    pub index: Option<String>,
 }
 
 /// What the index keeps of a distribution that did not change.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     lock: DistributionLock,
-    /// Files it accounts for beyond its own RECORD.
+    /// Files it accounts for.
     claims: Vec<PathBuf>,
+    /// Where no wheel vouches for it: who was asked for one. Others may have it.
+    asked: Option<String>,
+}
+
+impl Kept {
+    fn still_holds(&self, now: &Option<String>) -> bool {
+        match (&self.asked, now) {
+            (Some(then), Some(now)) => then == now,
+            // A wheel was found; or nobody is asked now, and nothing better can be had.
+            _ => true,
+        }
+    }
 }
 
 /// Every distribution of the site directories, the first of a name winning as on `sys.path`.
@@ -98,7 +112,9 @@ pub fn pin_all(
         .zip(&digests)
         .map(|(one, digest)| {
             let kept: Kept = context.memo.get(&key(one), digest.as_deref())?;
-            context.trees.known(&kept.lock.tree, context.store).then_some(kept)
+            let good =
+                kept.still_holds(&context.index) && context.trees.known(&kept.lock.tree, context.store);
+            good.then_some(kept)
         })
         .collect();
     // Overlapping files tie distributions together: if any of them is decided anew, so are those it
@@ -136,25 +152,31 @@ pub fn pin_all(
         })
         .collect();
     let mut claims: HashSet<PathBuf> = HashSet::new();
-    let mut decided = decided.into_iter();
+    let mut decided = decided.into_iter().zip(&found);
     for ((one, digest), kept) in all.iter().zip(&digests).zip(kept) {
         let info = one.scheme.site.join(&one.info);
         for name in ["INSTALLER", "REQUESTED", "direct_url.json", "RECORD", "uv_cache.json", "uv_build.json"]
         {
             claims.insert(info.join(name));
         }
+        let mut lasting = true;
         let kept = match kept {
             Some(kept) => kept,
             None => {
-                let Some(next) = decided.next() else { continue };
+                let Some((next, candidate)) = decided.next() else { continue };
                 let (lock, pinned) = next?;
-                Kept { lock, claims: pinned.claims }
+                let mut asked = None;
+                if let Candidate::None { lasting: lasts, .. } = candidate {
+                    lasting = *lasts;
+                    asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
+                }
+                Kept { lock, claims: pinned.claims, asked }
             }
         };
         let editable =
             one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
         // An editable install's source is outside its own files: it is looked at every time.
-        context.memo.put(&key(one), digest.as_deref().filter(|_| !editable), &kept);
+        context.memo.put(&key(one), digest.as_deref().filter(|_| lasting && !editable), &kept);
         claims.extend(kept.claims);
         python.distributions.push(kept.lock);
     }

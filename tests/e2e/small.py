@@ -212,13 +212,17 @@ class Case(unittest.TestCase):
         self.addCleanup(index.close)
         return index
 
-    def run_it(self, *arguments, code=0, **variables):
-        """The program with no index of this machine: PIP_INDEX_URL comes from the test or is a closed port."""
+    def clean(self, variables):
+        """Nothing of this machine's index settings: there is no index but the one a test names."""
         clean = {name: None for name in os.environ if name.startswith(("PIP_", "UV_"))}
-        clean.update(PIP_CONFIG_FILE="/dev/null", PIP_NO_INDEX="1")
-        if "PIP_INDEX_URL" in variables:
-            clean["PIP_NO_INDEX"] = None
-        return self.station.stillframe(*arguments, code=code, **{**clean, **variables})
+        return {**clean, "PIP_CONFIG_FILE": "/dev/null", **({} if "PIP_INDEX_URL" in variables else {"PIP_NO_INDEX": "1"})}
+
+    def run_it(self, *arguments, code=0, **variables):
+        return self.station.stillframe(*arguments, code=code, **{**self.clean(variables), **variables})
+
+    def background(self, *arguments, **variables):
+        """The program in the background, as `run_it` starts it."""
+        return self.station.start(*arguments, **{**self.clean(variables), **variables})
 
     def inspect(self, env, code=0, **variables):
         return self.run_it("inspect", "--json", env.root, code=code, **variables)
