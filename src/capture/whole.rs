@@ -57,7 +57,6 @@ struct Run<'a> {
     options: &'a Options,
     memo: &'a Memo,
     trees: &'a Trees,
-    progress: &'a dyn Progress,
     started: SystemTime,
 }
 
@@ -71,7 +70,7 @@ pub fn capture(
 ) -> Result<Captured> {
     let started = SystemTime::now();
     let root = &environment::check(root)?;
-    let run = Run { options, memo, trees, progress, started };
+    let run = Run { options, memo, trees, started };
     progress.stage("finding the interpreter", None);
     let (location, mut findings) =
         environment::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;

@@ -187,7 +187,7 @@ class Lies(Case):
         content = bytearray(self.wheel.archive())
         end = content.rindex(b"PK\x05\x06")
         content[end + 16:end + 20] = struct.pack("<I", 5)
-        self.decided("captured", f"the wheel {self.wheel.file} has a malformed central directory", content=bytes(content))
+        self.decided("captured", f"the wheel {self.wheel.file} has its central directory out of place", content=bytes(content))
 
     def test_a_central_directory_of_other_sizes(self):
         self.wheel.install(self.env.site)
@@ -293,7 +293,8 @@ class Lies(Case):
         result = self.decided("captured", "the index has no wheel alpha 1.0 for tags py3-none-any (built from an sdist?)")
         where = self.place / "secrets" / "key.txt"
         for name in ("alpha/far/key.txt", "alpha/near.txt"):
-            self.finds(result, ("problem", "outside", name, f"alpha's RECORD leads to {where}, outside the environment; it is not captured"))
+            self.finds(result, ("problem", "unreadable", name,
+                                f"alpha 1.0: left out: leads to {where}, outside the environment; put a copy in its place"))
         self.nothing_like(b"a neighbour's")
 
     def nothing_like(self, *contents):
