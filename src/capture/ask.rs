@@ -9,7 +9,7 @@ use crate::capture::provenance::{Candidate, Want, find_wheels};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Progress, check_interrupt};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Serialize)]
@@ -53,7 +53,7 @@ impl Ask {
     pub fn candidates(
         &self,
         fresh: &[&Installed],
-        cache: &PathBuf,
+        cache: &Path,
         progress: &dyn Progress,
         report: &mut Option<IndexReport>,
         findings: &mut Vec<Finding>,

@@ -44,6 +44,8 @@ pub struct Context<'a> {
     /// The ComfyUI directory: a `.pth` file may not pull all of it in.
     pub environment: &'a Path,
     pub started: SystemTime,
+    /// The site directories in the order of `sys.path`, also those without any distribution.
+    pub sites: &'a [PathBuf],
     /// Who is asked for wheels; `None`: nobody.
     pub index: Option<String>,
 }
@@ -194,7 +196,7 @@ pub fn pin_all(
         python.distributions.push(kept.lock);
     }
     report(&mut python);
-    unowned(context, all, &claims, &mut python)?;
+    unowned(context, &claims, &mut python)?;
     Ok(python)
 }
 
@@ -253,20 +255,12 @@ fn report(python: &mut Python) {
 }
 
 /// Files of the site directories that no distribution accounts for: captured, and named.
-fn unowned(
-    context: &Context,
-    all: &[Installed],
-    claims: &HashSet<PathBuf>,
-    python: &mut Python,
-) -> Result<()> {
+fn unowned(context: &Context, claims: &HashSet<PathBuf>, python: &mut Python) -> Result<()> {
     // Not simply what the installed RECORDs list: where a wheel vouches for a distribution, its tree has
     // the wheel's files and no others, and one that somebody added would be in no tree at all.
     let owned: HashSet<&Path> = claims.iter().map(PathBuf::as_path).collect();
-    let mut sites: Vec<&PathBuf> = all.iter().map(|one| &one.scheme.site).collect();
-    sites.sort();
-    sites.dedup();
     let mut tree = Tree::default();
-    for site in sites {
+    for site in context.sites {
         let mut stack = vec![site.clone()];
         while let Some(dir) = stack.pop() {
             let entries = match std::fs::read_dir(&dir) {

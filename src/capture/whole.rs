@@ -99,6 +99,7 @@ pub fn capture(
     let all = python::installed(&schemes, &mut findings);
     let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
     let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, &facts)? };
+    let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
     let context = Context {
         store: &options.store_dir,
         memo,
@@ -107,6 +108,7 @@ pub fn capture(
         real_files: &options.real_files,
         environment: root,
         started,
+        sites: &sites,
         index: ask.key(),
     };
     let mut index = None;

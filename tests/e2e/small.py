@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import threading
@@ -21,6 +21,7 @@ from pathlib import Path
 import harness
 
 NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -217,8 +218,8 @@ class Case(unittest.TestCase):
         clean = {name: None for name in os.environ if name.startswith(("PIP_", "UV_"))}
         return {**clean, "PIP_CONFIG_FILE": "/dev/null", **({} if "PIP_INDEX_URL" in variables else {"PIP_NO_INDEX": "1"})}
 
-    def run_it(self, *arguments, code=0, **variables):
-        return self.station.stillframe(*arguments, code=code, **{**self.clean(variables), **variables})
+    def run_it(self, *arguments, code=0, timeout=600, **variables):
+        return self.station.stillframe(*arguments, code=code, timeout=timeout, **{**self.clean(variables), **variables})
 
     def background(self, *arguments, **variables):
         """The program in the background, as `run_it` starts it."""
@@ -237,7 +238,6 @@ class Case(unittest.TestCase):
         return result
 
     def says(self, got, text):
-        import re
         parts = re.split(r"\{\{(.+?)\}\}", text)
         pattern = "".join(part if at % 2 else re.escape(part) for at, part in enumerate(parts))
         if not re.fullmatch(pattern, got.strip(), re.S):
@@ -260,9 +260,11 @@ class Case(unittest.TestCase):
         self.station.nix("nix-store", "--verify", "--check-contents")
 
 
-def copy_for_nobody(source, target):
-    """A copy that an unprivileged user owns, links as links."""
-    shutil.copytree(source, target, symlinks=True)
-    for folder, folders, files in os.walk(target):
-        for name in [*folders, *files, "."]:
-            os.lchown(os.path.join(folder, name), NOBODY, NOBODY)
+def python_for_nobody():
+    """An interpreter that an unprivileged user may run: this one may be in somebody's home."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        # The shell is what the unprivileged user runs: setpriv itself still finds files as root does.
+        tried = subprocess.run([*AS_NOBODY, "sh", "-c", "exec \"$0\" -c ''", python], cwd="/", check=False, capture_output=True)
+        if tried.returncode == 0:
+            return python
+    raise AssertionError("no interpreter here may be run by an unprivileged user")

@@ -3,11 +3,15 @@ half-written state, and a next run that works. What comes from a package index i
 """
 import json
 import os
+import re
 import shutil
+import socket
+import stat
+import threading
 import unittest
 
 import harness
-from small import Case, untouched, write
+from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, untouched, write
 
 
 class NoEnvironment(Case):
@@ -239,6 +243,286 @@ error: snapshot {taken["id"]} is served by gpu1 (comfyui)
         self.run_it("snapshots", "remove", "--force", taken["id"])
         self.assertFalse(folder.exists())
         self.assertEqual(self.snapshot(env).json["snapshot"], taken["snapshot"])
+
+
+class Files(Case):
+    """What a file system can hold and a store path cannot, or can only just."""
+
+    def test_names_no_terminal_should_see(self):
+        """Not UTF-8, with newlines and escapes: in packs and in site-packages, kept byte for byte, shown escaped."""
+        env = self.environment()
+        Wheel("alpha").install(env.site)
+        names = [b"caf\xe9.py", b"two\nlines.py", b"\x1b[31mred.py", b"tab\there"]
+        shown = ["caf\\xe9.py", "two\\nlines.py", "\\u{1b}[31mred.py", "tab\\there"]
+        for folder in (env.pack, env.site, env.site / "alpha"):
+            for name in names:
+                with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+                    file.write(name)
+        write(os.path.join(os.fsencode(env.root / "custom_nodes"), b"pack\nof two lines/__init__.py").decode(), "")
+        os.mkdir(os.path.join(os.fsencode(env.root / "custom_nodes"), b"pack\xff"))
+        with untouched(self, self.place):
+            result = self.inspect(env)
+            taken = self.snapshot(env).json
+            text = self.run_it("inspect", env.root).out
+        kept = "the name is not UTF-8 or holds control characters; kept byte for byte"
+        lost = "no distribution owns it; it is captured"
+        for name in shown:
+            self.finds(result, ("info", "name", f"custom_nodes/first-pack/{name}", kept), ("warning", "unowned", name, lost),
+                       ("warning", "unowned", f"alpha/{name}", lost))
+            self.assertIn(f"  info    custom_nodes/first-pack/{name}: {kept}\n", text)
+        self.finds(result, ("problem", "name", "custom_nodes/pack\\xff",
+                            "a pack whose name is not UTF-8 cannot be imported: left out"))
+        self.assertIn("    pack\\nof two lines               ", text)
+        self.assertNotRegex(text, "[\x00-\x09\x0b-\x1f]")
+        tree = os.fsencode(self.tree(taken, "first-pack"))
+        for name in names:
+            with open(os.path.join(tree, name), "rb") as file:
+                self.assertEqual(file.read(), name)
+        linked = os.fsencode(self.station.real(self.output(taken, "files no distribution owns")))
+        self.assertLessEqual(set(names), set(os.listdir(linked)))
+        self.assertEqual(set(os.listdir(os.path.join(linked, b"alpha"))), set(names))
+        self.store_is_sound()
+
+    def output(self, taken, label):
+        record = self.run_it("snapshots", "show", "--json", taken["id"]).json["record"]
+        return next(o["path"] for o in record["outputs"] if o["label"] == label)
+
+    def tree(self, taken, label):
+        return self.station.real(self.output(taken, label))
+
+    def test_case_only_twins(self):
+        env = self.environment()
+        write(env.pack / "Foo.py", "A = 1\n")
+        write(env.pack / "foo.py", "A = 2\n")
+        write(env.site / "Bar.py", "A = 3\n")
+        write(env.site / "bar.py", "A = 4\n")
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        self.finds(taken, ("info", "case", "custom_nodes/first-pack/foo.py",
+                           "differs from custom_nodes/first-pack/Foo.py only in case; both are kept"))
+        tree = self.tree(taken.json, "first-pack")
+        self.assertEqual([(tree / n).read_text() for n in ("Foo.py", "foo.py")], ["A = 1\n", "A = 2\n"])
+        tree = self.tree(taken.json, "files no distribution owns")
+        self.assertEqual([(tree / n).read_text() for n in ("Bar.py", "bar.py")], ["A = 3\n", "A = 4\n"])
+
+    def specials(self, folder):
+        """A FIFO, a socket and, where this machine allows it, a device."""
+        folder.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(folder / "fifo.py")
+        with socket.socket(socket.AF_UNIX) as one:
+            cwd = os.getcwd()
+            os.chdir(folder)
+            one.bind("socket.py")
+            os.chdir(cwd)
+        try:
+            os.mknod(folder / "device.py", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+            return {"fifo.py": "a FIFO", "socket.py": "a socket", "device.py": "a device"}
+        except PermissionError:
+            return {"fifo.py": "a FIFO", "socket.py": "a socket"}
+
+    def test_fifos_sockets_and_devices(self):
+        env = self.environment()
+        wheel = Wheel("alpha").install(env.site)
+        names = self.specials(env.pack / "odd")
+        for folder in (env.site / "odd", env.root / ".cache" / "odd", env.root / "odd"):
+            self.specials(folder)
+        os.mkfifo(env.root / "custom_nodes" / "pack.py")
+        os.mkfifo(env.root / ".cache" / "entry")
+        # In the place of files that are read for what they say.
+        for place in (".git/HEAD", ".git/config", ".gitignore", "config.ini", "pyproject.toml"):
+            (env.pack / place).parent.mkdir(exist_ok=True)
+            os.mkfifo(env.pack / place)
+        for place in ("pip.conf", f"lib/{env.site.parent.name}/site-packages/more.pth"):
+            os.mkfifo(env.venv / place)
+        os.mkfifo(env.root / "extra_model_paths.yaml")
+        os.mkfifo(env.root / "requirements.txt")
+        with untouched(self, self.place):
+            taken = self.run_it("snapshot", "--json", env.root, PIP_CONFIG_FILE=None, timeout=60)
+        out = "left out, because a store path cannot hold one"
+        for name, word in names.items():
+            self.finds(taken, ("warning", "special-file", f"custom_nodes/first-pack/odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f"odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f".cache/odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f"odd/{name}", "in site-packages, neither a file nor a link to one: left out"))
+        self.finds(taken, ("warning", "special-file", "custom_nodes/pack.py", "a FIFO, socket or device; left out"),
+                   ("warning", "special-file", ".cache/entry", "neither file nor folder; left out"),
+                   ("problem", "unreadable", "extra_model_paths.yaml",
+                    "cannot be read: the folders it names are not in this report"))
+        self.store_is_sound()
+
+    def test_fifos_in_the_metadata_of_distributions(self):
+        env = self.environment()
+        for name, files in {"alpha": ["METADATA"], "beta": ["RECORD"], "gamma": ["WHEEL"], "delta": ["direct_url.json"],
+                            "epsilon": ["entry_points.txt", "top_level.txt"], "zeta": []}.items():
+            wheel = Wheel(name).install(env.site)
+            for file in files:
+                (env.site / wheel.info / file).unlink(missing_ok=True)
+                os.mkfifo(env.site / wheel.info / file)
+        # RECORD lists what is a FIFO, a folder, a loop and a shared library that is gone.
+        (env.site / "zeta" / "data.txt").unlink()
+        os.mkfifo(env.site / "zeta" / "data.txt")
+        (env.site / "zeta" / "__init__.py").unlink()
+        (env.site / "zeta" / "__init__.py").symlink_to("__init__.py")
+        record = env.site / "zeta-1.0.dist-info" / "RECORD"
+        record.write_text(record.read_text() + "zeta,,\nzeta/gone.so,,\n")
+        with untouched(self, self.place):
+            result = self.inspect(env, timeout=60)
+            self.snapshot(env, timeout=60)
+        self.assertEqual(sorted(self.provenance(result)), ["beta", "delta", "epsilon", "gamma", "zeta"])
+        reasons = {name: reason for name, (_, reason) in self.provenance(result).items()}
+        self.assertEqual(reasons["beta"], "its RECORD cannot be used: not a regular file")
+        self.assertEqual(reasons["gamma"], "it has no WHEEL file, so it was not installed from a wheel")
+        self.finds(result,
+                   ("warning", "captured", f"{env.site}/alpha-1.0.dist-info/METADATA", "no usable metadata (not a regular "
+                    "file): its files count as owned by no distribution"),
+                   ("warning", "unowned", "alpha/__init__.py", "no distribution owns it; it is captured"),
+                   ("problem", "unreadable", "zeta/data.txt", "zeta 1.0: left out: not a regular file"),
+                   ("problem", "unreadable", "zeta", "zeta 1.0: left out: not a regular file"),
+                   ("problem", "unreadable", "zeta/__init__.py",
+                    "zeta 1.0: left out: cannot be read (Too many levels of symbolic links (os error 40))"),
+                   ("warning", "patched", "zeta/gone.so", "zeta 1.0: missing"))
+
+    def test_symlink_loops(self):
+        env = self.environment()
+        (env.pack / "self").symlink_to("self")
+        (env.pack / "up").symlink_to("..")
+        (env.pack / "all").symlink_to(env.root)
+        (env.pack / "nowhere").symlink_to("/nonexistent/file")
+        (env.root / "custom_nodes" / "loop-pack").symlink_to("loop-pack")
+        (env.site / "loop.py").symlink_to("loop.py")
+        (env.site / "folder").symlink_to("..")
+        (env.root / ".cache").mkdir()
+        (env.root / ".cache" / "loop").symlink_to("loop")
+        with untouched(self, self.place):
+            result = self.inspect(env)
+            self.snapshot(env)
+        loop = "Too many levels of symbolic links (os error 40)"
+        label = "custom_nodes/first-pack"
+        self.finds(result,
+                   ("problem", "symlink", f"{label}/self", "links to self, which leads back to itself; left out"),
+                   ("problem", "symlink", f"{label}/up", f"links to {env.root}/custom_nodes, a folder it is itself in: left out"),
+                   ("problem", "symlink", f"{label}/all", f"links to {env.root}, a folder it is itself in: left out"),
+                   ("problem", "symlink", f"{label}/nowhere", "links to /nonexistent/file, which does not exist; left out"),
+                   ("problem", "symlink", "custom_nodes/loop-pack", f"the link cannot be followed ({loop}): the pack is left out"),
+                   ("problem", "symlink", "loop.py", f"a link that cannot be followed; left out: {loop}"),
+                   ("problem", "symlink", "folder", f"a link to the folder {env.site.parent}; left out: name the folder in a .pth "
+                    "file instead"),
+                   ("problem", "symlink", ".cache/loop", f"cannot be followed ({loop}): left out"))
+
+    def test_a_sparse_file_of_three_gigabytes(self):
+        """Read once as a stream: the memory does not grow with it."""
+        env = self.environment()
+        with open(env.pack / "huge.dat", "wb") as file:
+            file.truncate(3 << 30)
+        before = os.stat(env.pack / "huge.dat").st_blocks
+        process = self.background("inspect", "--json", env.root)
+        out = process.stdout.read()
+        err = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.communicate()
+        self.assertEqual(process.returncode, 0, err)
+        self.assertLess(usage.ru_maxrss, 200 << 10)
+        pack = next(p for p in json.loads(out)["packs"] if p["name"] == "first-pack")
+        self.assertGreater(pack["bytes"], 3 << 30)
+        self.assertEqual(os.stat(env.pack / "huge.dat").st_blocks, before)
+
+    def test_a_file_that_changes_while_it_is_read(self):
+        """Either an error that names the file and says to run again, or a snapshot of one state of it."""
+        env = self.environment()
+        big = env.pack / "big.dat"
+        with open(big, "wb") as file:
+            file.truncate(300 << 20)
+        outcomes = []
+        for change in (lambda: append(big), lambda: os.truncate(big, 200 << 20), lambda: replace(big), lambda: big.unlink(True)):
+            if not big.exists():
+                with open(big, "wb") as file:
+                    file.truncate(300 << 20)
+            stop = threading.Event()
+            thread = threading.Thread(target=lambda: [change() for _ in iter(lambda: stop.wait(0.1), True)])
+            thread.start()
+            result = self.snapshot(env, code=None)
+            stop.set()
+            thread.join()
+            outcomes.append(result.code)
+            if result.code:
+                self.assertEqual(result.code, 1)
+                error = result.json["error"]
+                self.assertRegex(error["message"], f"^(first-pack: )?{re.escape(str(big))} (changed while it was read|vanished before it was read)$")
+                self.assertEqual(error["hint"], "stop what writes to the environment, then run the command again")
+                self.assertEqual(error["kind"], "environment")
+            self.store_is_sound()
+        self.assertIn(1, outcomes)
+        big.unlink(missing_ok=True)
+        write(big, b"quiet now")
+        taken = self.snapshot(env).json
+        self.assertEqual((self.tree(taken, "first-pack") / "big.dat").read_bytes(), b"quiet now")
+        self.store_is_sound()
+
+    def nobody(self, *arguments, code=0):
+        """The program as a user who owns nothing here but the copy of the environment."""
+        home = self.station.root / "nobody"
+        if not home.exists():
+            home.mkdir()
+            os.chown(home, NOBODY, NOBODY)
+            self.station.root.chmod(0o755)
+            shutil.copy(harness.BINARY, self.station.root / "stillframe")
+        variables = {**self.clean({}), "HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CACHE_HOME": home / "cache"}
+        return self.station._run([*AS_NOBODY, self.station.root / "stillframe", *arguments], code, None,
+                                 self.station.environment(**variables), 120)
+
+    def test_files_that_may_not_be_read(self):
+        env = self.environment(python=python_for_nobody())
+        Wheel("alpha").install(env.site)
+        Wheel("beta").install(env.site)
+        write(env.pack / "secret.py", "x = 1", 0)
+        write(env.pack / "closed" / "x.py", "x = 1").parent.chmod(0)
+        write(env.site / "closed" / "x.py", "x = 1").parent.chmod(0)
+        write(env.site / "stray.py", "x = 1", 0)
+        (env.site / "alpha" / "data.txt").chmod(0)
+        (env.site / "beta-1.0.dist-info" / "RECORD").chmod(0)
+        write(env.root / ".cache" / "entry" / "file", "x").chmod(0)
+        write(env.root / "custom_nodes" / "single.py", "x", 0)
+        write(env.root / "comfy" / "closed.py", "x", 0)
+        with untouched(self, self.place):
+            result = self.nobody("inspect", "--json", env.root)
+        no = "Permission denied (os error 13)"
+        self.finds(result,
+                   ("problem", "unreadable", "custom_nodes/first-pack/secret.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "custom_nodes/first-pack/closed", f"the folder cannot be read: {no}"),
+                   ("problem", "unreadable", "closed", f"the folder cannot be read: {no}"),
+                   ("problem", "unreadable", "stray.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "alpha/data.txt", f"alpha 1.0: left out: cannot be read ({no})"),
+                   ("problem", "unreadable", ".cache/entry/file", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "custom_nodes/single.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "comfy/closed.py", f"the file cannot be read; left out: {no}"))
+        self.assertEqual(self.provenance(result)["beta"], ("captured", f"its RECORD cannot be used: {no}"))
+
+    def test_folders_that_may_not_be_read(self):
+        env = self.environment(python=python_for_nobody())
+        (env.root / "custom_nodes").chmod(0)
+        env.site.chmod(0)
+        with untouched(self, self.place):
+            result = self.nobody("inspect", "--json", env.root)
+        no = "Permission denied (os error 13)"
+        self.finds(result, ("problem", "unreadable", "custom_nodes", f"the packs cannot be listed: {no}"),
+                   ("problem", "unreadable", str(env.site), f"cannot be listed: {no}"))
+        write(env.root / "stillframe.toml", "", 0)
+        self.says(self.nobody("inspect", env.root, code=2).err, f"""\
+error: cannot read {env.root}/stillframe.toml
+  because: {no}
+  hint: correct the file, or name another with --config""")
+
+
+def append(path):
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+def replace(path):
+    write(path.with_suffix(".new"), b"other")
+    os.truncate(path.with_suffix(".new"), 300 << 20)
+    os.replace(path.with_suffix(".new"), path)
 
 
 if __name__ == "__main__":
