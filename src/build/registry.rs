@@ -103,6 +103,12 @@ impl Registry {
         serde_json::from_value(value).map_err(broken)
     }
 
+    /// The record of one id, if it was taken: whatever is wrong with others is no concern of it.
+    pub fn get(&self, id: &str) -> Result<Option<Record>> {
+        let path = self.folder(id).join("record.json");
+        if path.exists() { self.read(&path).map(Some) } else { Ok(None) }
+    }
+
     /// All records, oldest first.
     pub fn list(&self) -> Result<Vec<Record>> {
         let mut records = Vec::new();

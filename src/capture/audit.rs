@@ -2,7 +2,6 @@
 //! it will be laid out, in the base libraries, and among the GPU driver's libraries, which the host
 //! brings. Only headers are read.
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use layout::Layout;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::paths::open_regular;
 use crate::formats::elf::{self, ElfInfo};
 use crate::sys::error::{Error, Result};
 
@@ -203,11 +203,9 @@ enum Looked {
 }
 
 fn look(label: String, path: &Path) -> Result<Looked> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        // RECORD may name what is not there (Debian's pip does): reported as missing where it is pinned.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Looked::NotElf),
-        Err(e) => return Err(Error::io("open", path, e)),
+    // What a RECORD lists may be missing, a FIFO, or closed to us: that is reported where it is read.
+    let Ok(mut file) = open_regular(path) else {
+        return Ok(Looked::PassedOver(format!("{label}: cannot be read")));
     };
     let mut magic = Vec::with_capacity(4);
     file.by_ref().take(4).read_to_end(&mut magic).map_err(|e| Error::io("read", path, e))?;

@@ -62,6 +62,11 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
     let mut collector = Collector { policy, root, out: Collected::default(), stack: Vec::new(), links: 0 };
     match std::fs::metadata(root) {
         Ok(meta) if meta.is_file() => {
+            if let Err(e) = paths::open_regular(root) {
+                let what = "the file cannot be read; left out";
+                collector.out.findings.push(paths::unreadable(policy.label, what, &e));
+                return collector.out;
+            }
             let entry = WalkEntry::new(Vec::new(), NodeKind::File, &meta);
             collector.file(root, Vec::new(), &entry, false);
             collector.out.own.push(entry);

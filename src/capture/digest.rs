@@ -1,5 +1,6 @@
 //! Reading a file once for every digest a capture needs, and noticing when it changes meanwhile.
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
@@ -30,6 +31,14 @@ pub fn changed_error(path: &Path) -> Error {
         .hint("stop what writes to the environment, then run the command again")
 }
 
+/// What was listed a moment ago and is gone now has the same cause, and the same remedy, as a change.
+pub fn cannot_read(path: &Path, e: std::io::Error) -> Error {
+    if e.kind() != std::io::ErrorKind::NotFound {
+        return Error::io("read", path, e);
+    }
+    Error { message: format!("{} vanished before it was read", path.display()), ..changed_error(path) }
+}
+
 /// Opens for reading without waiting on a FIFO.
 pub fn open(path: &Path) -> Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -37,7 +46,7 @@ pub fn open(path: &Path) -> Result<File> {
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
         .open(path)
-        .map_err(|e| Error::io("read", path, e))
+        .map_err(|e| cannot_read(path, e))
 }
 
 /// Streams a file to `sink`, and fails when it changed on the way.
@@ -50,6 +59,8 @@ pub fn stream(path: &Path, expected: Option<u64>, mut sink: impl FnMut(&[u8]) ->
     let mut buffer = vec![0u8; BUFFER.min(before.0 as usize + 1)];
     let mut total = 0u64;
     loop {
+        // One file may take minutes.
+        check_interrupt()?;
         let n = file.read(&mut buffer).map_err(|e| Error::io("read", path, e))?;
         if n == 0 {
             break;
@@ -74,7 +85,7 @@ pub fn digest(path: &Path) -> Result<FileDigest> {
         crc.update(bytes);
         Ok(())
     })?;
-    let mode = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.mode();
+    let mode = std::fs::metadata(path).map_err(|e| cannot_read(path, e))?.mode();
     Ok(FileDigest {
         sha256: sha.finalize().into(),
         crc32: crc.finalize(),
@@ -110,5 +121,9 @@ mod tests {
         })
         .unwrap_err();
         assert_eq!(error.to_string(), format!("{} changed while it was read", path.display()));
+        std::fs::remove_file(&path).unwrap();
+        let error = digest(&path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} vanished before it was read", path.display()));
+        assert!(error.hint.is_some_and(|hint| hint.ends_with("run the command again")));
     }
 }

@@ -21,6 +21,9 @@ pub struct PythonLocation {
 /// Environment variables, as a function so that tests need not change the process.
 pub type Variables<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
+/// How a user names an interpreter; the end of a hint.
+const NAME_ONE: &str = "set `interpreter` under [python] in stillframe.toml";
+
 /// The canonical path of the environment, or why it is none.
 pub fn check(dir: &Path) -> Result<PathBuf> {
     let root = std::fs::canonicalize(dir).map_err(|e| {
@@ -82,7 +85,7 @@ pub fn find_python(
                 tidy(&embedded).display()
             );
             return Err(Error::new(Kind::Environment, message)
-                .hint("create a virtual environment on Linux and name its Python with --python"));
+                .hint(format!("create a virtual environment on Linux and {NAME_ONE}")));
         }
     }
     for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
@@ -99,11 +102,10 @@ pub fn find_python(
         .find(|python| executable(python))
         .ok_or_else(|| {
             let message = format!("no Python found for {}", root.display());
-            Error::new(Kind::Environment, message)
-                .hint("name the interpreter with --python or `python` in stillframe.toml")
+            Error::new(Kind::Environment, message).hint(NAME_ONE)
         })?;
     let found = from_executable(&python, "python3 on PATH")?;
-    let message = "no virtual environment found: assuming python3 of PATH; name another with --python";
+    let message = format!("no virtual environment found: assuming python3 of PATH; for another, {NAME_ONE}");
     let note = finding(Severity::Warning, "runtime", python.display().to_string(), message);
     Ok((found, vec![note]))
 }
@@ -123,7 +125,7 @@ fn in_directory(place: &Path, how: &str) -> Result<Option<PythonLocation>> {
 fn broken(place: &Path, why: &str) -> Error {
     let message = format!("the virtual environment {} is broken: {why}", place.display());
     Error::new(Kind::Environment, message)
-        .hint("recreate it with `uv venv` or `python3 -m venv`, or name another Python with --python")
+        .hint(format!("recreate it with `uv venv` or `python3 -m venv`; for another Python, {NAME_ONE}"))
 }
 
 /// The path is kept as given: a venv's `bin/python` is a link, and means the venv only by its place.
@@ -145,7 +147,7 @@ fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
         return Err(match venv {
             Some(place) => broken(place, &why),
             None => Error::new(Kind::Environment, format!("the Python cannot be used: {why}"))
-                .hint("name a working interpreter with --python"),
+                .hint(format!("for another Python, {NAME_ONE}")),
         });
     }
     let site_packages = match venv {

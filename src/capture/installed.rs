@@ -2,6 +2,7 @@
 //! PEP 627): which files each owns, where an installer put them, and where they lie in the wheel's own
 //! layout. Nothing is imported and nothing is run.
 use crate::capture::inventory::{Finding, Severity};
+use crate::capture::paths::{self, read_at_most, read_small, show};
 use crate::formats::python::direct_url::DirectUrl;
 use crate::formats::python::entry_points::EntryPoints;
 use crate::formats::python::metadata::Metadata;
@@ -10,7 +11,11 @@ use crate::formats::python::record::Record;
 use crate::formats::python::wheel::Wheel;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+
+/// The longest metadata file that is read: the RECORD of the largest wheels is a few megabytes.
+pub const LONGEST: u64 = 64 << 20;
 
 /// Where an installer puts each scheme of a wheel.
 #[derive(Debug, Clone)]
@@ -111,7 +116,7 @@ pub fn lexical(path: &Path) -> PathBuf {
 }
 
 fn finding(severity: Severity, topic: &str, path: &Path, message: String) -> Finding {
-    Finding { severity, topic: topic.into(), path: path.display().to_string(), message }
+    paths::finding(severity, topic, show(path.as_os_str().as_bytes()), message)
 }
 
 /// Reads every distribution of one site-packages directory, in name order.
@@ -144,7 +149,9 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         (true, false) => dir.join("PKG-INFO"),
         _ => dir.join("METADATA"),
     };
-    let metadata = match fs::read(&metadata_path)
+    // Never `fs::read`: a FIFO in place of any of these would hang the capture.
+    let read = |path: &Path| read_at_most(path, LONGEST);
+    let metadata = match read(&metadata_path)
         .map_err(|e| e.to_string())
         .and_then(|bytes| Metadata::parse(&bytes).map_err(|e| e.to_string()))
     {
@@ -172,26 +179,25 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         files: BTreeMap::new(),
         reason: None,
     };
-    if let Ok(wheel) =
-        fs::read(dir.join("WHEEL")).map_err(|_| ()).and_then(|b| Wheel::parse(&b).map_err(|_| ()))
+    if let Ok(wheel) = read(&dir.join("WHEEL")).map_err(|_| ()).and_then(|b| Wheel::parse(&b).map_err(|_| ()))
     {
         installed.wheel_tags = wheel.tags;
         installed.build = wheel.build;
     } else {
         installed.reason = Some("it has no WHEEL file, so it was not installed from a wheel".into());
     }
-    if let Ok(bytes) = fs::read(dir.join("direct_url.json")) {
+    if let Ok(bytes) = read(&dir.join("direct_url.json")) {
         match DirectUrl::parse(&bytes) {
             Ok(url) => installed.direct_url = Some(url),
             Err(e) => installed.reason = Some(format!("its direct_url.json is unreadable: {e}")),
         }
     }
-    if let Ok(text) = fs::read_to_string(dir.join("entry_points.txt"))
-        && let Ok(points) = EntryPoints::parse(&text)
+    if let Ok(bytes) = read(&dir.join("entry_points.txt"))
+        && let Ok(points) = EntryPoints::parse(&String::from_utf8_lossy(&bytes))
     {
         installed.entry_points = points.console.into_iter().chain(points.gui).map(|p| p.name).collect();
     }
-    match fs::read(dir.join("RECORD"))
+    match read(&dir.join("RECORD"))
         .map_err(|e| e.to_string())
         .and_then(|bytes| Record::parse_installed(&bytes).map_err(|e| e.to_string()))
     {
@@ -231,7 +237,8 @@ fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<
 /// Without a RECORD (distribution packages of a Linux system, `setup.py install`), the metadata names
 /// only the importable top levels.
 fn own_by_top_level(installed: &mut Installed, dir: &Path) {
-    let tops = fs::read_to_string(dir.join("top_level.txt")).unwrap_or_default();
+    let tops = read_small(&dir.join("top_level.txt"), LONGEST).unwrap_or_default();
+    let tops = String::from_utf8_lossy(&tops);
     let mut roots: Vec<PathBuf> = tops
         .lines()
         .map(str::trim)

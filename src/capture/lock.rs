@@ -165,6 +165,18 @@ pub struct Lock {
     pub distributions: Vec<DistributionLock>,
 }
 
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "lock-version")]
+    version: u32,
+}
+
+fn other_version(origin: &str, version: u32) -> Error {
+    let message = format!("{origin} has lock version {version}, this stillframe reads {LOCK_VERSION}");
+    Error::new(Kind::Input, message)
+}
+
 impl Lock {
     /// The file's text. A header says what it is; the rest is plain TOML.
     pub fn to_toml(&self) -> Result<String> {
@@ -176,27 +188,28 @@ impl Lock {
     }
 
     pub fn from_toml(text: &str, origin: &str) -> Result<Lock> {
-        #[derive(Deserialize)]
-        struct Version {
-            #[serde(rename = "lock-version")]
-            version: u32,
-        }
         let broken = |e: toml::de::Error| {
             Error::new(Kind::Input, format!("{origin} is not a stillframe lock: {}", e.message()))
-                .hint("write it anew with `stillframe lock`")
+                .hint("take the snapshot again; the same environment gives the same lock")
         };
-        let version: Version = toml::from_str(text).map_err(broken)?;
-        if version.version != LOCK_VERSION {
-            return Err(Error::new(
-                Kind::Input,
-                format!(
-                    "{origin} has lock version {}, this stillframe reads {LOCK_VERSION}",
-                    version.version
-                ),
-            )
-            .hint("write it anew with `stillframe lock`, or use the stillframe that wrote it"));
+        let head: Head = toml::from_str(text).map_err(broken)?;
+        if head.version != LOCK_VERSION {
+            let hint = "use the stillframe that wrote it, or take the snapshot again";
+            return Err(other_version(origin, head.version).hint(hint));
         }
         toml::from_str(text).map_err(broken)
+    }
+
+    /// Refuses to write over a lock of a newer version: someone else of the project works with that
+    /// one. Anything older, or no lock at all, may be replaced.
+    pub fn may_replace(text: &str, origin: &str) -> Result<()> {
+        match toml::from_str::<Head>(text) {
+            Ok(head) if head.version > LOCK_VERSION => {
+                let hint = "use the stillframe that wrote it, or remove it and run `stillframe lock`";
+                Err(other_version(origin, head.version).hint(hint))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Every tree the lock names, in a fixed order.

@@ -1,5 +1,6 @@
 //! environment -> inventory -> lock: read, pin, classify, audit. Never changes the environment and
 //! never runs anything of it (the probe, asked for by name, aside).
+pub mod ask;
 pub mod audit;
 pub mod cache;
 pub mod collect;
@@ -26,6 +27,7 @@ pub mod probe_result;
 pub mod provenance;
 pub mod pylock;
 pub mod python;
+pub mod reach;
 pub mod rules;
 pub mod runtime;
 pub mod scan;
@@ -35,4 +37,4 @@ pub mod walk;
 pub mod whole;
 
 /// Raised when the same files would give other trees than before: the metadata index starts anew.
-pub const CAPTURE_REVISION: u32 = 1;
+pub const CAPTURE_REVISION: u32 = 2;

@@ -103,7 +103,7 @@ fn emit<W: Write>(nar: &mut NarWriter<W>, name: &[u8], node: &Node) -> Result<()
             nar.file::<Failure>(name, *executable, bytes.len() as u64, |out| Ok(out.write_all(bytes)?))?
         }
         Node::Leaf(Entry::File { source: Source::Disk(path), executable }) => {
-            let size = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+            let size = std::fs::metadata(path).map_err(|e| digest::cannot_read(path, e))?.len();
             nar.file::<Failure>(name, *executable, size, |out| copy(path, size, out))?
         }
         Node::Leaf(Entry::File { source: Source::Shebang { path, line }, executable }) => {

@@ -46,10 +46,10 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>, extra: &[ExtraPath]
         unique.insert(pack.name.clone(), pack);
     }
     let found: Vec<Found> = unique.into_values().collect();
-    let read: Vec<(Pack, Notes)> = found.par_iter().map(|pack| read(context, pack)).collect();
+    let read: Vec<(Option<Pack>, Notes)> = found.par_iter().map(|pack| read(context, pack)).collect();
     let mut packs = Vec::with_capacity(read.len());
     for (pack, part) in read {
-        packs.push(pack);
+        packs.extend(pack);
         notes.merge(part);
     }
     (packs, notes)
@@ -178,7 +178,8 @@ fn identify(
     Some(Found { name: name.to_string(), label, kind, enabled, location })
 }
 
-fn read(context: &Context<'_>, found: &Found) -> (Pack, Notes) {
+/// `None`: a single file that stays out, as its notes say.
+fn read(context: &Context<'_>, found: &Found) -> (Option<Pack>, Notes) {
     let mut notes = Notes::default();
     let mut pack = Pack {
         name: found.name.clone(),
@@ -193,7 +194,7 @@ fn read(context: &Context<'_>, found: &Found) -> (Pack, Notes) {
         stat_digest: None,
     };
     if !found.enabled {
-        return (pack, notes);
+        return (Some(pack), notes);
     }
     let leave_out = |path: &[u8], _: &NodeKind| context.excluded(&found.label, path);
     let policy = Policy {
@@ -205,6 +206,9 @@ fn read(context: &Context<'_>, found: &Found) -> (Pack, Notes) {
     };
     let mut collected = collect(&found.location, &policy);
     notes.take(&mut collected);
+    if found.kind == PackKind::File && collected.tree.is_empty() {
+        return (None, notes);
+    }
     if found.kind != PackKind::File {
         let dir = &found.location;
         (pack.git, pack.nested) =
@@ -219,5 +223,5 @@ fn read(context: &Context<'_>, found: &Found) -> (Pack, Notes) {
     pack.stat_digest = collected.stat_digest(context.options.started_at);
     pack.tree = collected.tree;
     pack.weights = collected.weights;
-    (pack, notes)
+    (Some(pack), notes)
 }

@@ -87,11 +87,18 @@ pub fn unreadable(shown: &str, what: &str, error: &std::io::Error) -> Finding {
 /// The content of a small regular file; `None` when it is not one, is larger, or cannot be read.
 /// Opened without blocking: a FIFO put in its place a moment ago must not hang the capture.
 pub fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    read_at_most(path, limit).ok()
+}
+
+/// As `read_small`, and why it could not be read.
+pub fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
-    let file = open_regular(path).ok()?;
     let mut content = Vec::new();
-    file.take(limit + 1).read_to_end(&mut content).ok()?;
-    (content.len() as u64 <= limit).then_some(content)
+    open_regular(path)?.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
+    }
+    Ok(content)
 }
 
 /// Opens a regular file (through links), refusing everything else without waiting for it.

@@ -1,11 +1,12 @@
 //! Decides what a distribution is: *pinned* when every installed file equals the wheel's RECORD,
 //! *patched* when some differ (each named), *captured* when no wheel vouches for it. The tree is always
 //! what is on disk, in the wheel's own layout; never a false "pinned".
-use crate::capture::digest::{FileDigest, digest, digest_bytes};
+use crate::capture::digest::{FileDigest, digest_bytes};
 use crate::capture::index::WheelListing;
 use crate::capture::installed::{Installed, installer_file};
 use crate::capture::lock::{FileChange, Provenance};
 use crate::capture::provenance::Candidate;
+use crate::capture::reach::{Look, Reach};
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::python::record::{Record, RecordRow};
 use crate::sys::error::{Error, Result};
@@ -104,7 +105,7 @@ pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners) -> 
             Ok(pinned) => Ok(pinned),
             Err(reason) => captured(installed, reason, owners),
         },
-        Candidate::None { reason } => {
+        Candidate::None { reason, .. } => {
             captured(installed, installed.reason.clone().unwrap_or_else(|| reason.clone()), owners)
         }
     }
@@ -118,6 +119,7 @@ fn against_wheel(
     let mut tree = Tree::default();
     let mut changed = Vec::new();
     let mut claims = Vec::new();
+    let mut reach = Reach::new(installed);
     let mut total = 0usize;
     let mut has_modules = false;
     for (name, entry) in &listing.entries {
@@ -130,15 +132,14 @@ fn against_wheel(
         total += 1;
         has_modules |= name.ends_with(".py") && !is_script(name);
         let mut change = |how: &str| changed.push(FileChange { path: name.to_string(), how: how.into() });
-        let found = match digest(&disk) {
-            Ok(found) => found,
-            Err(_) if std::fs::metadata(&disk).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {
-                change("missing");
+        claims.push(disk.clone());
+        let found = match reach.look(&disk)? {
+            Look::Found(found) => found,
+            Look::Left(why) => {
+                change(&why);
                 continue;
             }
-            Err(e) => return Err(e),
         };
-        claims.push(disk.clone());
         let same =
             |d: &FileDigest| d.sha256 == entry.sha256 && d.size == entry.size && d.crc32 == entry.crc32;
         if same(&found) {
@@ -157,6 +158,10 @@ fn against_wheel(
             .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
         if let Some((owner, _)) = winner {
             change(&format!("replaced by {owner}"));
+            continue;
+        }
+        if let Some(why) = reach.stray(&disk, &found) {
+            change(&why);
             continue;
         }
         change("changed");
@@ -178,6 +183,7 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
     let mut tree = Tree::default();
     let mut claims = Vec::new();
     let mut changed = Vec::new();
+    let mut reach = Reach::new(installed);
     let mut record = Record::default();
     let mut has_modules = false;
     for (name, disk) in &installed.files {
@@ -185,19 +191,22 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
         if record_file(name) {
             continue;
         }
-        let found = match digest(disk) {
-            Ok(found) => found,
-            Err(_) if !disk.exists() => {
-                changed.push(FileChange { path: name.clone(), how: "missing".into() });
+        let found = match reach.look(disk)? {
+            Look::Found(found) => found,
+            Look::Left(how) => {
+                changed.push(FileChange { path: name.clone(), how });
                 continue;
             }
-            Err(e) => return Err(e),
         };
         let winner = owners
             .get(disk)
             .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
         if let Some((owner, _)) = winner {
             changed.push(FileChange { path: name.clone(), how: format!("replaced by {owner}") });
+            continue;
+        }
+        if let Some(how) = reach.stray(disk, &found) {
+            changed.push(FileChange { path: name.clone(), how });
             continue;
         }
         has_modules |= name.ends_with(".py") && !is_script(name);

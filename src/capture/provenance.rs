@@ -27,7 +27,32 @@ pub enum Candidate {
     Wheel(WheelListing),
     None {
         reason: String,
+        /// Whether the same question would be answered so again: not when the index was out of order.
+        lasting: bool,
     },
+}
+
+impl Candidate {
+    pub fn lasting(reason: &str) -> Self {
+        Candidate::None { reason: reason.to_owned(), lasting: true }
+    }
+}
+
+/// Why there is no wheel.
+struct Why {
+    reason: String,
+    lasting: bool,
+}
+
+/// What a server said wrongly, it may say rightly the next time.
+impl From<String> for Why {
+    fn from(reason: String) -> Self {
+        Why { reason, lasting: false }
+    }
+}
+
+fn lasting(reason: String) -> Why {
+    Why { reason, lasting: true }
 }
 
 /// Looks all of them up, a bounded number at a time, in order of `wants`. `progress` gets how many are
@@ -46,7 +71,7 @@ pub async fn find_wheels(
             (at, find_one(&client, &want).await)
         });
     }
-    let lost = || Candidate::None { reason: "the look-up was interrupted".to_owned() };
+    let lost = || Candidate::None { reason: "the look-up was interrupted".to_owned(), lasting: false };
     let mut out: Vec<Candidate> = wants.iter().map(|_| lost()).collect();
     let mut done = 0;
     progress(0, wants.len());
@@ -54,7 +79,7 @@ pub async fn find_wheels(
         if let Ok((at, result)) = joined {
             out[at] = match result {
                 Ok(listing) => Candidate::Wheel(listing),
-                Err(reason) => Candidate::None { reason },
+                Err(Why { reason, lasting }) => Candidate::None { reason, lasting },
             };
         }
         done += 1;
@@ -63,18 +88,18 @@ pub async fn find_wheels(
     out
 }
 
-async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, String> {
+async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Why> {
     if let Some(direct) = &want.direct_url {
-        let file = direct_file(direct, want)?;
-        return client.listing(&file).await;
+        let file = direct_file(direct, want).map_err(lasting)?;
+        return Ok(client.listing(&file).await?);
     }
     let (name, version) = (&want.name, &want.version);
     if want.wheel_tags.is_empty() {
-        return Err(format!("the dist-info of {name} {version} names no wheel tags"));
+        return Err(lasting(format!("the dist-info of {name} {version} names no wheel tags")));
     }
     let indexes = &client.settings().indexes;
     if indexes.is_empty() {
-        return Err(format!("no package index to ask ({})", client.settings().source));
+        return Err(lasting(format!("no package index to ask ({})", client.settings().source)));
     }
     let project = normalize(name);
     if let Some(listing) = from_cache(client, want, &project).await {
@@ -91,15 +116,18 @@ async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Str
         }
     }
     match (choose(&files, want), failure) {
-        (Some(choice), _) if choice.file.sha256.is_some() => client.listing(choice.file).await,
-        (Some(choice), _) => Err(format!("the index gives no sha256 for {}", choice.file.filename)),
-        (None, Some(Failure::Unreachable(text))) => Err(format!("the index could not be reached: {text}")),
+        (Some(choice), _) if choice.file.sha256.is_some() => Ok(client.listing(choice.file).await?),
+        (Some(choice), _) => Err(format!("the index gives no sha256 for {}", choice.file.filename).into()),
+        (None, Some(Failure::Unreachable(text))) => {
+            Err(format!("the index could not be reached: {text}").into())
+        }
         (None, Some(Failure::Answer(text))) => {
-            Err(format!("the index's answer for {project} is unusable: {text}"))
+            Err(format!("the index's answer for {project} is unusable: {text}").into())
         }
         (None, None) => {
             let tags = want.wheel_tags.join(", ");
-            Err(format!("the index has no wheel {name} {version} for tags {tags} (built from an sdist?)"))
+            let built = "(built from an sdist?)";
+            Err(lasting(format!("the index has no wheel {name} {version} for tags {tags} {built}")))
         }
     }
 }

@@ -6,8 +6,11 @@ use crate::capture::lock::{DistributionLock, Provenance, SourceLock, TreeRef, Wh
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::{Trees, hash_tree};
 use crate::capture::outside_source;
+use crate::capture::paths::{SECRET_NOTE, finding, open_regular, show, unreadable};
 use crate::capture::pin::{self, Pinned};
 use crate::capture::provenance::Candidate;
+use crate::capture::reach::LEFT_OUT;
+use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
@@ -18,6 +21,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -40,14 +44,30 @@ pub struct Context<'a> {
     /// The ComfyUI directory: a `.pth` file may not pull all of it in.
     pub environment: &'a Path,
     pub started: SystemTime,
+    /// The site directories in the order of `sys.path`, also those without any distribution.
+    pub sites: &'a [PathBuf],
+    /// Who is asked for wheels; `None`: nobody.
+    pub index: Option<String>,
 }
 
 /// What the index keeps of a distribution that did not change.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     lock: DistributionLock,
-    /// Files it accounts for beyond its own RECORD.
+    /// Files it accounts for.
     claims: Vec<PathBuf>,
+    /// Where no wheel vouches for it: who was asked for one. Others may have it.
+    asked: Option<String>,
+}
+
+impl Kept {
+    fn still_holds(&self, now: &Option<String>) -> bool {
+        match (&self.asked, now) {
+            (Some(then), Some(now)) => then == now,
+            // A wheel was found; or nobody is asked now, and nothing better can be had.
+            _ => true,
+        }
+    }
 }
 
 /// Every distribution of the site directories, the first of a name winning as on `sys.path`.
@@ -62,7 +82,7 @@ pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> Vec<Installed
                 findings.push(Finding {
                     severity: Severity::Warning,
                     topic: "captured".into(),
-                    path: one.scheme.site.join(&one.info).display().to_string(),
+                    path: show(one.scheme.site.join(&one.info).as_os_str().as_bytes()),
                     message: format!("{} is installed twice; the first on sys.path counts", one.name),
                 });
             }
@@ -98,7 +118,9 @@ pub fn pin_all(
         .zip(&digests)
         .map(|(one, digest)| {
             let kept: Kept = context.memo.get(&key(one), digest.as_deref())?;
-            context.trees.known(&kept.lock.tree, context.store).then_some(kept)
+            let good =
+                kept.still_holds(&context.index) && context.trees.known(&kept.lock.tree, context.store);
+            good.then_some(kept)
         })
         .collect();
     // Overlapping files tie distributions together: if any of them is decided anew, so are those it
@@ -141,30 +163,45 @@ pub fn pin_all(
         })
         .collect();
     let mut claims: HashSet<PathBuf> = HashSet::new();
-    let mut decided = decided.into_iter();
+    let mut decided = decided.into_iter().zip(&found);
     for ((one, digest), kept) in all.iter().zip(&digests).zip(kept) {
         let info = one.scheme.site.join(&one.info);
-        for name in ["INSTALLER", "REQUESTED", "direct_url.json", "RECORD", "uv_cache.json", "uv_build.json"]
-        {
+        const MADE: [&str; 8] = [
+            "INSTALLER",
+            "REQUESTED",
+            "direct_url.json",
+            "RECORD",
+            "RECORD.jws",
+            "RECORD.p7s",
+            "uv_cache.json",
+            "uv_build.json",
+        ];
+        for name in MADE {
             claims.insert(info.join(name));
         }
+        let mut lasting = true;
         let kept = match kept {
             Some(kept) => kept,
             None => {
-                let Some(next) = decided.next() else { continue };
+                let Some((next, candidate)) = decided.next() else { continue };
                 let (lock, pinned) = next?;
-                Kept { lock, claims: pinned.claims }
+                let mut asked = None;
+                if let Candidate::None { lasting: lasts, .. } = candidate {
+                    lasting = *lasts;
+                    asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
+                }
+                Kept { lock, claims: pinned.claims, asked }
             }
         };
         let editable =
             one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
         // An editable install's source is outside its own files: it is looked at every time.
-        context.memo.put(&key(one), digest.as_deref().filter(|_| !editable), &kept);
+        context.memo.put(&key(one), digest.as_deref().filter(|_| lasting && !editable), &kept);
         claims.extend(kept.claims);
         python.distributions.push(kept.lock);
     }
     report(&mut python);
-    unowned(context, all, &claims, &mut python)?;
+    unowned(context, &claims, &mut python)?;
     Ok(python)
 }
 
@@ -202,13 +239,14 @@ fn lock_one(
 fn report(python: &mut Python) {
     for d in &python.distributions {
         for change in &d.changed {
-            let replaced = change.how.starts_with("replaced by");
-            python.findings.push(Finding {
-                severity: if replaced { Severity::Info } else { Severity::Warning },
-                topic: "patched".into(),
-                path: change.path.clone(),
-                message: format!("{} {}: {}", d.name, d.version, change.how),
-            });
+            // Another's file lies there; a file that should ship does not; anything else was edited.
+            let (severity, topic) = match change.how.as_str() {
+                how if how.starts_with("replaced by") => (Severity::Info, "patched"),
+                how if how.starts_with(LEFT_OUT) => (Severity::Problem, "unreadable"),
+                _ => (Severity::Warning, "patched"),
+            };
+            let message = format!("{} {}: {}", d.name, d.version, change.how);
+            python.findings.push(finding(severity, topic, show(change.path.as_bytes()), message));
         }
         if d.provenance == Provenance::Captured {
             python.findings.push(Finding {
@@ -222,22 +260,22 @@ fn report(python: &mut Python) {
 }
 
 /// Files of the site directories that no distribution accounts for: captured, and named.
-fn unowned(
-    context: &Context,
-    all: &[Installed],
-    claims: &HashSet<PathBuf>,
-    python: &mut Python,
-) -> Result<()> {
-    let mut owned: HashSet<&Path> = claims.iter().map(PathBuf::as_path).collect();
-    owned.extend(all.iter().flat_map(|one| one.files.values().map(PathBuf::as_path)));
-    let mut sites: Vec<&PathBuf> = all.iter().map(|one| &one.scheme.site).collect();
-    sites.sort();
-    sites.dedup();
+fn unowned(context: &Context, claims: &HashSet<PathBuf>, python: &mut Python) -> Result<()> {
+    // Not simply what the installed RECORDs list: where a wheel vouches for a distribution, its tree has
+    // the wheel's files and no others, and one that somebody added would be in no tree at all.
+    let owned: HashSet<&Path> = claims.iter().map(PathBuf::as_path).collect();
     let mut tree = Tree::default();
-    for site in sites {
+    for site in context.sites {
         let mut stack = vec![site.clone()];
         while let Some(dir) = stack.pop() {
-            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            let entries = match std::fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(e) => {
+                    let shown = show(dir.strip_prefix(site).unwrap_or(&dir).as_os_str().as_bytes());
+                    python.findings.push(unreadable(&shown, "the folder cannot be read", &e));
+                    continue;
+                }
+            };
             for entry in entries.flatten() {
                 let path = entry.path();
                 let Ok(kind) = entry.file_type() else { continue };
@@ -255,28 +293,17 @@ fn unowned(
                 if relative.to_str().is_some_and(installer_file) || tree.entries.contains_key(&name) {
                     continue;
                 }
-                let shown = relative.display().to_string();
-                let entry = if kind.is_file() {
-                    let digest = crate::capture::digest::digest(&path)?;
-                    Entry::File { source: Source::Disk(path.clone()), executable: digest.executable }
-                } else if kind.is_symlink() && path.is_file() {
-                    Entry::File { source: Source::Disk(path.clone()), executable: false }
-                } else {
-                    python.findings.push(Finding {
-                        severity: Severity::Warning,
-                        topic: "special-file".into(),
-                        path: shown,
-                        message: "in site-packages, neither a file nor a link to one: left out".into(),
-                    });
-                    continue;
-                };
-                python.findings.push(Finding {
-                    severity: Severity::Warning,
-                    topic: "unowned".into(),
-                    path: shown,
-                    message: "no distribution owns it; it is captured".into(),
-                });
-                tree.entries.insert(name, entry);
+                let shown = show(&name);
+                match ownerless(&path, kind) {
+                    Ok((entry, message)) => {
+                        python.findings.push(finding(Severity::Warning, "unowned", shown, message));
+                        tree.entries.insert(name, entry);
+                    }
+                    Err(mut why) => {
+                        why.path = shown;
+                        python.findings.push(why);
+                    }
+                }
             }
         }
     }
@@ -287,6 +314,43 @@ fn unowned(
     let references = outside_source::relocate(&mut tree, &sources)?;
     python.unowned = Some(context.trees.add("site-packages-unowned", tree, references, context.store)?);
     Ok(())
+}
+
+/// A file of a site directory that nobody owns, and what the report says of it; or why it stays out.
+fn ownerless(path: &Path, kind: std::fs::FileType) -> Result<(Entry, String), Finding> {
+    let no = |severity, topic: &str, why: String| Err(finding(severity, topic, "", why));
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let to = show(real.as_os_str().as_bytes());
+    let meta = match std::fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if kind.is_symlink() => {
+            let why = format!("a link that cannot be followed; left out: {e}");
+            return no(Severity::Problem, "symlink", why);
+        }
+        Err(e) => return no(Severity::Problem, "unreadable", format!("cannot be looked at; left out: {e}")),
+    };
+    if meta.is_dir() {
+        let why = format!("a link to the folder {to}; left out: name the folder in a .pth file instead");
+        return no(Severity::Problem, "symlink", why);
+    }
+    if !meta.is_file() {
+        let why = "in site-packages, neither a file nor a link to one: left out".to_string();
+        return no(Severity::Warning, "special-file", why);
+    }
+    if let Err(e) = open_regular(path) {
+        return no(Severity::Problem, "unreadable", format!("the file cannot be read; left out: {e}"));
+    }
+    // A link may give a secret an innocent name: both names are judged.
+    let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());
+    if let Some(what) = names.iter().find_map(|name| secrets::secret_name(name)) {
+        return no(Severity::Warning, "secret", format!("{what}: {SECRET_NOTE}"));
+    }
+    let executable = meta.mode() & 0o100 != 0;
+    let message = match kind.is_symlink() {
+        true => format!("a link to {to}, and no distribution owns it; the file is captured"),
+        false => "no distribution owns it; it is captured".to_string(),
+    };
+    Ok((Entry::File { source: Source::Disk(path.to_path_buf()), executable }, message))
 }
 
 /// Names of distributions for a report.

@@ -1,8 +1,7 @@
 //! The whole capture, in order: environment, Python, scan, runtime, distributions, audit, lock.
+use crate::capture::ask::{Ask, IndexReport};
 use crate::capture::audit::{self, AuditReport};
 use crate::capture::environment::{self, PythonLocation};
-use crate::capture::index::client::{ClientOptions, IndexClient, Stats};
-use crate::capture::index::settings::{IndexSettings, SettingsInput};
 use crate::capture::installed::{Installed, Scheme};
 use crate::capture::interpreter::InterpreterFacts;
 use crate::capture::inventory::{Finding, GitState, ModelFolder, Scan, Severity};
@@ -11,13 +10,12 @@ use crate::capture::lock::{
 };
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::{Trees, path_of};
-use crate::capture::provenance::{Candidate, Want, find_wheels};
 use crate::capture::python::{self, Context, Python};
 use crate::capture::runtime::{RuntimeFile, RuntimePlan};
 use crate::capture::scan::{ScanOptions, scan};
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -53,14 +51,6 @@ pub struct Captured {
     pub disabled: Vec<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub struct IndexReport {
-    pub source: String,
-    pub index_bytes: u64,
-    pub range_bytes: u64,
-    pub requests: u64,
-}
-
 fn git_lock(state: &Option<GitState>) -> Option<GitLock> {
     state.as_ref().map(|s| GitLock { remote: s.remote.clone(), commit: s.commit.clone(), dirty: s.dirty })
 }
@@ -69,7 +59,6 @@ struct Run<'a> {
     options: &'a Options,
     memo: &'a Memo,
     trees: &'a Trees,
-    progress: &'a dyn Progress,
     started: SystemTime,
 }
 
@@ -83,7 +72,7 @@ pub fn capture(
 ) -> Result<Captured> {
     let started = SystemTime::now();
     let root = &environment::check(root)?;
-    let run = Run { options, memo, trees, progress, started };
+    let run = Run { options, memo, trees, started };
     progress.stage("finding the interpreter", None);
     let (location, mut findings) =
         environment::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
@@ -110,6 +99,9 @@ pub fn capture(
     check_interrupt()?;
     let schemes = schemes(&location, &facts);
     let all = python::installed(&schemes, &mut findings);
+    let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
+    let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, &facts)? };
+    let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
     let context = Context {
         store: &options.store_dir,
         memo,
@@ -118,10 +110,12 @@ pub fn capture(
         real_files: &options.real_files,
         environment: root,
         started,
+        sites: &sites,
+        index: ask.key(),
     };
     let mut index = None;
     let mut python = python::pin_all(&context, &all, |fresh| {
-        run.candidates(fresh, &location, &facts, &schemes, &mut index, &mut findings)
+        ask.candidates(fresh, &options.cache, progress, &mut index, &mut findings)
     })?;
     findings.append(&mut python.findings);
     scan.outside.append(&mut python.outside);
@@ -277,74 +271,6 @@ impl Run<'_> {
         self.memo.put("runtime", now.as_deref(), &kept);
         findings.extend(kept.findings);
         Ok((kept.lock, kept.provided))
-    }
-
-    /// Asks the index about distributions whose files changed since the last run.
-    fn candidates(
-        &self,
-        fresh: &[&Installed],
-        location: &PythonLocation,
-        facts: &InterpreterFacts,
-        schemes: &[Scheme],
-        report: &mut Option<IndexReport>,
-        findings: &mut Vec<Finding>,
-    ) -> Result<Vec<Candidate>> {
-        let none = |reason: &str| -> Vec<Candidate> {
-            fresh.iter().map(|_| Candidate::None { reason: reason.into() }).collect()
-        };
-        if self.options.offline {
-            return Ok(none("no index was asked (--offline)"));
-        }
-        let input = SettingsInput {
-            prefix: Some(location.venv.clone().unwrap_or_else(|| facts.base_prefix.clone())),
-            site_packages: schemes.iter().map(|s| s.site.clone()).collect(),
-            stdlib: Some(facts.stdlib.clone()),
-            ..SettingsInput::from_process()
-        };
-        let settings = IndexSettings::discover(&input)?;
-        let source = settings.source.clone();
-        let client = IndexClient::new(settings, Some(&self.options.cache), ClientOptions::default())?;
-        let wants: Vec<Want> = fresh
-            .iter()
-            .map(|one| Want {
-                name: one.name.clone(),
-                version: one.version.clone(),
-                wheel_tags: one.wheel_tags.clone(),
-                build: one.build.clone(),
-                direct_url: one.direct_url.clone(),
-            })
-            .collect();
-        self.progress.stage("asking the index", Some(wants.len() as u64));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|e| Error::new(Kind::Io, "cannot start the network threads").caused_by(e))?;
-        let found = runtime.block_on(find_wheels(&client, &wants, |done, _| {
-            if done > 0 {
-                self.progress.advance(1);
-            }
-        }));
-        let Stats { index_bytes, range_bytes, requests } = client.stats();
-        *report = Some(IndexReport { source, index_bytes, range_bytes, requests });
-        let unreachable: Vec<&str> = found
-            .iter()
-            .filter_map(|c| match c {
-                Candidate::None { reason } if reason.contains("could not be reached") => {
-                    Some(reason.as_str())
-                }
-                _ => None,
-            })
-            .collect();
-        if let Some(reason) = unreachable.first() {
-            findings.push(Finding {
-                severity: Severity::Problem,
-                topic: "index".into(),
-                path: format!("{} distributions", unreachable.len()),
-                message: format!("captured, not pinned: {reason}"),
-            });
-        }
-        Ok(found)
     }
 
     /// The tree's reference from the index when nothing changed, else hashed now.

@@ -1,6 +1,6 @@
 //! What `inspect`, `lock` and `snapshot` share: the lock against a second run, the metadata index, the
 //! capture itself, and its report.
-use super::printer::{Printer, bytes};
+use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::capture::intent;
 use crate::capture::inventory::{Finding, ModelFolder, Severity};
@@ -199,7 +199,7 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
     printer.line(printer.bold(&format!("ComfyUI environment {}", captured.scan.root.display())));
     printer.line(format!(
         "  main program  {} ({}, {})",
-        lock.main.version.as_deref().unwrap_or("version unknown"),
+        plain(lock.main.version.as_deref().unwrap_or("version unknown")),
         git(&captured.scan.main.git),
         bytes(captured.scan.main.size)
     ));
@@ -223,7 +223,7 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         let state = if pack.enabled { git(&pack.git) } else { "disabled, not captured".into() };
         let weights: u64 = pack.weights.iter().map(|w| w.size).sum();
         let weights = if weights > 0 { format!(", weights {}", bytes(weights)) } else { String::new() };
-        printer.line(format!("    {:32} {state}, {}{weights}", pack.name, bytes(pack.size)));
+        printer.line(format!("    {:32} {state}, {}{weights}", plain(&pack.name), bytes(pack.size)));
     }
     let cache: u64 = captured.scan.cache.iter().map(|c| c.size).sum();
     printer.line(format!("  cache         {} entries, {}", captured.scan.cache.len(), bytes(cache)));

@@ -2,6 +2,7 @@
 use super::capture::{capture, exclusive, heed_signals, lock_texts, project_file, report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
+use crate::capture::lock::Lock;
 use crate::sys::error::Result;
 use crate::sys::files;
 use serde_json::json;
@@ -21,6 +22,11 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let settings = Settings::resolve(args.env.as_deref(), config)?;
     heed_signals()?;
     let _lock = exclusive(&settings, printer, "lock")?;
+    // Before any work, like everything that makes a run futile.
+    let own = project_file(&settings, "stillframe.lock");
+    if let Ok(text) = std::fs::read_to_string(&own) {
+        Lock::may_replace(&text, &own.display().to_string())?;
+    }
     let (captured, _) = capture(&settings, printer, args.offline, None)?;
     let (lock, pylock) = lock_texts(&captured)?;
     let mut written = Vec::new();

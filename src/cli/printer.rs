@@ -75,7 +75,8 @@ impl Printer {
             Severity::Warning => ("warning", "33"),
             Severity::Info => ("info", "2"),
         };
-        format!("  {} {}: {}", self.paint(code, &format!("{mark:7}")), finding.path, finding.message)
+        let mark = self.paint(code, &format!("{mark:7}"));
+        format!("  {mark} {}: {}", plain(&finding.path), plain(&finding.message))
     }
 
     pub fn error(&self, error: &Error) {
@@ -93,14 +94,24 @@ impl Printer {
             ));
             return;
         }
-        eprintln!("error: {}", error.message);
+        eprintln!("error: {}", lines(&error.message));
         for cause in causes {
-            eprintln!("  because: {cause}");
+            eprintln!("  because: {}", lines(&cause));
         }
         if let Some(hint) = &error.hint {
-            eprintln!("  hint: {hint}");
+            eprintln!("  hint: {}", lines(hint));
         }
     }
+}
+
+/// Text of an environment, which may be hostile: it can neither break a line nor move the cursor.
+pub fn plain(text: &str) -> String {
+    crate::capture::paths::show(text.as_bytes())
+}
+
+/// The same, where a text of several lines is expected.
+fn lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
 }
 
 pub fn bytes(amount: u64) -> String {

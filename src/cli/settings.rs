@@ -100,6 +100,41 @@ fn find_config(from: &Path) -> Option<PathBuf> {
     from.ancestors().map(|dir| dir.join(CONFIG)).find(|path| path.is_file())
 }
 
+fn read_config(path: &Path) -> Result<Config> {
+    let invalid = |why: &str| Error::new(Kind::Input, format!("{} is not valid: {why}", path.display()));
+    const CORRECT: &str = "correct the file, or name another with --config";
+    // Which file it is, and that it can be read, is the user's to say.
+    let bytes = files::read(path).map_err(|e| Error { kind: Kind::Input, ..e }.hint(CORRECT))?;
+    let text = String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8").hint(CORRECT))?;
+    toml::from_str::<Config>(&text).map_err(|e| {
+        let hint = nearest(e.message()).map(|key| format!("did you mean `{key}`?"));
+        invalid(e.to_string().trim()).hint(hint.unwrap_or_else(|| CORRECT.into()))
+    })
+}
+
+/// The known key most like the unknown one; both are in serde's message.
+fn nearest(message: &str) -> Option<&str> {
+    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let wrong = names.next()?;
+    let (distance, key) = names.map(|key| (edits(wrong, key), key)).min()?;
+    (distance * 3 <= wrong.len().max(key.len())).then_some(key)
+}
+
+/// Letters to insert, remove or replace to make one word of the other (Levenshtein).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
 impl Settings {
     pub fn resolve(env: Option<&Path>, config: Option<&Path>) -> Result<Settings> {
         let cwd = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
@@ -109,15 +144,7 @@ impl Settings {
             (None, _) => find_config(&cwd),
         };
         let parsed = match &config_path {
-            Some(path) => {
-                let text = files::read_text(path)?;
-                toml::from_str::<Config>(&text).map_err(|e| {
-                    Error::new(
-                        Kind::Input,
-                        format!("{} is not valid: {}", path.display(), e.to_string().trim()),
-                    )
-                })?
-            }
+            Some(path) => read_config(path)?,
             None => Config::default(),
         };
         let base = config_path.as_deref().and_then(Path::parent);
@@ -126,8 +153,11 @@ impl Settings {
             (None, Some(env), Some(base)) => base.join(env),
             _ => cwd.clone(),
         };
-        let environment =
-            environment.canonicalize().map_err(|e| Error::io("open the environment", &environment, e))?;
+        let environment = environment.canonicalize().map_err(|e| {
+            Error::new(Kind::Input, format!("cannot open the environment {}", environment.display()))
+                .hint("give the directory that holds ComfyUI's main.py")
+                .caused_by(e)
+        })?;
         // A stillframe.toml for another environment says nothing about where this one's lock goes.
         let project = match base {
             Some(base) => base.to_path_buf(),
@@ -140,5 +170,20 @@ impl Settings {
             state: home("XDG_STATE_HOME", ".local/state")?,
             cache: home("XDG_CACHE_HOME", ".cache")?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_brings_the_nearest_to_mind() {
+        let message = |text: &str| toml::from_str::<Config>(text).unwrap_err().message().to_string();
+        assert_eq!(nearest(&message("[python]\nreal_files = []\n")), Some("real-files"));
+        assert_eq!(nearest(&message("enviroment = \"x\"\n")), Some("environment"));
+        assert_eq!(nearest(&message("zebra = 1\n")), None);
+        assert_eq!(nearest(&message("exclude = 1\n")), None);
+        assert_eq!((edits("abc", "abc"), edits("", "ab"), edits("kitten", "sitting")), (0, 2, 3));
     }
 }

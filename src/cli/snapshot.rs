@@ -58,7 +58,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let report = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
     let registry = Registry::new(&settings.state);
     let id = graph.snapshot.digest()[..ID_LENGTH].to_string();
-    let known = registry.list()?.into_iter().find(|r| r.id == id);
+    let known = registry.get(&id)?;
     let probed = match (args.probe, &known) {
         (true, _) => Some(probe::probe(&settings, &captured, printer)?),
         (false, Some(known)) => known.probe.clone(),

@@ -1,6 +1,6 @@
 //! `stillframe snapshots`: list, show, diff, verify, remove.
 use super::capture::findings_text;
-use super::printer::{Printer, bytes};
+use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::build::diff::{self, Change};
 use crate::build::graph::{self, ServiceSpec};
@@ -89,14 +89,14 @@ fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<Exit
         ("ComfyUI", lock.main.version.clone().unwrap_or_else(|| "unknown".into())),
         ("Python", lock.runtime.version.clone()),
     ] {
-        printer.line(format!("  {name:12} {value}"));
+        printer.line(format!("  {name:12} {}", plain(&value)));
     }
     for d in &lock.distributions {
-        printer.line(format!("  {:32} {:16} {}", d.name, d.version, d.provenance.name()));
+        printer.line(format!("  {:32} {:16} {}", plain(&d.name), plain(&d.version), d.provenance.name()));
     }
     for pack in &lock.packs {
         let commit = pack.git.as_ref().and_then(|g| g.commit.clone()).unwrap_or_else(|| "no commit".into());
-        printer.line(format!("  pack {:27} {commit}", pack.name));
+        printer.line(format!("  pack {:27} {commit}", plain(&pack.name)));
     }
     if let Some(probe) = &record.probe {
         let failed: Vec<&str> = probe.packs.iter().filter(|p| p.failed).map(|p| p.name.as_str()).collect();
@@ -151,9 +151,9 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
             let from = change.old.as_deref().unwrap_or("-");
             let to = change.new.as_deref().unwrap_or("-");
             let sides = if from == to { to.to_string() } else { format!("{from} -> {to}") };
-            printer.line(format!("  {:8} {}: {sides}", change.what, change.name));
+            printer.line(format!("  {:8} {}: {}", change.what, plain(&change.name), plain(&sides)));
             for file in change.files.iter().take(20) {
-                printer.line(format!("           {file}"));
+                printer.line(format!("           {}", plain(file)));
             }
             if change.files.len() > 20 {
                 printer.line(format!("           and {} more", change.files.len() - 20));

@@ -63,7 +63,7 @@ async fn slow_and_unreachable() {
     let wants = vec![want(); 50];
     let all = find_wheels(&client, &wants, |_, _| {}).await;
     for candidate in all {
-        let Candidate::None { reason } = candidate else { panic!("found") };
+        let Candidate::None { reason, .. } = candidate else { panic!("found") };
         assert_eq!(
             reason,
             format!(

@@ -5,13 +5,13 @@ use crate::formats::python::simple_index::{self, IndexFile};
 use crate::sys::error::{Error, Kind, Result};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -19,18 +19,32 @@ use url::Url;
 const ACCEPT_INDEX: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";
 
+/// A server that sends less in `idle_timeout` drips: it would take hours for a page.
+const LEAST: usize = 1000;
+
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     pub connect_timeout: Duration,
-    /// The longest silence within a request.
+    /// The longest silence within a request; `LEAST` bytes must arrive in as long.
     pub idle_timeout: Duration,
-    /// The longest a whole request may take, against a server that drips.
+    /// The longest a whole request may take.
     pub total_timeout: Duration,
     pub max_index_bytes: u64,
     /// Bounds a wheel's central directory, and its RECORD packed and unpacked.
     pub max_directory_bytes: u64,
     pub parallel: usize,
     pub retries: u32,
+}
+
+impl ClientOptions {
+    /// Waits no longer than `limit`, where pip was told one.
+    pub fn at_most(mut self, limit: Option<Duration>) -> Self {
+        if let Some(limit) = limit {
+            self.connect_timeout = self.connect_timeout.min(limit);
+            self.idle_timeout = self.idle_timeout.min(limit);
+        }
+        self
+    }
 }
 
 impl Default for ClientOptions {
@@ -89,8 +103,11 @@ struct Inner {
     cache: Option<Cache>,
     options: ClientOptions,
     limit: Semaphore,
-    /// Servers that could not be connected to, so that a hundred distributions wait once.
+    /// Servers that could not be connected to or never gave an answer, so that a hundred distributions
+    /// wait once.
     down: Mutex<HashMap<String, String>>,
+    /// Servers that gave a whole answer: a later silence is about one file of theirs.
+    answered: Mutex<HashSet<String>>,
     index_bytes: AtomicU64,
     range_bytes: AtomicU64,
     requests: AtomicU64,
@@ -128,6 +145,7 @@ impl IndexClient {
                 options,
                 limit,
                 down: Mutex::default(),
+                answered: Mutex::default(),
                 index_bytes: AtomicU64::new(0),
                 range_bytes: AtomicU64::new(0),
                 requests: AtomicU64::new(0),
@@ -220,19 +238,24 @@ impl IndexClient {
             if let Some(text) = down().get(&origin) {
                 return Err(Failure::Unreachable(text.clone()));
             }
-            let (failure, connected) = match self.get_once(url, headers, wanted, limit).await {
-                Ok(answer) if retryable(answer.status) => {
-                    if attempt >= self.options().retries {
+            let answered = || self.inner.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            let (failure, hopeless) = match self.get_once(url, headers, wanted, limit).await {
+                Ok(answer) => {
+                    answered().insert(origin.clone());
+                    if !retryable(answer.status) || attempt >= self.options().retries {
                         return Ok(answer);
                     }
-                    (bad_status(url, answer.status), true)
+                    (bad_status(url, answer.status), false)
                 }
-                Ok(answer) => return Ok(answer),
                 Err(Fault::Final(failure)) => return Err(failure),
-                Err(Fault::Transport(e)) => (Failure::Unreachable(self.explain(&e, url)), !e.is_connect()),
+                Err(Fault::Slow(text)) => (Failure::Unreachable(text), !answered().contains(&origin)),
+                Err(Fault::Transport(e)) => {
+                    let hopeless = e.is_connect() || (e.is_timeout() && !answered().contains(&origin));
+                    (Failure::Unreachable(self.explain(&e, url)), hopeless)
+                }
             };
             if attempt >= self.options().retries {
-                if !connected {
+                if hopeless {
                     down().insert(origin, failure.to_string());
                 }
                 return Err(failure);
@@ -262,12 +285,28 @@ impl IndexClient {
             request = request.basic_auth(user, password);
         }
         self.inner.requests.fetch_add(1, Ordering::Relaxed);
-        let mut response: Response = request.send().await.map_err(Fault::Transport)?;
+        let idle = self.options().idle_timeout;
+        // Headers that drip are as good as silence.
+        let sent = tokio::time::timeout(self.options().connect_timeout + idle, request.send()).await;
+        let mut response: Response =
+            sent.map_err(|_| Fault::Slow(self.silent(url)))?.map_err(Fault::Transport)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let answered_url = response.url().clone();
         let mut body = Vec::new();
+        let (mut since, mut had) = (Instant::now(), 0);
         if status == wanted {
             while let Some(chunk) = response.chunk().await.map_err(Fault::Transport)? {
+                if since.elapsed() >= idle {
+                    if body.len() - had < LEAST {
+                        let text = format!(
+                            "{} sends less than {LEAST} bytes in {} s",
+                            host(url),
+                            idle.as_secs_f64()
+                        );
+                        return Err(Fault::Slow(text));
+                    }
+                    (since, had) = (Instant::now(), body.len());
+                }
                 if (body.len() + chunk.len()) as u64 > limit {
                     let text = format!("{} answers with more than {limit} bytes", host(url));
                     return Err(Fault::Final(Failure::Answer(text)));
@@ -278,6 +317,10 @@ impl IndexClient {
         Ok(Answer { status, headers, url: answered_url, body })
     }
 
+    fn silent(&self, url: &Url) -> String {
+        format!("{} is silent for {} s", host(url), self.options().idle_timeout.as_secs_f64())
+    }
+
     fn explain(&self, e: &reqwest::Error, url: &Url) -> String {
         let host = host(url);
         let seconds = |d: Duration| d.as_secs_f64();
@@ -286,7 +329,7 @@ impl IndexClient {
             return format!("no connection to {host} within {limit} s");
         }
         if e.is_timeout() {
-            return format!("{host} is silent for {} s", seconds(self.options().idle_timeout));
+            return self.silent(url);
         }
         let mut root: &dyn std::error::Error = e;
         while let Some(source) = root.source() {
@@ -305,6 +348,8 @@ impl IndexClient {
 
 enum Fault {
     Transport(reqwest::Error),
+    /// Worth another try, as a broken connection is.
+    Slow(String),
     Final(Failure),
 }
 

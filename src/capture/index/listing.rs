@@ -48,6 +48,7 @@ impl IndexClient {
         let broken = |e: ZipError| format!("the wheel {name} {e}");
         let limit = self.options().max_directory_bytes;
         let mut window = Window::open(self, file, url).await?;
+        window.check_whole()?;
         let location = zip_directory::locate(&window.bytes, window.total).map_err(broken)?;
         if location.size > limit {
             return Err(format!("the wheel {name} has a central directory of {} bytes", location.size));
@@ -145,6 +146,15 @@ impl<'a> Window<'a> {
             window.extend(from).await?;
         }
         Ok(window)
+    }
+
+    /// A small wheel comes whole with its tail: then the index's hash of it can be checked, too.
+    fn check_whole(&self) -> Result<(), String> {
+        let known = self.file.sha256.filter(|_| self.start == 0);
+        if known.is_some_and(|sha256| sha256[..] != Sha256::digest(&self.bytes)[..]) {
+            return Err(format!("the wheel {} has another sha256 than the index says", self.file.filename));
+        }
+        Ok(())
     }
 
     fn wrong_range(&self) -> String {

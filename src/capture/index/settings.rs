@@ -1,11 +1,13 @@
 //! Which index the environment's own pip or uv installs from. Everything is read, nothing is run: a
 //! hostile pack in the environment must not get to run during capture.
-use crate::formats::python::pip_config::{PipConfig, truth};
+use crate::capture::paths::open_regular;
+use crate::formats::python::pip_config::{PipConfig, seconds, truth};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use url::Url;
 
 /// Bounds the text of pip's source and of configuration files.
@@ -85,6 +87,8 @@ pub struct IndexSettings {
     /// In the order they are asked; empty when nothing says where to ask.
     pub indexes: Vec<IndexUrl>,
     pub cert: Option<PathBuf>,
+    /// pip's own limit for an answer.
+    pub timeout: Option<Duration>,
     /// Where this came from, for people.
     pub source: String,
     /// What is configured and cannot be asked: `find-links`, `file:` indexes.
@@ -187,21 +191,16 @@ impl IndexSettings {
             }
         }
         let source = found.sources.join(", ");
-        Ok(IndexSettings { indexes, cert, source, ignored: found.ignored })
+        Ok(IndexSettings { indexes, cert, timeout: pip.timeout, source, ignored: found.ignored })
     }
 }
 
 pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
-        Err(e) => return Err(Error::io("read", path, e)),
-    };
     // A FIFO or a device in place of a configuration file would hang or never end.
-    if !file.metadata().is_ok_and(|m| m.is_file()) {
+    if !path.metadata().is_ok_and(|m| m.is_file()) {
         return Ok(None);
     }
+    let file = open_regular(path).map_err(|e| Error::io("read", path, e))?;
     let mut bytes = Vec::new();
     file.take(MAX_TEXT).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
@@ -252,6 +251,9 @@ fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, 
         find_links: words("PIP_FIND_LINKS"),
         cert: input.var("PIP_CERT").cloned(),
         no_index: input.var("PIP_NO_INDEX").map(|value| truth(value)),
+        timeout: ["PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT"]
+            .iter()
+            .find_map(|name| input.var(name).and_then(|value| seconds(value))),
     };
     if env.index_url.is_some() {
         index_from = "PIP_INDEX_URL".to_owned();

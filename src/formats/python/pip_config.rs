@@ -1,5 +1,6 @@
 //! `pip.conf`: the part that says which index pip installs from.
 use super::ini::{Ini, IniError};
+use std::time::Duration;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PipConfig {
@@ -8,6 +9,7 @@ pub struct PipConfig {
     pub find_links: Vec<String>,
     pub cert: Option<String>,
     pub no_index: Option<bool>,
+    pub timeout: Option<Duration>,
 }
 
 impl PipConfig {
@@ -23,6 +25,7 @@ impl PipConfig {
                     "extra-index-url" => out.extra_index_urls = words(),
                     "find-links" => out.find_links = words(),
                     "cert" => out.cert = Some(value.to_owned()),
+                    "timeout" | "default-timeout" => out.timeout = seconds(value),
                     "no-index" => out.no_index = Some(truth(value)),
                     _ => {}
                 }
@@ -40,8 +43,15 @@ impl PipConfig {
             find_links: pick(self.find_links, later.find_links),
             cert: later.cert.or(self.cert),
             no_index: later.no_index.or(self.no_index),
+            timeout: later.timeout.or(self.timeout),
         }
     }
+}
+
+/// A time limit; nothing where it is none, as pip itself would refuse to run then.
+pub fn seconds(value: &str) -> Option<Duration> {
+    let seconds = value.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero())
 }
 
 /// pip's (distutils') idea of true.
@@ -60,6 +70,9 @@ mod tests {
         assert_eq!(c.extra_index_urls.len(), 2);
         assert_eq!(c.cert.as_deref(), Some("/c.pem"));
         assert_eq!(c.no_index, Some(false));
+        assert_eq!(c.timeout, None);
+        assert_eq!(seconds(" 2.5 "), Some(Duration::from_millis(2500)));
+        assert_eq!((seconds("soon"), seconds("0"), seconds("inf"), seconds("-1")), (None, None, None, None));
         let over = c.overlaid(PipConfig { no_index: Some(true), ..PipConfig::default() });
         assert_eq!(over.no_index, Some(true));
         assert_eq!(over.extra_index_urls.len(), 2);

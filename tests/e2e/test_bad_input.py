@@ -1,0 +1,529 @@
+"""Bad input, end to end: each test wants the exact words, the right exit code, the environment untouched, no
+half-written state, and a next run that works. What comes from a package index is in test_bad_index.py.
+"""
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import threading
+import unittest
+
+import harness
+from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, untouched, write
+
+
+class NoEnvironment(Case):
+    """What is given is no ComfyUI, or has no Python that answers."""
+
+    def refused(self, env, code, text, *arguments, **variables):
+        """Every command that captures says the same, changes nothing and leaves no snapshot behind."""
+        with untouched(self, self.place):
+            for command in ("inspect", "lock", "snapshot"):
+                self.failure([command, env, *arguments], code, text, **variables)
+        self.assertEqual(self.run_it("snapshots", "list", "--json").json, [])
+
+    def test_a_directory_that_does_not_exist(self):
+        self.refused(self.place / "nowhere", 2, f"""\
+error: cannot open the environment {self.place}/nowhere
+  because: No such file or directory (os error 2)
+  hint: give the directory that holds ComfyUI's main.py""")
+
+    def test_a_directory_that_is_no_comfyui(self):
+        write(self.place / "notes.txt", "hello")
+        self.refused(self.place, 1, f"""\
+error: {self.place} is not a ComfyUI directory: it has no main.py
+  hint: give the directory that holds ComfyUI's main.py""")
+        self.refused(self.place / "notes.txt", 1, f"""\
+error: {self.place}/notes.txt is not a ComfyUI directory: it is a file
+  hint: give the directory that holds ComfyUI's main.py""")
+        write(self.place / "main.py")
+        self.refused(self.place, 1, f"""\
+error: {self.place} is not a ComfyUI directory: it has neither custom_nodes/ nor nodes.py and comfy/
+  hint: give the directory that holds ComfyUI's main.py""")
+
+    def test_the_directory_above_is_named_instead(self):
+        env = self.environment()
+        self.refused(self.place, 1, f"""\
+error: {self.place} is not a ComfyUI directory: it has no main.py
+  hint: did you mean {env.root}?""")
+
+    def test_an_error_as_json_is_one_document(self):
+        write(self.place / "notes.txt", "hello")
+        result = self.run_it("inspect", "--json", self.place, code=1)
+        self.assertEqual(result.err, "")
+        self.assertEqual(result.json, {"error": {
+            "kind": "environment", "message": f"{self.place} is not a ComfyUI directory: it has no main.py",
+            "causes": [], "hint": "give the directory that holds ComfyUI's main.py"}})
+
+    def python(self, env, content):
+        """Puts something else in the place of the venv's interpreter."""
+        for name in ("python", "python3"):
+            (env.venv / "bin" / name).unlink()
+        return write(env.venv / "bin" / "python", content, 0o755)
+
+    def test_no_interpreter_anywhere(self):
+        env = self.environment()
+        env.venv.rename(self.place / "elsewhere")
+        empty = self.place / "empty"
+        empty.mkdir()
+        (empty / "nix-daemon").symlink_to(shutil.which("nix-daemon"))
+        self.refused(env.root, 1, f"""\
+error: no Python found for {env.root}
+  hint: set `interpreter` under [python] in stillframe.toml""", PATH=empty)
+
+    def test_a_venv_without_an_interpreter(self):
+        env = self.environment()
+        for python in (env.venv / "bin").glob("python*"):
+            python.unlink()
+        self.refused(env.root, 1, f"""\
+error: the virtual environment {env.venv} is broken: it has no bin/python
+  hint: recreate it with `uv venv` or `python3 -m venv`; for another Python, set `interpreter` under [python] in stillframe.toml""")
+
+    def test_an_interpreter_that_is_a_dangling_link(self):
+        env = self.environment()
+        (env.venv / "bin" / "python").unlink()
+        (env.venv / "bin" / "python").symlink_to("/gone/python3")
+        self.refused(env.root, 1, f"""\
+error: the virtual environment {env.venv} is broken: {env.venv}/bin/python links to /gone/python3, which is gone
+  hint: recreate it with `uv venv` or `python3 -m venv`; for another Python, set `interpreter` under [python] in stillframe.toml""")
+
+    def test_an_interpreter_that_fails(self):
+        env = self.environment()
+        python = self.python(env, "#!/bin/sh\necho no such thing >&2\nexit 1\n")
+        self.refused(env.root, 1, f"""\
+error: the interpreter {python} is broken: exit status: 1; it said:
+no such thing
+  hint: check that it starts: run it with `-I -S -c 'print(1)'`""")
+
+    def test_an_interpreter_that_prints_garbage(self):
+        env = self.environment()
+        python = self.python(env, "#!/bin/sh\nhead -c 3000000 /dev/urandom\n")
+        self.refused(env.root, 1, f"""\
+error: the interpreter {python} is broken: it did not answer as a Python interpreter does
+  because: {{{{.+}}}}
+  hint: check that it starts: run it with `-I -S -c 'print(1)'`""")
+        python.write_text("#!/bin/sh\necho '{\"version\": [3, 11]}'\n")
+        self.refused(env.root, 1, f"""\
+error: the interpreter {python} is broken: it did not answer as a Python interpreter does
+  because: {{{{.+}}}}
+  hint: check that it starts: run it with `-I -S -c 'print(1)'`""")
+
+    def test_once_mended_the_next_run_works(self):
+        env = self.environment()
+        python = env.venv / "bin" / "python"
+        target = os.readlink(python)
+        python.unlink()
+        python.symlink_to("/gone/python3")
+        self.inspect(env, code=1)
+        python.unlink()
+        python.symlink_to(target)
+        self.assertEqual(self.snapshot(env).json["unchanged"], False)
+
+
+class Configuration(Case):
+    """stillframe.toml, stillframe.lock and records that are wrong or of a newer version."""
+
+    def config(self, text):
+        env = self.environment()
+        path = write(env.root / "stillframe.toml", text)
+        return env, path
+
+    def refused(self, config, text):
+        env, path = self.config(config)
+        with untouched(self, self.place):
+            for command in ("inspect", "snapshot"):
+                self.failure([command, env.root], 2, text.replace("FILE", str(path)))
+        path.unlink()
+        self.inspect(env)
+
+    def test_an_unknown_key(self):
+        self.refused('exclude = []\n\n[python]\nintepreter = "x"\n', """\
+error: FILE is not valid: TOML parse error at line 4, column 1
+  |
+4 | intepreter = "x"
+  | ^^^^^^^^^^
+unknown field `intepreter`, expected one of `interpreter`, `runtime`, `libraries`, `real-files`
+  hint: did you mean `interpreter`?""")
+
+    def test_an_unknown_key_like_no_other(self):
+        self.refused("zebra = 1\n", """\
+error: FILE is not valid: TOML parse error at line 1, column 1
+  |
+1 | zebra = 1
+  | ^^^^^
+unknown field `zebra`, expected one of `environment`, `python`, `service`, `probe`, `store`, `exclude`, `intent`
+  hint: correct the file, or name another with --config""")
+
+    def test_a_malformed_file(self):
+        self.refused("[python\n", """\
+error: FILE is not valid: TOML parse error at line 1, column 8
+  |
+1 | [python
+  |        ^
+{{.+}}
+  hint: correct the file, or name another with --config""")
+
+    def test_a_value_of_the_wrong_type(self):
+        self.refused('[probe]\ntimeout = "soon"\n', """\
+error: FILE is not valid: TOML parse error at line 2, column 11
+  |
+2 | timeout = "soon"
+  |           ^^^^^^
+invalid type: string "soon", expected u64
+  hint: correct the file, or name another with --config""")
+
+    def test_a_file_that_is_no_text(self):
+        env, path = self.config(b"\xff\xfe\x00")
+        self.failure(["inspect", env.root], 2, f"""\
+error: {path} is not valid: it is not UTF-8
+  hint: correct the file, or name another with --config""")
+        self.failure(["inspect", env.root, "--config", self.place / "none.toml"], 2, f"""\
+error: cannot read {self.place}/none.toml
+  because: No such file or directory (os error 2)
+  hint: correct the file, or name another with --config""")
+
+    def test_a_lock_of_a_newer_version(self):
+        env = self.environment()
+        lock = write(env.root / "stillframe.lock", "lock-version = 9\nnew = true\n")
+        with untouched(self, self.place):
+            self.failure(["lock", env.root], 2, f"""\
+error: {lock} has lock version 9, this stillframe reads 1
+  hint: use the stillframe that wrote it, or remove it and run `stillframe lock`""")
+        lock.write_text("not a lock\n")
+        self.run_it("lock", env.root)
+        self.assertIn("lock-version = 1\n", lock.read_text())
+
+    def test_a_record_and_a_recorded_lock_of_a_newer_version(self):
+        env = self.environment()
+        first = self.snapshot(env).json
+        folder = self.station.root / "state" / "stillframe" / "snapshots"
+        lock = folder / first["id"] / "stillframe.lock"
+        text = lock.read_text()
+        lock.write_text(text.replace("lock-version = 1", "lock-version = 9"))
+        self.failure(["snapshots", "show", first["id"]], 2, f"""\
+error: {lock} has lock version 9, this stillframe reads 1
+  hint: use the stillframe that wrote it, or take the snapshot again""")
+        lock.write_text(text)
+        newer = write(folder / "zzzzzzzzzz" / "record.json", json.dumps({"version": 9, "id": "zzzzzzzzzz"}))
+        for command in (["list"], ["show", first["id"]], ["remove", first["id"]], ["verify"]):
+            self.failure(["snapshots", *command], 2, f"""\
+error: {newer} has record version 9, this stillframe reads 1
+  hint: use the stillframe that wrote it""")
+        # Another snapshot's record is no reason to take none.
+        write(env.pack / "more.py", "")
+        self.assertNotEqual(self.snapshot(env).json["snapshot"], first["snapshot"])
+        self.assertEqual(json.loads(newer.read_text()), {"version": 9, "id": "zzzzzzzzzz"})
+
+    def test_a_snapshot_that_is_not_there(self):
+        env = self.environment()
+        for command in (["snapshots", "show", "abc"], ["snapshots", "remove", "abc"], ["snapshots", "verify", "abc"],
+                        ["snapshots", "diff", "abc", "def"], ["run", "abc"]):
+            self.failure(command, 2, """\
+error: there is no snapshot yet
+  hint: take one with `stillframe snapshot`""")
+        self.snapshot(env)
+        for command in (["snapshots", "show", "abc"], ["snapshots", "remove", "abc"], ["snapshots", "verify", "abc"],
+                        ["snapshots", "diff", "latest", "abc"], ["run", "abc"]):
+            self.failure(command, 2, """\
+error: no snapshot is called "abc"
+  hint: `stillframe snapshots list` shows those there are""")
+
+    def test_a_served_snapshot_stays_unless_forced(self):
+        env = self.environment()
+        taken = self.snapshot(env).json
+        folder = self.station.root / "state" / "stillframe" / "snapshots" / taken["id"]
+        write(folder / "served.json", json.dumps([{"host": "gpu1", "service": "comfyui"}]))
+        before = harness.tree_state(folder)
+        self.failure(["snapshots", "remove", taken["id"]], 2, f"""\
+error: snapshot {taken["id"]} is served by gpu1 (comfyui)
+  hint: --force removes it from this workstation all the same""")
+        self.assertEqual(before, harness.tree_state(folder))
+        self.run_it("snapshots", "remove", "--force", taken["id"])
+        self.assertFalse(folder.exists())
+        self.assertEqual(self.snapshot(env).json["snapshot"], taken["snapshot"])
+
+
+class Files(Case):
+    """What a file system can hold and a store path cannot, or can only just."""
+
+    def test_names_no_terminal_should_see(self):
+        """Not UTF-8, with newlines and escapes: in packs and in site-packages, kept byte for byte, shown escaped."""
+        env = self.environment()
+        Wheel("alpha").install(env.site)
+        names = [b"caf\xe9.py", b"two\nlines.py", b"\x1b[31mred.py", b"tab\there"]
+        shown = ["caf\\xe9.py", "two\\nlines.py", "\\u{1b}[31mred.py", "tab\\there"]
+        for folder in (env.pack, env.site, env.site / "alpha"):
+            for name in names:
+                with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+                    file.write(name)
+        write(os.path.join(os.fsencode(env.root / "custom_nodes"), b"pack\nof two lines/__init__.py").decode(), "")
+        os.mkdir(os.path.join(os.fsencode(env.root / "custom_nodes"), b"pack\xff"))
+        with untouched(self, self.place):
+            result = self.inspect(env)
+            taken = self.snapshot(env).json
+            text = self.run_it("inspect", env.root).out
+        kept = "the name is not UTF-8 or holds control characters; kept byte for byte"
+        lost = "no distribution owns it; it is captured"
+        for name in shown:
+            self.finds(result, ("info", "name", f"custom_nodes/first-pack/{name}", kept), ("warning", "unowned", name, lost),
+                       ("warning", "unowned", f"alpha/{name}", lost))
+            self.assertIn(f"  info    custom_nodes/first-pack/{name}: {kept}\n", text)
+        self.finds(result, ("problem", "name", "custom_nodes/pack\\xff",
+                            "a pack whose name is not UTF-8 cannot be imported: left out"))
+        self.assertIn("    pack\\nof two lines               ", text)
+        self.assertNotRegex(text, "[\x00-\x09\x0b-\x1f]")
+        tree = os.fsencode(self.tree(taken, "first-pack"))
+        for name in names:
+            with open(os.path.join(tree, name), "rb") as file:
+                self.assertEqual(file.read(), name)
+        linked = os.fsencode(self.station.real(self.output(taken, "files no distribution owns")))
+        self.assertLessEqual(set(names), set(os.listdir(linked)))
+        self.assertEqual(set(os.listdir(os.path.join(linked, b"alpha"))), set(names))
+        self.store_is_sound()
+
+    def output(self, taken, label):
+        record = self.run_it("snapshots", "show", "--json", taken["id"]).json["record"]
+        return next(o["path"] for o in record["outputs"] if o["label"] == label)
+
+    def tree(self, taken, label):
+        return self.station.real(self.output(taken, label))
+
+    def test_case_only_twins(self):
+        env = self.environment()
+        write(env.pack / "Foo.py", "A = 1\n")
+        write(env.pack / "foo.py", "A = 2\n")
+        write(env.site / "Bar.py", "A = 3\n")
+        write(env.site / "bar.py", "A = 4\n")
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        self.finds(taken, ("info", "case", "custom_nodes/first-pack/foo.py",
+                           "differs from custom_nodes/first-pack/Foo.py only in case; both are kept"))
+        tree = self.tree(taken.json, "first-pack")
+        self.assertEqual([(tree / n).read_text() for n in ("Foo.py", "foo.py")], ["A = 1\n", "A = 2\n"])
+        tree = self.tree(taken.json, "files no distribution owns")
+        self.assertEqual([(tree / n).read_text() for n in ("Bar.py", "bar.py")], ["A = 3\n", "A = 4\n"])
+
+    def specials(self, folder):
+        """A FIFO, a socket and, where this machine allows it, a device."""
+        folder.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(folder / "fifo.py")
+        with socket.socket(socket.AF_UNIX) as one:
+            cwd = os.getcwd()
+            os.chdir(folder)
+            one.bind("socket.py")
+            os.chdir(cwd)
+        try:
+            os.mknod(folder / "device.py", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+            return {"fifo.py": "a FIFO", "socket.py": "a socket", "device.py": "a device"}
+        except PermissionError:
+            return {"fifo.py": "a FIFO", "socket.py": "a socket"}
+
+    def test_fifos_sockets_and_devices(self):
+        env = self.environment()
+        wheel = Wheel("alpha").install(env.site)
+        names = self.specials(env.pack / "odd")
+        for folder in (env.site / "odd", env.root / ".cache" / "odd", env.root / "odd"):
+            self.specials(folder)
+        os.mkfifo(env.root / "custom_nodes" / "pack.py")
+        os.mkfifo(env.root / ".cache" / "entry")
+        # In the place of files that are read for what they say.
+        for place in (".git/HEAD", ".git/config", ".gitignore", "config.ini", "pyproject.toml"):
+            (env.pack / place).parent.mkdir(exist_ok=True)
+            os.mkfifo(env.pack / place)
+        for place in ("pip.conf", f"lib/{env.site.parent.name}/site-packages/more.pth"):
+            os.mkfifo(env.venv / place)
+        os.mkfifo(env.root / "extra_model_paths.yaml")
+        os.mkfifo(env.root / "requirements.txt")
+        with untouched(self, self.place):
+            taken = self.run_it("snapshot", "--json", env.root, PIP_CONFIG_FILE=None, timeout=60)
+        out = "left out, because a store path cannot hold one"
+        for name, word in names.items():
+            self.finds(taken, ("warning", "special-file", f"custom_nodes/first-pack/odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f"odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f".cache/odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f"odd/{name}", "in site-packages, neither a file nor a link to one: left out"))
+        self.finds(taken, ("warning", "special-file", "custom_nodes/pack.py", "a FIFO, socket or device; left out"),
+                   ("warning", "special-file", ".cache/entry", "neither file nor folder; left out"),
+                   ("problem", "unreadable", "extra_model_paths.yaml",
+                    "cannot be read: the folders it names are not in this report"))
+        self.store_is_sound()
+
+    def test_fifos_in_the_metadata_of_distributions(self):
+        env = self.environment()
+        for name, files in {"alpha": ["METADATA"], "beta": ["RECORD"], "gamma": ["WHEEL"], "delta": ["direct_url.json"],
+                            "epsilon": ["entry_points.txt", "top_level.txt"], "zeta": []}.items():
+            wheel = Wheel(name).install(env.site)
+            for file in files:
+                (env.site / wheel.info / file).unlink(missing_ok=True)
+                os.mkfifo(env.site / wheel.info / file)
+        # RECORD lists what is a FIFO, a folder, a loop and a shared library that is gone.
+        (env.site / "zeta" / "data.txt").unlink()
+        os.mkfifo(env.site / "zeta" / "data.txt")
+        (env.site / "zeta" / "__init__.py").unlink()
+        (env.site / "zeta" / "__init__.py").symlink_to("__init__.py")
+        record = env.site / "zeta-1.0.dist-info" / "RECORD"
+        record.write_text(record.read_text() + "zeta,,\nzeta/gone.so,,\n")
+        with untouched(self, self.place):
+            result = self.inspect(env, timeout=60)
+            self.snapshot(env, timeout=60)
+        self.assertEqual(sorted(self.provenance(result)), ["beta", "delta", "epsilon", "gamma", "zeta"])
+        reasons = {name: reason for name, (_, reason) in self.provenance(result).items()}
+        self.assertEqual(reasons["beta"], "its RECORD cannot be used: not a regular file")
+        self.assertEqual(reasons["gamma"], "it has no WHEEL file, so it was not installed from a wheel")
+        self.finds(result,
+                   ("warning", "captured", f"{env.site}/alpha-1.0.dist-info/METADATA", "no usable metadata (not a regular "
+                    "file): its files count as owned by no distribution"),
+                   ("warning", "unowned", "alpha/__init__.py", "no distribution owns it; it is captured"),
+                   ("problem", "unreadable", "zeta/data.txt", "zeta 1.0: left out: not a regular file"),
+                   ("problem", "unreadable", "zeta", "zeta 1.0: left out: not a regular file"),
+                   ("problem", "unreadable", "zeta/__init__.py",
+                    "zeta 1.0: left out: cannot be read (Too many levels of symbolic links (os error 40))"),
+                   ("warning", "patched", "zeta/gone.so", "zeta 1.0: missing"))
+
+    def test_symlink_loops(self):
+        env = self.environment()
+        (env.pack / "self").symlink_to("self")
+        (env.pack / "up").symlink_to("..")
+        (env.pack / "all").symlink_to(env.root)
+        (env.pack / "nowhere").symlink_to("/nonexistent/file")
+        (env.root / "custom_nodes" / "loop-pack").symlink_to("loop-pack")
+        (env.site / "loop.py").symlink_to("loop.py")
+        (env.site / "folder").symlink_to("..")
+        (env.root / ".cache").mkdir()
+        (env.root / ".cache" / "loop").symlink_to("loop")
+        with untouched(self, self.place):
+            result = self.inspect(env)
+            self.snapshot(env)
+        loop = "Too many levels of symbolic links (os error 40)"
+        label = "custom_nodes/first-pack"
+        self.finds(result,
+                   ("problem", "symlink", f"{label}/self", "links to self, which leads back to itself; left out"),
+                   ("problem", "symlink", f"{label}/up", f"links to {env.root}/custom_nodes, a folder it is itself in: left out"),
+                   ("problem", "symlink", f"{label}/all", f"links to {env.root}, a folder it is itself in: left out"),
+                   ("problem", "symlink", f"{label}/nowhere", "links to /nonexistent/file, which does not exist; left out"),
+                   ("problem", "symlink", "custom_nodes/loop-pack", f"the link cannot be followed ({loop}): the pack is left out"),
+                   ("problem", "symlink", "loop.py", f"a link that cannot be followed; left out: {loop}"),
+                   ("problem", "symlink", "folder", f"a link to the folder {env.site.parent}; left out: name the folder in a .pth "
+                    "file instead"),
+                   ("problem", "symlink", ".cache/loop", f"cannot be followed ({loop}): left out"))
+
+    def test_a_sparse_file_of_three_gigabytes(self):
+        """Read once as a stream: the memory does not grow with it."""
+        env = self.environment()
+        with open(env.pack / "huge.dat", "wb") as file:
+            file.truncate(3 << 30)
+        before = os.stat(env.pack / "huge.dat").st_blocks
+        process = self.background("inspect", "--json", env.root)
+        out = process.stdout.read()
+        err = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.communicate()
+        self.assertEqual(process.returncode, 0, err)
+        self.assertLess(usage.ru_maxrss, 200 << 10)
+        pack = next(p for p in json.loads(out)["packs"] if p["name"] == "first-pack")
+        self.assertGreater(pack["bytes"], 3 << 30)
+        self.assertEqual(os.stat(env.pack / "huge.dat").st_blocks, before)
+
+    def test_a_file_that_changes_while_it_is_read(self):
+        """Either an error that names the file and says to run again, or a snapshot of one state of it."""
+        env = self.environment()
+        big = env.pack / "big.dat"
+        with open(big, "wb") as file:
+            file.truncate(300 << 20)
+        outcomes = []
+        for change in (lambda: append(big), lambda: os.truncate(big, 200 << 20), lambda: replace(big), lambda: big.unlink(True)):
+            if not big.exists():
+                with open(big, "wb") as file:
+                    file.truncate(300 << 20)
+            stop = threading.Event()
+            thread = threading.Thread(target=lambda: [change() for _ in iter(lambda: stop.wait(0.1), True)])
+            thread.start()
+            result = self.snapshot(env, code=None)
+            stop.set()
+            thread.join()
+            outcomes.append(result.code)
+            if result.code:
+                self.assertEqual(result.code, 1)
+                error = result.json["error"]
+                self.assertRegex(error["message"], f"^(first-pack: )?{re.escape(str(big))} (changed while it was read|vanished before it was read)$")
+                self.assertEqual(error["hint"], "stop what writes to the environment, then run the command again")
+                self.assertEqual(error["kind"], "environment")
+            self.store_is_sound()
+        self.assertIn(1, outcomes)
+        big.unlink(missing_ok=True)
+        write(big, b"quiet now")
+        taken = self.snapshot(env).json
+        self.assertEqual((self.tree(taken, "first-pack") / "big.dat").read_bytes(), b"quiet now")
+        self.store_is_sound()
+
+    def nobody(self, *arguments, code=0):
+        """The program as a user who owns nothing here but the copy of the environment."""
+        home = self.station.root / "nobody"
+        if not home.exists():
+            home.mkdir()
+            os.chown(home, NOBODY, NOBODY)
+            self.station.root.chmod(0o755)
+            shutil.copy(harness.BINARY, self.station.root / "stillframe")
+        variables = {**self.clean({}), "HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CACHE_HOME": home / "cache"}
+        return self.station._run([*AS_NOBODY, self.station.root / "stillframe", *arguments], code, None,
+                                 self.station.environment(**variables), 120)
+
+    def test_files_that_may_not_be_read(self):
+        env = self.environment(python=python_for_nobody())
+        Wheel("alpha").install(env.site)
+        Wheel("beta").install(env.site)
+        write(env.pack / "secret.py", "x = 1", 0)
+        write(env.pack / "closed" / "x.py", "x = 1").parent.chmod(0)
+        write(env.site / "closed" / "x.py", "x = 1").parent.chmod(0)
+        write(env.site / "stray.py", "x = 1", 0)
+        (env.site / "alpha" / "data.txt").chmod(0)
+        (env.site / "beta-1.0.dist-info" / "RECORD").chmod(0)
+        write(env.root / ".cache" / "entry" / "file", "x").chmod(0)
+        write(env.root / "custom_nodes" / "single.py", "x", 0)
+        write(env.root / "comfy" / "closed.py", "x", 0)
+        with untouched(self, self.place):
+            result = self.nobody("inspect", "--json", env.root)
+        no = "Permission denied (os error 13)"
+        self.finds(result,
+                   ("problem", "unreadable", "custom_nodes/first-pack/secret.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "custom_nodes/first-pack/closed", f"the folder cannot be read: {no}"),
+                   ("problem", "unreadable", "closed", f"the folder cannot be read: {no}"),
+                   ("problem", "unreadable", "stray.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "alpha/data.txt", f"alpha 1.0: left out: cannot be read ({no})"),
+                   ("problem", "unreadable", ".cache/entry/file", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "custom_nodes/single.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "comfy/closed.py", f"the file cannot be read; left out: {no}"))
+        self.assertEqual(self.provenance(result)["beta"], ("captured", f"its RECORD cannot be used: {no}"))
+
+    def test_folders_that_may_not_be_read(self):
+        env = self.environment(python=python_for_nobody())
+        (env.root / "custom_nodes").chmod(0)
+        env.site.chmod(0)
+        with untouched(self, self.place):
+            result = self.nobody("inspect", "--json", env.root)
+        no = "Permission denied (os error 13)"
+        self.finds(result, ("problem", "unreadable", "custom_nodes", f"the packs cannot be listed: {no}"),
+                   ("problem", "unreadable", str(env.site), f"cannot be listed: {no}"))
+        write(env.root / "stillframe.toml", "", 0)
+        self.says(self.nobody("inspect", env.root, code=2).err, f"""\
+error: cannot read {env.root}/stillframe.toml
+  because: {no}
+  hint: correct the file, or name another with --config""")
+
+
+def append(path):
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+def replace(path):
+    write(path.with_suffix(".new"), b"other")
+    os.truncate(path.with_suffix(".new"), 300 << 20)
+    os.replace(path.with_suffix(".new"), path)
+
+
+if __name__ == "__main__":
+    unittest.main()
