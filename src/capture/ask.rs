@@ -23,11 +23,14 @@ pub struct IndexReport {
 /// Who is asked; nobody with `--offline`.
 pub struct Ask {
     settings: Option<IndexSettings>,
+    /// `cp311` and `x86_64`, of the environment's interpreter.
+    python: String,
+    machine: String,
 }
 
 impl Ask {
     pub fn offline() -> Self {
-        Ask { settings: None }
+        Ask { settings: None, python: String::new(), machine: String::new() }
     }
 
     /// What the environment's pip or uv is configured with.
@@ -38,7 +41,11 @@ impl Ask {
             stdlib: Some(facts.stdlib.clone()),
             ..SettingsInput::from_process()
         };
-        Ok(Ask { settings: Some(IndexSettings::discover(&input)?) })
+        Ok(Ask {
+            settings: Some(IndexSettings::discover(&input)?),
+            python: format!("cp{}{}", facts.version.0, facts.version.1),
+            machine: facts.machine.clone(),
+        })
     }
 
     /// Names those who are asked: an answer of "no such wheel" lasts as long as this stays the same.
@@ -70,6 +77,9 @@ impl Ask {
                 name: one.name.clone(),
                 version: one.version.clone(),
                 wheel_tags: one.wheel_tags.clone(),
+                wheel_file: one.wheel_file.clone(),
+                python: self.python.clone(),
+                machine: self.machine.clone(),
                 build: one.build.clone(),
                 direct_url: one.direct_url.clone(),
             })

@@ -36,6 +36,8 @@ pub struct Installed {
     /// `numpy-1.26.4.dist-info`.
     pub info: String,
     pub wheel_tags: Vec<String>,
+    /// The WHEEL file itself.
+    pub wheel_file: Vec<u8>,
     pub build: Option<String>,
     pub direct_url: Option<DirectUrl>,
     pub entry_points: BTreeSet<String>,
@@ -173,14 +175,17 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         scheme: scheme.clone(),
         info: info.clone(),
         wheel_tags: Vec::new(),
+        wheel_file: Vec::new(),
         build: None,
         direct_url: None,
         entry_points: BTreeSet::new(),
         files: BTreeMap::new(),
         reason: None,
     };
-    if let Ok(wheel) = read(&dir.join("WHEEL")).map_err(|_| ()).and_then(|b| Wheel::parse(&b).map_err(|_| ()))
+    if let Ok(bytes) = read(&dir.join("WHEEL"))
+        && let Ok(wheel) = Wheel::parse(&bytes)
     {
+        installed.wheel_file = bytes;
         installed.wheel_tags = wheel.tags;
         installed.build = wheel.build;
     } else {

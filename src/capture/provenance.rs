@@ -16,6 +16,11 @@ pub struct Want {
     pub version: String,
     /// The `Tag:` lines of WHEEL, expanded.
     pub wheel_tags: Vec<String>,
+    /// The WHEEL file itself.
+    pub wheel_file: Vec<u8>,
+    /// `cp311` and `x86_64`, of the environment's interpreter.
+    pub python: String,
+    pub machine: String,
     pub build: Option<String>,
     pub direct_url: Option<DirectUrl>,
 }
@@ -115,19 +120,31 @@ async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Why
             }
         }
     }
-    match (choose(&files, want), failure) {
-        (Some(choice), _) if choice.file.sha256.is_some() => Ok(client.listing(choice.file).await?),
-        (Some(choice), _) => Err(format!("the index gives no sha256 for {}", choice.file.filename).into()),
-        (None, Some(Failure::Unreachable(text))) => {
-            Err(format!("the index could not be reached: {text}").into())
+    match choose(&files, want) {
+        Some(choice) if choice.file.sha256.is_none() => {
+            Err(format!("the index gives no sha256 for {}", choice.file.filename).into())
         }
-        (None, Some(Failure::Answer(text))) => {
-            Err(format!("the index's answer for {project} is unusable: {text}").into())
+        Some(choice) if choice.named => Ok(client.listing(choice.file).await?),
+        Some(choice) => {
+            // The tags in its WHEEL are not those of its name; only the same WHEEL, byte for byte, vouches.
+            let listing = client.listing(choice.file).await?;
+            if listing.wheel_bytes == want.wheel_file { Ok(listing) } else { Err(no_wheel(want, failure)) }
         }
-        (None, None) => {
+        None => Err(no_wheel(want, failure)),
+    }
+}
+
+fn no_wheel(want: &Want, failure: Option<Failure>) -> Why {
+    let (name, version) = (&want.name, &want.version);
+    match failure {
+        Some(Failure::Unreachable(text)) => format!("the index could not be reached: {text}").into(),
+        Some(Failure::Answer(text)) => {
+            format!("the index's answer for {} is unusable: {text}", normalize(name)).into()
+        }
+        None => {
             let tags = want.wheel_tags.join(", ");
             let built = "(built from an sdist?)";
-            Err(lasting(format!("the index has no wheel {name} {version} for tags {tags} {built}")))
+            lasting(format!("the index has no wheel {name} {version} for tags {tags} {built}"))
         }
     }
 }
@@ -143,7 +160,8 @@ async fn from_cache(client: &IndexClient, want: &Want, project: &str) -> Option<
     if !known || choice.file.sha256.is_none() {
         return None;
     }
-    client.listing(choice.file).await.ok()
+    let named = choice.named;
+    client.listing(choice.file).await.ok().filter(|l| named || l.wheel_bytes == want.wheel_file)
 }
 
 /// Exact tags, the build tag, a hash, the number of shared tags, not yanked: the greatest wins.
@@ -152,6 +170,8 @@ type Rank = (bool, bool, bool, usize, bool);
 struct Choice<'a> {
     file: &'a IndexFile,
     exact: bool,
+    /// Its name shares a tag with WHEEL; else it only fits the interpreter.
+    named: bool,
 }
 
 /// The file whose tag set is the wanted one, or else one that shares tags (a repaired wheel may be
@@ -172,16 +192,24 @@ fn choose<'a>(files: &'a [IndexFile], want: &Want) -> Option<Choice<'a>> {
         }
         let have = wheel.tags();
         let shared = have.intersection(&tags).count();
-        if shared == 0 {
+        if shared == 0 && !fits(&wheel, want) {
             continue;
         }
         let exact = have == tags;
         let rank = (exact, wheel.build == want.build, file.sha256.is_some(), shared, !file.yanked);
         if best.as_ref().is_none_or(|(least, _)| rank > *least) {
-            best = Some((rank, Choice { file, exact }));
+            best = Some((rank, Choice { file, exact, named: shared > 0 }));
         }
     }
     best.map(|(_, choice)| choice)
+}
+
+/// Whether an installer could have chosen a wheel for this interpreter. (torchvision 0.29's WHEEL says
+/// `py3-none-linux_x86_64` in a file named `py3-none-manylinux_2_28_x86_64`.)
+fn fits(wheel: &WheelName, want: &Want) -> bool {
+    let python = wheel.python.iter().any(|p| *p == want.python || p == "py3");
+    let platform = |p: &String| p.contains("linux") && p.ends_with(&format!("_{}", want.machine));
+    python && wheel.platform.iter().any(platform)
 }
 
 /// The file behind a `direct_url.json`, if it is a wheel that can be fetched again and checked.

@@ -5,6 +5,9 @@ fn want(tags: &[&str]) -> Want {
         name: "My.Pkg".into(),
         version: "1.0".into(),
         wheel_tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+        wheel_file: Vec::new(),
+        python: "cp312".into(),
+        machine: "x86_64".into(),
         build: None,
         direct_url: None,
     }
@@ -35,6 +38,20 @@ fn exact_before_overlap() {
     let full = want(&["cp311-cp311-manylinux2014_x86_64", "cp311-cp311-manylinux_2_17_x86_64"]);
     assert_eq!(chosen(&files, &full), Some((both.into(), true)));
     assert_eq!(chosen(&files, &want(&["py3-none-any"])), None);
+}
+
+#[test]
+fn a_wheel_whose_tags_lie_is_found_by_the_interpreter() {
+    let files = [
+        file("my_pkg-1.0-cp311-cp311-manylinux_2_28_x86_64.whl"),
+        file("my_pkg-1.0-cp312-cp312-manylinux_2_28_aarch64.whl"),
+        file("my_pkg-1.0-cp312-cp312-manylinux_2_28_x86_64.whl"),
+        file("my_pkg-1.0-cp312-cp312-win_amd64.whl"),
+    ];
+    let lying = want(&["py3-none-linux_x86_64"]);
+    let choice = choose(&files, &lying).unwrap();
+    assert_eq!((choice.file, choice.exact, choice.named), (&files[2], false, false));
+    assert!(choose(&files[..2], &lying).is_none());
 }
 
 #[test]

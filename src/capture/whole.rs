@@ -1,6 +1,6 @@
 //! The whole capture, in order: environment, Python, scan, runtime, distributions, audit, lock.
 use crate::capture::ask::{Ask, IndexReport};
-use crate::capture::audit::{self, AuditReport};
+use crate::capture::audit::{self, AuditReport, Unmet};
 use crate::capture::environment::{self, PythonLocation};
 use crate::capture::installed::{Installed, Scheme};
 use crate::capture::interpreter::InterpreterFacts;
@@ -11,7 +11,7 @@ use crate::capture::lock::{
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::{Trees, path_of};
 use crate::capture::python::{self, Context, Python};
-use crate::capture::runtime::{RuntimeFile, RuntimePlan};
+use crate::capture::runtime::{RuntimeFile, RuntimePlan, ld_conf};
 use crate::capture::scan::{ScanOptions, scan};
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
@@ -397,15 +397,24 @@ impl Run<'_> {
         let mut add = |severity, path: &str, message: String| {
             findings.push(Finding { severity, topic: "audit".into(), path: path.into(), message });
         };
-        for unmet in &report.unmet {
-            add(
-                Severity::Problem,
-                &unmet.file,
-                format!(
-                    "needs {}, which nothing in the snapshot has; name it under [python] libraries",
-                    unmet.library
+        let host = ld_conf::system_directories(Path::new("/"));
+        for Unmet { file, library } in &report.unmet {
+            match host.iter().map(|dir| dir.join(library)).find(|path| path.exists()) {
+                Some(path) => add(
+                    Severity::Problem,
+                    file,
+                    format!(
+                        "needs {library}, which nothing in the snapshot has; add {} to [python] libraries",
+                        path.display()
+                    ),
                 ),
-            );
+                // It does not load here either: optional parts of large wheels are like that.
+                None => add(
+                    Severity::Info,
+                    file,
+                    format!("needs {library}, which neither the snapshot nor this machine has"),
+                ),
+            }
         }
         for hidden in &report.hidden {
             add(

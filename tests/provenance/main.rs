@@ -92,6 +92,9 @@ fn want() -> Want {
         name: "Demo".into(),
         version: "1.0".into(),
         wheel_tags: vec!["py3-none-any".into()],
+        wheel_file: Vec::new(),
+        python: "cp311".into(),
+        machine: "x86_64".into(),
         build: None,
         direct_url: None,
     }

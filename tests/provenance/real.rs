@@ -31,6 +31,9 @@ async fn numpy_of_the_real_index() {
         wheel_tags: ["manylinux_2_17_x86_64", "manylinux2014_x86_64"]
             .map(|platform| format!("cp311-cp311-{platform}"))
             .into(),
+        wheel_file: Vec::new(),
+        python: "cp311".into(),
+        machine: "x86_64".into(),
         build: None,
         direct_url: None,
     };
