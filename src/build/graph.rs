@@ -382,7 +382,24 @@ fn snapshot(
     let main_path = main.to_absolute(store);
     sources.push(main);
     links.push(json!({"at": "main", "to": main_path}));
-    layers.push(Layer { at: "main".into(), lower: main_path.clone(), writable: true });
+    // Packs have none: newer ComfyUI refuses a pack with bytecode in it.
+    let (bytecode_drv, bytecode) = b.script(
+        runtime,
+        &Job {
+            name: "comfyui-bytecode",
+            label: "bytecode of the main program",
+            script: BYTECODE,
+            inputs: &[Input::Source(&sources[0])],
+            env: &[("src", main_path.clone()), ("checked", "1".into())],
+            fixed: None,
+        },
+    )?;
+    layers.push(Layer {
+        at: "main".into(),
+        lower: main_path.clone(),
+        writable: true,
+        bytecode: Some(bytecode.to_absolute(store)),
+    });
     let mut packs = Vec::new();
     for pack in &lock.packs {
         let path = b.import(&pack.tree, &pack.name, None)?;
@@ -400,14 +417,15 @@ fn snapshot(
         }
         packs.push(json!({"name": pack.name, "path": absolute, "weights": weights,
             "commit": pack.git.as_ref().and_then(|g| g.commit.clone())}));
-        layers.push(Layer { at, lower: absolute, writable: true });
+        layers.push(Layer { at, lower: absolute, writable: true, bytecode: None });
     }
     let mut cache = Vec::new();
     for entry in &lock.cache {
         let path = b.import(&entry.tree, &entry.path, None)?;
         let lower = path.to_absolute(store);
         cache.push(json!({"at": entry.path, "path": lower}));
-        layers.push(Layer { at: format!("base/.cache/{}", entry.path), lower, writable: false });
+        let at = format!("base/.cache/{}", entry.path);
+        layers.push(Layer { at, lower, writable: false, bytecode: None });
         sources.push(path);
     }
     let mut variables: BTreeMap<String, String> = [
@@ -451,7 +469,7 @@ fn snapshot(
     });
     let config = json!({"manifest": manifest, "links": links,
         "launch": {service.name.clone(): launch}});
-    let mut inputs: Vec<Input> = vec![Input::Drv(&environment_drv)];
+    let mut inputs: Vec<Input> = vec![Input::Drv(&environment_drv), Input::Drv(&bytecode_drv)];
     inputs.extend(sources.iter().map(Input::Source));
     let (snapshot_drv, snapshot) = b.script(
         runtime,

@@ -15,6 +15,9 @@ pub struct Layer {
     pub lower: String,
     /// Packs write into their own folder; a cache entry is only read.
     pub writable: bool,
+    /// A tree of `__pycache__` folders to be seen beside the modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytecode: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -84,7 +84,7 @@ impl Instance {
                     format!("{url} did not answer within {} s", limit.as_secs()),
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -22,6 +22,9 @@ pub fn assemble(launch: &Launch, values: &Values) -> Result<()> {
         let lower = Path::new(&layer.lower);
         if layer.writable {
             copy_tree(lower, &at)?;
+            if let Some(bytecode) = &layer.bytecode {
+                link_bytecode(Path::new(bytecode), &at)?;
+            }
         } else {
             symlink(lower, &at).map_err(|e| Error::io("link", &at, e))?;
         }
@@ -61,6 +64,20 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::set_permissions(to, fs::Permissions::from_mode(mode)).map_err(|e| Error::io("set the mode of", to, e))
 }
 
+/// One link for each `__pycache__`, beside the modules it belongs to.
+fn link_bytecode(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(|e| Error::io("list", from, e))? {
+        let entry = entry.map_err(|e| Error::io("list", from, e))?;
+        let (path, at) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_name() == "__pycache__" {
+            symlink(&path, &at).map_err(|e| Error::io("link", &at, e))?;
+        } else if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            link_bytecode(&path, &at)?;
+        }
+    }
+    Ok(())
+}
+
 /// Files below `at` that the copied tree did not have, or had with other bytes: what an instance
 /// wrote into its own program. Listed before the slot is thrown away.
 pub fn written(launch: &Launch, slot: &Path) -> Vec<String> {
@@ -76,10 +93,10 @@ pub fn written(launch: &Launch, slot: &Path) -> Vec<String> {
 
 fn compare(lower: &Path, upper: &Path, shown: &str, found: &mut Vec<String>) {
     let Ok(meta) = fs::symlink_metadata(upper) else { return };
+    if upper.file_name().is_some_and(|n| n == "__pycache__") {
+        return;
+    }
     if meta.is_dir() {
-        if upper.file_name().is_some_and(|n| n == "__pycache__") {
-            return;
-        }
         let Ok(entries) = fs::read_dir(upper) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
@@ -113,6 +130,10 @@ mod tests {
         fs::create_dir(&store).unwrap();
         fs::write(store.join("a.py"), "1").unwrap();
         fs::set_permissions(store.join("a.py"), fs::Permissions::from_mode(0o444)).unwrap();
+        let compiled = dir.path().join("bytecode");
+        fs::create_dir_all(compiled.join("sub/__pycache__")).unwrap();
+        fs::create_dir(store.join("sub")).unwrap();
+        fs::write(store.join("sub/b.py"), "").unwrap();
         let launch = Launch {
             version: 1,
             service: "s".into(),
@@ -124,6 +145,7 @@ mod tests {
                 at: "base/custom_nodes/p".into(),
                 lower: store.to_string_lossy().into_owned(),
                 writable: true,
+                bytecode: Some(compiled.to_string_lossy().into_owned()),
             }],
             links: vec![],
             directories: vec!["{base}/input".into()],
@@ -138,6 +160,8 @@ mod tests {
         assemble(&launch, &values).unwrap();
         let slot = dir.path().join("slot");
         assert!(dir.path().join("base/input").is_dir());
+        let link = fs::read_link(slot.join("base/custom_nodes/p/sub/__pycache__")).unwrap();
+        assert_eq!(link, compiled.join("sub/__pycache__"));
         assert_eq!(written(&launch, &slot), Vec::<String>::new());
         fs::write(slot.join("base/custom_nodes/p/a.py"), "2").unwrap();
         fs::write(slot.join("base/custom_nodes/p/new"), "").unwrap();
