@@ -10,6 +10,7 @@ use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// What it took.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -20,6 +21,8 @@ pub struct Report {
     pub built: u64,
     /// The snapshot was there already.
     pub unchanged: bool,
+    pub send_seconds: f64,
+    pub build_seconds: f64,
 }
 
 /// Two senders fill two cores: the daemon hashes and writes, we read.
@@ -56,9 +59,11 @@ pub fn realise(
     // What others refer to goes first.
     let (plain, referring): (Vec<&Import>, Vec<&Import>) =
         missing.into_iter().partition(|i| i.tree.references.is_empty());
+    let started = Instant::now();
     for batch in [plain, referring] {
         send(batch, trees, config, progress, &mut report)?;
     }
+    report.send_seconds = started.elapsed().as_secs_f64();
     progress.stage("writing derivations", Some(graph.nodes.len() as u64));
     for node in graph.nodes.iter().filter(|n| !valid.contains(&n.drv)) {
         let references = node.references.iter().cloned().collect();
@@ -68,7 +73,9 @@ pub fn realise(
         progress.advance(1);
     }
     check_interrupt()?;
+    let started = Instant::now();
     report.built = build(graph, store, progress)?;
+    report.build_seconds = started.elapsed().as_secs_f64();
     Ok(report)
 }
 
@@ -178,10 +185,13 @@ fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Resu
     let mut running: HashMap<u64, String> = HashMap::new();
     store.on_event(move |event| match event {
         Event::Building { id, derivation } => {
-            running.insert(id, labels.get(&derivation).cloned().unwrap_or(derivation));
+            let label = labels.get(&derivation).cloned().unwrap_or(derivation);
+            tracing::debug!("building {label}");
+            running.insert(id, label);
         }
         Event::Stopped { id } => {
-            if running.remove(&id).is_some() {
+            if let Some(label) = running.remove(&id) {
+                tracing::debug!("built {label}");
                 hear.advance(1);
             }
         }

@@ -55,6 +55,15 @@ enum Command {
 /// Runs the program; every failure ends in a non-zero exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Ok(level) = std::env::var("STILLFRAME_LOG") {
+        // Ours alone: an HTTP client's log may hold an index's credentials.
+        let filter = tracing_subscriber::EnvFilter::new(format!("stillframe={level}"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
+    }
     let printer = Printer::new(cli.json, cli.quiet);
     match dispatch(cli, &printer) {
         Ok(code) => code,

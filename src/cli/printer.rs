@@ -26,6 +26,7 @@ impl Printer {
         } else {
             Arc::new(Plain::default())
         };
+        let progress: Arc<dyn Progress> = Arc::new(Traced(progress));
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Printer { json, colour, progress }
     }
@@ -116,6 +117,24 @@ fn lines(text: &str) -> String {
 
 pub fn bytes(amount: u64) -> String {
     HumanBytes(amount).to_string()
+}
+
+/// Tells the log of each stage (`STILLFRAME_LOG=debug`), for whoever wants to know where time goes.
+struct Traced(Arc<dyn Progress>);
+
+impl Progress for Traced {
+    fn stage(&self, name: &str, total: Option<u64>) {
+        tracing::debug!(total, "{name}");
+        self.0.stage(name, total);
+    }
+
+    fn advance(&self, amount: u64) {
+        self.0.advance(amount);
+    }
+
+    fn note(&self, text: &str) {
+        self.0.note(text);
+    }
 }
 
 /// A bar on a terminal.

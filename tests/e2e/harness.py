@@ -58,6 +58,12 @@ def tree_state(root):
     return state
 
 
+def remove_tree(path):
+    """Everything below, store folders (which are read-only) included."""
+    subprocess.run(["chmod", "-R", "u+w", path], check=False, stderr=subprocess.DEVNULL)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 class Workstation:
     """A scratch directory with a Nix store in it; remove() takes everything away again."""
 
@@ -75,8 +81,7 @@ class Workstation:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        subprocess.run(["chmod", "-R", "u+w", self.root], check=False, stderr=subprocess.DEVNULL)
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_tree(self.root)
 
     def __enter__(self):
         return self

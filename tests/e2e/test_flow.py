@@ -9,7 +9,7 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import BINARY, FIXTURE, Server, Workstation, example, tree_state
+from harness import BINARY, CACHE, FIXTURE, Server, Workstation, example, tree_state
 
 GRAPH = json.loads((FIXTURE / "graph.json").read_text())
 SHARED = {}
@@ -148,8 +148,11 @@ class Lock(unittest.TestCase):
         self.assertIn("both locks are unchanged", again.out)
         self.assertEqual(first, {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in project.iterdir()})
         # Another installer reads our pylock.toml: uv is the reference.
-        uv = Path(ws.stillframe.__globals__["CACHE"]) / "tools" / "bin" / "uv"
-        check = subprocess.run([uv, "pip", "install", "--dry-run", "--offline", "--preview", "--python", comfy / ".venv/bin/python",
+        uv = CACHE / "tools" / "bin" / "uv"
+        # A copy: uv leaves a lock file in the environment that it looks at.
+        venv = ws.root / "venv"
+        subprocess.run(["cp", "-a", comfy / ".venv", venv], check=True)
+        check = subprocess.run([uv, "pip", "install", "--dry-run", "--offline", "--preview", "--python", venv / "bin/python",
                                 "--requirements", project / "pylock.toml"], capture_output=True, text=True)
         self.assertEqual(check.returncode, 0, check.stderr)
         self.assertIn("Would make no changes", check.stderr)

@@ -1,6 +1,9 @@
-# The Python environment: real directories and one symbolic link a file. A directory link would break
-# libraries that look for each other through $ORIGIN/../.. (the kernel resolves `..` physically, the
-# loader's $ORIGIN is lexical). Places each scheme of a wheel's .data folder where an installer does.
+# The Python environment. A folder that holds a module or a shared object is a real folder with one
+# symbolic link a file: a directory link would break libraries that look for each other through
+# $ORIGIN/../.. (the kernel resolves `..` physically, the loader's $ORIGIN is lexical), and bytecode lies
+# beside the modules. A folder of data alone, from one tree, is one link: what serves it (aiohttp's static
+# files, say) checks that a resolved file lies below the resolved folder. Places each scheme of a wheel's
+# .data folder where an installer does.
 import configparser, filecmp, json, os, shutil, sys
 out = os.environ["out"]
 config = json.load(open(os.environ["configPath"]))
@@ -45,16 +48,18 @@ def script(path, text):
     with open(target, "wb") as f:
         f.write(text)
     os.chmod(target, 0o555)
+# Target -> (kind, source). `folder` stands for an empty one.
+plan = {}
 def install(top, distribution, real):
     for current, folders, files in os.walk(top):
         folders.sort()
         relative = os.path.relpath(current, top)
         links = [d for d in folders if os.path.islink(os.path.join(current, d))]
         folders[:] = [d for d in folders if d not in links]
-        if not files and not folders and not links and relative != "." :
+        if not files and not folders and not links and relative != ".":
             _, target = place(relative, distribution)
             if target:
-                folder(target)
+                plan.setdefault(target, ("folder", current))
         for name in sorted(files + links):
             source = os.path.join(current, name)
             path = name if relative == "." else relative + "/" + name
@@ -68,20 +73,52 @@ def install(top, distribution, real):
                     data = b"#!" + os.fsencode(interpreter) + data[end if end >= 0 else len(data):]
                 script(target, data)
                 continue
-            folder(os.path.dirname(target))
-            full = os.path.join(out, target)
-            try:
-                if os.path.islink(source):
-                    os.symlink(os.readlink(source), full)
-                elif real:
-                    shutil.copyfile(source, full)
-                    shutil.copymode(source, full)
-                else:
-                    os.symlink(source, full)
-            except FileExistsError:
-                if not filecmp.cmp(source, full, shallow=False):
-                    raise SystemExit("%s and %s both have %s, and they differ" % (
-                        source, os.path.realpath(full), target))
+            kind = "same" if os.path.islink(source) else "copy" if real else "link"
+            if target not in plan or plan[target][0] == "folder":
+                plan[target] = (kind, source)
+            elif not filecmp.cmp(source, plan[target][1], shallow=False):
+                raise SystemExit("%s and %s both have %s, and they differ" % (source, plan[target][1], target))
+def data_folders():
+    """Folder -> the one folder of a store path that it equals."""
+    whole = {}
+    for target, (kind, source) in plan.items():
+        name = os.path.basename(target)
+        data = kind in ("link", "folder") and not name.endswith((".py", ".so")) and ".so." not in name
+        inner = ""
+        while True:
+            target, _, part = target.rpartition("/")
+            if not target.startswith(site + "/"):
+                break
+            inner = part + "/" + inner if inner else part
+            origin = source[:-len(inner) - 1] if data and source.endswith("/" + inner) else None
+            if whole.setdefault(target, origin) != origin:
+                whole[target] = None
+    return {target: origin for target, origin in whole.items() if origin}
+def build():
+    whole = data_folders()
+    for target in sorted(plan):
+        kind, source = plan[target]
+        parts = target.split("/")
+        tops = ("/".join(parts[:n]) for n in range(1, len(parts)))
+        top = next((t for t in tops if t in whole), None)
+        if top:
+            if top not in made:
+                folder(os.path.dirname(top))
+                os.symlink(whole[top], os.path.join(out, top))
+                made.add(top)
+            continue
+        if kind == "folder":
+            folder(target)
+            continue
+        folder(os.path.dirname(target))
+        full = os.path.join(out, target)
+        if kind == "same":
+            os.symlink(os.readlink(source), full)
+        elif kind == "copy":
+            shutil.copyfile(source, full)
+            shutil.copymode(source, full)
+        else:
+            os.symlink(source, full)
 def entry_points(top):
     for name in sorted(os.listdir(top)):
         path = os.path.join(top, name, "entry_points.txt")
@@ -110,3 +147,4 @@ for d in config["distributions"]:
     if d.get("bytecode"):
         install(d["bytecode"], d["name"], False)
     entry_points(d["path"])
+build()

@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""`make bench`: each step beside its peer, in one run, on the same work and the same machine.
+
+    tests/bench.py [--json FILE]        FULL=1: ComfyUI's real requirements instead of the example (5.8 GB installed)
+
+Nothing here asserts a time: it reports. Files are in the page cache for both sides; what a figure holds is in its note.
+"""
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
+from harness import BINARY, CACHE, FIXTURE, ROOT, Server, Workstation, example, remove_tree  # noqa: E402
+
+UV = CACHE / "tools" / "bin" / "uv"
+FULL = os.environ.get("FULL") == "1"
+MIB = 1 << 20
+rows = []
+peak = {}
+
+
+def row(name, ours, peer=None, unit="s", peer_name="", target="", note=""):
+    rows.append({"name": name, "ours": ours, "peer": peer, "unit": unit, "peer_name": peer_name, "target": target, "note": note})
+    print_row(rows[-1])
+
+
+def print_row(r):
+    def shown(value):
+        return "-" if value is None else f"{value:,.3f}" if r["unit"] == "s" and value < 1 else f"{value:,.1f}"
+    ratio = f"{r['ours'] / r['peer']:.2f}x" if r["peer"] else "-"
+    print(f"{r['name']:38} {shown(r['ours']):>10} {shown(r['peer']):>10} {r['unit']:4} {ratio:>7}  {r['target']:22} "
+          f"{r['peer_name']}{': ' if r['peer_name'] and r['note'] else ''}{r['note']}", flush=True)
+
+
+def measured(ws, what, *arguments, **environment):
+    """Runs the program and returns (seconds, its JSON); keeps the peak of its own resident memory."""
+    started = time.monotonic()
+    process = ws.start(*arguments, "--json", **environment)
+    high = 0
+
+    def watch():
+        nonlocal high
+        while process.poll() is None:
+            try:
+                text = Path(f"/proc/{process.pid}/status").read_text()
+                high = max(high, *(int(l.split()[1]) for l in text.splitlines() if l.startswith("VmHWM")))
+            except (OSError, TypeError, ValueError):
+                pass
+            time.sleep(0.005)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, err = process.communicate()
+    seconds = time.monotonic() - started
+    watcher.join()
+    if process.returncode:
+        sys.exit(f"{what} failed: {out}{err}")
+    peak[what] = max(peak.get(what, 0), high / 1024)
+    return seconds, json.loads(out)
+
+
+def timed(command, **options):
+    started = time.monotonic()
+    subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL, **options)
+    return time.monotonic() - started
+
+
+def full_environment():
+    """The stand-in with ComfyUI's real requirements, installed by uv from the pinned list."""
+    where = CACHE / "full"
+    comfy = where / "ComfyUI"
+    pins = ROOT / "tests" / "fixtures" / "full" / "requirements.pins"
+    stamp = where / ".stamp"
+    if stamp.exists() and stamp.read_text() == pins.read_text():
+        return comfy
+    remove_tree(where)
+    subprocess.run([sys.executable, FIXTURE / "build.py", where], check=True, stdout=subprocess.DEVNULL)
+    python = (comfy / ".venv/bin/python").resolve()
+    remove_tree(comfy / ".venv")
+    subprocess.run([python, "-m", "venv", "--without-pip", comfy / ".venv"], check=True)
+    print("installing ComfyUI's requirements (downloads about 3 GB, once)", file=sys.stderr)
+    subprocess.run([UV, "pip", "install", "--quiet", "--no-deps", "--link-mode", "copy", "--python", comfy / ".venv/bin/python",
+                    "--requirements", pins], check=True)
+    stamp.write_text(pins.read_text())
+    return comfy
+
+
+def settle(comfy):
+    """Metadata younger than two seconds is not trusted by the index, as with git: not what is measured here."""
+    time.sleep(2.2)
+
+
+def store_rows(comfy, ws, cached):
+    # Warm: the index's answers and the page cache. Cold: store, metadata index.
+    for path in (ws.root / "cache" / "stillframe").glob("index-*.json"):
+        path.unlink()
+    subprocess.run(["sh", "-c", f"find '{comfy.parent}' -type f -exec cat {{}} + >/dev/null"], check=True)
+    seconds, first = measured(ws, "snapshot, first", "snapshot", comfy, "--label", "first")
+    record = ws.stillframe("snapshots", "show", "first", "--json").json["record"]
+    sent = first["realise"]["sent_paths"]
+    gib = first["realise"]["sent_bytes"] / MIB
+    trees = ws.root / "trees"
+    trees.mkdir()
+    for output in record["outputs"][:sent]:
+        # Outside of a store, under the same names: what `nix-store --add` is given.
+        name = Path(output["path"]).name.split("-", 1)[1]
+        target = trees / f"{len(list(trees.iterdir()))}"
+        target.mkdir()
+        subprocess.run(["cp", "-a", ws.real(output["path"]), target / name], check=True)
+    sources = [next(p.iterdir()) for p in sorted(trees.iterdir(), key=lambda p: int(p.name))]
+    peer_env = {**ws.environment(), "NIX_REMOTE": f"local?root={ws.root / 'peer'}"}
+    peer = timed(["nix-store", "--add", *sources], env=peer_env)
+    what = f"{sent} paths, {gib:,.0f} MiB"
+    row("first snapshot, to the store", seconds - first["realise"]["build_seconds"], peer, peer_name="nix-store --add",
+        target="<= 1x, aim 0.5x", note=f"{what}; read, checked against RECORD, hashed, sent")
+    row("first snapshot, whole", seconds, peer, peer_name="nix-store --add",
+        note=f"with {first['realise']['built']} builds (bytecode, environment) that the peer has not")
+    settle(comfy)
+    measured(ws, "snapshot, settle", "snapshot", comfy)
+    seconds, value = measured(ws, "snapshot, unchanged", "snapshot", comfy)
+    assert value["unchanged"], value
+    peer = timed(["nix-store", "--add", *sources], env=peer_env)
+    row("unchanged", seconds, peer, peer_name="nix-store --add again", target="< 1 s")
+    pack = comfy / "custom_nodes" / "plain-folder" / "__init__.py"
+    original, stat = pack.read_bytes(), pack.stat()
+    try:
+        pack.write_bytes(original + b"\nBENCH = 1\n")
+        seconds, value = measured(ws, "snapshot, one pack", "snapshot", comfy)
+        row("one pack changed", seconds, peer, peer_name="nix-store --add again", target="< 1 s",
+            note=f"{value['realise']['sent_bytes']} bytes sent, {value['realise']['built']} built")
+    finally:
+        pack.write_bytes(original)
+        os.utime(pack, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    big = comfy / "custom_nodes" / "bench-big"
+    big.mkdir()
+    try:
+        generator = random.Random(1)
+        for index in range(20):
+            (big / f"{index}.dat").write_bytes(generator.randbytes(100 * MIB))
+        settle(comfy)
+        measured(ws, "snapshot, larger", "snapshot", comfy)
+        seconds, value = measured(ws, "snapshot, unchanged, larger", "snapshot", comfy)
+        assert value["unchanged"], value
+        row("unchanged, 2 GB more in the environment", seconds, target="independent of size")
+    finally:
+        shutil.rmtree(big)
+    remove_tree(trees)
+    remove_tree(ws.root / "peer")
+    return first
+
+
+def graph_row(ws, first):
+    count = first["derivations"]
+    names = len(ws.stillframe("snapshots", "show", "first", "--json").json["lock"]["distributions"])
+    expression = ws.root / "chain.nix"
+    script = "x" * 2500
+    expression.write_text("let d = i: derivation { name = \"d${toString i}\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; "
+                          f"script = \"{script}\"; inherit i; }}; in builtins.genList d {count}")
+    env = {**ws.environment(), "NIX_REMOTE": f"local?root={ws.root / 'inst'}"}
+    timed(["nix-instantiate", "--eval", "--expr", "1"], env=env)
+    peer = timed(["nix-instantiate", expression], env=env) * 1000
+    row("lock to all .drv files, per 100 dists", first["graph_ms"] / names * 100, peer / names * 100, unit="ms",
+        peer_name="nix-instantiate", target="< 100 ms", note=f"{count} derivations; the peer also writes them")
+    remove_tree(ws.root / "inst")
+
+
+def provenance_rows(comfy):
+    with Workstation() as cold:
+        seconds, value = measured(cold, "inspect, cold", "inspect", comfy)
+        again, _ = measured(cold, "inspect, again", "inspect", comfy)
+        index = value["index"]
+        pinned = [f"{d['name']}=={d['version']}" for d in value["distributions"] if d["provenance"] == "pinned"]
+        peer = timed([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-cache-dir", "--only-binary", ":all:",
+                      "--dest", cold.root / "wheels", *pinned])
+        size = sum(p.stat().st_size for p in (cold.root / "wheels").iterdir()) / MIB
+        note = f"{len(value['distributions'])} distributions, {index['requests']} requests; reads and hashes every installed file too"
+        row("provenance, cold caches", seconds, peer, peer_name="pip download", target="< 10 s" if FULL else "", note=note)
+        row("provenance, range reads", index["range_bytes"] / MIB, size, unit="MiB", peer_name="pip download", target="< 10 MB",
+            note=f"index answers apart: {index['index_bytes'] / MIB:.1f} MiB, cached")
+        row("provenance, warm cache", again, target="< 1 s")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def environment_ready(comfy, ws):
+    """The environment's own server, as its user starts it; its bytecode is cached from the first start on."""
+    base = ws.root / "own"
+    shutil.rmtree(base, ignore_errors=True)
+    for name in ("input", "output", "user", "temp"):
+        (base / name).mkdir(parents=True)
+    port = free_port()
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    started = time.monotonic()
+    process = subprocess.Popen([comfy / ".venv/bin/python", "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port),
+                                "--output-directory", base / "output", "--user-directory", base / "user", "--temp-directory", base,
+                                "--database-url", f"sqlite:///{base}/c.db"], cwd=comfy, env=env, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=10).read()
+                return time.monotonic() - started
+            except OSError:
+                time.sleep(0.01)
+        sys.exit("the environment's own server ended")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def ready_row(comfy, ws):
+    # A copy: the environment's own server writes bytecode and state into it.
+    copy = ws.root / "copy"
+    subprocess.run(["cp", "-a", comfy.parent, copy], check=True)
+    own = copy / comfy.name
+    settings = ws.root / "cpu.toml"
+    settings.write_text(f'environment = "{comfy}"\n[service]\narguments = ["--cpu"]\n')
+    ws.stillframe("--config", settings, "snapshot", "--label", "cpu")
+    environment_ready(own, ws)
+    ours, theirs = [], []
+    for _ in range(5):
+        theirs.append(environment_ready(own, ws))
+        server = Server(ws, "cpu", hide=[comfy.parent])
+        ours.append(server.ready["ready_ms"] / 1000)
+        server.stop()
+    row("time to ready from the store", min(ours), min(theirs), peer_name="environment's own warm start", target="<= 1x", note="best of 5, in turn")
+    remove_tree(copy)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    subprocess.run([ROOT / "tests/lib/setup.sh"], check=True, stdout=subprocess.DEVNULL)
+    if "STILLFRAME_BINARY" not in os.environ:
+        subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, check=True)
+    assert BINARY.exists(), BINARY
+    comfy = full_environment() if FULL else example()
+    print(f"{'':38} {'ours':>10} {'peer':>10} {'':4} {'ratio':>7}  {'target':22} peer: note")
+    provenance_rows(comfy)
+    with Workstation() as ws:
+        measured(ws, "inspect, fill", "inspect", comfy)
+        first = store_rows(comfy, ws, True)
+        graph_row(ws, first)
+        ready_row(comfy, ws)
+    row("peak memory of stillframe", max(peak.values()), unit="MiB", target="< 200 MB", note=max(peak, key=peak.get))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"full": FULL, "rows": rows, "peak_mib": peak}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
