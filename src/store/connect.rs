@@ -60,6 +60,8 @@ pub struct Daemon {
 }
 
 const TAIL: usize = 4096;
+
+const PIPE: usize = 1 << 20;
 /// How long to wait for the last words of a daemon that has ended the connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -132,6 +134,9 @@ fn spawn(config: &StoreConfig) -> Result<Stream> {
     let missing = || Error::new(Kind::Store, format!("cannot talk to `{shown}`"));
     let input = child.stdout.take().ok_or_else(missing)?;
     let output = child.stdin.take().ok_or_else(missing)?;
+    // The most an unprivileged process may have; with the default of 64 KiB both sides sleep and wake a
+    // thousand times for each 64 MiB. Where the system says no, the pipe works as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE);
     let mut errors = child.stderr.take().ok_or_else(missing)?;
     let said = Arc::new(Mutex::new(Vec::new()));
     let keep = said.clone();

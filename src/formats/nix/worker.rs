@@ -99,7 +99,7 @@ pub struct Framed<'a, W: Write> {
     buffer: Vec<u8>,
 }
 
-const FRAME: usize = 256 * 1024;
+const FRAME: usize = 64 * 1024;
 
 impl<'a, W: Write> Framed<'a, W> {
     pub fn new(out: &'a mut W) -> Self {
