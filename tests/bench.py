@@ -94,12 +94,12 @@ def full_environment():
     return comfy
 
 
-def settle(comfy):
+def settle():
     """Metadata younger than two seconds is not trusted by the index, as with git: not what is measured here."""
     time.sleep(2.2)
 
 
-def store_rows(comfy, ws, cached):
+def store_rows(comfy, ws):
     # Warm: the index's answers and the page cache. Cold: store, metadata index.
     for path in (ws.root / "cache" / "stillframe").glob("index-*.json"):
         path.unlink()
@@ -124,7 +124,7 @@ def store_rows(comfy, ws, cached):
         target="<= 1x, aim 0.5x", note=f"{what}; read, checked against RECORD, hashed, sent")
     row("first snapshot, whole", seconds, peer, peer_name="nix-store --add",
         note=f"with {first['realise']['built']} builds (bytecode, environment) that the peer has not")
-    settle(comfy)
+    settle()
     measured(ws, "snapshot, settle", "snapshot", comfy)
     seconds, value = measured(ws, "snapshot, unchanged", "snapshot", comfy)
     assert value["unchanged"], value
@@ -146,7 +146,7 @@ def store_rows(comfy, ws, cached):
         generator = random.Random(1)
         for index in range(20):
             (big / f"{index}.dat").write_bytes(generator.randbytes(100 * MIB))
-        settle(comfy)
+        settle()
         measured(ws, "snapshot, larger", "snapshot", comfy)
         seconds, value = measured(ws, "snapshot, unchanged, larger", "snapshot", comfy)
         assert value["unchanged"], value
@@ -175,6 +175,7 @@ def graph_row(ws, first):
 
 def provenance_rows(comfy):
     with Workstation() as cold:
+        settle()
         seconds, value = measured(cold, "inspect, cold", "inspect", comfy)
         again, _ = measured(cold, "inspect, again", "inspect", comfy)
         index = value["index"]
@@ -253,7 +254,7 @@ def main():
     provenance_rows(comfy)
     with Workstation() as ws:
         measured(ws, "inspect, fill", "inspect", comfy)
-        first = store_rows(comfy, ws, True)
+        first = store_rows(comfy, ws)
         graph_row(ws, first)
         ready_row(comfy, ws)
     row("peak memory of stillframe", max(peak.values()), unit="MiB", target="< 200 MB", note=max(peak, key=peak.get))

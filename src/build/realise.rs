@@ -1,7 +1,8 @@
 //! derivations -> realised closure: what the store lacks is sent, and only that; the rest of the graph
 //! is built by Nix. Several connections send side by side, the largest trees first.
 use crate::build::graph::{Graph, Import};
-use crate::capture::nar::{Trees, write_tree};
+use crate::capture::nar::write_tree;
+use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::StorePath;
 use crate::store::{Event, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
@@ -21,7 +22,6 @@ pub struct Report {
     pub built: u64,
     /// The snapshot was there already.
     pub unchanged: bool,
-    pub send_seconds: f64,
     pub build_seconds: f64,
 }
 
@@ -36,7 +36,9 @@ pub fn realise(
     store: &mut Store,
     progress: &Arc<dyn Progress>,
 ) -> Result<Report> {
-    let mut report = Report::default();
+    // What the capture sent while it read is here already.
+    let (sent_paths, sent_bytes) = trees.sent();
+    let mut report = Report { sent_paths, sent_bytes, ..Report::default() };
     let wanted: BTreeSet<StorePath> = graph
         .imports
         .iter()
@@ -59,11 +61,9 @@ pub fn realise(
     // What others refer to goes first.
     let (plain, referring): (Vec<&Import>, Vec<&Import>) =
         missing.into_iter().partition(|i| i.tree.references.is_empty());
-    let started = Instant::now();
     for batch in [plain, referring] {
         send(batch, trees, config, progress, &mut report)?;
     }
-    report.send_seconds = started.elapsed().as_secs_f64();
     progress.stage("writing derivations", Some(graph.nodes.len() as u64));
     for node in graph.nodes.iter().filter(|n| !valid.contains(&n.drv)) {
         let references = node.references.iter().cloned().collect();

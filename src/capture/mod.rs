@@ -33,6 +33,7 @@ pub mod runtime;
 pub mod scan;
 pub mod secrets;
 pub mod tree;
+pub mod trees;
 pub mod walk;
 pub mod whole;
 

@@ -7,10 +7,9 @@ use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{Hashing, NarWriter};
 use crate::formats::nix::store_path::{StoreDir, StorePath, source_path};
 use crate::sys::error::{Error, Kind, Result};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::sync::Mutex;
 
 /// The tree with its directories made explicit.
 enum Node<'a> {
@@ -145,56 +144,6 @@ pub fn hash_tree(tree: &Tree) -> Result<(Sha256, u64)> {
     let mut hashing = Hashing::default();
     write_tree(tree, &mut hashing)?;
     Ok(hashing.finish())
-}
-
-/// The trees of a capture by store path, so that each is hashed once and can be sent later; and the
-/// paths the store has already, whose trees are not needed.
-#[derive(Debug, Default)]
-pub struct Trees {
-    map: Mutex<HashMap<StorePath, Tree>>,
-    valid: HashSet<StorePath>,
-    /// Without a store (`lock`, `inspect`) nothing has to be kept.
-    pub keep: bool,
-}
-
-impl Trees {
-    /// `valid`: what the store has, asked once before the capture.
-    pub fn new(valid: HashSet<StorePath>) -> Self {
-        Trees { map: Mutex::default(), valid, keep: true }
-    }
-
-    pub fn without_store() -> Self {
-        Trees::default()
-    }
-
-    /// Whether a tree from the index may be used without looking at its files: the store has it, or
-    /// nobody will ask for its content.
-    pub fn known(&self, tree: &TreeRef, store: &StoreDir) -> bool {
-        !self.keep || path_of(tree, store).is_ok_and(|path| self.valid.contains(&path))
-    }
-
-    /// Hashes a tree and keeps it for the store.
-    pub fn add(
-        &self,
-        name: &str,
-        tree: Tree,
-        mut references: Vec<String>,
-        store: &StoreDir,
-    ) -> Result<TreeRef> {
-        let (nar_hash, nar_size) = hash_tree(&tree)?;
-        references.sort();
-        references.dedup();
-        let reference = TreeRef { name: name.into(), nar_hash, nar_size, references };
-        if self.keep {
-            let path = path_of(&reference, store)?;
-            self.map.lock().unwrap_or_else(|e| e.into_inner()).insert(path, tree);
-        }
-        Ok(reference)
-    }
-
-    pub fn take(&self, path: &StorePath) -> Option<Tree> {
-        self.map.lock().unwrap_or_else(|e| e.into_inner()).remove(path)
-    }
 }
 
 /// The store path of a content-addressed tree.

@@ -4,7 +4,7 @@ use crate::capture::installed::{Installed, Scheme, installer_file, read_site};
 use crate::capture::inventory::{Finding, OutsidePath, Severity};
 use crate::capture::lock::{DistributionLock, Provenance, SourceLock, TreeRef, WheelRef};
 use crate::capture::memo::{Memo, stat_digest};
-use crate::capture::nar::{Trees, hash_tree};
+use crate::capture::nar::hash_tree;
 use crate::capture::outside_source;
 use crate::capture::paths::{SECRET_NOTE, finding, open_regular, show, unreadable};
 use crate::capture::pin::{self, Pinned};
@@ -12,6 +12,7 @@ use crate::capture::provenance::Candidate;
 use crate::capture::reach::LEFT_OUT;
 use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
+use crate::capture::trees::Trees;
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
 use crate::formats::python::direct_url::DirectKind;
@@ -143,27 +144,32 @@ pub fn pin_all(
         all.iter().zip(&kept).filter(|(_, k)| k.is_none()).map(|(one, _)| one).collect();
     let found = if fresh.is_empty() { Vec::new() } else { candidates(&fresh)? };
     let owners = pin::owners(fresh.iter().copied().zip(&found));
-    context.progress.stage("reading distributions", Some(fresh.len() as u64));
+    let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
+    context.progress.stage("reading distributions", Some(sizes.iter().sum()));
     let sources = outside_source::editable_sources(context, &fresh, &mut python)?;
-    let decided: Vec<Result<(DistributionLock, Pinned)>> = fresh
-        .par_iter()
-        .zip(&found)
-        .map(|(one, candidate)| {
-            check_interrupt()?;
-            let mut pinned = pin::decide(one, candidate, &owners)?;
-            let references = match pinned.provenance {
-                // A wheel's own text is the wheel's, whatever it names.
-                Provenance::Pinned => Vec::new(),
-                _ => outside_source::relocate(&mut pinned.tree, &sources)?,
-            };
-            pinned.finish(one);
-            let lock = lock_one(context, one, candidate, &pinned, references)?;
-            context.progress.advance(1);
-            Ok((lock, pinned))
-        })
-        .collect();
+    let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
+        let (one, candidate) = (fresh[at], &found[at]);
+        check_interrupt()?;
+        let mut pinned = pin::decide(one, candidate, &owners)?;
+        let references = match pinned.provenance {
+            // A wheel's own text is the wheel's, whatever it names.
+            Provenance::Pinned => Vec::new(),
+            _ => outside_source::relocate(&mut pinned.tree, &sources)?,
+        };
+        pinned.finish(one);
+        let lock = lock_one(context, one, candidate, &pinned, references)?;
+        context.progress.advance(sizes[at]);
+        Ok((lock, pinned))
+    };
+    // The largest first: one that begins last would keep all but one core waiting.
+    let mut order: Vec<usize> = (0..fresh.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(sizes[*at]));
+    let mut decided: Vec<(usize, Result<(DistributionLock, Pinned)>)> =
+        order.par_iter().with_max_len(1).map(|at| (*at, decide(*at))).collect();
+    decided.sort_by_key(|(at, _)| *at);
+    let decided = decided.into_iter().map(|(_, result)| result);
     let mut claims: HashSet<PathBuf> = HashSet::new();
-    let mut decided = decided.into_iter().zip(&found);
+    let mut decided = decided.zip(&found);
     for ((one, digest), kept) in all.iter().zip(&digests).zip(kept) {
         let info = one.scheme.site.join(&one.info);
         const MADE: [&str; 8] = [
@@ -203,6 +209,11 @@ pub fn pin_all(
     report(&mut python);
     unowned(context, &claims, &mut python)?;
     Ok(python)
+}
+
+/// Bytes on disk, as far as they can be read: for progress and order only.
+fn size_of(one: &Installed) -> u64 {
+    one.files.values().filter_map(|path| std::fs::metadata(path).ok()).map(|meta| meta.len()).sum()
 }
 
 fn lock_one(

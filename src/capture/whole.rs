@@ -9,11 +9,12 @@ use crate::capture::lock::{
     CacheLock, GitLock, LOCK_VERSION, Lock, MainLock, PackLock, RuntimeLock, TreeRef, WeightLock,
 };
 use crate::capture::memo::{Memo, stat_digest};
-use crate::capture::nar::{Trees, path_of};
+use crate::capture::nar::path_of;
 use crate::capture::python::{self, Context, Python};
 use crate::capture::runtime::{RuntimeFile, RuntimePlan, ld_conf};
 use crate::capture::scan::{ScanOptions, scan};
 use crate::capture::tree::{Entry, Source, Tree};
+use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
 use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};

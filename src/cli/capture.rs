@@ -6,7 +6,8 @@ use crate::capture::intent;
 use crate::capture::inventory::{Finding, ModelFolder, Severity};
 use crate::capture::lock::Provenance;
 use crate::capture::memo::Memo;
-use crate::capture::nar::{Trees, path_of};
+use crate::capture::nar::path_of;
+use crate::capture::trees::Trees;
 use crate::capture::whole::{self, Captured, Options};
 use crate::formats::nix::store_path::StorePath;
 use crate::store::Store;
@@ -86,7 +87,7 @@ pub fn capture(
             for path in &valid {
                 store.add_temp_root(path)?;
             }
-            Trees::new(valid)
+            Trees::new(valid, &store.config)
         }
         None => Trees::without_store(),
     };

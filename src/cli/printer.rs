@@ -145,7 +145,7 @@ struct Bar {
 
 /// Stages that count bytes; the others count items.
 fn in_bytes(stage: &str) -> bool {
-    stage.starts_with("sending") || stage.starts_with("copying")
+    ["sending", "copying", "reading distributions"].iter().any(|bytes| stage.starts_with(bytes))
 }
 
 impl Progress for Bar {

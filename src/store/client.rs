@@ -39,6 +39,8 @@ pub struct Store {
     child: Option<connect::Daemon>,
     at: String,
     pub store_dir: StoreDir,
+    /// How it was reached, for further connections.
+    pub config: StoreConfig,
     /// The daemon's Nix version.
     pub version: String,
     on_event: Box<dyn FnMut(Event) + Send>,
@@ -58,6 +60,7 @@ impl Store {
             child,
             at,
             store_dir: config.store_dir.clone(),
+            config: config.clone(),
             version: String::new(),
             on_event: Box::new(|_| {}),
             causes: Vec::new(),
@@ -335,6 +338,16 @@ impl Store {
         references: &BTreeSet<StorePath>,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<StorePath> {
+        self.add_unhashed(name, references, write).map(|(path, _)| path)
+    }
+
+    /// The same, for a tree that nobody has hashed yet: the daemon's answer says what it is.
+    pub fn add_unhashed(
+        &mut self,
+        name: &str,
+        references: &BTreeSet<StorePath>,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<(StorePath, PathInfo)> {
         self.add(name, "fixed:r:sha256", references, write)
     }
 
@@ -345,9 +358,10 @@ impl Store {
         references: &BTreeSet<StorePath>,
         text: &[u8],
     ) -> Result<StorePath> {
-        self.add(name, "text:sha256", references, |out| {
+        let (path, _) = self.add(name, "text:sha256", references, |out| {
             out.write_all(text).map_err(|e| Error::new(Kind::Store, "cannot send a text").caused_by(e))
-        })
+        })?;
+        Ok(path)
     }
 
     fn add(
@@ -356,7 +370,7 @@ impl Store {
         method: &str,
         references: &BTreeSet<StorePath>,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
-    ) -> Result<StorePath> {
+    ) -> Result<(StorePath, PathInfo)> {
         let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
         if self.output.is_none() {
             return Err(self.gone(io::ErrorKind::BrokenPipe.into()));
@@ -382,11 +396,12 @@ impl Store {
         }
         let answer = self.messages();
         let answer = answer.and_then(|()| {
-            let path = self.input.string().and_then(|path| info_fields(&mut self.input).map(|_| path));
+            let path = self.input.string().and_then(|path| Ok((path, info_fields(&mut self.input)?)));
             path.map_err(|e| self.gone(e))
         });
         written?;
-        self.parse(&answer?)
+        let (path, info) = answer?;
+        Ok((self.parse(&path)?, self.path_info(info)?))
     }
 
     /// Builds derivations (all their outputs); what is valid already is not built again.

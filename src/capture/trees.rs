@@ -1,0 +1,120 @@
+//! The trees of a capture: hashed once, or, where the store has nothing of this environment yet, sent at
+//! once and hashed by the daemon alone, which spares a pass over every byte of a first snapshot.
+use crate::capture::lock::TreeRef;
+use crate::capture::nar::{hash_tree, path_of, write_tree};
+use crate::capture::tree::Tree;
+use crate::formats::nix::store_path::{StoreDir, StorePath};
+use crate::store::{Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Mutex;
+
+/// Trees by store path, kept until they are sent; and the paths the store has already, whose trees are
+/// not needed.
+#[derive(Default)]
+pub struct Trees {
+    map: Mutex<HashMap<StorePath, Tree>>,
+    valid: HashSet<StorePath>,
+    /// Without a store (`lock`, `inspect`) nothing has to be kept.
+    keep: bool,
+    sender: Option<Sender>,
+}
+
+/// Connections for sending while the capture still reads. They stay open, and with them the temporary
+/// roots of what was sent, as long as the trees live.
+struct Sender {
+    config: StoreConfig,
+    idle: Mutex<Vec<Store>>,
+    sent: Mutex<HashMap<StorePath, u64>>,
+}
+
+impl Trees {
+    /// `valid`: what the store has of the trees of the last run, asked once before the capture.
+    pub fn new(valid: HashSet<StorePath>, config: &StoreConfig) -> Self {
+        let sender = valid.is_empty().then(|| Sender {
+            config: config.clone(),
+            idle: Mutex::default(),
+            sent: Mutex::default(),
+        });
+        Trees { map: Mutex::default(), valid, keep: true, sender }
+    }
+
+    pub fn without_store() -> Self {
+        Trees::default()
+    }
+
+    /// Whether trees go to the store while they are read.
+    pub fn sends(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// How many paths and bytes went to the store so.
+    pub fn sent(&self) -> (u64, u64) {
+        let Some(sender) = &self.sender else { return (0, 0) };
+        let sent = sender.sent.lock().unwrap_or_else(|e| e.into_inner());
+        (sent.len() as u64, sent.values().sum())
+    }
+
+    /// Whether a tree from the index may be used without looking at its files: the store has it, or
+    /// nobody will ask for its content.
+    pub fn known(&self, tree: &TreeRef, store: &StoreDir) -> bool {
+        !self.keep || path_of(tree, store).is_ok_and(|path| self.valid.contains(&path))
+    }
+
+    /// Hashes a tree and keeps it for the store, or sends it there.
+    pub fn add(
+        &self,
+        name: &str,
+        tree: Tree,
+        mut references: Vec<String>,
+        store: &StoreDir,
+    ) -> Result<TreeRef> {
+        references.sort();
+        references.dedup();
+        if let Some(sender) = &self.sender {
+            return sender.send(name, &tree, references, store);
+        }
+        let (nar_hash, nar_size) = hash_tree(&tree)?;
+        let reference = TreeRef { name: name.into(), nar_hash, nar_size, references };
+        if self.keep {
+            let path = path_of(&reference, store)?;
+            self.map.lock().unwrap_or_else(|e| e.into_inner()).insert(path, tree);
+        }
+        Ok(reference)
+    }
+
+    pub fn take(&self, path: &StorePath) -> Option<Tree> {
+        self.map.lock().unwrap_or_else(|e| e.into_inner()).remove(path)
+    }
+}
+
+impl Sender {
+    fn send(&self, name: &str, tree: &Tree, references: Vec<String>, dir: &StoreDir) -> Result<TreeRef> {
+        let idle = || self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        let kept = idle().pop();
+        let mut store = match kept {
+            Some(store) => store,
+            None => Store::connect(&self.config)?,
+        };
+        let paths: BTreeSet<StorePath> = references
+            .iter()
+            .map(|text| StorePath::from_base_name(text))
+            .collect::<Result<_, _>>()
+            .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?;
+        let (path, info) = store
+            .add_unhashed(name, &paths, |out| write_tree(tree, out))
+            .map_err(|e| Error { message: format!("{name}: {}", e.message), ..e })?;
+        let reference =
+            TreeRef { name: name.into(), nar_hash: info.nar_hash, nar_size: info.nar_size, references };
+        let computed = path_of(&reference, dir)?;
+        if computed != path {
+            return Err(Error::new(
+                Kind::Store,
+                format!("{name}: Nix put it at {path}, stillframe computed {computed}"),
+            ));
+        }
+        idle().push(store);
+        self.sent.lock().unwrap_or_else(|e| e.into_inner()).insert(path, info.nar_size);
+        Ok(reference)
+    }
+}
