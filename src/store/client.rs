@@ -80,9 +80,11 @@ impl Store {
         if !last.is_empty() {
             message = format!("{message}: {last}");
         }
-        Error::new(Kind::Store, message)
-            .caused_by(e)
-            .hint("what is in the store already stays; run the command again and it goes on from there")
+        let known = refused(message);
+        let hint = known.hint.clone().unwrap_or_else(|| {
+            "what is in the store already stays; run the command again and it goes on from there".into()
+        });
+        known.caused_by(e).hint(hint)
     }
 
     fn out(&mut self) -> io::Result<&mut BufWriter<Box<dyn Write + Send>>> {
@@ -116,7 +118,8 @@ impl Store {
             return Err(Error::new(
                 Kind::Store,
                 format!("{} does not speak the Nix worker protocol", self.at),
-            ));
+            )
+            .hint("STILLFRAME_NIX_DAEMON must name a program that does what `nix-daemon --stdio` does"));
         }
         if version < worker::MIN_VERSION || version >> 8 != worker::VERSION >> 8 {
             return Err(Error::new(
@@ -128,7 +131,11 @@ impl Store {
                     worker::MIN_VERSION & 0xff
                 ),
             )
-            .hint("use Nix 2.8 or later"));
+            .hint(if version < worker::MIN_VERSION {
+                "use Nix 2.8 or later"
+            } else {
+                "use an older Nix, or a newer stillframe"
+            }));
         }
         let common = version.min(worker::VERSION);
         let rest = |store: &mut Store| -> io::Result<String> {
@@ -174,9 +181,7 @@ impl Store {
                         (self.on_event)(event);
                     }
                 }
-                Ok(Some(Err(text))) => {
-                    return Err(Error::new(Kind::Store, strip_colours(&text)));
-                }
+                Ok(Some(Err(text))) => return Err(refused(strip_colours(&text))),
                 Err(e) => return Err(self.gone(e)),
             }
         }
@@ -487,6 +492,19 @@ fn fields(input: &mut impl Read) -> io::Result<Vec<String>> {
         }
     }
     Ok(texts)
+}
+
+/// What the daemon says of itself, and what to do where that is known.
+fn refused(text: String) -> Error {
+    let full = ["No space left on device", "disk is full"].iter().any(|sign| text.contains(sign));
+    let error = Error::new(Kind::Store, text);
+    if !full {
+        return error;
+    }
+    error.hint(
+        "free space on the file system of the Nix store, then run the command again: it goes on from what \
+         is there",
+    )
 }
 
 /// Daemons colour their errors; ours are coloured by the printer alone.

@@ -61,8 +61,14 @@ const TAIL: usize = 4096;
 impl Daemon {
     /// What it said before it ended.
     pub fn last_words(&mut self) -> String {
-        // It has closed the connection: it is ending, and its last words are on their way.
-        let _ = self.child.wait();
+        // It has closed the connection: it is ending, and its last words are on their way. One that
+        // lives on all the same is not waited for.
+        for _ in 0..200 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         let said = self.said.lock().unwrap_or_else(|e| e.into_inner());
         String::from_utf8_lossy(&said).trim().to_string()
     }
