@@ -14,13 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
-from harness import BINARY, CACHE, FIXTURE, ROOT, Server, Workstation, example, remove_tree  # noqa: E402
+from harness import BINARY, CACHE, FIXTURE, ROOT, Peak, Server, Workstation, example, remove_tree  # noqa: E402
 
 UV = CACHE / "tools" / "bin" / "uv"
 FULL = os.environ.get("FULL") == "1"
@@ -46,25 +45,12 @@ def measured(ws, what, *arguments, **environment):
     """Runs the program and returns (seconds, its JSON); keeps the peak of its own resident memory."""
     started = time.monotonic()
     process = ws.start(*arguments, "--json", **environment)
-    high = 0
-
-    def watch():
-        nonlocal high
-        while process.poll() is None:
-            try:
-                text = Path(f"/proc/{process.pid}/status").read_text()
-                high = max(high, *(int(l.split()[1]) for l in text.splitlines() if l.startswith("VmHWM")))
-            except (OSError, TypeError, ValueError):
-                pass
-            time.sleep(0.005)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    memory = Peak(process)
     out, err = process.communicate()
     seconds = time.monotonic() - started
-    watcher.join()
     if process.returncode:
         sys.exit(f"{what} failed: {out}{err}")
-    peak[what] = max(peak.get(what, 0), high / 1024)
+    peak[what] = max(peak.get(what, 0), memory.kib() / 1024)
     return seconds, json.loads(out)
 
 

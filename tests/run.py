@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-E2E = ["test_layout", "test_flow", "test_interpreters", "test_proofs", "test_bad_input", "test_bad_index"]
+E2E = ["test_layout", "test_flow", "test_interpreters", "test_proofs", "test_bad_input", "test_bad_index", "test_bad_store"]
 
 
 class Tally:

@@ -146,7 +146,10 @@ fn send_one(import: &Import, trees: &Trees, store: &mut Store, progress: &dyn Pr
     }
     let at = store
         .add_tree(&import.tree.name, &references, |out| write_tree(&tree, &mut Counting { out, progress }))
-        .map_err(|e| Error { message: format!("{}: {}", import.label, e.message), ..e })?;
+        .map_err(|e| match e.kind {
+            Kind::Interrupted => e,
+            _ => Error { message: format!("{}: {}", import.label, e.message), ..e },
+        })?;
     same(&at, &import.path, &import.label)
 }
 
@@ -199,5 +202,9 @@ fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Resu
     });
     let built = store.build(std::slice::from_ref(&graph.snapshot_drv));
     store.on_event(|_| {});
-    built.map_err(|e| e.hint("the whole log: nix-store --read-log DERIVATION")).map(|()| to_build)
+    let log = |e: Error| match e.hint {
+        None => e.hint("the whole log: nix-store --read-log DERIVATION"),
+        Some(_) => e,
+    };
+    built.map_err(log).map(|()| to_build)
 }

@@ -7,6 +7,7 @@ use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{Hashing, NarWriter};
 use crate::formats::nix::store_path::{StoreDir, StorePath, source_path};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -116,6 +117,7 @@ fn emit<W: Write>(nar: &mut NarWriter<W>, name: &[u8], node: &Node) -> Result<()
 fn copy(path: &Path, size: u64, out: &mut dyn Write) -> Result<(), Failure> {
     let mut failed = None;
     let result = digest::stream(path, Some(size), |bytes| {
+        check_interrupt()?;
         out.write_all(bytes).map_err(|e| {
             failed = Some(e);
             Error::new(Kind::Io, "cannot write a NAR")

@@ -5,7 +5,7 @@ use crate::capture::installed::{Installed, lexical};
 use crate::capture::inventory::{Finding, OutsidePath, Severity};
 use crate::capture::lock::SourceLock;
 use crate::capture::nar::path_of;
-use crate::capture::paths::{below, finding, read_small, show_in};
+use crate::capture::paths::{below, finding, read_small, show, show_in};
 use crate::capture::python::{Context, Python};
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::capture::{rules, secrets, walk};
@@ -13,6 +13,7 @@ use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::{Error, Result};
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A captured folder: its path as text and what stands in its place.
@@ -92,19 +93,9 @@ fn capture(
         if done.keys().any(|outer| path.starts_with(outer)) {
             continue;
         }
-        let too_wide = context.environment.starts_with(&path)
-            || std::env::var_os("HOME").is_some_and(|home| Path::new(&home).starts_with(&path));
-        if too_wide || !path.is_dir() {
-            python.findings.push(Finding {
-                severity: Severity::Problem,
-                topic: "outside".into(),
-                path: from,
-                message: format!(
-                    "names {}, which {}; it is not captured",
-                    path.display(),
-                    if too_wide { "is too wide to capture" } else { "is not a folder" }
-                ),
-            });
+        if let Some(why) = unfit(&path, context.environment) {
+            let message = format!("names {}, which {why}", show(path.as_os_str().as_bytes()));
+            python.findings.push(finding(Severity::Problem, "outside", from, message));
             continue;
         }
         let tree = source_tree(&path, &mut python.findings);
@@ -126,6 +117,22 @@ fn capture(
         );
     }
     Ok(done.into_values().collect())
+}
+
+/// Folders in which no project lives, and in which secrets do.
+const SYSTEM: [&str; 6] = ["/etc", "/proc", "/sys", "/dev", "/run", "/boot"];
+
+/// Why a folder is not captured.
+fn unfit(path: &Path, environment: &Path) -> Option<&'static str> {
+    let home = std::env::var_os("HOME").is_some_and(|home| Path::new(&home).starts_with(path));
+    if environment.starts_with(path) || home {
+        return Some("is too wide to capture; it is not captured");
+    }
+    let real = std::fs::canonicalize(path).unwrap_or_default();
+    if SYSTEM.iter().any(|system| path.starts_with(system) || real.starts_with(system)) {
+        return Some("is the system's own and not captured");
+    }
+    (!path.is_dir()).then_some("is not a folder; it is not captured")
 }
 
 /// A project folder without litter, secrets and virtual environments.

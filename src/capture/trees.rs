@@ -101,9 +101,12 @@ impl Sender {
             .map(|text| StorePath::from_base_name(text))
             .collect::<Result<_, _>>()
             .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?;
-        let (path, info) = store
-            .add_unhashed(name, &paths, |out| write_tree(tree, out))
-            .map_err(|e| Error { message: format!("{name}: {}", e.message), ..e })?;
+        let (path, info) =
+            store.add_unhashed(name, &paths, |out| write_tree(tree, out)).map_err(|e| match e.kind {
+                // What went wrong here names its own path.
+                Kind::Store => Error { message: format!("{name}: {}", e.message), ..e },
+                _ => e,
+            })?;
         let reference =
             TreeRef { name: name.into(), nar_hash: info.nar_hash, nar_size: info.nar_size, references };
         let computed = path_of(&reference, dir)?;

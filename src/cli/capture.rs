@@ -112,7 +112,11 @@ pub fn capture(
         .map(|t| path_of(t, &store_dir).map(|p| p.to_string()))
         .collect::<Result<_>>()?;
     memo.put("trees", Some(&store_dir.0), &paths);
-    memo.save()?;
+    if let Err(e) = memo.save() {
+        // A cache: the capture stands without it.
+        let why = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
+        printer.note(&format!("the next run will read everything again: {e}{why}"));
+    }
     intents(settings, &mut captured)?;
     Ok((captured, trees))
 }

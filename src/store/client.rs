@@ -5,6 +5,7 @@ use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::formats::nix::worker::{self, Framed, ReadWire, WriteWire, op, stderr};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -78,6 +79,9 @@ impl Store {
     /// Nothing more can be said on this connection.
     fn gone(&mut self, e: io::Error) -> Error {
         self.output = None;
+        if let Err(interrupted) = check_interrupt() {
+            return interrupted;
+        }
         if !matches!(
             e.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
@@ -90,8 +94,11 @@ impl Store {
         if !last.is_empty() {
             message = format!("{message}: {}", strip_colours(&last));
         }
-        Error::new(Kind::Store, message)
-            .hint("what is in the store already stays; run the command again and it goes on from there")
+        let known = refused(message);
+        if known.hint.is_some() {
+            return known;
+        }
+        known.hint("what is in the store already stays; run the command again and it goes on from there")
     }
 
     fn out(&mut self) -> io::Result<&mut BufWriter<Box<dyn Write + Send>>> {
@@ -116,9 +123,10 @@ impl Store {
     fn handshake(&mut self) -> Result<()> {
         let hello = |store: &mut Store| -> io::Result<u64> {
             let out = store.out()?;
-            out.put_number(worker::MAGIC_CLIENT)?;
-            out.flush()?;
-            store.input.number()
+            let sent = out.put_number(worker::MAGIC_CLIENT).and_then(|()| out.flush());
+            // Something else may have said its piece and ended before it listened.
+            let said = store.input.number();
+            if said.is_ok() { said } else { sent.and(said) }
         };
         let magic = hello(self).map_err(|e| self.gone(e))?;
         // Before the version: something else may say eight bytes and wait.
@@ -126,7 +134,8 @@ impl Store {
             return Err(Error::new(
                 Kind::Store,
                 format!("{} does not speak the Nix worker protocol", self.at),
-            ));
+            )
+            .hint("STILLFRAME_NIX_DAEMON must name a program that does what `nix-daemon --stdio` does"));
         }
         let version = self.input.number().map_err(|e| self.gone(e))?;
         if version < worker::MIN_VERSION || version >> 8 != worker::VERSION >> 8 {
@@ -139,7 +148,11 @@ impl Store {
                     worker::MIN_VERSION & 0xff
                 ),
             )
-            .hint("use Nix 2.8 or later"));
+            .hint(if version < worker::MIN_VERSION {
+                "use Nix 2.8 or later"
+            } else {
+                "use an older Nix, or a newer stillframe"
+            }));
         }
         let common = version.min(worker::VERSION);
         let rest = |store: &mut Store| -> io::Result<String> {
@@ -189,7 +202,7 @@ impl Store {
                 Ok(Some(Err(text))) => {
                     // Of a failed dependency the last error says only how many there are.
                     self.causes.push(strip_colours(&text));
-                    return Err(Error::new(Kind::Store, self.causes.join("\n")));
+                    return Err(refused(self.causes.join("\n")));
                 }
                 Err(e) => return Err(self.gone(e)),
             }
@@ -549,6 +562,19 @@ fn fields(input: &mut impl Read) -> io::Result<Vec<String>> {
         }
     }
     Ok(texts)
+}
+
+/// What the daemon says of itself, and what to do where that is known.
+fn refused(text: String) -> Error {
+    let full = ["No space left on device", "disk is full"].iter().any(|sign| text.contains(sign));
+    let error = Error::new(Kind::Store, text);
+    if !full {
+        return error;
+    }
+    error.hint(
+        "free space on the file system of the Nix store, then run the command again: it goes on from what \
+         is there",
+    )
 }
 
 /// Daemons colour their errors; ours are coloured by the printer alone.

@@ -2,7 +2,10 @@
 //! without a daemon (or where a scratch store is asked for).
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
+use rustix::event::{PollFd, PollFlags};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -51,6 +54,31 @@ pub struct Stream {
     pub at: String,
 }
 
+/// A daemon may be silent for minutes, while it builds; a Ctrl-C must not wait for it. Closing the
+/// connection then makes it stop what it does for us.
+struct Patient<R>(R);
+
+/// How often a silent daemon's reader looks up.
+const LOOK_UP: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+impl<R: Read + AsFd> Read for Patient<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, Some(&LOOK_UP)) {
+                Ok(0) => {
+                    if check_interrupt().is_err() {
+                        return Err(std::io::ErrorKind::ConnectionAborted.into());
+                    }
+                }
+                Ok(_) => return self.0.read(buffer),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
 pub struct Daemon {
     child: Child,
     /// The last it said on its standard error.
@@ -96,7 +124,12 @@ pub fn open(config: &StoreConfig) -> Result<Stream> {
             Ok(socket) => {
                 let input = socket.try_clone().map_err(|e| Error::io("use", &path, e))?;
                 let at = path.display().to_string();
-                return Ok(Stream { input: Box::new(input), output: Box::new(socket), child: None, at });
+                return Ok(Stream {
+                    input: Box::new(Patient(input)),
+                    output: Box::new(socket),
+                    child: None,
+                    at,
+                });
             }
             Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Err(Error::io("connect to the Nix daemon at", &path, e).hint(
@@ -152,7 +185,7 @@ fn spawn(config: &StoreConfig) -> Result<Stream> {
         }
     });
     Ok(Stream {
-        input: Box::new(input),
+        input: Box::new(Patient(input)),
         output: Box::new(output),
         child: Some(Daemon { child, said, silent }),
         at: format!("`{shown}`"),

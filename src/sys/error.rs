@@ -58,7 +58,11 @@ impl Error {
 
     /// An I/O error always carries its path and the verb that failed: `io("read", path, e)`.
     pub fn io(verb: &str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Error::new(Kind::Io, format!("cannot {verb} {}", path.as_ref().display())).caused_by(source)
+        let full =
+            matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let error = Error::new(Kind::Io, format!("cannot {verb} {}", path.as_ref().display()));
+        let error = error.caused_by(source);
+        if full { error.hint("free space there, then run the command again") } else { error }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

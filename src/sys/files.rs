@@ -1,19 +1,22 @@
 //! Files that must survive a crash or a second process: written to a temporary file beside the
 //! target, fsynced, renamed, directory fsynced; and a lock that names its holder.
 use crate::sys::error::{Error, Result};
+use crate::sys::progress::check_interrupt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// Replaces `path` with `bytes`, whole or not at all.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
-    let mut temp = tempfile::Builder::new()
+    let temp = tempfile::Builder::new()
         .prefix(".stillframe-")
         .tempfile_in(dir)
         .map_err(|e| Error::io("create a temporary file in", dir, e))?;
-    temp.write_all(bytes).map_err(|e| Error::io("write", temp.path(), e))?;
+    // Through the file itself: `temp` would name the path in its errors a second time.
+    temp.as_file().write_all(bytes).map_err(|e| Error::io("write", temp.path(), e))?;
     use std::os::unix::fs::PermissionsExt;
     temp.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o644))
@@ -35,6 +38,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 pub fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))
 }
+
+/// How often a lock that another process has is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// An exclusive lock on a file; freed by the kernel when the process ends, however it ends.
 #[derive(Debug)]
@@ -63,7 +69,14 @@ impl FileLock {
                     // Only a courtesy: a holder that has not written its name yet is still waited for.
                     let _ = file.read_to_string(&mut who);
                     waiting(who.trim());
-                    file.lock().map_err(|e| Error::io("wait for the lock", path, e))?;
+                    // Not `file.lock()`: nothing would wake it at a Ctrl-C.
+                    while let Err(busy) = file.try_lock() {
+                        if let std::fs::TryLockError::Error(e) = busy {
+                            return Err(Error::io("wait for the lock", path, e));
+                        }
+                        check_interrupt()?;
+                        std::thread::sleep(LOOK_AGAIN);
+                    }
                 }
                 std::fs::TryLockError::Error(e) => return Err(Error::io("lock", path, e)),
             }

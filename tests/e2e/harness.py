@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -139,6 +140,29 @@ class Workstation:
     def real(self, store_path):
         """Where a store path really lies."""
         return self.store / str(store_path).lstrip("/")
+
+
+class Peak(threading.Thread):
+    """The most memory a process had resident by itself. (What wait4 tells is not that: it begins with what the
+    parent had when it forked, and takes the children in.)"""
+
+    def __init__(self, process):
+        super().__init__(daemon=True)
+        self.process, self.high = process, 0
+        self.start()
+
+    def run(self):
+        while self.process.poll() is None:
+            try:
+                text = Path(f"/proc/{self.process.pid}/status").read_text()
+                self.high = max([self.high, *(int(l.split()[1]) for l in text.splitlines() if l.startswith("VmHWM"))])
+            except OSError:
+                pass
+            time.sleep(0.005)
+
+    def kib(self):
+        self.join()
+        return self.high
 
 
 class Server:

@@ -239,7 +239,7 @@ class Case(unittest.TestCase):
 
     def says(self, got, text):
         parts = re.split(r"\{\{(.+?)\}\}", text)
-        pattern = "".join(part if at % 2 else re.escape(part) for at, part in enumerate(parts))
+        pattern = "".join(f"(?:{part})" if at % 2 else re.escape(part) for at, part in enumerate(parts))
         if not re.fullmatch(pattern, got.strip(), re.S):
             self.assertEqual(got.strip(), text)
 
@@ -254,6 +254,11 @@ class Case(unittest.TestCase):
 
     def provenance(self, result):
         return {d["name"]: (d["provenance"], d["reason"]) for d in result.json["distributions"]}
+
+    def tree(self, taken, label):
+        """Where the store has one output of a snapshot."""
+        record = self.run_it("snapshots", "show", "--json", taken["id"]).json["record"]
+        return self.station.real(next(o["path"] for o in record["outputs"] if o["label"] == label))
 
     def store_is_sound(self):
         """Every path in the store has the hash that the store says, and nothing was left half-written."""

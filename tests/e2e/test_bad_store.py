@@ -1,0 +1,351 @@
+"""A Nix store that is not there, refuses, is too old, dies, is full or is busy; and a user who stops the run. Each
+time: a clear word, nothing half-written, and a next run that ends where an undisturbed one would have.
+"""
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import unittest
+from contextlib import contextmanager
+
+import harness
+from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, untouched, write
+
+AGAIN = "what is in the store already stays; run the command again and it goes on from there"
+
+
+class Store(Case):
+    """An environment with enough in it that a snapshot takes a moment."""
+
+    def setUp(self):
+        super().setUp()
+        self.env = self.environment()
+        Wheel("alpha").install(self.env.site)
+        write(self.env.pack / "data.bin", random.Random(3).randbytes(20 << 20))
+
+    def undisturbed(self):
+        """The store path that a run on another workstation gives for the same environment."""
+        with harness.Workstation("sf-bad-clean-") as other:
+            return other.stillframe("snapshot", "--json", self.env.root, **self.clean({})).json["snapshot"]
+
+    def nothing_taken(self):
+        self.assertEqual(self.run_it("snapshots", "list", "--json").json, [])
+        state = self.station.root / "state" / "stillframe"
+        self.assertEqual([p.name for p in state.rglob("*") if p.is_file()], ["lock"] if state.exists() else [])
+
+    def goes_on(self):
+        """The next, normal run: the same path as an undisturbed one, everything in it sound."""
+        with untouched(self, self.place):
+            taken = self.snapshot(self.env).json
+        self.assertEqual(taken["snapshot"], self.undisturbed())
+        self.store_is_sound()
+        self.assertTrue(self.snapshot(self.env).json["unchanged"])
+        return taken
+
+
+class Unusable(Store):
+    """Known before any work: no store, no rights, a daemon that cannot be talked to."""
+
+    def refused(self, text, **variables):
+        with untouched(self, self.place):
+            self.failure(["snapshot", self.env.root], 1, text, **variables)
+        self.nothing_taken()
+
+    def test_no_nix(self):
+        empty = self.place / "empty"
+        empty.mkdir()
+        self.refused("""\
+error: cannot start `nix-daemon --stdio`
+  because: No such file or directory (os error 2)
+  hint: Nix is not installed, or not on PATH (Debian: apt-get install nix-bin)""", PATH=empty)
+        # What needs no store works without one.
+        self.inspect(self.env, PATH=empty)
+        self.goes_on()
+
+    def nobody(self, text, **variables):
+        """As a user with no rights here, who has all of this environment to read."""
+        home = self.station.root / "nobody"
+        home.mkdir(exist_ok=True)
+        os.chown(home, NOBODY, NOBODY)
+        self.station.root.chmod(0o755)
+        shutil.copy(harness.BINARY, self.station.root / "stillframe")
+        variables = {**self.clean({}), "HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CACHE_HOME": home / "cache", **variables}
+        with untouched(self, self.place):
+            result = self.station._run([*AS_NOBODY, self.station.root / "stillframe", "snapshot", self.env.root], 1, None,
+                                       self.station.environment(**variables), 60)
+        self.says(result.err, text)
+
+    def test_no_rights(self):
+        shutil.rmtree(self.env.root)
+        self.env = self.environment(python=python_for_nobody())
+        path = self.place / "socket"
+        self.nobody(f"""\
+error: cannot connect to the Nix daemon at {path}
+  because: No such file or directory (os error 2)
+  hint: install Nix (Debian: apt-get install nix-setup-systemd), or start its daemon: systemctl start nix-daemon.socket""",
+                    NIX_REMOTE=None, NIX_DAEMON_SOCKET_PATH=path)
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
+            path.chmod(0o600)
+            self.nobody(f"""\
+error: cannot connect to the Nix daemon at {path}
+  because: Permission denied (os error 13)
+  hint: your user may not use Nix here: see `allowed-users` in nix.conf and the socket's mode""",
+                        NIX_REMOTE=None, NIX_DAEMON_SOCKET_PATH=path)
+            path.chmod(0o666)
+            self.nobody(f"""\
+error: cannot connect to the Nix daemon at {path}
+  because: Connection refused (os error 111)
+  hint: install Nix (Debian: apt-get install nix-setup-systemd), or start its daemon: systemctl start nix-daemon.socket""",
+                        NIX_REMOTE=None, NIX_DAEMON_SOCKET_PATH=path)
+        path.unlink()
+        # A store of somebody else.
+        self.nobody("""\
+error: the Nix daemon at `nix-daemon --stdio` ended the connection: {{error: .*Permission denied.*}}
+  hint: what is in the store already stays; run the command again and it goes on from there""")
+        self.goes_on()
+
+    def daemon(self, script):
+        return write(self.place / "daemon", f"#!/bin/sh\n{script}\n", 0o755)
+
+    def test_a_daemon_too_old(self):
+        old = r"printf '\157\151\170\144\0\0\0\0\012\001\0\0\0\0\0\0'; cat >/dev/null"
+        self.refused(f"""\
+error: the Nix daemon at `{self.place}/daemon` speaks protocol 1.10; stillframe needs 1.{{{{[0-9]+}}}} or later
+  hint: use Nix 2.8 or later""", STILLFRAME_NIX_DAEMON=self.daemon(old))
+        future = r"printf '\157\151\170\144\0\0\0\0\012\002\0\0\0\0\0\0'; cat >/dev/null"
+        self.refused(f"""\
+error: the Nix daemon at `{self.place}/daemon` speaks protocol 2.10; stillframe needs 1.{{{{[0-9]+}}}} or later
+  hint: use an older Nix, or a newer stillframe""", STILLFRAME_NIX_DAEMON=self.daemon(future))
+        self.goes_on()
+
+    def test_a_daemon_that_is_none(self):
+        for script in ("echo hello there, this is no daemon", "cat"):
+            self.refused(f"""\
+error: `{self.place}/daemon` does not speak the Nix worker protocol
+  hint: STILLFRAME_NIX_DAEMON must name a program that does what `nix-daemon --stdio` does""",
+                         STILLFRAME_NIX_DAEMON=self.daemon(script))
+        self.refused(f"""\
+error: the Nix daemon at `{self.place}/daemon` ended the connection: out of order
+  hint: {AGAIN}""", STILLFRAME_NIX_DAEMON=self.daemon("echo out of order >&2; exit 3"))
+        self.refused(f"""\
+error: cannot start `{self.place}/daemon`
+  because: Permission denied (os error 13)
+  hint: check that the program may be executed""", STILLFRAME_NIX_DAEMON=write(self.place / "daemon", "", 0o644))
+
+    def test_a_daemon_that_hangs_up_and_stays(self):
+        started = time.monotonic()
+        self.refused(f"""\
+error: the Nix daemon at `{self.place}/daemon` ended the connection
+  hint: {AGAIN}""", STILLFRAME_NIX_DAEMON=self.daemon("exec >&-; exec sleep 20"))
+        self.assertLess(time.monotonic() - started, 10)
+
+
+class Lost(Store):
+    """Lost in the middle: the daemon, the room on the disk."""
+
+    def test_a_daemon_killed_after_some_bytes(self):
+        wrapper = write(self.place / "wrapper.py", """\
+import os, subprocess, sys
+left = int(sys.argv[1])
+daemon = subprocess.Popen(["nix-daemon", "--stdio"], stdin=subprocess.PIPE)
+while left > 0 and (data := os.read(0, min(left, 65536))):
+    left -= len(data)
+    daemon.stdin.write(data)
+    daemon.stdin.flush()
+daemon.kill()
+""")
+        python = shutil.which("python3", path="/usr/bin:" + os.environ["PATH"])
+        for bytes_left in (8, 300, 100_000, 5_000_000, 21_500_000):
+            with untouched(self, self.place):
+                result = self.run_it("snapshot", self.env.root, code=1, STILLFRAME_NIX_DAEMON=f"{python} {wrapper} {bytes_left}")
+            self.says(result.err, f"""\
+error: {{{{(.*: )?}}}}the Nix daemon at `{python} {wrapper} {bytes_left}` ended the connection
+  hint: {AGAIN}""")
+            self.nothing_taken()
+            self.store_is_sound()
+        self.goes_on()
+
+    def test_a_daemon_killed_after_some_time(self):
+        ended = []
+        for seconds in (0.05, 0.3, 0.8, 1.5):
+            daemon = f"timeout --signal=KILL {seconds} nix-daemon --stdio"
+            result = self.run_it("snapshot", self.env.root, code=None, STILLFRAME_NIX_DAEMON=daemon)
+            ended.append(result.code)
+            if result.code:
+                self.assertEqual(result.code, 1)
+                self.says(result.err, f"""\
+error: {{{{(.*: )?}}}}the Nix daemon at `{daemon}` ended the connection
+  hint: {AGAIN}""")
+                self.nothing_taken()
+            self.store_is_sound()
+        self.assertIn(1, ended)
+        self.goes_on()
+
+    @contextmanager
+    def small_disk(self, path, size):
+        path.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", path], check=True)
+        try:
+            yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", path], check=True)
+        finally:
+            subprocess.run(["umount", "--lazy", path], check=True)
+
+    def test_a_full_store(self):
+        with self.small_disk(self.station.store, "30m") as resize:
+            (self.station.store / "nix").mkdir()
+            with untouched(self, self.place):
+                result = self.run_it("snapshot", self.env.root, code=1)
+            self.says(result.err, """\
+error: {{.+: .*(No space left on device|disk is full).*}}
+  hint: free space on the file system of the Nix store, then run the command again: it goes on from what is there""")
+            self.nothing_taken()
+            resize("1g")
+            self.goes_on()
+
+    def test_a_full_state_directory(self):
+        with self.small_disk(self.station.root / "state", "64k") as resize:
+            write(self.station.root / "state" / "ballast", bytes(56 << 10))
+            result = self.run_it("snapshot", self.env.root, code=1)
+            self.says(result.err, f"""\
+error: cannot {{{{[a-z ]+}}}} {self.station.root}/state/stillframe/{{{{.+}}}}
+  because: No space left on device (os error 28)
+  hint: free space there, then run the command again""")
+            self.assertEqual(self.run_it("snapshots", "list", "--json").json, [])
+            self.assertEqual([p for p in (self.station.root / "state").rglob(".stillframe-*")], [])
+            resize("10m")
+            (self.station.root / "state" / "ballast").unlink()
+            self.goes_on()
+
+    def test_a_full_cache_is_no_reason_to_stop(self):
+        with self.small_disk(self.station.root / "cache", "8k"):
+            write(self.station.root / "cache" / "ballast", bytes(8 << 10))
+            result = self.run_it("snapshot", self.env.root)
+            self.says(result.err, f"""\
+the next run will read everything again: cannot {{{{.+}}}} {self.station.root}/cache/stillframe{{{{.*}}}}: No space left on device (os error 28)""")
+        self.goes_on()
+
+    def test_no_room_for_a_lock_keeps_the_old_one(self):
+        project = self.place / "project"
+        with self.small_disk(project, "40k"):
+            write(project / "stillframe.toml", f'environment = "{self.env.root}"\n')
+            old = write(project / "stillframe.lock", "# an old one\n")
+            write(project / "ballast", bytes(32 << 10))
+            result = self.run_it("lock", "--config", project / "stillframe.toml", code=1)
+            self.says(result.err, f"""\
+error: cannot write {project}/.stillframe-{{{{\\w+}}}}
+  because: No space left on device (os error 28)
+  hint: free space there, then run the command again""")
+            self.assertEqual(old.read_text(), "# an old one\n")
+            self.assertEqual(sorted(p.name for p in project.iterdir()), ["ballast", "stillframe.lock", "stillframe.toml"])
+            (project / "ballast").unlink()
+            self.run_it("lock", "--config", project / "stillframe.toml")
+            self.assertIn("lock-version = 1", old.read_text())
+
+
+class Stopped(Store):
+    """The user's Ctrl-C, and two runs at once."""
+
+    def interrupted(self, moments, how, allowed):
+        """A run on a fresh workstation for each moment (a share of an undisturbed run's time), then what is left
+        must be as good as nothing or all."""
+        started = time.monotonic()
+        wanted = self.undisturbed()
+        whole = time.monotonic() - started
+        codes = []
+        for moment in moments:
+            with self.subTest(f"after {moment:.2f} of {whole:.2f} s"), harness.Workstation("sf-bad-stop-") as station:
+                self.station = station
+                before = harness.tree_state(self.place)
+                process = self.background("snapshot", self.env.root)
+                time.sleep(moment * whole)
+                process.send_signal(how)
+                _, err = process.communicate(timeout=60)
+                codes.append(process.returncode)
+                self.assertIn(process.returncode, (0, allowed))
+                if process.returncode == 130 and "stopping" in err:
+                    self.assertEqual(err, """\
+stopping at the next safe point; once more to stop at once
+error: interrupted
+  hint: run the same command again: it goes on from what is done
+""")
+                if process.returncode:
+                    self.nothing_taken()
+                self.assertEqual(before, harness.tree_state(self.place))
+                self.assertEqual(self.snapshot(self.env).json["snapshot"], wanted)
+                self.store_is_sound()
+                self.assertEqual([p.name for p in (station.root / "cache").rglob("*.tmp")], [])
+        return codes
+
+    def test_ctrl_c_at_any_moment(self):
+        rolls = random.Random(20)
+        codes = self.interrupted(sorted(rolls.uniform(0.1, 0.9) for _ in range(7)), signal.SIGINT, 130)
+        self.assertGreaterEqual(codes.count(130), 2, codes)
+
+    def test_killed_at_any_moment(self):
+        rolls = random.Random(21)
+        codes = self.interrupted([rolls.uniform(0.1, 0.9) for _ in range(3)], signal.SIGKILL, -9)
+        self.assertIn(-9, codes)
+
+    def test_a_second_ctrl_c_ends_at_once(self):
+        write(self.env.pack / "more.bin", random.Random(4).randbytes(200 << 20))
+        process = self.background("snapshot", self.env.root)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 130)
+        self.assertTrue(err.startswith("stopping at the next safe point; once more to stop at once\n"))
+        self.goes_on()
+
+    def first_holds(self):
+        """A first run that has taken the lock."""
+        first = self.background("snapshot", "--json", self.env.root)
+        lock = self.station.root / "state" / "stillframe" / "lock"
+        while not (lock.exists() and lock.read_text()):
+            time.sleep(0.005)
+        return first
+
+    def waiting_for(self, first):
+        return f"waiting for stillframe snapshot of {self.env.root} (pid {first.pid}, since {{{{\\d{{4}}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ}}}})"
+
+    def test_two_at_once(self):
+        write(self.env.pack / "more.bin", random.Random(4).randbytes(100 << 20))
+        first = self.first_holds()
+        second = self.background("snapshot", "--json", self.env.root)
+        (out1, err1), (out2, err2) = first.communicate(timeout=120), second.communicate(timeout=120)
+        self.assertEqual((first.returncode, second.returncode), (0, 0), err1 + err2)
+        self.assertEqual(err1, "")
+        self.says(err2, self.waiting_for(first))
+        one, two = json.loads(out1), json.loads(out2)
+        self.assertEqual(one["snapshot"], two["snapshot"])
+        self.assertEqual((one["unchanged"], two["unchanged"]), (False, True))
+        self.goes_on()
+
+    def test_who_waits_can_be_stopped(self):
+        write(self.env.pack / "more.bin", random.Random(4).randbytes(200 << 20))
+        first = self.first_holds()
+        second = self.background("inspect", self.env.root)
+        line = second.stderr.readline()
+        self.says(line, self.waiting_for(first))
+        second.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, err = second.communicate(timeout=20)
+        self.assertLess(time.monotonic() - started, 1)
+        self.assertIsNone(first.poll(), "the first run ended too soon to prove anything")
+        self.assertEqual(second.returncode, 130)
+        self.assertEqual(err, """\
+stopping at the next safe point; once more to stop at once
+error: interrupted
+  hint: run the same command again: it goes on from what is done
+""")
+        self.assertEqual(first.wait(timeout=120), 0)
+        first.communicate()
+
+
+if __name__ == "__main__":
+    unittest.main()
