@@ -81,13 +81,16 @@ fn no_daemon_at_all() {
 
 #[test]
 fn another_protocol_version() {
-    for (version, text) in [(0x121, "1.33"), (0x10a, "1.10"), (0x223, "2.35"), (0, "0.0")] {
+    let (older, newer) = ("use Nix 2.8 or later", "use an older Nix, or a newer stillframe");
+    for (version, text, hint) in
+        [(0x121, "1.33", older), (0x10a, "1.10", older), (0x223, "2.35", newer), (0, "0.0", older)]
+    {
         let fake = Fake::new(&numbers(&[DAEMON, version]), STAY);
         assert_eq!(
             fake.refusal(),
             format!(
                 "Store: the Nix daemon at {} speaks protocol {text}; stillframe needs 1.34 or later \
-                 (hint: use Nix 2.8 or later)",
+                 (hint: {hint})",
                 fake.at()
             )
         );
@@ -106,7 +109,11 @@ fn something_else_than_a_daemon() {
         (b"", "exec cat"),
     ] {
         let fake = Fake::new(sends, then);
-        let wanted = format!("Store: {} does not speak the Nix worker protocol (hint: none)", fake.at());
+        let wanted = format!(
+            "Store: {} does not speak the Nix worker protocol \
+             (hint: STILLFRAME_NIX_DAEMON must name a program that does what `nix-daemon --stdio` does)",
+            fake.at()
+        );
         assert_eq!(fake.refusal(), wanted);
     }
 }
