@@ -293,6 +293,33 @@ class Identity(unittest.TestCase):
             self.assertEqual(value["snapshot"], SHARED["first"]["snapshot"])
 
 
+class DaemonSocket(unittest.TestCase):
+    def test_a_user_without_rights_goes_through_the_daemons_socket(self):
+        """As on most workstations: root's daemon has the store, and a user that it does not trust asks it."""
+        with Workstation() as other:
+            other.root.chmod(0o755)
+            subprocess.run(["cp", "-a", SHARED["comfy"].parent, other.root / "environment"], check=True)
+            subprocess.run(["chmod", "-R", "go+rX", other.root / "environment"], check=True)
+            binary = other.root / "stillframe"
+            shutil.copy(BINARY, binary)
+            for name in ("state", "cache", "nobody"):
+                (other.root / name).mkdir()
+                os.chown(other.root / name, 65534, 65534)
+            # It may read everything: the interpreter may be in root's home.
+            script = (
+                "nix-daemon >/dev/null 2>&1 & daemon=$!; trap 'kill $daemon' EXIT; "
+                "for i in $(seq 100); do [ -S /nix/var/nix/daemon-socket/socket ] && break; sleep 0.1; done; "
+                'exec 3>&1; setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=+dac_read_search '
+                '--ambient-caps=+dac_read_search -- "$@" >&3')
+            command = [binary, "snapshot", other.root / "environment" / "ComfyUI", "--label", "mine", "--json"]
+            done = other.inside("bash", "-c", script, "bash", *command, HOME=other.root / "nobody")
+            self.assertEqual(done.json["snapshot"], SHARED["first"]["snapshot"])
+            # Its roots are the user's own links, which the daemon was told of.
+            roots = other.nix("nix-store", "--gc", "--print-roots").out
+            self.assertIn(f"{other.root}/state/stillframe/", roots)
+            self.assertIn(done.json["snapshot"], roots)
+
+
 class Help(unittest.TestCase):
     def test_every_command_explains_itself(self):
         ws = SHARED["ws"]
