@@ -16,7 +16,8 @@ show() {
 
 tests/lib/setup.sh >/dev/null
 cargo build --release --locked
-STILLFRAME=$ROOT/target/release/stillframe
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+STILLFRAME=$TARGET/release/stillframe
 
 WORK=$(mktemp -d)
 server=
@@ -33,7 +34,7 @@ mkdir -p "$WORK/store/nix" "$WORK/home" /nix
 # A workstation of its own: nothing of this machine's store, state or caches is touched.
 export NIX_REMOTE="local?root=$WORK/store" XDG_STATE_HOME=$WORK/state XDG_CACHE_HOME=$WORK/cache
 
-say "The example environment: 47 distributions, 14 packs, a cache, models"
+say "The example environment: 47 distributions, 15 packs, a cache, models"
 COMFY=$(python3 tests/fixtures/environment/build.py "$WORK/environment")
 du -sh "$COMFY" | cut -f1
 
@@ -75,11 +76,11 @@ for _ in $(seq 300); do
     sleep 0.1
 done
 IMAGE=$(jq -r --arg id "$PROMPT" '.[$id].outputs[].images[0].filename' "$WORK/history.json")
-mkdir -p "$ROOT/target/demo"
-cp "$PICTURES/output/$IMAGE" "$ROOT/target/demo/picture.png"
-file_kind=$(head -c 4 "$ROOT/target/demo/picture.png" | tail -c 3)
+mkdir -p "$TARGET/demo"
+cp "$PICTURES/output/$IMAGE" "$TARGET/demo/picture.png"
+file_kind=$(head -c 4 "$TARGET/demo/picture.png" | tail -c 3)
 [ "$file_kind" = PNG ]
-echo "picture: $ROOT/target/demo/picture.png"
+echo "picture: $TARGET/demo/picture.png"
 kill "$server"
 wait "$server"
 server=

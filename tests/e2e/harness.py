@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("STILLFRAME_TEST_CACHE", Path.home() / ".cache" / "stillframe-tests"))
-BINARY = Path(os.environ.get("STILLFRAME_BINARY", ROOT / "target" / "release" / "stillframe"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BINARY = Path(os.environ.get("STILLFRAME_BINARY", TARGET / "release" / "stillframe"))
 FIXTURE = ROOT / "tests" / "fixtures" / "environment"
 
 
