@@ -85,11 +85,21 @@ def settle():
     time.sleep(2.2)
 
 
+def fresh_memory(folder):
+    """The same start for both sides: nothing waits to be written, and of the page cache only the source is there."""
+    subprocess.run(["sync"], check=True)
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        print("cannot empty the page cache: not root", file=sys.stderr)
+    subprocess.run(["sh", "-c", f"find '{folder}' -type f -exec cat {{}} + >/dev/null"], check=True)
+
+
 def store_rows(comfy, ws):
     # Warm: the index's answers and the page cache. Cold: store, metadata index.
     for path in (ws.root / "cache" / "stillframe").glob("index-*.json"):
         path.unlink()
-    subprocess.run(["sh", "-c", f"find '{comfy.parent}' -type f -exec cat {{}} + >/dev/null"], check=True)
+    fresh_memory(comfy.parent)
     seconds, first = measured(ws, "snapshot, first", "snapshot", comfy, "--label", "first")
     record = ws.stillframe("snapshots", "show", "first", "--json").json["record"]
     sent = first["realise"]["sent_paths"]
@@ -104,6 +114,7 @@ def store_rows(comfy, ws):
         subprocess.run(["cp", "-a", ws.real(output["path"]), target / name], check=True)
     sources = [next(p.iterdir()) for p in sorted(trees.iterdir(), key=lambda p: int(p.name))]
     peer_env = {**ws.environment(), "NIX_REMOTE": f"local?root={ws.root / 'peer'}"}
+    fresh_memory(trees)
     peer = timed(["nix-store", "--add", *sources], env=peer_env)
     what = f"{sent} paths, {gib:,.0f} MiB"
     row("first snapshot, to the store", seconds - first["realise"]["build_seconds"], peer, peer_name="nix-store --add",
