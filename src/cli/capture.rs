@@ -12,7 +12,7 @@ use crate::capture::whole::{self, Captured, Options};
 use crate::formats::nix::store_path::StorePath;
 use crate::store::Store;
 use crate::sys::clock;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files::FileLock;
 use crate::sys::progress;
 use serde_json::{Value, json};
@@ -35,19 +35,17 @@ pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<F
 
 /// A first Ctrl-C stops at the next safe point; a second one at once.
 pub fn heed_signals() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let cannot = |e: std::io::Error| Error::new(Kind::Io, "cannot watch for signals").caused_by(e);
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|e| {
-            crate::sys::error::Error::new(crate::sys::error::Kind::Io, "cannot watch for signals")
-                .caused_by(e)
-        })?;
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(cannot)?;
+    // Here and not in the thread: from the return on, no signal may end us unheard.
+    let within = runtime.enter();
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    drop(within);
     std::thread::spawn(move || {
         runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut int), Ok(mut term)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
             for first in [true, false] {
                 tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
                 if first {

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import unittest
 from pathlib import Path
 
@@ -298,14 +299,15 @@ class DaemonSocket(unittest.TestCase):
         """As on most workstations: root's daemon has the store, and a user that it does not trust asks it."""
         with Workstation() as other:
             other.root.chmod(0o755)
-            subprocess.run(["cp", "-a", SHARED["comfy"].parent, other.root / "environment"], check=True)
+            # Built there, so that what it points at outside of itself is there too, for all to read.
+            subprocess.run([sys.executable, FIXTURE / "build.py", other.root / "environment"], check=True, stdout=subprocess.DEVNULL)
             subprocess.run(["chmod", "-R", "go+rX", other.root / "environment"], check=True)
             binary = other.root / "stillframe"
             shutil.copy(BINARY, binary)
             for name in ("state", "cache", "nobody"):
                 (other.root / name).mkdir()
                 os.chown(other.root / name, 65534, 65534)
-            # It may read everything: the interpreter may be in root's home.
+            # Its interpreter may be in root's home: it may read that.
             script = (
                 "nix-daemon >/dev/null 2>&1 & daemon=$!; trap 'kill $daemon' EXIT; "
                 "for i in $(seq 100); do [ -S /nix/var/nix/daemon-socket/socket ] && break; sleep 0.1; done; "
