@@ -11,6 +11,7 @@ use crate::sys::progress::{Progress, check_interrupt};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
+use std::time::Instant;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct IndexReport {
@@ -18,6 +19,7 @@ pub struct IndexReport {
     pub index_bytes: u64,
     pub range_bytes: u64,
     pub requests: u64,
+    pub seconds: f64,
 }
 
 /// Who is asked; nobody with `--offline`.
@@ -85,6 +87,7 @@ impl Ask {
             })
             .collect();
         progress.stage("asking the index", Some(wants.len() as u64));
+        let started = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -102,7 +105,8 @@ impl Ask {
         runtime.shutdown_background();
         let found = found?;
         let Stats { index_bytes, range_bytes, requests } = client.stats();
-        *report = Some(IndexReport { source: settings.source.clone(), index_bytes, range_bytes, requests });
+        let (source, seconds) = (settings.source.clone(), started.elapsed().as_secs_f64());
+        *report = Some(IndexReport { source, index_bytes, range_bytes, requests, seconds });
         let unreachable: Vec<&str> = found
             .iter()
             .filter_map(|c| match c {

@@ -56,6 +56,13 @@ fn git_lock(state: &Option<GitState>) -> Option<GitLock> {
     state.as_ref().map(|s| GitLock { remote: s.remote.clone(), commit: s.commit.clone(), dirty: s.dirty })
 }
 
+/// What the lock has besides the Python side.
+struct Entries {
+    main: MainLock,
+    packs: Vec<PackLock>,
+    cache: Vec<CacheLock>,
+}
+
 struct Run<'a> {
     options: &'a Options,
     memo: &'a Memo,
@@ -95,34 +102,36 @@ pub fn capture(
     }
     findings.append(&mut scan.findings);
     check_interrupt()?;
-    progress.stage("capturing the runtime", None);
-    let (runtime, provided) = run.runtime(&facts, &mut findings)?;
-    check_interrupt()?;
-    let schemes = schemes(&location, &facts);
-    let all = python::installed(&schemes, &mut findings);
-    let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
-    let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, &facts)? };
-    let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
-    let context = Context {
-        store: &options.store_dir,
-        memo,
-        trees,
-        progress,
-        real_files: &options.real_files,
-        environment: root,
-        started,
-        sites: &sites,
-        index: ask.key(),
-    };
+    progress.stage("capturing runtime, packs and cache", None);
+    // Side by side: each has stretches where one core waits for the index or for the store.
     let mut index = None;
-    let mut python = python::pin_all(&context, &all, |fresh| {
-        ask.candidates(fresh, &options.cache, progress, &mut index, &mut findings)
-    })?;
+    let (runtime, (distributions, entries)) = rayon::join(
+        || run.runtime(&facts),
+        || {
+            rayon::join(
+                || run.distributions(root, &location, &facts, progress, &mut index, &mut findings),
+                || run.entries(&scan),
+            )
+        },
+    );
+    let (runtime, provided, mut about_runtime) = runtime?;
+    let (all, mut python) = distributions?;
+    let entries = entries?;
+    findings.append(&mut about_runtime);
     findings.append(&mut python.findings);
     scan.outside.append(&mut python.outside);
     check_interrupt()?;
-    progress.stage("hashing packs and cache", None);
-    let lock = run.lock(&scan, runtime, &facts, python)?;
+    let lock = Lock {
+        version: LOCK_VERSION,
+        system: format!("{}-linux", facts.machine),
+        main: entries.main,
+        runtime,
+        unowned: python.unowned,
+        packs: entries.packs,
+        sources: python.sources,
+        cache: entries.cache,
+        distributions: python.distributions,
+    };
     progress.stage("auditing libraries", None);
     let audit = run.audit(&all, &scan, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
@@ -197,11 +206,7 @@ impl Run<'_> {
         Ok(facts)
     }
 
-    fn runtime(
-        &self,
-        facts: &InterpreterFacts,
-        findings: &mut Vec<Finding>,
-    ) -> Result<(RuntimeLock, audit::Provided)> {
+    fn runtime(&self, facts: &InterpreterFacts) -> Result<(RuntimeLock, audit::Provided, Vec<Finding>)> {
         let version = format!("{}.{}.{}", facts.version.0, facts.version.1, facts.version.2);
         let salt = format!("{:?}{:?}{version}", self.options.runtime, self.options.libraries);
         let digest = |paths: &[PathBuf]| stat_digest(&salt, paths.iter().map(PathBuf::as_path), self.started);
@@ -218,8 +223,7 @@ impl Run<'_> {
             {
                 self.memo.put("runtime-paths", Some(&salt), &paths);
                 self.memo.put("runtime", now.as_deref(), &kept);
-                findings.extend(kept.findings);
-                return Ok((kept.lock, kept.provided));
+                return Ok((kept.lock, kept.provided, kept.findings));
             }
         }
         let plan = RuntimePlan::new(facts.clone(), &self.options.libraries)?;
@@ -236,8 +240,7 @@ impl Run<'_> {
             .collect();
         if let Some(path) = &self.options.runtime {
             let lock = RuntimeLock { version, store_path: Some(path.clone()), libraries: None, tree: None };
-            findings.append(&mut own);
-            return Ok((lock, provided));
+            return Ok((lock, provided, own));
         }
         let store = &self.options.store_dir;
         let mut paths = vec![facts.executable.clone(), facts.stdlib.clone()];
@@ -270,8 +273,7 @@ impl Run<'_> {
         let kept = KeptRuntime { lock, provided, findings: own, paths };
         self.memo.put("runtime-paths", Some(&salt), &kept.paths);
         self.memo.put("runtime", now.as_deref(), &kept);
-        findings.extend(kept.findings);
-        Ok((kept.lock, kept.provided))
+        Ok((kept.lock, kept.provided, kept.findings))
     }
 
     /// The tree's reference from the index when nothing changed, else hashed now.
@@ -290,13 +292,8 @@ impl Run<'_> {
         Ok(hashed)
     }
 
-    fn lock(
-        &self,
-        scan: &Scan,
-        runtime: RuntimeLock,
-        facts: &InterpreterFacts,
-        python: Python,
-    ) -> Result<Lock> {
+    /// The main program, the packs and the cache.
+    fn entries(&self, scan: &Scan) -> Result<Entries> {
         let digest = scan.main.stat_digest.as_deref();
         let main = MainLock {
             version: scan.main.version.clone(),
@@ -347,17 +344,40 @@ impl Run<'_> {
                 Ok(CacheLock { path: entry.path.clone(), tree })
             })
             .collect::<Result<_>>()?;
-        Ok(Lock {
-            version: LOCK_VERSION,
-            system: format!("{}-linux", facts.machine),
-            main,
-            runtime,
-            unowned: python.unowned,
-            packs,
-            sources: python.sources,
-            cache,
-            distributions: python.distributions,
-        })
+        Ok(Entries { main, packs, cache })
+    }
+
+    /// Every installed distribution with its provenance.
+    fn distributions(
+        &self,
+        root: &Path,
+        location: &PythonLocation,
+        facts: &InterpreterFacts,
+        progress: &dyn Progress,
+        index: &mut Option<IndexReport>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(Vec<Installed>, Python)> {
+        let options = self.options;
+        let schemes = schemes(location, facts);
+        let all = python::installed(&schemes, findings);
+        let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
+        let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, facts)? };
+        let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
+        let context = Context {
+            store: &options.store_dir,
+            memo: self.memo,
+            trees: self.trees,
+            progress,
+            real_files: &options.real_files,
+            environment: root,
+            started: self.started,
+            sites: &sites,
+            index: ask.key(),
+        };
+        let python = python::pin_all(&context, &all, |fresh| {
+            ask.candidates(fresh, &options.cache, progress, index, findings)
+        })?;
+        Ok((all, python))
     }
 
     /// Every ELF file of the site directories and the packs against what ships beside it.
