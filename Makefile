@@ -1,8 +1,14 @@
 # stillframe: the commands of a fresh clone. On Debian 12, as root, with the Rust toolchain.
-.PHONY: build test demo bench setup clean
+AGENT_TARGET := $(shell uname -m)-unknown-linux-musl
+.PHONY: build agent test demo bench hosts hosts-down setup clean
 
-build:
-	cargo build --release
+build: agent
+	cargo build --release --bin stillframe
+
+# The host's program, static. Its C parts (zstd) need a musl compiler: Debian's musl-tools.
+agent:
+	rustup target add $(AGENT_TARGET)
+	cargo build --release --no-default-features --locked --bin stillframe-agent --target $(AGENT_TARGET)
 
 # Everything: format, lints, unit and property tests, and the end-to-end tests on real Nix.
 test:
@@ -15,6 +21,14 @@ demo:
 # Each row beside its peer, in one run. FULL=1: ComfyUI's real requirements (downloads about 3 GB).
 bench:
 	python3 tests/bench.py
+	python3 tests/bench_ship.py
+
+# Two real Debian 13 hosts to try things on: tests/hosts/hosts.py says what can be done to them.
+hosts: setup
+	python3 tests/hosts/hosts.py up
+
+hosts-down:
+	python3 tests/hosts/hosts.py down
 
 setup:
 	tests/lib/setup.sh

@@ -9,9 +9,11 @@
 //! room before them, never a room after them; only `cli` and `bin` see everything.
 
 pub mod build;
+#[cfg(feature = "workstation")]
 pub mod capture;
 pub mod cli;
 pub mod formats;
 pub mod run;
+pub mod ship;
 pub mod store;
 pub mod sys;

@@ -45,7 +45,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "capture::trees",
         ],
     ),
-    ("run", &["formats", "store", "sys", "build::launch"]),
+    ("ship", &["formats", "store", "sys", "build::registry"]),
+    ("run", &["formats", "store", "sys", "build::launch", "ship::wire"]),
 ];
 
 /// The paths after `crate::` in a file; a group `crate::{a, b}` gives each of its members.

@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-E2E = ["test_layout", "test_flow", "test_interpreters", "test_proofs", "test_bad_input", "test_bad_index", "test_bad_store"]
+E2E = ["test_layout", "test_flow", "test_interpreters", "test_proofs", "test_bad_input", "test_bad_index", "test_bad_store", "test_hosts", "test_ship"]
 
 
 class Tally:
@@ -63,7 +63,8 @@ def main():
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     tally = Tally()
-    ready = tally.command("set-up", "tests/lib/setup.sh") and tally.command("build", "cargo", "build", "--release", "--locked")
+    ready = tally.command("set-up", "tests/lib/setup.sh") and tally.command("agent", "make", "agent") and \
+        tally.command("build", "cargo", "build", "--release", "--locked")
     if ready and arguments.only != "e2e":
         tally.command("format", "cargo", "fmt", "--check")
         tally.command("lints", "cargo", "clippy", "--all-targets", "--locked", "--", "-D", "warnings")

@@ -1,7 +1,12 @@
-//! lock -> derivations -> realised closure -> snapshot; diff, verify.
+//! lock -> derivations -> realised closure -> snapshot; diff, verify. The host needs the launch file alone.
+#[cfg(feature = "workstation")]
 pub mod diff;
+#[cfg(feature = "workstation")]
 pub mod graph;
 pub mod launch;
+#[cfg(feature = "workstation")]
 pub mod realise;
+#[cfg(feature = "workstation")]
 pub mod registry;
+#[cfg(feature = "workstation")]
 pub mod verify;

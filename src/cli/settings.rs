@@ -2,6 +2,7 @@
 //! caches live (XDG base directory specification).
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::words;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,32 +108,9 @@ fn read_config(path: &Path) -> Result<Config> {
     let bytes = files::read(path).map_err(|e| Error { kind: Kind::Input, ..e }.hint(CORRECT))?;
     let text = String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8").hint(CORRECT))?;
     toml::from_str::<Config>(&text).map_err(|e| {
-        let hint = nearest(e.message()).map(|key| format!("did you mean `{key}`?"));
+        let hint = words::nearest_field(e.message()).map(|key| format!("did you mean `{key}`?"));
         invalid(e.to_string().trim()).hint(hint.unwrap_or_else(|| CORRECT.into()))
     })
-}
-
-/// The known key most like the unknown one; both are in serde's message.
-fn nearest(message: &str) -> Option<&str> {
-    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
-    let wrong = names.next()?;
-    let (distance, key) = names.map(|key| (edits(wrong, key), key)).min()?;
-    (distance * 3 <= wrong.len().max(key.len())).then_some(key)
-}
-
-/// Letters to insert, remove or replace to make one word of the other (Levenshtein).
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 impl Settings {
@@ -180,10 +158,9 @@ mod tests {
     #[test]
     fn an_unknown_key_brings_the_nearest_to_mind() {
         let message = |text: &str| toml::from_str::<Config>(text).unwrap_err().message().to_string();
-        assert_eq!(nearest(&message("[python]\nreal_files = []\n")), Some("real-files"));
-        assert_eq!(nearest(&message("enviroment = \"x\"\n")), Some("environment"));
-        assert_eq!(nearest(&message("zebra = 1\n")), None);
-        assert_eq!(nearest(&message("exclude = 1\n")), None);
-        assert_eq!((edits("abc", "abc"), edits("", "ab"), edits("kitten", "sitting")), (0, 2, 3));
+        assert_eq!(words::nearest_field(&message("[python]\nreal_files = []\n")), Some("real-files"));
+        assert_eq!(words::nearest_field(&message("enviroment = \"x\"\n")), Some("environment"));
+        assert_eq!(words::nearest_field(&message("zebra = 1\n")), None);
+        assert_eq!(words::nearest_field(&message("exclude = 1\n")), None);
     }
 }

@@ -1,5 +1,8 @@
 //! Other people's formats, pure: parse and print, no I/O, nothing of ours imported.
+#[cfg(feature = "workstation")]
 pub mod comfy;
+#[cfg(feature = "workstation")]
 pub mod elf;
 pub mod nix;
+#[cfg(feature = "workstation")]
 pub mod python;

@@ -35,10 +35,10 @@ pub struct PathInfo {
 }
 
 pub struct Store {
-    input: BufReader<Box<dyn Read + Send>>,
-    output: Option<BufWriter<Box<dyn Write + Send>>>,
-    child: Option<connect::Daemon>,
-    at: String,
+    pub(super) input: BufReader<Box<dyn Read + Send>>,
+    pub(super) output: Option<BufWriter<Box<dyn Write + Send>>>,
+    pub(super) child: Option<connect::Daemon>,
+    pub(super) at: String,
     pub store_dir: StoreDir,
     /// How it was reached, for further connections.
     pub config: StoreConfig,
@@ -77,7 +77,7 @@ impl Store {
     }
 
     /// Nothing more can be said on this connection.
-    fn gone(&mut self, e: io::Error) -> Error {
+    pub(super) fn gone(&mut self, e: io::Error) -> Error {
         self.output = None;
         if let Err(interrupted) = check_interrupt() {
             return interrupted;
@@ -101,12 +101,12 @@ impl Store {
         known.hint("what is in the store already stays; run the command again and it goes on from there")
     }
 
-    fn out(&mut self) -> io::Result<&mut BufWriter<Box<dyn Write + Send>>> {
+    pub(super) fn out(&mut self) -> io::Result<&mut BufWriter<Box<dyn Write + Send>>> {
         self.output.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// One request: what `write` sends, then the daemon's messages, then what `read` takes.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         write: impl FnOnce(&mut BufWriter<Box<dyn Write + Send>>) -> io::Result<()>,
         read: impl FnOnce(&mut BufReader<Box<dyn Read + Send>>) -> io::Result<T>,
@@ -189,7 +189,7 @@ impl Store {
     }
 
     /// Reads the daemon's messages until it says that the reply follows, or what went wrong.
-    fn messages(&mut self) -> Result<()> {
+    pub(super) fn messages(&mut self) -> Result<()> {
         self.causes.clear();
         loop {
             match self.message() {
@@ -249,7 +249,7 @@ impl Store {
         Ok(Some(Ok(event)))
     }
 
-    fn absolute(&self, path: &StorePath) -> String {
+    pub(super) fn absolute(&self, path: &StorePath) -> String {
         path.to_absolute(&self.store_dir)
     }
 

@@ -1,5 +1,6 @@
 //! The one client of a Nix store: the worker protocol over any byte stream.
 pub mod client;
 pub mod connect;
+pub mod import;
 pub use client::{Event, PathInfo, Store};
 pub use connect::StoreConfig;

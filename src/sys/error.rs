@@ -18,6 +18,8 @@ pub enum Kind {
     Build,
     /// A file or process operation failed.
     Io,
+    /// A host cannot be reached, or refused or failed.
+    Host,
     /// Another run holds the lock.
     Busy,
     /// The user asked to stop.
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Store => "store",
             Kind::Build => "build",
             Kind::Io => "io",
+            Kind::Host => "host",
             Kind::Busy => "busy",
             Kind::Interrupted => "interrupted",
         }

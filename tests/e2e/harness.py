@@ -77,6 +77,8 @@ class Workstation:
         self.processes = []
         # What runs another Nix on this store.
         self.nix_prefix = []
+        # What runs the program elsewhere: in the network of the test hosts.
+        self.prefix = []
 
     def remove(self):
         for process in self.processes:
@@ -102,7 +104,7 @@ class Workstation:
 
     def stillframe(self, *arguments, code=0, cwd=None, stdin=None, timeout=600, **environment):
         """Runs the program; `code=None` accepts every exit code."""
-        return self._run([BINARY, *arguments], code, cwd, self.environment(**environment), timeout)
+        return self._run([*self.prefix, BINARY, *arguments], code, cwd, self.environment(**environment), timeout)
 
     def nix(self, *arguments, code=0, timeout=600):
         return self._run([*self.nix_prefix, *arguments], code, None, self.environment(), timeout)
@@ -119,7 +121,7 @@ class Workstation:
 
     def start(self, *arguments, **environment):
         """The program in the background, with pipes."""
-        process = subprocess.Popen([str(BINARY), *map(str, arguments)], cwd=self.root, env=self.environment(**environment),
+        process = subprocess.Popen([*self.prefix, str(BINARY), *map(str, arguments)], cwd=self.root, env=self.environment(**environment),
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.processes.append(process)
         return process

@@ -21,6 +21,7 @@ pub mod op {
     pub const COLLECT_GARBAGE: u64 = 20;
     pub const QUERY_PATH_INFO: u64 = 26;
     pub const QUERY_VALID_PATHS: u64 = 31;
+    pub const ADD_TO_STORE_NAR: u64 = 39;
     pub const NAR_FROM_PATH: u64 = 38;
 }
 

@@ -1,0 +1,90 @@
+//! The command line of `stillframe`.
+
+use super::{host, inspect, lock, printer, run, snapshot, snapshots};
+use crate::sys::error::{Kind, Result};
+use clap::{CommandFactory, Parser, Subcommand};
+use printer::Printer;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "stillframe",
+    version,
+    about = "Publishes a ComfyUI environment as an immutable Nix store closure"
+)]
+pub struct Cli {
+    /// Read this file instead of the nearest stillframe.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON document (errors too) instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what an environment contains, and what would not survive a deploy.
+    Inspect(inspect::Args),
+    /// Pin everything; write pylock.toml and stillframe.lock (commit both).
+    Lock(lock::Args),
+    /// Lock, write the derivations, realise them and register the snapshot.
+    Snapshot(snapshot::Args),
+    /// List, show, compare, verify and remove snapshots.
+    #[command(subcommand)]
+    Snapshots(snapshots::Command),
+    /// Serve a snapshot here, in the foreground, on a loopback port.
+    Run(run::Args),
+    /// See what hosts have and lack; bring them a snapshot's paths.
+    #[command(subcommand)]
+    Host(host::Command),
+    /// Print shell completions.
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Runs the program; every failure ends in a non-zero exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Ok(level) = std::env::var("STILLFRAME_LOG") {
+        // Ours alone: an HTTP client's log may hold an index's credentials.
+        let filter = tracing_subscriber::EnvFilter::new(format!("stillframe={level}"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
+    }
+    let printer = Printer::new(cli.json, cli.quiet);
+    match dispatch(cli, &printer) {
+        Ok(code) => code,
+        Err(error) => {
+            printer.error(&error);
+            ExitCode::from(match error.kind {
+                Kind::Input => 2,
+                Kind::Interrupted => 130,
+                _ => 1,
+            })
+        }
+    }
+}
+
+fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
+    let config = cli.config.as_deref();
+    match cli.command {
+        Command::Inspect(args) => inspect::run(&args, config, printer),
+        Command::Lock(args) => lock::run(&args, config, printer),
+        Command::Snapshot(args) => snapshot::run(&args, config, printer),
+        Command::Snapshots(command) => snapshots::run(command, config, printer),
+        Command::Run(args) => run::run(&args, config, printer),
+        Command::Host(command) => host::run(command, config, printer),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "stillframe", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

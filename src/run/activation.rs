@@ -1,0 +1,390 @@
+//! An activation: the transaction that takes a service from one generation to the next.
+//!
+//! ```text
+//! reserve ─▶ units ─▶ start ─▶ healthy ─▶ swap the table ─▶ drain ─▶ COMMIT ─▶ stop the old ─▶ retention
+//! ```
+//!
+//! Before the commit every failure brings back exactly the generation that the state named when it began;
+//! after it, nothing that fails takes the new one away. `recover` does the same for an activation whose
+//! process is gone: the state on disk says on which side of the commit it was.
+use crate::run::health::{Checks, Verdict};
+use crate::run::spec::{Rotation, Wanted};
+use crate::run::state::{Generation, Pending, Place, ServiceState, unit};
+use crate::run::world::{Status, World};
+use crate::sys::error::{Error, Kind, Result};
+
+/// What is to serve.
+#[derive(Debug, Clone)]
+pub enum Goal {
+    New(Box<Wanted>),
+    /// A generation that is still there.
+    Kept(u64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub status: Status,
+    pub generation: Option<u64>,
+    pub previous: Option<u64>,
+    /// Why not, and what to do.
+    pub error: Option<String>,
+    pub hint: Option<String>,
+    /// What went wrong after the commit: worth knowing, not undone.
+    pub warnings: Vec<String>,
+}
+
+struct Run<'a> {
+    world: &'a mut dyn World,
+    state: &'a mut ServiceState,
+    number: u64,
+    previous: Option<u64>,
+    kept: bool,
+}
+
+/// Carries out one activation. `Err` only where not even the state could be written or brought back.
+pub fn activate(
+    world: &mut dyn World,
+    state: &mut ServiceState,
+    goal: &Goal,
+    attempt: u64,
+    now: u64,
+    port_taken: impl Fn(u16) -> bool,
+) -> Result<Outcome> {
+    let previous = state.serving;
+    let number = match goal {
+        Goal::Kept(number) if state.generations.contains_key(number) => *number,
+        Goal::Kept(number) => {
+            let known: Vec<String> = state.generations.keys().map(u64::to_string).collect();
+            return Err(Error::new(Kind::Input, format!("{} has no generation {number}", state.service))
+                .hint(format!("it has: {}", known.join(", "))));
+        }
+        Goal::New(_) => state.next_generation,
+    };
+    let kept = matches!(goal, Goal::Kept(_));
+    if kept && previous == Some(number) {
+        return Ok(Outcome {
+            status: Status::Succeeded,
+            generation: Some(number),
+            previous,
+            error: None,
+            hint: None,
+            warnings: vec![format!("generation {number} serves already")],
+        });
+    }
+    if let Goal::New(wanted) = goal {
+        let count = (wanted.spec.instances as usize).min(wanted.spec.slots.len());
+        let ports = state.free_ports(wanted.spec.ports, count, port_taken)?;
+        let instances = ports.iter().zip(0..).map(|(port, slot)| Place { slot, port: *port }).collect();
+        let generation = Generation {
+            snapshot: wanted.snapshot.clone(),
+            agent: wanted.agent.clone(),
+            spec: wanted.spec.clone(),
+            created: now,
+            attempt,
+            instances,
+        };
+        state.generations.insert(number, generation);
+        state.next_generation = number + 1;
+    }
+    state.pending = Some(Pending { attempt, generation: number, previous, kept });
+    let mut run = Run { world, state, number, previous, kept };
+    match run.forward() {
+        Ok(()) => Ok(Outcome {
+            status: Status::Succeeded,
+            generation: Some(number),
+            previous,
+            error: None,
+            hint: None,
+            warnings: run.finish()?,
+        }),
+        Err(error) => {
+            let cancelled = error.kind == Kind::Interrupted;
+            let swapped = run.back(&error)?;
+            let status = match (cancelled, swapped) {
+                (true, _) => Status::Cancelled,
+                (false, true) => Status::Reverted,
+                (false, false) => Status::Failed,
+            };
+            let cause = error.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
+            Ok(Outcome {
+                status,
+                generation: run.previous,
+                previous: run.previous,
+                error: Some(format!("{error}{cause}")),
+                hint: error.hint.clone(),
+                warnings: Vec::new(),
+            })
+        }
+    }
+}
+
+/// Ends an activation whose process is gone: exactly the committed generation serves afterwards.
+pub fn recover(world: &mut dyn World, state: &mut ServiceState) -> Result<Option<Outcome>> {
+    let Some(pending) = state.pending.clone() else { return Ok(None) };
+    let committed = state.serving == Some(pending.generation);
+    let mut run =
+        Run { world, state, number: pending.generation, previous: pending.previous, kept: pending.kept };
+    let text = "the activation was interrupted";
+    if committed {
+        run.world.step(Status::Draining, &format!("{text} after its commit: finishing it"))?;
+        run.serve(pending.generation)?;
+        let warnings = run.finish()?;
+        return Ok(Some(Outcome {
+            status: Status::Succeeded,
+            generation: Some(pending.generation),
+            previous: pending.previous,
+            error: None,
+            hint: None,
+            warnings,
+        }));
+    }
+    let error = Error::new(Kind::Host, text).hint("deploy again; the previous generation serves");
+    run.back(&error)?;
+    Ok(Some(Outcome {
+        status: Status::Interrupted,
+        generation: run.previous,
+        previous: run.previous,
+        error: Some(text.into()),
+        hint: error.hint,
+        warnings: Vec::new(),
+    }))
+}
+
+/// Makes a host be what its state says: after a boot, or after somebody's hand was in it.
+pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> {
+    let Some(number) = state.serving else { return Ok(()) };
+    Run { world, state, number, previous: None, kept: true }.serve(number)
+}
+
+impl Run<'_> {
+    fn generation(&self, number: u64) -> Result<Generation> {
+        self.state.generations.get(&number).cloned().ok_or_else(|| {
+            Error::new(Kind::Host, format!("{} has no generation {number} any more", self.state.service))
+        })
+    }
+
+    /// Everything up to the commit.
+    fn forward(&mut self) -> Result<()> {
+        let number = self.number;
+        self.world.step(Status::Starting, &format!("generation {number} reserved"))?;
+        self.world.save(self.state)?;
+        let generation = self.generation(number)?;
+        self.world.link(number, &generation.snapshot)?;
+        self.world.write_units(number, &generation)?;
+        self.world.gateway(&generation.spec)?;
+        match generation.spec.rotation {
+            Rotation::Surge => self.start_and_check(&generation)?,
+            Rotation::Replace => {
+                // The old one of the GPU must be gone before the new one starts; requests are held meanwhile.
+                self.drain_previous(generation.spec.drain_ms)?;
+                self.stop_previous()?;
+                self.start_and_check(&generation)?;
+            }
+        }
+        self.world.step(Status::Rotating, &format!("traffic moves to generation {number}"))?;
+        self.world.set_table(&self.state.table(Some(number)))?;
+        if generation.spec.rotation == Rotation::Surge {
+            self.drain_previous(generation.spec.drain_ms)?;
+            // It has had all the traffic for a while: the last look before the point of no return.
+            self.all_healthy(&generation)?;
+        }
+        self.commit()
+    }
+
+    fn start_and_check(&mut self, generation: &Generation) -> Result<()> {
+        let units = self.state.units(self.number);
+        self.world.step(Status::Starting, &format!("starting {}", units.join(", ")))?;
+        for unit in &units {
+            self.world.start(unit)?;
+        }
+        self.world.step(Status::Checking, &format!("waiting for {} healthy", units.len()))?;
+        let started = self.world.now();
+        let health = &generation.spec.health;
+        let mut checks: Vec<Checks> =
+            generation.instances.iter().map(|_| Checks::new(health, started)).collect();
+        loop {
+            let mut all = true;
+            for (place, check) in generation.instances.iter().zip(&mut checks) {
+                if check.passed() {
+                    continue;
+                }
+                let name = unit(&self.state.service, place.slot, self.number);
+                let state = self.world.unit(&name)?;
+                let answer = self.world.probe(place.port, &generation.spec)?;
+                let now = self.world.now();
+                match check.look(now, &state, answer) {
+                    Verdict::Healthy => {}
+                    Verdict::NotYet => all = false,
+                    Verdict::Dead(why) => return Err(self.unhealthy(&name, &why)),
+                }
+            }
+            if all {
+                return Ok(());
+            }
+            self.world.wait(health.interval_ms)?;
+        }
+    }
+
+    fn unhealthy(&mut self, unit: &str, why: &str) -> Error {
+        let tail = self.world.log_tail(unit);
+        let tail = if tail.is_empty() { String::new() } else { format!("; its last words:\n{tail}") };
+        Error::new(Kind::Host, format!("{unit} {why}{tail}"))
+            .hint(format!("all it said: stillframe logs, or on the host journalctl -u {unit}"))
+    }
+
+    fn all_healthy(&mut self, generation: &Generation) -> Result<()> {
+        for place in &generation.instances {
+            let name = unit(&self.state.service, place.slot, self.number);
+            if self.world.unit(&name)?.is_over() {
+                return Err(self.unhealthy(&name, "was healthy, then ended"));
+            }
+            if let Err(why) = self.world.probe(place.port, &generation.spec)? {
+                return Err(self.unhealthy(&name, &format!("was healthy, then {why}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the old instances have nothing to do, or the limit has passed; then what is still open is cut.
+    fn drain_previous(&mut self, limit: u64) -> Result<()> {
+        let Some(previous) = self.previous else { return Ok(()) };
+        let generation = self.generation(previous)?;
+        self.world.step(Status::Draining, &format!("generation {previous} finishes what it has"))?;
+        if generation.spec.rotation == Rotation::Replace
+            || self.generation(self.number)?.spec.rotation == Rotation::Replace
+        {
+            self.world.set_table(&self.state.table(None))?;
+        }
+        let until = self.world.now() + limit;
+        loop {
+            let reply = self.world.gateway_status()?;
+            let open: u64 = reply
+                .targets
+                .iter()
+                .filter(|t| t.generation == previous)
+                .map(|t| t.requests + t.websockets)
+                .sum();
+            let jobs: u64 = generation.instances.iter().filter_map(|p| self.world.queue(p.port)).sum();
+            if open == 0 && jobs == 0 {
+                return Ok(());
+            }
+            if self.world.now() >= until {
+                for target in reply.targets.iter().filter(|t| t.generation == previous) {
+                    self.world.cut(&target.id)?;
+                }
+                return self.world.step(
+                    Status::Draining,
+                    &format!("drain limit reached: {open} connections cut, {jobs} jobs lost"),
+                );
+            }
+            self.world.wait(200)?;
+        }
+    }
+
+    fn stop_previous(&mut self) -> Result<()> {
+        for unit in self.previous.map(|n| self.state.units(n)).unwrap_or_default() {
+            self.world.stop(&unit)?;
+        }
+        Ok(())
+    }
+
+    /// From here on the new generation serves, whatever happens.
+    fn commit(&mut self) -> Result<()> {
+        let before = self.state.serving;
+        self.state.serving = Some(self.number);
+        self.world.save(self.state).inspect_err(|_| self.state.serving = before)
+    }
+
+    /// What follows the commit. Its failures are warnings: going back would be worse.
+    fn finish(&mut self) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        let mut note = |what: &str, result: Result<()>| {
+            if let Err(e) = result {
+                warnings.push(format!("{what}: {e}"));
+            }
+        };
+        note("the profile", self.world.point(Some(self.number)));
+        if let Some(previous) = self.previous {
+            let units = self.state.units(previous);
+            for unit in &units {
+                // One that does not stop still needs its slot and its file.
+                let gone = self.world.stop(unit).and_then(|()| self.world.clear_slot(unit));
+                note(unit, gone.and_then(|()| self.world.remove_units(std::slice::from_ref(unit))));
+            }
+        }
+        for number in self.expired() {
+            note(&format!("generation {number}"), self.world.unlink(number));
+            self.state.generations.remove(&number);
+        }
+        self.state.pending = None;
+        self.world.save(self.state)?;
+        Ok(warnings)
+    }
+
+    /// Generations that retention no longer keeps: neither serving, nor the one before, nor among the newest.
+    fn expired(&self) -> Vec<u64> {
+        let keep =
+            self.state.generations.get(&self.number).map_or(0, |g| g.spec.retention.generations) as usize;
+        let others =
+            self.state.generations.keys().rev().filter(|n| **n != self.number && Some(**n) != self.previous);
+        others.skip(keep.saturating_sub(1)).copied().collect()
+    }
+
+    /// Makes sure that a generation runs and has the traffic.
+    fn serve(&mut self, number: u64) -> Result<()> {
+        let generation = self.generation(number)?;
+        self.world.link(number, &generation.snapshot)?;
+        self.world.write_units(number, &generation)?;
+        for unit in self.state.units(number) {
+            if self.world.unit(&unit)?.is_over() {
+                self.world.start(&unit)?;
+            }
+        }
+        self.world.gateway(&generation.spec)?;
+        self.world.set_table(&self.state.table(Some(number)))?;
+        self.world.point(Some(number))
+    }
+
+    /// Brings back exactly what served before. Says whether traffic had moved.
+    fn back(&mut self, why: &Error) -> Result<bool> {
+        let number = self.number;
+        // Whether anybody could have noticed: the new one has traffic, or the old one has none any more.
+        let swapped = match self.world.gateway_status() {
+            Ok(reply) => {
+                let serves = |n: u64| reply.targets.iter().any(|t| t.generation == n && !t.draining);
+                serves(number) || self.previous.is_some_and(|previous| !serves(previous))
+            }
+            // It may not even be there yet.
+            Err(_) => false,
+        };
+        let text = match self.previous {
+            Some(previous) => format!("{why}: back to generation {previous}"),
+            None => format!("{why}: nothing served before"),
+        };
+        self.world.step(if swapped { Status::Rotating } else { Status::Starting }, &text)?;
+        if let Some(previous) = self.previous {
+            self.serve(previous)?;
+        }
+        let units = self.state.units(number);
+        for unit in &units {
+            self.world.stop(unit)?;
+            self.world.clear_slot(unit)?;
+        }
+        self.world.remove_units(&units)?;
+        if self.previous.is_none() {
+            self.world.remove_gateway()?;
+            self.world.point(None)?;
+        }
+        if !self.kept {
+            self.world.unlink(number)?;
+            self.state.generations.remove(&number);
+        }
+        self.state.pending = None;
+        self.world.save(self.state)?;
+        Ok(swapped)
+    }
+}
+
+#[cfg(test)]
+#[path = "activation_tests.rs"]
+mod tests;

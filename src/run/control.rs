@@ -1,0 +1,116 @@
+//! What agent and gateway say to each other: the gateway's settings file, its routing table, and the
+//! requests of its control socket (one JSON document a line, one answer a line).
+//!
+//! The gateway writes the table to `table` (temporary file, sync, rename) before it answers `set`, so a
+//! restarted gateway routes as the last one did without asking anybody.
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub const GATEWAY_VERSION: u32 = 1;
+
+/// The gateway's settings file: written by the agent, read at start and on SIGHUP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewaySettings {
+    pub version: u32,
+    pub service: String,
+    /// Where to listen when no socket unit passes the socket in (LISTEN_FDS).
+    pub listen: SocketAddr,
+    /// Prometheus metrics; loopback only.
+    pub metrics: Option<SocketAddr>,
+    /// The control socket.
+    pub control: PathBuf,
+    /// The routing table of the last `set`.
+    pub table: PathBuf,
+    /// SHA-256 (hex) of each accepted API key; empty: no key is asked for.
+    pub api_keys: Vec<String>,
+    pub limits: Limits,
+}
+
+/// Times in milliseconds, sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest request body.
+    pub body: u64,
+    /// From the first byte of a request to the end of its head.
+    pub head_ms: u64,
+    pub connect_ms: u64,
+    /// From the end of the request to the head of the response.
+    pub response_ms: u64,
+    /// A connection on which nothing moves.
+    pub idle_ms: u64,
+    /// How long a request waits while no instance is ready.
+    pub hold_ms: u64,
+    /// How many may wait.
+    pub held: usize,
+    /// Client connections at once.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body: 1 << 30,
+            head_ms: 10_000,
+            connect_ms: 2_000,
+            response_ms: 300_000,
+            idle_ms: 75_000,
+            hold_ms: 15_000,
+            held: 256,
+            connections: 4_096,
+        }
+    }
+}
+
+/// One instance as the gateway sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// `s0-g7`: slot and generation.
+    pub id: String,
+    pub address: SocketAddr,
+    pub slot: u32,
+    pub generation: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    pub version: u32,
+    pub targets: Vec<Target>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// From now on new requests go to these alone. What is no longer named goes on with what it has.
+    Set { table: Table },
+    /// Every instance that is named or still has something open.
+    Status,
+    /// Ends what is still open on an instance that is no longer named.
+    Cut { id: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    pub targets: Vec<TargetStatus>,
+    /// Requests that wait for an instance.
+    pub held: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    pub id: String,
+    pub address: SocketAddr,
+    pub generation: u64,
+    /// Not in the table any more.
+    pub draining: bool,
+    /// Requests begun and not ended, upgraded connections apart.
+    pub requests: u64,
+    pub websockets: u64,
+    pub served: u64,
+    /// Answers that the gateway had to make itself (502, 504).
+    pub failed: u64,
+}

@@ -1,0 +1,105 @@
+//! The host's program as a store path: it ships like everything else, so versions always match, and a
+//! host that has it already gets nothing.
+use crate::formats::elf;
+use crate::formats::nix::nar::NarWriter;
+use crate::formats::nix::store_path::StorePath;
+use crate::formats::nix::worker::WriteWire;
+use crate::ship::ssh::Remote;
+use crate::store::{Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Between a NAR and what is known of its path (`export-import.cc`).
+const EXPORT_MAGIC: u64 = 0x4558_494e;
+
+const NAME: &str = "stillframe-agent";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    pub path: StorePath,
+    /// The program's absolute path, there and here.
+    pub program: String,
+}
+
+/// In libexec, as packages have it; `STILLFRAME_AGENT` names another.
+fn find() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("STILLFRAME_AGENT").filter(|v| !v.is_empty()) {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
+    let own = own.canonicalize().unwrap_or(own);
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    let places = [
+        folder.join("../libexec/stillframe").join(NAME),
+        // A build tree: what cargo puts beside this program is not static.
+        folder.join(format!("../{}-unknown-linux-musl/release", std::env::consts::ARCH)).join(NAME),
+    ];
+    places.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
+        Error::new(
+            Kind::Input,
+            format!("there is no {NAME} at {} or {}", places[0].display(), places[1].display()),
+        )
+        .hint("build it (make agent), or name it in STILLFRAME_AGENT")
+    })
+}
+
+/// Adds the agent to this machine's store.
+pub fn add(store: &mut Store) -> Result<Agent> {
+    let file = find()?;
+    let open = || File::open(&file).map_err(|e| Error::io("open", &file, e));
+    let opened = open()?;
+    let size = opened.metadata().map_err(|e| Error::io("read", &file, e))?.len();
+    let info = elf::read(&mut open()?)
+        .map_err(|e| Error::new(Kind::Input, format!("{} is no program: {e}", file.display())))?;
+    if info.interp.is_some() || !info.needed.is_empty() {
+        return Err(Error::new(Kind::Input, format!("{} is not static", file.display()))
+            .hint("hosts have other libraries than this machine: build it with `make agent`"));
+    }
+    let name = format!("{NAME}-{}", env!("CARGO_PKG_VERSION"));
+    let path = store.add_tree(&name, &BTreeSet::new(), |out| {
+        let write = |out: &mut dyn Write| -> io::Result<()> {
+            let mut nar = NarWriter::new(out)?;
+            nar.directory(b"")?;
+            nar.directory(b"bin")?;
+            nar.file::<io::Error>(NAME.as_bytes(), true, size, |out| io::copy(&mut &opened, out).map(drop))?;
+            nar.end_directory()?;
+            nar.end_directory()?;
+            nar.finish().map(drop)
+        };
+        write(out).map_err(|e| Error::io("read", &file, e))
+    })?;
+    let program = format!("{}/bin/{NAME}", path.to_absolute(&store.store_dir));
+    Ok(Agent { path, program })
+}
+
+/// Gives a host the agent, in one stream that Nix's own `nix-store --import` takes: ours is not there yet.
+/// gzip, because every Linux has it.
+pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<()> {
+    let mut store = Store::connect(source)?;
+    let Some(info) = store.info(&agent.path)? else {
+        return Err(Error::new(Kind::Store, format!("{} is not in the store any more", agent.program))
+            .hint("run the command again"));
+    };
+    let mut export = GzEncoder::new(Vec::new(), Compression::fast());
+    let lost = |e: io::Error| Error::new(Kind::Store, "cannot read the agent from the store").caused_by(e);
+    // The format of `nix-store --export`: for each path 1, its NAR, a magic number, what is known of it; then 0.
+    export.put_number(1).map_err(lost)?;
+    store.nar(&agent.path, |nar| {
+        io::copy(&mut io::Read::take(nar, info.nar_size), &mut export).map(drop).map_err(lost)
+    })?;
+    let rest = |out: &mut dyn Write| -> io::Result<()> {
+        out.put_number(EXPORT_MAGIC)?;
+        out.put_bytes(agent.path.to_absolute(&source.store_dir).as_bytes())?;
+        // No references, no deriver, no signature; no further path.
+        [0, 0, 0, 0].iter().try_for_each(|n| out.put_number(*n))
+    };
+    rest(&mut export).map_err(lost)?;
+    let stream = export.finish().map_err(lost)?;
+    remote.must(&["sh", "-c", "gzip -dc | nix-store --import"], &stream, Duration::from_secs(300)).map(drop)
+}

@@ -1,0 +1,107 @@
+//! A snapshot's closure onto one host: connect, look, bring the agent, ask what is missing, see that it
+//! fits, send it.
+use crate::formats::nix::store_path::StorePath;
+use crate::ship::agent::{self, Agent};
+use crate::ship::preflight::{self, Facts, Needs, Problem};
+use crate::ship::send::{self, Channel, Closure, Missing, Sent};
+use crate::ship::ssh::{Remote, Target};
+use crate::store::{Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::Progress;
+
+/// Streams to a host: more than that only wait for each other, and sshd allows ten sessions a connection.
+const STREAMS: usize = 4;
+/// Below this, one stream is as fast and opens sooner.
+const SMALL: u64 = 1 << 20;
+
+/// What goes to every host.
+pub struct Load {
+    pub source: StoreConfig,
+    pub agent: Agent,
+    pub closure: Closure,
+}
+
+impl Load {
+    /// The closure of a snapshot (an absolute store path) and the agent.
+    pub fn of(source: &StoreConfig, snapshot: &str) -> Result<Load> {
+        let mut store = Store::connect(source)?;
+        let root = StorePath::from_absolute(&source.store_dir, snapshot)
+            .map_err(|e| Error::new(Kind::Input, format!("{snapshot} is no store path")).caused_by(e))?;
+        let agent = agent::add(&mut store)?;
+        let closure = store.closure(&[root, agent.path.clone()])?;
+        Ok(Load { source: source.clone(), agent, closure })
+    }
+}
+
+/// A host that was looked at and is as it must be. The first channel keeps everything of the closure from
+/// the host's garbage collector as long as this lives.
+pub struct Ready {
+    pub remote: Remote,
+    pub facts: Facts,
+    pub missing: Missing,
+    pub missing_bytes: u64,
+    channel: Channel,
+}
+
+/// Says what is wrong with a host, all at once.
+pub fn refuse(host: &str, problems: &[Problem]) -> Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let whats: Vec<&str> = problems.iter().map(|p| p.what.as_str()).collect();
+    let hints: Vec<&str> = problems.iter().map(|p| p.hint.as_str()).collect();
+    Err(Error::new(Kind::Host, format!("{host}: {}", whats.join("; "))).hint(hints.join("; ")))
+}
+
+/// Connects and asks; changes nothing.
+pub fn look(target: &Target, needs: &Needs) -> Result<Facts> {
+    let mut remote = Remote::connect(target)?;
+    Ok(preflight::greet(&mut remote, needs, "")?.0)
+}
+
+pub fn prepare(target: &Target, needs: &Needs, load: &Load) -> Result<Ready> {
+    let mut remote = Remote::connect(target)?;
+    let (facts, channel) = preflight::greet(&mut remote, needs, &load.agent.program)?;
+    refuse(&remote.name, &preflight::check(&facts, needs))?;
+    // Not even the agent fits on a full disk, and Nix's own words for that come too late.
+    refuse(&remote.name, &preflight::room(&facts, 0, 1))?;
+    let mut channel = match channel {
+        Some(channel) => channel,
+        None => {
+            agent::bring(&load.agent, &remote, &load.source)?;
+            receiver(&remote, load)?
+        }
+    };
+    let missing = send::missing(&mut channel, &load.source.store_dir.0, &load.closure)?;
+    let size = |p: &StorePath| load.closure.get(p).map_or(0, |i| i.nar_size);
+    let missing_bytes = missing.paths.iter().map(size).sum::<u64>() - missing.partial.values().sum::<u64>();
+    refuse(&remote.name, &preflight::room(&facts, missing_bytes, missing.paths.len() as u64))?;
+    Ok(Ready { remote, facts, missing, missing_bytes, channel })
+}
+
+fn receiver(remote: &Remote, load: &Load) -> Result<Channel> {
+    Ok(remote.channel(&[&load.agent.program, "receive"])?.0)
+}
+
+impl Ready {
+    /// Sends what is missing. The host keeps it at least as long as `self` lives.
+    pub fn send(&mut self, load: &Load, progress: &dyn Progress) -> Result<Sent> {
+        if self.missing.paths.is_empty() {
+            return Ok(Sent::default());
+        }
+        let streams = if self.missing_bytes < SMALL { 1 } else { STREAMS.min(self.missing.paths.len()) };
+        let mut more: Vec<Channel> =
+            (1..streams).map(|_| receiver(&self.remote, load)).collect::<Result<_>>()?;
+        // The first has the roots; it takes paths like the others.
+        let end = || Channel {
+            input: Box::new(std::io::empty()),
+            output: Box::new(std::io::sink()),
+            host: self.remote.name.clone(),
+        };
+        let first = std::mem::replace(&mut self.channel, end());
+        more.insert(0, first);
+        let sent = send::send(&load.source, &load.closure, &self.missing, &mut more, progress);
+        self.channel = more.remove(0);
+        sent
+    }
+}

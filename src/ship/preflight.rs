@@ -1,0 +1,388 @@
+//! What a host has, asked in one round trip (`greet.sh`, `preflight.sh`), and what of it would stop a deployment: found before the
+//! first byte is sent or the first unit written.
+use crate::ship::send::Channel;
+use crate::ship::ssh::Remote;
+use crate::sys::error::{Error, Kind, Result};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::io::BufRead;
+
+const GREETING: &str = include_str!("greet.sh");
+const QUESTIONS: &str = include_str!("preflight.sh");
+
+/// systemd 250 brought `systemd-creds` and encrypted credentials; Debian 12 has 252.
+pub const MIN_SYSTEMD: u32 = 250;
+/// The oldest Nix that is tested: Debian 12's.
+pub const MIN_NIX: (u32, u32) = (2, 8);
+
+/// What a host says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    pub machine: String,
+    pub kernel: String,
+    pub os: String,
+    pub hostname: String,
+    /// The name of process 1.
+    pub init: String,
+    pub systemd: Option<u32>,
+    pub nix: Option<String>,
+    pub daemon: Option<String>,
+    pub glibc: Option<String>,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    pub store_free_bytes: u64,
+    /// `None` where the file system has no limit of its own (btrfs, for one).
+    pub store_free_inodes: Option<u64>,
+    pub state_free_bytes: u64,
+    /// The NVIDIA kernel driver's version.
+    pub cuda_driver: Option<String>,
+    pub gpus: Vec<String>,
+    /// TCP ports that something listens on.
+    pub ports: BTreeSet<u16>,
+    /// Of the asked ones, those that are there.
+    pub folders: BTreeSet<String>,
+    pub files: BTreeSet<String>,
+}
+
+/// What a deployment needs of a host. Empty is "nothing".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// `x86_64-linux`.
+    pub system: String,
+    pub folders: Vec<String>,
+    pub files: Vec<String>,
+    /// Ports that must be free.
+    pub ports: Vec<u16>,
+    pub gpus: Vec<String>,
+    /// CUDA as the wheels want it: `12.4`.
+    pub cuda: Option<String>,
+    pub memory_bytes: u64,
+}
+
+/// One thing that is not as it must be, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub what: String,
+    pub hint: String,
+}
+
+/// The first words with a host. With the agent's channel, if the host has that agent.
+pub fn greet(remote: &mut Remote, needs: &Needs, agent: &str) -> Result<(Facts, Option<Channel>)> {
+    let mut words = vec!["sh", "-c", GREETING, "sh", QUESTIONS, agent];
+    words.extend(needs.folders.iter().chain(&needs.files).map(String::as_str));
+    let (mut channel, last_words) = remote.channel(&words)?;
+    let mut text = String::new();
+    loop {
+        let mut line = String::new();
+        let read = channel.input.read_line(&mut line);
+        if read.is_err() || line.is_empty() {
+            let said =
+                last_words.lock().map(|w| String::from_utf8_lossy(&w).trim().to_string()).unwrap_or_default();
+            let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+            return Err(Error::new(
+                Kind::Host,
+                format!("{}: the host ended the first conversation{said}", remote.name),
+            )
+            .hint("the user's login shell must run commands; try one by hand: ssh HOST id"));
+        }
+        if line == "end\n" {
+            break;
+        }
+        text.push_str(&line);
+        if text.len() > 1 << 20 {
+            return Err(talks(remote, &text));
+        }
+    }
+    let Some(text) = text.strip_prefix("begin\n") else { return Err(talks(remote, &text)) };
+    if let Some(said) = text.strip_prefix("refused ") {
+        let said = said.trim();
+        return Err(Error::new(Kind::Host, format!("{}: no root's rights: `sudo -n true`: {said}", remote.name)).hint(
+            "deploy as root, or let the user run sudo without a password (a line `USER ALL=(root) NOPASSWD: ALL` in \
+             /etc/sudoers.d/stillframe)",
+        ));
+    }
+    if text.starts_with("elevate sudo\n") {
+        remote.elevate_by(&["sudo", "-n"]);
+    }
+    let (facts, has_agent) = parse(text).ok_or_else(|| {
+        Error::new(Kind::Host, format!("{}: the first questions were not answered in time", remote.name))
+            .hint("a file system of the host may hang: try `df` there")
+    })?;
+    Ok((facts, has_agent.then_some(channel)))
+}
+
+fn talks(remote: &Remote, text: &str) -> Error {
+    let line = text.lines().next().unwrap_or_default();
+    Error::new(
+        Kind::Host,
+        format!("{}: its login prints {line:?} before a command's own output", remote.name),
+    )
+    .hint("the user's login shell must run commands and print nothing of its own (see .bashrc there)")
+}
+
+/// What the answers say, and whether the agent is there. `None` when they did not all come.
+fn parse(text: &str) -> Option<(Facts, bool)> {
+    let mut facts = Facts::default();
+    let mut agent = false;
+    for line in text.lines() {
+        let Some((key, value)) = line.split_once(' ').filter(|(_, v)| !v.is_empty()) else { continue };
+        let text = || value.to_string();
+        let kib = || value.parse::<u64>().unwrap_or(0) * 1024;
+        match key {
+            "machine" => facts.machine = text(),
+            "kernel" => facts.kernel = text(),
+            "os" => facts.os = text(),
+            "hostname" => facts.hostname = text(),
+            "init" => facts.init = text(),
+            "systemd" => facts.systemd = value.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok(),
+            "nix" => facts.nix = Some(text()),
+            "daemon" => facts.daemon = Some(text()),
+            "glibc" => facts.glibc = Some(text()),
+            "cpus" => facts.cpus = value.parse().unwrap_or(0),
+            "memory_kib" => facts.memory_bytes = kib(),
+            "store_free_kib" => facts.store_free_bytes = kib(),
+            // 0 of 0 is how a file system without inodes of its own answers.
+            "store_free_inodes" => facts.store_free_inodes = value.parse().ok().filter(|n| *n > 0),
+            "state_free_kib" => facts.state_free_bytes = kib(),
+            "cuda_driver" => facts.cuda_driver = Some(text()),
+            "gpu" => facts.gpus.push(text()),
+            "listens" => {
+                let port = value.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+                facts.ports.extend(port);
+            }
+            "folder" => drop(facts.folders.insert(text())),
+            "file" => drop(facts.files.insert(text())),
+            "agent" => agent = true,
+            "failed" => return None,
+            _ => {}
+        }
+    }
+    Some((facts, agent))
+}
+
+fn problem(what: String, hint: impl Into<String>) -> Problem {
+    Problem { what, hint: hint.into() }
+}
+
+/// `2.8.0+1` as (2, 8).
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The oldest NVIDIA driver for a CUDA major version (CUDA compatibility, "minor version compatibility").
+fn driver_for(cuda: &str) -> Option<(u32, &'static str)> {
+    match cuda.split('.').next()? {
+        "11" => Some((450, "450.80.02")),
+        "12" => Some((525, "525.60.13")),
+        "13" => Some((580, "580.65.06")),
+        _ => None,
+    }
+}
+
+/// Everything that would stop a deployment. Pure: what a host has against what is needed.
+pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if facts.init != "systemd" {
+        found.push(problem(
+            format!("process 1 is {:?}, not systemd", facts.init),
+            "stillframe runs services as systemd units",
+        ));
+    }
+    match facts.systemd {
+        Some(version) if version < MIN_SYSTEMD => found.push(problem(
+            format!("systemd {version} is too old; {MIN_SYSTEMD} or later is needed"),
+            "upgrade the host (Debian 12 or later, Ubuntu 22.10 or later, NixOS 22.05 or later)",
+        )),
+        _ => {}
+    }
+    match facts.nix.as_deref() {
+        None => found.push(problem(
+            "Nix is not installed".into(),
+            "stillframe host prepare installs it on Debian and Ubuntu; elsewhere see https://nixos.org/download",
+        )),
+        Some(text) if version(text).is_some_and(|v| v < MIN_NIX) => found.push(problem(
+            format!("Nix {text} is too old; {}.{} or later is needed", MIN_NIX.0, MIN_NIX.1),
+            "upgrade Nix on the host",
+        )),
+        Some(_) if facts.daemon.is_none() => {
+            found.push(problem("nix-daemon is not on root's PATH".into(), "install Nix for all users (multi-user)"))
+        }
+        Some(_) => {}
+    }
+    let system = format!("{}-linux", facts.machine);
+    if !needs.system.is_empty() && system != needs.system {
+        found.push(problem(
+            format!("the host is {system}, the snapshot is for {}", needs.system),
+            "take the snapshot on a workstation of the host's kind, or leave this host out",
+        ));
+    }
+    for folder in needs.folders.iter().filter(|f| !facts.folders.contains(*f)) {
+        found.push(problem(
+            format!("there is no folder {folder}"),
+            "mount or make it, or correct the service's folders",
+        ));
+    }
+    for file in needs.files.iter().filter(|f| !facts.files.contains(*f)) {
+        found.push(problem(
+            format!("there is no file {file}"),
+            "the smoke workflow names it: bring it there, or name another workflow",
+        ));
+    }
+    for port in needs.ports.iter().filter(|p| facts.ports.contains(p)) {
+        found.push(problem(
+            format!("port {port} is taken"),
+            format!("see who has it: ss -ltnp 'sport = :{port}'; or give the service another port"),
+        ));
+    }
+    for gpu in needs.gpus.iter().filter(|g| g.chars().all(|c| c.is_ascii_digit()) && !facts.gpus.contains(g))
+    {
+        found.push(problem(
+            format!("there is no GPU {gpu} (/dev/nvidia{gpu})"),
+            "load the driver (nvidia-smi shows the GPUs), or correct the service's gpus",
+        ));
+    }
+    if let Some(cuda) = needs.cuda.as_deref().filter(|_| !needs.gpus.is_empty())
+        && let Some((least, text)) = driver_for(cuda)
+    {
+        match facts.cuda_driver.as_deref() {
+            None => found.push(problem(
+                "no NVIDIA driver is loaded".into(),
+                format!("the snapshot's CUDA {cuda} needs driver {text} or later"),
+            )),
+            Some(driver) if version(driver).is_some_and(|v| v.0 < least) => found.push(problem(
+                format!("the NVIDIA driver {driver} is too old for the snapshot's CUDA {cuda}"),
+                format!("install driver {text} or later"),
+            )),
+            Some(_) => {}
+        }
+    }
+    if needs.memory_bytes > facts.memory_bytes && facts.memory_bytes > 0 {
+        found.push(problem(
+            format!(
+                "{} MiB of memory are asked for, the host has {}",
+                needs.memory_bytes >> 20,
+                facts.memory_bytes >> 20
+            ),
+            "lower the service's memory or its slots on this host",
+        ));
+    }
+    found
+}
+
+/// Whether what is missing has room: asked when its size is known, before the first byte. A NAR becomes
+/// about as many bytes of files, and what arrives of a large one is kept beside it until it is whole.
+pub fn room(facts: &Facts, bytes: u64, paths: u64) -> Vec<Problem> {
+    const SLACK: u64 = 256 << 20;
+    let mut found = Vec::new();
+    if bytes + SLACK > facts.store_free_bytes {
+        found.push(problem(
+            format!(
+                "the store has {} MiB free, {} MiB are needed",
+                facts.store_free_bytes >> 20,
+                (bytes + SLACK) >> 20
+            ),
+            "free space on the host: stillframe retention, nix-collect-garbage",
+        ));
+    }
+    // Python packages average more than 8 KiB a file; a snapshot's link trees less, but they are few.
+    let inodes = bytes / (8 << 10) + paths;
+    if let Some(free) = facts.store_free_inodes.filter(|free| *free < inodes) {
+        found.push(problem(
+            format!("the store has {free} inodes free, about {inodes} are needed"),
+            "free inodes on the host: stillframe retention, nix-collect-garbage",
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Facts {
+        parse(
+            "machine x86_64\nkernel 6.1\nos Debian\nhostname a\ninit systemd\nsystemd 257\nnix 2.26.3\ndaemon /usr/bin/nix-daemon\n\
+             glibc 2.41\ncpus 4\nmemory_kib 1048576\nstore_free_kib 2097152\nstore_free_inodes 500000\nstate_free_kib 9\n\
+             cuda_driver 550.90.07\ngpu 0\nlistens 0100007F:1FFC\nlistens 00000000000000000000000000000000:0016\n\
+             folder /srv/models\n",
+        )
+        .unwrap()
+        .0
+    }
+
+    fn whats(found: &[Problem]) -> Vec<&str> {
+        found.iter().map(|p| p.what.as_str()).collect()
+    }
+
+    #[test]
+    fn a_host_that_has_all_has_no_problem() {
+        let needs = Needs {
+            system: "x86_64-linux".into(),
+            folders: vec!["/srv/models".into()],
+            ports: vec![8189],
+            gpus: vec!["0".into()],
+            cuda: Some("12.4".into()),
+            memory_bytes: 1 << 30,
+            ..Needs::default()
+        };
+        assert_eq!(check(&healthy(), &needs), []);
+        assert_eq!(healthy().ports, BTreeSet::from([22, 8188]));
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_at_once() {
+        let facts = Facts {
+            machine: "aarch64".into(),
+            init: "runit".into(),
+            systemd: Some(247),
+            nix: Some("2.3.16".into()),
+            cuda_driver: Some("470.1".into()),
+            ..healthy()
+        };
+        let needs = Needs {
+            system: "x86_64-linux".into(),
+            folders: vec!["/mnt/models".into()],
+            files: vec!["/srv/models/a.safetensors".into()],
+            ports: vec![8188],
+            gpus: vec!["0".into(), "3".into()],
+            cuda: Some("12.4".into()),
+            memory_bytes: 2 << 30,
+        };
+        assert_eq!(
+            whats(&check(&facts, &needs)),
+            [
+                "process 1 is \"runit\", not systemd",
+                "systemd 247 is too old; 250 or later is needed",
+                "Nix 2.3.16 is too old; 2.8 or later is needed",
+                "the host is aarch64-linux, the snapshot is for x86_64-linux",
+                "there is no folder /mnt/models",
+                "there is no file /srv/models/a.safetensors",
+                "port 8188 is taken",
+                "there is no GPU 3 (/dev/nvidia3)",
+                "the NVIDIA driver 470.1 is too old for the snapshot's CUDA 12.4",
+                "2048 MiB of memory are asked for, the host has 1024",
+            ]
+        );
+        let bare = Facts { init: "systemd".into(), machine: "x86_64".into(), ..Facts::default() };
+        assert_eq!(whats(&check(&bare, &Needs::default())), ["Nix is not installed"]);
+    }
+
+    #[test]
+    fn room_is_counted_in_bytes_and_inodes() {
+        assert_eq!(room(&healthy(), 1 << 30, 10), []);
+        assert_eq!(
+            whats(&room(&Facts { store_free_inodes: Some(1000), ..healthy() }, 4 << 30, 10)),
+            [
+                "the store has 2048 MiB free, 4352 MiB are needed",
+                "the store has 1000 inodes free, about 524298 are needed"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_that_did_not_come_is_none() {
+        assert_eq!(parse("machine x86_64\nfailed 124\n"), None);
+        assert!(parse("agent yes\n").unwrap().1);
+    }
+}

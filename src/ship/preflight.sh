@@ -1,0 +1,39 @@
+# What stillframe asks of a host in one go. POSIX sh; prints `key value` lines; changes nothing.
+# Arguments: the agent's program, then folders and files that must be there.
+say() { printf '%s %s\n' "$1" "$2"; }
+first() { head -n 1 2>/dev/null; }
+[ -x "$1" ] && say agent yes
+shift
+say machine "$(uname -m)"
+say kernel "$(uname -r)"
+say os "$(. /etc/os-release 2>/dev/null; printf %s "${PRETTY_NAME:-unknown}")"
+say hostname "$(uname -n)"
+say init "$(cat /proc/1/comm 2>/dev/null)"
+say systemd "$(systemctl --version 2>/dev/null | first | awk '{print $2}')"
+say nix "$(nix-store --version 2>/dev/null | first | awk '{print $NF}')"
+say daemon "$(command -v nix-daemon 2>/dev/null)"
+say glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{print $2}')"
+say cpus "$(nproc 2>/dev/null)"
+say memory_kib "$(awk '/^MemTotal:/ {print $2}' /proc/meminfo 2>/dev/null)"
+store=/nix/store
+[ -d $store ] || store=/
+say store_free_kib "$(df -Pk $store 2>/dev/null | awk 'NR==2 {print $4}')"
+say store_free_inodes "$(df -Pi $store 2>/dev/null | awk 'NR==2 {print $4}')"
+state=/var/lib/stillframe
+[ -d $state ] || state=/var/lib
+say state_free_kib "$(df -Pk $state 2>/dev/null | awk 'NR==2 {print $4}')"
+say cuda_driver "$(sed -n 's/^NVRM version:.* \([0-9][0-9]*\.[0-9.]*\) .*/\1/p' /proc/driver/nvidia/version 2>/dev/null | first)"
+for gpu in /dev/nvidia[0-9]*; do
+    [ -e "$gpu" ] && say gpu "${gpu#/dev/nvidia}"
+done
+# Listening TCP sockets (state 0A): local address and port, hexadecimal.
+for table in /proc/net/tcp /proc/net/tcp6; do
+    awk 'NR > 1 && $4 == "0A" {print "listens", $2}' $table 2>/dev/null
+done
+for path in "$@"; do
+    if [ -d "$path" ]; then
+        say folder "$path"
+    elif [ -e "$path" ]; then
+        say file "$path"
+    fi
+done
