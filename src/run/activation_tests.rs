@@ -187,6 +187,8 @@ impl World for Fake {
                 address,
                 generation,
                 draining,
+                healthy: true,
+                reason: None,
                 requests: u64::from(draining),
                 websockets: 0,
                 served: 0,

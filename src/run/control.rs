@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 pub const GATEWAY_VERSION: u32 = 1;
 
-/// The gateway's settings file: written by the agent, read at start and on SIGHUP.
+/// The gateway's settings file: written by the agent, read at start and at `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewaySettings {
@@ -26,6 +26,26 @@ pub struct GatewaySettings {
     /// SHA-256 (hex) of each accepted API key; empty: no key is asked for.
     pub api_keys: Vec<String>,
     pub limits: Limits,
+    pub check: Check,
+}
+
+/// How the gateway itself looks whether an instance answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    pub path: String,
+    /// Between two looks at one that answers.
+    pub interval_ms: u64,
+    /// A look may take this long; ComfyUI answers late while a node computes.
+    pub timeout_ms: u64,
+    /// So many looks in a row must fail before it has no requests any more. A refused connection is enough.
+    pub failures: u32,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Check { path: "/system_stats".into(), interval_ms: 2_000, timeout_ms: 10_000, failures: 3 }
+    }
 }
 
 /// Times in milliseconds, sizes in bytes.
@@ -89,6 +109,11 @@ pub enum Request {
     Status,
     /// Ends what is still open on an instance that is no longer named.
     Cut { id: String },
+    /// Reads the settings file again; an error leaves the old settings in force.
+    Reload,
+    /// Hands the listening socket to another version of this program, which answers from then on. This
+    /// process goes on with what it has, for at most `limit_ms`, and ends.
+    Upgrade { program: String, limit_ms: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +132,10 @@ pub struct TargetStatus {
     pub generation: u64,
     /// Not in the table any more.
     pub draining: bool,
+    /// Whether it has new requests; `reason` says why not.
+    pub healthy: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Requests begun and not ended, upgraded connections apart.
     pub requests: u64,
     pub websockets: u64,
