@@ -451,7 +451,7 @@ fn snapshot(
         links: slot_links,
         directories: [
             "{base}/input",
-            "{base}/output",
+            "{output}",
             "{base}/user",
             "{slot}/base/custom_nodes",
             "{slot}/base/.cache",

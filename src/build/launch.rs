@@ -2,11 +2,17 @@
 //! input, output, user), the models folder, a slot directory (this instance's own) and a port given at
 //! run time. Pure data; `run` carries it out.
 //!
-//! Placeholders in values: `{base}`, `{models}`, `{slot}`, `{listen}`, `{port}`.
+//! Placeholders in values: `{base}`, `{output}`, `{models}`, `{slot}`, `{listen}`, `{port}`.
+use crate::sys::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub const LAUNCH_VERSION: u32 = 1;
+
+/// Where a snapshot keeps the launch file of a service.
+pub fn file_of(service: &str) -> String {
+    format!("launch/{service}.json")
+}
 
 /// A store tree that the instance sees at `{slot}/AT`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,10 +48,28 @@ pub struct Launch {
     pub directories: Vec<String>,
 }
 
+impl Launch {
+    /// Reads the text of a launch file; `origin` is for messages.
+    pub fn parse(bytes: &[u8], origin: &str) -> Result<Launch> {
+        let launch: Launch = serde_json::from_slice(bytes)
+            .map_err(|e| Error::new(Kind::Store, format!("{origin} is malformed: {e}")))?;
+        if launch.version != LAUNCH_VERSION {
+            return Err(Error::new(
+                Kind::Store,
+                format!("{origin} has version {}, this stillframe reads {LAUNCH_VERSION}", launch.version),
+            )
+            .hint("use the stillframe that took the snapshot"));
+        }
+        Ok(launch)
+    }
+}
+
 /// Values for the placeholders.
 #[derive(Debug, Clone)]
 pub struct Values {
     pub base: String,
+    /// This instance's own: two that name their pictures alike would overwrite each other's.
+    pub output: String,
     pub models: String,
     pub slot: String,
     pub listen: String,
@@ -55,6 +79,7 @@ pub struct Values {
 impl Values {
     pub fn fill(&self, text: &str) -> String {
         text.replace("{base}", &self.base)
+            .replace("{output}", &self.output)
             .replace("{models}", &self.models)
             .replace("{slot}", &self.slot)
             .replace("{listen}", &self.listen)
@@ -70,7 +95,7 @@ pub fn arguments(flags: &[String], extra: &[String]) -> Vec<String> {
     let wanted = [
         ("--base-directory", "{slot}/base"),
         ("--input-directory", "{base}/input"),
-        ("--output-directory", "{base}/output"),
+        ("--output-directory", "{output}"),
         ("--user-directory", "{base}/user"),
         ("--temp-directory", "{slot}"),
         ("--database-url", "sqlite:///{slot}/comfyui.db"),
@@ -114,11 +139,15 @@ mod tests {
     fn placeholders_are_filled() {
         let values = Values {
             base: "/b".into(),
+            output: "/o".into(),
             models: "/m".into(),
             slot: "/s".into(),
             listen: "127.0.0.1".into(),
             port: 8188,
         };
-        assert_eq!(values.fill("{slot}:{base}:{models}:{listen}:{port}"), "/s:/b:/m:127.0.0.1:8188");
+        assert_eq!(
+            values.fill("{slot}:{base}:{output}:{models}:{listen}:{port}"),
+            "/s:/b:/o:/m:127.0.0.1:8188"
+        );
     }
 }

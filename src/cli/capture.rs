@@ -12,9 +12,8 @@ use crate::capture::whole::{self, Captured, Options};
 use crate::formats::nix::store_path::StorePath;
 use crate::store::Store;
 use crate::sys::clock;
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::Result;
 use crate::sys::files::FileLock;
-use crate::sys::progress;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -31,33 +30,6 @@ pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<F
         let who = if who.is_empty() { "another stillframe" } else { who };
         printer.note(&format!("waiting for {who}"));
     })
-}
-
-/// A first Ctrl-C stops at the next safe point; a second one at once.
-pub fn heed_signals() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let cannot = |e: std::io::Error| Error::new(Kind::Io, "cannot watch for signals").caused_by(e);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(cannot)?;
-    // Here and not in the thread: from the return on, no signal may end us unheard.
-    let within = runtime.enter();
-    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
-    drop(within);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            for first in [true, false] {
-                tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-                if first {
-                    progress::interrupt();
-                    eprintln!("stopping at the next safe point; once more to stop at once");
-                } else {
-                    std::process::exit(130);
-                }
-            }
-        });
-    });
-    Ok(())
 }
 
 /// Captures, with or without a store to send to.

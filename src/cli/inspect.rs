@@ -1,8 +1,9 @@
 //! `stillframe inspect`: the report, and nothing else.
-use super::capture::{capture, exclusive, heed_signals, report_json, report_text};
+use super::capture::{capture, exclusive, report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::sys::error::Result;
+use crate::sys::signals;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ pub struct Args {
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(args.env.as_deref(), config)?;
-    heed_signals()?;
+    signals::heed()?;
     let _lock = exclusive(&settings, printer, "inspect")?;
     let (captured, _) = capture(&settings, printer, args.offline, None)?;
     printer.value(&report_json(&captured));

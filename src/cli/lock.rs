@@ -1,10 +1,11 @@
 //! `stillframe lock`: writes pylock.toml and stillframe.lock.
-use super::capture::{capture, exclusive, heed_signals, lock_texts, project_file, report_json, report_text};
+use super::capture::{capture, exclusive, lock_texts, project_file, report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::lock::Lock;
 use crate::sys::error::Result;
 use crate::sys::files;
+use crate::sys::signals;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ pub struct Args {
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(args.env.as_deref(), config)?;
-    heed_signals()?;
+    signals::heed()?;
     let _lock = exclusive(&settings, printer, "lock")?;
     // Before any work, like everything that makes a run futile.
     let own = project_file(&settings, "stillframe.lock");

@@ -55,18 +55,13 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
         environment,
         layers: Vec::new(),
         links,
-        directories: [
-            "{base}/input",
-            "{base}/output",
-            "{base}/user",
-            "{slot}/base/custom_nodes",
-            "{slot}/home",
-        ]
-        .map(String::from)
-        .to_vec(),
+        directories: ["{base}/input", "{output}", "{base}/user", "{slot}/base/custom_nodes", "{slot}/home"]
+            .map(String::from)
+            .to_vec(),
     };
     let values = Values {
         base: slot.join("data").display().to_string(),
+        output: slot.join("data/output").display().to_string(),
         models: captured.scan.root.join("models").display().to_string(),
         slot: slot.display().to_string(),
         listen: "127.0.0.1".into(),

@@ -1,7 +1,7 @@
 //! `stillframe run`: serves a snapshot here, in the foreground.
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::build::launch::{LAUNCH_VERSION, Launch, Values};
+use crate::build::launch::{self, Launch, Values};
 use crate::build::registry::Registry;
 use crate::run::{foreground, slot};
 use crate::sys::error::{Error, Kind, Result};
@@ -32,30 +32,11 @@ pub struct Args {
     timeout: u64,
 }
 
-/// Where a snapshot keeps the launch file of a service.
-pub fn launch_file(service: &str) -> String {
-    format!("launch/{service}.json")
-}
-
-/// Reads the text of a launch file; `origin` is for messages.
-pub fn parse_launch(bytes: &[u8], origin: &str) -> Result<Launch> {
-    let launch: Launch = serde_json::from_slice(bytes)
-        .map_err(|e| Error::new(Kind::Store, format!("{origin} is malformed: {e}")))?;
-    if launch.version != LAUNCH_VERSION {
-        return Err(Error::new(
-            Kind::Store,
-            format!("{origin} has version {}, this stillframe reads {LAUNCH_VERSION}", launch.version),
-        )
-        .hint("use the stillframe that took the snapshot"));
-    }
-    Ok(launch)
-}
-
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(None, config)?;
     let record = Registry::new(&settings.state).find(args.id.as_deref())?;
-    let file = Path::new(&record.snapshot).join(launch_file(&record.service));
-    let launch = parse_launch(&files::read(&file)?, &file.display().to_string())?;
+    let file = Path::new(&record.snapshot).join(launch::file_of(&record.service));
+    let launch = Launch::parse(&files::read(&file)?, &file.display().to_string())?;
     let port = match args.port {
         Some(port) => port,
         None => foreground::free_port()?,
@@ -79,6 +60,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         .map_err(|e| Error::io("create a slot in", &home, e))?;
     let values = Values {
         base: base.display().to_string(),
+        output: base.join("output").display().to_string(),
         models: models.display().to_string(),
         slot: slot_dir.path().display().to_string(),
         listen: "127.0.0.1".into(),

@@ -1,5 +1,5 @@
 //! `stillframe snapshot`: lock, derivations, realise, register.
-use super::capture::{capture, exclusive, findings_text, heed_signals, lock_texts};
+use super::capture::{capture, exclusive, findings_text, lock_texts};
 use super::printer::{Printer, bytes};
 use super::probe;
 use super::settings::Settings;
@@ -9,7 +9,9 @@ use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry};
 use crate::capture::inventory::Severity;
 use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
-use crate::sys::error::{Error, Result};
+use crate::sys::error::Result;
+use crate::sys::files;
+use crate::sys::signals;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,7 +48,7 @@ const ID_LENGTH: usize = 10;
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let started = Instant::now();
     let settings = Settings::resolve(args.env.as_deref(), config)?;
-    heed_signals()?;
+    signals::heed()?;
     let _lock = exclusive(&settings, printer, "snapshot")?;
     let store_config = StoreConfig::from_environment(settings.config.store.remote.as_deref());
     // Before any work: a store that cannot be used is known in a moment.
@@ -144,17 +146,7 @@ fn outputs(graph: &Graph, store: &Store) -> Vec<OutputRecord> {
 
 /// A GC root: a link of ours that Nix is told of. Made anew when it points elsewhere.
 fn root(store: &mut Store, link: &Path, target: &str) -> Result<()> {
-    if std::fs::read_link(link).is_ok_and(|now| now == Path::new(target)) {
-        return store.add_indirect_root(link);
-    }
-    if let Some(parent) = link.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| Error::io("create directory", parent, e))?;
-    }
-    let temporary = link.with_extension("new");
-    // Left over from a crash.
-    let _ = std::fs::remove_file(&temporary);
-    std::os::unix::fs::symlink(target, &temporary).map_err(|e| Error::io("link", &temporary, e))?;
-    std::fs::rename(&temporary, link).map_err(|e| Error::io("replace", link, e))?;
+    files::replace_link(link, Path::new(target))?;
     store.add_indirect_root(link)
 }
 

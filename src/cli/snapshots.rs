@@ -12,6 +12,7 @@ use crate::capture::nar::path_of;
 use crate::formats::nix::store_path::StorePath;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::signals;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -208,7 +209,7 @@ fn add_files(diff: &mut diff::Diff, old: &Lock, new: &Lock, store: &mut Store) -
 }
 
 fn verify(settings: &Settings, registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<ExitCode> {
-    super::capture::heed_signals()?;
+    signals::heed()?;
     let record = registry.find(id)?;
     let lock = registry.lock(&record)?;
     let config = store_config(settings);
@@ -258,9 +259,9 @@ fn verify(settings: &Settings, registry: &Registry, id: Option<&str>, printer: &
 fn launch_of(record: &Record, store: &mut Store) -> Result<Launch> {
     let path = StorePath::from_absolute(&store.store_dir, &record.snapshot)
         .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))?;
-    let name = super::run::launch_file(&record.service);
+    let name = crate::build::launch::file_of(&record.service);
     let bytes = verify::file(store, &path, &name)?;
-    super::run::parse_launch(&bytes, &format!("{}/{name}", record.snapshot))
+    Launch::parse(&bytes, &format!("{}/{name}", record.snapshot))
 }
 
 fn scratch_parent(settings: &Settings) -> Result<&Path> {

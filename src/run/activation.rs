@@ -8,10 +8,14 @@
 //! after it, nothing that fails takes the new one away. `recover` does the same for an activation whose
 //! process is gone: the state on disk says on which side of the commit it was.
 use crate::run::health::{Checks, Verdict};
-use crate::run::spec::{Rotation, Wanted};
 use crate::run::state::{Generation, Pending, Place, ServiceState, unit};
 use crate::run::world::{Status, World};
+pub use crate::ship::orders::Outcome;
+use crate::ship::spec::{Rotation, Wanted};
 use crate::sys::error::{Error, Kind, Result};
+
+/// Results of the old instances' last jobs are fetched from them: they stay this long after the last one.
+const SETTLE_MS: u64 = 2_000;
 
 /// What is to serve.
 #[derive(Debug, Clone)]
@@ -19,18 +23,8 @@ pub enum Goal {
     New(Box<Wanted>),
     /// A generation that is still there.
     Kept(u64),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub status: Status,
-    pub generation: Option<u64>,
-    pub previous: Option<u64>,
-    /// Why not, and what to do.
-    pub error: Option<String>,
-    pub hint: Option<String>,
-    /// What went wrong after the commit: worth knowing, not undone.
-    pub warnings: Vec<String>,
+    /// The same, as if what served in between had never done so.
+    Restored(u64),
 }
 
 struct Run<'a> {
@@ -39,6 +33,8 @@ struct Run<'a> {
     number: u64,
     previous: Option<u64>,
     kept: bool,
+    /// Becomes the generation that a rollback from `number` goes to.
+    before: Option<u64>,
 }
 
 /// Carries out one activation. `Err` only where not even the state could be written or brought back.
@@ -52,15 +48,19 @@ pub fn activate(
 ) -> Result<Outcome> {
     let previous = state.serving;
     let number = match goal {
-        Goal::Kept(number) if state.generations.contains_key(number) => *number,
-        Goal::Kept(number) => {
+        Goal::Kept(number) | Goal::Restored(number) if state.generations.contains_key(number) => *number,
+        Goal::Kept(number) | Goal::Restored(number) => {
             let known: Vec<String> = state.generations.keys().map(u64::to_string).collect();
             return Err(Error::new(Kind::Input, format!("{} has no generation {number}", state.service))
                 .hint(format!("it has: {}", known.join(", "))));
         }
         Goal::New(_) => state.next_generation,
     };
-    let kept = matches!(goal, Goal::Kept(_));
+    let kept = !matches!(goal, Goal::New(_));
+    let before = match goal {
+        Goal::Restored(_) => state.generations.get(&number).and_then(|g| g.before),
+        _ => previous,
+    };
     if kept && previous == Some(number) {
         return Ok(Outcome {
             status: Status::Succeeded,
@@ -72,22 +72,17 @@ pub fn activate(
         });
     }
     if let Goal::New(wanted) = goal {
+        state.data_is_new = state.generations.is_empty() && !world.has_data();
         let count = (wanted.spec.instances as usize).min(wanted.spec.slots.len());
         let ports = state.free_ports(wanted.spec.ports, count, port_taken)?;
         let instances = ports.iter().zip(0..).map(|(port, slot)| Place { slot, port: *port }).collect();
-        let generation = Generation {
-            snapshot: wanted.snapshot.clone(),
-            agent: wanted.agent.clone(),
-            spec: wanted.spec.clone(),
-            created: now,
-            attempt,
-            instances,
-        };
+        let generation =
+            Generation { wanted: (**wanted).clone(), created: now, attempt, instances, before: None };
         state.generations.insert(number, generation);
         state.next_generation = number + 1;
     }
     state.pending = Some(Pending { attempt, generation: number, previous, kept });
-    let mut run = Run { world, state, number, previous, kept };
+    let mut run = Run { world, state, number, previous, kept, before };
     match run.forward() {
         Ok(()) => Ok(Outcome {
             status: Status::Succeeded,
@@ -122,8 +117,14 @@ pub fn activate(
 pub fn recover(world: &mut dyn World, state: &mut ServiceState) -> Result<Option<Outcome>> {
     let Some(pending) = state.pending.clone() else { return Ok(None) };
     let committed = state.serving == Some(pending.generation);
-    let mut run =
-        Run { world, state, number: pending.generation, previous: pending.previous, kept: pending.kept };
+    let mut run = Run {
+        world,
+        state,
+        number: pending.generation,
+        previous: pending.previous,
+        kept: pending.kept,
+        before: pending.previous,
+    };
     let text = "the activation was interrupted";
     if committed {
         run.world.step(Status::Draining, &format!("{text} after its commit: finishing it"))?;
@@ -153,7 +154,27 @@ pub fn recover(world: &mut dyn World, state: &mut ServiceState) -> Result<Option
 /// Makes a host be what its state says: after a boot, or after somebody's hand was in it.
 pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> {
     let Some(number) = state.serving else { return Ok(()) };
-    Run { world, state, number, previous: None, kept: true }.serve(number)
+    Run { world, state, number, previous: None, kept: true, before: None }.serve(number)
+}
+
+/// Ends a service that had nothing before what serves now: as if it had never been deployed.
+pub fn withdraw(world: &mut dyn World, state: &mut ServiceState, attempt: u64, why: &str) -> Result<Outcome> {
+    let Some(number) = state.serving else {
+        return Err(Error::new(Kind::Input, format!("{} serves nothing", state.service)));
+    };
+    state.serving = None;
+    state.pending = Some(Pending { attempt, generation: number, previous: None, kept: false });
+    world.save(state)?;
+    let error = Error::new(Kind::Host, why);
+    Run { world, state, number, previous: None, kept: false, before: None }.back(&error)?;
+    Ok(Outcome {
+        status: Status::Reverted,
+        generation: None,
+        previous: Some(number),
+        error: Some(why.into()),
+        hint: None,
+        warnings: Vec::new(),
+    })
 }
 
 impl Run<'_> {
@@ -169,22 +190,23 @@ impl Run<'_> {
         self.world.step(Status::Starting, &format!("generation {number} reserved"))?;
         self.world.save(self.state)?;
         let generation = self.generation(number)?;
-        self.world.link(number, &generation.snapshot)?;
+        let spec = &generation.wanted.spec;
+        self.world.link(number, &generation.wanted)?;
         self.world.write_units(number, &generation)?;
-        self.world.gateway(&generation.spec)?;
-        match generation.spec.rotation {
+        self.world.gateway(&generation.wanted)?;
+        match spec.rotation {
             Rotation::Surge => self.start_and_check(&generation)?,
             Rotation::Replace => {
                 // The old one of the GPU must be gone before the new one starts; requests are held meanwhile.
-                self.drain_previous(generation.spec.drain_ms)?;
+                self.drain_previous(spec.drain_ms)?;
                 self.stop_previous()?;
                 self.start_and_check(&generation)?;
             }
         }
         self.world.step(Status::Rotating, &format!("traffic moves to generation {number}"))?;
         self.world.set_table(&self.state.table(Some(number)))?;
-        if generation.spec.rotation == Rotation::Surge {
-            self.drain_previous(generation.spec.drain_ms)?;
+        if spec.rotation == Rotation::Surge {
+            self.drain_previous(spec.drain_ms)?;
             // It has had all the traffic for a while: the last look before the point of no return.
             self.all_healthy(&generation)?;
         }
@@ -199,7 +221,8 @@ impl Run<'_> {
         }
         self.world.step(Status::Checking, &format!("waiting for {} healthy", units.len()))?;
         let started = self.world.now();
-        let health = &generation.spec.health;
+        let spec = &generation.wanted.spec;
+        let health = &spec.health;
         let mut checks: Vec<Checks> =
             generation.instances.iter().map(|_| Checks::new(health, started)).collect();
         loop {
@@ -210,7 +233,7 @@ impl Run<'_> {
                 }
                 let name = unit(&self.state.service, place.slot, self.number);
                 let state = self.world.unit(&name)?;
-                let answer = self.world.probe(place.port, &generation.spec)?;
+                let answer = self.world.probe(place.port, spec)?;
                 let now = self.world.now();
                 match check.look(now, &state, answer) {
                     Verdict::Healthy => {}
@@ -219,10 +242,51 @@ impl Run<'_> {
                 }
             }
             if all {
-                return Ok(());
+                break;
             }
             self.world.wait(health.interval_ms)?;
         }
+        for place in &generation.instances {
+            self.all_classes(generation, *place)?;
+        }
+        if let Some(workflow) = &health.smoke {
+            self.world.step(Status::Checking, "running the smoke workflow")?;
+            for place in &generation.instances {
+                if let Err(why) = self.world.smoke(place.port, workflow, health.smoke_ms)? {
+                    let name = unit(&self.state.service, place.slot, self.number);
+                    return Err(self.unhealthy(&name, &format!("did not run the smoke workflow: {why}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance may answer while a pack of it failed to import (ComfyUI only logs that): its node classes
+    /// tell.
+    fn all_classes(&mut self, generation: &Generation, place: Place) -> Result<()> {
+        let wanted = &generation.wanted.classes;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let name = unit(&self.state.service, place.slot, self.number);
+        let has = match self.world.classes(place.port)? {
+            Ok(classes) => classes,
+            Err(why) => return Err(self.unhealthy(&name, &format!("does not tell its node classes: {why}"))),
+        };
+        let lacks: Vec<(&String, &String)> =
+            wanted.iter().filter(|(class, _)| !has.contains(*class)).collect();
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<String> =
+            lacks.iter().take(5).map(|(class, module)| format!("{class} ({module})")).collect();
+        let more = if lacks.len() > 5 { format!(" and {} more", lacks.len() - 5) } else { String::new() };
+        let why = format!(
+            "lacks {} node classes that the environment's own server has: {}{more}",
+            lacks.len(),
+            shown.join(", ")
+        );
+        Err(self.unhealthy(&name, &why))
     }
 
     fn unhealthy(&mut self, unit: &str, why: &str) -> Error {
@@ -238,7 +302,7 @@ impl Run<'_> {
             if self.world.unit(&name)?.is_over() {
                 return Err(self.unhealthy(&name, "was healthy, then ended"));
             }
-            if let Err(why) = self.world.probe(place.port, &generation.spec)? {
+            if let Err(why) = self.world.probe(place.port, &generation.wanted.spec)? {
                 return Err(self.unhealthy(&name, &format!("was healthy, then {why}")));
             }
         }
@@ -250,12 +314,11 @@ impl Run<'_> {
         let Some(previous) = self.previous else { return Ok(()) };
         let generation = self.generation(previous)?;
         self.world.step(Status::Draining, &format!("generation {previous} finishes what it has"))?;
-        if generation.spec.rotation == Rotation::Replace
-            || self.generation(self.number)?.spec.rotation == Rotation::Replace
-        {
+        if self.generation(self.number)?.wanted.spec.rotation == Rotation::Replace {
             self.world.set_table(&self.state.table(None))?;
         }
         let until = self.world.now() + limit;
+        let mut worked = None;
         loop {
             let reply = self.world.gateway_status()?;
             let open: u64 = reply
@@ -265,10 +328,14 @@ impl Run<'_> {
                 .map(|t| t.requests + t.websockets)
                 .sum();
             let jobs: u64 = generation.instances.iter().filter_map(|p| self.world.queue(p.port)).sum();
-            if open == 0 && jobs == 0 {
+            let now = self.world.now();
+            if jobs > 0 {
+                worked = Some(now);
+            }
+            if open == 0 && jobs == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
                 return Ok(());
             }
-            if self.world.now() >= until {
+            if now >= until {
                 for target in reply.targets.iter().filter(|t| t.generation == previous) {
                     self.world.cut(&target.id)?;
                 }
@@ -290,9 +357,15 @@ impl Run<'_> {
 
     /// From here on the new generation serves, whatever happens.
     fn commit(&mut self) -> Result<()> {
-        let before = self.state.serving;
-        self.state.serving = Some(self.number);
-        self.world.save(self.state).inspect_err(|_| self.state.serving = before)
+        let old = (self.state.serving, self.state.generations.get(&self.number).and_then(|g| g.before));
+        let set = |state: &mut ServiceState, serving, number, before| {
+            state.serving = serving;
+            if let Some(generation) = state.generations.get_mut(&number) {
+                generation.before = before;
+            }
+        };
+        set(self.state, Some(self.number), self.number, self.before);
+        self.world.save(self.state).inspect_err(|_| set(self.state, old.0, self.number, old.1))
     }
 
     /// What follows the commit. Its failures are warnings: going back would be worse.
@@ -305,42 +378,58 @@ impl Run<'_> {
         };
         note("the profile", self.world.point(Some(self.number)));
         if let Some(previous) = self.previous {
-            let units = self.state.units(previous);
-            for unit in &units {
+            for unit in self.state.units(previous) {
+                let heir = self.heir(&unit, self.number);
                 // One that does not stop still needs its slot and its file.
-                let gone = self.world.stop(unit).and_then(|()| self.world.clear_slot(unit));
-                note(unit, gone.and_then(|()| self.world.remove_units(std::slice::from_ref(unit))));
+                let gone = self.world.stop(&unit).and_then(|()| self.clear(&unit, heir.as_deref()));
+                note(&unit, gone.and_then(|()| self.world.remove_units(std::slice::from_ref(&unit))));
             }
         }
-        for number in self.expired() {
-            note(&format!("generation {number}"), self.world.unlink(number));
+        for number in expired(self.state) {
+            if let Some(generation) = self.state.generations.get(&number) {
+                note(&format!("generation {number}"), self.world.unlink(number, generation.attempt));
+            }
             self.state.generations.remove(&number);
         }
+        note("the gateway", self.world.settle(self.state));
         self.state.pending = None;
         self.world.save(self.state)?;
         Ok(warnings)
     }
 
-    /// Generations that retention no longer keeps: neither serving, nor the one before, nor among the newest.
-    fn expired(&self) -> Vec<u64> {
-        let keep =
-            self.state.generations.get(&self.number).map_or(0, |g| g.spec.retention.generations) as usize;
-        let others =
-            self.state.generations.keys().rev().filter(|n| **n != self.number && Some(**n) != self.previous);
-        others.skip(keep.saturating_sub(1)).copied().collect()
+    /// The unit of generation `number` that goes on with the pictures of `unit`: the one of its slot, or the first.
+    fn heir(&self, unit: &str, number: u64) -> Option<String> {
+        let slot = |name: &str| name.rsplit_once("-g").map(|(rest, _)| rest.to_string());
+        let units = self.state.units(number);
+        units.iter().find(|u| slot(u) == slot(unit)).or(units.first()).cloned()
+    }
+
+    /// Throws a slot away and records what its instance had written into its own program.
+    fn clear(&mut self, unit: &str, heir: Option<&str>) -> Result<()> {
+        let written = match self.world.clear_slot(unit, heir) {
+            Ok(written) if written.is_empty() => return Ok(()),
+            Ok(written) => written,
+            // Only space is lost, and the slot's next instance clears it.
+            Err(e) => return self.world.step(Status::Draining, &format!("the slot of {unit} stays: {e}")),
+        };
+        let shown: Vec<&str> = written.iter().take(10).map(String::as_str).collect();
+        let more =
+            if written.len() > 10 { format!(" and {} more", written.len() - 10) } else { String::new() };
+        let text = format!("{unit} had written into its own program: {}{more}", shown.join(", "));
+        self.world.step(Status::Draining, &text)
     }
 
     /// Makes sure that a generation runs and has the traffic.
     fn serve(&mut self, number: u64) -> Result<()> {
         let generation = self.generation(number)?;
-        self.world.link(number, &generation.snapshot)?;
+        self.world.link(number, &generation.wanted)?;
         self.world.write_units(number, &generation)?;
         for unit in self.state.units(number) {
             if self.world.unit(&unit)?.is_over() {
                 self.world.start(&unit)?;
             }
         }
-        self.world.gateway(&generation.spec)?;
+        self.world.gateway(&generation.wanted)?;
         self.world.set_table(&self.state.table(Some(number)))?;
         self.world.point(Some(number))
     }
@@ -368,7 +457,14 @@ impl Run<'_> {
         let units = self.state.units(number);
         for unit in &units {
             self.world.stop(unit)?;
-            self.world.clear_slot(unit)?;
+            let heir = self.previous.and_then(|previous| self.heir(unit, previous));
+            self.clear(unit, heir.as_deref())?;
+        }
+        if self.previous.is_none()
+            && self.state.data_is_new
+            && let Err(e) = self.world.remove_data()
+        {
+            self.world.step(Status::Starting, &format!("the instances' folder stays: {e}"))?;
         }
         self.world.remove_units(&units)?;
         if self.previous.is_none() {
@@ -376,13 +472,24 @@ impl Run<'_> {
             self.world.point(None)?;
         }
         if !self.kept {
-            self.world.unlink(number)?;
+            let attempt = self.state.generations.get(&number).map_or(0, |g| g.attempt);
+            self.world.unlink(number, attempt)?;
             self.state.generations.remove(&number);
         }
         self.state.pending = None;
         self.world.save(self.state)?;
         Ok(swapped)
     }
+}
+
+/// Generations that retention no longer keeps: neither serving, nor the one before, nor among the newest.
+pub fn expired(state: &ServiceState) -> Vec<u64> {
+    let Some(serving) = state.serving else { return Vec::new() };
+    let Some(generation) = state.generations.get(&serving) else { return Vec::new() };
+    let keep = generation.wanted.spec.retention.generations as usize;
+    let before = generation.before.filter(|n| state.generations.contains_key(n));
+    let others = state.generations.keys().rev().filter(|n| **n != serving && Some(**n) != before);
+    others.skip(keep.saturating_sub(usize::from(before.is_some()))).copied().collect()
 }
 
 #[cfg(test)]

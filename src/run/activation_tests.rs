@@ -2,8 +2,9 @@
 //! every effect, the power goes at every effect. What serves afterwards is exactly the old or the new.
 use super::*;
 use crate::run::control::{Limits, Reply, Table, TargetStatus};
-use crate::run::spec::{Health, Retention, SPEC_VERSION, Spec};
 use crate::run::world::UnitState;
+use crate::ship::spec::{Health, Retention, SPEC_VERSION, Spec};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,6 +14,9 @@ struct Host {
     // On disk.
     state: Option<ServiceState>,
     links: BTreeSet<u64>,
+    data: bool,
+    /// It could not be removed: that is said, and nothing else depends on it.
+    data_stays: bool,
     profile: Option<u64>,
     // In /run and in memory.
     units: BTreeSet<String>,
@@ -44,6 +48,10 @@ struct Fake {
     /// Open connections of a generation, and until when.
     open: BTreeMap<u64, u64>,
     cut: Vec<String>,
+    /// Generations with a pack that failed to import.
+    lame: BTreeSet<u64>,
+    /// Whose pictures went to whom.
+    inherited: Vec<(String, String)>,
     steps: Vec<(Status, String)>,
 }
 
@@ -59,6 +67,8 @@ impl Fake {
             weak: BTreeSet::new(),
             open: BTreeMap::new(),
             cut: Vec::new(),
+            lame: BTreeSet::new(),
+            inherited: Vec::new(),
             steps: Vec::new(),
         }
     }
@@ -98,12 +108,12 @@ impl World for Fake {
     fn save(&mut self, state: &ServiceState) -> Result<()> {
         self.effect("save", |h| h.state = Some(state.clone()))
     }
-    fn link(&mut self, number: u64, _: &str) -> Result<()> {
+    fn link(&mut self, number: u64, _: &Wanted) -> Result<()> {
         self.effect("link", |h| {
             h.links.insert(number);
         })
     }
-    fn unlink(&mut self, number: u64) -> Result<()> {
+    fn unlink(&mut self, number: u64, _: u64) -> Result<()> {
         self.effect("unlink", |h| {
             h.links.remove(&number);
         })
@@ -125,6 +135,7 @@ impl World for Fake {
     fn start(&mut self, unit: &str) -> Result<()> {
         assert!(self.dead || self.host.units.contains(unit), "{unit} is started without its file");
         self.effect("start", |h| {
+            h.data = true;
             h.running.insert(unit.into());
         })
     }
@@ -140,9 +151,19 @@ impl World for Fake {
     fn log_tail(&mut self, _: &str) -> String {
         "Traceback".into()
     }
-    fn clear_slot(&mut self, unit: &str) -> Result<()> {
+    fn clear_slot(&mut self, unit: &str, heir: Option<&str>) -> Result<Vec<String>> {
         assert!(self.dead || !self.host.running.contains(unit), "the slot of running {unit} is thrown away");
-        self.effect("clear", |_| ())
+        self.inherited.extend(heir.map(|heir| (unit.to_string(), heir.to_string())));
+        self.effect("clear", |_| Vec::new())
+    }
+    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
+        let lame = self.generation_of(port).is_some_and(|n| self.lame.contains(&n));
+        let all = if lame { vec!["KSampler"] } else { vec!["KSampler", "Edge"] };
+        self.effect("classes", |_| Ok(all.into_iter().map(String::from).collect()))
+    }
+    fn smoke(&mut self, port: u16, _: &Value, _: u64) -> Result<std::result::Result<(), String>> {
+        let lame = self.generation_of(port).is_some_and(|n| self.lame.contains(&n));
+        self.effect("smoke", |_| if lame { Err("node 3 failed".into()) } else { Ok(()) })
     }
     fn probe(&mut self, port: u16, _: &Spec) -> Result<std::result::Result<(), String>> {
         let number = self.generation_of(port).unwrap_or(0);
@@ -153,14 +174,26 @@ impl World for Fake {
     fn queue(&mut self, _: u16) -> Option<u64> {
         Some(0)
     }
-    fn gateway(&mut self, _: &Spec) -> Result<()> {
+    fn gateway(&mut self, _: &Wanted) -> Result<()> {
         self.effect("gateway", |h| h.gateway = true)
+    }
+    fn settle(&mut self, _: &ServiceState) -> Result<()> {
+        self.effect("settle", |_| ())
     }
     fn remove_gateway(&mut self) -> Result<()> {
         self.effect("remove gateway", |h| {
             h.gateway = false;
             h.table = Table::default();
         })
+    }
+    fn has_data(&mut self) -> bool {
+        self.host.data
+    }
+    fn remove_data(&mut self) -> Result<()> {
+        assert!(self.dead || self.host.running.is_empty(), "the folder of a running instance");
+        let removed = self.effect("remove data", |h| h.data = false);
+        self.host.data_stays |= removed.is_err() && !self.dead;
+        removed
     }
     fn set_table(&mut self, table: &Table) -> Result<()> {
         assert!(self.dead || self.host.gateway, "a table for no gateway");
@@ -223,8 +256,13 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         instances,
         memory_bytes: None,
         cpu_percent: None,
+        user: None,
         models: "/srv/models".into(),
+        output: None,
         folders: vec![],
+        keep: vec![],
+        secrets: vec![],
+        driver: None,
         arguments: vec![],
         environment: BTreeMap::new(),
         ports: (20_000, 20_099),
@@ -234,11 +272,10 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         retention: Retention { generations: 2 },
     };
     Goal::New(Box::new(Wanted {
-        deployment: "d".into(),
         snapshot: format!("/nix/store/{label}"),
         agent: "/nix/store/agent".into(),
-        by: "a@b".into(),
-        label: None,
+        launch: "demo".into(),
+        classes: [("Edge".to_string(), "custom_nodes.edge".to_string())].into(),
         spec,
     }))
 }
@@ -259,6 +296,7 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     assert_eq!(host.units, units, "{context}: unit files");
     assert_eq!(host.gateway, number.is_some(), "{context}: gateway");
     assert_eq!(host.table.targets, state.table(number).targets, "{context}: table");
+    assert!(number.is_some() || !host.data || host.data_stays, "{context}: a folder is left");
     assert_eq!(host.links, state.generations.keys().copied().collect(), "{context}: links");
 }
 
@@ -460,5 +498,74 @@ fn the_old_one_drains_until_its_limit() {
         world.open.insert(1, until);
         assert_eq!(run(&mut world, &wanted("next", Rotation::Surge, 2)).unwrap().status, Status::Succeeded);
         assert_eq!(world.cut, cut);
+    }
+}
+
+#[test]
+fn a_pack_that_failed_or_a_smoke_workflow_that_did_not_run_keeps_traffic_away() {
+    for (smoke, why) in [
+        (None, "lacks 1 node classes that the environment's own server has: Edge (custom_nodes.edge)"),
+        (Some(Value::Null), "did not run the smoke workflow: node 3 failed"),
+    ] {
+        let mut world = Fake::new(after(1, Rotation::Surge));
+        world.lame.insert(2);
+        let mut goal = wanted("lame", Rotation::Surge, 2);
+        if let Goal::New(wanted) = &mut goal
+            && smoke.is_some()
+        {
+            wanted.classes.clear();
+            wanted.spec.health.smoke = smoke;
+        }
+        let outcome = run(&mut world, &goal).unwrap();
+        assert_eq!(
+            outcome.error.unwrap(),
+            format!("stillframe-demo-s0-g2.service {why}; its last words:\nTraceback")
+        );
+        assert_eq!(outcome.status, Status::Failed);
+        assert_serves(&world.host, Some(1), "lame");
+    }
+}
+
+#[test]
+fn a_rollback_goes_where_service_was_before_and_a_restoration_leaves_no_trace() {
+    let mut world = Fake::new(after(3, Rotation::Surge));
+    let before = |world: &Fake, n: u64| world.host.state.as_ref().unwrap().generations[&n].before;
+    assert_eq!(before(&world, 3), Some(2));
+    run(&mut world, &Goal::Kept(1)).unwrap();
+    assert_eq!(before(&world, 1), Some(3));
+    run(&mut world, &Goal::Kept(3)).unwrap();
+    assert_eq!(before(&world, 3), Some(1));
+    run(&mut world, &wanted("four", Rotation::Surge, 1)).unwrap();
+    run(&mut world, &Goal::Restored(3)).unwrap();
+    assert_eq!(before(&world, 3), Some(1));
+    assert_serves(&world.host, Some(3), "restored");
+}
+
+#[test]
+fn pictures_go_to_the_instance_that_goes_on() {
+    let mut world = Fake::new(after(1, Rotation::Surge));
+    run(&mut world, &wanted("narrow", Rotation::Surge, 1)).unwrap();
+    let unit = |slot: u32, n: u64| super::unit("demo", slot, n);
+    assert_eq!(world.inherited, [(unit(0, 1), unit(0, 2)), (unit(1, 1), unit(0, 2))]);
+}
+
+#[test]
+fn a_first_deployment_can_be_withdrawn_whole() {
+    for at in 0.. {
+        let mut world = Fake::new(after(1, Rotation::Surge));
+        world.fault = Some((at, Fault::After));
+        let mut state = world.host.state.clone().unwrap();
+        let outcome = withdraw(&mut world, &mut state, 2, "beta failed");
+        let done = world.effects < at;
+        let mut state = world.host.state.clone().unwrap();
+        let mut world = Fake::new(world.host);
+        boot(&mut world, &mut state);
+        let now = state.serving;
+        assert!(now.is_none() || at == 0, "{at}: {now:?}");
+        assert_serves(&world.host, now, "withdrawn");
+        if done {
+            assert_eq!(outcome.unwrap().status, Status::Reverted);
+            break;
+        }
     }
 }

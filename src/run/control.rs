@@ -3,6 +3,7 @@
 //!
 //! The gateway writes the table to `table` (temporary file, sync, rename) before it answers `set`, so a
 //! restarted gateway routes as the last one did without asking anybody.
+pub use crate::ship::spec::{Check, Limits};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,61 +28,6 @@ pub struct GatewaySettings {
     pub api_keys: Vec<String>,
     pub limits: Limits,
     pub check: Check,
-}
-
-/// How the gateway itself looks whether an instance answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Check {
-    pub path: String,
-    /// Between two looks at one that answers.
-    pub interval_ms: u64,
-    /// A look may take this long; ComfyUI answers late while a node computes.
-    pub timeout_ms: u64,
-    /// So many looks in a row must fail before it has no requests any more. A refused connection is enough.
-    pub failures: u32,
-}
-
-impl Default for Check {
-    fn default() -> Self {
-        Check { path: "/system_stats".into(), interval_ms: 2_000, timeout_ms: 10_000, failures: 3 }
-    }
-}
-
-/// Times in milliseconds, sizes in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// The largest request body.
-    pub body: u64,
-    /// From the first byte of a request to the end of its head.
-    pub head_ms: u64,
-    pub connect_ms: u64,
-    /// From the end of the request to the head of the response.
-    pub response_ms: u64,
-    /// A connection on which nothing moves.
-    pub idle_ms: u64,
-    /// How long a request waits while no instance is ready.
-    pub hold_ms: u64,
-    /// How many may wait.
-    pub held: usize,
-    /// Client connections at once.
-    pub connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            body: 1 << 30,
-            head_ms: 10_000,
-            connect_ms: 2_000,
-            response_ms: 300_000,
-            idle_ms: 75_000,
-            hold_ms: 15_000,
-            held: 256,
-            connections: 4_096,
-        }
-    }
 }
 
 /// One instance as the gateway sees it.

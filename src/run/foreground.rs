@@ -44,11 +44,7 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Re
             command.env(name, value);
         }
     }
-    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &values.slot);
-    command.env("LANG", "C.UTF-8");
-    for (name, value) in &launch.environment {
-        command.env(name, values.fill(value));
-    }
+    command.envs(slot::environment(launch, values));
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;
     Ok(Instance {
         child,

@@ -1,7 +1,7 @@
 //! When an instance counts as healthy: N answers in a row over at least a minimum time, before a deadline.
 //! Pure: what was seen and when goes in, a verdict comes out.
-use crate::run::spec::Health;
 use crate::run::world::UnitState;
+use crate::ship::spec::Health;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

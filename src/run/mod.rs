@@ -2,11 +2,18 @@
 //! foreground.
 pub mod activation;
 pub mod control;
+pub mod driver;
 #[cfg(feature = "workstation")]
 pub mod foreground;
+pub mod gateway_units;
 pub mod health;
+pub mod host;
+pub mod instance;
+pub mod journal;
+pub mod layout;
+pub mod lease;
 pub mod receive;
 pub mod slot;
-pub mod spec;
 pub mod state;
+pub mod units;
 pub mod world;

@@ -3,6 +3,7 @@
 //! thrown away with the instance.
 use crate::build::launch::{Launch, Values};
 use crate::sys::error::{Error, Result};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,16 @@ pub fn assemble(launch: &Launch, values: &Values) -> Result<()> {
         symlink(&to, &at).map_err(|e| Error::io("link", &at, e))?;
     }
     Ok(())
+}
+
+/// The variables of the program: nothing of ours but these.
+pub fn environment(launch: &Launch, values: &Values) -> BTreeMap<String, String> {
+    let fixed =
+        [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", values.slot.as_str()), ("LANG", "C.UTF-8")];
+    let mut all: BTreeMap<String, String> =
+        fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    all.extend(launch.environment.iter().map(|(name, value)| (name.clone(), values.fill(value))));
+    all
 }
 
 fn make(path: &Path) -> Result<()> {
@@ -152,6 +163,7 @@ mod tests {
         };
         let values = Values {
             base: dir.path().join("base").to_string_lossy().into_owned(),
+            output: String::new(),
             models: String::new(),
             slot: dir.path().join("slot").to_string_lossy().into_owned(),
             listen: String::new(),

@@ -2,7 +2,7 @@
 //! activation that is under way. It is written before each effect that it speaks of, so whoever reads it
 //! after a crash knows what may have happened.
 use crate::run::control::{Table, Target};
-use crate::run::spec::Spec;
+use crate::ship::spec::Wanted;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
@@ -23,18 +23,23 @@ pub struct ServiceState {
     pub serving: Option<u64>,
     pub generations: BTreeMap<u64, Generation>,
     pub pending: Option<Pending>,
+    /// The instances' folder was not there before the first activation: if that fails, it goes again.
+    #[serde(default)]
+    pub data_is_new: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generation {
-    pub snapshot: String,
-    pub agent: String,
-    pub spec: Spec,
+    pub wanted: Wanted,
+    /// Seconds since 1970.
     pub created: u64,
+    /// The attempt that brought it.
     pub attempt: u64,
     /// Slot and loopback port of each instance.
     pub instances: Vec<Place>,
+    /// What served before it did: where a rollback from it goes.
+    pub before: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +73,7 @@ impl ServiceState {
             serving: None,
             generations: BTreeMap::new(),
             pending: None,
+            data_is_new: false,
         }
     }
 

@@ -1,35 +1,11 @@
 //! The effects of an activation, behind one trait: the host carries them out, the tests break them.
 use crate::run::control::{Reply, Table};
-use crate::run::spec::Spec;
 use crate::run::state::{Generation, ServiceState};
+pub use crate::ship::orders::Status;
+use crate::ship::spec::{Spec, Wanted};
 use crate::sys::error::Result;
-use serde::{Deserialize, Serialize};
-
-/// Where an activation is: what a user of an online service sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Status {
-    Queued,
-    Copying,
-    Starting,
-    Checking,
-    Rotating,
-    Draining,
-    Succeeded,
-    Failed,
-    Reverted,
-    Cancelled,
-    Interrupted,
-}
-
-impl Status {
-    pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            Status::Succeeded | Status::Failed | Status::Reverted | Status::Cancelled | Status::Interrupted
-        )
-    }
-}
+use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// How an instance's unit is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,9 +25,10 @@ pub trait World {
     /// A step, in the journal before it is taken.
     fn step(&mut self, status: Status, text: &str) -> Result<()>;
     fn save(&mut self, state: &ServiceState) -> Result<()>;
-    /// The link that keeps a generation from the garbage collector.
-    fn link(&mut self, number: u64, snapshot: &str) -> Result<()>;
-    fn unlink(&mut self, number: u64) -> Result<()>;
+    /// The links that keep a generation from the garbage collector.
+    fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()>;
+    /// Lets go of a generation: its links, and the secrets that came with it.
+    fn unlink(&mut self, number: u64, attempt: u64) -> Result<()>;
     /// The profile's own link: what serves.
     fn point(&mut self, number: Option<u64>) -> Result<()>;
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()>;
@@ -62,15 +39,30 @@ pub trait World {
     fn unit(&mut self, unit: &str) -> Result<UnitState>;
     /// The last lines an instance logged.
     fn log_tail(&mut self, unit: &str) -> String;
-    /// What an instance wrote into its own program, then the slot is thrown away.
-    fn clear_slot(&mut self, unit: &str) -> Result<()>;
+    /// Throws a slot away and says what its instance had written into its own program. Pictures go to the
+    /// slot of `heir`.
+    fn clear_slot(&mut self, unit: &str, heir: Option<&str>) -> Result<Vec<String>>;
     /// One look at an instance; the inner error says what is wrong with its answer.
     fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>>;
+    /// The node classes that an instance has.
+    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>>;
+    /// Runs a workflow on an instance, to its end.
+    fn smoke(
+        &mut self,
+        port: u16,
+        workflow: &Value,
+        limit_ms: u64,
+    ) -> Result<std::result::Result<(), String>>;
     /// Jobs that wait or run in an instance; `None` when it does not answer.
     fn queue(&mut self, port: u16) -> Option<u64>;
-    /// Units and settings of the gateway as this spec wants them, running.
-    fn gateway(&mut self, spec: &Spec) -> Result<()>;
+    /// Units and settings of the gateway as wanted, running.
+    fn gateway(&mut self, wanted: &Wanted) -> Result<()>;
+    /// After the commit: what the gateway need not have had before.
+    fn settle(&mut self, state: &ServiceState) -> Result<()>;
     fn remove_gateway(&mut self) -> Result<()>;
+    /// Whether the instances' own folder is there: pictures, uploads, user data.
+    fn has_data(&mut self) -> bool;
+    fn remove_data(&mut self) -> Result<()>;
     fn set_table(&mut self, table: &Table) -> Result<()>;
     fn gateway_status(&mut self) -> Result<Reply>;
     fn cut(&mut self, id: &str) -> Result<()>;

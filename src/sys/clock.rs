@@ -6,6 +6,11 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
 /// `2026-01-31T08:05:09Z`, by the civil-from-days method (Howard Hinnant, "chrono-compatible
 /// low-level date algorithms").
 pub fn rfc3339(seconds: u64) -> String {

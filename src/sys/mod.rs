@@ -1,6 +1,11 @@
-//! Side effects: errors with a kind and a hint, files, locks, clock, progress.
+//! Side effects: errors with a kind and a hint, files, locks, clock, progress, programs,
+//! systemd, signals, small HTTP questions.
 pub mod clock;
 pub mod error;
 pub mod files;
+pub mod http;
+pub mod process;
 pub mod progress;
+pub mod signals;
+pub mod systemd;
 pub mod words;

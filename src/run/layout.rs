@@ -1,0 +1,169 @@
+//! Where everything of a service is on a host.
+//!
+//! ```text
+//! /var/lib/stillframe/                     root's alone: what must survive
+//!   agent -> /nix/store/…                  the newest agent; what the boot service starts
+//!   incoming/                              unfinished transfers
+//!   services/NAME/state.json, lease.json, mutex, attempts/NNNNNN.jsonl, secrets/ATTEMPT/
+//! /var/lib/stillframe-data/NAME/           the instances' own: input, user, output/, kept/, cache/, slots/
+//! /run/stillframe/NAME/                    instance files, the gateway's settings; made anew at boot
+//! /run/stillframe-NAME-gateway/            the gateway's control socket and table
+//! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
+//! /nix/var/nix/gcroots/stillframe/         the agents of the generations
+//! ```
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone)]
+pub struct Layout {
+    pub state: PathBuf,
+    pub data: PathBuf,
+    pub run: PathBuf,
+    pub units: PathBuf,
+    pub nix: PathBuf,
+}
+
+/// The one unit that is not made anew at boot.
+pub const BOOT_UNIT: &str = "stillframe.service";
+pub const BOOT_UNIT_FOLDER: &str = "/etc/systemd/system";
+
+impl Layout {
+    pub fn new(state: &Path) -> Layout {
+        let nix = std::env::var_os("NIX_STATE_DIR").filter(|v| !v.is_empty());
+        Layout {
+            state: state.to_path_buf(),
+            data: "/var/lib/stillframe-data".into(),
+            run: "/run/stillframe".into(),
+            units: "/run/systemd/system".into(),
+            nix: nix.map_or_else(|| PathBuf::from("/nix/var/nix"), PathBuf::from),
+        }
+    }
+
+    pub fn agent(&self) -> PathBuf {
+        self.state.join("agent")
+    }
+
+    pub fn incoming(&self) -> PathBuf {
+        self.state.join("incoming")
+    }
+
+    pub fn services(&self) -> PathBuf {
+        self.state.join("services")
+    }
+
+    pub fn service(&self, name: &str) -> Service {
+        Service { layout: self.clone(), name: name.into(), home: self.services().join(name) }
+    }
+
+    /// The services of this host, by name.
+    pub fn known(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.services()) else { return Vec::new() };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter(|e| e.path().join("state.json").is_file())
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn agent_roots(&self) -> PathBuf {
+        self.nix.join("gcroots/stillframe")
+    }
+}
+
+/// The places of one service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    pub layout: Layout,
+    pub name: String,
+    pub home: PathBuf,
+}
+
+impl Service {
+    pub fn state(&self) -> PathBuf {
+        self.home.join("state.json")
+    }
+
+    pub fn lease(&self) -> PathBuf {
+        self.home.join("lease.json")
+    }
+
+    /// Held for moments only, around a look at the lease and its change.
+    pub fn mutex(&self) -> PathBuf {
+        self.home.join("mutex")
+    }
+
+    /// Who wants the activation to stop.
+    pub fn cancel(&self) -> PathBuf {
+        self.home.join("cancel")
+    }
+
+    pub fn attempts(&self) -> PathBuf {
+        self.home.join("attempts")
+    }
+
+    /// What an attempt is to do, for the activation's own process.
+    pub fn goal(&self, attempt: u64) -> PathBuf {
+        self.attempts().join(format!("{attempt:06}.goal.json"))
+    }
+
+    pub fn secrets(&self, attempt: u64) -> PathBuf {
+        self.home.join("secrets").join(attempt.to_string())
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.layout.data.join(&self.name)
+    }
+
+    pub fn run(&self) -> PathBuf {
+        self.layout.run.join(&self.name)
+    }
+
+    pub fn instance_file(&self, id: &str) -> PathBuf {
+        self.run().join(format!("{id}.json"))
+    }
+
+    pub fn gateway_settings(&self) -> PathBuf {
+        self.run().join("gateway.json")
+    }
+
+    /// Below /run, for `RuntimeDirectory=`.
+    pub fn gateway_runtime(&self) -> String {
+        format!("stillframe-{}-gateway", self.name)
+    }
+
+    pub fn gateway_folder(&self) -> PathBuf {
+        Path::new("/run").join(self.gateway_runtime())
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.gateway_folder().join("control.sock")
+    }
+
+    pub fn gateway_unit(&self, kind: &str) -> String {
+        format!("stillframe-{}-gateway.{kind}", self.name)
+    }
+
+    pub fn activation_unit(&self, attempt: u64) -> String {
+        format!("stillframe-{}-activation-{attempt}.service", self.name)
+    }
+
+    /// The profile's own link, and those of its generations.
+    pub fn profile(&self) -> PathBuf {
+        self.layout.nix.join("profiles").join(format!("stillframe-{}", self.name))
+    }
+
+    pub fn generation_link(&self, number: u64) -> PathBuf {
+        self.layout.nix.join("profiles").join(format!("stillframe-{}-{number}-link", self.name))
+    }
+
+    pub fn agent_root(&self, number: u64) -> PathBuf {
+        self.layout.agent_roots().join(format!("{}-{number}", self.name))
+    }
+}
+
+/// `s0-g7` of `stillframe-demo-s0-g7.service`.
+pub fn id_of(service: &str, unit: &str) -> Option<String> {
+    let rest = unit.strip_prefix("stillframe-")?.strip_prefix(service)?.strip_prefix('-')?;
+    Some(rest.strip_suffix(".service")?.to_string())
+}

@@ -1,0 +1,208 @@
+//! What the workstation asks a host to serve. It is kept with each generation, so that going back to one
+//! needs nothing from anywhere else.
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+pub const SPEC_VERSION: u32 = 1;
+
+/// How new instances take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rotation {
+    /// The new ones start beside the old ones.
+    Surge,
+    /// The old one of a slot stops first: for a GPU that cannot hold both.
+    Replace,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    pub path: String,
+    pub interval_ms: u64,
+    /// How many passes in a row, over at least `minimum_ms`.
+    pub passes: u32,
+    pub minimum_ms: u64,
+    /// From the start to the last pass.
+    pub deadline_ms: u64,
+    /// One answer may take this long.
+    pub timeout_ms: u64,
+    /// A workflow in ComfyUI's API format that each new instance must run before it has traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoke: Option<serde_json::Value>,
+    /// How long it may take.
+    pub smoke_ms: u64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health {
+            path: "/system_stats".into(),
+            interval_ms: 500,
+            passes: 3,
+            minimum_ms: 2_000,
+            deadline_ms: 300_000,
+            timeout_ms: 5_000,
+            smoke: None,
+            smoke_ms: 300_000,
+        }
+    }
+}
+
+/// A folder of the host that instances see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    pub path: String,
+    /// Where, relative to ComfyUI's base directory.
+    pub at: String,
+    pub writable: bool,
+}
+
+/// A secret that an instance gets: its value is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretUse {
+    /// The credential's name: a file of that name in `$CREDENTIALS_DIRECTORY`.
+    pub name: String,
+    /// Also as this environment variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
+}
+
+/// What is kept of generations that no longer serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// How many besides the serving one.
+    pub generations: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { generations: 3 }
+    }
+}
+
+/// The gateway's limits. Times in milliseconds, sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest request body.
+    pub body: u64,
+    /// From the first byte of a request to the end of its head.
+    pub head_ms: u64,
+    pub connect_ms: u64,
+    /// From the end of the request to the head of the response.
+    pub response_ms: u64,
+    /// A connection on which nothing moves.
+    pub idle_ms: u64,
+    /// How long a request waits while no instance is ready.
+    pub hold_ms: u64,
+    /// How many may wait.
+    pub held: usize,
+    /// Client connections at once.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body: 1 << 30,
+            head_ms: 10_000,
+            connect_ms: 2_000,
+            response_ms: 300_000,
+            idle_ms: 75_000,
+            hold_ms: 15_000,
+            held: 256,
+            connections: 4_096,
+        }
+    }
+}
+
+/// How the gateway itself looks whether an instance answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    pub path: String,
+    /// Between two looks at one that answers.
+    pub interval_ms: u64,
+    /// A look may take this long; ComfyUI answers late while a node computes.
+    pub timeout_ms: u64,
+    /// So many looks in a row must fail before it has no requests any more. A refused connection is enough.
+    pub failures: u32,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Check { path: "/system_stats".into(), interval_ms: 2_000, timeout_ms: 10_000, failures: 3 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub version: u32,
+    pub service: String,
+    pub listen: IpAddr,
+    pub port: u16,
+    /// SHA-256 (hex) of each API key.
+    pub api_keys: Vec<String>,
+    pub gateway: Limits,
+    /// Where Prometheus finds the gateway, on loopback.
+    pub metrics_port: Option<u16>,
+    /// The GPUs of each slot; one item a slot, empty for CPU alone.
+    pub slots: Vec<Vec<String>>,
+    /// How many instances run (at most one a slot).
+    pub instances: u32,
+    pub memory_bytes: Option<u64>,
+    /// Of one core, as systemd's CPUQuota.
+    pub cpu_percent: Option<u32>,
+    /// A user of the host; none: one of the service's own that exists while an instance does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    pub models: String,
+    /// Where instances write their pictures; none: in the service's own data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    pub folders: Vec<Folder>,
+    /// Folders of the instance's own tree that outlive it, relative to ComfyUI's base directory.
+    pub keep: Vec<String>,
+    pub secrets: Vec<SecretUse>,
+    /// Further arguments and variables of this host.
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    /// A folder of the GPU driver's libraries, where they are in no usual place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Instances listen on these loopback ports.
+    pub ports: (u16, u16),
+    pub health: Health,
+    pub rotation: Rotation,
+    pub drain_ms: u64,
+    pub retention: Retention,
+}
+
+/// One deployment to this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Absolute store paths.
+    pub snapshot: String,
+    pub agent: String,
+    /// The name of the launch file in the snapshot.
+    pub launch: String,
+    /// Node classes that the environment's own server had, and the pack or module of each.
+    pub classes: BTreeMap<String, String>,
+    pub spec: Spec,
+}
+
+/// Names become parts of unit names, paths and user names, which have at most 31 characters (systemd's
+/// USER_NAMES).
+pub fn valid_service(name: &str) -> bool {
+    (1..=27).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}

@@ -1,0 +1,89 @@
+//! Small questions to an HTTP server of this host: an instance's own answers. Not for bodies of unknown size.
+use crate::sys::error::{Error, Kind, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// `/object_info` of an environment with hundreds of packs has tens of megabytes.
+const LARGEST: usize = 256 << 20;
+
+#[derive(Debug)]
+pub struct Client {
+    runtime: tokio::runtime::Runtime,
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
+impl Client {
+    pub fn new() -> Result<Client> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
+        Ok(Client { runtime })
+    }
+
+    pub fn get(&self, port: u16, path: &str, limit: Duration) -> std::result::Result<Reply, String> {
+        self.ask(Method::GET, port, path, Bytes::new(), limit)
+    }
+
+    pub fn post(
+        &self,
+        port: u16,
+        path: &str,
+        json: Bytes,
+        limit: Duration,
+    ) -> std::result::Result<Reply, String> {
+        self.ask(Method::POST, port, path, json, limit)
+    }
+
+    /// The error says what is wrong with the answer, for a person.
+    fn ask(
+        &self,
+        method: Method,
+        port: u16,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> std::result::Result<Reply, String> {
+        let work = async {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let stream = TcpStream::connect(address).await.map_err(|e| match e.kind() {
+                std::io::ErrorKind::ConnectionRefused => "refuses connections".to_string(),
+                _ => format!("cannot be reached: {e}"),
+            })?;
+            let broken = |e: hyper::Error| format!("broke off its answer: {e}");
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            tokio::spawn(connection);
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", format!("127.0.0.1:{port}"))
+                .header("content-type", "application/json")
+                .body(Full::new(body))
+                .map_err(|e| format!("cannot be asked for {path}: {e}"))?;
+            let reply = sender.send_request(request).await.map_err(broken)?;
+            let status = reply.status();
+            let body = Limited::new(reply.into_body(), LARGEST)
+                .collect()
+                .await
+                .map_err(|e| format!("broke off its answer: {e}"))?;
+            Ok(Reply { status, body: body.to_bytes() })
+        };
+        self.runtime.block_on(async {
+            match tokio::time::timeout(limit, work).await {
+                Ok(answer) => answer,
+                Err(_) => Err(format!("gave no answer within {} ms", limit.as_millis())),
+            }
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! Programs of the host: found where systems keep them, run to their end with a time limit, and their last
+//! words in the error.
+use crate::sys::error::{Error, Kind, Result};
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A unit's PATH lacks the second half on NixOS, a login's the first elsewhere.
+const PLACES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/wrappers/bin:\
+                      /run/current-system/sw/bin:/nix/var/nix/profiles/default/bin";
+
+/// Of an ended command, its last words.
+const TAIL: usize = 4096;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// A command whose program is looked for in all usual places.
+pub fn command(words: &[&str]) -> Command {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let path = if own.is_empty() { PLACES.to_string() } else { format!("{own}:{PLACES}") };
+    // `Command` looks where *our* PATH says, not the child's.
+    let program = path
+        .split(':')
+        .map(|dir| std::path::Path::new(dir).join(words[0]))
+        .find(|p| !words[0].contains('/') && p.is_file())
+        .unwrap_or_else(|| words[0].into());
+    let mut command = Command::new(program);
+    command.args(&words[1..]).env("PATH", path);
+    command
+}
+
+fn read_all(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What came before the error is what there is to show.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+fn ended(child: &mut Child, limit: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if started.elapsed() > limit {
+            return Ok(None);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(words: &[&str], limit: Duration) -> Result<Output> {
+    let shown = words.join(" ");
+    let failed = |e: std::io::Error| {
+        let error = Error::new(Kind::Host, format!("cannot run `{shown}`"));
+        match e.kind() {
+            std::io::ErrorKind::NotFound => error.hint(format!("{} is not installed", words[0])),
+            _ => error.caused_by(e),
+        }
+    };
+    let mut child = command(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
+    let status = match ended(&mut child, limit).map_err(failed)? {
+        Some(status) => status,
+        None => {
+            // By its own id; it is ours and was not waited for yet.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::new(
+                Kind::Host,
+                format!("`{shown}` did not end within {} s", limit.as_secs()),
+            ));
+        }
+    };
+    let stderr = err.join().unwrap_or_default();
+    let tail = &stderr[stderr.len().saturating_sub(TAIL)..];
+    Ok(Output {
+        code: status.code(),
+        stdout: out.join().unwrap_or_default(),
+        stderr: String::from_utf8_lossy(tail).trim().to_string(),
+    })
+}
+
+/// The same, and a status other than 0 is an error.
+pub fn must(words: &[&str], limit: Duration) -> Result<Vec<u8>> {
+    let output = run(words, limit)?;
+    if output.code == Some(0) {
+        return Ok(output.stdout);
+    }
+    let status = output.code.map_or("a signal".into(), |c| format!("status {c}"));
+    let said = if output.stderr.is_empty() { String::new() } else { format!(": {}", output.stderr) };
+    Err(Error::new(Kind::Host, format!("`{}` ended with {status}{said}", words.join(" "))))
+}
+
+/// A process that is still the one that was noted down: ids are used again, start times with them are not.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Life {
+    pub pid: u32,
+    /// Clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub started: u64,
+    /// Ids of different boots say nothing of each other.
+    pub boot: String,
+}
+
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    // A zombie has ended.
+    if fields.first() == Some(&"Z") { None } else { fields.get(19)?.parse().ok() }
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
+}
+
+impl Life {
+    pub fn own() -> Life {
+        let pid = std::process::id();
+        Life { pid, started: start_of(pid).unwrap_or(0), boot: boot_id() }
+    }
+
+    pub fn goes_on(&self) -> bool {
+        self.boot == boot_id() && start_of(self.pid) == Some(self.started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_ends_fails_or_is_ended() {
+        let limit = Duration::from_secs(5);
+        assert_eq!(must(&["echo", "a b"], limit).unwrap(), b"a b\n");
+        let failed = must(&["sh", "-c", "echo no >&2; exit 3"], limit).unwrap_err();
+        assert_eq!(failed.to_string(), "`sh -c echo no >&2; exit 3` ended with status 3: no");
+        let slow = run(&["sleep", "60"], Duration::from_millis(50)).unwrap_err();
+        assert_eq!(slow.to_string(), "`sleep 60` did not end within 0 s");
+        let none = run(&["no-such-program"], limit).unwrap_err();
+        assert_eq!(none.hint.as_deref(), Some("no-such-program is not installed"));
+    }
+
+    #[test]
+    fn a_life_is_one_process_of_one_boot() {
+        let own = Life::own();
+        assert!(own.goes_on());
+        assert!(!Life { started: own.started + 1, ..own.clone() }.goes_on());
+        assert!(!Life { boot: "another".into(), ..own }.goes_on());
+    }
+}

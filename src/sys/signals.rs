@@ -1,0 +1,29 @@
+//! SIGINT and SIGTERM: the first asks for a stop at the next safe point, the second ends the process.
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress;
+
+/// From the return on, no signal ends this process unheard.
+pub fn heed() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let cannot = |e: std::io::Error| Error::new(Kind::Io, "cannot watch for signals").caused_by(e);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(cannot)?;
+    let within = runtime.enter();
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    drop(within);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            for first in [true, false] {
+                tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+                if first {
+                    progress::interrupt();
+                    eprintln!("stopping at the next safe point; once more to stop at once");
+                } else {
+                    std::process::exit(130);
+                }
+            }
+        });
+    });
+    Ok(())
+}
