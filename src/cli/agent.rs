@@ -1,9 +1,22 @@
 //! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
-use crate::run::receive;
-use crate::sys::error::{Error, Result};
+use crate::run::instance;
+use crate::run::journal::{self, Follower};
+use crate::run::layout::Layout;
+use crate::run::lease;
+use crate::run::order;
+use crate::run::{activating, overview, prepare, receive, retention};
+use crate::ship::spec::valid_service;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use crate::sys::process;
+use crate::sys::signals;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Where an agent keeps what is not its to lose.
 const STATE: &str = "/var/lib/stillframe";
@@ -22,6 +35,59 @@ struct Arguments {
 enum Command {
     /// Take store paths from standard input: the host's end of a transfer.
     Receive,
+    /// Converse with the workstation about one deployment, on standard input and output.
+    Order,
+    /// Carry out what an attempt is to do; runs in a unit of its own.
+    Activate { service: String, attempt: u64 },
+    /// After a start of the host: make each service what its state says.
+    Boot,
+    /// Become an instance: what an instance's unit starts.
+    Instance { file: PathBuf },
+    /// Take the slot of an ended instance apart.
+    Clear { file: PathBuf, heir: Option<PathBuf> },
+    /// Set this host up: folders, the link to this agent, the boot service.
+    Install,
+    /// What is served, as JSON.
+    Status { service: Option<String> },
+    /// The newest attempts, newest first, as JSON.
+    History {
+        service: String,
+        #[arg(long, default_value_t = 20)]
+        count: usize,
+    },
+    /// The events of an attempt as JSON lines, until it ends.
+    Follow {
+        service: String,
+        /// Default: the newest.
+        attempt: Option<u64>,
+    },
+    /// The log of a service or of one of its instances.
+    Logs {
+        service: String,
+        /// `s0-g7`, `gateway` or `activation`.
+        part: Option<String>,
+        #[arg(short, long)]
+        follow: bool,
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: u32,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop the deployment that is under way.
+    Cancel {
+        service: String,
+        #[arg(long)]
+        by: String,
+    },
+    /// Take the lease away from a deployment that hangs before its activation.
+    Unlock { service: String },
+    /// What is kept and why, as JSON.
+    Retention {
+        service: Option<String>,
+        /// Let go of the rest and run the garbage collector.
+        #[arg(long)]
+        free: bool,
+    },
 }
 
 pub fn main() -> ExitCode {
@@ -36,14 +102,122 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    let layout = Layout::new(&arguments.state);
     match &arguments.command {
         Command::Receive => receive::receive(
             std::io::stdin().lock(),
             std::io::stdout().lock(),
             &receive::store_config(None),
-            &arguments.state.join("incoming"),
+            &layout.incoming(),
         ),
+        Command::Order => order::converse(&layout, std::io::stdin(), &mut std::io::stdout().lock()),
+        Command::Activate { service, attempt } => {
+            signals::heed()?;
+            activating::run(&layout, named(service)?, *attempt)
+        }
+        Command::Boot => activating::boot(&layout),
+        Command::Instance { file } => instance::run(file),
+        Command::Clear { file, heir } => print(&instance::clear(file, heir.as_deref())?),
+        Command::Install => {
+            let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
+            let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
+            prepare::install(&layout, path)
+        }
+        Command::Status { service } => print(&overview::look(&layout, service.as_deref())?),
+        Command::History { service, count } => {
+            print(&journal::newest(&layout.service(named(service)?), *count)?)
+        }
+        Command::Follow { service, attempt } => follow(&layout, named(service)?, *attempt),
+        Command::Logs { service, part, follow, lines, json } => {
+            logs(named(service)?, part.as_deref(), *follow, *lines, *json)
+        }
+        Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
+        Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
+        Command::Retention { service, free } => {
+            let config = receive::store_config(None);
+            print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
+        }
     }
+}
+
+/// Names become paths and unit names.
+fn named(service: &str) -> Result<&str> {
+    if valid_service(service) {
+        return Ok(service);
+    }
+    Err(Error::new(Kind::Input, format!("{service:?} is no name for a service")))
+}
+
+fn print(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value)
+        .map_err(|e| Error::new(Kind::Io, "cannot write the answer").caused_by(e))?;
+    line(&text)
+}
+
+fn line(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::io("write to", "standard output", e))
+}
+
+fn follow(layout: &Layout, name: &str, attempt: Option<u64>) -> Result<()> {
+    let service = layout.service(name);
+    let Some(number) = attempt.or_else(|| journal::numbers(&service).pop()) else {
+        return Err(Error::new(Kind::Input, format!("{name} was never deployed here")));
+    };
+    print(&journal::read(&service, number)?.attempt)?;
+    let mut follower = Follower::new(&service, number, false);
+    let mut idle = 0;
+    loop {
+        let events = follower.more()?;
+        for event in &events {
+            print(event)?;
+        }
+        if events.last().is_some_and(|e| e.outcome.is_some()) {
+            return Ok(());
+        }
+        // Whoever wrote it may be gone for good; a killed activation is started again within seconds.
+        let working = lease::holder(&service).is_some_and(|(h, _)| h.attempt == number);
+        idle = if working || !events.is_empty() { 0 } else { idle + 1 };
+        if idle > 300 {
+            activating::end_abandoned(&service, None)?;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn logs(name: &str, part: Option<&str>, follow: bool, lines: u32, json: bool) -> Result<()> {
+    let units = match part {
+        None => format!("stillframe-{name}-*"),
+        Some("activation") => format!("stillframe-{name}-activation-*"),
+        Some("gateway") => format!("stillframe-{name}-gateway.service"),
+        Some(id) => {
+            let valid = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            if !valid {
+                return Err(Error::new(Kind::Input, format!("{id:?} is no instance"))
+                    .hint("as `stillframe instances` shows them: s0-g7; or gateway, activation"));
+            }
+            format!("stillframe-{name}-{id}.service")
+        }
+    };
+    let count = lines.to_string();
+    let output = if json { "--output=json" } else { "--output=short-iso" };
+    let mut words =
+        vec!["journalctl", "--quiet", "--no-pager", "--no-hostname", output, "-n", &count, "-u", &units];
+    if follow {
+        words.push("-f");
+    }
+    Err(Error::io("start", "journalctl", process::command(&words).exec()))
+}
+
+fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
+    let service = layout.service(name);
+    let Some((holder, _)) = lease::holder(&service) else {
+        return Err(Error::new(Kind::Input, format!("no deployment of {name} is under way here")));
+    };
+    files::write_atomic(&service.cancel(), format!("{} {by}\n", holder.deployment).as_bytes())?;
+    print(&holder)
 }
 
 fn report(error: &Error) {

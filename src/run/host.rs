@@ -6,13 +6,14 @@ use crate::run::instance::{INSTANCE_VERSION, Instance};
 use crate::run::journal::Journal;
 use crate::run::layout::{Service, id_of};
 use crate::run::state::{Generation, ServiceState, unit};
-use crate::run::units;
 use crate::run::world::{Status, UnitState, World};
+use crate::run::{secrets, units};
 use crate::ship::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::http;
 use crate::sys::process;
+use crate::sys::progress::check_interrupt;
 use crate::sys::systemd;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -30,7 +31,8 @@ const CLEAR_LIMIT: Duration = Duration::from_secs(300);
 pub struct HostWorld {
     service: Service,
     gateway: Gateway,
-    journal: Journal,
+    /// None after a boot: nobody's attempt.
+    journal: Option<Journal>,
     client: http::Client,
     born: Instant,
     /// Unit files have changed since systemd last read them.
@@ -41,7 +43,7 @@ pub struct HostWorld {
 
 impl HostWorld {
     /// `deployment`: the one that may be cancelled; none while what was interrupted is brought to an end.
-    pub fn new(service: &Service, journal: Journal, deployment: Option<&str>) -> Result<HostWorld> {
+    pub fn new(service: &Service, journal: Option<Journal>, deployment: Option<&str>) -> Result<HostWorld> {
         Ok(HostWorld {
             service: service.clone(),
             gateway: Gateway::new(service),
@@ -51,10 +53,6 @@ impl HostWorld {
             stale: false,
             cancel: deployment.map(String::from),
         })
-    }
-
-    pub fn journal(&mut self) -> &mut Journal {
-        &mut self.journal
     }
 
     fn reload(&mut self) -> Result<()> {
@@ -115,7 +113,13 @@ impl HostWorld {
 
 impl World for HostWorld {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
-        self.journal.event(status, text, None).map(drop)
+        match &mut self.journal {
+            Some(journal) => journal.event(status, text, None).map(drop),
+            None => {
+                eprintln!("{}: {status}: {text}", self.service.name);
+                Ok(())
+            }
+        }
     }
 
     fn save(&mut self, state: &ServiceState) -> Result<()> {
@@ -130,12 +134,7 @@ impl World for HostWorld {
     fn unlink(&mut self, number: u64, attempt: u64) -> Result<()> {
         files::remove(&self.service.generation_link(number))?;
         files::remove(&self.service.agent_root(number))?;
-        let secrets = self.service.secrets(attempt);
-        match std::fs::remove_dir_all(&secrets) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::io("remove", &secrets, e)),
-        }
+        secrets::remove(&self.service.secrets(attempt))
     }
 
     fn point(&mut self, number: Option<u64>) -> Result<()> {
@@ -347,6 +346,7 @@ impl World for HostWorld {
         let until = Instant::now() + Duration::from_millis(milliseconds);
         loop {
             self.cancelled()?;
+            check_interrupt().map_err(|_| Error::new(Kind::Interrupted, "stopped by a signal"))?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());

@@ -38,13 +38,13 @@ fn read(service: &Service) -> Option<File> {
     serde_json::from_slice(&bytes).ok().filter(|f: &File| f.version == LEASE_VERSION)
 }
 
-fn write(service: &Service, holder: &Holder, activating: bool) -> Result<Lease> {
+fn write(service: &Service, holder: &Holder, activating: bool) -> Result<Life> {
     let life = Life::own();
     let file = File { version: LEASE_VERSION, holder: holder.clone(), life: life.clone(), activating };
     let bytes =
         serde_json::to_vec(&file).map_err(|e| Error::new(Kind::Io, "cannot write the lease").caused_by(e))?;
     files::write_atomic(&service.lease(), &bytes)?;
-    Ok(Lease { service: service.clone(), life })
+    Ok(life)
 }
 
 /// Takes the lease, or says who has it.
@@ -52,7 +52,7 @@ pub fn take(service: &Service, holder: &Holder) -> Result<std::result::Result<Le
     let _lock = lock(service)?;
     match read(service) {
         Some(file) if file.life.goes_on() => Ok(Err(file.holder)),
-        _ => write(service, holder, false).map(Ok),
+        _ => Ok(Ok(Lease { life: write(service, holder, false)?, service: service.clone() })),
     }
 }
 
@@ -60,12 +60,25 @@ pub fn take(service: &Service, holder: &Holder) -> Result<std::result::Result<Le
 pub fn take_over(service: &Service, deployment: &str) -> Result<Lease> {
     let _lock = lock(service)?;
     match read(service) {
-        Some(file) if file.holder.deployment == deployment => write(service, &file.holder, true),
+        Some(file) if file.holder.deployment == deployment => {
+            Ok(Lease { life: write(service, &file.holder, true)?, service: service.clone() })
+        }
         other => {
             let who = other.map_or("nobody".into(), |f| f.holder.by);
             Err(Error::new(Kind::Busy, format!("the lease of {} belongs to {who}", service.name))
                 .hint("deploy again"))
         }
+    }
+}
+
+/// Takes the lease back after an activation of the same deployment, which may be about to let it go.
+pub fn take_back(service: &Service, holder: &Holder) -> Result<std::result::Result<Lease, Holder>> {
+    let _lock = lock(service)?;
+    match read(service) {
+        Some(file) if file.life.goes_on() && file.holder.deployment != holder.deployment => {
+            Ok(Err(file.holder))
+        }
+        _ => Ok(Ok(Lease { life: write(service, holder, false)?, service: service.clone() })),
     }
 }
 
@@ -90,6 +103,15 @@ pub fn break_it(service: &Service) -> Result<Option<Holder>> {
 }
 
 impl Lease {
+    /// Names the holder anew, once more of it is known.
+    pub fn rename(&mut self, holder: &Holder) -> Result<()> {
+        let _lock = lock(&self.service)?;
+        if !self.is_ours() {
+            return Err(Error::new(Kind::Busy, format!("the lease of {} was taken away", self.service.name)));
+        }
+        write(&self.service, holder, false).map(drop)
+    }
+
     /// Whether nobody took it over or away.
     pub fn is_ours(&self) -> bool {
         read(&self.service).is_some_and(|f| f.life == self.life)

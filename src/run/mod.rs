@@ -1,18 +1,25 @@
 //! On the host: activation, units, instances, history. And, on the workstation, one instance in the
 //! foreground.
+pub mod activating;
 pub mod activation;
 pub mod control;
 pub mod driver;
 #[cfg(feature = "workstation")]
 pub mod foreground;
 pub mod gateway_units;
+pub mod goal;
 pub mod health;
 pub mod host;
 pub mod instance;
 pub mod journal;
 pub mod layout;
 pub mod lease;
+pub mod order;
+pub mod overview;
+pub mod prepare;
 pub mod receive;
+pub mod retention;
+pub mod secrets;
 pub mod slot;
 pub mod state;
 pub mod units;

@@ -474,11 +474,21 @@ impl Store {
     /// Deletes exactly these paths, where nothing alive needs them.
     pub fn delete(&mut self, paths: &[StorePath]) -> Result<u64> {
         const DELETE_SPECIFIC: u64 = 3;
+        self.collect(DELETE_SPECIFIC, paths)
+    }
+
+    /// Deletes everything that no root needs; says how many bytes that freed.
+    pub fn collect_garbage(&mut self) -> Result<u64> {
+        const DELETE_DEAD: u64 = 2;
+        self.collect(DELETE_DEAD, &[])
+    }
+
+    fn collect(&mut self, action: u64, paths: &[StorePath]) -> Result<u64> {
         let all: Vec<String> = paths.iter().map(|p| self.absolute(p)).collect();
         self.ask(
             |out| {
                 out.put_number(op::COLLECT_GARBAGE)?;
-                out.put_number(DELETE_SPECIFIC)?;
+                out.put_number(action)?;
                 out.put_strings(&all)?;
                 // Not ignoring liveness, no limit, three obsolete numbers.
                 [0, u64::MAX, 0, 0, 0].iter().try_for_each(|v| out.put_number(*v))

@@ -45,14 +45,18 @@ fn read_all(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHand
     })
 }
 
-fn ended(child: &mut Child, limit: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
+fn ended(
+    child: &mut Child,
+    limit: Duration,
+    stop: &mut dyn FnMut() -> bool,
+) -> std::io::Result<Option<std::process::ExitStatus>> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if started.elapsed() > limit {
+        if started.elapsed() > limit || stop() {
             return Ok(None);
         }
         std::thread::sleep(pause);
@@ -62,6 +66,11 @@ fn ended(child: &mut Child, limit: Duration) -> std::io::Result<Option<std::proc
 
 /// Runs a command to its end.
 pub fn run(words: &[&str], limit: Duration) -> Result<Output> {
+    run_until(words, limit, &mut || false)
+}
+
+/// The same, for as long as `stop`, which is asked all the time, says no.
+pub fn run_until(words: &[&str], limit: Duration, stop: &mut dyn FnMut() -> bool) -> Result<Output> {
     let shown = words.join(" ");
     let failed = |e: std::io::Error| {
         let error = Error::new(Kind::Host, format!("cannot run `{shown}`"));
@@ -77,7 +86,7 @@ pub fn run(words: &[&str], limit: Duration) -> Result<Output> {
         .spawn()
         .map_err(failed)?;
     let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-    let status = match ended(&mut child, limit).map_err(failed)? {
+    let status = match ended(&mut child, limit, stop).map_err(failed)? {
         Some(status) => status,
         None => {
             // By its own id; it is ours and was not waited for yet.
