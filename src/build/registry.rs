@@ -35,6 +35,20 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeResult>,
     pub findings: Vec<Finding>,
+    /// What hosts must have.
+    #[serde(default)]
+    pub requires: Requires,
+}
+
+/// What a snapshot asks of a host that serves it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requires {
+    /// `x86_64-linux`; empty in records of an older version.
+    pub system: String,
+    /// The version of the C library that it brings: the GPU driver's libraries may not need a newer one.
+    pub glibc: Option<(u32, u32)>,
+    /// The newest major version of CUDA in it.
+    pub cuda: Option<u32>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,7 +60,7 @@ pub struct OutputRecord {
 }
 
 /// A host that serves a snapshot; written by a deployment.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Served {
     pub host: String,
     pub service: String,
@@ -180,6 +194,24 @@ impl Registry {
             .map_err(|e| Error::new(Kind::Input, format!("{} is malformed: {e}", path.display())))
     }
 
+    /// Notes what a host serves from now on; `None`: nothing that was taken here.
+    pub fn note_served(&self, host: &str, service: &str, snapshot: Option<&str>) -> Result<()> {
+        let here = Served { host: host.into(), service: service.into() };
+        for record in self.list()? {
+            let was = self.served_by(&record)?;
+            let mut now: Vec<Served> = was.iter().filter(|s| **s != here).cloned().collect();
+            if snapshot == Some(record.snapshot.as_str()) {
+                now.push(here.clone());
+            }
+            if now != was {
+                let bytes = serde_json::to_vec_pretty(&now)
+                    .map_err(|e| Error::new(Kind::Io, "cannot write who serves a snapshot").caused_by(e))?;
+                files::write_atomic(&self.folder(&record.id).join("served.json"), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets a snapshot: its roots first, so that a crash leaves a record without roots, which
     /// `remove` removes again, and never roots without a record.
     pub fn remove(&self, record: &Record, force: bool) -> Result<()> {
@@ -227,7 +259,25 @@ mod tests {
             outputs: vec![],
             probe: None,
             findings: vec![],
+            requires: Requires::default(),
         }
+    }
+
+    #[test]
+    fn a_host_serves_one_snapshot_of_a_service() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        let (one, two) = (record("one1", None, "1"), record("two2", None, "2"));
+        registry.save(&one, "", "").unwrap();
+        registry.save(&two, "", "").unwrap();
+        let hosts =
+            |r: &Record| registry.served_by(r).unwrap().into_iter().map(|s| s.host).collect::<Vec<_>>();
+        registry.note_served("a", "s", Some(&one.snapshot)).unwrap();
+        registry.note_served("b", "s", Some(&one.snapshot)).unwrap();
+        registry.note_served("a", "s", Some(&two.snapshot)).unwrap();
+        assert_eq!((hosts(&one), hosts(&two)), (vec!["b".to_string()], vec!["a".to_string()]));
+        registry.note_served("b", "s", None).unwrap();
+        assert_eq!(hosts(&one), Vec::<String>::new());
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub struct AuditReport {
     /// Met by the host's GPU driver.
     pub driver: Vec<Unmet>,
     pub host_programs: Vec<HostProgram>,
+    /// The version of the C library that the runtime brings.
+    #[serde(default)]
+    pub glibc: (u32, u32),
     /// The newest C library asked for, and by whom.
     pub glibc_floor: Option<((u32, u32), String)>,
     /// CUDA major version, to the files that need or are a library of it.
@@ -130,7 +133,7 @@ pub fn audit(files: impl Iterator<Item = (String, PathBuf)>, runtime: &Provided)
 }
 
 fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport {
-    let mut report = AuditReport { objects: objects.len(), ..AuditReport::default() };
+    let mut report = AuditReport { objects: objects.len(), glibc: runtime.glibc, ..AuditReport::default() };
     let layout = Layout::new(objects);
     for (label, info) in objects {
         for library in &info.needed {

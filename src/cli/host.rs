@@ -1,24 +1,34 @@
 //! `stillframe host`: what hosts have and lack, and bringing them a snapshot ahead of its deployment.
+use super::fleet::{self, Member, error_value, on_each};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::build::registry::Registry;
 use crate::ship::copy::{self, Load};
-use crate::ship::hosts::{self, Host};
+use crate::ship::hosts::Host;
 use crate::ship::preflight::{self, Facts, Needs, Problem};
 use crate::ship::send::Sent;
 use crate::store::StoreConfig;
-use crate::sys::error::{Error, Kind, Result};
-use serde_json::{Value, json};
+use crate::sys::error::Result;
+use crate::sys::progress::check_interrupt;
+use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// What hosts have and lack; changes nothing.
+    /// What hosts have and lack for this service; changes nothing.
     Check {
         /// Names, globs, @tags, !exclusions (default: all).
         #[arg(value_name = "SELECTOR")]
         hosts: Vec<String>,
+    },
+    /// Set hosts up, once: shows what is to be done, and does it when you agree.
+    Prepare {
+        #[arg(value_name = "SELECTOR")]
+        hosts: Vec<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Bring hosts what they lack of a snapshot, ahead of its deployment.
     Send {
@@ -35,40 +45,17 @@ pub enum Command {
 
 pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(None, config)?;
-    let all = hosts::load(&settings.project.join("hosts"))?;
-    if all.is_empty() {
-        let folder = settings.project.join("hosts");
-        return Err(Error::new(Kind::Input, format!("there is no host in {}", folder.display()))
-            .hint("describe one in hosts/NAME.toml: a line `address = \"…\"` is enough"));
-    }
+    let members = |selectors: &[String]| {
+        let selector = selectors.join(",");
+        fleet::members(&settings, Some(selector.as_str()).filter(|s| !s.is_empty()))
+    };
     match command {
-        Command::Check { hosts } => check(&chosen(&all, &hosts)?, printer),
+        Command::Check { hosts } => check(&members(&hosts)?, printer),
+        Command::Prepare { hosts, yes } => super::prepare::run(&settings, &members(&hosts)?, yes, printer),
         Command::Send { hosts, snapshot, dry_run } => {
-            send(&settings, &chosen(&all, &hosts)?, snapshot.as_deref(), dry_run, printer)
+            send(&settings, &members(&hosts)?, snapshot.as_deref(), dry_run, printer)
         }
     }
-}
-
-fn chosen<'a>(all: &'a [Host], selectors: &[String]) -> Result<Vec<&'a Host>> {
-    let selector = if selectors.is_empty() { "*".to_string() } else { selectors.join(",") };
-    hosts::select(all, &selector)
-}
-
-/// Works on all hosts at once; each says what it has to say when it is done, whatever the others do.
-fn on_each<T: Send>(hosts: &[&Host], work: impl Fn(&Host) -> Result<T> + Sync) -> Vec<Result<T>> {
-    std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> = hosts.iter().map(|host| scope.spawn(move || work(host))).collect();
-        threads
-            .into_iter()
-            .map(|t| t.join().unwrap_or_else(|_| Err(Error::new(Kind::Host, "a host's thread ended"))))
-            .collect()
-    })
-}
-
-fn error_value(e: &Error) -> Value {
-    let causes: Vec<String> = e.source.iter().map(ToString::to_string).collect();
-    json!({"kind": e.kind.name(), "message": e.message, "causes": causes, "hint": e.hint})
 }
 
 /// The outcome of several hosts: 0 only if all went well.
@@ -76,35 +63,39 @@ fn code(failed: usize) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn check(hosts: &[&Host], printer: &Printer) -> Result<ExitCode> {
-    let needs = Needs::default();
-    let looked = on_each(hosts, |host| {
-        let facts = copy::look(&host.target, &needs)?;
-        let problems = preflight::check(&facts, &needs);
-        Ok((facts, problems))
-    });
-    let mut failed = 0;
-    let mut values = Vec::new();
-    for (host, looked) in hosts.iter().zip(looked) {
-        match looked {
-            Ok((facts, problems)) => {
-                failed += usize::from(!problems.is_empty());
-                show(host, &facts, &problems, printer);
-                values.push(json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems}));
-            }
-            Err(e) => {
-                failed += 1;
-                values.push(
-                    json!({"host": host.name, "address": host.target.address, "error": error_value(&e)}),
-                );
-                if !printer.json {
-                    printer.error(&e);
-                }
-            }
-        }
-    }
-    printer.value(&json!({"hosts": values, "failed": failed}));
-    Ok(code(failed))
+/// What a host must have for its service, as far as that is described yet.
+fn problems(member: &Member, facts: &Facts, needs: &Needs) -> Vec<Problem> {
+    let needs = match member.service.spec(&facts.gpus, Vec::new(), None) {
+        Ok(spec) => Needs {
+            gpus: spec.slots.iter().flatten().cloned().collect(),
+            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.instances),
+            ..needs.clone()
+        },
+        Err(_) => Needs { prepared: true, ..Needs::default() },
+    };
+    preflight::check(facts, &needs)
+}
+
+fn check(members: &[Member], printer: &Printer) -> Result<ExitCode> {
+    let mut unwell = 0;
+    let (values, failed) = fleet::each_says(
+        members,
+        printer,
+        |member| {
+            let needs = member.needs(member.smoke()?.as_ref());
+            let facts = copy::arrive(&member.host.target, &needs, "")?.facts;
+            let problems = problems(member, &facts, &needs);
+            Ok((facts, problems))
+        },
+        |member, (facts, problems)| {
+            let host = &member.host;
+            unwell += usize::from(!problems.is_empty());
+            show(host, facts, problems, printer);
+            json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems})
+        },
+    );
+    printer.value(&json!({"hosts": values, "failed": failed + unwell}));
+    Ok(code(failed + unwell))
 }
 
 fn show(host: &Host, facts: &Facts, problems: &[Problem], printer: &Printer) {
@@ -140,7 +131,7 @@ struct Done {
 
 fn send(
     settings: &Settings,
-    hosts: &[&Host],
+    members: &[Member],
     snapshot: Option<&str>,
     dry_run: bool,
     printer: &Printer,
@@ -153,26 +144,30 @@ fn send(
     let load = Load::of(&source, &path)?;
     let needs = Needs { system: format!("{}-linux", std::env::consts::ARCH), ..Needs::default() };
     let progress = printer.progress();
-    if hosts.len() > 1 {
-        progress.stage(&format!("copying to {} hosts", hosts.len()), None);
+    if members.len() > 1 {
+        progress.stage(&format!("copying to {} hosts", members.len()), None);
     }
-    let results = on_each(hosts, |host| {
-        let mut ready = copy::prepare(&host.target, &needs, &load)?;
+    let results = on_each(members.iter().collect(), |member: &Member| {
+        let host = &member.host;
+        let arrived = copy::arrive(&host.target, &needs, &load.agent.program)?;
+        arrived.can_have_agent(&needs.system)?;
+        let mut ready = arrived.plan(&load)?;
+        ready.has_room()?;
         let (missing, missing_bytes) = (ready.missing.paths.len() as u64, ready.missing_bytes);
         if dry_run {
             return Ok(Done { missing, missing_bytes, sent: Sent::default() });
         }
-        if hosts.len() == 1 {
+        if members.len() == 1 {
             progress.stage(&format!("copying to {}", host.name), Some(missing_bytes));
         } else {
             progress.note(&format!("{}: {missing} paths, {}", host.name, bytes(missing_bytes)));
         }
-        let sent = ready.send(&load, progress.as_ref())?;
+        let sent = ready.send(&load, progress.as_ref(), &check_interrupt)?;
         Ok(Done { missing, missing_bytes, sent })
     });
     let mut failed = 0;
     let mut values = Vec::new();
-    for (host, result) in hosts.iter().zip(results) {
+    for (host, result) in members.iter().map(|m| &m.host).zip(results) {
         match result {
             Ok(done) => {
                 values.push(json!({"host": host.name, "missing_paths": done.missing, "missing_bytes": done.missing_bytes, "sent": done.sent}));

@@ -3,15 +3,33 @@ pub mod agent;
 #[cfg(feature = "workstation")]
 mod capture;
 #[cfg(feature = "workstation")]
+mod deploy;
+#[cfg(feature = "workstation")]
+mod deployments;
+#[cfg(feature = "workstation")]
+mod detach;
+#[cfg(feature = "workstation")]
+mod fleet;
+#[cfg(feature = "workstation")]
+mod history;
+#[cfg(feature = "workstation")]
 mod host;
 #[cfg(feature = "workstation")]
 mod inspect;
 #[cfg(feature = "workstation")]
 mod lock;
 #[cfg(feature = "workstation")]
+mod mending;
+#[cfg(feature = "workstation")]
+mod prepare;
+#[cfg(feature = "workstation")]
 pub mod printer;
 #[cfg(feature = "workstation")]
 mod probe;
+#[cfg(feature = "workstation")]
+mod rollback;
+#[cfg(feature = "workstation")]
+mod rollout_run;
 #[cfg(feature = "workstation")]
 mod run;
 #[cfg(feature = "workstation")]
@@ -20,6 +38,10 @@ pub mod settings;
 mod snapshot;
 #[cfg(feature = "workstation")]
 mod snapshots;
+#[cfg(feature = "workstation")]
+mod values;
+#[cfg(feature = "workstation")]
+mod watching;
 #[cfg(feature = "workstation")]
 mod workstation;
 

@@ -48,6 +48,13 @@ impl Printer {
         }
     }
 
+    /// One line of a stream: what happens, as it happens.
+    pub fn event(&self, value: &Value) {
+        if self.json {
+            self.write(&value.to_string());
+        }
+    }
+
     fn write(&self, text: &str) {
         let mut out = std::io::stdout().lock();
         if writeln!(out, "{text}").is_err() {
@@ -66,7 +73,7 @@ impl Printer {
         self.paint("1", text)
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
+    pub fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.into() }
     }
 
@@ -111,7 +118,7 @@ pub fn plain(text: &str) -> String {
 }
 
 /// The same, where a text of several lines is expected.
-fn lines(text: &str) -> String {
+pub fn lines(text: &str) -> String {
     text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
 }
 

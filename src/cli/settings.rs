@@ -1,10 +1,10 @@
 //! Settings resolved once: command line over `stillframe.toml` over defaults, and where state and
 //! caches live (XDG base directory specification).
+use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::words;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub const CONFIG: &str = "stillframe.toml";
@@ -20,6 +20,8 @@ pub struct Config {
     pub service: ServiceConfig,
     pub probe: ProbeConfig,
     pub store: StoreSection,
+    pub rollout: RolloutConfig,
+    pub ship: ShipConfig,
     /// Paths relative to the environment that stay out of the snapshot.
     pub exclude: Vec<String>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
@@ -37,21 +39,6 @@ pub struct PythonConfig {
     pub libraries: Vec<PathBuf>,
     /// Distributions laid out as real files instead of links.
     pub real_files: Vec<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct ServiceConfig {
-    pub name: String,
-    /// Further arguments for ComfyUI.
-    pub arguments: Vec<String>,
-    pub environment: BTreeMap<String, String>,
-}
-
-impl Default for ServiceConfig {
-    fn default() -> Self {
-        ServiceConfig { name: "comfyui".into(), arguments: Vec::new(), environment: BTreeMap::new() }
-    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -78,6 +65,8 @@ pub struct StoreSection {
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub config: Config,
+    /// The text of stillframe.toml and where it is, to name lines of it.
+    pub source: Option<(PathBuf, String)>,
     /// Where the lock files go: the folder of stillframe.toml, else the environment.
     pub project: PathBuf,
     pub environment: PathBuf,
@@ -101,16 +90,17 @@ fn find_config(from: &Path) -> Option<PathBuf> {
     from.ancestors().map(|dir| dir.join(CONFIG)).find(|path| path.is_file())
 }
 
-fn read_config(path: &Path) -> Result<Config> {
+fn read_config(path: &Path) -> Result<(Config, String)> {
     let invalid = |why: &str| Error::new(Kind::Input, format!("{} is not valid: {why}", path.display()));
     const CORRECT: &str = "correct the file, or name another with --config";
     // Which file it is, and that it can be read, is the user's to say.
     let bytes = files::read(path).map_err(|e| Error { kind: Kind::Input, ..e }.hint(CORRECT))?;
     let text = String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8").hint(CORRECT))?;
-    toml::from_str::<Config>(&text).map_err(|e| {
+    let config = toml::from_str::<Config>(&text).map_err(|e| {
         let hint = words::nearest_field(e.message()).map(|key| format!("did you mean `{key}`?"));
         invalid(e.to_string().trim()).hint(hint.unwrap_or_else(|| CORRECT.into()))
-    })
+    })?;
+    Ok((config, text))
 }
 
 impl Settings {
@@ -121,9 +111,12 @@ impl Settings {
             (None, Some(env)) if cwd.join(env).join(CONFIG).is_file() => Some(cwd.join(env).join(CONFIG)),
             (None, _) => find_config(&cwd),
         };
-        let parsed = match &config_path {
-            Some(path) => read_config(path)?,
-            None => Config::default(),
+        let (parsed, source) = match &config_path {
+            Some(path) => {
+                let (config, text) = read_config(path)?;
+                (config, Some((path.clone(), text)))
+            }
+            None => (Config::default(), None),
         };
         let base = config_path.as_deref().and_then(Path::parent);
         let environment = match (env, &parsed.environment, base) {
@@ -143,6 +136,7 @@ impl Settings {
         };
         Ok(Settings {
             config: parsed,
+            source,
             project,
             environment,
             state: home("XDG_STATE_HOME", ".local/state")?,

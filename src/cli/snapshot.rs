@@ -5,14 +5,15 @@ use super::probe;
 use super::settings::Settings;
 use crate::build::graph::{self, Graph, ServiceSpec};
 use crate::build::realise;
-use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry};
-use crate::capture::inventory::Severity;
+use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry, Requires};
+use crate::capture::inventory::{Finding, Severity};
+use crate::capture::whole::Captured;
 use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
 use crate::sys::error::Result;
 use crate::sys::files;
 use crate::sys::signals;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -21,22 +22,28 @@ use std::time::Instant;
 pub struct Args {
     /// The ComfyUI directory (default: the one in stillframe.toml, else the current one).
     env: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct How {
     /// A name for this snapshot, to find it again.
     #[arg(long)]
-    label: Option<String>,
+    pub label: Option<String>,
     /// Start the environment's own server once, on a loopback port with a scratch base directory, and
     /// record its node classes, import failures and import times. This runs the environment's code.
     #[arg(long)]
-    probe: bool,
+    pub probe: bool,
     /// Ask no package index; every distribution counts as captured.
     #[arg(long)]
-    offline: bool,
+    pub offline: bool,
 }
 
 pub fn service(settings: &Settings) -> ServiceSpec {
     let service = &settings.config.service;
     ServiceSpec {
-        name: service.name.clone(),
+        name: service.name().into(),
         arguments: service.arguments.clone(),
         environment: service.environment.clone(),
     }
@@ -46,28 +53,45 @@ pub fn service(settings: &Settings) -> ServiceSpec {
 const ID_LENGTH: usize = 10;
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let started = Instant::now();
     let settings = Settings::resolve(args.env.as_deref(), config)?;
     signals::heed()?;
-    let _lock = exclusive(&settings, printer, "snapshot")?;
+    let taken = take(&settings, &args.how, printer)?;
+    printer.value(&taken.report);
+    findings_text(&taken.grave, printer);
+    printer.line(&taken.line);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A snapshot that was taken, and what there is to say of it.
+pub struct Taken {
+    pub record: Record,
+    pub report: Value,
+    pub grave: Vec<Finding>,
+    pub line: String,
+}
+
+/// Takes a snapshot of the environment and registers it.
+pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken> {
+    let started = Instant::now();
+    let _lock = exclusive(settings, printer, "snapshot")?;
     let store_config = StoreConfig::from_environment(settings.config.store.remote.as_deref());
     // Before any work: a store that cannot be used is known in a moment.
     let mut store = Store::connect(&store_config)?;
-    let (captured, trees) = capture(&settings, printer, args.offline, Some(&mut store))?;
+    let (captured, trees) = capture(settings, printer, args.offline, Some(&mut store))?;
     let graph_started = Instant::now();
-    let graph = graph::graph(&captured.lock, &store.store_dir, &service(&settings))?;
+    let graph = graph::graph(&captured.lock, &store.store_dir, &service(settings))?;
     let graph_ms = graph_started.elapsed().as_secs_f64() * 1000.0;
-    let report = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
+    let realised = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
     let registry = Registry::new(&settings.state);
     let id = graph.snapshot.digest()[..ID_LENGTH].to_string();
     let known = registry.get(&id)?;
     let probed = match (args.probe, &known) {
-        (true, _) => Some(probe::probe(&settings, &captured, printer)?),
+        (true, _) => Some(probe::probe(settings, &captured, printer)?),
         (false, Some(known)) => known.probe.clone(),
         (false, None) => None,
     };
     let snapshot = graph.snapshot.to_absolute(&store.store_dir);
-    let unchanged = report.unchanged && known.is_some();
+    let unchanged = realised.unchanged && known.is_some();
     let record = match known {
         // The same content once more: only what was asked for anew changes.
         Some(known) if unchanged => Record {
@@ -89,12 +113,13 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
                 user: user(),
                 host: host(),
                 stillframe: env!("CARGO_PKG_VERSION").into(),
-                service: settings.config.service.name.clone(),
+                service: settings.config.service.name().into(),
                 closure_paths: closure.len() as u64,
                 closure_bytes: closure.values().map(|i| i.nar_size).sum(),
                 outputs: outputs(&graph, &store),
                 probe: probed,
                 findings: captured.findings.clone(),
+                requires: requires(&captured),
             }
         }
     };
@@ -103,30 +128,37 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     for (link, target) in registry.roots(&record) {
         root(&mut store, &link, &target)?;
     }
-    printer.value(&json!({
+    let report = json!({
         "version": 1, "snapshot": snapshot, "id": id, "label": record.label, "unchanged": unchanged,
         "derivation": record.derivation, "closure_paths": record.closure_paths,
-        "closure_bytes": record.closure_bytes, "realise": report, "graph_ms": graph_ms,
+        "closure_bytes": record.closure_bytes, "realise": realised, "graph_ms": graph_ms,
         "derivations": graph.nodes.len(), "seconds": started.elapsed().as_secs_f64(),
         "index": captured.index, "probe": record.probe, "findings": captured.findings,
-    }));
-    let grave: Vec<_> =
-        captured.findings.iter().filter(|f| f.severity == Severity::Problem).cloned().collect();
-    findings_text(&grave, printer);
-    if unchanged {
-        printer.line(format!("unchanged: {snapshot} ({id})"));
+    });
+    let grave = captured.findings.iter().filter(|f| f.severity == Severity::Problem).cloned().collect();
+    let line = if unchanged {
+        format!("unchanged: {snapshot} ({id})")
     } else {
-        printer.line(format!(
+        format!(
             "snapshot {id}: {snapshot} ({} paths, {}; {} paths and {} were new; {} built) in {:.1} s",
             record.closure_paths,
             bytes(record.closure_bytes),
-            report.sent_paths,
-            bytes(report.sent_bytes),
-            report.built,
+            realised.sent_paths,
+            bytes(realised.sent_bytes),
+            realised.built,
             started.elapsed().as_secs_f64()
-        ));
+        )
+    };
+    Ok(Taken { record, report, grave, line })
+}
+
+/// What hosts must have, as far as the files tell.
+fn requires(captured: &Captured) -> Requires {
+    Requires {
+        system: captured.lock.system.clone(),
+        glibc: Some(captured.audit.glibc).filter(|v| *v > (0, 0)),
+        cuda: captured.audit.cuda_majors.keys().next_back().copied(),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn outputs(graph: &Graph, store: &Store) -> Vec<OutputRecord> {
@@ -150,12 +182,12 @@ fn root(store: &mut Store, link: &Path, target: &str) -> Result<()> {
     store.add_indirect_root(link)
 }
 
-fn user() -> String {
+pub fn user() -> String {
     std::env::var("USER")
         .or_else(|_| std::env::var("LOGNAME"))
         .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
-fn host() -> String {
+pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -1,6 +1,9 @@
 //! The command line of `stillframe`.
 
-use super::{host, inspect, lock, printer, run, snapshot, snapshots};
+use super::{
+    deploy, detach, history, host, inspect, lock, mending, printer, rollback, run, snapshot, snapshots,
+    watching,
+};
 use crate::sys::error::{Kind, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use printer::Printer;
@@ -40,7 +43,27 @@ enum Command {
     Snapshots(snapshots::Command),
     /// Serve a snapshot here, in the foreground, on a loopback port.
     Run(run::Args),
-    /// See what hosts have and lack; bring them a snapshot's paths.
+    /// Bring a snapshot to its hosts and, once it is healthy, the traffic to it.
+    Deploy(deploy::Args),
+    /// Go back to the generation that served before, or to another that the hosts still have.
+    Rollback(rollback::Args),
+    /// Watch the deployment under way (or the last one), from its first event.
+    Attach(watching::StatusArgs),
+    /// Stop the deployment under way; what served before it serves on.
+    Cancel(mending::Args),
+    /// Take the lock from a deployment that hangs before its activation.
+    Unlock(mending::Args),
+    /// What each host serves, and how many instances of those wanted are ready.
+    Status(watching::StatusArgs),
+    /// Every instance: generation, slot, GPU, state, age, restarts, queue, memory.
+    Instances(watching::StatusArgs),
+    /// Every deployment with its steps and what came of it, newest first.
+    History(history::Args),
+    /// The log of a service or of one of its instances.
+    Logs(watching::LogsArgs),
+    /// What hosts keep and why; frees the rest.
+    Retention(mending::RetentionArgs),
+    /// See what hosts have and lack; prepare them; bring them a snapshot's paths.
     #[command(subcommand)]
     Host(host::Command),
     /// Print shell completions.
@@ -50,6 +73,7 @@ enum Command {
 /// Runs the program; every failure ends in a non-zero exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    detach::settle();
     if let Ok(level) = std::env::var("STILLFRAME_LOG") {
         // Ours alone: an HTTP client's log may hold an index's credentials.
         let filter = tracing_subscriber::EnvFilter::new(format!("stillframe={level}"));
@@ -81,6 +105,16 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Snapshot(args) => snapshot::run(&args, config, printer),
         Command::Snapshots(command) => snapshots::run(command, config, printer),
         Command::Run(args) => run::run(&args, config, printer),
+        Command::Deploy(args) => deploy::run(&args, config, printer),
+        Command::Rollback(args) => rollback::run(&args, config, printer),
+        Command::Attach(args) => watching::attach(&args, config, printer),
+        Command::Cancel(args) => mending::cancel(&args, config, printer),
+        Command::Unlock(args) => mending::unlock(&args, config, printer),
+        Command::Status(args) => watching::status(&args, config, printer),
+        Command::Instances(args) => watching::instances(&args, config, printer),
+        Command::History(args) => history::run(&args, config, printer),
+        Command::Logs(args) => watching::logs(&args, config, printer),
+        Command::Retention(args) => mending::retention(&args, config, printer),
         Command::Host(command) => host::run(command, config, printer),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "stillframe", &mut std::io::stdout());

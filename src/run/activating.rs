@@ -134,6 +134,9 @@ fn finish(service: &Service, attempt: u64, task: &Task, outcome: &Outcome) -> Re
         secrets::remove(&service.secrets(attempt))?;
     }
     files::remove(&service.cancel())?;
+    for root in service.attempt_roots(attempt) {
+        files::remove(&root)?;
+    }
     files::remove(&service.goal(attempt))
 }
 
@@ -176,6 +179,9 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
         };
         Journal::reopen(service, number)?.end(&outcome)?;
         files::remove(&service.goal(number))?;
+        for root in service.attempt_roots(number) {
+            files::remove(&root)?;
+        }
         let kept = state.generations.values().any(|g| g.attempt == number);
         if !kept {
             secrets::remove(&service.secrets(number))?;

@@ -254,6 +254,7 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         metrics_port: None,
         slots: vec![vec![]; 2],
         instances,
+        maximum: 2,
         memory_bytes: None,
         cpu_percent: None,
         user: None,

@@ -157,6 +157,13 @@ impl Service {
         self.layout.nix.join("profiles").join(format!("stillframe-{}-{number}-link", self.name))
     }
 
+    /// Keep an attempt's snapshot and agent until its generation does.
+    pub fn attempt_roots(&self, attempt: u64) -> [PathBuf; 2] {
+        let root =
+            |what: &str| self.layout.agent_roots().join(format!("{}-attempt-{attempt}{what}", self.name));
+        [root(""), root("-agent")]
+    }
+
     pub fn agent_root(&self, number: u64) -> PathBuf {
         self.layout.agent_roots().join(format!("{}-{number}", self.name))
     }

@@ -280,6 +280,12 @@ impl Talk<'_> {
             }
         }
         secrets::write(&held.service.secrets(held.attempt.attempt), given)?;
+        // The transfer's own roots end with its connection, which may end now.
+        for (root, path) in
+            held.service.attempt_roots(held.attempt.attempt).iter().zip([&wanted.snapshot, &wanted.agent])
+        {
+            files::replace_link(root, Path::new(path))?;
+        }
         let agent = units::program(&wanted.agent);
         self.start(held, &Task::New(Box::new(wanted)), &agent)?;
         self.follow(held, state.serving)
@@ -450,6 +456,9 @@ impl Talk<'_> {
             held.journal.end(&outcome)?;
             files::remove(&held.service.goal(held.attempt.attempt))?;
             files::remove(&held.service.cancel())?;
+            for root in held.service.attempt_roots(held.attempt.attempt) {
+                files::remove(&root)?;
+            }
             secrets::remove(&held.service.secrets(held.attempt.attempt))?;
         }
         let answer = Answer::Failed { status, message, hint: error.hint };

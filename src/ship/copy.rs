@@ -1,5 +1,5 @@
-//! A snapshot's closure onto one host: connect, look, bring the agent, ask what is missing, see that it
-//! fits, send it.
+//! A snapshot's closure onto one host, step by step: arrive and look, bring the agent, ask what is missing and
+//! see that it fits, send it.
 use crate::formats::nix::store_path::StorePath;
 use crate::ship::agent::{self, Agent};
 use crate::ship::preflight::{self, Facts, Needs, Problem};
@@ -31,10 +31,30 @@ impl Load {
         let closure = store.closure(&[root, agent.path.clone()])?;
         Ok(Load { source: source.clone(), agent, closure })
     }
+
+    /// The agent alone.
+    pub fn agent(source: &StoreConfig) -> Result<Load> {
+        let mut store = Store::connect(source)?;
+        let agent = agent::add(&mut store)?;
+        let closure = store.closure(std::slice::from_ref(&agent.path))?;
+        Ok(Load { source: source.clone(), agent, closure })
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.closure.values().map(|info| info.nar_size).sum()
+    }
 }
 
-/// A host that was looked at and is as it must be. The first channel keeps everything of the closure from
-/// the host's garbage collector as long as this lives.
+/// A host that was looked at.
+pub struct Arrived {
+    pub remote: Remote,
+    pub facts: Facts,
+    /// The agent's end of a transfer, if this agent was there already.
+    channel: Option<Channel>,
+}
+
+/// A host that has the agent, and what it lacks. The first channel keeps everything of the closure from the
+/// host's garbage collector as long as this lives.
 pub struct Ready {
     pub remote: Remote,
     pub facts: Facts,
@@ -53,30 +73,40 @@ pub fn refuse(host: &str, problems: &[Problem]) -> Result<()> {
     Err(Error::new(Kind::Host, format!("{host}: {}", whats.join("; "))).hint(hints.join("; ")))
 }
 
-/// Connects and asks; changes nothing.
-pub fn look(target: &Target, needs: &Needs) -> Result<Facts> {
+/// Connects and asks; changes nothing. `agent`: the program that may be there.
+pub fn arrive(target: &Target, needs: &Needs, agent: &str) -> Result<Arrived> {
     let mut remote = Remote::connect(target)?;
-    Ok(preflight::greet(&mut remote, needs, "")?.0)
+    let (facts, channel) = preflight::greet(&mut remote, needs, agent)?;
+    Ok(Arrived { remote, facts, channel })
 }
 
-pub fn prepare(target: &Target, needs: &Needs, load: &Load) -> Result<Ready> {
-    let mut remote = Remote::connect(target)?;
-    let (facts, channel) = preflight::greet(&mut remote, needs, &load.agent.program)?;
-    refuse(&remote.name, &preflight::check(&facts, needs))?;
-    // Not even the agent fits on a full disk, and Nix's own words for that come too late.
-    refuse(&remote.name, &preflight::room(&facts, 0, 1))?;
-    let mut channel = match channel {
-        Some(channel) => channel,
-        None => {
-            agent::bring(&load.agent, &remote, &load.source)?;
-            receiver(&remote, load)?
-        }
-    };
-    let missing = send::missing(&mut channel, &load.source.store_dir.0, &load.closure)?;
+impl Arrived {
+    /// Whether an agent can run here at all: what must be known before one is brought.
+    pub fn can_have_agent(&self, system: &str) -> Result<()> {
+        let needs = Needs { system: system.into(), ..Needs::default() };
+        refuse(&self.remote.name, &preflight::check(&self.facts, &needs))?;
+        // Not even the agent fits on a full disk, and Nix's own words for that come too late.
+        refuse(&self.remote.name, &preflight::room(&self.facts, 0, 1))
+    }
+
+    /// Brings the agent where it is not, and asks what else is missing.
+    pub fn plan(self, load: &Load) -> Result<Ready> {
+        let mut channel = match self.channel {
+            Some(channel) => channel,
+            None => {
+                agent::bring(&load.agent, &self.remote, &load.source)?;
+                receiver(&self.remote, load)?
+            }
+        };
+        let missing = send::missing(&mut channel, &load.source.store_dir.0, &load.closure)?;
+        let missing_bytes = bytes_of(&missing, load);
+        Ok(Ready { remote: self.remote, facts: self.facts, missing, missing_bytes, channel })
+    }
+}
+
+fn bytes_of(missing: &Missing, load: &Load) -> u64 {
     let size = |p: &StorePath| load.closure.get(p).map_or(0, |i| i.nar_size);
-    let missing_bytes = missing.paths.iter().map(size).sum::<u64>() - missing.partial.values().sum::<u64>();
-    refuse(&remote.name, &preflight::room(&facts, missing_bytes, missing.paths.len() as u64))?;
-    Ok(Ready { remote, facts, missing, missing_bytes, channel })
+    missing.paths.iter().map(size).sum::<u64>() - missing.partial.values().sum::<u64>()
 }
 
 fn receiver(remote: &Remote, load: &Load) -> Result<Channel> {
@@ -84,8 +114,26 @@ fn receiver(remote: &Remote, load: &Load) -> Result<Channel> {
 }
 
 impl Ready {
+    /// Whether what is missing fits.
+    pub fn has_room(&self) -> Result<()> {
+        let paths = self.missing.paths.len() as u64;
+        refuse(&self.remote.name, &preflight::room(&self.facts, self.missing_bytes, paths))
+    }
+
+    /// Asks once more: something else may have brought paths.
+    pub fn ask_again(&mut self, load: &Load) -> Result<()> {
+        self.missing = send::missing(&mut self.channel, &load.source.store_dir.0, &load.closure)?;
+        self.missing_bytes = bytes_of(&self.missing, load);
+        Ok(())
+    }
+
     /// Sends what is missing. The host keeps it at least as long as `self` lives.
-    pub fn send(&mut self, load: &Load, progress: &dyn Progress) -> Result<Sent> {
+    pub fn send(
+        &mut self,
+        load: &Load,
+        progress: &dyn Progress,
+        check: &(dyn Fn() -> Result<()> + Sync),
+    ) -> Result<Sent> {
         if self.missing.paths.is_empty() {
             return Ok(Sent::default());
         }
@@ -100,7 +148,7 @@ impl Ready {
         };
         let first = std::mem::replace(&mut self.channel, end());
         more.insert(0, first);
-        let sent = send::send(&load.source, &load.closure, &self.missing, &mut more, progress);
+        let sent = send::send(&load.source, &load.closure, &self.missing, &mut more, progress, check);
         self.channel = more.remove(0);
         sent
     }

@@ -1,5 +1,6 @@
-//! `hosts/NAME.toml`: where a host is and what it is called. And selectors: names, globs, `@tags` and
+//! `hosts/NAME.toml`: where a host is, what it is called, and what differs there. And selectors: names, globs, `@tags` and
 //! exclusions, as in `gpu-*,@eu,!gpu-7`.
+use crate::ship::config::ServiceConfig;
 use crate::ship::ssh::Target;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -21,6 +22,9 @@ struct File {
     ssh_config: Option<PathBuf>,
     #[serde(default)]
     tags: Vec<String>,
+    /// What differs here from `[service]` of stillframe.toml.
+    #[serde(default)]
+    service: ServiceConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,9 @@ pub struct Host {
     pub file: PathBuf,
     pub target: Target,
     pub tags: Vec<String>,
+    pub service: ServiceConfig,
+    /// The file's text, to name lines of it.
+    pub text: String,
 }
 
 const CORRECT: &str = "correct the file: README.md shows one";
@@ -117,6 +124,8 @@ fn read(file: &Path) -> Result<Host> {
         name,
         file: file.to_path_buf(),
         tags: parsed.tags,
+        service: parsed.service,
+        text,
     })
 }
 

@@ -4,7 +4,7 @@ use crate::ship::send::Channel;
 use crate::ship::ssh::Remote;
 use crate::sys::error::{Error, Kind, Result};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 const GREETING: &str = include_str!("greet.sh");
@@ -34,6 +34,8 @@ pub struct Facts {
     /// `None` where the file system has no limit of its own (btrfs, for one).
     pub store_free_inodes: Option<u64>,
     pub state_free_bytes: u64,
+    /// The newest version of the C library that the GPU driver's libraries ask for.
+    pub driver_glibc: Option<String>,
     /// The NVIDIA kernel driver's version.
     pub cuda_driver: Option<String>,
     pub gpus: Vec<String>,
@@ -42,6 +44,10 @@ pub struct Facts {
     /// Of the asked ones, those that are there.
     pub folders: BTreeSet<String>,
     pub files: BTreeSet<String>,
+    /// The agent and the boot service are there.
+    pub prepared: bool,
+    /// Our own services and their public ports.
+    pub serves: BTreeMap<String, u16>,
 }
 
 /// What a deployment needs of a host. Empty is "nothing".
@@ -49,10 +55,16 @@ pub struct Facts {
 pub struct Needs {
     /// `x86_64-linux`.
     pub system: String,
+    /// Whether `host prepare` must have been there.
+    pub prepared: bool,
     pub folders: Vec<String>,
+    /// `A//B` is B in some folder of A.
     pub files: Vec<String>,
-    /// Ports that must be free.
-    pub ports: Vec<u16>,
+    /// The service, which may have its port already.
+    pub service: String,
+    pub port: Option<u16>,
+    /// The version of the C library that the snapshot brings.
+    pub glibc: Option<(u32, u32)>,
     pub gpus: Vec<String>,
     /// CUDA as the wheels want it: `12.4`.
     pub cuda: Option<String>,
@@ -145,6 +157,7 @@ fn parse(text: &str) -> Option<(Facts, bool)> {
             "store_free_inodes" => facts.store_free_inodes = value.parse().ok().filter(|n| *n > 0),
             "state_free_kib" => facts.state_free_bytes = kib(),
             "cuda_driver" => facts.cuda_driver = Some(text()),
+            "driver_glibc" => facts.driver_glibc = Some(text()),
             "gpu" => facts.gpus.push(text()),
             "listens" => {
                 let port = value.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
@@ -152,6 +165,11 @@ fn parse(text: &str) -> Option<(Facts, bool)> {
             }
             "folder" => drop(facts.folders.insert(text())),
             "file" => drop(facts.files.insert(text())),
+            "prepared" => facts.prepared = true,
+            "serves" => {
+                let (name, port) = value.split_once(' ')?;
+                facts.serves.insert(name.into(), port.parse().ok()?);
+            }
             "agent" => agent = true,
             "failed" => return None,
             _ => {}
@@ -210,6 +228,25 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
         }
         Some(_) => {}
     }
+    if needs.prepared && !facts.prepared && facts.nix.is_some() {
+        found.push(problem(
+            "the host is not prepared".into(),
+            "stillframe host prepare NAME shows what it needs, and does it",
+        ));
+    }
+    // The driver's libraries are the host's, and are loaded beside the snapshot's own C library.
+    if let (Some(brought), Some(wanted)) = (needs.glibc, facts.driver_glibc.as_deref().and_then(version))
+        && !needs.gpus.is_empty()
+        && wanted > brought
+    {
+        found.push(problem(
+            format!(
+                "the host's GPU driver needs a C library {}.{}, the snapshot brings {}.{}",
+                wanted.0, wanted.1, brought.0, brought.1
+            ),
+            "take the snapshot on a workstation with a newer system",
+        ));
+    }
     let system = format!("{}-linux", facts.machine);
     if !needs.system.is_empty() && system != needs.system {
         found.push(problem(
@@ -225,11 +262,12 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
     }
     for file in needs.files.iter().filter(|f| !facts.files.contains(*f)) {
         found.push(problem(
-            format!("there is no file {file}"),
+            format!("there is no file {}", file.replace("//", "/*/")),
             "the smoke workflow names it: bring it there, or name another workflow",
         ));
     }
-    for port in needs.ports.iter().filter(|p| facts.ports.contains(p)) {
+    let ours = facts.serves.get(&needs.service);
+    for port in needs.port.iter().filter(|p| facts.ports.contains(p) && ours != Some(*p)) {
         found.push(problem(
             format!("port {port} is taken"),
             format!("see who has it: ss -ltnp 'sport = :{port}'; or give the service another port"),
@@ -305,7 +343,7 @@ mod tests {
             "machine x86_64\nkernel 6.1\nos Debian\nhostname a\ninit systemd\nsystemd 257\nnix 2.26.3\ndaemon /usr/bin/nix-daemon\n\
              glibc 2.41\ncpus 4\nmemory_kib 1048576\nstore_free_kib 2097152\nstore_free_inodes 500000\nstate_free_kib 9\n\
              cuda_driver 550.90.07\ngpu 0\nlistens 0100007F:1FFC\nlistens 00000000000000000000000000000000:0016\n\
-             folder /srv/models\n",
+             folder /srv/models\nprepared yes\nserves other 8188\ndriver_glibc 2.34\n",
         )
         .unwrap()
         .0
@@ -320,13 +358,18 @@ mod tests {
         let needs = Needs {
             system: "x86_64-linux".into(),
             folders: vec!["/srv/models".into()],
-            ports: vec![8189],
+            port: Some(8189),
+            prepared: true,
+            glibc: Some((2, 36)),
             gpus: vec!["0".into()],
             cuda: Some("12.4".into()),
             memory_bytes: 1 << 30,
             ..Needs::default()
         };
         assert_eq!(check(&healthy(), &needs), []);
+        // Its own port is not taken.
+        let own = Needs { port: Some(8188), service: "other".into(), ..needs };
+        assert_eq!(check(&healthy(), &own), []);
         assert_eq!(healthy().ports, BTreeSet::from([22, 8188]));
     }
 
@@ -338,13 +381,17 @@ mod tests {
             systemd: Some(247),
             nix: Some("2.3.16".into()),
             cuda_driver: Some("470.1".into()),
+            prepared: false,
             ..healthy()
         };
         let needs = Needs {
             system: "x86_64-linux".into(),
             folders: vec!["/mnt/models".into()],
             files: vec!["/srv/models/a.safetensors".into()],
-            ports: vec![8188],
+            port: Some(8188),
+            prepared: true,
+            service: "demo".into(),
+            glibc: Some((2, 31)),
             gpus: vec!["0".into(), "3".into()],
             cuda: Some("12.4".into()),
             memory_bytes: 2 << 30,
@@ -355,6 +402,8 @@ mod tests {
                 "process 1 is \"runit\", not systemd",
                 "systemd 247 is too old; 250 or later is needed",
                 "Nix 2.3.16 is too old; 2.8 or later is needed",
+                "the host is not prepared",
+                "the host's GPU driver needs a C library 2.34, the snapshot brings 2.31",
                 "the host is aarch64-linux, the snapshot is for x86_64-linux",
                 "there is no folder /mnt/models",
                 "there is no file /srv/models/a.safetensors",

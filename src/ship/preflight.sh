@@ -23,6 +23,13 @@ state=/var/lib/stillframe
 [ -d $state ] || state=/var/lib
 say state_free_kib "$(df -Pk $state 2>/dev/null | awk 'NR==2 {print $4}')"
 say cuda_driver "$(sed -n 's/^NVRM version:.* \([0-9][0-9]*\.[0-9.]*\) .*/\1/p' /proc/driver/nvidia/version 2>/dev/null | first)"
+if [ -e /proc/driver/nvidia/version ]; then
+    for library in /usr/lib/*-linux-gnu/libcuda.so.1 /usr/lib64/libcuda.so.1 /usr/lib/libcuda.so.1 /run/opengl-driver/lib/libcuda.so.1; do
+        [ -e $library ] || continue
+        say driver_glibc "$(grep -ao 'GLIBC_2\.[0-9]*' $library | sed 's/GLIBC_//' | sort -uV | tail -n 1)"
+        break
+    done
+fi
 for gpu in /dev/nvidia[0-9]*; do
     [ -e "$gpu" ] && say gpu "${gpu#/dev/nvidia}"
 done
@@ -30,7 +37,24 @@ done
 for table in /proc/net/tcp /proc/net/tcp6; do
     awk 'NR > 1 && $4 == "0A" {print "listens", $2}' $table 2>/dev/null
 done
+agent=/var/lib/stillframe/agent/bin/stillframe-agent
+[ -x $agent ] && systemctl is-enabled --quiet stillframe.service 2>/dev/null && say prepared yes
+# The public ports that are ours: taken, and not by somebody else.
+for socket in /run/systemd/system/stillframe-*-gateway.socket; do
+    [ -e "$socket" ] || continue
+    name=${socket##*/stillframe-}
+    say serves "${name%-gateway.socket} $(sed -n 's/^ListenStream=.*://p' "$socket")"
+done
 for path in "$@"; do
+    # A//B: B in some folder of A.
+    case $path in
+    *//*)
+        for file in "${path%%//*}"/*/"${path#*//}"; do
+            [ -e "$file" ] && say file "$path" && break
+        done
+        continue
+        ;;
+    esac
     if [ -d "$path" ]; then
         say folder "$path"
     elif [ -e "$path" ]; then

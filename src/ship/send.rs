@@ -7,7 +7,7 @@ use crate::formats::nix::store_path::StorePath;
 use crate::ship::wire::{self, ABORT, CHUNK, FromHost, PathHeader, TRANSFER_VERSION, ToHost};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::Progress;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -121,17 +121,20 @@ struct Transfer<'a> {
     partial: &'a HashMap<StorePath, u64>,
     source: &'a StoreConfig,
     progress: &'a dyn Progress,
+    check: &'a (dyn Fn() -> Result<()> + Sync),
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// Sends what is missing. Every channel is used; the first is often the one that was asked.
+/// Sends what is missing. Every channel is used; the first is often the one that was asked. `check` is asked
+/// all the time, and its error ends the transfer.
 pub fn send(
     source: &StoreConfig,
     closure: &Closure,
     missing: &Missing,
     channels: &mut [Channel],
     progress: &dyn Progress,
+    check: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Sent> {
     let started = Instant::now();
     let size = |path: &StorePath| closure.get(path).map_or(0, |info| info.nar_size);
@@ -143,6 +146,7 @@ pub fn send(
         partial: &missing.partial,
         source,
         progress,
+        check,
         state: Mutex::new(State {
             waiting,
             under_way: HashMap::new(),
@@ -250,7 +254,7 @@ impl Transfer<'_> {
         let mut store = None;
         let mut packer = Packer::new()?;
         while let Some(path) = self.next(number) {
-            check_interrupt()?;
+            (self.check)()?;
             let store = match &mut store {
                 Some(store) => store,
                 none => none.insert(Store::connect(self.source)?),
@@ -269,7 +273,7 @@ impl Transfer<'_> {
             wire::write_line(&mut out, &ToHost::Path(header)).map_err(|e| gone(host, e))?;
             let mut broken = None;
             let sent = store.nar(&path, |nar| {
-                packer.pack(nar, info.nar_size, skip, &mut out, self.progress).map_err(|e| match e {
+                packer.pack(nar, info.nar_size, skip, &mut out, self).map_err(|e| match e {
                     Failure::Wire(e) => {
                         broken = Some(e);
                         Error::new(Kind::Io, "the connection ended")
@@ -322,14 +326,14 @@ impl Packer {
         size: u64,
         skip: u64,
         out: &mut dyn Write,
-        progress: &dyn Progress,
+        transfer: &Transfer,
     ) -> Result<u64, Failure> {
         let unreadable =
             |e| Failure::Ours(Error::new(Kind::Store, "the Nix daemon's archive ended early").caused_by(e));
         io::copy(&mut nar.take(skip), &mut io::sink()).map_err(unreadable)?;
         let (mut left, mut written) = (size - skip, 8);
         while left > 0 {
-            check_interrupt().map_err(Failure::Ours)?;
+            (transfer.check)().map_err(Failure::Ours)?;
             let n = left.min(CHUNK as u64) as usize;
             self.raw.resize(n, 0);
             nar.read_exact(&mut self.raw).map_err(unreadable)?;
@@ -341,7 +345,7 @@ impl Packer {
             wire::put_chunk(out, &self.frame, n).map_err(Failure::Wire)?;
             written += 8 + self.frame.len() as u64;
             left -= n as u64;
-            progress.advance(n as u64);
+            transfer.progress.advance(n as u64);
         }
         wire::put_chunk(out, &[], 0).map_err(Failure::Wire)?;
         Ok(written)

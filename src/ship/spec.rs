@@ -154,8 +154,9 @@ pub struct Spec {
     pub metrics_port: Option<u16>,
     /// The GPUs of each slot; one item a slot, empty for CPU alone.
     pub slots: Vec<Vec<String>>,
-    /// How many instances run (at most one a slot).
+    /// How many instances run always (at most one a slot), and how many may at most.
     pub instances: u32,
+    pub maximum: u32,
     pub memory_bytes: Option<u64>,
     /// Of one core, as systemd's CPUQuota.
     pub cpu_percent: Option<u32>,

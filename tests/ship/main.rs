@@ -121,7 +121,7 @@ impl Host {
         let count = Arc::new(AtomicU64::new(0));
         let mut channels: Vec<Channel> = (0..streams).map(|_| self.channel(limit, &count)).collect();
         let lacking = missing(&mut channels[0], "/nix/store", closure).unwrap();
-        let sent = send(&config(from), closure, &lacking, &mut channels, &Silent);
+        let sent = send(&config(from), closure, &lacking, &mut channels, &Silent, &|| Ok(()));
         drop(channels);
         for mut child in self.children.drain(..) {
             child.wait().unwrap();

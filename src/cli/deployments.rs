@@ -1,0 +1,100 @@
+//! This workstation's own record of its deployments: what each host said, also of hosts that were never
+//! reached and so know nothing of it. What happened on a host is in that host's history.
+use crate::ship::orders::{Kind as What, Status};
+use crate::sys::clock;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub version: u32,
+    pub deployment: String,
+    pub kind: What,
+    pub service: String,
+    pub by: String,
+    /// Milliseconds since 1970.
+    pub began: u64,
+    pub ended: Option<u64>,
+    pub snapshot: Option<String>,
+    pub label: Option<String>,
+    pub hosts: Vec<HostResult>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostResult {
+    pub host: String,
+    pub status: Status,
+    pub generation: Option<u64>,
+    pub error: Option<String>,
+    pub hint: Option<String>,
+    /// The host has a record of its own.
+    pub on_host: bool,
+}
+
+/// An id that no other deployment has, and that sorts by time.
+pub fn new_id() -> String {
+    let now = std::time::SystemTime::now();
+    let seed = format!("{now:?} {}", std::process::id());
+    let digest = Sha256::digest(seed.as_bytes());
+    let time: String = clock::rfc3339(clock::now()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    format!("{time}-{:02x}{:02x}", digest[0], digest[1])
+}
+
+pub fn folder(state: &Path) -> PathBuf {
+    state.join("deployments")
+}
+
+impl Deployment {
+    pub fn save(&self, state: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::new(Kind::Io, "cannot write the deployment's record").caused_by(e))?;
+        files::write_atomic(&folder(state).join(format!("{}.json", self.deployment)), &bytes)
+    }
+
+    pub fn new(id: &str, kind: What, service: &str, by: &str) -> Deployment {
+        Deployment {
+            version: VERSION,
+            deployment: id.into(),
+            kind,
+            service: service.into(),
+            by: by.into(),
+            began: clock::now_ms(),
+            ended: None,
+            snapshot: None,
+            label: None,
+            hosts: Vec::new(),
+        }
+    }
+}
+
+/// The newest records, newest first. One that cannot be read is passed over: the hosts have theirs.
+pub fn newest(state: &Path, count: usize) -> Vec<Deployment> {
+    let Ok(entries) = std::fs::read_dir(folder(state)) else { return Vec::new() };
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+    files.sort();
+    let read = |path: &PathBuf| serde_json::from_slice::<Deployment>(&std::fs::read(path).ok()?).ok();
+    files.iter().rev().filter_map(read).take(count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_kept_newest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for id in ["20260101T000000Z-aaaa", "20260102T000000Z-bbbb"] {
+            Deployment::new(id, What::Deploy, "demo", "a@b").save(dir.path()).unwrap();
+        }
+        std::fs::write(folder(dir.path()).join("20260103T000000Z-cccc.json"), "{").unwrap();
+        let ids: Vec<String> = newest(dir.path(), 9).into_iter().map(|d| d.deployment).collect();
+        assert_eq!(ids, ["20260102T000000Z-bbbb", "20260101T000000Z-aaaa"]);
+        assert!(*new_id() < *"3" && new_id().len() == 21);
+    }
+}

@@ -1,0 +1,184 @@
+//! The workstation's end of a deployment's conversation (see `orders`): what is said at once, and what comes
+//! back is read in a thread, so that a Ctrl-C never waits for a silent host.
+use crate::ship::orders::{
+    ALIVE_MS, Answer, Attempt, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
+};
+use crate::ship::send::Channel;
+use crate::ship::ssh::LastWords;
+use crate::ship::wire;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
+use std::io::Write;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const LOOK: Duration = Duration::from_millis(50);
+
+type Out = Arc<Mutex<Box<dyn Write + Send>>>;
+
+pub struct Conversation {
+    pub host: String,
+    output: Out,
+    answers: Receiver<std::io::Result<Option<Answer>>>,
+    last_words: LastWords,
+    /// Ends the thread that says that we are there.
+    _alive: Sender<()>,
+    /// A cancellation was asked for already.
+    cancelled: bool,
+    by: String,
+}
+
+/// What `begin` found.
+pub enum Begun {
+    Held(Box<Conversation>, Option<Serving>),
+    Busy(Holder),
+}
+
+fn write(output: &Out, order: &Order) -> std::io::Result<()> {
+    let mut output = output.lock().unwrap_or_else(|e| e.into_inner());
+    wire::write_line(output.as_mut(), order)
+}
+
+impl Conversation {
+    pub fn begin(channel: Channel, last_words: LastWords, attempt: &Attempt) -> Result<Begun> {
+        let Channel { mut input, output, host } = channel;
+        let (tell, answers) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            loop {
+                let answer = wire::read_line::<Answer>(&mut input);
+                let last = !matches!(answer, Ok(Some(_)));
+                if tell.send(answer).is_err() || last {
+                    return;
+                }
+            }
+        });
+        let output: Out = Arc::new(Mutex::new(output));
+        let (alive, ended) = std::sync::mpsc::channel::<()>();
+        let beat = output.clone();
+        std::thread::spawn(move || {
+            while ended.recv_timeout(Duration::from_millis(ALIVE_MS)) == Err(RecvTimeoutError::Timeout) {
+                // A connection that is gone is noticed where something is waited for.
+                let _ = write(&beat, &Order::Alive);
+            }
+        });
+        let mut talk = Conversation {
+            host,
+            output,
+            answers,
+            last_words,
+            _alive: alive,
+            cancelled: false,
+            by: attempt.by.clone(),
+        };
+        talk.say(&Order::Begin { version: ORDERS_VERSION, attempt: Box::new(attempt.clone()) })?;
+        match talk.next()? {
+            Answer::Held { serving, .. } => Ok(Begun::Held(Box::new(talk), serving)),
+            Answer::Busy { holder } => Ok(Begun::Busy(holder)),
+            other => Err(talk.unexpected(&other)),
+        }
+    }
+
+    pub fn say(&self, order: &Order) -> Result<()> {
+        write(&self.output, order).map_err(|e| self.gone(Some(e)))
+    }
+
+    fn gone(&self, e: Option<std::io::Error>) -> Error {
+        let said = self
+            .last_words
+            .lock()
+            .map(|w| String::from_utf8_lossy(&w).trim().to_string())
+            .unwrap_or_default();
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let error = Error::new(Kind::Host, format!("{}: the conversation ended{said}", self.host))
+            .hint("what was begun on the host goes on by itself: stillframe attach shows it");
+        match e {
+            Some(e) => error.caused_by(e),
+            None => error,
+        }
+    }
+
+    fn unexpected(&self, answer: &Answer) -> Error {
+        if let Answer::Failed { status, message, hint } = answer {
+            let kind = if *status == Status::Cancelled { Kind::Interrupted } else { Kind::Host };
+            let error = Error::new(kind, format!("{}: {message}", self.host));
+            return match hint {
+                Some(hint) => error.hint(hint.clone()),
+                None => error,
+            };
+        }
+        Error::new(Kind::Host, format!("{}: the agent answered something else than was asked", self.host))
+    }
+
+    fn received(&self, answer: std::io::Result<Option<Answer>>) -> Result<Answer> {
+        match answer {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(self.gone(None)),
+            Err(e) => Err(self.gone(Some(e))),
+        }
+    }
+
+    fn next(&mut self) -> Result<Answer> {
+        loop {
+            match self.answers.recv_timeout(LOOK) {
+                Ok(answer) => return self.received(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gone(None)),
+                Err(RecvTimeoutError::Timeout) => {
+                    if check_interrupt().is_err() && !self.cancelled {
+                        self.cancelled = true;
+                        self.say(&Order::Cancel { by: self.by.clone() })?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the host has ended it meanwhile: somebody cancelled, or took the lease away.
+    pub fn still_ours(&mut self) -> Result<()> {
+        match self.answers.try_recv() {
+            Ok(answer) => {
+                let answer = self.received(answer)?;
+                Err(self.unexpected(&answer))
+            }
+            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(()),
+            Err(std::sync::mpsc::TryRecvError::Disconnected) => Err(self.gone(None)),
+        }
+    }
+
+    /// Says what is to be done and hears how it goes, to its end.
+    pub fn act(&mut self, order: &Order, mut on_event: impl FnMut(&Event)) -> Result<Outcome> {
+        self.say(order)?;
+        loop {
+            match self.next()? {
+                Answer::Event { event } => on_event(&event),
+                Answer::Outcome { outcome } => return Ok(outcome),
+                other => return Err(self.unexpected(&other)),
+            }
+        }
+    }
+
+    pub fn fetch(&mut self, url: &str, public_keys: &[String], path: &str) -> Result<()> {
+        self.say(&Order::Fetch { url: url.into(), public_keys: public_keys.to_vec(), path: path.into() })?;
+        match self.next()? {
+            Answer::Fetched => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Ends the attempt before its activation; the host records why.
+    pub fn give_up(&mut self, status: Status, error: &Error) {
+        let cause = error.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
+        let order =
+            Order::GiveUp { status, message: format!("{}{cause}", error.message), hint: error.hint.clone() };
+        // Where it does not arrive, the host records that we are gone.
+        if self.say(&order).is_ok() {
+            let _ = self.answers.recv_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        let _ = write(&self.output, &Order::End);
+    }
+}
