@@ -7,7 +7,7 @@ use crate::run::journal::{self, Follower, Journal};
 use crate::run::layout::{Layout, Service};
 use crate::run::lease::{self, Lease};
 use crate::run::state::{Generation, ServiceState};
-use crate::run::{secrets, units};
+use crate::run::{receive, secrets, units};
 use crate::ship::orders::{
     Answer, Attempt, Back, Holder, Kind as What, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Serving, Status,
 };
@@ -295,11 +295,12 @@ impl Talk<'_> {
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
         let number = resolve(&state, to)?;
         let generation = &state.generations[&number];
-        for path in [&generation.wanted.snapshot, &generation.wanted.agent] {
-            if !Path::new(path).exists() {
+        let config = receive::store_config(None);
+        for root in [&generation.wanted.snapshot, &generation.wanted.agent] {
+            if let Some(path) = receive::deleted(&config, root)?.first() {
                 return Err(Error::new(
                     Kind::Store,
-                    format!("{path} of generation {number} is gone from this host"),
+                    format!("{path}, which generation {number} needs, is gone from this host"),
                 )
                 .hint("bring it back by deploying its snapshot: stillframe deploy --snapshot ID")
                 .into());

@@ -101,7 +101,9 @@ impl Receiver {
         for path in &wanted {
             self.store.add_temp_root(path)?;
         }
-        let valid = self.store.valid(&wanted)?;
+        let mut valid = self.store.valid(&wanted)?;
+        // Deleted by hand, which the store's database does not know of.
+        valid.retain(|path| self.is_there(path));
         self.forget_stale();
         let missing: Vec<String> = wanted.difference(&valid).map(StorePath::to_string).collect();
         let partial: BTreeMap<String, u64> = missing
@@ -110,6 +112,10 @@ impl Receiver {
             .filter(|(_, bytes)| *bytes > 0)
             .collect();
         Ok(FromHost::Missing { version: TRANSFER_VERSION, missing, partial })
+    }
+
+    fn is_there(&self, path: &StorePath) -> bool {
+        fs::symlink_metadata(path.to_absolute(&self.store.store_dir)).is_ok()
     }
 
     fn file_of(&self, path: &str) -> PathBuf {
@@ -144,7 +150,8 @@ impl Receiver {
             // Without it (no room, say) the path arrives all the same.
             arrived.keep = Kept::begin(&file).ok();
         }
-        let result = self.store.add_nar(&path, &info, |out| {
+        let repair = !self.is_there(&path) && !self.store.valid(&BTreeSet::from([path.clone()]))?.is_empty();
+        let result = self.store.add_nar(&path, &info, repair, |out| {
             if header.skip > 0 {
                 replay(&file, out)?;
             }
@@ -329,6 +336,15 @@ fn replay(file: &Path, out: &mut dyn Write) -> Result<()> {
             .map_err(|e| Error::new(Kind::Store, "cannot write to the Nix daemon").caused_by(e))?;
     }
     Ok(())
+}
+
+/// Paths of a closure whose files were deleted by hand: the store believes to have them.
+pub fn deleted(config: &StoreConfig, root: &str) -> Result<Vec<String>> {
+    let root = StorePath::from_absolute(&config.store_dir, root)
+        .map_err(|e| Error::new(Kind::Input, format!("{root} is no store path")).caused_by(e))?;
+    let closure = Store::connect(config)?.closure(&[root])?;
+    let absolute = closure.keys().map(|path| path.to_absolute(&config.store_dir));
+    Ok(absolute.filter(|path| fs::symlink_metadata(path).is_err()).collect())
 }
 
 /// The store this host's agent speaks to.

@@ -7,11 +7,13 @@ use std::io::Write;
 
 impl Store {
     /// Adds a path with its NAR, which `write` streams. The daemon checks the hash. What is not
-    /// content-addressed needs a daemon that trusts its user.
+    /// content-addressed needs a daemon that trusts its user. With `repair` also a path that the store
+    /// believes to have.
     pub fn add_nar(
         &mut self,
         path: &StorePath,
         info: &PathInfo,
+        repair: bool,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
         let text = self.absolute(path);
@@ -30,8 +32,8 @@ impl Store {
             out.put_number(0)?;
             out.put_number(0)?;
             out.put_bytes(info.ca.as_bytes())?;
-            // No repair; signatures are not asked for: whoever may run a trusted daemon answers for it.
-            out.put_number(0)?;
+            out.put_number(u64::from(repair))?;
+            // Signatures are not asked for: whoever may run a trusted daemon answers for it.
             out.put_number(1)?;
             let mut framed = Framed::new(out);
             written = write(&mut framed);
