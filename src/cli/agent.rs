@@ -1,4 +1,5 @@
 //! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
+use crate::gateway;
 use crate::run::receive;
 use crate::sys::error::{Error, Result};
 use clap::{Parser, Subcommand};
@@ -22,6 +23,15 @@ struct Arguments {
 enum Command {
     /// Take store paths from standard input: the host's end of a transfer.
     Receive,
+    /// Carry the traffic of one service: the public port, its instances, its WebSockets.
+    Gateway {
+        /// The settings file, written by the agent.
+        #[arg(long, value_name = "FILE")]
+        settings: PathBuf,
+        /// The step of an upgrade in which this process becomes another program.
+        #[arg(long, value_name = "PROGRAM", hide = true)]
+        r#become: Option<String>,
+    },
 }
 
 pub fn main() -> ExitCode {
@@ -43,6 +53,10 @@ fn run(arguments: &Arguments) -> Result<()> {
             &receive::store_config(None),
             &arguments.state.join("incoming"),
         ),
+        Command::Gateway { settings, r#become: None } => gateway::process::run(settings),
+        Command::Gateway { settings, r#become: Some(program) } => {
+            Err(gateway::upgrade::become_program(program, settings))
+        }
     }
 }
 
