@@ -13,6 +13,7 @@ pub mod build;
 pub mod capture;
 pub mod cli;
 pub mod formats;
+pub mod gateway;
 pub mod run;
 pub mod ship;
 pub mod store;

@@ -47,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("ship", &["formats", "store", "sys", "build::registry"]),
     ("run", &["formats", "store", "sys", "build::launch", "ship::orders", "ship::spec", "ship::wire"]),
+    ("gateway", &["formats", "sys", "run::control"]),
 ];
 
 /// The paths after `crate::` in a file; a group `crate::{a, b}` gives each of its members.

@@ -1,4 +1,5 @@
 //! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
+use crate::gateway;
 use crate::run::instance;
 use crate::run::journal::{self, Follower};
 use crate::run::layout::Layout;
@@ -88,6 +89,15 @@ enum Command {
         #[arg(long)]
         free: bool,
     },
+    /// Carry the traffic of one service: the public port, its instances, its WebSockets.
+    Gateway {
+        /// The settings file, written by the agent.
+        #[arg(long, value_name = "FILE")]
+        settings: PathBuf,
+        /// The step of an upgrade in which this process becomes another program.
+        #[arg(long, value_name = "PROGRAM", hide = true)]
+        r#become: Option<String>,
+    },
 }
 
 pub fn main() -> ExitCode {
@@ -136,6 +146,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         Command::Retention { service, free } => {
             let config = receive::store_config(None);
             print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
+        }
+        Command::Gateway { settings, r#become: None } => gateway::process::run(settings),
+        Command::Gateway { settings, r#become: Some(program) } => {
+            Err(gateway::upgrade::become_program(program, settings))
         }
     }
 }

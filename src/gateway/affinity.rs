@@ -1,0 +1,329 @@
+//! ComfyUI's queue, history and WebSockets live in one process, so some requests have one right instance:
+//! a job's results are where the job was queued, and a client's jobs belong where its WebSocket is.
+//!
+//! What is remembered is a digest of each id and the instance: 100,000 jobs take a few MiB.
+use crate::gateway::tunnel::Tunnel;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// So many jobs, and so many clients, are remembered.
+const PROMPTS: usize = 100_000;
+const CLIENTS: usize = 20_000;
+
+/// The part of a POST /prompt's answer that is looked at.
+pub const ANSWER: usize = 64 * 1024;
+/// Bodies that are read for an id before they go on.
+pub const PROMPT_BODY: u64 = 1 << 20;
+pub const SMALL_BODY: u64 = 64 * 1024;
+
+/// The first half of an id's SHA-256: the same in the process that comes after this one.
+pub type Key = (u64, u64);
+
+pub fn key(id: &str) -> Key {
+    let sum: [u8; 32] = Sha256::digest(id.as_bytes()).into();
+    let half = |at: usize| sum[at..at + 8].iter().fold(0u64, |n, b| (n << 8) | u64::from(*b));
+    (half(0), half(8))
+}
+
+/// The newest entries of a map; the oldest goes when a new one has no room.
+struct Newest<V> {
+    most: usize,
+    map: HashMap<Key, V>,
+    order: VecDeque<Key>,
+}
+
+impl<V> Newest<V> {
+    fn new(most: usize) -> Self {
+        Newest { most, map: HashMap::new(), order: VecDeque::new() }
+    }
+
+    fn put(&mut self, key: Key, value: V) {
+        if self.map.insert(key, value).is_none() {
+            self.order.push_back(key);
+            if self.order.len() > self.most
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.map.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Socket {
+    instance: u32,
+    tunnel: Weak<Tunnel>,
+}
+
+struct Memory {
+    /// Names of instances, once each.
+    names: Vec<Arc<str>>,
+    prompts: Newest<u32>,
+    clients: Newest<Socket>,
+    /// Another process that wants to know what is learned.
+    listener: Option<UnboundedSender<Learned>>,
+}
+
+/// Something learned: what kind of id, which, and the instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Learned {
+    pub prompt: bool,
+    pub key: Key,
+    pub instance: Arc<str>,
+}
+
+pub struct Affinity {
+    memory: Mutex<Memory>,
+}
+
+impl Default for Affinity {
+    fn default() -> Self {
+        let memory = Memory {
+            names: Vec::new(),
+            prompts: Newest::new(PROMPTS),
+            clients: Newest::new(CLIENTS),
+            listener: None,
+        };
+        Affinity { memory: Mutex::new(memory) }
+    }
+}
+
+impl Affinity {
+    fn with<T>(&self, act: impl FnOnce(&mut Memory) -> T) -> T {
+        act(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn learn(&self, learned: &Learned) {
+        self.with(|memory| memory.learn(learned, Weak::new()));
+    }
+
+    pub fn learn_prompt(&self, id: &str, instance: &str) {
+        let learned = Learned { prompt: true, key: key(id), instance: instance.into() };
+        self.with(|memory| memory.learn(&learned, Weak::new()));
+    }
+
+    /// A client's newest WebSocket. Gives back the one it had on the same instance, if it is still open.
+    pub fn learn_socket(&self, client: Key, instance: &str, tunnel: &Arc<Tunnel>) -> Option<Arc<Tunnel>> {
+        let learned = Learned { prompt: false, key: client, instance: instance.into() };
+        self.with(|memory| {
+            let older = memory.socket(client, instance);
+            memory.learn(&learned, Arc::downgrade(tunnel));
+            older
+        })
+    }
+
+    /// The tunnel of a client on an instance.
+    pub fn socket(&self, client: Key, instance: &str) -> Option<Arc<Tunnel>> {
+        self.with(|memory| memory.socket(client, instance))
+    }
+
+    pub fn prompt(&self, id: &str) -> Option<Arc<str>> {
+        let key = key(id);
+        self.with(|memory| memory.prompts.map.get(&key).map(|at| memory.names[*at as usize].clone()))
+    }
+
+    pub fn client(&self, key: Key) -> Option<Arc<str>> {
+        self.with(|memory| memory.clients.map.get(&key).map(|s| memory.names[s.instance as usize].clone()))
+    }
+
+    /// All of it, oldest first; what is learned from now on goes to `listener`.
+    pub fn hand_over(&self, listener: UnboundedSender<Learned>) -> Vec<Learned> {
+        self.with(|memory| {
+            memory.listener = Some(listener);
+            let name = |at: u32| memory.names[at as usize].clone();
+            let prompts = memory.prompts.order.iter().filter_map(|key| {
+                let at = memory.prompts.map.get(key)?;
+                Some(Learned { prompt: true, key: *key, instance: name(*at) })
+            });
+            let clients = memory.clients.order.iter().filter_map(|key| {
+                let socket = memory.clients.map.get(key)?;
+                Some(Learned { prompt: false, key: *key, instance: name(socket.instance) })
+            });
+            prompts.chain(clients).collect()
+        })
+    }
+
+    /// Nobody listens any more.
+    pub fn keep_to_itself(&self) {
+        self.with(|memory| memory.listener = None);
+    }
+}
+
+impl Memory {
+    fn learn(&mut self, learned: &Learned, tunnel: Weak<Tunnel>) {
+        let at = self.names.iter().rposition(|name| *name == learned.instance).unwrap_or_else(|| {
+            self.names.push(learned.instance.clone());
+            self.names.len() - 1
+        }) as u32;
+        if learned.prompt {
+            self.prompts.put(learned.key, at);
+        } else {
+            self.clients.put(learned.key, Socket { instance: at, tunnel });
+        }
+        if let Some(listener) = &self.listener {
+            // The other process may have ended; then nobody needs it.
+            let _ = listener.send(learned.clone());
+        }
+    }
+
+    fn socket(&self, client: Key, instance: &str) -> Option<Arc<Tunnel>> {
+        let socket = self.clients.map.get(&client)?;
+        if &*self.names[socket.instance as usize] != instance {
+            return None;
+        }
+        socket.tunnel.upgrade()
+    }
+}
+
+/// Where ComfyUI's paths lead, with or without `/api` before them.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// POST a job: its answer names it, its body the client.
+    Prompt,
+    /// What concerns one job.
+    Job(&'a str),
+    /// POST with ids of jobs in the body: /interrupt, /queue, /history.
+    Jobs,
+    View,
+    WebSocket,
+    Other,
+}
+
+pub fn route<'a>(method: &hyper::Method, path: &'a str) -> Route<'a> {
+    let under_api = path.strip_prefix("/api");
+    let path = under_api.unwrap_or(path);
+    let post = method == hyper::Method::POST;
+    match path {
+        "/prompt" if post => return Route::Prompt,
+        "/interrupt" | "/queue" | "/history" if post => return Route::Jobs,
+        "/view" if method == hyper::Method::GET || method == hyper::Method::HEAD => return Route::View,
+        "/ws" => return Route::WebSocket,
+        _ => {}
+    }
+    let jobs = under_api.and_then(|path| path.strip_prefix("/jobs/"));
+    let id = path.strip_prefix("/history/").or(jobs).map(|rest| rest.split('/').next().unwrap_or(rest));
+    match id {
+        Some(id) if !id.is_empty() => Route::Job(id),
+        _ => Route::Other,
+    }
+}
+
+/// The `clientId` of a WebSocket's query, decoded as ComfyUI decodes it.
+pub fn client_id(query: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("clientId="))?;
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(b) = rest.next() {
+        bytes.push(match b {
+            b'+' => b' ',
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok().filter(|id| !id.is_empty())
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Ids {
+    prompt_id: Option<String>,
+    client_id: Option<String>,
+    delete: Vec<String>,
+}
+
+fn ids(body: &[u8]) -> Ids {
+    // Not JSON, or other types: then it names nothing, and the instance says what is wrong with it.
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
+/// The client that a job's body names.
+pub fn client_of(body: &[u8]) -> Option<String> {
+    ids(body).client_id
+}
+
+/// The jobs that a body names.
+pub fn jobs_of(body: &[u8]) -> Vec<String> {
+    let ids = ids(body);
+    ids.prompt_id.into_iter().chain(ids.delete).collect()
+}
+
+/// The job that an answer names.
+pub fn job_of(answer: &[u8]) -> Option<String> {
+    ids(answer).prompt_id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Method;
+
+    #[test]
+    fn routes_of_comfyui() {
+        for api in ["", "/api"] {
+            let path = |rest: &str| format!("{api}{rest}");
+            assert_eq!(route(&Method::POST, &path("/prompt")), Route::Prompt);
+            assert_eq!(route(&Method::GET, &path("/prompt")), Route::Other);
+            assert_eq!(route(&Method::GET, &path("/history/abc")), Route::Job("abc"));
+            assert_eq!(route(&Method::GET, &path("/history")), Route::Other);
+            assert_eq!(route(&Method::GET, &path("/history/")), Route::Other);
+            assert_eq!(route(&Method::POST, &path("/queue")), Route::Jobs);
+            assert_eq!(route(&Method::HEAD, &path("/view")), Route::View);
+            assert_eq!(route(&Method::GET, &path("/ws")), Route::WebSocket);
+        }
+        assert_eq!(route(&Method::DELETE, "/api/jobs/abc/cancel"), Route::Job("abc"));
+        assert_eq!(route(&Method::GET, "/jobs/abc"), Route::Other);
+        assert_eq!(route(&Method::GET, "/viewer"), Route::Other);
+    }
+
+    #[test]
+    fn client_ids_of_queries() {
+        assert_eq!(client_id("a=b&clientId=x%20y").as_deref(), Some("x y"));
+        assert_eq!(client_id("clientId=").as_deref(), None);
+        assert_eq!(client_id("clientId=%zz"), None);
+        assert_eq!(client_id("clientid=x"), None);
+    }
+
+    #[test]
+    fn ids_of_bodies() {
+        assert_eq!(jobs_of(br#"{"delete": ["a", "b"]}"#), ["a", "b"]);
+        assert_eq!(jobs_of(br#"{"prompt_id": "a"}"#), ["a"]);
+        assert!(jobs_of(br#"{"delete": 3}"#).is_empty());
+        assert!(jobs_of(b"nonsense").is_empty());
+        assert_eq!(client_of(br#"{"prompt": {"1": {}}, "client_id": "c"}"#).as_deref(), Some("c"));
+        assert_eq!(job_of(br#"{"prompt_id": "p", "number": 1, "node_errors": {}}"#).as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn the_newest_jobs_are_remembered() {
+        let affinity = Affinity::default();
+        for job in 0..=PROMPTS {
+            affinity.learn_prompt(&job.to_string(), if job % 2 == 0 { "s0-g1" } else { "s1-g1" });
+        }
+        assert_eq!(affinity.prompt("0"), None);
+        assert_eq!(affinity.prompt("1").as_deref(), Some("s1-g1"));
+        assert_eq!(affinity.prompt(&PROMPTS.to_string()).as_deref(), Some("s0-g1"));
+    }
+
+    #[test]
+    fn what_is_known_is_handed_over_and_what_comes_after_follows() {
+        let affinity = Affinity::default();
+        affinity.learn_prompt("a", "s0-g1");
+        affinity.learn(&Learned { prompt: false, key: key("c"), instance: "s1-g1".into() });
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let all = affinity.hand_over(tell);
+        affinity.learn_prompt("b", "s1-g1");
+        let next = Affinity::default();
+        all.iter().for_each(|learned| next.learn(learned));
+        next.learn(&told.try_recv().unwrap());
+        assert_eq!(next.prompt("a").as_deref(), Some("s0-g1"));
+        assert_eq!(next.prompt("b").as_deref(), Some("s1-g1"));
+        assert_eq!(next.client(key("c")).as_deref(), Some("s1-g1"));
+        assert!(next.socket(key("c"), "s1-g1").is_none());
+    }
+}

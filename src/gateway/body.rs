@@ -1,0 +1,155 @@
+//! The body of a request on its way to an instance: streamed, counted, and held to the limit. A small one may
+//! be read ahead, when where it goes depends on what it says.
+use crate::gateway::client::{BodyFault, Client, Phase};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+pub struct RequestBody {
+    /// Read already.
+    ahead: VecDeque<Frame<Bytes>>,
+    rest: Option<Incoming>,
+    /// So many bytes may still come.
+    left: u64,
+    client: Option<Arc<Client>>,
+}
+
+/// The body ends early; the reason is with the client.
+#[derive(Debug)]
+pub struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the body of the request ended early")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl RequestBody {
+    pub fn empty() -> RequestBody {
+        RequestBody { ahead: VecDeque::new(), rest: None, left: 0, client: None }
+    }
+
+    pub fn new(incoming: Incoming, limit: u64, client: &Arc<Client>) -> RequestBody {
+        if incoming.is_end_stream() {
+            return RequestBody::empty();
+        }
+        RequestBody {
+            ahead: VecDeque::new(),
+            rest: Some(incoming),
+            left: limit,
+            client: Some(client.clone()),
+        }
+    }
+
+    /// Whether all of it was read from the client.
+    pub fn is_read(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let (Some(rest), Some(client)) = (&mut self.rest, &self.client) else { return Poll::Ready(None) };
+        let got = match Pin::new(&mut *rest).poll_frame(cx) {
+            Poll::Pending => {
+                client.wait_for_body();
+                return Poll::Pending;
+            }
+            Poll::Ready(got) => got,
+        };
+        let frame = match got {
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => {
+                client.fail_body(BodyFault::ClientGone);
+                return Poll::Ready(Some(Err(Broken)));
+            }
+            None => {
+                self.rest = None;
+                client.body_read();
+                return Poll::Ready(None);
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            let bytes = data.len() as u64;
+            client.add_received(bytes);
+            let Some(left) = self.left.checked_sub(bytes) else {
+                client.fail_body(BodyFault::TooLarge);
+                return Poll::Ready(Some(Err(Broken)));
+            };
+            self.left = left;
+        }
+        if rest.is_end_stream() {
+            self.rest = None;
+            client.body_read();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Reads all of it, if it is no longer than `most`; `None` if it is. Nothing is lost for the instance.
+    pub async fn read_ahead(&mut self, most: u64) -> Result<Option<Vec<u8>>, Broken> {
+        if self.size_hint().lower() > most {
+            return Ok(None);
+        }
+        if let Some(client) = &self.client {
+            client.enter(Phase::Body);
+        }
+        let mut size = 0;
+        loop {
+            let got = poll_fn(|cx| {
+                if self.client.as_ref().is_some_and(|c| c.is_expired()) {
+                    return Poll::Ready(Some(Err(Broken)));
+                }
+                self.poll_rest(cx)
+            });
+            let Some(frame) = got.await.transpose()? else { break };
+            size += frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.ahead.push_back(frame);
+            if size > most {
+                return Ok(None);
+            }
+        }
+        let parts = self.ahead.iter().filter_map(|frame| frame.data_ref());
+        Ok(Some(parts.flat_map(|data| data.iter().copied()).collect()))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let got = match self.ahead.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_rest(cx),
+        };
+        if let Some(client) = &self.client
+            && got.is_ready()
+            && self.is_end_stream()
+        {
+            client.body_sent();
+        }
+        got
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.rest.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead: u64 = self.ahead.iter().filter_map(|f| f.data_ref()).map(|d| d.len() as u64).sum();
+        let Some(rest) = &self.rest else { return SizeHint::with_exact(ahead) };
+        let rest = rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(ahead + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(ahead + upper);
+        }
+        hint
+    }
+}

@@ -1,0 +1,357 @@
+//! One client's connection: what it is at, for the limits; and all of them together.
+use crate::gateway::instance::Instance;
+use crate::gateway::sweep::{self, Millis};
+use hyper::header::HeaderValue;
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// What a connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Between two requests.
+    Idle,
+    /// Within the head of a request.
+    Head,
+    /// The request waits for an instance, or for a connection to it.
+    Wait,
+    /// The body of the request goes to the instance.
+    Body,
+    /// The request is with the instance, whose answer has not begun.
+    Answer,
+    /// The answer comes.
+    Stream,
+    /// Closed by us; what still comes is thrown away.
+    Linger,
+}
+
+const PHASES: [Phase; 7] =
+    [Phase::Idle, Phase::Head, Phase::Wait, Phase::Body, Phase::Answer, Phase::Stream, Phase::Linger];
+
+/// Why the body of a request did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    TooLarge,
+    ClientGone,
+}
+
+pub struct Client {
+    pub ip: IpAddr,
+    /// The same for X-Forwarded-For.
+    pub text: HeaderValue,
+    phase: AtomicU8,
+    since: AtomicU64,
+    expired: AtomicBool,
+    /// The request's body was not read to its end.
+    unread: AtomicBool,
+    /// Its next part is the client's to send.
+    waiting: AtomicBool,
+    fault: Mutex<Option<BodyFault>>,
+    received: AtomicU64,
+    instance: AtomicUsize,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Client {
+    pub fn new(ip: IpAddr) -> Client {
+        // A listener on [::] sees a client of IPv4 as ::ffff:1.2.3.4.
+        let ip = ip.to_canonical();
+        Client {
+            ip,
+            text: HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
+            phase: AtomicU8::new(Phase::Idle as u8),
+            since: AtomicU64::new(sweep::now()),
+            expired: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            fault: Mutex::new(None),
+            received: AtomicU64::new(0),
+            instance: AtomicUsize::new(0),
+            waker: Mutex::new(None),
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        PHASES[usize::from(self.phase.load(Ordering::Relaxed))]
+    }
+
+    pub fn since(&self) -> Millis {
+        self.since.load(Ordering::Relaxed)
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.since.store(sweep::now(), Ordering::Relaxed);
+        self.expired.store(false, Ordering::Relaxed);
+    }
+
+    /// Something moved.
+    pub fn touch(&self) {
+        self.since.store(sweep::now(), Ordering::Relaxed);
+    }
+
+    /// A new request, with a body or without.
+    pub fn begin(&self, body: bool) {
+        self.enter(Phase::Wait);
+        self.unread.store(body, Ordering::Relaxed);
+        self.waiting.store(false, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
+        if body {
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.waiting.store(false, Ordering::Relaxed);
+        self.touch();
+    }
+
+    pub fn wait_for_body(&self) {
+        self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    pub fn waits_for_body(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub fn body_read(&self) {
+        self.unread.store(false, Ordering::Relaxed);
+        self.waiting.store(false, Ordering::Relaxed);
+    }
+
+    pub fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Whose answer it gets; compared, never followed.
+    pub fn served_by(&self, instance: &Arc<Instance>) {
+        self.instance.store(Arc::as_ptr(instance) as usize, Ordering::Relaxed);
+    }
+
+    pub fn is_served_by(&self, instance: &Arc<Instance>) -> bool {
+        self.phase() == Phase::Stream
+            && self.instance.load(Ordering::Relaxed) == Arc::as_ptr(instance) as usize
+    }
+
+    /// The request is with the instance, whole.
+    pub fn body_sent(&self) {
+        if self.phase() == Phase::Body {
+            self.enter(Phase::Answer);
+        }
+    }
+
+    pub fn fail_body(&self, fault: BodyFault) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    pub fn body_fault(&self) -> Option<BodyFault> {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its time at this phase is over.
+    pub fn expire(&self, phase: Phase) {
+        if self.phase() == phase && !self.expired.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// The connection's task: whatever concerns the connection wakes it.
+    pub fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// All connections of clients, upgraded ones apart.
+#[derive(Default)]
+pub struct Connections {
+    all: Mutex<(u64, HashMap<u64, Arc<Client>>)>,
+    /// One went.
+    pub fewer: Notify,
+}
+
+/// A connection's place among them, until it is dropped.
+pub struct Place<'a> {
+    connections: &'a Connections,
+    number: u64,
+}
+
+impl Connections {
+    pub fn enter(&self, client: &Arc<Client>) -> Place<'_> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.0 += 1;
+        let number = all.0;
+        all.1.insert(number, client.clone());
+        Place { connections: self, number }
+    }
+
+    pub fn count(&self) -> usize {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+    }
+
+    pub fn each(&self, look: impl FnMut(&Arc<Client>)) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.values().for_each(look);
+    }
+
+    /// Something that concerns all changed.
+    pub fn wake_all(&self) {
+        self.each(|client| client.wake());
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.connections.all.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
+        self.connections.fewer.notify_waiters();
+    }
+}
+
+/// The client's socket: says when bytes move, and lingers at the end.
+pub struct ClientIo {
+    pub stream: TcpStream,
+    client: Arc<Client>,
+    shut: bool,
+}
+
+impl ClientIo {
+    pub fn new(stream: TcpStream, client: Arc<Client>) -> ClientIo {
+        ClientIo { stream, client, shut: false }
+    }
+
+    fn wrote(&self, done: &Poll<io::Result<usize>>) {
+        if matches!(done, Poll::Ready(Ok(1..))) && matches!(self.client.phase(), Phase::Stream | Phase::Idle)
+        {
+            self.client.touch();
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before && self.client.phase() == Phase::Idle {
+            self.client.enter(Phase::Head);
+        }
+        done
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(&done);
+        done
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(&done);
+        done
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Closing while the client still sends makes the kernel answer with a reset, which can take our answer
+    /// (413, 401) out of the client's hands unread. So what comes is read for a while (RFC 9112, 9.6).
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.shut = true;
+            self.client.enter(Phase::Linger);
+        }
+        if !self.client.is_unread() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = [0; 8192];
+        let mut left = 64;
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            left -= 1;
+            if left == 0 {
+                // A fast sender must not keep the others waiting; its time is up after `LINGER` in any case.
+                cx.waker().wake_by_ref();
+                return if self.client.is_expired() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_and_expiry() {
+        let client = Client::new("::ffff:10.0.0.7".parse().unwrap());
+        assert_eq!(client.text, "10.0.0.7");
+        for phase in PHASES {
+            client.enter(phase);
+            assert_eq!(client.phase(), phase);
+        }
+        client.enter(Phase::Body);
+        client.expire(Phase::Idle);
+        assert!(!client.is_expired());
+        client.expire(Phase::Body);
+        assert!(client.is_expired());
+        client.body_sent();
+        assert_eq!(client.phase(), Phase::Answer);
+        assert!(!client.is_expired());
+    }
+
+    #[test]
+    fn connections_are_counted_until_they_go() {
+        let all = Connections::default();
+        let client = Arc::new(Client::new("10.0.0.7".parse().unwrap()));
+        let one = all.enter(&client);
+        let two = all.enter(&client);
+        assert_eq!(all.count(), 2);
+        drop(one);
+        assert_eq!(all.count(), 1);
+        drop(two);
+        assert_eq!(all.count(), 0);
+    }
+}

@@ -1,0 +1,384 @@
+//! A request on its way to an instance: which one, over which connection, and what if that fails.
+use crate::gateway::affinity::{Key, Route};
+use crate::gateway::answer::{AnswerBody, Stream};
+use crate::gateway::body::RequestBody;
+use crate::gateway::client::{BodyFault, Client, Phase};
+use crate::gateway::health::{REFUSED, unwell};
+use crate::gateway::instance::Instance;
+use crate::gateway::link::{ConnectError, Link, SendError};
+use crate::gateway::record::Record;
+use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::router::{Claim, Wish};
+use crate::gateway::tunnel::{self, Tunnel};
+use crate::gateway::{Active, Gateway, headers, wish};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{ACCEPT_ENCODING, HOST, SET_COOKIE, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+pub struct Forward<'a> {
+    gateway: &'a Arc<Gateway>,
+    client: &'a Arc<Client>,
+    active: &'a Active,
+    client_side: Option<OnUpgrade>,
+    route: Route<'a>,
+    /// Whose WebSocket it is.
+    key: Option<Key>,
+    wish: Wish,
+    /// A kept connection failed it: the next one is new.
+    retried: bool,
+    hold_until: Option<Instant>,
+    /// The last instance that could not be reached, and why.
+    unreachable: Option<(Arc<Instance>, Refusal)>,
+}
+
+/// An instance's answer, and what it comes over.
+struct Answered {
+    claim: Claim,
+    link: Box<Link>,
+    response: Response<Incoming>,
+}
+
+/// What stops a request while its instance has it.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    Cut,
+    SlowClient,
+    SlowInstance,
+}
+
+/// A request without a body, kept to send it again.
+type Spare = (Method, Uri, HeaderMap);
+
+fn build(spare: &Spare) -> Request<RequestBody> {
+    let mut request = Request::new(RequestBody::empty());
+    (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = spare.clone();
+    request
+}
+
+impl<'a> Forward<'a> {
+    pub fn new(
+        gateway: &'a Arc<Gateway>,
+        client: &'a Arc<Client>,
+        active: &'a Active,
+        client_side: Option<OnUpgrade>,
+        route: Route<'a>,
+        query: Option<&str>,
+    ) -> Self {
+        Forward {
+            gateway,
+            client,
+            active,
+            client_side,
+            key: wish::client_key(&route, query),
+            route,
+            wish: Wish::default(),
+            retried: false,
+            hold_until: None,
+            unreachable: None,
+        }
+    }
+
+    pub async fn run(
+        mut self,
+        head: Parts,
+        mut body: RequestBody,
+        record: &mut Option<Record>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        self.wish = wish::wish(self.gateway, &self.route, self.key, &head.headers, &mut body)
+            .await
+            .map_err(|_| self.broken_body())?;
+        self.wish.upgrade = self.client_side.is_some();
+        // May be sent again when an instance ends before it answers (RFC 9110, 9.2.2).
+        let safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
+            && body.is_end_stream()
+            && !self.wish.upgrade;
+        let mut headers = head.headers;
+        if self.route == Route::Prompt {
+            // The answer is read for the job's id.
+            headers.remove(ACCEPT_ENCODING);
+        }
+        let mut request = Request::new(body);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+            (head.method, head.uri, headers);
+        loop {
+            let claim = self.claim(record.as_mut()).await?;
+            let instance = claim.instance.clone();
+            if !request.headers().contains_key(HOST) {
+                // A client of HTTP/1.0.
+                request.headers_mut().insert(HOST, instance.host.clone());
+            }
+            self.make_way(&instance).await;
+            let Some(mut link) = self.link(&instance, safe).await else { continue };
+            let drains = !self.gateway.router.is_named(&instance);
+            let spare: Option<Spare> = (safe && (link.reused || drains || self.route == Route::View))
+                .then(|| (request.method().clone(), request.uri().clone(), request.headers().clone()));
+            if let Some(record) = record {
+                record.instance = Some(instance.clone());
+            }
+            let failed = match self.send(&mut link, request, &instance).await {
+                Ok(response) => {
+                    let mut answered = Answered { claim, link, response };
+                    if self.route == Route::View
+                        && answered.response.status() == StatusCode::NOT_FOUND
+                        && let Some(spare) = &spare
+                        && let Some(found) = self.ask_others(spare, &instance).await
+                    {
+                        answered = found;
+                    }
+                    return self.respond(answered, record);
+                }
+                Err(failed) => failed,
+            };
+            match (failed, spare) {
+                // A kept connection had ended: nothing was sent, so anything may be sent again.
+                (SendError::NotSent(back), _) if link.reused => request = *back,
+                (SendError::Ended(_), Some(spare)) if link.reused => {
+                    instance.look.notify_one();
+                    request = build(&spare);
+                }
+                (SendError::Ended(_), Some(spare)) if drains => {
+                    // It was stopped while it was asked for what it held.
+                    self.wish.holder = None;
+                    self.wish.not.push(instance);
+                    request = build(&spare);
+                }
+                (failed, _) => return Err(self.failure(failed, &instance)),
+            }
+            self.retried = true;
+        }
+    }
+
+    async fn claim(&mut self, record: Option<&mut Record>) -> Result<Claim, Refusal> {
+        if let Some(claim) = self.gateway.router.claim(&self.wish) {
+            return Ok(claim);
+        }
+        if let Some((instance, refusal)) = self.unreachable.take() {
+            // Each that is well was tried.
+            if let Some(record) = record {
+                record.instance = Some(instance);
+            }
+            return Err(refusal);
+        }
+        self.client.enter(Phase::Wait);
+        let limits = &self.active.settings.limits;
+        self.gateway.hold.claim(&self.gateway.router, &self.wish, limits, &mut self.hold_until).await
+    }
+
+    /// ComfyUI must not have two WebSockets of one client: the older is closed first.
+    async fn make_way(&self, instance: &Arc<Instance>) {
+        let Some(key) = self.key.filter(|_| self.wish.upgrade) else { return };
+        if let Some(older) = self.gateway.affinity.socket(key, instance.id()) {
+            older.make_way().await;
+        }
+        if let Some(before) = self.gateway.predecessor() {
+            before.make_way(key, instance.id()).await;
+        }
+    }
+
+    /// A connection to the instance, kept or new; `None` when another instance is to be tried.
+    ///
+    /// A kept connection may have been closed by the instance a moment ago, which is found out only by
+    /// sending. A GET without a body is then sent again on a new one. Whatever may act twice has a connection
+    /// opened for it; and an instance that died is found out by the refusal, before anything was sent.
+    async fn link(&mut self, instance: &Arc<Instance>, safe: bool) -> Option<Box<Link>> {
+        if safe
+            && !self.retried
+            && let Some(link) = instance.take_link()
+        {
+            return Some(link);
+        }
+        let limits = &self.active.settings.limits;
+        self.client.enter(Phase::Wait);
+        let connect = Duration::from_millis(limits.connect_ms);
+        let why = match Link::connect(instance.target.address, connect).await {
+            Ok(link) => return Some(link),
+            Err(ConnectError::Refused) => {
+                self.refused(instance);
+                return None;
+            }
+            Err(ConnectError::Slow) => Refusal::new(
+                Fault::InstanceSlow,
+                format!("{} did not take a connection within {} ms", instance.id(), limits.connect_ms),
+            ),
+            Err(ConnectError::Other(e)) => Refusal::new(
+                Fault::InstanceRefused,
+                format!("no connection to {} can be opened: {e}", instance.id()),
+            ),
+        };
+        instance.look.notify_one();
+        self.wish.not.push(instance.clone());
+        self.unreachable = Some((instance.clone(), why));
+        None
+    }
+
+    /// Nothing listens there: the request goes elsewhere, or waits.
+    fn refused(&mut self, instance: &Arc<Instance>) {
+        if !self.gateway.router.is_named(instance) {
+            instance.close();
+        } else if instance.refused(REFUSED) {
+            unwell(self.gateway, instance, REFUSED);
+            instance.look.notify_one();
+        }
+        if self.wish.holder.as_deref() == Some(instance.id()) {
+            // What it held is gone with it.
+            self.wish.holder = None;
+        }
+    }
+
+    async fn send(
+        &self,
+        link: &mut Link,
+        request: Request<RequestBody>,
+        instance: &Instance,
+    ) -> Result<Response<Incoming>, SendError<Stop>> {
+        let client = self.client;
+        client.enter(if request.body().is_read() { Phase::Answer } else { Phase::Body });
+        link.send(request, || {
+            if instance.is_cut() {
+                Some(Stop::Cut)
+            } else if !client.is_expired() {
+                None
+            } else if client.phase() == Phase::Body && client.waits_for_body() {
+                Some(Stop::SlowClient)
+            } else {
+                Some(Stop::SlowInstance)
+            }
+        })
+        .await
+    }
+
+    /// A picture that one does not have may be another's: those of the table, then those that drain.
+    async fn ask_others(&self, spare: &Spare, first: &Arc<Instance>) -> Option<Answered> {
+        let mut asked = vec![first.clone()];
+        let connect = Duration::from_millis(self.active.settings.limits.connect_ms);
+        while let Some(claim) = self.gateway.router.claim_other(&asked) {
+            let instance = claim.instance.clone();
+            asked.push(instance.clone());
+            // A new connection: this is rare, and then there is nothing to repeat.
+            let Ok(mut link) = Link::connect(instance.target.address, connect).await else { continue };
+            if let Ok(response) = self.send(&mut link, build(spare), &instance).await
+                && response.status() != StatusCode::NOT_FOUND
+                && !response.status().is_server_error()
+            {
+                return Some(Answered { claim, link, response });
+            }
+        }
+        None
+    }
+
+    fn respond(
+        mut self,
+        answered: Answered,
+        record: &mut Option<Record>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        #[allow(unused_mut)]
+        let Answered { mut claim, link, response } = answered;
+        #[cfg(feature = "fault-late-claim")]
+        claim.answered();
+        let instance = claim.instance.clone();
+        let (mut head, incoming) = response.into_parts();
+        let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let client_side = self.client_side.take();
+        if upgraded && client_side.is_none() {
+            return Err(garbled(&instance, "it changed the protocol without being asked"));
+        }
+        if let Some(coding) = head.headers.get(TRANSFER_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        {
+            return Err(garbled(&instance, "it used a transfer coding that it was not asked for"));
+        }
+        let Some(mut record) = record.take() else { return Err(ended(&instance, "")) };
+        headers::strip(&mut head.headers, upgraded);
+        head.headers.insert(headers::INSTANCE, instance.label.clone());
+        if self.gives_slot(&instance) {
+            head.headers.append(SET_COOKIE, headers::slot_cookie(instance.target.slot));
+        }
+        // An instance of HTTP/1.0 does not make ours a connection of 1.0.
+        head.version = Version::HTTP_11;
+        record.answered(&instance, head.status.as_u16());
+        if let (true, Some(client)) = (upgraded, client_side) {
+            claim.becomes_websocket();
+            record.upgrade = true;
+            let tunnel = Arc::new(Tunnel::new(&instance));
+            tunnel::open(tunnel::Opening { tunnel, link, client, claim, record, client_key: self.key });
+            return Ok(Response::from_parts(head, AnswerBody::Own(Bytes::new())));
+        }
+        self.client.enter(Phase::Stream);
+        self.client.served_by(&instance);
+        let names_job = self.route == Route::Prompt && head.status == StatusCode::OK;
+        let stream = Stream {
+            incoming,
+            link: Some(link),
+            claim,
+            record,
+            client: self.client.clone(),
+            job: names_job.then(Vec::new),
+            over: false,
+            waiting: false,
+        };
+        Ok(Response::from_parts(head, AnswerBody::Stream(Box::new(stream))))
+    }
+
+    /// Whether a browser should come back to this slot, and does not know it yet.
+    fn gives_slot(&self, instance: &Arc<Instance>) -> bool {
+        self.wish.holder.is_none()
+            && self.wish.slot != Some(instance.target.slot)
+            && self.gateway.router.ready() > 1
+            && self.gateway.router.is_named(instance)
+    }
+
+    fn broken_body(&self) -> Refusal {
+        match self.client.body_fault() {
+            Some(BodyFault::TooLarge) => too_large(self.active.settings.limits.body),
+            Some(BodyFault::ClientGone) => {
+                Refusal::new(Fault::ClientGone, "the client ended within the body of its request")
+            }
+            None => self.slow_client(),
+        }
+    }
+
+    fn slow_client(&self) -> Refusal {
+        let limit = self.active.settings.limits.idle_ms;
+        Refusal::new(Fault::ClientSlow, format!("nothing of the request's body came for {limit} ms"))
+    }
+
+    fn failure(&self, failed: SendError<Stop>, instance: &Instance) -> Refusal {
+        let limits = &self.active.settings.limits;
+        match failed {
+            _ if self.client.body_fault().is_some() => self.broken_body(),
+            SendError::Stopped(Stop::Cut) => ended(instance, ": it was cut"),
+            SendError::Stopped(Stop::SlowClient) => self.slow_client(),
+            SendError::Stopped(Stop::SlowInstance) => {
+                let message = match self.client.phase() {
+                    Phase::Body => format!("took nothing of the request for {} ms", limits.idle_ms),
+                    _ => format!("did not answer within {} ms", limits.response_ms),
+                };
+                Refusal::new(Fault::InstanceSlow, format!("{} {message}", instance.id()))
+            }
+            SendError::Garbled(why) => garbled(instance, &why),
+            SendError::Ended(why) => {
+                instance.look.notify_one();
+                ended(instance, &format!(": {why}"))
+            }
+            SendError::NotSent(_) => ended(instance, ""),
+        }
+    }
+}
+
+pub fn too_large(limit: u64) -> Refusal {
+    Refusal::new(Fault::BodyTooLarge, format!("the body of a request may have {limit} bytes"))
+}
+
+fn ended(instance: &Instance, why: &str) -> Refusal {
+    let message = format!("{} ended the connection before it answered{why}", instance.id());
+    Refusal::new(Fault::InstanceEnded, message)
+}
+
+fn garbled(instance: &Instance, why: &str) -> Refusal {
+    Refusal::new(Fault::InstanceGarbled, format!("{} did not answer in HTTP: {why}", instance.id()))
+}

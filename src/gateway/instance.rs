@@ -1,0 +1,235 @@
+//! One instance as the gateway sees it: what is open on it, whether it is well, connections kept to it.
+use crate::gateway::link::Link;
+use crate::gateway::sweep::{self, Millis};
+use crate::run::control::{Target, TargetStatus};
+use hyper::header::HeaderValue;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// So many connections without a request are kept; a burst's others are closed.
+const KEPT: usize = 128;
+/// A connection without a request is kept so long. Below the 75 s after which aiohttp closes it.
+const KEPT_FOR: Millis = 30_000;
+
+/// One in the upper half of `Instance::open`.
+const WEBSOCKET: u64 = 1 << 32;
+
+/// What an instance that was not seen yet counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstHealth {
+    /// Named by `set`: the activation has just checked it.
+    Well,
+    /// Read from the table file: it may be gone since.
+    Unknown,
+}
+
+pub struct Instance {
+    pub target: Target,
+    /// Its id, and its address, as header values.
+    pub label: HeaderValue,
+    pub host: HeaderValue,
+    /// Requests in the lower half, WebSockets in the upper: one word, so that a request that becomes a
+    /// WebSocket is never seen as neither.
+    open: AtomicU64,
+    healthy: AtomicBool,
+    reason: Mutex<String>,
+    bad_looks: AtomicU32,
+    /// No new request at all: it was cut, or does not listen any more.
+    closed: AtomicBool,
+    cut: AtomicBool,
+    pub served: AtomicU64,
+    pub failed: AtomicU64,
+    /// Answers by the first digit of their status.
+    pub classes: [AtomicU64; 5],
+    /// Asks its health check to look now.
+    pub look: Notify,
+    kept: Mutex<Vec<Box<Link>>>,
+}
+
+impl Instance {
+    pub fn new(target: Target, health: FirstHealth) -> Instance {
+        let text = |s: &str| HeaderValue::from_str(s).unwrap_or(HeaderValue::from_static("?"));
+        Instance {
+            label: text(&target.id),
+            host: text(&target.address.to_string()),
+            target,
+            open: AtomicU64::new(0),
+            healthy: AtomicBool::new(health == FirstHealth::Well),
+            reason: Mutex::new("not looked at yet".into()),
+            bad_looks: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            classes: Default::default(),
+            look: Notify::new(),
+            kept: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.target.id
+    }
+
+    /// Requests and WebSockets, read at one moment.
+    pub fn open(&self) -> (u64, u64) {
+        let open = self.open.load(Ordering::SeqCst);
+        (open & (WEBSOCKET - 1), open / WEBSOCKET)
+    }
+
+    pub fn begin_request(&self) {
+        self.open.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn end_request(&self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub fn request_becomes_websocket(&self) {
+        self.open.fetch_add(WEBSOCKET - 1, Ordering::SeqCst);
+    }
+
+    pub fn end_websocket(&self) {
+        self.open.fetch_sub(WEBSOCKET, Ordering::SeqCst);
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::SeqCst)
+    }
+
+    /// A good look, or the activation's word. True when it was not well before.
+    pub fn well(&self) -> bool {
+        self.bad_looks.store(0, Ordering::SeqCst);
+        !self.healthy.swap(true, Ordering::SeqCst)
+    }
+
+    /// Nothing listens there. True when it was well before.
+    pub fn refused(&self, reason: &str) -> bool {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+        self.healthy.swap(false, Ordering::SeqCst)
+    }
+
+    /// A bad look; so many in a row and it is not well. True when it was well before.
+    pub fn bad_look(&self, reason: &str, failures: u32) -> bool {
+        let bad = self.bad_looks.fetch_add(1, Ordering::SeqCst) + 1;
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+        bad >= failures.max(1) && self.healthy.swap(false, Ordering::SeqCst)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Named again: what was said before does not count.
+    pub fn reopen(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+        self.cut.store(false, Ordering::SeqCst);
+        self.well();
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        self.close();
+    }
+
+    /// A connection that is kept open from an earlier request.
+    pub fn take_link(&self) -> Option<Box<Link>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    pub fn keep_link(&self, mut link: Box<Link>) {
+        if self.is_closed() {
+            return;
+        }
+        link.since = sweep::now();
+        link.reused = true;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT {
+            kept.push(link);
+        }
+    }
+
+    /// Closes what nobody needed for a while. The last in is the first out, so the oldest come first.
+    pub fn drop_old_links(&self) {
+        let old = sweep::now().saturating_sub(KEPT_FOR);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = kept.iter().take_while(|link| link.since < old).count();
+        kept.drain(..count);
+    }
+
+    pub fn status(&self, draining: bool) -> TargetStatus {
+        let (requests, websockets) = self.open();
+        let healthy = self.is_healthy();
+        let reason = if healthy {
+            None
+        } else {
+            Some(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        };
+        TargetStatus {
+            id: self.target.id.clone(),
+            address: self.target.address,
+            generation: self.target.generation,
+            draining,
+            healthy: healthy && !draining,
+            reason: if draining { Some("not in the table any more".into()) } else { reason },
+            requests,
+            websockets,
+            served: self.served.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub fn instance(health: FirstHealth) -> Instance {
+        let address = "127.0.0.1:8188".parse().unwrap();
+        Instance::new(Target { id: "s0-g1".into(), address, slot: 0, generation: 1 }, health)
+    }
+
+    #[test]
+    fn bad_looks_count_in_a_row_alone() {
+        let it = instance(FirstHealth::Well);
+        assert!(!it.bad_look("status 500", 2));
+        assert!(!it.well());
+        assert!(!it.bad_look("status 500", 2));
+        assert!(it.is_healthy());
+        assert!(it.bad_look("status 503", 2));
+        assert!(!it.is_healthy());
+        assert_eq!(it.status(false).reason.as_deref(), Some("status 503"));
+        assert!(it.well());
+        assert_eq!(it.status(false).reason, None);
+    }
+
+    #[test]
+    fn a_refusal_counts_at_once() {
+        let it = instance(FirstHealth::Well);
+        assert!(it.refused("connection refused"));
+        assert!(!it.refused("connection refused"));
+        assert!(!it.is_healthy());
+    }
+
+    #[test]
+    fn requests_and_websockets_are_counted_apart() {
+        let it = instance(FirstHealth::Unknown);
+        it.begin_request();
+        it.begin_request();
+        it.request_becomes_websocket();
+        assert_eq!(it.open(), (1, 1));
+        it.end_request();
+        it.end_websocket();
+        assert_eq!(it.open(), (0, 0));
+    }
+}

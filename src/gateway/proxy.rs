@@ -1,0 +1,119 @@
+//! One request: may it pass, is it for the gateway itself, and its answer, whatever becomes of it.
+use crate::gateway::affinity;
+use crate::gateway::answer::AnswerBody;
+use crate::gateway::body::RequestBody;
+use crate::gateway::client::{Client, Phase};
+use crate::gateway::forward::{Forward, too_large};
+use crate::gateway::record::Record;
+use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::{Active, Gateway, headers, own};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+pub async fn answer(
+    gateway: Arc<Gateway>,
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let active = gateway.active();
+    client.begin(!request.body().is_end_stream());
+    let mut record = Some(Record::new(&gateway, client.ip, request.method(), request.uri()));
+    let served = serve(&gateway, &client, &active, request, &mut record).await;
+    let mut response = match served {
+        Ok(response) => response,
+        Err(refusal) => refuse(&client, &active, &refusal, record.as_mut()),
+    };
+    if let Some(mut record) = record {
+        record.received = client.received();
+        record.status = response.status().as_u16();
+        record.bytes = response.body().size_hint().exact().unwrap_or(0);
+        gateway.metrics.own_answer(record.status);
+        client.enter(Phase::Idle);
+    }
+    if gateway.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+fn refuse(
+    client: &Client,
+    active: &Active,
+    refusal: &Refusal,
+    record: Option<&mut Record>,
+) -> Response<AnswerBody> {
+    let service = &active.settings.service;
+    if let Some(record) = record {
+        record.failed(refusal.fault);
+    }
+    let mut response = Response::new(AnswerBody::Own(refusal.body(service)));
+    *response.status_mut() = refusal.fault.status();
+    *response.headers_mut() = refusal.headers(service);
+    if client.is_unread() {
+        // hyper closes the connection rather than read the rest of the body: the answer says so.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The record stays where it is unless an answer took it along.
+async fn serve(
+    gateway: &Arc<Gateway>,
+    client: &Arc<Client>,
+    active: &Arc<Active>,
+    mut request: Request<Incoming>,
+    record: &mut Option<Record>,
+) -> Result<Response<AnswerBody>, Refusal> {
+    let path = request.uri().path();
+    let is_own = path.starts_with(own::BELOW);
+    if !(is_own && own::is_public(path)) && !active.keys.admit(request.headers_mut()) {
+        return Err(Refusal::new(Fault::NotAllowed, "this service asks for an API key"));
+    }
+    if is_own {
+        let (status, body) = own::page(gateway, request.method(), request.uri().path())?;
+        let mut response = Response::new(AnswerBody::Own(body));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        return Ok(response);
+    }
+    let upgrade = request.body().is_end_stream()
+        && request.version() == Version::HTTP_11
+        && headers::wants_upgrade(request.headers());
+    let client_side = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (mut head, body) = request.into_parts();
+    check(&mut head, &body, active)?;
+    let body = RequestBody::new(body, active.settings.limits.body, client);
+    headers::forward(&mut head.headers, client, upgrade);
+    let uri = head.uri.clone();
+    let route = affinity::route(&head.method, uri.path());
+    Forward::new(gateway, client, active, client_side, route, uri.query()).run(head, body, record).await
+}
+
+/// What no instance should have to judge.
+fn check(head: &mut Parts, body: &Incoming, active: &Active) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::new(Fault::BadRequest, "this is not a proxy for other hosts"));
+    }
+    if let Some(authority) = head.uri.authority() {
+        // RFC 9112, 3.2.2: a target in absolute form replaces Host.
+        let host = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| Refusal::new(Fault::BadRequest, "the target's host is not valid"))?;
+        head.headers.insert(HOST, host);
+        let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
+        head.uri = path.parse().map_err(|_| Refusal::new(Fault::BadRequest, "the target is not valid"))?;
+    }
+    let hosts = head.headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
+        // RFC 9112, 3.2.
+        return Err(Refusal::new(Fault::BadRequest, "a request has exactly one Host header"));
+    }
+    let limit = active.settings.limits.body;
+    if body.size_hint().lower() > limit {
+        return Err(too_large(limit));
+    }
+    Ok(())
+}

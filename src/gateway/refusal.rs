@@ -1,0 +1,176 @@
+//! An answer that the gateway makes itself because a request cannot be served: a kind for programs, a message
+//! for people, as JSON.
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, StatusCode};
+use serde_json::json;
+
+/// What can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    NoInstance,
+    TooManyWaiting,
+    TooManyConnections,
+    InstanceRefused,
+    InstanceEnded,
+    InstanceGarbled,
+    InstanceSlow,
+    BodyTooLarge,
+    NotAllowed,
+    NoSuchPage,
+    BadRequest,
+    ClientSlow,
+    /// The client is gone: nobody reads the answer, the log and the metrics name it.
+    ClientGone,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 13] = [
+        Fault::NoInstance,
+        Fault::TooManyWaiting,
+        Fault::TooManyConnections,
+        Fault::InstanceRefused,
+        Fault::InstanceEnded,
+        Fault::InstanceGarbled,
+        Fault::InstanceSlow,
+        Fault::BodyTooLarge,
+        Fault::NotAllowed,
+        Fault::NoSuchPage,
+        Fault::BadRequest,
+        Fault::ClientSlow,
+        Fault::ClientGone,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::NoInstance => "no-instance",
+            Fault::TooManyWaiting => "too-many-waiting",
+            Fault::TooManyConnections => "too-many-connections",
+            Fault::InstanceRefused => "instance-refused",
+            Fault::InstanceEnded => "instance-ended",
+            Fault::InstanceGarbled => "instance-garbled",
+            Fault::InstanceSlow => "instance-slow",
+            Fault::BodyTooLarge => "body-too-large",
+            Fault::NotAllowed => "not-allowed",
+            Fault::NoSuchPage => "no-such-page",
+            Fault::BadRequest => "bad-request",
+            Fault::ClientSlow => "client-slow",
+            Fault::ClientGone => "client-gone",
+        }
+    }
+
+    pub fn status(self) -> StatusCode {
+        match self {
+            Fault::NoInstance | Fault::TooManyWaiting | Fault::TooManyConnections => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Fault::InstanceRefused | Fault::InstanceEnded | Fault::InstanceGarbled => StatusCode::BAD_GATEWAY,
+            Fault::InstanceSlow => StatusCode::GATEWAY_TIMEOUT,
+            Fault::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Fault::NotAllowed => StatusCode::UNAUTHORIZED,
+            Fault::NoSuchPage => StatusCode::NOT_FOUND,
+            Fault::BadRequest | Fault::ClientGone => StatusCode::BAD_REQUEST,
+            Fault::ClientSlow => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Whether the instance is at fault, for its `failed`.
+    pub fn is_instances(self) -> bool {
+        matches!(
+            self,
+            Fault::InstanceRefused | Fault::InstanceEnded | Fault::InstanceGarbled | Fault::InstanceSlow
+        )
+    }
+}
+
+#[derive(Debug)]
+pub struct Refusal {
+    pub fault: Fault,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(fault: Fault, message: impl Into<String>) -> Refusal {
+        Refusal { fault, message: message.into() }
+    }
+
+    pub fn body(&self, service: &str) -> Bytes {
+        let status = self.fault.status().as_u16();
+        let error = json!({
+            "kind": self.fault.name(), "message": self.message, "service": service, "status": status,
+        });
+        Bytes::from(json!({ "error": error }).to_string())
+    }
+
+    pub fn headers(&self, service: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match self.fault {
+            // A deploy is over in seconds; a full queue sooner.
+            Fault::NoInstance => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("5"))),
+            Fault::TooManyWaiting | Fault::TooManyConnections => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            // RFC 7617: with it a browser asks for the key by itself.
+            Fault::NotAllowed => {
+                let realm = format!("Basic realm=\"stillframe {service}\"");
+                let realm = HeaderValue::from_str(&realm).unwrap_or(HeaderValue::from_static("Basic"));
+                headers.insert(WWW_AUTHENTICATE, realm);
+            }
+            // What is left of the body is not read.
+            Fault::BodyTooLarge | Fault::ClientSlow | Fault::ClientGone => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        headers
+    }
+
+    /// The whole answer, for a connection that gets no more than this.
+    pub fn raw(&self, service: &str) -> Vec<u8> {
+        let body = self.body(service);
+        let status = self.fault.status();
+        let mut raw = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
+        for (name, value) in &self.headers(service) {
+            if let Ok(value) = value.to_str() {
+                raw.push_str(&format!("{name}: {value}\r\n"));
+            }
+        }
+        let mut raw = format!("{raw}\r\n").into_bytes();
+        raw.extend_from_slice(&body);
+        raw
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_and_its_headers() {
+        let refusal = Refusal::new(Fault::NoInstance, "none was ready within 15000 ms");
+        assert_eq!(
+            refusal.body("demo"),
+            r#"{"error":{"kind":"no-instance","message":"none was ready within 15000 ms","service":"demo","status":503}}"#
+        );
+        assert_eq!(refusal.headers("demo")[RETRY_AFTER], "5");
+        let refused = Refusal::new(Fault::NotAllowed, "no key");
+        assert_eq!(refused.headers("demo")[WWW_AUTHENTICATE], "Basic realm=\"stillframe demo\"");
+    }
+
+    #[test]
+    fn a_whole_answer() {
+        let raw = String::from_utf8(Refusal::new(Fault::TooManyConnections, "full").raw("demo")).unwrap();
+        let (head, body) = raw.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+        assert!(body.contains("too-many-connections"));
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<&str> = Fault::ALL.iter().map(|f| f.name()).collect();
+        assert_eq!(names.len(), Fault::ALL.len());
+        assert_eq!(Fault::ALL[Fault::ClientGone as usize], Fault::ClientGone);
+    }
+}

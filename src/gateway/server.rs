@@ -1,0 +1,181 @@
+//! The public port: accepts connections, serves each, and at the end lets them finish.
+use crate::gateway::Gateway;
+use crate::gateway::access_log::Level;
+use crate::gateway::client::{Client, ClientIo, Phase};
+use crate::gateway::link::BUFFER;
+use crate::gateway::proxy;
+use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::tunnel;
+use crate::sys::error::{Error, Kind, Result};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// So many connections waiting to be accepted; the kernel's own limit is lower on most hosts.
+const BACKLOG: i32 = 4096;
+/// So many connections over the limit are told so at once; others are closed without a word.
+const TOLD: usize = 64;
+
+pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
+    let failed = |e: io::Error| Error::new(Kind::Io, format!("cannot listen on {address}")).caused_by(e);
+    let bind = || -> io::Result<std::net::TcpListener> {
+        use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto};
+        let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+        net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        net::bind(&socket, &address)?;
+        net::listen(&socket, BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().map_err(failed)
+}
+
+/// The options that the connections of a listener begin with, so that none costs a system call.
+pub fn prepare(listener: &std::net::TcpListener, idle: Duration) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
+    tunnel::keep_alive(listener, idle);
+    Ok(())
+}
+
+/// Accepts until the gateway leaves.
+pub async fn accept(gateway: &Arc<Gateway>, listener: TcpListener) {
+    let mut complained: Option<Instant> = None;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = gateway.leave.notified() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(gateway, stream, peer),
+            // It went before it was accepted.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(e) => {
+                if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+                    complained = Some(Instant::now());
+                    gateway.log.note(Level::Error, &format!("cannot accept connections: {e}"));
+                }
+                // Out of descriptors or memory: others need the time to give some back.
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn admit(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
+    gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
+    let most = gateway.active().settings.limits.connections;
+    if gateway.connections.count() + gateway.tunnels.count() < most {
+        tokio::spawn(serve(gateway.clone(), stream, peer));
+        return;
+    }
+    static TELLING: AtomicUsize = AtomicUsize::new(0);
+    gateway.metrics.error(Fault::TooManyConnections);
+    if TELLING.load(Ordering::Relaxed) >= TOLD {
+        return;
+    }
+    TELLING.fetch_add(1, Ordering::Relaxed);
+    let service = gateway.active().settings.service.clone();
+    tokio::spawn(async move {
+        let message = format!("{most} connections are open already");
+        let told = tell(stream, Refusal::new(Fault::TooManyConnections, message).raw(&service));
+        // A client that does not read it must not hold the place.
+        let _ = timeout(Duration::from_secs(1), told).await;
+        TELLING.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
+    stream.write_all(&answer).await?;
+    stream.shutdown().await?;
+    // What the client sends is read, or the kernel's reset would take the answer away from it.
+    let mut scratch = [0; 1024];
+    while stream.read(&mut scratch).await? > 0 {}
+    Ok(())
+}
+
+/// One connection until its end, or until it becomes a tunnel.
+async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
+    let client = Arc::new(Client::new(peer.ip()));
+    let _place = gateway.connections.enter(&client);
+    let io = TokioIo::new(ClientIo::new(stream, client.clone()));
+    let service = service_fn(|request| proxy::answer(gateway.clone(), client.clone(), request));
+    let mut builder = http1::Builder::new();
+    // Limits of time are kept by `sweep`, without a timer for each request.
+    builder.max_buf_size(BUFFER).header_read_timeout(None);
+    let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+    let mut asked_to_end = false;
+    poll_fn(|cx| {
+        client.register(cx);
+        let over = matches!(client.phase(), Phase::Idle | Phase::Head | Phase::Stream | Phase::Linger);
+        if gateway.is_over() || (over && client.is_expired()) {
+            return Poll::Ready(());
+        }
+        if gateway.closes_idle() && !asked_to_end {
+            asked_to_end = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        // An error is the client's: it ended, or sent what is not HTTP and was told so.
+        connection.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+}
+
+/// How the gateway leaves: what is open may go on for a while.
+pub struct Leave {
+    /// So long a connection without a request may still bring one. Its client may have sent it already.
+    pub idle: Duration,
+    pub most: Duration,
+    /// Whether tunnels are waited for, too.
+    pub tunnels: bool,
+}
+
+/// Lets what is open finish, then ends what is left. No connection is accepted any more.
+pub async fn leave(gateway: &Gateway, how: &Leave) {
+    let until = Instant::now() + how.most;
+    let settled = async {
+        loop {
+            let (connections, tunnels) =
+                (gateway.connections.fewer.notified(), gateway.tunnels.fewer.notified());
+            let (mut connections, mut tunnels) = (pin!(connections), pin!(tunnels));
+            connections.as_mut().enable();
+            tunnels.as_mut().enable();
+            if gateway.connections.count() == 0 && (!how.tunnels || gateway.tunnels.count() == 0) {
+                return;
+            }
+            tokio::select! {
+                () = connections => {}
+                () = tunnels => {}
+            }
+        }
+    };
+    let mut settled = pin!(settled);
+    gateway.answer_with_close();
+    if timeout_at(until.min(Instant::now() + how.idle), &mut settled).await.is_err() {
+        gateway.close_idle();
+        if timeout_at(until, &mut settled).await.is_err() {
+            let (connections, tunnels) = (gateway.connections.count(), gateway.tunnels.count());
+            let text = format!("time is up: {connections} connections and {tunnels} tunnels are cut");
+            gateway.log.note(Level::Warning, &text);
+        }
+    }
+    gateway.end_all();
+    let gone = async {
+        while gateway.connections.count() + gateway.tunnels.count() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Each ends at its next turn; this is for the lines of the log.
+    let _ = timeout(Duration::from_secs(1), gone).await;
+}

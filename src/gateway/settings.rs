@@ -1,0 +1,126 @@
+//! The settings file, checked; and what of it may change while the gateway runs.
+use crate::gateway::auth::Keys;
+use crate::run::control::{GATEWAY_VERSION, GatewaySettings};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use hyper::http::uri::PathAndQuery;
+use std::path::Path;
+
+/// Settings in force.
+pub struct Active {
+    pub settings: GatewaySettings,
+    pub keys: Keys,
+}
+
+pub fn read(file: &Path) -> Result<Active> {
+    let bytes = files::read(file)?;
+    let bad = |what: String| Error::new(Kind::Input, format!("{}: {what}", file.display()));
+    let settings: GatewaySettings = serde_json::from_slice(&bytes)
+        .map_err(|e| bad("these are not the settings of a gateway".into()).caused_by(e))?;
+    check(settings).map_err(bad)
+}
+
+fn check(settings: GatewaySettings) -> Result<Active, String> {
+    if settings.version != GATEWAY_VERSION {
+        return Err(format!("version {}, and this gateway knows {GATEWAY_VERSION}", settings.version));
+    }
+    if settings.service.is_empty() || settings.service.contains(|c: char| !c.is_ascii_graphic() || c == '"') {
+        return Err(format!("{:?} is not a name of a service", settings.service));
+    }
+    let path = settings.check.path.parse::<PathAndQuery>();
+    if !settings.check.path.starts_with('/') || path.is_err() {
+        return Err(format!("check.path {:?} is not a path", settings.check.path));
+    }
+    if let Some(metrics) = settings.metrics.filter(|address| !address.ip().is_loopback()) {
+        return Err(format!("metrics {metrics} is not a loopback address"));
+    }
+    let limits = &settings.limits;
+    for (name, value) in [
+        ("limits.head_ms", limits.head_ms),
+        ("limits.connect_ms", limits.connect_ms),
+        ("limits.response_ms", limits.response_ms),
+        ("limits.idle_ms", limits.idle_ms),
+        ("limits.connections", limits.connections as u64),
+        ("check.timeout_ms", settings.check.timeout_ms),
+    ] {
+        if value == 0 {
+            return Err(format!("{name} must not be 0"));
+        }
+    }
+    let keys = Keys::parse(&settings.api_keys)?;
+    Ok(Active { settings, keys })
+}
+
+/// New settings over old ones: keys, limits and check change; the names of what needs a restart come back.
+pub fn renew(old: &GatewaySettings, mut new: Active) -> (Active, Vec<&'static str>) {
+    let mut kept = Vec::new();
+    let it = &mut new.settings;
+    let mut keep = |name, differs: bool| {
+        if differs {
+            kept.push(name);
+        }
+    };
+    keep("service", it.service != old.service);
+    keep("listen", it.listen != old.listen);
+    keep("metrics", it.metrics != old.metrics);
+    keep("control", it.control != old.control);
+    keep("table", it.table != old.table);
+    it.service.clone_from(&old.service);
+    (it.listen, it.metrics) = (old.listen, old.metrics);
+    it.control.clone_from(&old.control);
+    it.table.clone_from(&old.table);
+    (new, kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::control::{Check, Limits};
+
+    fn settings() -> GatewaySettings {
+        GatewaySettings {
+            version: GATEWAY_VERSION,
+            service: "demo".into(),
+            listen: "0.0.0.0:8188".parse().unwrap(),
+            metrics: Some("127.0.0.1:9188".parse().unwrap()),
+            control: "/run/x/control".into(),
+            table: "/var/x/table.json".into(),
+            api_keys: vec![],
+            limits: Limits::default(),
+            check: Check::default(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert!(check(settings()).is_ok());
+        let wrong = |change: fn(&mut GatewaySettings)| {
+            let mut it = settings();
+            change(&mut it);
+            check(it).err().unwrap()
+        };
+        assert_eq!(wrong(|s| s.version = 2), "version 2, and this gateway knows 1");
+        assert_eq!(wrong(|s| s.service = "a\"b".into()), "\"a\\\"b\" is not a name of a service");
+        assert_eq!(wrong(|s| s.check.path = "x y".into()), "check.path \"x y\" is not a path");
+        assert_eq!(wrong(|s| s.limits.idle_ms = 0), "limits.idle_ms must not be 0");
+        assert_eq!(
+            wrong(|s| s.metrics = Some("0.0.0.0:1".parse().unwrap())),
+            "metrics 0.0.0.0:1 is not a loopback address"
+        );
+        assert_eq!(
+            wrong(|s| s.api_keys = vec!["plain".into()]),
+            "an API key is not the SHA-256 of one, in hex"
+        );
+    }
+
+    #[test]
+    fn a_reload_keeps_what_needs_a_restart() {
+        let mut new = settings();
+        new.listen = "0.0.0.0:1".parse().unwrap();
+        new.limits.body = 7;
+        let (active, kept) = renew(&settings(), check(new).unwrap());
+        assert_eq!(kept, ["listen"]);
+        assert_eq!(active.settings.listen, settings().listen);
+        assert_eq!(active.settings.limits.body, 7);
+    }
+}

@@ -1,0 +1,176 @@
+//! The new process of an upgrade: what it learns from the old one before it takes over, and what it asks of
+//! it afterwards.
+use crate::gateway::affinity::{Key, Learned};
+use crate::gateway::instance::FirstHealth;
+use crate::gateway::upgrade::{Ask, Hears, ToNew, ToOld, say};
+use crate::gateway::{Gateway, health};
+use crate::run::control::{GATEWAY_VERSION, Reply, Table, Target};
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// An old process that does not answer a question for so long is in trouble.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The stream to the old process before the take-over.
+pub struct Handover {
+    hears: Hears,
+    says: OwnedWriteHalf,
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Io, "the process to take over from has ended")
+}
+
+impl Handover {
+    pub fn new(stream: std::os::unix::net::UnixStream) -> Result<Handover> {
+        let open = |stream: std::os::unix::net::UnixStream| -> std::io::Result<UnixStream> {
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        };
+        let stream = open(stream).map_err(|e| gone().caused_by(e))?;
+        let (hears, says) = stream.into_split();
+        Ok(Handover { hears: Hears::new(hears), says })
+    }
+
+    /// Takes in what the old process knows.
+    pub async fn learn(&mut self, gateway: &Arc<Gateway>) -> Result<()> {
+        loop {
+            match self.hears.next::<ToNew>().await.ok_or_else(gone)? {
+                ToNew::Begin { version, targets } => {
+                    if version != GATEWAY_VERSION {
+                        let text = format!("the process to take over from speaks version {version}");
+                        return Err(Error::new(Kind::Input, text));
+                    }
+                    let current: Vec<Target> =
+                        targets.iter().filter(|k| !k.draining).map(|k| k.target.clone()).collect();
+                    let fresh = gateway.router.set(&current, FirstHealth::Unknown);
+                    let well =
+                        |id: &str| targets.iter().any(|k| k.target.id == id && k.healthy && !k.draining);
+                    for instance in fresh.iter().filter(|i| well(i.id())) {
+                        instance.well();
+                    }
+                    health::watch(gateway, fresh);
+                    for known in targets.iter().filter(|k| k.draining) {
+                        health::watch(gateway, gateway.router.remember(&known.target).into_iter().collect());
+                    }
+                }
+                ToNew::Prepare => return Ok(()),
+                other => take(gateway, other),
+            }
+        }
+    }
+
+    pub async fn failed(&mut self, message: &str) {
+        // If it cannot be told it is not there, and this process ends in any case.
+        let _ = say(&mut self.says, &ToOld::Failed { message: message.into() }).await;
+    }
+
+    /// Says that this process is ready; comes back when it is to take over.
+    pub async fn ready(&mut self, gateway: &Gateway) -> Result<()> {
+        say(&mut self.says, &ToOld::Ready).await.map_err(|e| gone().caused_by(e))?;
+        loop {
+            match self.hears.next::<ToNew>().await.ok_or_else(gone)? {
+                ToNew::Take => return Ok(()),
+                other => take(gateway, other),
+            }
+        }
+    }
+
+    /// This process has taken over: the old one is asked from now on.
+    pub async fn taken(mut self, gateway: &Arc<Gateway>) -> Result<()> {
+        say(&mut self.says, &ToOld::Taken).await.map_err(|e| gone().caused_by(e))?;
+        let (tell, mut questions) = mpsc::unbounded_channel();
+        let before = Arc::new(Predecessor { tell, asked: Mutex::default() });
+        gateway.set_predecessor(Some(before.clone()));
+        let Handover { mut hears, mut says } = self;
+        tokio::spawn(async move {
+            while let Some(question) = questions.recv().await {
+                if say(&mut says, &question).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let gateway = gateway.clone();
+        tokio::spawn(async move {
+            while let Some(message) = hears.next::<ToNew>().await {
+                match message {
+                    ToNew::Answer { ask, reply } => before.answered(ask, reply),
+                    other => take(&gateway, other),
+                }
+            }
+            // It has ended, and has nothing any more. Who waits for an answer hears of it.
+            gateway.set_predecessor(None);
+            before.asked.lock().unwrap_or_else(PoisonError::into_inner).1.clear();
+        });
+        Ok(())
+    }
+}
+
+fn take(gateway: &Gateway, message: ToNew) {
+    if let ToNew::Learned { prompt, instance, keys } = message {
+        let instance: Arc<str> = instance.into();
+        for key in keys {
+            gateway.affinity.learn(&Learned { prompt, key, instance: instance.clone() });
+        }
+    }
+}
+
+/// The old process, as long as it lives.
+pub struct Predecessor {
+    tell: mpsc::UnboundedSender<ToOld>,
+    asked: Mutex<(u64, HashMap<u64, oneshot::Sender<Reply>>)>,
+}
+
+impl Predecessor {
+    fn answered(&self, ask: u64, reply: Reply) {
+        let waiting = self.asked.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&ask);
+        if let Some(waiting) = waiting {
+            // Who asked may have given up.
+            let _ = waiting.send(reply);
+        }
+    }
+
+    /// `None`: it has ended.
+    async fn ask(&self, what: Ask) -> Result<Option<Reply>, String> {
+        let (answer, waiting) = oneshot::channel();
+        let ask = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.0 += 1;
+            let ask = asked.0;
+            asked.1.insert(ask, answer);
+            ask
+        };
+        if self.tell.send(ToOld::Ask { ask, what }).is_err() {
+            return Ok(None);
+        }
+        match timeout(ANSWER, waiting).await {
+            Ok(Ok(Reply { error: Some(error), .. })) => Err(error),
+            Ok(Ok(reply)) => Ok(Some(reply)),
+            Ok(Err(_)) => Ok(None),
+            Err(_) => Err("the process before this one does not answer".into()),
+        }
+    }
+
+    pub async fn status(&self) -> Result<Option<Reply>, String> {
+        self.ask(Ask::Status).await
+    }
+
+    pub async fn set(&self, table: Table) -> Result<(), String> {
+        self.ask(Ask::Set { table }).await.map(|_| ())
+    }
+
+    pub async fn cut(&self, id: &str) -> Result<(), String> {
+        self.ask(Ask::Cut { id: id.into() }).await.map(|_| ())
+    }
+
+    pub async fn make_way(&self, key: Key, instance: &str) {
+        // Whatever it says, the new WebSocket is opened.
+        let _ = self.ask(Ask::MakeWay { instance: instance.into(), key }).await;
+    }
+}

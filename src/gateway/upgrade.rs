@@ -1,0 +1,304 @@
+//! Handing the listening socket to another version of this program, without a moment in which nobody
+//! accepts. The new process is started, learns what this one knows, says that it is ready, takes the control
+//! socket's place and accepts; then this one stops accepting and goes on with what it has.
+//!
+//! The two talk over a stream, JSON lines both ways (see `successor` for the other end). As long as the old
+//! process has something open the new one asks it: an instance is idle only when both say so.
+use crate::gateway::access_log::Level;
+use crate::gateway::affinity::{Key, Learned};
+use crate::gateway::notify::{HANDOVER, notify};
+use crate::gateway::{Ending, Gateway, control_socket};
+use crate::run::control::{GATEWAY_VERSION, Reply, Table, Target};
+use crate::sys::error::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// A new process that is not ready after this is given up.
+const READY: Duration = Duration::from_secs(10);
+/// So many ids go in one line.
+const BATCH: usize = 2_000;
+const LINE: u64 = 16 << 20;
+
+/// From the old process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum ToNew {
+    /// Which instances there are.
+    Begin {
+        version: u32,
+        targets: Vec<Known>,
+    },
+    /// Which jobs or clients an instance has.
+    Learned {
+        prompt: bool,
+        instance: String,
+        keys: Vec<Key>,
+    },
+    /// That was all so far: get ready.
+    Prepare,
+    /// Take over.
+    Take,
+    Answer {
+        ask: u64,
+        reply: Reply,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Known {
+    pub target: Target,
+    pub draining: bool,
+    pub healthy: bool,
+}
+
+/// From the new one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum ToOld {
+    Ready,
+    Failed { message: String },
+    Taken,
+    Ask { ask: u64, what: Ask },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Ask {
+    Status,
+    Set {
+        table: Table,
+    },
+    Cut {
+        id: String,
+    },
+    /// Close a client's WebSocket on an instance: the client has come to the new process.
+    MakeWay {
+        instance: String,
+        key: Key,
+    },
+}
+
+/// One end's reading half.
+pub struct Hears(BufReader<OwnedReadHalf>);
+
+impl Hears {
+    pub fn new(half: OwnedReadHalf) -> Hears {
+        Hears(BufReader::new(half))
+    }
+
+    /// The next message; `None` when the other side has ended.
+    pub async fn next<T: for<'a> Deserialize<'a>>(&mut self) -> Option<T> {
+        let mut line = Vec::new();
+        (&mut self.0).take(LINE).read_until(b'\n', &mut line).await.ok().filter(|n| *n > 0)?;
+        serde_json::from_slice(&line).ok()
+    }
+}
+
+pub async fn say<T: Serialize>(half: &mut OwnedWriteHalf, message: &T) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    half.write_all(&line).await
+}
+
+/// Starts `program` in this process's place.
+pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -> Result<(), String> {
+    let _turn = gateway.turn.lock().await;
+    if gateway.ending().is_some() {
+        return Err("another process has taken over".into());
+    }
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|e| e.to_string())?;
+    ours.set_nonblocking(true).map_err(|e| e.to_string())?;
+    let (hears, mut says) = UnixStream::from_std(ours).map_err(|e| e.to_string())?.into_split();
+    let mut hears = Hears::new(hears);
+    let mut child = start(gateway, program, theirs.into())
+        .map_err(|e| format!("{program} cannot be started: {e}; this process goes on"))?;
+    let process = child.id().unwrap_or_default();
+    let (tell, learned) = mpsc::unbounded_channel();
+    let done = match timeout(READY, introduce(gateway, tell, &mut hears, &mut says)).await {
+        Ok(done) => done,
+        Err(_) => Err(format!("was not ready within {} s", READY.as_secs())),
+    };
+    if let Err(why) = done {
+        gateway.affinity.keep_to_itself();
+        // It may have ended by itself; then its status says more.
+        let ended = timeout(Duration::from_millis(200), child.wait()).await;
+        let status = ended.ok().and_then(|s| s.ok()).map(|s| format!(" ({s})")).unwrap_or_default();
+        let _ = child.kill().await;
+        return Err(format!("{program} {why}{status}; this process goes on"));
+    }
+    // systemd watches the new process from now on (NotifyAccess=all).
+    notify(&format!("MAINPID={process}"));
+    gateway.log.note(Level::Info, &format!("process {process} took over"));
+    tokio::spawn(answer(gateway.clone(), hears, says, learned));
+    gateway.end(Ending::HandedOver(limit));
+    Ok(())
+}
+
+fn start(gateway: &Gateway, program: &str, theirs: OwnedFd) -> std::io::Result<tokio::process::Child> {
+    let listener = gateway.listener().ok_or_else(|| std::io::Error::other("there is no listening socket"))?;
+    // By way of this very program (see `become_program`): only the new process itself knows its number,
+    // which LISTEN_PID must have.
+    tokio::process::Command::new("/proc/self/exe")
+        .arg0("stillframe-agent")
+        .args(["gateway", "--become", program, "--settings"])
+        .arg(&gateway.settings_file)
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::from(theirs))
+        .spawn()
+}
+
+/// The new process up to the moment at which it has taken over.
+async fn introduce(
+    gateway: &Gateway,
+    tell: mpsc::UnboundedSender<Learned>,
+    hears: &mut Hears,
+    says: &mut OwnedWriteHalf,
+) -> Result<(), String> {
+    let gone = |_| "ended before it was ready".to_string();
+    let targets = gateway.router.all().into_iter().map(|(instance, draining)| Known {
+        target: instance.target.clone(),
+        draining,
+        healthy: instance.is_healthy(),
+    });
+    say(says, &ToNew::Begin { version: GATEWAY_VERSION, targets: targets.collect() }).await.map_err(gone)?;
+    for message in batches(gateway.affinity.hand_over(tell)) {
+        say(says, &message).await.map_err(gone)?;
+    }
+    say(says, &ToNew::Prepare).await.map_err(gone)?;
+    expect(hears, |m| matches!(m, ToOld::Ready)).await?;
+    say(says, &ToNew::Take).await.map_err(gone)?;
+    expect(hears, |m| matches!(m, ToOld::Taken)).await
+}
+
+async fn expect(hears: &mut Hears, wanted: impl Fn(&ToOld) -> bool) -> Result<(), String> {
+    match hears.next::<ToOld>().await {
+        Some(message) if wanted(&message) => Ok(()),
+        Some(ToOld::Failed { message }) => Err(format!("is not ready: {message}")),
+        Some(_) => Err("said something unexpected".into()),
+        None => Err("ended before it was ready".into()),
+    }
+}
+
+/// Ids of the same kind and instance that follow one another go together.
+fn batches(all: Vec<Learned>) -> Vec<ToNew> {
+    let same = |a: &Learned, b: &Learned| a.prompt == b.prompt && a.instance == b.instance;
+    all.chunk_by(same)
+        .flat_map(|run| run.chunks(BATCH))
+        .filter_map(|run| {
+            let first = run.first()?;
+            let keys = run.iter().map(|l| l.key).collect();
+            Some(ToNew::Learned { prompt: first.prompt, instance: first.instance.to_string(), keys })
+        })
+        .collect()
+}
+
+/// The old process's end, until it or the new one has ended.
+async fn answer(
+    gateway: Arc<Gateway>,
+    mut hears: Hears,
+    mut says: OwnedWriteHalf,
+    mut learned: mpsc::UnboundedReceiver<Learned>,
+) {
+    let (tell, mut answers) = mpsc::unbounded_channel();
+    let speaker = tokio::spawn(async move {
+        loop {
+            let message = tokio::select! {
+                answer = answers.recv() => answer,
+                Some(l) = learned.recv() => batches(vec![l]).pop(),
+            };
+            let Some(message) = message else { return };
+            if say(&mut says, &message).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(ToOld::Ask { ask, what }) = hears.next().await {
+        let (gateway, tell) = (gateway.clone(), tell.clone());
+        // Each by itself: closing a WebSocket may take two seconds.
+        tokio::spawn(async move {
+            let reply = match act(&gateway, what).await {
+                Ok(reply) => reply,
+                Err(error) => Reply { error: Some(error), targets: Vec::new(), held: 0 },
+            };
+            // The new process may have ended.
+            let _ = tell.send(ToNew::Answer { ask, reply });
+        });
+    }
+    gateway.affinity.keep_to_itself();
+    speaker.abort();
+}
+
+async fn act(gateway: &Arc<Gateway>, what: Ask) -> Result<Reply, String> {
+    let before = gateway.predecessor();
+    match what {
+        Ask::Status => {}
+        Ask::Set { table } => {
+            control_socket::apply(gateway, &table);
+            if let Some(before) = before {
+                before.set(table).await?;
+            }
+        }
+        Ask::Cut { id } => {
+            control_socket::cut_here(gateway, &id)?;
+            if let Some(before) = before {
+                before.cut(&id).await?;
+            }
+        }
+        Ask::MakeWay { instance, key } => {
+            if let Some(older) = gateway.affinity.socket(key, &instance) {
+                older.make_way().await;
+            }
+            if let Some(before) = before {
+                before.make_way(key, &instance).await;
+            }
+        }
+    }
+    control_socket::status(gateway).await
+}
+
+/// The step between the old process and the new one: standard input is the listening socket, standard output
+/// the stream to the old process. They become descriptors 3 and 4 of sd_listen_fds(3), and the program is
+/// executed. Gives back why it was not.
+pub fn become_program(program: &str, settings: &Path) -> Error {
+    let failed = |text: &str| Error::new(Kind::Io, text.to_string());
+    let place = |from: rustix::fd::BorrowedFd<'_>, number| -> Result<OwnedFd> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(from, number)
+            .map_err(|e| failed("cannot pass a socket on").caused_by(e))?;
+        if fd.as_raw_fd() != number {
+            return Err(failed(&format!("descriptor {number} is taken")));
+        }
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty())
+            .map_err(|e| failed("cannot pass a socket on").caused_by(e))?;
+        Ok(fd)
+    };
+    let placed = place(std::io::stdin().as_fd(), 3).and_then(|listener| {
+        let stream = place(std::io::stdout().as_fd(), 4)?;
+        let log = std::io::stderr().as_fd().try_clone_to_owned();
+        Ok((listener, stream, log.map_err(|e| failed("cannot pass stderr on").caused_by(e))?))
+    });
+    let (_listener, _stream, log) = match placed {
+        Ok(placed) => placed,
+        Err(e) => return e,
+    };
+    let cause = std::process::Command::new(program)
+        .arg("gateway")
+        .arg("--settings")
+        .arg(settings)
+        .env("LISTEN_PID", std::process::id().to_string())
+        .env("LISTEN_FDS", "2")
+        .env("LISTEN_FDNAMES", format!("http:{HANDOVER}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log))
+        .exec();
+    failed(&format!("cannot execute {program}")).caused_by(cause)
+}

@@ -1,0 +1,57 @@
+//! Where a request would like to go, by what ComfyUI keeps in one process (see `affinity`).
+use crate::gateway::Gateway;
+use crate::gateway::affinity::{self, Key, PROMPT_BODY, Route, SMALL_BODY};
+use crate::gateway::body::{Broken, RequestBody};
+use crate::gateway::headers;
+use crate::gateway::router::Wish;
+use hyper::HeaderMap;
+use std::sync::Arc;
+
+/// The client of a WebSocket request.
+pub fn client_key(route: &Route, query: Option<&str>) -> Option<Key> {
+    match route {
+        Route::WebSocket => affinity::client_id(query?).map(|id| affinity::key(&id)),
+        _ => None,
+    }
+}
+
+pub async fn wish(
+    gateway: &Gateway,
+    route: &Route<'_>,
+    client: Option<Key>,
+    headers: &HeaderMap,
+    body: &mut RequestBody,
+) -> Result<Wish, Broken> {
+    if gateway.router.known() < 2 {
+        // There is nothing to choose from.
+        return Ok(Wish::default());
+    }
+    let mut wish = Wish { slot: headers::slot(headers), ..Wish::default() };
+    match route {
+        Route::Job(id) => wish.holder = gateway.affinity.prompt(id),
+        Route::Jobs => {
+            if let Some(body) = body.read_ahead(SMALL_BODY).await? {
+                wish.holder = holder(gateway, &affinity::jobs_of(&body));
+            }
+        }
+        // A browser has its slot, and its WebSocket went there too.
+        Route::Prompt if wish.slot.is_none() => {
+            if let Some(body) = body.read_ahead(PROMPT_BODY).await?
+                && let Some(client) = affinity::client_of(&body)
+            {
+                wish.instance = gateway.affinity.client(affinity::key(&client));
+            }
+        }
+        // One that comes again goes where its jobs are.
+        Route::WebSocket if wish.slot.is_none() => {
+            wish.instance = client.and_then(|key| gateway.affinity.client(key));
+        }
+        _ => {}
+    }
+    Ok(wish)
+}
+
+/// The instance of the first job that is known: a request that names jobs of several can go to one alone.
+fn holder(gateway: &Gateway, jobs: &[String]) -> Option<Arc<str>> {
+    jobs.iter().find_map(|id| gateway.affinity.prompt(id))
+}
