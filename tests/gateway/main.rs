@@ -1,0 +1,15 @@
+//! The gateway as it runs: the real program, stand-in instances that answer in ComfyUI's shapes, and clients
+//! that behave and that do not.
+mod affinity;
+mod client;
+mod control;
+mod failures;
+mod harness;
+mod limits;
+mod load;
+mod own_pages;
+mod process;
+mod requests;
+mod rotation;
+mod standin;
+mod websockets;
