@@ -53,6 +53,8 @@ fn merge(local: &[Deployment], recorded: Vec<(String, Record)>, hosts: &[&str]) 
             snapshot: a.snapshot.clone(),
             parts: Vec::new(),
         });
+        // A rollback's is known only when it has been found.
+        merged.snapshot = merged.snapshot.take().or_else(|| record.outcome()?.snapshot.clone());
         if a.began < merged.began {
             (merged.began, merged.kind) = (a.began, a.kind);
         }

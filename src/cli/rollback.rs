@@ -87,9 +87,13 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let registry = Registry::new(&settings.state);
     for (host, begun, outcome) in results {
         deployment.hosts.push(match outcome {
-            Ok((outcome, snapshot)) => {
+            Ok(outcome) => {
                 if outcome.status == Status::Succeeded {
-                    registry.note_served(&host, settings.config.service.name(), snapshot.as_deref())?;
+                    registry.note_served(
+                        &host,
+                        settings.config.service.name(),
+                        outcome.snapshot.as_deref(),
+                    )?;
                 }
                 HostResult {
                     host,
@@ -119,7 +123,7 @@ fn one(
     to: &Back,
     begun: &mut bool,
     printer: &Printer,
-) -> Result<(Outcome, Option<String>)> {
+) -> Result<Outcome> {
     let remote = member.remote()?;
     let (channel, last_words) = ask::open(&remote, &["order"])?;
     let mut conversation = match Conversation::begin(channel, last_words.clone(), attempt) {
@@ -131,12 +135,5 @@ fn one(
         Err(e) => return Err(e),
     };
     *begun = true;
-    let mut snapshot = None;
-    let outcome = conversation.act(&Order::Return { to: to.clone() }, |event| {
-        if let Some((_, path)) = event.text.strip_prefix("to generation ").and_then(|t| t.split_once(": ")) {
-            snapshot = Some(path.to_string());
-        }
-        show_event(member.name(), event, printer);
-    })?;
-    Ok((outcome, snapshot))
+    conversation.act(&Order::Return { to: to.clone() }, |event| show_event(member.name(), event, printer))
 }

@@ -49,7 +49,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let mut journal = Journal::reopen(&service, attempt)?;
     if begun {
         // It was killed between the end of its work and the end of its record.
-        let outcome = ended(&state, attempt, &task);
+        let outcome = state.complete(ended(&state, attempt, &task));
         journal.end(&outcome)?;
         return finish(&service, attempt, &task, &outcome);
     }
@@ -84,6 +84,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
         }
         _ => outcome,
     };
+    let outcome = state.complete(outcome);
     Journal::reopen(&service, attempt)?.end(&outcome)?;
     finish(&service, attempt, &task, &outcome)
 }
@@ -93,6 +94,7 @@ fn refused(state: &ServiceState, e: &Error) -> Outcome {
     Outcome {
         status: Status::Failed,
         generation: state.serving,
+        snapshot: None,
         previous: state.serving,
         error: Some(format!("{e}{cause}")),
         hint: e.hint.clone(),
@@ -112,6 +114,7 @@ fn ended(state: &ServiceState, attempt: u64, task: &Task) -> Outcome {
     Outcome {
         status: if serves { Status::Succeeded } else { Status::Interrupted },
         generation: state.serving,
+        snapshot: None,
         previous: state.serving.and_then(|n| state.generations.get(&n)?.before),
         error: (!serves).then(|| "the activation was interrupted".into()),
         hint: None,
@@ -146,6 +149,7 @@ pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
     let journal = Journal::reopen(service, pending.attempt).ok();
     let mut world = HostWorld::new(service, journal, None)?;
     if let Some(outcome) = activation::recover(&mut world, state)? {
+        let outcome = state.complete(outcome);
         if let Ok(mut journal) = Journal::reopen(service, pending.attempt)
             && journal::read(service, pending.attempt).is_ok_and(|r| r.outcome().is_none())
         {
@@ -172,12 +176,13 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
         let outcome = Outcome {
             status: Status::Interrupted,
             generation: state.serving,
+            snapshot: None,
             previous: state.serving,
             error: Some("it was interrupted before its activation".into()),
             hint: Some("deploy again: what was copied is there".into()),
             warnings: Vec::new(),
         };
-        Journal::reopen(service, number)?.end(&outcome)?;
+        Journal::reopen(service, number)?.end(&state.complete(outcome))?;
         files::remove(&service.goal(number))?;
         for root in service.attempt_roots(number) {
             files::remove(&root)?;

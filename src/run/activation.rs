@@ -13,9 +13,14 @@ use crate::run::world::{Status, World};
 pub use crate::ship::orders::Outcome;
 use crate::ship::spec::{Rotation, Wanted};
 use crate::sys::error::{Error, Kind, Result};
+use std::collections::BTreeMap;
 
 /// Results of the old instances' last jobs are fetched from them: they stay this long after the last one.
 const SETTLE_MS: u64 = 2_000;
+/// How often the new ones are looked at while the old ones finish.
+const WATCH_MS: u64 = 1_000;
+/// So many bad answers in a row of one that had been healthy.
+const LAST_LOOKS: u32 = 3;
 
 /// What is to serve.
 #[derive(Debug, Clone)]
@@ -35,6 +40,8 @@ struct Run<'a> {
     kept: bool,
     /// Becomes the generation that a rollback from `number` goes to.
     before: Option<u64>,
+    /// How often each new unit had been restarted when it was healthy.
+    restarts: BTreeMap<String, u64>,
 }
 
 /// Carries out one activation. `Err` only where not even the state could be written or brought back.
@@ -65,6 +72,7 @@ pub fn activate(
         return Ok(Outcome {
             status: Status::Succeeded,
             generation: Some(number),
+            snapshot: None,
             previous,
             error: None,
             hint: None,
@@ -82,11 +90,12 @@ pub fn activate(
         state.next_generation = number + 1;
     }
     state.pending = Some(Pending { attempt, generation: number, previous, kept });
-    let mut run = Run { world, state, number, previous, kept, before };
+    let mut run = Run { world, state, number, previous, kept, before, restarts: BTreeMap::new() };
     match run.forward() {
         Ok(()) => Ok(Outcome {
             status: Status::Succeeded,
             generation: Some(number),
+            snapshot: None,
             previous,
             error: None,
             hint: None,
@@ -104,6 +113,7 @@ pub fn activate(
             Ok(Outcome {
                 status,
                 generation: run.previous,
+                snapshot: None,
                 previous: run.previous,
                 error: Some(format!("{error}{cause}")),
                 hint: error.hint.clone(),
@@ -124,6 +134,7 @@ pub fn recover(world: &mut dyn World, state: &mut ServiceState) -> Result<Option
         previous: pending.previous,
         kept: pending.kept,
         before: pending.previous,
+        restarts: BTreeMap::new(),
     };
     let text = "the activation was interrupted";
     if committed {
@@ -133,6 +144,7 @@ pub fn recover(world: &mut dyn World, state: &mut ServiceState) -> Result<Option
         return Ok(Some(Outcome {
             status: Status::Succeeded,
             generation: Some(pending.generation),
+            snapshot: None,
             previous: pending.previous,
             error: None,
             hint: None,
@@ -144,6 +156,7 @@ pub fn recover(world: &mut dyn World, state: &mut ServiceState) -> Result<Option
     Ok(Some(Outcome {
         status: Status::Interrupted,
         generation: run.previous,
+        snapshot: None,
         previous: run.previous,
         error: Some(text.into()),
         hint: error.hint,
@@ -154,7 +167,8 @@ pub fn recover(world: &mut dyn World, state: &mut ServiceState) -> Result<Option
 /// Makes a host be what its state says: after a boot, or after somebody's hand was in it.
 pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> {
     let Some(number) = state.serving else { return Ok(()) };
-    Run { world, state, number, previous: None, kept: true, before: None }.serve(number)
+    Run { world, state, number, previous: None, kept: true, before: None, restarts: BTreeMap::new() }
+        .serve(number)
 }
 
 /// Ends a service that had nothing before what serves now: as if it had never been deployed.
@@ -166,10 +180,12 @@ pub fn withdraw(world: &mut dyn World, state: &mut ServiceState, attempt: u64, w
     state.pending = Some(Pending { attempt, generation: number, previous: None, kept: false });
     world.save(state)?;
     let error = Error::new(Kind::Host, why);
-    Run { world, state, number, previous: None, kept: false, before: None }.back(&error)?;
+    Run { world, state, number, previous: None, kept: false, before: None, restarts: BTreeMap::new() }
+        .back(&error)?;
     Ok(Outcome {
         status: Status::Reverted,
         generation: None,
+        snapshot: None,
         previous: Some(number),
         error: Some(why.into()),
         hint: None,
@@ -236,7 +252,7 @@ impl Run<'_> {
                 let answer = self.world.probe(place.port, spec)?;
                 let now = self.world.now();
                 match check.look(now, &state, answer) {
-                    Verdict::Healthy => {}
+                    Verdict::Healthy => drop(self.restarts.insert(name, state.restarts)),
                     Verdict::NotYet => all = false,
                     Verdict::Dead(why) => return Err(self.unhealthy(&name, &why)),
                 }
@@ -296,14 +312,31 @@ impl Run<'_> {
             .hint(format!("all it said: stillframe logs, or on the host journalctl -u {unit}"))
     }
 
-    fn all_healthy(&mut self, generation: &Generation) -> Result<()> {
+    /// Whether what was healthy still runs, and is the same process.
+    fn still_up(&mut self, generation: &Generation) -> Result<()> {
         for place in &generation.instances {
             let name = unit(&self.state.service, place.slot, self.number);
-            if self.world.unit(&name)?.is_over() {
+            let now = self.world.unit(&name)?;
+            if now.is_over() || self.restarts.get(&name).is_some_and(|then| now.restarts > *then) {
                 return Err(self.unhealthy(&name, "was healthy, then ended"));
             }
-            if let Err(why) = self.world.probe(place.port, &generation.wanted.spec)? {
-                return Err(self.unhealthy(&name, &format!("was healthy, then {why}")));
+        }
+        Ok(())
+    }
+
+    fn all_healthy(&mut self, generation: &Generation) -> Result<()> {
+        self.still_up(generation)?;
+        let spec = &generation.wanted.spec;
+        for place in &generation.instances {
+            let name = unit(&self.state.service, place.slot, self.number);
+            let mut tries = 1;
+            while let Err(why) = self.world.probe(place.port, spec)? {
+                // It has traffic now, and answers late while a node computes.
+                if tries == LAST_LOOKS {
+                    return Err(self.unhealthy(&name, &format!("was healthy, then {why}")));
+                }
+                tries += 1;
+                self.world.wait(spec.health.interval_ms)?;
             }
         }
         Ok(())
@@ -314,11 +347,12 @@ impl Run<'_> {
         let Some(previous) = self.previous else { return Ok(()) };
         let generation = self.generation(previous)?;
         self.world.step(Status::Draining, &format!("generation {previous} finishes what it has"))?;
-        if self.generation(self.number)?.wanted.spec.rotation == Rotation::Replace {
+        let new = self.generation(self.number)?;
+        if new.wanted.spec.rotation == Rotation::Replace {
             self.world.set_table(&self.state.table(None))?;
         }
         let until = self.world.now() + limit;
-        let mut worked = None;
+        let (mut worked, mut looked) = (None, None);
         loop {
             let reply = self.world.gateway_status()?;
             let open: u64 = reply
@@ -343,6 +377,10 @@ impl Run<'_> {
                     Status::Draining,
                     &format!("drain limit reached: {open} connections cut, {jobs} jobs lost"),
                 );
+            }
+            if looked.is_none_or(|at| now >= at + WATCH_MS) && !self.restarts.is_empty() {
+                looked = Some(now);
+                self.still_up(&new)?;
             }
             self.world.wait(200)?;
         }

@@ -146,7 +146,7 @@ impl World for Fake {
     }
     fn unit(&mut self, unit: &str) -> Result<UnitState> {
         let active = if self.host.running.contains(unit) { "active" } else { "inactive" };
-        self.effect("look", |_| UnitState { active: active.into(), restarts: 0 })
+        self.effect("look", |_| UnitState { active: active.into(), ..UnitState::default() })
     }
     fn log_tail(&mut self, _: &str) -> String {
         "Traceback".into()

@@ -36,7 +36,7 @@ impl Checks {
 
     pub fn look(&mut self, now: u64, unit: &UnitState, answer: Result<(), String>) -> Verdict {
         if unit.is_over() {
-            return Verdict::Dead(format!("ended before it was healthy (it is {})", unit.active));
+            return Verdict::Dead(format!("ended before it was healthy (it is {})", unit.told()));
         }
         if unit.restarts >= CRASH_LOOP {
             return Verdict::Dead(format!("ends again and again ({} restarts)", unit.restarts));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn up() -> UnitState {
-        UnitState { active: "active".into(), restarts: 0 }
+        UnitState { active: "active".into(), ..UnitState::default() }
     }
 
     #[test]
@@ -103,12 +103,12 @@ mod tests {
 
     #[test]
     fn an_end_a_crash_loop_and_a_deadline_are_told_apart() {
-        let over = UnitState { active: "failed".into(), restarts: 0 };
+        let over = UnitState { active: "failed".into(), result: "oom-kill".into(), ..UnitState::default() };
         assert_eq!(
             checks().look(1, &over, Err(String::new())),
-            Verdict::Dead("ended before it was healthy (it is failed)".into())
+            Verdict::Dead("ended before it was healthy (it is failed: oom-kill)".into())
         );
-        let loops = UnitState { active: "activating".into(), restarts: 2 };
+        let loops = UnitState { active: "activating".into(), restarts: 2, ..UnitState::default() };
         assert_eq!(
             checks().look(1, &loops, Err(String::new())),
             Verdict::Dead("ends again and again (2 restarts)".into())

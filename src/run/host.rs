@@ -178,9 +178,13 @@ impl World for HostWorld {
     }
 
     fn unit(&mut self, unit: &str) -> Result<UnitState> {
-        let shown = systemd::show(unit, &["ActiveState", "NRestarts"])?;
+        let shown = systemd::show(unit, &["ActiveState", "NRestarts", "Result"])?;
         let text = |key: &str| shown.get(key).cloned().unwrap_or_default();
-        Ok(UnitState { active: text("ActiveState"), restarts: text("NRestarts").parse().unwrap_or(0) })
+        Ok(UnitState {
+            active: text("ActiveState"),
+            restarts: text("NRestarts").parse().unwrap_or(0),
+            result: text("Result"),
+        })
     }
 
     fn log_tail(&mut self, unit: &str) -> String {

@@ -202,6 +202,7 @@ mod tests {
         let outcome = Outcome {
             status: Status::Succeeded,
             generation: Some(4),
+            snapshot: None,
             previous: None,
             error: None,
             hint: None,

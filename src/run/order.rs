@@ -262,11 +262,13 @@ impl Talk<'_> {
             let outcome = Outcome {
                 status: Status::Succeeded,
                 generation: Some(number),
+                snapshot: None,
                 previous: Some(number),
                 error: None,
                 hint: None,
                 warnings: vec![text],
             };
+            let outcome = state.complete(outcome);
             held.journal.end(&outcome)?;
             held.over = true;
             self.say(&Answer::Outcome { outcome })?;
@@ -319,6 +321,7 @@ impl Talk<'_> {
                 outcome: Outcome {
                     status: Status::Reverted,
                     generation: done.previous,
+                    snapshot: None,
                     previous: done.previous,
                     error: Some(why),
                     hint: None,
@@ -449,12 +452,13 @@ impl Talk<'_> {
             let outcome = Outcome {
                 status,
                 generation: state.serving,
+                snapshot: None,
                 previous: state.serving,
                 error: Some(message.clone()),
                 hint: error.hint.clone(),
                 warnings: Vec::new(),
             };
-            held.journal.end(&outcome)?;
+            held.journal.end(&state.complete(outcome))?;
             files::remove(&held.service.goal(held.attempt.attempt))?;
             files::remove(&held.service.cancel())?;
             for root in held.service.attempt_roots(held.attempt.attempt) {

@@ -2,6 +2,7 @@
 //! activation that is under way. It is written before each effect that it speaks of, so whoever reads it
 //! after a crash knows what may have happened.
 use crate::run::control::{Table, Target};
+use crate::ship::orders::Outcome;
 use crate::ship::spec::Wanted;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -100,6 +101,12 @@ impl ServiceState {
         let bytes = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::new(Kind::Io, "cannot write the state").caused_by(e))?;
         files::write_atomic(file, &bytes)
+    }
+
+    /// An outcome with the snapshot that serves after it.
+    pub fn complete(&self, outcome: Outcome) -> Outcome {
+        let generation = outcome.generation.and_then(|n| self.generations.get(&n));
+        Outcome { snapshot: generation.map(|g| g.wanted.snapshot.clone()), ..outcome }
     }
 
     pub fn units(&self, generation: u64) -> Vec<String> {

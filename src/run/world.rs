@@ -13,6 +13,18 @@ pub struct UnitState {
     /// systemd's ActiveState.
     pub active: String,
     pub restarts: u64,
+    /// How it ended the last time: `exit-code`, `signal`, `oom-kill`; empty or `success`: it did not.
+    pub result: String,
+}
+
+impl UnitState {
+    /// ActiveState, and why.
+    pub fn told(&self) -> String {
+        match self.result.as_str() {
+            "" | "success" => self.active.clone(),
+            result => format!("{}: {result}", self.active),
+        }
+    }
 }
 
 impl UnitState {

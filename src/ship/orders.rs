@@ -124,6 +124,9 @@ pub struct Outcome {
     pub status: Status,
     /// What serves now.
     pub generation: Option<u64>,
+    /// Its snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// What served before.
     pub previous: Option<u64>,
     /// Why not, and what to do.

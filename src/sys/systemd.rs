@@ -64,10 +64,10 @@ pub fn show_all(units: &[&str], names: &[&str]) -> Result<Vec<BTreeMap<String, S
     Ok(text.split("\n\n").map(block).collect())
 }
 
-/// The last lines a unit logged.
+/// The last lines that a unit's own processes logged.
 pub fn log_tail(unit: &str, lines: u32) -> String {
-    let count = lines.to_string();
-    let words = ["journalctl", "--quiet", "--no-pager", "--output=cat", "-n", &count, "-u", unit];
+    let (count, own) = (lines.to_string(), format!("_SYSTEMD_UNIT={unit}"));
+    let words = ["journalctl", "--quiet", "--no-pager", "--output=cat", "-n", &count, &own];
     // A log that cannot be read is no reason to fail: it only explains a failure.
     process::run(&words, Duration::from_secs(10))
         .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string())
