@@ -444,7 +444,7 @@ impl Plan {
         let order =
             Order::Activate { wanted: Box::new(wanted), secrets: host.private.secrets, again: self.again };
         let conversation = host.conversation.and_then(|c| c.into_inner().ok());
-        Host { name: host.member.name().into(), conversation, order, kept: Some(host.ready) }
+        Host { name: host.member.name().into(), conversation, order, _kept: host.ready }
     }
 
     /// The node classes of the environment's own server, where `--probe` found them.

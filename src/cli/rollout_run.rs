@@ -20,8 +20,9 @@ pub struct Host {
     pub name: String,
     pub conversation: Option<Box<Conversation>>,
     pub order: Order,
-    /// Keeps the paths from the host's garbage collector until its own roots do.
-    pub kept: Option<Ready>,
+    /// The connection, which the conversation needs; and what keeps the paths from the host's garbage collector
+    /// until its own roots do.
+    pub _kept: Ready,
 }
 
 pub struct Rollout<'a> {
@@ -116,8 +117,6 @@ fn act(mut host: Host, printer: &Printer) -> Acted {
     let order = std::mem::replace(&mut host.order, Order::End);
     let acted = conversation.act(&order, |event| show_event(&name, event, printer));
     host.conversation = Some(conversation);
-    // Its generation's own roots keep it now, or nobody needs it.
-    host.kept = None;
     match acted {
         Ok(outcome) => Acted::Done(host, outcome),
         Err(e) => Acted::Lost(host, e),

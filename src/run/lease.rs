@@ -71,17 +71,6 @@ pub fn take_over(service: &Service, deployment: &str) -> Result<Lease> {
     }
 }
 
-/// Takes the lease back after an activation of the same deployment, which may be about to let it go.
-pub fn take_back(service: &Service, holder: &Holder) -> Result<std::result::Result<Lease, Holder>> {
-    let _lock = lock(service)?;
-    match read(service) {
-        Some(file) if file.life.goes_on() && file.holder.deployment != holder.deployment => {
-            Ok(Err(file.holder))
-        }
-        _ => Ok(Ok(Lease { life: write(service, holder, false)?, service: service.clone() })),
-    }
-}
-
 /// Who has it now, and whether an activation runs.
 pub fn holder(service: &Service) -> Option<(Holder, bool)> {
     read(service).filter(|f| f.life.goes_on()).map(|f| (f.holder, f.activating))
@@ -110,6 +99,20 @@ impl Lease {
             return Err(Error::new(Kind::Busy, format!("the lease of {} was taken away", self.service.name)));
         }
         write(&self.service, holder, false).map(drop)
+    }
+
+    /// Takes it back after an activation of the same deployment, which may be about to let it go.
+    pub fn take_back(&mut self, holder: &Holder) -> Result<std::result::Result<(), Holder>> {
+        let _lock = lock(&self.service)?;
+        match read(&self.service) {
+            Some(file) if file.life.goes_on() && file.holder.deployment != holder.deployment => {
+                Ok(Err(file.holder))
+            }
+            _ => {
+                self.life = write(&self.service, holder, false)?;
+                Ok(Ok(()))
+            }
+        }
     }
 
     /// Whether nobody took it over or away.
@@ -176,8 +179,12 @@ mod tests {
             break_it(&service).unwrap_err().to_string(),
             "an activation of demo is under way, begun by a@b"
         );
-        drop(over);
+        let mut one = one;
+        one.take_back(&holder_of("one")).unwrap().unwrap();
+        assert_eq!(holder(&service), Some((holder_of("one"), false)));
         drop(one);
+        // In this test both are one process; what the activation lets go is not there any more.
+        drop(over);
         assert_eq!(break_it(&service).unwrap(), None);
     }
 }

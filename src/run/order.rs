@@ -390,14 +390,11 @@ impl Talk<'_> {
                 self.say(&Answer::Event { event })?;
                 let Some(outcome) = outcome else { continue };
                 held.over = true;
-                held.lease = match lease::take_back(&held.service, &held.holder)? {
-                    Ok(lease) => lease,
-                    Err(other) => {
-                        self.say(&Answer::Outcome { outcome })?;
-                        let text = format!("{} began a deployment meanwhile", other.by);
-                        return Err(Error::new(Kind::Busy, text).into());
-                    }
-                };
+                if let Err(other) = held.lease.take_back(&held.holder)? {
+                    self.say(&Answer::Outcome { outcome })?;
+                    let text = format!("{} began a deployment meanwhile", other.by);
+                    return Err(Error::new(Kind::Busy, text).into());
+                }
                 let changed = outcome.status == Status::Succeeded;
                 self.say(&Answer::Outcome { outcome })?;
                 return Ok(Done { previous, changed });

@@ -60,6 +60,8 @@ inside() {
     cd "$new"
     hostname "$(cat etc/hostname)"
     pivot_root . .old
+    # As on a machine of its own: systemd leaves this to whoever made the container, and its credentials need it.
+    mount --make-rshared /
     umount --lazy /.old
     rmdir /.old 2>/dev/null || true
     exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd
