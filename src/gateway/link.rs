@@ -7,11 +7,12 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// The most that is read ahead of whom it is for, and the largest head of an answer.
@@ -19,8 +20,8 @@ pub const BUFFER: usize = 64 * 1024;
 
 pub struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
-    ended: bool,
+    /// Until it has ended.
+    connection: Option<Connection<TokioIo<InstanceIo>, RequestBody>>,
     /// It had a request before, so the instance may have closed it meanwhile.
     pub reused: bool,
     /// When it was given back.
@@ -61,18 +62,18 @@ impl Link {
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER);
         let (sender, connection) = builder
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(InstanceIo { stream, deaf: false }))
             .await
             .map_err(|e| ConnectError::Other(io::Error::other(e)))?;
-        Ok(Box::new(Link { sender, connection, ended: false, reused: false, since: sweep::now() }))
+        Ok(Box::new(Link { sender, connection: Some(connection), reused: false, since: sweep::now() }))
     }
 
     /// Moves bytes both ways. Ready when the connection has ended.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.ended && self.connection.poll_without_shutdown(cx).is_ready() {
-            self.ended = true;
+        match &mut self.connection {
+            Some(connection) => connection.poll_without_shutdown(cx).map(|_| ()),
+            None => Poll::Ready(()),
         }
-        if self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Sends a request and waits for the head of its answer, or until `stop` says something.
@@ -82,15 +83,22 @@ impl Link {
         mut stop: impl FnMut() -> Option<S>,
     ) -> Result<Response<Incoming>, SendError<S>> {
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (connection, ended) = (&mut self.connection, &mut self.ended);
+        let connection = &mut self.connection;
         poll_fn(|cx| {
             if let Some(why) = stop() {
                 return Poll::Ready(Err(SendError::Stopped(why)));
             }
-            if !*ended && connection.poll_without_shutdown(cx).is_ready() {
-                *ended = true;
+            let ended = match connection {
+                Some(connection) => connection.poll_without_shutdown(cx).is_ready(),
+                None => true,
+            };
+            let mut got = answer.as_mut().poll(cx);
+            if ended && got.is_pending() {
+                // A kept connection that had ended looks at no request. Dropped, it gives it back.
+                *connection = None;
+                got = answer.as_mut().poll(cx);
             }
-            match answer.as_mut().poll(cx) {
+            match got {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut failed)) => Poll::Ready(Err(match failed.take_message() {
                     Some(request) => SendError::NotSent(Box::new(request)),
@@ -110,10 +118,77 @@ impl Link {
     }
 
     /// After a 101: the socket, and what was read behind the head.
-    pub async fn into_stream(mut self: Box<Self>) -> (TcpStream, Bytes) {
+    pub async fn into_stream(mut self: Box<Self>) -> Option<(TcpStream, Bytes)> {
         poll_fn(|cx| self.poll(cx)).await;
-        let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+        let parts = self.connection?.into_parts();
+        Some((parts.io.into_inner().stream, parts.read_buf))
+    }
+}
+
+/// The socket of an instance. An instance may answer (403, 413) and close before it has read a body to its
+/// end: then writing fails while the answer waits to be read. So a failed write is not an end; reading finds
+/// the answer, or the end.
+struct InstanceIo {
+    stream: TcpStream,
+    /// Nothing can be written any more.
+    deaf: bool,
+}
+
+impl InstanceIo {
+    fn unless_deaf(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let gone = |kind| matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        match wrote {
+            Poll::Ready(Err(e)) if gone(e.kind()) => {
+                self.deaf = true;
+                // Whoever writes has asked to read first, and is woken by that.
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for InstanceIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for InstanceIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_deaf(wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.unless_deaf(wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -160,8 +160,8 @@ pub fn open(opening: Opening) {
         if let Some(key) = client_key {
             gateway.affinity.learn_socket(key, tunnel.instance.id(), &tunnel);
         }
-        let (upstream, early) = link.into_stream().await;
-        if let Ok(upgraded) = client.await
+        if let Some((upstream, early)) = link.into_stream().await
+            && let Ok(upgraded) = client.await
             && let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>()
         {
             let idle = gateway.active().settings.limits.idle_ms;
