@@ -39,7 +39,7 @@ pub struct Forward<'a> {
 /// An instance's answer, and what it comes over.
 struct Answered {
     claim: Claim,
-    link: Box<Link>,
+    link: Link,
     response: Response<Incoming>,
 }
 
@@ -185,7 +185,7 @@ impl<'a> Forward<'a> {
     /// A kept connection may have been closed by the instance a moment ago, which is found out only by
     /// sending. A GET without a body is then sent again on a new one. Whatever may act twice has a connection
     /// opened for it; and an instance that died is found out by the refusal, before anything was sent.
-    async fn link(&mut self, instance: &Arc<Instance>, safe: bool) -> Option<Box<Link>> {
+    async fn link(&mut self, instance: &Arc<Instance>, safe: bool) -> Option<Link> {
         if safe
             && !self.retried
             && let Some(link) = instance.take_link()

@@ -44,7 +44,7 @@ pub struct Instance {
     pub classes: [AtomicU64; 5],
     /// Asks its health check to look now.
     pub look: Notify,
-    kept: Mutex<Vec<Box<Link>>>,
+    kept: Mutex<Vec<Link>>,
 }
 
 impl Instance {
@@ -143,11 +143,11 @@ impl Instance {
     }
 
     /// A connection that is kept open from an earlier request.
-    pub fn take_link(&self) -> Option<Box<Link>> {
+    pub fn take_link(&self) -> Option<Link> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    pub fn keep_link(&self, mut link: Box<Link>) {
+    pub fn keep_link(&self, mut link: Link) {
         if self.is_closed() {
             return;
         }

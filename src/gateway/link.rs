@@ -21,7 +21,7 @@ pub const BUFFER: usize = 64 * 1024;
 pub struct Link {
     sender: SendRequest<RequestBody>,
     /// Until it has ended.
-    connection: Option<Connection<TokioIo<InstanceIo>, RequestBody>>,
+    connection: Option<Box<Connection<TokioIo<InstanceIo>, RequestBody>>>,
     /// It had a request before, so the instance may have closed it meanwhile.
     pub reused: bool,
     /// When it was given back.
@@ -50,7 +50,7 @@ pub enum SendError<S> {
 }
 
 impl Link {
-    pub async fn connect(address: SocketAddr, limit: Duration) -> Result<Box<Link>, ConnectError> {
+    pub async fn connect(address: SocketAddr, limit: Duration) -> Result<Link, ConnectError> {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
             Err(_) => return Err(ConnectError::Slow),
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => return Err(ConnectError::Refused),
@@ -65,7 +65,8 @@ impl Link {
             .handshake(TokioIo::new(InstanceIo { stream, deaf: false }))
             .await
             .map_err(|e| ConnectError::Other(io::Error::other(e)))?;
-        Ok(Box::new(Link { sender, connection: Some(connection), reused: false, since: sweep::now() }))
+        let connection = Some(Box::new(connection));
+        Ok(Link { sender, connection, reused: false, since: sweep::now() })
     }
 
     /// Moves bytes both ways. Ready when the connection has ended.
@@ -118,7 +119,7 @@ impl Link {
     }
 
     /// After a 101: the socket, and what was read behind the head.
-    pub async fn into_stream(mut self: Box<Self>) -> Option<(TcpStream, Bytes)> {
+    pub async fn into_stream(mut self) -> Option<(TcpStream, Bytes)> {
         poll_fn(|cx| self.poll(cx)).await;
         let parts = self.connection?.into_parts();
         Some((parts.io.into_inner().stream, parts.read_buf))

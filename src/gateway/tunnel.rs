@@ -144,7 +144,7 @@ impl Tunnels {
 /// What a tunnel is made of.
 pub struct Opening {
     pub tunnel: Arc<Tunnel>,
-    pub link: Box<Link>,
+    pub link: Link,
     pub client: OnUpgrade,
     pub claim: Claim,
     pub record: Record,
@@ -196,7 +196,10 @@ pub fn keep_alive(socket: impl std::os::fd::AsFd, idle: Duration) {
         rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
         rustix::net::sockopt::set_tcp_keepidle(&socket, step * 3)?;
         rustix::net::sockopt::set_tcp_keepintvl(&socket, step)?;
-        rustix::net::sockopt::set_tcp_keepcnt(&socket, 3)
+        rustix::net::sockopt::set_tcp_keepcnt(&socket, 3)?;
+        // Keepalive is silent while something sent is not acknowledged: then this counts.
+        let most = u32::try_from((step * 6).as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&socket, most)
     };
     // Without it a half-dead connection stays longer; nothing else is lost.
     let _ = set();
