@@ -6,10 +6,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -59,14 +61,30 @@ impl Link {
         };
         // Small writes go out at once: a WebSocket's messages, the end of a body.
         stream.set_nodelay(true).map_err(ConnectError::Other)?;
+        Link::over(stream).await.map_err(|e| ConnectError::Other(io::Error::other(e)))
+    }
+
+    async fn over(stream: TcpStream) -> hyper::Result<Link> {
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER);
-        let (sender, connection) = builder
-            .handshake(TokioIo::new(InstanceIo { stream, deaf: false }))
-            .await
-            .map_err(|e| ConnectError::Other(io::Error::other(e)))?;
+        // Nothing is sent for it.
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(InstanceIo { stream, deaf: false })).await?;
         let connection = Some(Box::new(connection));
         Ok(Link { sender, connection, reused: false, since: sweep::now() })
+    }
+
+    /// A kept connection, if the instance has not closed it by this moment. Without this look a close is known
+    /// only when the runtime has heard of it.
+    pub async fn if_alive(self) -> Option<Link> {
+        let parts = self.connection?.into_parts();
+        let stream = parts.io.into_inner().stream;
+        let seen = rustix::net::recv(&stream, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        if !parts.read_buf.is_empty() || seen != Err(Errno::WOULDBLOCK) {
+            return None;
+        }
+        let link = Link::over(stream).await.ok()?;
+        Some(Link { reused: true, ..link })
     }
 
     /// Moves bytes both ways. Ready when the connection has ended.
@@ -78,14 +96,14 @@ impl Link {
     }
 
     /// Sends a request and waits for the head of its answer, or until `stop` says something.
-    pub async fn send<S>(
+    pub fn send<S>(
         &mut self,
         request: Request<RequestBody>,
         mut stop: impl FnMut() -> Option<S>,
-    ) -> Result<Response<Incoming>, SendError<S>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError<S>>> {
+        let mut answer = Box::pin(self.sender.try_send_request(request));
         let connection = &mut self.connection;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             if let Some(why) = stop() {
                 return Poll::Ready(Err(SendError::Stopped(why)));
             }
@@ -108,7 +126,6 @@ impl Link {
                 Poll::Pending => Poll::Pending,
             }
         })
-        .await
     }
 
     /// Whether the last answer came to its end and another request may follow.

@@ -113,7 +113,7 @@ async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
 /// One connection until its end, or until it becomes a tunnel.
 async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _place: Place) {
     let io = TokioIo::new(ClientIo::new(stream, client.clone()));
-    let service = service_fn(|request| proxy::answer(gateway.clone(), client.clone(), request));
+    let service = service_fn(|request| proxy::answer(&gateway, &client, request));
     let mut builder = http1::Builder::new();
     // Limits of time are kept by `sweep`, without a timer for each request.
     builder.max_buf_size(BUFFER).max_header_size(HEAD).header_read_timeout(None);
