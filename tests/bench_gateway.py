@@ -8,6 +8,7 @@ is an nginx that answers from memory, the load is wrk. CPU is utime + stime of t
 rounds take turns, the median counts. Nothing here asserts a time: it reports.
 """
 import argparse
+import atexit
 import json
 import os
 import platform
@@ -55,7 +56,10 @@ class Proxy:
     def __init__(self, name, port, command, log):
         self.name, self.port = name, port
         self.process = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log)
+        atexit.register(self.stop)
         for _ in range(100):
+            if self.process.poll() is not None:
+                sys.exit(f"{name} ended: {self.process.returncode}")
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/small", timeout=1).read()
                 return
@@ -93,8 +97,9 @@ class Proxy:
         return total / 1024
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait()
 
 
 def start(scratch):
@@ -111,7 +116,7 @@ http {{ access_log off; keepalive_requests 1000000000; sendfile on; client_body_
 http {{ access_log {scratch}/nginx.log combined buffer=64k flush=1s; keepalive_requests 1000000000;
   upstream up {{ server 127.0.0.1:{UP}; keepalive 128; keepalive_requests 1000000000; }}
   server {{ listen 127.0.0.1:{NGINX} backlog=4096; location / {{ proxy_pass http://up; proxy_http_version 1.1;
-    proxy_buffering off; proxy_request_buffering off; proxy_set_header Connection ""; proxy_set_header Host $host;
+    proxy_buffering off; proxy_request_buffering off; proxy_buffer_size 64k; proxy_buffers 4 64k; proxy_busy_buffers_size 128k; proxy_set_header Connection ""; proxy_set_header Host $host;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto http; }} }} }}""")
     (scratch / "haproxy.cfg").write_text(f"""global
   nbthread 1

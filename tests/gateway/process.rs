@@ -195,14 +195,6 @@ async fn an_upgrade_again_and_one_that_is_cut() {
     assert!(gateway.ended().await.success());
     wait("both to be over", || async { gateway.open().await.len() == 1 }).await;
     assert_eq!(get(address, "/queue").await.instance(), "s0-g2");
-    end_successors(&gateway).await;
-}
-
-/// The last process of a chain, which is not our child.
-async fn end_successors(gateway: &Gateway) {
-    let log = gateway.log_with("ready: process").await;
-    let last = log.lines().rev().find_map(|l| l.strip_prefix("<6>ready: process ")).unwrap();
-    let _ = Command::new("kill").arg("-KILL").arg(last).status();
 }
 
 #[tokio::test]
@@ -231,7 +223,6 @@ async fn an_upgrade_that_fails_changes_nothing() {
     let reply = gateway.ask(&Request::Upgrade { program: AGENT.into(), limit_ms: 1_000 }).await;
     assert_eq!(reply.error, None);
     assert_eq!(get(gateway.address, "/queue").await.instance(), "s0-g2");
-    end_successors(&gateway).await;
 }
 
 #[tokio::test]
@@ -250,7 +241,6 @@ async fn what_is_open_at_the_end_of_its_time_is_ended() {
     assert_eq!(read_all(&mut slow).await, "");
     gateway.log_with("<4>time is up: 1 connections and 1 tunnels are cut").await;
     assert_eq!(get(gateway.address, "/queue").await.status, 200);
-    end_successors(&gateway).await;
 }
 
 #[tokio::test]
