@@ -19,7 +19,7 @@ pub enum AnswerBody {
 
 pub struct Stream {
     pub incoming: Incoming,
-    pub link: Option<Box<Link>>,
+    pub link: Option<Link>,
     pub claim: Claim,
     pub record: Record,
     pub client: Arc<Client>,

@@ -124,7 +124,7 @@ mod tests {
         );
         for value in ["Bearer secret2", "Bearer", "Basic c2VjcmV0", "Basic !!", "Digest secret", "secret", ""]
         {
-            assert_eq!(admitted(&[("authorization", value)]).0, false, "{value}");
+            assert!(!admitted(&[("authorization", value)]).0, "{value}");
         }
         assert!(!admitted(&[]).0);
     }

@@ -196,18 +196,18 @@ pub struct Connections {
 }
 
 /// A connection's place among them, until it is dropped.
-pub struct Place<'a> {
-    connections: &'a Connections,
+pub struct Place {
+    connections: Arc<Connections>,
     number: u64,
 }
 
 impl Connections {
-    pub fn enter(&self, client: &Arc<Client>) -> Place<'_> {
+    pub fn enter(self: &Arc<Self>, client: &Arc<Client>) -> Place {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.0 += 1;
         let number = all.0;
         all.1.insert(number, client.clone());
-        Place { connections: self, number }
+        Place { connections: self.clone(), number }
     }
 
     pub fn count(&self) -> usize {
@@ -224,7 +224,7 @@ impl Connections {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.connections.all.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
         self.connections.fewer.notify_waiters();
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_until_they_go() {
-        let all = Connections::default();
+        let all = Arc::new(Connections::default());
         let client = Arc::new(Client::new("10.0.0.7".parse().unwrap()));
         let one = all.enter(&client);
         let two = all.enter(&client);

@@ -13,13 +13,13 @@ use crate::gateway::tunnel::{self, Tunnel};
 use crate::gateway::{Active, Gateway, headers, wish};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ACCEPT_ENCODING, HOST, SET_COOKIE, TRANSFER_ENCODING};
-use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Its future is moved into place for each request, so what is rarely awaited is in a box of its own.
 pub struct Forward<'a> {
     gateway: &'a Arc<Gateway>,
     client: &'a Arc<Client>,
@@ -39,7 +39,7 @@ pub struct Forward<'a> {
 /// An instance's answer, and what it comes over.
 struct Answered {
     claim: Claim,
-    link: Box<Link>,
+    link: Link,
     response: Response<Incoming>,
 }
 
@@ -84,27 +84,23 @@ impl<'a> Forward<'a> {
     }
 
     pub async fn run(
-        mut self,
-        head: Parts,
-        mut body: RequestBody,
+        &mut self,
+        request: &mut Request<RequestBody>,
         record: &mut Option<Record>,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        self.wish = wish::wish(self.gateway, &self.route, self.key, &head.headers, &mut body)
-            .await
-            .map_err(|_| self.broken_body())?;
+        if self.gateway.router.known() > 1 {
+            let wish = wish::wish(self.gateway, &self.route, self.key, request);
+            self.wish = Box::pin(wish).await.map_err(|_| self.broken_body())?;
+        }
         self.wish.upgrade = self.client_side.is_some();
         // May be sent again when an instance ends before it answers (RFC 9110, 9.2.2).
-        let safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
-            && body.is_end_stream()
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+            && request.body().is_end_stream()
             && !self.wish.upgrade;
-        let mut headers = head.headers;
         if self.route == Route::Prompt {
             // The answer is read for the job's id.
-            headers.remove(ACCEPT_ENCODING);
+            request.headers_mut().remove(ACCEPT_ENCODING);
         }
-        let mut request = Request::new(body);
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
-            (head.method, head.uri, headers);
         loop {
             let claim = self.claim(record.as_mut()).await?;
             let instance = claim.instance.clone();
@@ -112,7 +108,11 @@ impl<'a> Forward<'a> {
                 // A client of HTTP/1.0.
                 request.headers_mut().insert(HOST, instance.host.clone());
             }
-            self.make_way(&instance).await;
+            if self.wish.upgrade
+                && let Some(key) = self.key
+            {
+                Box::pin(self.make_way(key, &instance)).await;
+            }
             let Some(mut link) = self.link(&instance, safe).await else { continue };
             let drains = !self.gateway.router.is_named(&instance);
             let spare: Option<Spare> = (safe && (link.reused || drains || self.route == Route::View))
@@ -120,13 +120,14 @@ impl<'a> Forward<'a> {
             if let Some(record) = record {
                 record.instance = Some(instance.clone());
             }
-            let failed = match self.send(&mut link, request, &instance).await {
+            let outgoing = std::mem::replace(request, Request::new(RequestBody::empty()));
+            let failed = match self.send(&mut link, outgoing, &instance).await {
                 Ok(response) => {
                     let mut answered = Answered { claim, link, response };
                     if self.route == Route::View
                         && answered.response.status() == StatusCode::NOT_FOUND
                         && let Some(spare) = &spare
-                        && let Some(found) = self.ask_others(spare, &instance).await
+                        && let Some(found) = Box::pin(self.ask_others(spare, &instance)).await
                     {
                         answered = found;
                     }
@@ -136,16 +137,16 @@ impl<'a> Forward<'a> {
             };
             match (failed, spare) {
                 // A kept connection had ended: nothing was sent, so anything may be sent again.
-                (SendError::NotSent(back), _) if link.reused => request = *back,
+                (SendError::NotSent(back), _) if link.reused => *request = *back,
                 (SendError::Ended(_), Some(spare)) if link.reused => {
                     instance.look.notify_one();
-                    request = build(&spare);
+                    *request = build(&spare);
                 }
                 (SendError::Ended(_), Some(spare)) if drains => {
                     // It was stopped while it was asked for what it held.
                     self.wish.holder = None;
                     self.wish.not.push(instance);
-                    request = build(&spare);
+                    *request = build(&spare);
                 }
                 (failed, _) => return Err(self.failure(failed, &instance)),
             }
@@ -166,12 +167,12 @@ impl<'a> Forward<'a> {
         }
         self.client.enter(Phase::Wait);
         let limits = &self.active.settings.limits;
-        self.gateway.hold.claim(&self.gateway.router, &self.wish, limits, &mut self.hold_until).await
+        let hold = &self.gateway.hold;
+        Box::pin(hold.claim(&self.gateway.router, &self.wish, limits, &mut self.hold_until)).await
     }
 
     /// ComfyUI must not have two WebSockets of one client: the older is closed first.
-    async fn make_way(&self, instance: &Arc<Instance>) {
-        let Some(key) = self.key.filter(|_| self.wish.upgrade) else { return };
+    async fn make_way(&self, key: Key, instance: &Arc<Instance>) {
         if let Some(older) = self.gateway.affinity.socket(key, instance.id()) {
             older.make_way().await;
         }
@@ -182,20 +183,27 @@ impl<'a> Forward<'a> {
 
     /// A connection to the instance, kept or new; `None` when another instance is to be tried.
     ///
-    /// A kept connection may have been closed by the instance a moment ago, which is found out only by
-    /// sending. A GET without a body is then sent again on a new one. Whatever may act twice has a connection
-    /// opened for it; and an instance that died is found out by the refusal, before anything was sent.
-    async fn link(&mut self, instance: &Arc<Instance>, safe: bool) -> Option<Box<Link>> {
-        if safe
-            && !self.retried
-            && let Some(link) = instance.take_link()
-        {
-            return Some(link);
+    /// The instance may close a kept connection at any time, which may be found out only by sending. What is
+    /// safe to send again (GET without a body) is sent again then. Anything else goes on a kept connection
+    /// only if that had a request within the last second and is open at this very moment; what is left of the
+    /// race then is a failure (502), never a second try. A connection opened for each of them costs 50 us of
+    /// CPU more (77 us a POST against 27, this machine's loopback). A WebSocket's handshake has one of its own.
+    async fn link(&mut self, instance: &Arc<Instance>, safe: bool) -> Option<Link> {
+        if !self.retried {
+            if safe && let Some(link) = instance.take_link() {
+                return Some(link);
+            }
+            if !self.wish.upgrade
+                && let Some(link) = instance.take_fresh_link()
+                && let Some(link) = link.if_alive().await
+            {
+                return Some(link);
+            }
         }
         let limits = &self.active.settings.limits;
         self.client.enter(Phase::Wait);
         let connect = Duration::from_millis(limits.connect_ms);
-        let why = match Link::connect(instance.target.address, connect).await {
+        let why = match Box::pin(Link::connect(instance.target.address, connect)).await {
             Ok(link) => return Some(link),
             Err(ConnectError::Refused) => {
                 self.refused(instance);
@@ -230,15 +238,15 @@ impl<'a> Forward<'a> {
         }
     }
 
-    async fn send(
+    fn send(
         &self,
         link: &mut Link,
         request: Request<RequestBody>,
         instance: &Instance,
-    ) -> Result<Response<Incoming>, SendError<Stop>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError<Stop>>> {
         let client = self.client;
         client.enter(if request.body().is_read() { Phase::Answer } else { Phase::Body });
-        link.send(request, || {
+        link.send(request, move || {
             if instance.is_cut() {
                 Some(Stop::Cut)
             } else if !client.is_expired() {
@@ -249,7 +257,6 @@ impl<'a> Forward<'a> {
                 Some(Stop::SlowInstance)
             }
         })
-        .await
     }
 
     /// A picture that one does not have may be another's: those of the table, then those that drain.
@@ -272,7 +279,7 @@ impl<'a> Forward<'a> {
     }
 
     fn respond(
-        mut self,
+        &mut self,
         answered: Answered,
         record: &mut Option<Record>,
     ) -> Result<Response<AnswerBody>, Refusal> {

@@ -54,7 +54,7 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
 /// A request's headers as the instance gets them.
 pub fn forward(headers: &mut HeaderMap, client: &Client, upgrade: bool) {
     // Trailers pass through, other transfer codings do not (RFC 9110, 10.1.4).
-    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().to_ascii_lowercase() == b"trailers");
+    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip(headers, upgrade);
     headers.remove(TE);
     if trailers && !upgrade {

@@ -12,6 +12,9 @@ const KEPT: usize = 128;
 /// A connection without a request is kept so long. Below the 75 s after which aiohttp closes it.
 const KEPT_FOR: Millis = 30_000;
 
+/// No server that we know closes a connection so soon after a request (uvicorn: 5 s, aiohttp and nginx: 75 s).
+const FRESH: Millis = 1_000;
+
 /// One in the upper half of `Instance::open`.
 const WEBSOCKET: u64 = 1 << 32;
 
@@ -44,7 +47,7 @@ pub struct Instance {
     pub classes: [AtomicU64; 5],
     /// Asks its health check to look now.
     pub look: Notify,
-    kept: Mutex<Vec<Box<Link>>>,
+    kept: Mutex<Vec<Link>>,
 }
 
 impl Instance {
@@ -143,11 +146,18 @@ impl Instance {
     }
 
     /// A connection that is kept open from an earlier request.
-    pub fn take_link(&self) -> Option<Box<Link>> {
+    pub fn take_link(&self) -> Option<Link> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    pub fn keep_link(&self, mut link: Box<Link>) {
+    /// The one that was used last, if that was a moment ago.
+    pub fn take_fresh_link(&self) -> Option<Link> {
+        let fresh = sweep::now().saturating_sub(FRESH);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.pop_if(|link| link.since >= fresh)
+    }
+
+    pub fn keep_link(&self, mut link: Link) {
         if self.is_closed() {
             return;
         }

@@ -6,12 +6,15 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// The most that is read ahead of whom it is for, and the largest head of an answer.
@@ -19,8 +22,8 @@ pub const BUFFER: usize = 64 * 1024;
 
 pub struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
-    ended: bool,
+    /// Until it has ended.
+    connection: Option<Box<Connection<TokioIo<InstanceIo>, RequestBody>>>,
     /// It had a request before, so the instance may have closed it meanwhile.
     pub reused: bool,
     /// When it was given back.
@@ -49,7 +52,7 @@ pub enum SendError<S> {
 }
 
 impl Link {
-    pub async fn connect(address: SocketAddr, limit: Duration) -> Result<Box<Link>, ConnectError> {
+    pub async fn connect(address: SocketAddr, limit: Duration) -> Result<Link, ConnectError> {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
             Err(_) => return Err(ConnectError::Slow),
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => return Err(ConnectError::Refused),
@@ -58,39 +61,63 @@ impl Link {
         };
         // Small writes go out at once: a WebSocket's messages, the end of a body.
         stream.set_nodelay(true).map_err(ConnectError::Other)?;
+        Link::over(stream).await.map_err(|e| ConnectError::Other(io::Error::other(e)))
+    }
+
+    async fn over(stream: TcpStream) -> hyper::Result<Link> {
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER);
-        let (sender, connection) = builder
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| ConnectError::Other(io::Error::other(e)))?;
-        Ok(Box::new(Link { sender, connection, ended: false, reused: false, since: sweep::now() }))
+        // Nothing is sent for it.
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(InstanceIo { stream, deaf: false })).await?;
+        let connection = Some(Box::new(connection));
+        Ok(Link { sender, connection, reused: false, since: sweep::now() })
+    }
+
+    /// A kept connection, if the instance has not closed it by this moment. Without this look a close is known
+    /// only when the runtime has heard of it.
+    pub async fn if_alive(self) -> Option<Link> {
+        let parts = self.connection?.into_parts();
+        let stream = parts.io.into_inner().stream;
+        let seen = rustix::net::recv(&stream, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        if !parts.read_buf.is_empty() || seen != Err(Errno::WOULDBLOCK) {
+            return None;
+        }
+        let link = Link::over(stream).await.ok()?;
+        Some(Link { reused: true, ..link })
     }
 
     /// Moves bytes both ways. Ready when the connection has ended.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.ended && self.connection.poll_without_shutdown(cx).is_ready() {
-            self.ended = true;
+        match &mut self.connection {
+            Some(connection) => connection.poll_without_shutdown(cx).map(|_| ()),
+            None => Poll::Ready(()),
         }
-        if self.ended { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Sends a request and waits for the head of its answer, or until `stop` says something.
-    pub async fn send<S>(
+    pub fn send<S>(
         &mut self,
         request: Request<RequestBody>,
         mut stop: impl FnMut() -> Option<S>,
-    ) -> Result<Response<Incoming>, SendError<S>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let (connection, ended) = (&mut self.connection, &mut self.ended);
-        poll_fn(|cx| {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError<S>>> {
+        let mut answer = Box::pin(self.sender.try_send_request(request));
+        let connection = &mut self.connection;
+        poll_fn(move |cx| {
             if let Some(why) = stop() {
                 return Poll::Ready(Err(SendError::Stopped(why)));
             }
-            if !*ended && connection.poll_without_shutdown(cx).is_ready() {
-                *ended = true;
+            let ended = match connection {
+                Some(connection) => connection.poll_without_shutdown(cx).is_ready(),
+                None => true,
+            };
+            let mut got = answer.as_mut().poll(cx);
+            if ended && got.is_pending() {
+                // A kept connection that had ended looks at no request. Dropped, it gives it back.
+                *connection = None;
+                got = answer.as_mut().poll(cx);
             }
-            match answer.as_mut().poll(cx) {
+            match got {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut failed)) => Poll::Ready(Err(match failed.take_message() {
                     Some(request) => SendError::NotSent(Box::new(request)),
@@ -99,7 +126,6 @@ impl Link {
                 Poll::Pending => Poll::Pending,
             }
         })
-        .await
     }
 
     /// Whether the last answer came to its end and another request may follow.
@@ -110,10 +136,77 @@ impl Link {
     }
 
     /// After a 101: the socket, and what was read behind the head.
-    pub async fn into_stream(mut self: Box<Self>) -> (TcpStream, Bytes) {
+    pub async fn into_stream(mut self) -> Option<(TcpStream, Bytes)> {
         poll_fn(|cx| self.poll(cx)).await;
-        let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+        let parts = self.connection?.into_parts();
+        Some((parts.io.into_inner().stream, parts.read_buf))
+    }
+}
+
+/// The socket of an instance. An instance may answer (403, 413) and close before it has read a body to its
+/// end: then writing fails while the answer waits to be read. So a failed write is not an end; reading finds
+/// the answer, or the end.
+struct InstanceIo {
+    stream: TcpStream,
+    /// Nothing can be written any more.
+    deaf: bool,
+}
+
+impl InstanceIo {
+    fn unless_deaf(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let gone = |kind| matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        match wrote {
+            Poll::Ready(Err(e)) if gone(e.kind()) => {
+                self.deaf = true;
+                // Whoever writes has asked to read first, and is woken by that.
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for InstanceIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for InstanceIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_deaf(wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.unless_deaf(wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Gateway {
     pub affinity: Affinity,
     pub metrics: Metrics,
     pub log: Arc<Log>,
-    pub connections: Connections,
+    pub connections: Arc<Connections>,
     pub tunnels: Tunnels,
     /// One change of the table or the settings at a time.
     pub turn: tokio::sync::Mutex<()>,
@@ -116,7 +116,7 @@ impl Gateway {
             affinity: Affinity::default(),
             metrics: Metrics::default(),
             log: Arc::default(),
-            connections: Connections::default(),
+            connections: Arc::default(),
             tunnels: Tunnels::default(),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),

@@ -10,22 +10,32 @@ use crate::gateway::{Active, Gateway, headers, own};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use std::convert::Infallible;
 use std::sync::Arc;
 
 pub async fn answer(
-    gateway: Arc<Gateway>,
-    client: Arc<Client>,
+    gateway: &Arc<Gateway>,
+    client: &Arc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let active = gateway.active();
     client.begin(!request.body().is_end_stream());
-    let mut record = Some(Record::new(&gateway, client.ip, request.method(), request.uri()));
-    let served = serve(&gateway, &client, &active, request, &mut record).await;
+    let mut record = Some(Record::new(gateway, client.ip, request.method(), request.uri()));
+    let served = match prepare(gateway, client, &active, request) {
+        Ok(Prepared::Own(response)) => Ok(response),
+        Ok(Prepared::Forward { mut request, client_side }) => {
+            let uri = request.uri().clone();
+            let route = affinity::route(request.method(), uri.path());
+            let mut forward = Forward::new(gateway, client, &active, client_side, route, uri.query());
+            forward.run(&mut request, &mut record).await
+        }
+        Err(refusal) => Err(refusal),
+    };
     let mut response = match served {
         Ok(response) => response,
-        Err(refusal) => refuse(&client, &active, &refusal, record.as_mut()),
+        Err(refusal) => refuse(client, &active, &refusal, record.as_mut()),
     };
     if let Some(mut record) = record {
         record.received = client.received();
@@ -60,17 +70,22 @@ fn refuse(
     response
 }
 
-/// The record stays where it is unless an answer took it along.
-async fn serve(
-    gateway: &Arc<Gateway>,
+/// What is to be done with a request.
+enum Prepared {
+    Own(Response<AnswerBody>),
+    Forward { request: Request<RequestBody>, client_side: Option<OnUpgrade> },
+}
+
+fn prepare(
+    gateway: &Gateway,
     client: &Arc<Client>,
-    active: &Arc<Active>,
+    active: &Active,
     mut request: Request<Incoming>,
-    record: &mut Option<Record>,
-) -> Result<Response<AnswerBody>, Refusal> {
+) -> Result<Prepared, Refusal> {
     let path = request.uri().path();
     let is_own = path.starts_with(own::BELOW);
-    if !(is_own && own::is_public(path)) && !active.keys.admit(request.headers_mut()) {
+    let is_public = is_own && own::is_public(path);
+    if !is_public && !active.keys.admit(request.headers_mut()) {
         return Err(Refusal::new(Fault::NotAllowed, "this service asks for an API key"));
     }
     if is_own {
@@ -78,7 +93,7 @@ async fn serve(
         let mut response = Response::new(AnswerBody::Own(body));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        return Ok(response);
+        return Ok(Prepared::Own(response));
     }
     let upgrade = request.body().is_end_stream()
         && request.version() == Version::HTTP_11
@@ -86,11 +101,11 @@ async fn serve(
     let client_side = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     check(&mut head, &body, active)?;
-    let body = RequestBody::new(body, active.settings.limits.body, client);
     headers::forward(&mut head.headers, client, upgrade);
-    let uri = head.uri.clone();
-    let route = affinity::route(&head.method, uri.path());
-    Forward::new(gateway, client, active, client_side, route, uri.query()).run(head, body, record).await
+    let mut request = Request::new(RequestBody::new(body, active.settings.limits.body, client));
+    (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+        (head.method, head.uri, head.headers);
+    Ok(Prepared::Forward { request, client_side })
 }
 
 /// What no instance should have to judge.

@@ -26,211 +26,206 @@ fn claim(router: &Router) -> Claim {
     router.claim(&Wish::default()).unwrap()
 }
 
-#[cfg(not(feature = "fault-late-claim"))]
-mod counted_in_time {
-    use super::*;
-
-    #[test]
-    fn the_least_loaded_and_equals_in_turn() {
-        let router = router(&[target(0, 1), target(1, 1), target(2, 1)]);
-        let claims: Vec<Claim> = (0..6).map(|_| claim(&router)).collect();
-        for status in router.status() {
-            assert_eq!(status.requests, 2);
-        }
-        let freed = claims[3].instance.id().to_string();
-        let kept: Vec<Claim> = claims.into_iter().enumerate().filter(|(i, _)| *i != 3).map(|c| c.1).collect();
-        assert_eq!(claim(&router).instance.id(), freed);
-        drop(kept);
-        let turns: std::collections::BTreeSet<String> =
-            (0..3).map(|_| claim(&router).instance.id().to_string()).collect();
-        assert_eq!(turns.len(), 3);
+#[test]
+fn the_least_loaded_and_equals_in_turn() {
+    let router = router(&[target(0, 1), target(1, 1), target(2, 1)]);
+    let claims: Vec<Claim> = (0..6).map(|_| claim(&router)).collect();
+    for status in router.status() {
+        assert_eq!(status.requests, 2);
     }
+    let freed = claims[3].instance.id().to_string();
+    let kept: Vec<Claim> = claims.into_iter().enumerate().filter(|(i, _)| *i != 3).map(|c| c.1).collect();
+    assert_eq!(claim(&router).instance.id(), freed);
+    drop(kept);
+    let turns: std::collections::BTreeSet<String> =
+        (0..3).map(|_| claim(&router).instance.id().to_string()).collect();
+    assert_eq!(turns.len(), 3);
+}
 
-    #[test]
-    fn websockets_count_for_websockets_alone() {
-        let router = router(&[target(0, 1), target(1, 1)]);
-        let mut first = claim(&router);
-        first.becomes_websocket();
-        let other = router.claim(&Wish { upgrade: true, ..Wish::default() }).unwrap();
-        assert_ne!(other.instance.id(), first.instance.id());
-    }
+#[test]
+fn websockets_count_for_websockets_alone() {
+    let router = router(&[target(0, 1), target(1, 1)]);
+    let mut first = claim(&router);
+    first.becomes_websocket();
+    let other = router.claim(&Wish { upgrade: true, ..Wish::default() }).unwrap();
+    assert_ne!(other.instance.id(), first.instance.id());
+}
 
-    #[test]
-    fn what_left_the_table_is_shown_until_nothing_is_open() {
-        let router = router(&[target(0, 1)]);
-        let mut claim = claim(&router);
-        router.set(&[target(0, 2)], FirstHealth::Well);
-        let shown = |router: &Router| -> Vec<(String, bool, u64, u64)> {
-            router.status().into_iter().map(|s| (s.id, s.draining, s.requests, s.websockets)).collect()
-        };
-        assert_eq!(shown(&router), [("s0-g2".into(), false, 0, 0), ("s0-g1".into(), true, 1, 0)]);
-        claim.becomes_websocket();
-        assert_eq!(shown(&router)[1], ("s0-g1".into(), true, 0, 1));
-        drop(claim);
-        assert_eq!(shown(&router).len(), 1);
-    }
+#[test]
+fn what_left_the_table_is_shown_until_nothing_is_open() {
+    let router = router(&[target(0, 1)]);
+    let mut claim = claim(&router);
+    router.set(&[target(0, 2)], FirstHealth::Well);
+    let shown = |router: &Router| -> Vec<(String, bool, u64, u64)> {
+        router.status().into_iter().map(|s| (s.id, s.draining, s.requests, s.websockets)).collect()
+    };
+    assert_eq!(shown(&router), [("s0-g2".into(), false, 0, 0), ("s0-g1".into(), true, 1, 0)]);
+    claim.becomes_websocket();
+    assert_eq!(shown(&router)[1], ("s0-g1".into(), true, 0, 1));
+    drop(claim);
+    assert_eq!(shown(&router).len(), 1);
+}
 
-    #[test]
-    fn a_holder_is_asked_while_it_drains_until_it_is_closed() {
-        let router = router(&[target(0, 1)]);
-        router.set(&[target(0, 2)], FirstHealth::Well);
-        let wish = Wish { holder: Some("s0-g1".into()), ..Wish::default() };
-        let holder = router.claim(&wish).unwrap();
-        assert_eq!(holder.instance.id(), "s0-g1");
-        holder.instance.close();
-        assert_eq!(router.claim(&wish).unwrap().instance.id(), "s0-g2");
-        // It is still shown: a request is open on it.
-        assert_eq!(router.status().len(), 2);
-    }
+#[test]
+fn a_holder_is_asked_while_it_drains_until_it_is_closed() {
+    let router = router(&[target(0, 1)]);
+    router.set(&[target(0, 2)], FirstHealth::Well);
+    let wish = Wish { holder: Some("s0-g1".into()), ..Wish::default() };
+    let holder = router.claim(&wish).unwrap();
+    assert_eq!(holder.instance.id(), "s0-g1");
+    holder.instance.close();
+    assert_eq!(router.claim(&wish).unwrap().instance.id(), "s0-g2");
+    // It is still shown: a request is open on it.
+    assert_eq!(router.status().len(), 2);
+}
 
-    #[test]
-    fn back_in_the_table_it_keeps_its_counts() {
-        let router = router(&[target(0, 1)]);
-        let _claim = claim(&router);
-        router.set(&[target(0, 2)], FirstHealth::Well);
-        assert!(router.set(&[target(0, 1)], FirstHealth::Well).is_empty());
-        assert_eq!(router.status()[0].requests, 1);
-    }
+#[test]
+fn back_in_the_table_it_keeps_its_counts() {
+    let router = router(&[target(0, 1)]);
+    let _claim = claim(&router);
+    router.set(&[target(0, 2)], FirstHealth::Well);
+    assert!(router.set(&[target(0, 1)], FirstHealth::Well).is_empty());
+    assert_eq!(router.status()[0].requests, 1);
+}
 
-    /// What the agent does: it stops an instance when `status` says that it is idle. Threads, because the
-    /// rule is one about locks.
-    #[test]
-    fn no_claim_is_held_on_an_instance_that_status_called_idle() {
-        let router = Arc::new(router(&[target(0, 0)]));
-        let stopped: Arc<Vec<AtomicBool>> = Arc::new((0..400).map(|_| AtomicBool::new(false)).collect());
-        let over = Arc::new(AtomicBool::new(false));
-        let workers: Vec<_> = (0..4)
-            .map(|n| {
-                let (router, stopped, over) = (router.clone(), stopped.clone(), over.clone());
-                std::thread::spawn(move || {
-                    let mut held = Vec::new();
-                    while !over.load(Ordering::SeqCst) {
-                        let mut claim = claim(&router);
-                        let generation = claim.instance.target.generation as usize;
-                        assert!(!stopped[generation].load(Ordering::SeqCst));
-                        if held.len() % 3 == n % 3 {
-                            claim.becomes_websocket();
-                        }
-                        held.push((claim, generation));
-                        if held.len() > 5 {
-                            for (_, generation) in &held {
-                                assert!(!stopped[*generation].load(Ordering::SeqCst));
-                            }
-                            held.clear();
-                        }
+/// What the agent does: it stops an instance when `status` says that it is idle. Threads, because the
+/// rule is one about locks.
+#[test]
+fn no_claim_is_held_on_an_instance_that_status_called_idle() {
+    let router = Arc::new(router(&[target(0, 0)]));
+    let stopped: Arc<Vec<AtomicBool>> = Arc::new((0..400).map(|_| AtomicBool::new(false)).collect());
+    let over = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..4)
+        .map(|n| {
+            let (router, stopped, over) = (router.clone(), stopped.clone(), over.clone());
+            std::thread::spawn(move || {
+                let mut held = Vec::new();
+                while !over.load(Ordering::SeqCst) {
+                    let mut claim = claim(&router);
+                    let generation = claim.instance.target.generation as usize;
+                    assert!(!stopped[generation].load(Ordering::SeqCst));
+                    if held.len() % 3 == n % 3 {
+                        claim.becomes_websocket();
                     }
-                })
+                    held.push((claim, generation));
+                    if held.len() > 5 {
+                        for (_, generation) in &held {
+                            assert!(!stopped[*generation].load(Ordering::SeqCst));
+                        }
+                        held.clear();
+                    }
+                }
             })
-            .collect();
-        for generation in 1..400u64 {
-            router.set(&[target(0, generation)], FirstHealth::Well);
-            let old = format!("s0-g{}", generation - 1);
-            while router.status().iter().any(|s| s.id == old) {
-                std::thread::yield_now();
-            }
-            stopped[generation as usize - 1].store(true, Ordering::SeqCst);
+        })
+        .collect();
+    for generation in 1..400u64 {
+        router.set(&[target(0, generation)], FirstHealth::Well);
+        let old = format!("s0-g{}", generation - 1);
+        while router.status().iter().any(|s| s.id == old) {
+            std::thread::yield_now();
         }
-        over.store(true, Ordering::SeqCst);
-        for worker in workers {
-            worker.join().unwrap();
-        }
+        stopped[generation as usize - 1].store(true, Ordering::SeqCst);
     }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Set(Vec<(u32, u64)>),
-        Claim { slot: Option<u32>, holder: Option<(u32, u64)> },
-        Websocket(usize),
-        Release(usize),
-        Health(u32, u64, bool),
-        Cut(u32, u64),
-        Tidy,
+    over.store(true, Ordering::SeqCst);
+    for worker in workers {
+        worker.join().unwrap();
     }
+}
 
-    fn name() -> impl Strategy<Value = (u32, u64)> {
-        (0u32..3, 1u64..4)
-    }
+#[derive(Debug, Clone)]
+enum Step {
+    Set(Vec<(u32, u64)>),
+    Claim { slot: Option<u32>, holder: Option<(u32, u64)> },
+    Websocket(usize),
+    Release(usize),
+    Health(u32, u64, bool),
+    Cut(u32, u64),
+    Tidy,
+}
 
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            2 => proptest::collection::btree_set(name(), 0..4).prop_map(|s| Step::Set(s.into_iter().collect())),
-            6 => (proptest::option::of(0u32..3), proptest::option::of(name()))
-                .prop_map(|(slot, holder)| Step::Claim { slot, holder }),
-            2 => any::<usize>().prop_map(Step::Websocket),
-            4 => any::<usize>().prop_map(Step::Release),
-            2 => (name(), any::<bool>()).prop_map(|((s, g), well)| Step::Health(s, g, well)),
-            1 => name().prop_map(|(s, g)| Step::Cut(s, g)),
-            1 => Just(Step::Tidy),
-        ]
-    }
+fn name() -> impl Strategy<Value = (u32, u64)> {
+    (0u32..3, 1u64..4)
+}
 
-    proptest! {
-        #[test]
-        fn claims_go_to_the_table_and_counts_are_right(steps in proptest::collection::vec(step(), 1..80)) {
-            let router = Router::default();
-            let mut named: Vec<String> = Vec::new();
-            let mut held: Vec<(Claim, bool)> = Vec::new();
-            for step in steps {
-                match step {
-                    Step::Set(names) => {
-                        let targets: Vec<Target> = names.iter().map(|(s, g)| target(*s, *g)).collect();
-                        router.set(&targets, FirstHealth::Well);
-                        named = targets.into_iter().map(|t| t.id).collect();
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => proptest::collection::btree_set(name(), 0..4).prop_map(|s| Step::Set(s.into_iter().collect())),
+        6 => (proptest::option::of(0u32..3), proptest::option::of(name()))
+            .prop_map(|(slot, holder)| Step::Claim { slot, holder }),
+        2 => any::<usize>().prop_map(Step::Websocket),
+        4 => any::<usize>().prop_map(Step::Release),
+        2 => (name(), any::<bool>()).prop_map(|((s, g), well)| Step::Health(s, g, well)),
+        1 => name().prop_map(|(s, g)| Step::Cut(s, g)),
+        1 => Just(Step::Tidy),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn claims_go_to_the_table_and_counts_are_right(steps in proptest::collection::vec(step(), 1..80)) {
+        let router = Router::default();
+        let mut named: Vec<String> = Vec::new();
+        let mut held: Vec<(Claim, bool)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Set(names) => {
+                    let targets: Vec<Target> = names.iter().map(|(s, g)| target(*s, *g)).collect();
+                    router.set(&targets, FirstHealth::Well);
+                    named = targets.into_iter().map(|t| t.id).collect();
+                }
+                Step::Claim { slot, holder } => {
+                    let holder: Option<Arc<str>> = holder.map(|(s, g)| target(s, g).id.into());
+                    let wish = Wish { slot, holder: holder.clone(), ..Wish::default() };
+                    match router.claim(&wish) {
+                        Some(claim) => {
+                            let id = claim.instance.id().to_string();
+                            let by_holder = holder.as_deref() == Some(&id);
+                            prop_assert!(named.contains(&id) || by_holder);
+                            prop_assert!(claim.instance.is_healthy() || by_holder);
+                            prop_assert!(!claim.instance.is_closed());
+                            held.push((claim, false));
+                        }
+                        None => prop_assert_eq!(router.ready(), 0),
                     }
-                    Step::Claim { slot, holder } => {
-                        let holder: Option<Arc<str>> = holder.map(|(s, g)| target(s, g).id.into());
-                        let wish = Wish { slot, holder: holder.clone(), ..Wish::default() };
-                        match router.claim(&wish) {
-                            Some(claim) => {
-                                let id = claim.instance.id().to_string();
-                                let by_holder = holder.as_deref() == Some(&id);
-                                prop_assert!(named.contains(&id) || by_holder);
-                                prop_assert!(claim.instance.is_healthy() || by_holder);
-                                prop_assert!(!claim.instance.is_closed());
-                                held.push((claim, false));
-                            }
-                            None => prop_assert_eq!(router.ready(), 0),
+                }
+                Step::Websocket(at) if !held.is_empty() => {
+                    let at = at % held.len();
+                    held[at].0.becomes_websocket();
+                    held[at].1 = true;
+                }
+                Step::Release(at) if !held.is_empty() => drop(held.swap_remove(at % held.len())),
+                Step::Health(slot, generation, well) => {
+                    let id = target(slot, generation).id;
+                    for (instance, draining) in router.all() {
+                        if instance.id() == id && !draining {
+                            if well { instance.well(); } else { instance.refused("refused"); }
                         }
                     }
-                    Step::Websocket(at) if !held.is_empty() => {
-                        let at = at % held.len();
-                        held[at].0.becomes_websocket();
-                        held[at].1 = true;
-                    }
-                    Step::Release(at) if !held.is_empty() => drop(held.swap_remove(at % held.len())),
-                    Step::Health(slot, generation, well) => {
-                        let id = target(slot, generation).id;
-                        for (instance, draining) in router.all() {
-                            if instance.id() == id && !draining {
-                                if well { instance.well(); } else { instance.refused("refused"); }
-                            }
-                        }
-                    }
-                    Step::Cut(slot, generation) => {
-                        let id = target(slot, generation).id;
-                        prop_assert_eq!(router.cut(&id).is_err(), named.contains(&id));
-                    }
-                    Step::Tidy => router.tidy(),
-                    _ => {}
                 }
-                let status = router.status();
-                for (id, draining) in status.iter().map(|s| (&s.id, s.draining)) {
-                    prop_assert_eq!(named.contains(id), !draining);
+                Step::Cut(slot, generation) => {
+                    let id = target(slot, generation).id;
+                    prop_assert_eq!(router.cut(&id).is_err(), named.contains(&id));
                 }
-                // An id with another address is another instance: sum them up.
-                let ids: std::collections::BTreeSet<&str> = held.iter().map(|c| c.0.instance.id()).collect();
-                for id in ids {
-                    let mine: Vec<bool> =
-                        held.iter().filter(|c| c.0.instance.id() == id).map(|c| c.1).collect();
-                    let shown = status.iter().find(|s| s.id == id);
-                    let shown = shown.map_or((0, 0), |s| (s.requests, s.websockets));
-                    let websockets = mine.iter().filter(|w| **w).count() as u64;
-                    prop_assert_eq!(shown, (mine.len() as u64 - websockets, websockets));
-                }
+                Step::Tidy => router.tidy(),
+                _ => {}
             }
-            held.clear();
-            prop_assert!(router.status().iter().all(|s| s.requests == 0 && s.websockets == 0));
+            let status = router.status();
+            for (id, draining) in status.iter().map(|s| (&s.id, s.draining)) {
+                prop_assert_eq!(named.contains(id), !draining);
+            }
+            // An id with another address is another instance: sum them up.
+            let ids: std::collections::BTreeSet<&str> = held.iter().map(|c| c.0.instance.id()).collect();
+            for id in ids {
+                let mine: Vec<bool> =
+                    held.iter().filter(|c| c.0.instance.id() == id).map(|c| c.1).collect();
+                let shown = status.iter().find(|s| s.id == id);
+                let shown = shown.map_or((0, 0), |s| (s.requests, s.websockets));
+                let websockets = mine.iter().filter(|w| **w).count() as u64;
+                prop_assert_eq!(shown, (mine.len() as u64 - websockets, websockets));
+            }
         }
+        held.clear();
+        prop_assert!(router.status().iter().all(|s| s.requests == 0 && s.websockets == 0));
     }
 }
 

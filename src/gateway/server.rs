@@ -1,7 +1,7 @@
 //! The public port: accepts connections, serves each, and at the end lets them finish.
 use crate::gateway::Gateway;
 use crate::gateway::access_log::Level;
-use crate::gateway::client::{Client, ClientIo, Phase};
+use crate::gateway::client::{Client, ClientIo, Phase, Place};
 use crate::gateway::link::BUFFER;
 use crate::gateway::proxy;
 use crate::gateway::refusal::{Fault, Refusal};
@@ -22,6 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+/// The largest head of a request: nginx and haproxy take 32 and 16 KiB.
+const HEAD: usize = 32 * 1024;
 /// So many connections waiting to be accepted; the kernel's own limit is lower on most hosts.
 const BACKLOG: i32 = 4096;
 /// So many connections over the limit are told so at once; others are closed without a word.
@@ -77,7 +79,10 @@ fn admit(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
     let most = gateway.active().settings.limits.connections;
     if gateway.connections.count() + gateway.tunnels.count() < most {
-        tokio::spawn(serve(gateway.clone(), stream, peer));
+        // Counted from here on: one that was accepted a moment before the end is not forgotten.
+        let client = Arc::new(Client::new(peer.ip()));
+        let place = gateway.connections.enter(&client);
+        tokio::spawn(serve(gateway.clone(), stream, client, place));
         return;
     }
     static TELLING: AtomicUsize = AtomicUsize::new(0);
@@ -106,14 +111,12 @@ async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
 }
 
 /// One connection until its end, or until it becomes a tunnel.
-async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
-    let client = Arc::new(Client::new(peer.ip()));
-    let _place = gateway.connections.enter(&client);
+async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _place: Place) {
     let io = TokioIo::new(ClientIo::new(stream, client.clone()));
-    let service = service_fn(|request| proxy::answer(gateway.clone(), client.clone(), request));
+    let service = service_fn(|request| proxy::answer(&gateway, &client, request));
     let mut builder = http1::Builder::new();
     // Limits of time are kept by `sweep`, without a timer for each request.
-    builder.max_buf_size(BUFFER).header_read_timeout(None);
+    builder.max_buf_size(BUFFER).max_header_size(HEAD).header_read_timeout(None);
     let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut asked_to_end = false;
     poll_fn(|cx| {

@@ -49,11 +49,14 @@ pub async fn run(gateway: Arc<Gateway>) {
     let mut tidied = tick();
     loop {
         let active = gateway.active();
-        tokio::time::sleep(pause(&active.settings.limits)).await;
+        let pause = pause(&active.settings.limits);
+        tokio::time::sleep(pause).await;
         let now = tick();
+        // What began since the last tick bears that tick's time: nobody's time is up too early.
+        let ago = now.saturating_sub(pause.as_millis() as Millis);
         gateway.connections.each(|client| {
             let phase = client.phase();
-            if limit(phase, &active.settings.limits).is_some_and(|limit| now > client.since() + limit) {
+            if limit(phase, &active.settings.limits).is_some_and(|limit| ago > client.since() + limit) {
                 client.expire(phase);
             }
         });

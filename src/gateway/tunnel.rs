@@ -144,7 +144,7 @@ impl Tunnels {
 /// What a tunnel is made of.
 pub struct Opening {
     pub tunnel: Arc<Tunnel>,
-    pub link: Box<Link>,
+    pub link: Link,
     pub client: OnUpgrade,
     pub claim: Claim,
     pub record: Record,
@@ -160,8 +160,8 @@ pub fn open(opening: Opening) {
         if let Some(key) = client_key {
             gateway.affinity.learn_socket(key, tunnel.instance.id(), &tunnel);
         }
-        let (upstream, early) = link.into_stream().await;
-        if let Ok(upgraded) = client.await
+        if let Some((upstream, early)) = link.into_stream().await
+            && let Ok(upgraded) = client.await
             && let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>()
         {
             let idle = gateway.active().settings.limits.idle_ms;
@@ -196,7 +196,10 @@ pub fn keep_alive(socket: impl std::os::fd::AsFd, idle: Duration) {
         rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
         rustix::net::sockopt::set_tcp_keepidle(&socket, step * 3)?;
         rustix::net::sockopt::set_tcp_keepintvl(&socket, step)?;
-        rustix::net::sockopt::set_tcp_keepcnt(&socket, 3)
+        rustix::net::sockopt::set_tcp_keepcnt(&socket, 3)?;
+        // Keepalive is silent while something sent is not acknowledged: then this counts.
+        let most = u32::try_from((step * 6).as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&socket, most)
     };
     // Without it a half-dead connection stays longer; nothing else is lost.
     let _ = set();

@@ -4,7 +4,7 @@ use crate::gateway::affinity::{self, Key, PROMPT_BODY, Route, SMALL_BODY};
 use crate::gateway::body::{Broken, RequestBody};
 use crate::gateway::headers;
 use crate::gateway::router::Wish;
-use hyper::HeaderMap;
+use hyper::Request;
 use std::sync::Arc;
 
 /// The client of a WebSocket request.
@@ -15,28 +15,24 @@ pub fn client_key(route: &Route, query: Option<&str>) -> Option<Key> {
     }
 }
 
+/// Asked only when there is more than one instance to choose from.
 pub async fn wish(
     gateway: &Gateway,
     route: &Route<'_>,
     client: Option<Key>,
-    headers: &HeaderMap,
-    body: &mut RequestBody,
+    request: &mut Request<RequestBody>,
 ) -> Result<Wish, Broken> {
-    if gateway.router.known() < 2 {
-        // There is nothing to choose from.
-        return Ok(Wish::default());
-    }
-    let mut wish = Wish { slot: headers::slot(headers), ..Wish::default() };
+    let mut wish = Wish { slot: headers::slot(request.headers()), ..Wish::default() };
     match route {
         Route::Job(id) => wish.holder = gateway.affinity.prompt(id),
         Route::Jobs => {
-            if let Some(body) = body.read_ahead(SMALL_BODY).await? {
+            if let Some(body) = request.body_mut().read_ahead(SMALL_BODY).await? {
                 wish.holder = holder(gateway, &affinity::jobs_of(&body));
             }
         }
         // A browser has its slot, and its WebSocket went there too.
         Route::Prompt if wish.slot.is_none() => {
-            if let Some(body) = body.read_ahead(PROMPT_BODY).await?
+            if let Some(body) = request.body_mut().read_ahead(PROMPT_BODY).await?
                 && let Some(client) = affinity::client_of(&body)
             {
                 wish.instance = gateway.affinity.client(affinity::key(&client));

@@ -4,6 +4,7 @@ use crate::harness::{Gateway, Options, table, wait, with};
 use crate::standin::StandIn;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
+use std::slice;
 use stillframe::run::control::{Reply, Request, Table};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -19,9 +20,9 @@ async fn set_writes_the_table_before_it_answers() {
     let on_disk = |gateway: &Gateway| -> Table {
         serde_json::from_slice(&std::fs::read(gateway.dir.path().join("table.json")).unwrap()).unwrap()
     };
-    assert_eq!(on_disk(&gateway).targets, [a.target.clone()]);
-    let reply = gateway.ask(&Request::Set { table: table(&[b.target.clone()]) }).await;
-    assert_eq!(on_disk(&gateway).targets, [b.target.clone()]);
+    assert_eq!(on_disk(&gateway), table(slice::from_ref(&a.target)));
+    let reply = gateway.ask(&Request::Set { table: table(slice::from_ref(&b.target)) }).await;
+    assert_eq!(on_disk(&gateway), table(slice::from_ref(&b.target)));
     assert_eq!(reply.targets[0].id, "s0-g2");
     assert!(reply.targets[0].healthy);
     assert_eq!(get(gateway.address, "/queue").await.instance(), "s0-g2");

@@ -161,6 +161,17 @@ impl Gateway {
         assert!(status.unwrap().success());
     }
 
+    /// Processes of upgrades are not our children: those that were started with our settings file.
+    fn kill_successors(&self) {
+        let file = self.settings_file();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if command.split(|b| *b == 0).any(|word| word == file.as_os_str().as_encoded_bytes()) {
+                let _ = Command::new("kill").arg("-KILL").arg(entry.file_name()).status();
+            }
+        }
+    }
+
     pub async fn ended(&mut self) -> ExitStatus {
         ended(&mut self.child).await
     }
@@ -197,6 +208,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.kill_successors();
         if std::thread::panicking() {
             eprintln!("--- the gateway's log:\n{}", self.log());
         }

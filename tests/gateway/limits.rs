@@ -177,7 +177,7 @@ async fn connections_on_which_nothing_moves() {
         let answer: &[u8] = if head.starts_with("GET /half") {
             b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"
         } else {
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
         };
         stream.write_all(answer).await.unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;

@@ -111,7 +111,7 @@ async fn one_line_a_request_and_none_forged() {
     let a = StandIn::start(0, 1).await;
     let gateway = Gateway::serving(&[&a], json!({})).await;
     get(gateway.address, "/view?filename=private.png").await;
-    let hostile = "GET /a\"b\u{e9}{}%0a<3>status=200 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let hostile = "GET /a\"b\u{e9}{}%0astatus=200 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     talk(gateway.address, hostile.as_bytes()).await;
     let log = gateway.log_with("path=/a").await;
     assert!(!log.contains("private.png"));
@@ -122,7 +122,7 @@ async fn one_line_a_request_and_none_forged() {
     assert!(fields[5].starts_with("ms=") && fields[5][3..].parse::<f64>().is_ok());
     assert_eq!(&fields[6..], ["instance=s0-g1", "upgrade=no"]);
     assert_eq!(lines[1].split(' ').count(), 8, "{}", lines[1]);
-    assert!(lines[1].contains(r"path=/a\x22b\xc3\xa9{}%0a<3>status=200 status="), "{}", lines[1]);
+    assert!(lines[1].contains(r"path=/a\x22b\xc3\xa9{}%0astatus=200 status="), "{}", lines[1]);
     for line in log.lines() {
         assert!(line.starts_with("<6>") || line.starts_with("<4>") || line.starts_with("<3>"), "{line}");
     }
