@@ -42,7 +42,7 @@ class Bench:
         if agent:
             self.alpha.sh(f"ln -sfn {agent} /nix/var/nix/gcroots/agent")
         self.alpha.run("nix-store", "--gc")
-        self.alpha.sh("rm -rf /var/lib/stillframe; sync")
+        self.alpha.sh("rm -f /var/lib/stillframe/incoming/*; sync")
 
     def ours(self, path):
         started = time.monotonic()

@@ -35,6 +35,7 @@ def setUpModule():
     SHARED.update(hosts=hosts, ws=ws, env=env, project=project)
     for host in hosts.hosts:
         describe(host.name)
+    ws.stillframe("host", "prepare", "--yes", cwd=project)
     SHARED["snapshot"] = ws.stillframe("snapshot", "--offline", "--label", "one", "--json", cwd=project).json
 
 
@@ -64,7 +65,7 @@ class Case(unittest.TestCase):
     def forget(self, host):
         """Deletes what was shipped, as a garbage collector without roots does."""
         host.run("nix-store", "--gc")
-        host.sh("rm -rf /var/lib/stillframe")
+        host.sh("rm -f /var/lib/stillframe/incoming/*")
 
     def error(self, *arguments):
         done = self.run_it(*arguments, "--json", code=1).json
@@ -270,6 +271,14 @@ class Refused(Case):
         self.assertEqual(error["message"], "beta: Nix is not installed")
         text = self.run_it("host", "check", "beta", code=1).out
         self.assertIn("problem: Nix is not installed", text)
+
+    def test_another_kind_of_machine(self):
+        self.beta.sh("mv /usr/bin/uname /usr/bin/uname.hidden; printf '#!/bin/sh\\ncase $1 in -m) echo aarch64 ;; *) exec uname.hidden \"$@\" ;; esac\\n' "
+                     ">/usr/bin/uname; chmod 755 /usr/bin/uname")
+        self.addCleanup(self.beta.sh, "mv /usr/bin/uname.hidden /usr/bin/uname")
+        error = self.error("host", "send", "beta")
+        self.assertEqual((error["message"], error["hint"]), ("beta: the host is aarch64-linux, the snapshot is for x86_64-linux",
+                                                             "take the snapshot on a workstation of the host's kind, or leave this host out"))
 
     def test_a_login_that_talks(self):
         self.beta.sh("echo 'echo Welcome' >/root/.bashrc.talk; cp /root/.bashrc /root/.bashrc.kept; (echo 'echo Welcome to beta'; cat /root/.bashrc.kept) >/root/.bashrc")
