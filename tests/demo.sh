@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # `make demo`: the main job on real input, from nothing. Builds the example environment from the package
 # index, takes a snapshot of it, serves the snapshot with the environment out of sight, runs a graph,
-# then changes one pack and shows the difference. Everything it makes is in one folder that it removes.
+# changes one pack and shows the difference; then boots two hosts, deploys to them, runs a graph through
+# the public port of each, deploys a change under load, rolls back, and shows status and history.
+# Everything it makes is in one folder that it removes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ROOT=$PWD
@@ -15,13 +17,20 @@ show() {
 }
 
 tests/lib/setup.sh >/dev/null
+make agent
 cargo build --release --locked
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 STILLFRAME=$TARGET/release/stillframe
 
 WORK=$(mktemp -d)
 server=
+load=
+hosts_up=
 finish() {
+    [ -z "$load" ] || kill "$load" 2>/dev/null || true
+    if [ -n "$hosts_up" ]; then
+        python3 tests/hosts/hosts.py --state "$WORK/hosts" down
+    fi
     if [ -n "$server" ] && kill -0 "$server" 2>/dev/null; then
         kill "$server"
         wait "$server" || true
@@ -93,5 +102,88 @@ show snapshots list
 
 say "Rebuilt from its derivations by Nix, wheels fetched from the index, every hash compared"
 show --quiet snapshots verify second
+
+say "Two hosts: real Debian 13 machines with systemd, sshd and Nix"
+HOSTS="python3 $ROOT/tests/hosts/hosts.py --state $WORK/hosts"
+$HOSTS up -n 2
+hosts_up=1
+for host in alpha beta; do
+    $HOSTS exec "$host" mkdir -p /srv/models/checkpoints
+done
+# The hosts' network is one of its own: what speaks with them runs there.
+CLIENT="$HOSTS client"
+deploying() {
+    printf '$ stillframe %s\n' "$*"
+    (cd "$WORK/project" && $CLIENT "$STILLFRAME" "$@")
+}
+mkdir -p "$WORK/project/hosts"
+head -c 24 /dev/urandom | base64 >"$WORK/project/key"
+cat >"$WORK/project/stillframe.toml" <<CONF
+environment = "$COMFY"
+
+[service]
+name = "studio"
+models = "/srv/models"
+listen = "0.0.0.0"
+drain = "5s"
+[service.resources]
+memory = "4GiB"
+[service.gateway]
+api-keys = [{ file = "key" }]
+CONF
+for host in alpha beta; do
+    printf 'address = "%s"\nssh-config = "%s"\ntags = ["demo"]\n' "$host" "$WORK/hosts/ssh_config" >"$WORK/project/hosts/$host.toml"
+done
+cat "$WORK/project/stillframe.toml"
+
+say "What they have and lack; then what they need, once"
+deploying host check || true
+deploying host prepare --yes
+
+say "The first snapshot, deployed: copied to both, healthy, then the traffic"
+deploying --quiet deploy --snapshot first
+
+ask() { # HOST PATH [CURL ARGUMENTS]: through the public port
+    local host=$1 path=$2
+    shift 2
+    $CLIENT curl -fsS --noproxy '*' -H "X-Api-Key: $(cat "$WORK/project/key")" "$@" "http://$($HOSTS list | awk -v h="$host" '$1 == h {print $2}'):8188$path"
+}
+for host in alpha beta; do
+    say "A graph through the public port of $host"
+    PROMPT=$(jq '{prompt: ., client_id: "demo"}' tests/fixtures/environment/graph.json >"$WORK/prompt.json" &&
+        ask "$host" /prompt -H 'Content-Type: application/json' -d "@$WORK/prompt.json" | jq -r .prompt_id)
+    for _ in $(seq 300); do
+        ask "$host" "/history/$PROMPT" >"$WORK/history.json"
+        jq -e --arg id "$PROMPT" '.[$id].status.completed' "$WORK/history.json" >/dev/null && break
+        sleep 0.1
+    done
+    IMAGE=$(jq -r --arg id "$PROMPT" '.[$id].outputs[].images[0].filename' "$WORK/history.json")
+    ask "$host" "/view?filename=$IMAGE&type=output" -o "$TARGET/demo/$host.png"
+    [ "$(head -c 4 "$TARGET/demo/$host.png" | tail -c 3)" = PNG ]
+    echo "picture: $TARGET/demo/$host.png"
+done
+
+say "A change, deployed under load: every request is counted"
+ADDRESS=$($HOSTS list | awk '$1 == "alpha" {print $2}')
+$CLIENT python3 "$ROOT/tests/e2e/load.py" "http://$ADDRESS:8188" --requests 4 --sockets 10 --uploads 0 --jobs 0 \
+    --key-file "$WORK/project/key" >"$WORK/load.json" &
+load=$!
+sleep 1
+deploying --quiet deploy --label third --offline
+kill "$load"
+wait "$load" || true
+load=
+jq -r '"requests that went well: \(.count.requests); messages over WebSockets: \(.count.messages); failed: \(.failures | length)"' "$WORK/load.json"
+[ "$(jq '.failures | length' "$WORK/load.json")" = 0 ]
+
+say "Back to exactly what served before"
+deploying --quiet rollback
+
+say "What is served, and how it came about"
+deploying status
+deploying instances
+deploying history
+say "What the hosts keep, and why"
+deploying retention --dry-run
 
 say "Done."

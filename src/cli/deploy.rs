@@ -376,8 +376,9 @@ impl Plan {
             ("cache", diff.cache.iter().collect()),
         ];
         let line = |what: &str, change: &diff::Change| {
-            let sides: Vec<&str> =
+            let mut sides: Vec<&str> =
                 [&change.old, &change.new].into_iter().flatten().map(String::as_str).collect();
+            sides.dedup();
             format!("{} {what} {} ({})", change.what, change.name, sides.join(" -> "))
         };
         let mut lines: Vec<String> =

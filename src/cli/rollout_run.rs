@@ -198,7 +198,7 @@ pub fn end(
         }
     }
     printer.line(format!(
-        "{} of {} hosts in {:.1} s ({})",
+        "{} of {} hosts succeeded in {:.1} s ({})",
         deployment.hosts.len() - failed,
         deployment.hosts.len(),
         started.elapsed().as_secs_f64(),

@@ -157,4 +157,16 @@ mod tests {
         assert_eq!(words::nearest_field(&message("zebra = 1\n")), None);
         assert_eq!(words::nearest_field(&message("exclude = 1\n")), None);
     }
+
+    /// What README shows is what is read: every key that is there exists.
+    #[test]
+    fn the_example_in_readme_is_valid() {
+        let readme = include_str!("../../README.md");
+        let block = readme.split("```toml\n").find(|b| b.starts_with("environment = \"ComfyUI\"  ")).unwrap();
+        let config = toml::from_str::<Config>(block.split("```").next().unwrap()).unwrap();
+        assert_eq!(config.service.port, Some(8188));
+        let secrets: Vec<&str> = config.service.secrets.keys().map(String::as_str).collect();
+        assert_eq!(secrets, ["HF_TOKEN", "licence"]);
+        assert!(config.service.spec(&["0".into(), "1".into()], vec![], None).is_ok());
+    }
 }

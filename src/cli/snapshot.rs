@@ -185,7 +185,15 @@ fn root(store: &mut Store, link: &Path, target: &str) -> Result<()> {
 pub fn user() -> String {
     std::env::var("USER")
         .or_else(|_| std::env::var("LOGNAME"))
-        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()))
+        .or_else(|_| passwd_name(rustix::process::getuid().as_raw()).ok_or(()))
+        .unwrap_or_else(|()| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+/// As passwd(5) has it.
+fn passwd_name(uid: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    lines.find(|f| f.get(2).is_some_and(|id| *id == uid.to_string())).map(|f| f[0].to_string())
 }
 
 pub fn host() -> String {

@@ -163,7 +163,6 @@ After={socket}
 Type=notify
 NotifyAccess=all
 ExecStart={program} gateway --settings {settings}
-ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=100ms
 KillMode=mixed
@@ -211,4 +210,79 @@ WantedBy=multi-user.target
 /// The unit names of a generation's instances.
 pub fn instances(service: &Service, number: u64, places: &[Place]) -> Vec<(Place, String)> {
     places.iter().map(|place| (*place, unit(&service.name, place.slot, number))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::layout::Layout;
+    use crate::ship::spec::{Folder, Rotation, SPEC_VERSION, SecretUse};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn wanted() -> Wanted {
+        let spec = Spec {
+            version: SPEC_VERSION,
+            service: "demo".into(),
+            listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 8188,
+            api_keys: vec![],
+            gateway: Default::default(),
+            metrics_port: None,
+            slots: vec![vec![], vec!["0".into(), "3".into()], vec!["GPU-12ab".into()]],
+            instances: 3,
+            maximum: 3,
+            memory_bytes: Some(24 << 30),
+            cpu_percent: Some(350),
+            user: None,
+            models: "/home/artist/models".into(),
+            output: Some("/mnt/pictures".into()),
+            folders: vec![
+                Folder { path: "/home/artist/drop".into(), at: "input/drop".into(), writable: true },
+                Folder { path: "/srv/luts".into(), at: "luts".into(), writable: false },
+            ],
+            keep: vec![],
+            secrets: vec![SecretUse { name: "HF_TOKEN".into(), variable: Some("HF_TOKEN".into()) }],
+            arguments: vec![],
+            environment: Default::default(),
+            driver: None,
+            ports: (20_000, 20_999),
+            health: Default::default(),
+            rotation: Rotation::Surge,
+            drain_ms: 1,
+            retention: Default::default(),
+        };
+        Wanted {
+            snapshot: "/nix/store/h-comfyui-snapshot".into(),
+            agent: "/nix/store/h-stillframe-agent-0.1.0".into(),
+            launch: "demo".into(),
+            classes: Default::default(),
+            spec,
+        }
+    }
+
+    /// Every word of a unit is read by systemd as root: none changes unseen.
+    #[test]
+    fn the_units_are_the_golden_ones() {
+        let service = Layout::new(Path::new("/var/lib/stillframe")).service("demo");
+        let (wanted, place) = (wanted(), |slot| Place { slot, port: 20_000 });
+        let host_user =
+            Wanted { spec: Spec { user: Some("comfy".into()), ..wanted.spec.clone() }, ..wanted.clone() };
+        let texts = [
+            ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12)),
+            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12)),
+            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12)),
+            ("gateway.socket", gateway_socket(&service, &wanted.spec)),
+            ("gateway.service", gateway_service(&service, &wanted)),
+            ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),
+        ];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/units");
+        for (name, text) in texts {
+            let golden = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            if std::env::var_os("STILLFRAME_WRITE_GOLDEN").is_some() {
+                std::fs::write(folder.join(name), &text).unwrap();
+                continue;
+            }
+            assert_eq!(text, golden, "{name}; STILLFRAME_WRITE_GOLDEN=1 writes it anew, to be read");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 """A steady mixed load on a service's public port, with nothing but the standard library: small requests on kept connections, uploads in
 chunks, jobs with their results, and WebSockets that speak all the time.
 
-    load.py URL [--requests N] [--uploads N] [--jobs N] [--sockets N] [--kept-may-end]
+    load.py URL [--requests N] [--uploads N] [--jobs N] [--sockets N] [--kept-may-end] [--key-file FILE]
 
 Ends at SIGTERM and prints what it saw as JSON: how much of each went well, and every failure with its time.
 """
@@ -24,6 +24,7 @@ class Load:
         self.failures, self.cuts, self.marks = [], [], set()
         self.stopping = False
         self.kept_may_end = False
+        self.key = ""
 
     def fail(self, what, why):
         if not self.stopping:
@@ -33,7 +34,7 @@ class Load:
         return await asyncio.open_connection(self.host, self.port)
 
     async def exchange(self, reader, writer, method, path, body=b"", chunked=False):
-        head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\n{self.key}"
         if chunked:
             writer.write((head + "Transfer-Encoding: chunked\r\n\r\n").encode())
             for at in range(0, len(body), 65536):
@@ -73,7 +74,7 @@ class Load:
                 kept = True
                 if status != 200:
                     raise ValueError(status, body)
-                self.marks.add(json.loads(body)["system"]["mark"])
+                self.marks.add(json.loads(body)["system"].get("mark"))
                 self.count["requests"] += 1
                 await asyncio.sleep(0.02)
             except Exception as e:
@@ -130,7 +131,7 @@ class Load:
             try:
                 reader, writer = await self.connect()
                 key = base64.b64encode(os.urandom(16)).decode()
-                writer.write(f"GET /ws?clientId=load-{number} HTTP/1.1\r\nHost: {self.host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                writer.write(f"GET /ws?clientId=load-{number} HTTP/1.1\r\nHost: {self.host}\r\n{self.key}Connection: Upgrade\r\nUpgrade: websocket\r\n"
                              f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
                 if b"101" not in await reader.readline():
                     raise ValueError("no upgrade")
@@ -168,6 +169,7 @@ class Load:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         self.kept_may_end = arguments.kept_may_end
+        self.key = f"X-Api-Key: {open(arguments.key_file, encoding='utf-8').read().strip()}\r\n" if arguments.key_file else ""
         tasks = [loop.create_task(self.requests()) for _ in range(arguments.requests)]
         tasks += [loop.create_task(self.uploads()) for _ in range(arguments.uploads)]
         tasks += [loop.create_task(self.jobs()) for _ in range(arguments.jobs)]
@@ -186,6 +188,7 @@ if __name__ == "__main__":
     parser.add_argument("url")
     for name, default in (("requests", 8), ("uploads", 2), ("jobs", 2), ("sockets", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--key-file", help="an API key")
     parser.add_argument("--kept-may-end", action="store_true", help="a kept connection may end before it is asked")
     options = parser.parse_args()
     asyncio.run(Load(options.url).run(options))
