@@ -38,11 +38,11 @@ pub struct HostResult {
 
 /// An id that no other deployment has, and that sorts by time.
 pub fn new_id() -> String {
-    let now = std::time::SystemTime::now();
-    let seed = format!("{now:?} {}", std::process::id());
+    let seed = format!("{:?} {}", std::time::SystemTime::now(), std::process::id());
     let digest = Sha256::digest(seed.as_bytes());
-    let time: String = clock::rfc3339(clock::now()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-    format!("{time}-{:02x}{:02x}", digest[0], digest[1])
+    let now = clock::now_ms();
+    let time: String = clock::rfc3339(now / 1000).chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{}{:03}Z-{:02x}{:02x}", time.trim_end_matches('Z'), now % 1000, digest[0], digest[1])
 }
 
 pub fn folder(state: &Path) -> PathBuf {
@@ -95,6 +95,6 @@ mod tests {
         std::fs::write(folder(dir.path()).join("20260103T000000Z-cccc.json"), "{").unwrap();
         let ids: Vec<String> = newest(dir.path(), 9).into_iter().map(|d| d.deployment).collect();
         assert_eq!(ids, ["20260102T000000Z-bbbb", "20260101T000000Z-aaaa"]);
-        assert!(*new_id() < *"3" && new_id().len() == 21);
+        assert!(*new_id() < *"3" && new_id().len() == 24);
     }
 }

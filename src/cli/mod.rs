@@ -5,6 +5,8 @@ mod capture;
 #[cfg(feature = "workstation")]
 mod deploy;
 #[cfg(feature = "workstation")]
+mod deploy_host;
+#[cfg(feature = "workstation")]
 mod deployments;
 #[cfg(feature = "workstation")]
 mod detach;

@@ -237,8 +237,11 @@ pub fn logs(args: &LogsArgs, config: Option<&Path>, printer: &Printer) -> Result
                 printer.line(plain(text));
             }
         }
-        let said = last_words.lock().map(|w| !w.is_empty()).unwrap_or(false);
-        if !any && said { Err(ask::ended(member.name(), &last_words)) } else { Ok(()) }
+        if !any && !last_words.text().is_empty() {
+            Err(ask::ended(member.name(), &last_words))
+        } else {
+            Ok(())
+        }
     });
     let mut failed = 0;
     for result in results {

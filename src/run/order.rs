@@ -368,6 +368,9 @@ impl Talk<'_> {
             "StartLimitIntervalSec=0",
             "-p",
             "TimeoutStopSec=120",
+            // A stop is the activation's to hear, not that of a command that it runs just then.
+            "-p",
+            "KillMode=mixed",
             agent,
             "--state",
             &state,

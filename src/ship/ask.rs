@@ -55,6 +55,6 @@ pub fn open(remote: &Remote, arguments: &[&str]) -> Result<(Channel, LastWords)>
 
 /// Why such an answer ended, where it says nothing itself.
 pub fn ended(host: &str, last_words: &LastWords) -> Error {
-    let said = last_words.lock().map(|w| String::from_utf8_lossy(&w).trim().to_string()).unwrap_or_default();
+    let said = last_words.text();
     if said.is_empty() { unprepared(host) } else { told(host, &said) }
 }

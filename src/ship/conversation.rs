@@ -84,11 +84,7 @@ impl Conversation {
     }
 
     fn gone(&self, e: Option<std::io::Error>) -> Error {
-        let said = self
-            .last_words
-            .lock()
-            .map(|w| String::from_utf8_lossy(&w).trim().to_string())
-            .unwrap_or_default();
+        let said = self.last_words.text();
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let error = Error::new(Kind::Host, format!("{}: the conversation ended{said}", self.host))
             .hint("what was begun on the host goes on by itself: stillframe attach shows it");

@@ -88,8 +88,7 @@ pub fn greet(remote: &mut Remote, needs: &Needs, agent: &str) -> Result<(Facts, 
         let mut line = String::new();
         let read = channel.input.read_line(&mut line);
         if read.is_err() || line.is_empty() {
-            let said =
-                last_words.lock().map(|w| String::from_utf8_lossy(&w).trim().to_string()).unwrap_or_default();
+            let said = last_words.text();
             let said = if said.is_empty() { String::new() } else { format!(": {said}") };
             return Err(Error::new(
                 Kind::Host,

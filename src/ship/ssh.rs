@@ -10,7 +10,7 @@ use std::io::{BufReader, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -29,7 +29,7 @@ pub struct Target {
     pub config: Option<PathBuf>,
 }
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A silent connection is asked this often, and given up after three times without an answer.
 const ALIVE: Duration = Duration::from_secs(10);
 /// Of an ended command, its last words.
@@ -54,7 +54,41 @@ pub struct Output {
 }
 
 /// The tail of a channel's standard error; filled while it runs.
-pub type LastWords = Arc<Mutex<Vec<u8>>>;
+#[derive(Debug, Clone, Default)]
+pub struct LastWords(Arc<(Mutex<Said>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Said {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+/// How long the last words of an ended command may be on their way.
+const ON_THEIR_WAY: Duration = Duration::from_secs(1);
+
+impl LastWords {
+    /// What an ended command said on its standard error.
+    pub fn text(&self) -> String {
+        let (said, changed) = &*self.0;
+        let said = said.lock().unwrap_or_else(|e| e.into_inner());
+        let (said, _) =
+            changed.wait_timeout_while(said, ON_THEIR_WAY, |s| !s.ended).unwrap_or_else(|e| e.into_inner());
+        String::from_utf8_lossy(&said.bytes).trim().to_string()
+    }
+
+    fn hear(&self, mut errors: impl Read) {
+        let (said, changed) = &*self.0;
+        let mut buffer = [0; 1024];
+        while let Ok(n @ 1..) = errors.read(&mut buffer) {
+            let mut said = said.lock().unwrap_or_else(|e| e.into_inner());
+            said.bytes.extend_from_slice(&buffer[..n]);
+            let extra = said.bytes.len().saturating_sub(TAIL);
+            said.bytes.drain(..extra);
+        }
+        said.lock().unwrap_or_else(|e| e.into_inner()).ended = true;
+        changed.notify_all();
+    }
+}
 
 impl Remote {
     pub fn connect(target: &Target) -> Result<Remote> {
@@ -181,7 +215,7 @@ impl Remote {
         let session = self.session()?.clone();
         let shown = self.shown(words);
         let pipe = || std::io::pipe().map_err(|e| Error::new(Kind::Io, "cannot make a pipe").caused_by(e));
-        let ((stdin, input), (output, stdout), (mut errors, stderr)) = (pipe()?, pipe()?, pipe()?);
+        let ((stdin, input), (output, stdout), (errors, stderr)) = (pipe()?, pipe()?, pipe()?);
         // As between us and a daemon: larger than the default, or both sides sleep and wake all the time.
         let _ = rustix::pipe::fcntl_setpipe_size(&input, 1 << 20);
         let all: Vec<String> =
@@ -201,15 +235,7 @@ impl Remote {
         });
         let last_words = LastWords::default();
         let keep = last_words.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 1024];
-            while let Ok(n @ 1..) = errors.read(&mut buffer) {
-                let mut kept = keep.lock().unwrap_or_else(|e| e.into_inner());
-                kept.extend_from_slice(&buffer[..n]);
-                let extra = kept.len().saturating_sub(TAIL);
-                kept.drain(..extra);
-            }
-        });
+        std::thread::spawn(move || keep.hear(errors));
         let channel = Channel {
             input: Box::new(BufReader::with_capacity(64 * 1024, output)),
             output: Box::new(input),

@@ -202,4 +202,3 @@ def wait_process(process, limit=120):
     return out, err, process.returncode
 
 
-__all__ = ["Case", "Place", "Stream", "SERVICE", "PORT", "QUICK", "os", "wait_process"]

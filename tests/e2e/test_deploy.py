@@ -102,7 +102,7 @@ class Life(service.Case):
     def test_8_a_reboot_and_a_power_loss_bring_it_back(self):
         for again in (self.alpha.reboot, self.power_loss):
             again()
-            self.wait(lambda: self.place.status()["ready"] == 1)
+            self.wait(lambda: self.place.status().get("ready") == 1)
             self.assertEqual((self.place.mark(), self.place.status()["serving"]), ("one", 1))
             self.assertEqual(sorted(self.place.units()), ["stillframe-demo-gateway.service", "stillframe-demo-gateway.socket",
                                                           "stillframe-demo-s0-g1.service"])

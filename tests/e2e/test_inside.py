@@ -55,6 +55,42 @@ class Inside(service.Case):
         self.assertEqual(self.read(env["CREDENTIALS_DIRECTORY"] + "/licence"), "l1cence-value")
         self.assertTrue(env["CUDA_CACHE_PATH"].startswith("/var/lib/stillframe-data/demo/cache/"))
 
+    def test_two_instances_never_share_what_would_collide(self):
+        seen = []
+        for port in self.ports.values():
+            argv = json.loads(self.place.local("alpha", "/system_stats", port=port))["system"]["argv"]
+            seen.append({flag: argv[argv.index(flag) + 1] for flag in ("--output-directory", "--temp-directory", "--database-url", "--base-directory",
+                                                                       "--port", "--input-directory", "--user-directory")})
+        shared = {"--input-directory", "--user-directory"}
+        self.assertEqual({flag for flag in seen[0] if seen[0][flag] == seen[1][flag]}, shared)
+
+    def test_the_gpu_drivers_libraries(self):
+        """No GPU is here: the files that a driver has, and what an instance is given of them."""
+        place = "/usr/lib/x86_64-linux-gnu"
+        self.alpha.sh(f"touch /dev/nvidia0 {place}/libcuda.so.1 {place}/libnvidia-ml.so.1 {place}/libother.so.1")
+        self.addCleanup(self.alpha.sh, f"rm -f /dev/nvidia0 {place}/libcuda.so.* {place}/libnvidia-ml.so.1 {place}/libother.so.1")
+        text = (self.place.project / "stillframe.toml").read_text()
+        self.addCleanup(self.place.ws.stillframe, "--json", "deploy", "--snapshot", "one", cwd=self.place.project, LICENCE="l1cence-value")
+        self.addCleanup((self.place.project / "stillframe.toml").write_text, text)
+        one = text.replace("scaling = { minimum = 2, maximum = 2 }\nslots = 2\n", "gpus = [0]\n")
+        (self.place.project / "stillframe.toml").write_text(one)
+        self.place.ws.stillframe("--json", "deploy", "--snapshot", "one", cwd=self.place.project, LICENCE="l1cence-value")
+        self.setUp()
+        env = json.loads(self.ask("/environment"))
+        driver = f"/var/lib/stillframe-data/demo/slots/{self.id}/driver"
+        self.assertEqual((env["CUDA_VISIBLE_DEVICES"], env["LD_LIBRARY_PATH"], env["TRITON_LIBCUDA_PATH"]), ("0", driver, driver))
+        links = lambda: self.alpha.sh(f"cd /var/lib/private/stillframe-data/demo/slots/{self.id}/driver && ls").stdout.split()  # noqa: E731
+        self.assertEqual(links(), ["libcuda.so.1", "libnvidia-ml.so.1"])
+        # A driver upgrade: a restart sees it, without a deployment.
+        self.alpha.sh(f"touch {place}/libcuda.so.999")
+        self.alpha.run("systemctl", "restart", f"stillframe-demo-{self.id}.service")
+        self.wait(lambda: self.place.status()["ready"] == 1)
+        self.assertEqual(links(), ["libcuda.so.1", "libcuda.so.999", "libnvidia-ml.so.1"])
+        absent = one.replace("gpus = [0]", "gpus = [0, 7]")
+        (self.place.project / "stillframe.toml").write_text(absent)
+        refused = service.Stream(self.place.ws.stillframe("--json", "deploy", "--snapshot", "one", cwd=self.place.project, code=1, LICENCE="l1cence-value"))
+        self.assertEqual(refused.host()["error"], "alpha: there is no GPU 7 (/dev/nvidia7)")
+
     def test_secrets_are_nowhere_else(self):
         for text in ("t0p-s3cret-value", "l1cence-value"):
             found = self.alpha.sh(f"grep -rlI -- {text} /nix/store /nix/var /etc /run/systemd /run/stillframe /var/log /proc/*/cmdline "

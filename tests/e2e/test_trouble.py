@@ -272,12 +272,49 @@ class Trouble(service.Case):
             host = self.place.deploy("--snapshot", "good", "--again", code=1).host()
         finally:
             all_processes(signal.SIGCONT)
-        self.assertRegex(host["error"], r"^alpha: (cannot connect to alpha: .*(timed out|banner)|no SSH connection to alpha within 30 s)")
+        self.assertRegex(host["error"], r"^alpha: (cannot connect to alpha: .*(timed out|banner)|no SSH connection to alpha within 20 s)")
         self.assertFalse(host["on_host"])
         # Only the workstation knows of it.
         shown = self.place.run("history", "-n", "1").out
         self.assertRegex(shown, r"alpha +failed +alpha: ")
         self.assertEqual(self.place.mark(), before)
+
+    def test_hosts_that_refuse(self):
+        """Each is told apart, leaves the old generation serving, and is in the history."""
+        before = self.place.mark()
+        hide = "for p in nix-store nix-daemon; do mv /usr/bin/$p /usr/bin/$p.hidden; done"
+        show = "for p in nix-store nix-daemon; do mv /usr/bin/$p.hidden /usr/bin/$p; done"
+        key = self.place.ws.root / "stranger"
+        service.subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        config = self.hosts.ssh_config.read_text()
+        stranger, unknown, changed = (self.place.ws.root / name for name in ("stranger.conf", "unknown.conf", "changed.conf"))
+        stranger.write_text(config.replace(str(self.hosts.state / "key"), str(key)))
+        known = self.hosts.state / "known_hosts"
+        (self.place.ws.root / "none").write_text("")
+        unknown.write_text(config.replace(str(known), str(self.place.ws.root / "none")))
+        (self.place.ws.root / "other").write_text("alpha " + (key.with_suffix(".pub")).read_text())
+        changed.write_text(config.replace(str(known), str(self.place.ws.root / "other")))
+        for what, host, pattern in [
+            ("wrong key", {"ssh-config": str(stranger)}, r"alpha: cannot connect to alpha: .*Permission denied \(publickey\)"),
+            ("unknown host key", {"ssh-config": str(unknown)}, r"alpha: cannot connect to alpha: .*(Host key verification failed|host key is known)"),
+            ("changed host key", {"ssh-config": str(changed)}, r"alpha: cannot connect to alpha: Host key verification failed\."),
+            ("sudo that asks", {"user": "nosudo"}, r"alpha: no root's rights: `sudo -n true`: sudo: a password is required"),
+            ("no Nix", {}, r"alpha: Nix is not installed"),
+        ]:
+            with self.subTest(what):
+                self.place.describe("alpha", **host)
+                if what == "no Nix":
+                    self.alpha.sh(hide)
+                try:
+                    failed = self.place.deploy("--snapshot", "good", "--again", code=1).host()
+                finally:
+                    self.place.describe("alpha")
+                    if what == "no Nix":
+                        self.alpha.sh(show)
+                self.assertRegex(failed["error"], f"^{pattern}")
+                self.assertTrue(failed["hint"])
+                self.assertRegex(self.place.run("history", "-n", "1").out, f"alpha +failed +{pattern}")
+                self.assertEqual(self.place.mark(), before)
 
     def test_a_network_that_is_lost_while_it_activates(self):
         process = self.slow(4, "alone")
