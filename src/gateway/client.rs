@@ -50,6 +50,10 @@ pub struct Client {
     phase: AtomicU8,
     since: AtomicU64,
     expired: AtomicBool,
+    /// No request for a while.
+    rests: AtomicBool,
+    /// The socket took the last bytes whole: hyper has none left to write.
+    written: AtomicBool,
     /// The request's body was not read to its end.
     unread: AtomicBool,
     /// Its next part is the client's to send.
@@ -70,6 +74,8 @@ impl Client {
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(sweep::now()),
             expired: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
+            written: AtomicBool::new(true),
             unread: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             fault: Mutex::new(None),
@@ -91,6 +97,7 @@ impl Client {
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.since.store(sweep::now(), Ordering::Relaxed);
         self.expired.store(false, Ordering::Relaxed);
+        self.rests.store(false, Ordering::Relaxed);
     }
 
     /// Something moved.
@@ -172,6 +179,18 @@ impl Client {
         self.expired.load(Ordering::Relaxed)
     }
 
+    /// It has nothing to do: see `server::serve`.
+    pub fn rest(&self) {
+        let idle = self.phase() == Phase::Idle && self.written.load(Ordering::Relaxed);
+        if idle && !self.rests.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    pub fn rests(&self) -> bool {
+        self.rests.load(Ordering::Relaxed)
+    }
+
     /// The connection's task: whatever concerns the connection wakes it.
     pub fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,9 +262,10 @@ impl ClientIo {
         ClientIo { stream, client, shut: false }
     }
 
-    fn wrote(&self, done: &Poll<io::Result<usize>>) {
-        if matches!(done, Poll::Ready(Ok(1..))) && matches!(self.client.phase(), Phase::Stream | Phase::Idle)
-        {
+    fn wrote(&self, offered: usize, done: &Poll<io::Result<usize>>) {
+        let n = if let Poll::Ready(Ok(n)) = done { *n } else { 0 };
+        self.client.written.store(n == offered, Ordering::Relaxed);
+        if n > 0 && matches!(self.client.phase(), Phase::Stream | Phase::Idle) {
             self.client.touch();
         }
     }
@@ -269,7 +289,7 @@ impl AsyncRead for ClientIo {
 impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.wrote(&done);
+        self.wrote(bytes.len(), &done);
         done
     }
 
@@ -279,7 +299,7 @@ impl AsyncWrite for ClientIo {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.wrote(&done);
+        self.wrote(slices.iter().map(|slice| slice.len()).sum(), &done);
         done
     }
 
@@ -340,6 +360,23 @@ mod tests {
         client.body_sent();
         assert_eq!(client.phase(), Phase::Answer);
         assert!(!client.is_expired());
+    }
+
+    #[test]
+    fn only_an_idle_connection_rests() {
+        let client = Client::new("10.0.0.7".parse().unwrap());
+        client.enter(Phase::Head);
+        client.rest();
+        assert!(!client.rests());
+        client.enter(Phase::Idle);
+        client.written.store(false, Ordering::Relaxed);
+        client.rest();
+        assert!(!client.rests());
+        client.written.store(true, Ordering::Relaxed);
+        client.rest();
+        assert!(client.rests());
+        client.enter(Phase::Head);
+        assert!(!client.rests());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::gateway::instance::Instance;
 use crate::gateway::link::Link;
 use crate::gateway::record::Record;
 use crate::gateway::router::Claim;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustix::net::Shutdown;
@@ -166,11 +166,13 @@ pub fn open(opening: Opening) {
         {
             let idle = gateway.active().settings.limits.idle_ms;
             keep_alive(&upstream, Duration::from_millis(idle));
+            let (up, down) = (Flow::new(&parts.read_buf), Flow::new(&early));
+            drop((parts.read_buf, early));
             let client = parts.io.into_inner().stream;
             let mut pump = Pump {
                 tunnel: &tunnel,
-                up: Flow::new(parts.read_buf),
-                down: Flow::new(early),
+                up,
+                down,
                 client,
                 upstream,
                 left: false,
@@ -217,8 +219,9 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(early: Bytes) -> Flow {
-        Flow { waiting: early, ended: false, done: false, bytes: 0 }
+    fn new(early: &[u8]) -> Flow {
+        // A copy: even an empty part of hyper's buffer keeps the whole of it.
+        Flow { waiting: Bytes::copy_from_slice(early), ended: false, done: false, bytes: 0 }
     }
 
     fn poll(&mut self, from: &TcpStream, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -228,7 +231,10 @@ impl Flow {
                 match to.try_write(&self.waiting) {
                     Ok(n) => {
                         self.bytes += n as u64;
-                        self.waiting = self.waiting.slice(n..);
+                        self.waiting.advance(n);
+                        if self.waiting.is_empty() {
+                            self.waiting = Bytes::new();
+                        }
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     Err(e) => return Poll::Ready(Err(e)),
