@@ -1,6 +1,7 @@
 //! One client's connection: what it is at, for the limits; and all of them together.
 use crate::gateway::instance::Instance;
 use crate::gateway::sweep::{self, Millis};
+use bytes::Bytes;
 use hyper::header::HeaderValue;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -254,12 +255,24 @@ impl Drop for Place {
 pub struct ClientIo {
     pub stream: TcpStream,
     client: Arc<Client>,
+    /// Read by an earlier part of the connection, and not by this one yet.
+    ahead: Bytes,
     shut: bool,
 }
 
 impl ClientIo {
     pub fn new(stream: TcpStream, client: Arc<Client>) -> ClientIo {
-        ClientIo { stream, client, shut: false }
+        ClientIo { stream, client, ahead: Bytes::new(), shut: false }
+    }
+
+    /// Puts back what was read too far: the start of a request whose rest is not here yet.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.ahead = Bytes::copy_from_slice(bytes);
+    }
+
+    /// Ready when there is something to read, if only the end.
+    pub fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
     }
 
     fn wrote(&self, offered: usize, done: &Poll<io::Result<usize>>) {
@@ -278,7 +291,13 @@ impl AsyncRead for ClientIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let done = if self.ahead.is_empty() {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        } else {
+            let n = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(n));
+            Poll::Ready(Ok(()))
+        };
         if buffer.filled().len() > before && self.client.phase() == Phase::Idle {
             self.client.enter(Phase::Head);
         }

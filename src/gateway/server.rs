@@ -132,7 +132,7 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _p
                 if is_over(&gateway, &client) || gateway.closes_idle() {
                     return Poll::Ready(false);
                 }
-                resting.stream.poll_read_ready(cx).map(|ready| ready.is_ok())
+                resting.poll_more(cx).map(|more| more.is_ok())
             });
             if !more.await {
                 return;
@@ -170,7 +170,10 @@ where
     if over.await {
         return None;
     }
-    connection.into_parts().map(|parts| parts.io.into_inner())
+    let parts = connection.into_parts()?;
+    let mut io = parts.io.into_inner();
+    io.put_back(&parts.read_buf);
+    Some(io)
 }
 
 /// Its time is up, or the gateway's.

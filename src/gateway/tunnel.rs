@@ -153,13 +153,14 @@ pub struct Opening {
 
 /// Runs a tunnel in a task of its own: the client's connection task ends with its 101.
 pub fn open(opening: Opening) {
-    let number = opening.record.gateway.tunnels.enter(&opening.tunnel);
+    let Opening { tunnel, link, client, claim, mut record, client_key } = opening;
+    let gateway = record.gateway.clone();
+    let number = gateway.tunnels.enter(&tunnel);
+    if let Some(key) = client_key {
+        // Before the client can know that it is connected.
+        gateway.affinity.learn_socket(key, &tunnel);
+    }
     tokio::spawn(async move {
-        let Opening { tunnel, link, client, claim, mut record, client_key } = opening;
-        let gateway = record.gateway.clone();
-        if let Some(key) = client_key {
-            gateway.affinity.learn_socket(key, tunnel.instance.id(), &tunnel);
-        }
         if let Some((upstream, early)) = link.into_stream().await
             && let Ok(upgraded) = client.await
             && let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>()
