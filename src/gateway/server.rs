@@ -105,9 +105,16 @@ fn admit(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
 }
 
 async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
+    // An answer to no question is an error to some clients: the head of the request comes first.
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+    }
     stream.write_all(&answer).await?;
     stream.shutdown().await?;
-    // What the client sends is read, or the kernel's reset would take the answer away from it.
+    // What else the client sends is read, or the kernel's reset would take the answer away from it.
     let mut scratch = [0; 1024];
     while stream.read(&mut scratch).await? > 0 {}
     Ok(())
