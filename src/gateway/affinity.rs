@@ -105,14 +105,10 @@ impl Affinity {
         self.with(|memory| memory.learn(&learned, Weak::new()));
     }
 
-    /// A client's newest WebSocket. Gives back the one it had on the same instance, if it is still open.
-    pub fn learn_socket(&self, client: Key, instance: &str, tunnel: &Arc<Tunnel>) -> Option<Arc<Tunnel>> {
-        let learned = Learned { prompt: false, key: client, instance: instance.into() };
-        self.with(|memory| {
-            let older = memory.socket(client, instance);
-            memory.learn(&learned, Arc::downgrade(tunnel));
-            older
-        })
+    /// A client's newest WebSocket.
+    pub fn learn_socket(&self, client: Key, tunnel: &Arc<Tunnel>) {
+        let learned = Learned { prompt: false, key: client, instance: tunnel.instance.id().into() };
+        self.with(|memory| memory.learn(&learned, Arc::downgrade(tunnel)));
     }
 
     /// The tunnel of a client on an instance.

@@ -1,6 +1,7 @@
 //! One client's connection: what it is at, for the limits; and all of them together.
 use crate::gateway::instance::Instance;
 use crate::gateway::sweep::{self, Millis};
+use bytes::Bytes;
 use hyper::header::HeaderValue;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -50,6 +51,10 @@ pub struct Client {
     phase: AtomicU8,
     since: AtomicU64,
     expired: AtomicBool,
+    /// No request for a while.
+    rests: AtomicBool,
+    /// The socket took the last bytes whole: hyper has none left to write.
+    written: AtomicBool,
     /// The request's body was not read to its end.
     unread: AtomicBool,
     /// Its next part is the client's to send.
@@ -70,6 +75,8 @@ impl Client {
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(sweep::now()),
             expired: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
+            written: AtomicBool::new(true),
             unread: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             fault: Mutex::new(None),
@@ -91,6 +98,7 @@ impl Client {
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.since.store(sweep::now(), Ordering::Relaxed);
         self.expired.store(false, Ordering::Relaxed);
+        self.rests.store(false, Ordering::Relaxed);
     }
 
     /// Something moved.
@@ -172,6 +180,18 @@ impl Client {
         self.expired.load(Ordering::Relaxed)
     }
 
+    /// It has nothing to do: see `server::serve`.
+    pub fn rest(&self) {
+        let idle = self.phase() == Phase::Idle && self.written.load(Ordering::Relaxed);
+        if idle && !self.rests.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    pub fn rests(&self) -> bool {
+        self.rests.load(Ordering::Relaxed)
+    }
+
     /// The connection's task: whatever concerns the connection wakes it.
     pub fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,17 +255,30 @@ impl Drop for Place {
 pub struct ClientIo {
     pub stream: TcpStream,
     client: Arc<Client>,
+    /// Read by an earlier part of the connection, and not by this one yet.
+    ahead: Bytes,
     shut: bool,
 }
 
 impl ClientIo {
     pub fn new(stream: TcpStream, client: Arc<Client>) -> ClientIo {
-        ClientIo { stream, client, shut: false }
+        ClientIo { stream, client, ahead: Bytes::new(), shut: false }
     }
 
-    fn wrote(&self, done: &Poll<io::Result<usize>>) {
-        if matches!(done, Poll::Ready(Ok(1..))) && matches!(self.client.phase(), Phase::Stream | Phase::Idle)
-        {
+    /// Puts back what was read too far: the start of a request whose rest is not here yet.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.ahead = Bytes::copy_from_slice(bytes);
+    }
+
+    /// Ready when there is something to read, if only the end.
+    pub fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn wrote(&self, offered: usize, done: &Poll<io::Result<usize>>) {
+        let n = if let Poll::Ready(Ok(n)) = done { *n } else { 0 };
+        self.client.written.store(n == offered, Ordering::Relaxed);
+        if n > 0 && matches!(self.client.phase(), Phase::Stream | Phase::Idle) {
             self.client.touch();
         }
     }
@@ -258,7 +291,13 @@ impl AsyncRead for ClientIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let done = if self.ahead.is_empty() {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        } else {
+            let n = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(n));
+            Poll::Ready(Ok(()))
+        };
         if buffer.filled().len() > before && self.client.phase() == Phase::Idle {
             self.client.enter(Phase::Head);
         }
@@ -269,7 +308,7 @@ impl AsyncRead for ClientIo {
 impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.wrote(&done);
+        self.wrote(bytes.len(), &done);
         done
     }
 
@@ -279,7 +318,7 @@ impl AsyncWrite for ClientIo {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.wrote(&done);
+        self.wrote(slices.iter().map(|slice| slice.len()).sum(), &done);
         done
     }
 
@@ -340,6 +379,23 @@ mod tests {
         client.body_sent();
         assert_eq!(client.phase(), Phase::Answer);
         assert!(!client.is_expired());
+    }
+
+    #[test]
+    fn only_an_idle_connection_rests() {
+        let client = Client::new("10.0.0.7".parse().unwrap());
+        client.enter(Phase::Head);
+        client.rest();
+        assert!(!client.rests());
+        client.enter(Phase::Idle);
+        client.written.store(false, Ordering::Relaxed);
+        client.rest();
+        assert!(!client.rests());
+        client.written.store(true, Ordering::Relaxed);
+        client.rest();
+        assert!(client.rests());
+        client.enter(Phase::Head);
+        assert!(!client.rests());
     }
 
     #[test]

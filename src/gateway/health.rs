@@ -35,10 +35,11 @@ async fn run(gateway: Arc<Gateway>, instance: Arc<Instance>) {
     // One that nobody vouched for is looked at before anything else.
     let mut first = !instance.is_healthy();
     loop {
-        let pause = match instance.is_healthy() {
+        let urgent = !instance.is_healthy() && gateway.router.is_named(&instance);
+        let pause = match urgent {
             _ if first => Duration::ZERO,
-            true => Duration::from_millis(gateway.active().settings.check.interval_ms.max(10)),
-            false => SOON,
+            true => SOON,
+            false => Duration::from_millis(gateway.active().settings.check.interval_ms.max(10)),
         };
         first = false;
         tokio::select! {

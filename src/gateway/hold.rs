@@ -44,6 +44,15 @@ impl Hold {
             let message = format!("{} requests wait for an instance already", limits.held);
             return Err(Refusal::new(Fault::TooManyWaiting, message));
         };
+        let too_late = || {
+            let message =
+                format!("no instance was ready within {} ms: {}", limits.hold_ms, router.why_none());
+            Refusal::new(Fault::NoInstance, message)
+        };
+        if until.is_some_and(|until| until <= Instant::now()) {
+            // It had instances meanwhile that refused it.
+            return Err(too_late());
+        }
         let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(limits.hold_ms));
         loop {
             // Listens before it looks, so that nothing is missed between the two.
@@ -53,9 +62,7 @@ impl Hold {
                 return Ok(claim);
             }
             if timeout_at(until, changed).await.is_err() {
-                let message =
-                    format!("no instance was ready within {} ms: {}", limits.hold_ms, router.why_none());
-                return Err(Refusal::new(Fault::NoInstance, message));
+                return Err(too_late());
             }
         }
     }
@@ -89,6 +96,11 @@ mod tests {
         router.set(&[target()], FirstHealth::Well);
         waiting.await.unwrap().unwrap();
         assert_eq!(hold.count(), 0);
+
+        // Its time is for all of its waits.
+        let mut until = Some(Instant::now());
+        let refused = hold.claim(&router, &Wish::default(), &limits, &mut until).await.err().unwrap();
+        assert_eq!(refused.fault, Fault::NoInstance);
 
         router.set(&[], FirstHealth::Well);
         let before = Instant::now();

@@ -79,7 +79,6 @@ impl Metrics {
         let all = gateway.router.all();
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
         page.head("requests_total", "counter", "Requests answered, by instance and class of status.");
-        let none = AtomicU64::new(0);
         let own = (self.own.iter().enumerate()).map(|(class, n)| ("", class, n));
         let others = all.iter().flat_map(|(i, _)| {
             i.classes.iter().enumerate().map(|(class, n)| (i.id(), class, n)).collect::<Vec<_>>()
@@ -113,8 +112,7 @@ impl Metrics {
             page.line("websockets", &format!("instance=\"{}\"", instance.id()), instance.open().1);
         }
         page.head("errors_total", "counter", "Answers that the gateway made itself, and cut ones, by kind.");
-        for fault in Fault::ALL {
-            let count = self.errors.get(fault as usize).unwrap_or(&none);
+        for (fault, count) in Fault::ALL.iter().zip(&self.errors) {
             page.line("errors_total", &format!("kind=\"{}\"", fault.name()), read(count));
         }
         page.head("request_seconds", "histogram", "From the head of a request to the end of its answer.");

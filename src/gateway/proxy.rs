@@ -35,7 +35,7 @@ pub async fn answer(
     };
     let mut response = match served {
         Ok(response) => response,
-        Err(refusal) => refuse(client, &active, &refusal, record.as_mut()),
+        Err(refusal) => refuse(&active, &refusal, record.as_mut()),
     };
     if let Some(mut record) = record {
         record.received = client.received();
@@ -44,18 +44,16 @@ pub async fn answer(
         gateway.metrics.own_answer(record.status);
         client.enter(Phase::Idle);
     }
-    if gateway.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    // An answer before the end of the request's body: hyper closes the connection behind it rather than read
+    // the rest, so the client must not take it for one to use again.
+    let last = gateway.is_leaving() || client.is_unread();
+    if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
 
-fn refuse(
-    client: &Client,
-    active: &Active,
-    refusal: &Refusal,
-    record: Option<&mut Record>,
-) -> Response<AnswerBody> {
+fn refuse(active: &Active, refusal: &Refusal, record: Option<&mut Record>) -> Response<AnswerBody> {
     let service = &active.settings.service;
     if let Some(record) = record {
         record.failed(refusal.fault);
@@ -63,10 +61,6 @@ fn refuse(
     let mut response = Response::new(AnswerBody::Own(refusal.body(service)));
     *response.status_mut() = refusal.fault.status();
     *response.headers_mut() = refusal.headers(service);
-    if client.is_unread() {
-        // hyper closes the connection rather than read the rest of the body: the answer says so.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     response
 }
 

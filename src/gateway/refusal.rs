@@ -1,7 +1,7 @@
 //! An answer that the gateway makes itself because a request cannot be served: a kind for programs, a message
 //! for people, as JSON.
 use hyper::body::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 
@@ -116,10 +116,6 @@ impl Refusal {
                 let realm = format!("Basic realm=\"stillframe {service}\"");
                 let realm = HeaderValue::from_str(&realm).unwrap_or(HeaderValue::from_static("Basic"));
                 headers.insert(WWW_AUTHENTICATE, realm);
-            }
-            // What is left of the body is not read.
-            Fault::BodyTooLarge | Fault::ClientSlow | Fault::ClientGone => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
         }

@@ -282,7 +282,7 @@ impl Router {
         if routes.current.iter().chain(&routes.draining).any(|i| i.id() == target.id) {
             return None;
         }
-        let instance = Arc::new(Instance::new(target.clone(), FirstHealth::Unknown));
+        let instance = Arc::new(Instance::new(target.clone(), FirstHealth::Well));
         routes.draining.push(instance.clone());
         Some(instance)
     }

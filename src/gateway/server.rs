@@ -1,19 +1,22 @@
 //! The public port: accepts connections, serves each, and at the end lets them finish.
 use crate::gateway::Gateway;
 use crate::gateway::access_log::Level;
+use crate::gateway::answer::AnswerBody;
 use crate::gateway::client::{Client, ClientIo, Phase, Place};
 use crate::gateway::link::BUFFER;
 use crate::gateway::proxy;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::tunnel;
 use crate::sys::error::{Error, Kind, Result};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{self, UpgradeableConnection};
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -102,37 +105,88 @@ fn admit(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
 }
 
 async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
+    // An answer to no question is an error to some clients: the head of the request comes first.
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+    }
     stream.write_all(&answer).await?;
     stream.shutdown().await?;
-    // What the client sends is read, or the kernel's reset would take the answer away from it.
+    // What else the client sends is read, or the kernel's reset would take the answer away from it.
     let mut scratch = [0; 1024];
     while stream.read(&mut scratch).await? > 0 {}
     Ok(())
 }
 
 /// One connection until its end, or until it becomes a tunnel.
+///
+/// Without a request for a second it rests: hyper's part of it is thrown away, and made again when bytes come.
+/// So a connection that waits takes 3 KiB, not 18.
 async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _place: Place) {
-    let io = TokioIo::new(ClientIo::new(stream, client.clone()));
-    let service = service_fn(|request| proxy::answer(&gateway, &client, request));
     let mut builder = http1::Builder::new();
     // Limits of time are kept by `sweep`, without a timer for each request.
     builder.max_buf_size(BUFFER).max_header_size(HEAD).header_read_timeout(None);
-    let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+    let mut io = Some(ClientIo::new(stream, client.clone()));
+    while let Some(awake) = io.take() {
+        let service = service_fn(|request| proxy::answer(&gateway, &client, request));
+        let connection = builder.serve_connection(TokioIo::new(awake), service).with_upgrades();
+        io = serve_until_rest(&gateway, &client, Box::new(connection)).await;
+        if let Some(resting) = &io {
+            let more = poll_fn(|cx| {
+                client.register(cx);
+                if is_over(&gateway, &client) || gateway.closes_idle() {
+                    return Poll::Ready(false);
+                }
+                resting.poll_more(cx).map(|more| more.is_ok())
+            });
+            if !more.await {
+                return;
+            }
+            client.enter(Phase::Idle);
+        }
+    }
+}
+
+/// The socket, when the connection is put to rest; nothing when it is over.
+async fn serve_until_rest<S>(
+    gateway: &Gateway,
+    client: &Client,
+    mut connection: Box<UpgradeableConnection<TokioIo<ClientIo>, S>>,
+) -> Option<ClientIo>
+where
+    S: HttpService<Incoming, ResBody = AnswerBody, Error = Infallible>,
+{
     let mut asked_to_end = false;
-    poll_fn(|cx| {
+    let over = poll_fn(|cx| {
         client.register(cx);
-        let over = matches!(client.phase(), Phase::Idle | Phase::Head | Phase::Stream | Phase::Linger);
-        if gateway.is_over() || (over && client.is_expired()) {
-            return Poll::Ready(());
+        if is_over(gateway, client) {
+            return Poll::Ready(true);
+        }
+        if client.rests() && !asked_to_end {
+            return Poll::Ready(false);
         }
         if gateway.closes_idle() && !asked_to_end {
             asked_to_end = true;
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut *connection).graceful_shutdown();
         }
         // An error is the client's: it ended, or sent what is not HTTP and was told so.
-        connection.as_mut().poll(cx).map(|_| ())
-    })
-    .await;
+        Pin::new(&mut *connection).poll(cx).map(|_| true)
+    });
+    if over.await {
+        return None;
+    }
+    let parts = connection.into_parts()?;
+    let mut io = parts.io.into_inner();
+    io.put_back(&parts.read_buf);
+    Some(io)
+}
+
+/// Its time is up, or the gateway's.
+fn is_over(gateway: &Gateway, client: &Client) -> bool {
+    let waits = matches!(client.phase(), Phase::Idle | Phase::Head | Phase::Stream | Phase::Linger);
+    gateway.is_over() || (waits && client.is_expired())
 }
 
 /// How the gateway leaves: what is open may go on for a while.

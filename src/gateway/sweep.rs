@@ -13,6 +13,9 @@ pub type Millis = u64;
 /// How long a closing connection is still read from.
 pub const LINGER: Millis = 5_000;
 
+/// After so long without a request a connection is put to rest.
+const REST: Millis = 1_000;
+
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 static NOW: AtomicU64 = AtomicU64::new(0);
 
@@ -58,6 +61,8 @@ pub async fn run(gateway: Arc<Gateway>) {
             let phase = client.phase();
             if limit(phase, &active.settings.limits).is_some_and(|limit| ago > client.since() + limit) {
                 client.expire(phase);
+            } else if phase == Phase::Idle && ago > client.since() + REST {
+                client.rest();
             }
         });
         if now > tidied + 1_000 {

@@ -6,7 +6,7 @@ use crate::gateway::instance::Instance;
 use crate::gateway::link::Link;
 use crate::gateway::record::Record;
 use crate::gateway::router::Claim;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustix::net::Shutdown;
@@ -153,24 +153,27 @@ pub struct Opening {
 
 /// Runs a tunnel in a task of its own: the client's connection task ends with its 101.
 pub fn open(opening: Opening) {
-    let number = opening.record.gateway.tunnels.enter(&opening.tunnel);
+    let Opening { tunnel, link, client, claim, mut record, client_key } = opening;
+    let gateway = record.gateway.clone();
+    let number = gateway.tunnels.enter(&tunnel);
+    if let Some(key) = client_key {
+        // Before the client can know that it is connected.
+        gateway.affinity.learn_socket(key, &tunnel);
+    }
     tokio::spawn(async move {
-        let Opening { tunnel, link, client, claim, mut record, client_key } = opening;
-        let gateway = record.gateway.clone();
-        if let Some(key) = client_key {
-            gateway.affinity.learn_socket(key, tunnel.instance.id(), &tunnel);
-        }
         if let Some((upstream, early)) = link.into_stream().await
             && let Ok(upgraded) = client.await
             && let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>()
         {
             let idle = gateway.active().settings.limits.idle_ms;
             keep_alive(&upstream, Duration::from_millis(idle));
+            let (up, down) = (Flow::new(&parts.read_buf), Flow::new(&early));
+            drop((parts.read_buf, early));
             let client = parts.io.into_inner().stream;
             let mut pump = Pump {
                 tunnel: &tunnel,
-                up: Flow::new(parts.read_buf),
-                down: Flow::new(early),
+                up,
+                down,
                 client,
                 upstream,
                 left: false,
@@ -217,8 +220,9 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(early: Bytes) -> Flow {
-        Flow { waiting: early, ended: false, done: false, bytes: 0 }
+    fn new(early: &[u8]) -> Flow {
+        // A copy: even an empty part of hyper's buffer keeps the whole of it.
+        Flow { waiting: Bytes::copy_from_slice(early), ended: false, done: false, bytes: 0 }
     }
 
     fn poll(&mut self, from: &TcpStream, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -228,7 +232,10 @@ impl Flow {
                 match to.try_write(&self.waiting) {
                     Ok(n) => {
                         self.bytes += n as u64;
-                        self.waiting = self.waiting.slice(n..);
+                        self.waiting.advance(n);
+                        if self.waiting.is_empty() {
+                            self.waiting = Bytes::new();
+                        }
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     Err(e) => return Poll::Ready(Err(e)),

@@ -164,19 +164,22 @@ async fn introduce(
     hears: &mut Hears,
     says: &mut OwnedWriteHalf,
 ) -> Result<(), String> {
-    let gone = |_| "ended before it was ready".to_string();
     let targets = gateway.router.all().into_iter().map(|(instance, draining)| Known {
         target: instance.target.clone(),
         draining,
         healthy: instance.is_healthy(),
     });
-    say(says, &ToNew::Begin { version: GATEWAY_VERSION, targets: targets.collect() }).await.map_err(gone)?;
-    for message in batches(gateway.affinity.hand_over(tell)) {
-        say(says, &message).await.map_err(gone)?;
+    let begin = ToNew::Begin { version: GATEWAY_VERSION, targets: targets.collect() };
+    let known = batches(gateway.affinity.hand_over(tell));
+    for message in std::iter::once(begin).chain(known).chain([ToNew::Prepare]) {
+        if say(says, &message).await.is_err() {
+            // It has ended, perhaps with a word why.
+            return expect(hears, |_| false).await;
+        }
     }
-    say(says, &ToNew::Prepare).await.map_err(gone)?;
     expect(hears, |m| matches!(m, ToOld::Ready)).await?;
-    say(says, &ToNew::Take).await.map_err(gone)?;
+    // If it cannot be told, there is no answer either.
+    let _ = say(says, &ToNew::Take).await;
     expect(hears, |m| matches!(m, ToOld::Taken)).await
 }
 
@@ -189,8 +192,9 @@ async fn expect(hears: &mut Hears, wanted: impl Fn(&ToOld) -> bool) -> Result<()
     }
 }
 
-/// Ids of the same kind and instance that follow one another go together.
-fn batches(all: Vec<Learned>) -> Vec<ToNew> {
+/// Ids of the same kind and instance go together.
+fn batches(mut all: Vec<Learned>) -> Vec<ToNew> {
+    all.sort_by(|a, b| (a.prompt, &a.instance).cmp(&(b.prompt, &b.instance)));
     let same = |a: &Learned, b: &Learned| a.prompt == b.prompt && a.instance == b.instance;
     all.chunk_by(same)
         .flat_map(|run| run.chunks(BATCH))
@@ -301,4 +305,34 @@ pub fn become_program(program: &str, settings: &Path) -> Error {
         .stdout(Stdio::from(log))
         .exec();
     failed(&format!("cannot execute {program}")).caused_by(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_go_in_few_lines() {
+        let learned = |n: u64| Learned {
+            prompt: n % 3 != 0,
+            key: (n, n),
+            instance: if n % 2 == 0 { "s0-g1" } else { "s1-g1" }.into(),
+        };
+        let sent = batches((0..10_000).map(learned).collect());
+        let mut keys = Vec::new();
+        for message in &sent {
+            let line = serde_json::to_string(message).unwrap();
+            let ToNew::Learned { prompt, instance, keys: some } = serde_json::from_str(&line).unwrap() else {
+                panic!("{line}");
+            };
+            assert!(some.len() <= BATCH);
+            for key in some {
+                assert_eq!(learned(key.0), Learned { prompt, key, instance: instance.as_str().into() });
+                keys.push(key.0);
+            }
+        }
+        keys.sort_unstable();
+        assert_eq!(keys, (0..10_000).collect::<Vec<u64>>());
+        assert!(sent.len() < 10);
+    }
 }

@@ -177,11 +177,40 @@ async fn many_requests_on_one_connection_and_pipelined_ones() {
     assert!(a < b);
 }
 
+/// A connection without a request is put to rest after a second: nothing may be lost by that.
+#[tokio::test]
+async fn connections_that_rested_go_on() {
+    let (_instance, gateway) = one().await;
+    let mut fresh = TcpStream::connect(gateway.address).await.unwrap();
+    let mut kept = Connection::open(gateway.address).await.unwrap();
+    kept.send(request("GET", "/queue", &[], full(""))).await.unwrap();
+    // A request, and the start of the next in the same piece.
+    let mut half = TcpStream::connect(gateway.address).await.unwrap();
+    half.write_all(b"GET /test/a HTTP/1.1\r\nhost: x\r\n\r\nGET /test/b HT").await.unwrap();
+    // An answer that its client does not read.
+    let mut unread = TcpStream::connect(gateway.address).await.unwrap();
+    unread
+        .write_all(b"GET /test/big?bytes=30000000 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(kept.send(request("GET", "/queue", &[], full(""))).await.unwrap().status, 200);
+    fresh.write_all(b"GET /test/c HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(crate::client::read_all(&mut fresh).await.ends_with("s0-g7 /test/c"));
+    half.write_all(b"TP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(crate::client::read_all(&mut half).await.ends_with("s0-g7 /test/b"));
+    assert!(crate::client::read_all(&mut unread).await.len() > 30_000_000);
+}
+
 #[tokio::test]
 async fn an_answer_before_the_upload_is_over() {
     let (_instance, gateway) = one().await;
-    let answer = send(gateway.address, request("POST", "/test/early", &[], zeros(200_000_000))).await;
-    assert_eq!((answer.status, answer.text()), (403, "not this one"));
+    for _ in 0..5 {
+        let answer = send(gateway.address, request("POST", "/test/early", &[], zeros(200_000_000))).await;
+        assert_eq!((answer.status, answer.text()), (403, "not this one"));
+        // It is not read to its end, so nothing can follow.
+        assert_eq!(answer.header("connection"), "close");
+    }
 }
 
 #[tokio::test]
