@@ -14,6 +14,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How the line of a file begins that another distribution has put there.
+pub const REPLACED: &str = "replaced by ";
+
 /// A distribution decided, its tree not hashed yet.
 #[derive(Debug, Clone)]
 pub struct Pinned {
@@ -157,7 +160,7 @@ fn against_wheel(
             .get(&disk)
             .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
         if let Some((owner, _)) = winner {
-            change(&format!("replaced by {owner}"));
+            change(&format!("{REPLACED}{owner}"));
             continue;
         }
         if let Some(why) = reach.stray(&disk, &found) {
@@ -202,7 +205,7 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
             .get(disk)
             .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
         if let Some((owner, _)) = winner {
-            changed.push(FileChange { path: name.clone(), how: format!("replaced by {owner}") });
+            changed.push(FileChange { path: name.clone(), how: format!("{REPLACED}{owner}") });
             continue;
         }
         if let Some(how) = reach.stray(disk, &found) {

@@ -7,7 +7,7 @@ use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::hash_tree;
 use crate::capture::outside_source;
 use crate::capture::paths::{SECRET_NOTE, finding, open_regular, show, unreadable};
-use crate::capture::pin::{self, Pinned};
+use crate::capture::pin::{self, Pinned, REPLACED};
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::LEFT_OUT;
 use crate::capture::secrets;
@@ -20,7 +20,7 @@ use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -93,56 +93,85 @@ pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> Vec<Installed
     all
 }
 
-fn digest_of(one: &Installed, wheel: Option<&str>, started: SystemTime) -> Option<String> {
+/// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
+/// which need not be the same, and the metadata that says which wheel to ask for.
+fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option<String> {
+    const READ: [&str; 6] =
+        ["METADATA", "RECORD", "WHEEL", "direct_url.json", "entry_points.txt", "top_level.txt"];
     let info = one.scheme.site.join(&one.info);
-    let record = info.join("RECORD");
-    let direct = info.join("direct_url.json");
-    let salt = format!("{}\0{}\0{}", one.name, one.version, wheel.unwrap_or(""));
-    let more = [info.as_path(), record.as_path(), direct.as_path()];
-    let files = one.files.values().map(PathBuf::as_path).chain(more);
-    stat_digest(&salt, files, started)
+    let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
+    files.insert(info);
+    let listed = one.files.values().chain(claims);
+    let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
+    stat_digest(&format!("{}\0{}", one.name, one.version), files.into_iter(), started)
 }
 
-/// Pins every distribution. `candidates` is asked only for those whose files changed since the last
-/// run, so an unchanged environment needs neither network nor hashing.
-pub fn pin_all(
-    context: &Context,
-    all: &[Installed],
-    candidates: impl FnOnce(&[&Installed]) -> Result<Vec<Candidate>>,
-) -> Result<Python> {
-    let mut python = Python::default();
-    let digests: Vec<Option<String>> =
-        all.par_iter().map(|one| digest_of(one, None, context.started)).collect();
-    let key = |one: &Installed| format!("distribution:{}", one.name);
-    let mut kept: Vec<Option<Kept>> = all
-        .iter()
-        .zip(&digests)
-        .map(|(one, digest)| {
-            let kept: Kept = context.memo.get(&key(one), digest.as_deref())?;
-            let good =
-                kept.still_holds(&context.index) && context.trees.known(&kept.lock.tree, context.store);
+/// What the last run decided, where nothing of it changed.
+fn kept(context: &Context, all: &[Installed]) -> Vec<Option<Kept>> {
+    let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    all.par_iter()
+        .map(|one| {
+            let (digest, kept): (&str, Kept) = context.memo.entry(&key(one))?;
+            let now = digest_of(one, &kept.claims, context.started)?;
+            // Who replaced a file may have gone, and left its file behind.
+            let replaced = kept.lock.changed.iter().filter_map(|c| c.how.strip_prefix(REPLACED));
+            let good = now == digest
+                && kept.still_holds(&context.index)
+                && context.trees.known(&kept.lock.tree, context.store)
+                && replaced.into_iter().all(|by| names.contains(by));
             good.then_some(kept)
         })
-        .collect();
-    // Overlapping files tie distributions together: if any of them is decided anew, so are those it
-    // shares files with.
-    let shared: HashSet<&str> = kept
-        .iter()
-        .flatten()
-        .flat_map(|k| k.lock.changed.iter())
-        .filter_map(|c| c.how.strip_prefix("replaced by "))
-        .collect();
-    let redo = all.iter().zip(&kept).any(|(one, k)| k.is_none() && shared.contains(one.name.as_str()));
-    if redo {
-        for slot in &mut kept {
-            if slot.as_ref().is_some_and(|k| !k.lock.changed.is_empty()) {
+        .collect()
+}
+
+fn key(one: &Installed) -> String {
+    format!("distribution:{}", one.name)
+}
+
+/// Asks for the wheels of all that is decided anew, which draws in whoever shares a file with it: of two
+/// that own a path, one has the file that lies there, and the other says so.
+fn candidates(
+    all: &[Installed],
+    kept: &mut [Option<Kept>],
+    mut ask: impl FnMut(&[&Installed]) -> Result<Vec<Candidate>>,
+) -> Result<Vec<Option<Candidate>>> {
+    let mut found: Vec<Option<Candidate>> = vec![None; all.len()];
+    loop {
+        let fresh: Vec<usize> =
+            (0..all.len()).filter(|at| kept[*at].is_none() && found[*at].is_none()).collect();
+        if fresh.is_empty() {
+            return Ok(found);
+        }
+        let asked: Vec<&Installed> = fresh.iter().map(|at| &all[*at]).collect();
+        let answers = ask(&asked)?;
+        let mut paths: HashSet<PathBuf> = HashSet::new();
+        for (at, answer) in fresh.into_iter().zip(answers) {
+            paths.extend(all[at].files.values().cloned());
+            if let Candidate::Wheel(listing) = &answer {
+                paths.extend(listing.entries.keys().filter_map(|name| all[at].target(name)));
+            }
+            found[at] = Some(answer);
+        }
+        for slot in kept.iter_mut() {
+            if slot.as_ref().is_some_and(|k| k.claims.iter().any(|path| paths.contains(path))) {
                 *slot = None;
             }
         }
     }
-    let fresh: Vec<&Installed> =
-        all.iter().zip(&kept).filter(|(_, k)| k.is_none()).map(|(one, _)| one).collect();
-    let found = if fresh.is_empty() { Vec::new() } else { candidates(&fresh)? };
+}
+
+/// Pins every distribution. `ask` is asked only for those whose files changed since the last run, so an
+/// unchanged environment needs neither network nor hashing.
+pub fn pin_all(
+    context: &Context,
+    all: &[Installed],
+    ask: impl FnMut(&[&Installed]) -> Result<Vec<Candidate>>,
+) -> Result<Python> {
+    let mut python = Python::default();
+    let mut kept = kept(context, all);
+    let found = candidates(all, &mut kept, ask)?;
+    let (fresh, found): (Vec<&Installed>, Vec<Candidate>) =
+        all.iter().zip(found).filter_map(|(one, found)| Some((one, found?))).unzip();
     let owners = pin::owners(fresh.iter().copied().zip(&found));
     let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
     context.progress.stage("reading distributions", Some(sizes.iter().sum()));
@@ -170,7 +199,7 @@ pub fn pin_all(
     let decided = decided.into_iter().map(|(_, result)| result);
     let mut claims: HashSet<PathBuf> = HashSet::new();
     let mut decided = decided.zip(&found);
-    for ((one, digest), kept) in all.iter().zip(&digests).zip(kept) {
+    for (one, kept) in all.iter().zip(kept) {
         let info = one.scheme.site.join(&one.info);
         const MADE: [&str; 8] = [
             "INSTALLER",
@@ -201,8 +230,10 @@ pub fn pin_all(
         };
         let editable =
             one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
-        // An editable install's source is outside its own files: it is looked at every time.
-        context.memo.put(&key(one), digest.as_deref().filter(|_| lasting && !editable), &kept);
+        // Looked at after the files were read: one that changed meanwhile is too young to be trusted. An
+        // editable install's source is outside its own files: it is looked at every time.
+        let digest = (lasting && !editable).then(|| digest_of(one, &kept.claims, context.started)).flatten();
+        context.memo.put(&key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
         python.distributions.push(kept.lock);
     }
@@ -252,7 +283,7 @@ fn report(python: &mut Python) {
         for change in &d.changed {
             // Another's file lies there; a file that should ship does not; anything else was edited.
             let (severity, topic) = match change.how.as_str() {
-                how if how.starts_with("replaced by") => (Severity::Info, "patched"),
+                how if how.starts_with(REPLACED) => (Severity::Info, "patched"),
                 how if how.starts_with(LEFT_OUT) => (Severity::Problem, "unreadable"),
                 _ => (Severity::Warning, "patched"),
             };

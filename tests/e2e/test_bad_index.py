@@ -8,6 +8,7 @@ import struct
 import time
 import unittest
 
+import harness
 from small import JSON, Case, Wheel, record_hash, untouched, write
 
 
@@ -259,16 +260,58 @@ class Lies(Case):
         self.decided("captured", "the wheel's RECORD does not list \"alpha/extra.py\", which the wheel holds",
                      content=self.wheel.archive(more=[("alpha/extra.py", b"")]))
 
+    def changes_after(self, record):
+        """Installed so, pinned, remembered at rest; then one byte that no installed RECORD lists is another."""
+        self.wheel.install(self.env.site, record=record)
+        self.served.publish(self.wheel)
+        self.env.age()
+        self.decided("pinned", None)
+        first = self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json
+        self.assertTrue(first["unchanged"])
+        asked = len(self.served.requests)
+        self.assertTrue(self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json["unchanged"])
+        self.assertEqual(len(self.served.requests), asked, "what is remembered was asked for again")
+        data, stat = self.env.site / "alpha" / "data.txt", (self.env.site / "alpha" / "data.txt").stat()
+        data.write_bytes(b"Data of alpha")
+        os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        result = self.inspect(self.env, PIP_INDEX_URL=self.served.url)
+        self.finds(result, ("warning", "patched", "alpha/data.txt", "alpha 1.0: changed"))
+        self.assertEqual(self.provenance(result)["alpha"], ("patched", f"1 of 4 files differ from {self.wheel.file}"))
+        second = self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json
+        self.assertFalse(second["unchanged"])
+        self.assertNotEqual(second["snapshot"], first["snapshot"])
+        self.assertEqual((self.tree(second, "alpha 1.0") / "alpha" / "data.txt").read_bytes(), b"Data of alpha")
+
     def test_an_installation_without_a_record(self):
         self.wheel.install(self.env.site, record=False)
         write(self.env.site / self.wheel.info / "top_level.txt", "alpha\n")
         result = self.decided("pinned", None, content=self.wheel.archive())
         self.assertEqual([f for f in self.findings(result) if f[1] == "unowned"],
                          [("warning", "unowned", f"{self.wheel.info}/top_level.txt", "no distribution owns it; it is captured")])
-        self.wheel.members["alpha/data.txt"] = b"changed"
-        self.wheel.install(self.env.site, record=False)
+
+    def test_a_change_is_found_without_a_record(self):
+        self.changes_after(False)
+
+    def test_a_change_is_found_where_the_record_lacks_a_row(self):
+        self.changes_after("\n".join(row for row in self.wheel.rows() if "data.txt" not in row) + "\n")
+
+    def test_two_that_share_a_file_are_decided_together(self):
+        """The second's wheel overwrote a file of the first's; a change in one does not make the other forget."""
+        other = Wheel("beta", members={"alpha/data.txt": b"beta's own"})
+        for wheel in (self.wheel, other):
+            wheel.install(self.env.site)
+            self.served.publish(wheel)
         self.env.age()
-        self.served.pages.clear()
+        replaced = ("info", "patched", "alpha/data.txt", "alpha 1.0: replaced by beta")
+        self.finds(self.inspect(self.env, PIP_INDEX_URL=self.served.url), replaced)
+        write(self.env.site / "alpha" / "__init__.py", "CHANGED = True\n")
+        found = [f for f in self.findings(self.inspect(self.env, PIP_INDEX_URL=self.served.url)) if f[1] == "patched"]
+        self.assertEqual(found, [("warning", "patched", "alpha/__init__.py", "alpha 1.0: changed"), replaced])
+        # Gone, with its file left behind: that is nobody's but alpha's now, and not what alpha's wheel says.
+        harness.remove_tree(self.env.site / other.info)
+        found = self.inspect(self.env, PIP_INDEX_URL=self.served.url)
+        self.finds(found, ("warning", "patched", "alpha/__init__.py", "alpha 1.0: changed"),
+                   ("warning", "patched", "alpha/data.txt", "alpha 1.0: changed"))
 
     def test_an_installed_record_with_names_that_leave(self):
         """/etc/passwd and what lies beside the environment are named in the report and captured by nobody."""
