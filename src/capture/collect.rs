@@ -2,7 +2,7 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::inventory::{Finding, OutsidePath, Severity, Weight};
-use crate::capture::paths::{self, SECRET_NOTE, below, file_name, finding, join, show, show_in};
+use crate::capture::paths::{self, below, file_name, finding, join, show, show_in};
 use crate::capture::rules;
 use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
@@ -132,24 +132,13 @@ impl Collector<'_> {
     }
 
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
-        // A link may give a secret an innocent name: both names are judged.
-        let names = [join(self.policy.label.as_bytes(), &path), bytes(real).to_vec()];
-        if let Some(what) = names.iter().find_map(|name| secrets::secret_name(name)) {
-            self.report(Severity::Warning, "secret", &path, format!("{what}: {SECRET_NOTE}"));
+        let name = join(self.policy.label.as_bytes(), &path);
+        let secret = secrets::judge(&[&name, bytes(real)], real, entry.size, self.policy.config_secrets);
+        if let Some(message) = secret {
+            self.report(Severity::Warning, "secret", &path, message);
             return;
         }
-        if names.iter().any(|name| secrets::wants_content(name, entry.size)) {
-            let content = paths::read_small(real, secrets::SECRET_FILE_LIMIT).unwrap_or_default();
-            let found = names
-                .iter()
-                .find_map(|name| secrets::secret_content(name, &content, self.policy.config_secrets));
-            if let Some(what) = found {
-                let message = format!("holds {what}: {SECRET_NOTE}");
-                self.report(Severity::Warning, "secret", &path, message);
-                return;
-            }
-        }
-        let split = self.policy.split_weights && rules::is_weight(&names[1], entry.size);
+        let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);
         // A weight is named in UTF-8 documents; one that cannot be stays in its pack.
         if split && let Ok(name) = std::str::from_utf8(&path) {
             if outside {

@@ -25,6 +25,7 @@ pub mod paths;
 pub mod pin;
 pub mod probe_result;
 pub mod provenance;
+pub mod pth;
 pub mod pylock;
 pub mod python;
 pub mod reach;
@@ -34,6 +35,7 @@ pub mod scan;
 pub mod secrets;
 pub mod tree;
 pub mod trees;
+pub mod unowned;
 pub mod walk;
 pub mod whole;
 

@@ -1,28 +1,26 @@
 //! The Python side of a capture: every distribution decided, its tree hashed, the files nobody owns
 //! and the folders outside that `.pth` files and editable installs put on the path.
-use crate::capture::installed::{Installed, Scheme, installer_file, read_site};
+use crate::capture::installed::{Installed, Scheme, read_site};
 use crate::capture::inventory::{Finding, OutsidePath, Severity};
 use crate::capture::lock::{DistributionLock, Provenance, SourceLock, TreeRef, WheelRef};
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::hash_tree;
 use crate::capture::outside_source;
-use crate::capture::paths::{SECRET_NOTE, finding, open_regular, show, unreadable};
+use crate::capture::paths::{finding, show};
 use crate::capture::pin::{self, Pinned, REPLACED};
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::LEFT_OUT;
-use crate::capture::secrets;
-use crate::capture::tree::{Entry, Source, Tree};
+use crate::capture::tree::Tree;
 use crate::capture::trees::Trees;
+use crate::capture::{pth, unowned};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
-use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -44,11 +42,20 @@ pub struct Context<'a> {
     pub real_files: &'a [String],
     /// The ComfyUI directory: a `.pth` file may not pull all of it in.
     pub environment: &'a Path,
+    /// The models folders, canonical: links into them are not followed.
+    pub models: &'a [PathBuf],
     pub started: SystemTime,
     /// The site directories in the order of `sys.path`, also those without any distribution.
     pub sites: &'a [PathBuf],
     /// Who is asked for wheels; `None`: nobody.
     pub index: Option<String>,
+}
+
+impl Context<'_> {
+    /// A tree of the last run, if its files are the same and the store still has it.
+    pub fn remembered(&self, key: &str, digest: Option<&str>) -> Option<TreeRef> {
+        self.memo.get(key, digest).filter(|tree| self.trees.known(tree, self.store))
+    }
 }
 
 /// What the index keeps of a distribution that did not change.
@@ -59,6 +66,8 @@ struct Kept {
     claims: Vec<PathBuf>,
     /// Where no wheel vouches for it: who was asked for one. Others may have it.
     asked: Option<String>,
+    /// Where its texts may name a folder that has another place in the store: which folders have.
+    relocated: Option<String>,
 }
 
 impl Kept {
@@ -107,7 +116,7 @@ fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option
 }
 
 /// What the last run decided, where nothing of it changed.
-fn kept(context: &Context, all: &[Installed]) -> Vec<Option<Kept>> {
+fn kept(context: &Context, all: &[Installed], relocations: &str) -> Vec<Option<Kept>> {
     let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
     all.par_iter()
         .map(|one| {
@@ -117,6 +126,7 @@ fn kept(context: &Context, all: &[Installed]) -> Vec<Option<Kept>> {
             let replaced = kept.lock.changed.iter().filter_map(|c| c.how.strip_prefix(REPLACED));
             let good = now == digest
                 && kept.still_holds(&context.index)
+                && kept.relocated.as_deref().is_none_or(|then| then == relocations)
                 && context.trees.known(&kept.lock.tree, context.store)
                 && replaced.into_iter().all(|by| names.contains(by));
             good.then_some(kept)
@@ -168,20 +178,23 @@ pub fn pin_all(
     ask: impl FnMut(&[&Installed]) -> Result<Vec<Candidate>>,
 ) -> Result<Python> {
     let mut python = Python::default();
-    let mut kept = kept(context, all);
+    let pth = pth::read_all(context.sites, context.memo, context.started);
+    python.findings.extend(pth::findings(&pth));
+    let sources = outside_source::sources(context, all, &pth, &mut python)?;
+    let relocations = outside_source::fingerprint(&sources);
+    let mut kept = kept(context, all, &relocations);
     let found = candidates(all, &mut kept, ask)?;
     let (fresh, found): (Vec<&Installed>, Vec<Candidate>) =
         all.iter().zip(found).filter_map(|(one, found)| Some((one, found?))).unzip();
     let owners = pin::owners(fresh.iter().copied().zip(&found));
     let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
     context.progress.stage("reading distributions", Some(sizes.iter().sum()));
-    let sources = outside_source::editable_sources(context, &fresh, &mut python)?;
     let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
         let (one, candidate) = (fresh[at], &found[at]);
         check_interrupt()?;
         let mut pinned = pin::decide(one, candidate, &owners)?;
         let references = match pinned.provenance {
-            // A wheel's own text is the wheel's, whatever it names.
+            // Whatever it names.
             Provenance::Pinned => Vec::new(),
             _ => outside_source::relocate(&mut pinned.tree, &sources)?,
         };
@@ -225,20 +238,21 @@ pub fn pin_all(
                     lasting = *lasts;
                     asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
                 }
-                Kept { lock, claims: pinned.claims, asked }
+                // A wheel's own text is the wheel's; any other may name a folder that moves.
+                let text = pinned.tree.entries.keys().any(|name| outside_source::is_text(name));
+                let moves = lock.provenance != Provenance::Pinned && text;
+                let relocated = moves.then(|| relocations.clone());
+                Kept { lock, claims: pinned.claims, asked, relocated }
             }
         };
-        let editable =
-            one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
-        // Looked at after the files were read: one that changed meanwhile is too young to be trusted. An
-        // editable install's source is outside its own files: it is looked at every time.
-        let digest = (lasting && !editable).then(|| digest_of(one, &kept.claims, context.started)).flatten();
+        // Looked at after the files were read: one that changed meanwhile is too young to be trusted.
+        let digest = lasting.then(|| digest_of(one, &kept.claims, context.started)).flatten();
         context.memo.put(&key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
         python.distributions.push(kept.lock);
     }
     report(&mut python);
-    unowned(context, &claims, &mut python)?;
+    unowned::capture(context, &claims, &sources, &mut python)?;
     Ok(python)
 }
 
@@ -299,100 +313,6 @@ fn report(python: &mut Python) {
             });
         }
     }
-}
-
-/// Files of the site directories that no distribution accounts for: captured, and named.
-fn unowned(context: &Context, claims: &HashSet<PathBuf>, python: &mut Python) -> Result<()> {
-    // Not simply what the installed RECORDs list: where a wheel vouches for a distribution, its tree has
-    // the wheel's files and no others, and one that somebody added would be in no tree at all.
-    let owned: HashSet<&Path> = claims.iter().map(PathBuf::as_path).collect();
-    let mut tree = Tree::default();
-    for site in context.sites {
-        let mut stack = vec![site.clone()];
-        while let Some(dir) = stack.pop() {
-            let entries = match std::fs::read_dir(&dir) {
-                Ok(entries) => entries,
-                Err(e) => {
-                    let shown = show(dir.strip_prefix(site).unwrap_or(&dir).as_os_str().as_bytes());
-                    python.findings.push(unreadable(&shown, "the folder cannot be read", &e));
-                    continue;
-                }
-            };
-            for entry in entries.flatten() {
-                let path = entry.path();
-                let Ok(kind) = entry.file_type() else { continue };
-                if kind.is_dir() {
-                    if entry.file_name() != "__pycache__" {
-                        stack.push(path);
-                    }
-                    continue;
-                }
-                if owned.contains(path.as_path()) {
-                    continue;
-                }
-                let Ok(relative) = path.strip_prefix(site) else { continue };
-                let name = relative.as_os_str().as_bytes().to_vec();
-                if relative.to_str().is_some_and(installer_file) || tree.entries.contains_key(&name) {
-                    continue;
-                }
-                let shown = show(&name);
-                match ownerless(&path, kind) {
-                    Ok((entry, message)) => {
-                        python.findings.push(finding(Severity::Warning, "unowned", shown, message));
-                        tree.entries.insert(name, entry);
-                    }
-                    Err(mut why) => {
-                        why.path = shown;
-                        python.findings.push(why);
-                    }
-                }
-            }
-        }
-    }
-    if tree.is_empty() {
-        return Ok(());
-    }
-    let sources = outside_source::pth_sources(context, &tree, python)?;
-    let references = outside_source::relocate(&mut tree, &sources)?;
-    python.unowned = Some(context.trees.add("site-packages-unowned", tree, references, context.store)?);
-    Ok(())
-}
-
-/// A file of a site directory that nobody owns, and what the report says of it; or why it stays out.
-fn ownerless(path: &Path, kind: std::fs::FileType) -> Result<(Entry, String), Finding> {
-    let no = |severity, topic: &str, why: String| Err(finding(severity, topic, "", why));
-    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let to = show(real.as_os_str().as_bytes());
-    let meta = match std::fs::metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if kind.is_symlink() => {
-            let why = format!("a link that cannot be followed; left out: {e}");
-            return no(Severity::Problem, "symlink", why);
-        }
-        Err(e) => return no(Severity::Problem, "unreadable", format!("cannot be looked at; left out: {e}")),
-    };
-    if meta.is_dir() {
-        let why = format!("a link to the folder {to}; left out: name the folder in a .pth file instead");
-        return no(Severity::Problem, "symlink", why);
-    }
-    if !meta.is_file() {
-        let why = "in site-packages, neither a file nor a link to one: left out".to_string();
-        return no(Severity::Warning, "special-file", why);
-    }
-    if let Err(e) = open_regular(path) {
-        return no(Severity::Problem, "unreadable", format!("the file cannot be read; left out: {e}"));
-    }
-    // A link may give a secret an innocent name: both names are judged.
-    let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());
-    if let Some(what) = names.iter().find_map(|name| secrets::secret_name(name)) {
-        return no(Severity::Warning, "secret", format!("{what}: {SECRET_NOTE}"));
-    }
-    let executable = meta.mode() & 0o100 != 0;
-    let message = match kind.is_symlink() {
-        true => format!("a link to {to}, and no distribution owns it; the file is captured"),
-        false => "no distribution owns it; it is captured".to_string(),
-    };
-    Ok((Entry::File { source: Source::Disk(path.to_path_buf()), executable }, message))
 }
 
 /// Names of distributions for a report.

@@ -10,9 +10,10 @@ use crate::capture::lock::{
 };
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::path_of;
+use crate::capture::outside;
 use crate::capture::python::{self, Context, Python};
 use crate::capture::runtime::{RuntimeFile, RuntimePlan, ld_conf};
-use crate::capture::scan::{ScanOptions, scan};
+use crate::capture::scan::{Notes, ScanOptions, scan};
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
@@ -362,6 +363,7 @@ impl Run<'_> {
         let all = python::installed(&schemes, findings);
         let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
         let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, facts)? };
+        let models = outside::model_folders(root, &outside::extra_paths(root, &mut Notes::default()));
         let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let context = Context {
             store: &options.store_dir,
@@ -370,6 +372,7 @@ impl Run<'_> {
             progress,
             real_files: &options.real_files,
             environment: root,
+            models: &models,
             started: self.started,
             sites: &sites,
             index: ask.key(),

@@ -75,6 +75,16 @@ class Wheel:
             write(site / self.info / "RECORD", text)
         return self
 
+    def editable(self, site, project):
+        """As an installer leaves an editable install of `project`: metadata and a `.pth` file, no modules."""
+        modules = [path for path in self.members if not path.startswith(f"{self.info}/")]
+        for path in modules:
+            write(project / path, self.members.pop(path))
+        self.members[f"__editable__.{self.name}.pth"] = f"{project}\n".encode()
+        self.install(site)
+        write(site / self.info / "direct_url.json", json.dumps({"url": f"file://{project}", "dir_info": {"editable": True}}))
+        return self
+
 
 class Environment:
     """A minimal ComfyUI at `root`, with one pack and a venv."""

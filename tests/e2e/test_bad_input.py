@@ -403,6 +403,92 @@ class Files(Case):
                     "file instead"),
                    ("problem", "symlink", ".cache/loop", f"cannot be followed ({loop}): left out"))
 
+    def places(self, env):
+        """Where Python code is besides distributions and packs: a loose folder of site-packages, the folder of a
+        `.pth` file, an editable project. With what the report calls each, and its tree's label in a snapshot."""
+        shared, project = self.place / "shared", self.place / "project"
+        write(shared / "shared.py", "SHARED = 1\n")
+        write(env.site / "shared.pth", f"{shared}\n")
+        Wheel("delta").editable(env.site, project)
+        return {env.site / "loose": ("loose", "files no distribution owns", "loose/"), shared: (str(shared), "shared", ""),
+                project: (str(project), "project", "")}
+
+    def test_secrets_beside_the_modules(self):
+        env = self.environment()
+        token = "[service]\ntoken = hf_notarealtoken1\n"
+        key = "-----BEGIN PRIVATE KEY-----\nhf_notarealtoken1\n-----END PRIVATE KEY-----\n"
+        places = self.places(env)
+        for folder in places:
+            write(folder / "inner" / "server.pem", key)
+            write(folder / "config.ini", token)
+            write(folder / ".env", "TOKEN=hf_notarealtoken1\n")
+            (folder / "harmless.txt").symlink_to(write(self.place / "home" / folder.name / "id_ed25519", "hf_notarealtoken1"))
+            write(folder / "certificate.pem", "-----BEGIN CERTIFICATE-----\n")
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        note = "left out; give it to the host as a service secret"
+        for label, _, _ in places.values():
+            self.finds(taken, ("warning", "secret", f"{label}/inner/server.pem", f"holds a private key: {note}"),
+                       ("warning", "secret", f"{label}/config.ini", f"holds a value for `token`: {note}"),
+                       ("warning", "secret", f"{label}/.env", f"an environment file: {note}"),
+                       ("warning", "secret", f"{label}/harmless.txt", f"an SSH private key: {note}"))
+        self.assertEqual(len([f for f in self.findings(taken) if f[1] == "secret"]), 12)
+        for _, label, inner in places.values():
+            self.assertTrue((self.tree(taken.json, label) / inner / "certificate.pem").exists())
+        found = subprocess.run(["grep", "-rl", "hf_notarealtoken1", self.station.store / "nix" / "store"], capture_output=True, text=True)
+        self.assertEqual((found.returncode, found.stdout), (1, ""))
+
+    def test_links_out_of_folders_that_python_looks_in(self):
+        """What they lead to is captured in their place, or named."""
+        env = self.environment()
+        outside = write(self.place / "outside" / "file.txt", "outside").parent
+        places = self.places(env)
+        for folder, (_, name, _) in places.items():
+            folder.mkdir(exist_ok=True)
+            (folder / "file.txt").symlink_to(outside / "file.txt")
+            (folder / "gone").symlink_to("/nonexistent/file")
+            (folder / "kernel").symlink_to("/proc/self/environ")
+            (folder / "model").symlink_to(write(env.root / "models" / "loras" / "big.safetensors", "x"))
+            if name != "files no distribution owns":
+                (folder / "folder").symlink_to(outside)
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        report = self.inspect(env).json
+        named = [(o["from"], o["to"], o["captured"]) for o in report["outside"]]
+        for label, name, inner in places.values():
+            tree = self.tree(taken.json, name)
+            self.assertEqual((tree / inner / "file.txt").read_text(), "outside")
+            if not inner:
+                self.assertEqual((tree / "folder" / "file.txt").read_text(), "outside")
+                self.assertIn((f"{label}/file.txt", str(outside / "file.txt"), True), named)
+                self.finds(taken, ("problem", "symlink", f"{label}/gone", "links to /nonexistent/file, which does not exist; left out"),
+                           ("problem", "symlink", f"{label}/kernel", "links to /proc/self/environ, the kernel's: left out"),
+                           ("warning", "outside", f"{label}/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
+                            "not captured, like models"))
+            for folder, folders, files in os.walk(tree):
+                for each in folders + files:
+                    self.assertTrue(os.path.realpath(os.path.join(folder, each)).startswith(f"{tree}/"), each)
+        no = "left out: No such file or directory (os error 2)"
+        self.finds(taken, ("problem", "symlink", "loose/gone", f"a link that cannot be followed; {no}"),
+                   ("problem", "symlink", "loose/kernel", "a link to /proc/self/environ, the kernel's: left out"),
+                   ("warning", "outside", "loose/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
+                    "not captured, like models"))
+
+    def test_code_in_pth_files(self):
+        env = self.environment()
+        folder = write(self.place / "by-code" / "far.py", "").parent
+        pth = write(env.site / "code.pth", f"# a comment\nimport sys; sys.path.append('{folder}')\nimport sys; sys.path += []\nimport os\n")
+        Wheel("alpha", members={"alpha.pth": f"import site; site.addsitedir('{folder}')\n".encode()}).install(env.site)
+        rest = "by code, which is not followed: nothing of it is captured; name the folder on a line of its own instead"
+        wanted = [("warning", "outside", str(env.site / "alpha.pth"), f"line 1 adds {folder} to sys.path {rest}"),
+                  ("warning", "outside", str(pth), f"line 2 adds {folder} to sys.path {rest}"),
+                  ("warning", "outside", str(pth), f"line 3 changes sys.path {rest}")]
+        self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "outside"], wanted)
+        # Remembered as well as read.
+        env.age()
+        self.inspect(env)
+        self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "outside"], wanted)
+
     def test_a_sparse_file_of_three_gigabytes(self):
         """Read once as a stream: the memory does not grow with it."""
         env = self.environment()

@@ -75,7 +75,10 @@ class Inspect(unittest.TestCase):
 
     def test_secrets_are_named_and_left_out(self):
         note = "left out; give it to the host as a service secret"
-        self.assertEqual(findings(self.report, "secret"), {
+        dest = self.comfy.parent
+        hidden = {(f"{place}/{name}", f"holds {what}: {note}") for place in ("studio_private", f"{dest}/shared-lib", f"{dest}/projects/palette-tools")
+                  for name, what in (("studio.pem", "a private key"), ("config.ini", "a value for `token`"))}
+        self.assertEqual(findings(self.report, "secret"), hidden | {
             (".cache/huggingface/stored_tokens", f"a Hugging Face token: {note}"),
             (".cache/huggingface/token", f"a Hugging Face token: {note}"),
             ("custom_nodes/with-secrets/.env", f"an environment file: {note}"),
