@@ -2,7 +2,7 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::inventory::{Finding, OutsidePath, Severity, Weight};
-use crate::capture::paths::{self, below, file_name, finding, join, show, show_in};
+use crate::capture::paths::{self, SECRET_NOTE, below, file_name, finding, join, show, show_in};
 use crate::capture::rules;
 use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
@@ -134,8 +134,8 @@ impl Collector<'_> {
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
         let name = join(self.policy.label.as_bytes(), &path);
         let secret = secrets::judge(&[&name, bytes(real)], real, entry.size, self.policy.config_secrets);
-        if let Some(message) = secret {
-            self.report(Severity::Warning, "secret", &path, message);
+        if let Some(what) = secret {
+            self.report(Severity::Warning, "secret", &path, format!("{what}: {SECRET_NOTE}"));
             return;
         }
         let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);

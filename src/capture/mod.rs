@@ -32,6 +32,7 @@ pub mod reach;
 pub mod rules;
 pub mod runtime;
 pub mod scan;
+pub mod schemes;
 pub mod secrets;
 pub mod tree;
 pub mod trees;
@@ -40,4 +41,4 @@ pub mod walk;
 pub mod whole;
 
 /// Raised when the same files would give other trees than before: the metadata index starts anew.
-pub const CAPTURE_REVISION: u32 = 2;
+pub const CAPTURE_REVISION: u32 = 3;

@@ -1,6 +1,7 @@
 //! Folders outside the environment that Python code comes from: an editable install's project and the
 //! folders that `.pth` files name. Each becomes a store path of its own, and the text that named the
 //! folder names that path instead, so nothing of this machine is needed at run time.
+use crate::capture::audit;
 use crate::capture::collect::{Collected, Policy, collect};
 use crate::capture::installed::Installed;
 use crate::capture::inventory::{OutsidePath, Severity};
@@ -83,6 +84,7 @@ fn capture(
         let mut found = source_tree(context, &path);
         python.findings.append(&mut found.findings);
         python.outside.append(&mut found.outside);
+        python.objects.extend(audit::of_tree(&found.tree, &format!("{}/", path.display())));
         let shown = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let name = StorePathName::sanitize(&format!("source-{shown}")).to_string();
         let (key, digest) = (format!("source:{}", path.display()), found.stat_digest(context.started));

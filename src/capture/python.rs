@@ -9,7 +9,7 @@ use crate::capture::outside_source;
 use crate::capture::paths::{finding, show};
 use crate::capture::pin::{self, Pinned, REPLACED};
 use crate::capture::provenance::Candidate;
-use crate::capture::reach::LEFT_OUT;
+use crate::capture::reach::{LEFT_OUT, SECRET};
 use crate::capture::tree::Tree;
 use crate::capture::trees::Trees;
 use crate::capture::{pth, unowned};
@@ -32,6 +32,8 @@ pub struct Python {
     pub unowned: Option<TreeRef>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
+    /// What may be a program or a library, for the audit: its name in the report, and where it lies.
+    pub objects: Vec<(String, PathBuf)>,
 }
 
 pub struct Context<'a> {
@@ -64,6 +66,8 @@ struct Kept {
     lock: DistributionLock,
     /// Files it accounts for.
     claims: Vec<PathBuf>,
+    /// Its programs and libraries.
+    objects: Vec<(String, PathBuf)>,
     /// Where no wheel vouches for it: who was asked for one. Others may have it.
     asked: Option<String>,
     /// Where its texts may name a folder that has another place in the store: which folders have.
@@ -110,7 +114,7 @@ fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option
     let info = one.scheme.site.join(&one.info);
     let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
     files.insert(info);
-    let listed = one.files.values().chain(claims);
+    let listed = one.files.values().map(|file| &file.disk).chain(claims);
     let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
     stat_digest(&format!("{}\0{}", one.name, one.version), files.into_iter(), started)
 }
@@ -156,7 +160,7 @@ fn candidates(
         let answers = ask(&asked)?;
         let mut paths: HashSet<PathBuf> = HashSet::new();
         for (at, answer) in fresh.into_iter().zip(answers) {
-            paths.extend(all[at].files.values().cloned());
+            paths.extend(all[at].files.values().map(|file| file.disk.clone()));
             if let Candidate::Wheel(listing) = &answer {
                 paths.extend(listing.entries.keys().filter_map(|name| all[at].target(name)));
             }
@@ -242,14 +246,18 @@ pub fn pin_all(
                 let text = pinned.tree.entries.keys().any(|name| outside_source::is_text(name));
                 let moves = lock.provenance != Provenance::Pinned && text;
                 let relocated = moves.then(|| relocations.clone());
-                Kept { lock, claims: pinned.claims, asked, relocated }
+                let Pinned { claims, objects, .. } = pinned;
+                Kept { lock, claims, objects, asked, relocated }
             }
         };
         // Looked at after the files were read: one that changed meanwhile is too young to be trusted.
         let digest = lasting.then(|| digest_of(one, &kept.claims, context.started)).flatten();
         context.memo.put(&key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
-        python.distributions.push(kept.lock);
+        python.objects.extend(kept.objects);
+        // The user's word of today, whatever was remembered.
+        let real_files = context.real_files.contains(&one.name);
+        python.distributions.push(DistributionLock { real_files, ..kept.lock });
     }
     report(&mut python);
     unowned::capture(context, &claims, &sources, &mut python)?;
@@ -258,7 +266,7 @@ pub fn pin_all(
 
 /// Bytes on disk, as far as they can be read: for progress and order only.
 fn size_of(one: &Installed) -> u64 {
-    one.files.values().filter_map(|path| std::fs::metadata(path).ok()).map(|meta| meta.len()).sum()
+    one.files.values().filter_map(|file| std::fs::metadata(&file.disk).ok()).map(|meta| meta.len()).sum()
 }
 
 fn lock_one(
@@ -284,7 +292,8 @@ fn lock_one(
         version: one.version.clone(),
         provenance: pinned.provenance,
         reason: pinned.reason.clone(),
-        real_files: context.real_files.contains(&one.name),
+        real_files: false,
+        scripts: one.scripts.values().map(|script| script.point.to_string()).collect(),
         has_modules: pinned.has_modules,
         tree,
         wheel,
@@ -299,6 +308,7 @@ fn report(python: &mut Python) {
             let (severity, topic) = match change.how.as_str() {
                 how if how.starts_with(REPLACED) => (Severity::Info, "patched"),
                 how if how.starts_with(LEFT_OUT) => (Severity::Problem, "unreadable"),
+                how if how.starts_with(SECRET) => (Severity::Warning, "secret"),
                 _ => (Severity::Warning, "patched"),
             };
             let message = format!("{} {}: {}", d.name, d.version, change.how);

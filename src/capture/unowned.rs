@@ -1,9 +1,10 @@
 //! Files of the site directories that no distribution accounts for: captured, and named.
+use crate::capture::audit;
 use crate::capture::installed::installer_file;
 use crate::capture::inventory::{Finding, Severity};
 use crate::capture::memo::stat_digest;
 use crate::capture::outside_source::{Relocation, fingerprint, relocate};
-use crate::capture::paths::{finding, open_regular, show, unreadable};
+use crate::capture::paths::{SECRET_NOTE, finding, open_regular, show, unreadable};
 use crate::capture::python::{Context, Python};
 use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
@@ -69,6 +70,7 @@ pub fn capture(
     if tree.is_empty() {
         return Ok(());
     }
+    python.objects.extend(audit::of_tree(&tree, ""));
     const KEY: &str = "unowned";
     // What a link leads to is what counts, and that is what this looks at.
     let files = tree.entries.values().filter_map(|entry| match entry {
@@ -124,8 +126,8 @@ fn ownerless(path: &Path, kind: std::fs::FileType, models: &[PathBuf]) -> Result
         return no(Severity::Problem, "unreadable", format!("the file cannot be read; left out: {e}"));
     }
     let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());
-    if let Some(message) = secrets::judge(&names, path, meta.len(), true) {
-        return no(Severity::Warning, "secret", message);
+    if let Some(what) = secrets::judge(&names, path, meta.len(), true) {
+        return no(Severity::Warning, "secret", format!("{what}: {SECRET_NOTE}"));
     }
     let executable = meta.mode() & 0o100 != 0;
     let message = match kind.is_symlink() {

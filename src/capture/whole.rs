@@ -2,9 +2,8 @@
 use crate::capture::ask::{Ask, IndexReport};
 use crate::capture::audit::{self, AuditReport, Unmet};
 use crate::capture::environment::{self, PythonLocation};
-use crate::capture::installed::{Installed, Scheme};
 use crate::capture::interpreter::InterpreterFacts;
-use crate::capture::inventory::{Finding, GitState, ModelFolder, Scan, Severity};
+use crate::capture::inventory::{Finding, GitState, ModelFolder, OutsidePath, Scan, Severity};
 use crate::capture::lock::{
     CacheLock, GitLock, LOCK_VERSION, Lock, MainLock, PackLock, RuntimeLock, TreeRef, WeightLock,
 };
@@ -14,6 +13,7 @@ use crate::capture::outside;
 use crate::capture::python::{self, Context, Python};
 use crate::capture::runtime::{RuntimeFile, RuntimePlan, ld_conf};
 use crate::capture::scan::{Notes, ScanOptions, scan};
+use crate::capture::schemes;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
@@ -116,7 +116,7 @@ pub fn capture(
         },
     );
     let (runtime, provided, mut about_runtime) = runtime?;
-    let (all, mut python) = distributions?;
+    let mut python = distributions?;
     let entries = entries?;
     findings.append(&mut about_runtime);
     findings.append(&mut python.findings);
@@ -134,7 +134,7 @@ pub fn capture(
         distributions: python.distributions,
     };
     progress.stage("auditing libraries", None);
-    let audit = run.audit(&all, &scan, provided, &mut findings)?;
+    let audit = run.audit(std::mem::take(&mut python.objects), &scan, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     findings.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), &a.topic, &a.path, &a.message).cmp(&(
@@ -146,40 +146,6 @@ pub fn capture(
     });
     findings.dedup();
     Ok(Captured { lock, scan, python: location, findings, audit, index, disabled })
-}
-
-/// Where installers put things, for each site directory.
-fn schemes(location: &PythonLocation, facts: &InterpreterFacts) -> Vec<Scheme> {
-    let version = format!("python{}", facts.short_version());
-    let prefix = location.venv.clone().unwrap_or_else(|| facts.base_prefix.clone());
-    let sites = if location.site_packages.is_empty() {
-        // An interpreter that is no virtual environment: its own site-packages, or Debian's.
-        let own = prefix.join("lib").join(&version).join("site-packages");
-        let debian = [
-            PathBuf::from("/usr/local/lib").join(&version).join("dist-packages"),
-            PathBuf::from("/usr/lib/python3/dist-packages"),
-        ];
-        if own.is_dir() || !prefix.starts_with("/usr") {
-            vec![own]
-        } else {
-            debian.into_iter().filter(|p| p.is_dir()).collect()
-        }
-    } else {
-        location.site_packages.clone()
-    };
-    sites
-        .into_iter()
-        .map(|site| {
-            // `PREFIX/lib/pythonX.Y/site-packages`, or Debian's `PREFIX/lib/python3/dist-packages`.
-            let prefix = site.ancestors().nth(3).map_or_else(|| prefix.clone(), Path::to_path_buf);
-            Scheme {
-                site,
-                scripts: prefix.join("bin"),
-                headers: prefix.join("include/site").join(&version),
-                data: prefix,
-            }
-        })
-        .collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -357,9 +323,9 @@ impl Run<'_> {
         progress: &dyn Progress,
         index: &mut Option<IndexReport>,
         findings: &mut Vec<Finding>,
-    ) -> Result<(Vec<Installed>, Python)> {
+    ) -> Result<Python> {
         let options = self.options;
-        let schemes = schemes(location, facts);
+        let (schemes, user) = schemes::of(location, facts, &|name| std::env::var_os(name));
         let all = python::installed(&schemes, findings);
         let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
         let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, facts)? };
@@ -377,38 +343,34 @@ impl Run<'_> {
             sites: &sites,
             index: ask.key(),
         };
-        let python = python::pin_all(&context, &all, |fresh| {
+        let mut python = python::pin_all(&context, &all, |fresh| {
             ask.candidates(fresh, &options.cache, progress, index, findings)
         })?;
-        Ok((all, python))
+        python.outside.extend(user.map(|site| OutsidePath {
+            from: "site-packages of the user".into(),
+            to: site.display().to_string(),
+            captured: true,
+        }));
+        Ok(python)
     }
 
-    /// Every ELF file of the site directories and the packs against what ships beside it.
+    /// Every ELF file that ships against what ships beside it.
     fn audit(
         &self,
-        all: &[Installed],
+        objects: Vec<(String, PathBuf)>,
         scan: &Scan,
         provided: audit::Provided,
         findings: &mut Vec<Finding>,
     ) -> Result<AuditReport> {
-        let mut files: Vec<(String, PathBuf)> = all
-            .iter()
-            .flat_map(|one| {
-                one.files
-                    .iter()
-                    .filter(|(name, _)| shared_object(name))
-                    .map(|(name, path)| (name.clone(), path.clone()))
-            })
-            .collect();
+        let mut files: Vec<(String, PathBuf)> = objects;
         for pack in scan.packs.iter().filter(|p| p.enabled) {
-            files.extend(pack.tree.entries.iter().filter_map(|(name, entry)| match entry {
-                Entry::File { source: Source::Disk(path), .. } => {
-                    let label = format!("custom_nodes/{}/{}", pack.name, String::from_utf8_lossy(name));
-                    shared_object(&label).then(|| (label, path.clone()))
-                }
-                _ => None,
-            }));
+            files.extend(audit::of_tree(&pack.tree, &format!("custom_nodes/{}/", pack.name)));
         }
+        for entry in &scan.cache {
+            files.extend(audit::of_tree(&entry.tree, &format!(".cache/{}/", entry.path)));
+        }
+        // By its place: a name of its own could be one of site-packages.
+        files.extend(audit::of_tree(&scan.main.tree, &format!("{}/", scan.root.display())));
         files.sort();
         files.dedup_by(|a, b| a.0 == b.0);
         let digest =
@@ -464,11 +426,6 @@ impl Run<'_> {
         }
         Ok(report)
     }
-}
-
-fn shared_object(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    file.ends_with(".so") || file.contains(".so.") || name.contains("/bin/") || name.contains("/scripts/")
 }
 
 /// The runtime plan's trees in the capture's own form.

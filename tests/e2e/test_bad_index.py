@@ -61,6 +61,35 @@ class Unhelpful(Case):
         result = self.inspect(self.env, PIP_INDEX_URL=index.url)
         self.assertEqual(self.provenance(result), {w.name: ("pinned", None) for w in self.wheels})
 
+    def test_pinned_later_it_is_the_same_snapshot(self):
+        """The index decides what is known of the files, not what they are: nothing is sent or built again."""
+        first = self.snapshot(self.env, PIP_INDEX_URL=f"http://127.0.0.1:{self.closed_port()}/simple").json
+        self.run_it("snapshots", "show", first["id"])
+        index = self.index()
+        for wheel in self.wheels:
+            index.publish(wheel)
+        second = self.snapshot(self.env, PIP_INDEX_URL=index.url).json
+        self.assertEqual((second["snapshot"], second["unchanged"]), (first["snapshot"], True))
+        self.assertEqual((second["realise"]["sent_paths"], second["realise"]["built"]), (0, 0))
+        shown = self.run_it("snapshots", "show", "--json", second["id"]).json
+        self.assertEqual([d["provenance"] for d in shown["lock"]["distributions"]], ["pinned"] * 3)
+        # Now it can be made from the wheels; before, nothing but a copy of the trees would have done.
+        self.assertNotEqual(second["derivation"], first["derivation"])
+        self.station.nix("nix-store", "--gc")
+        done = self.run_it("snapshots", "verify", "--json", PIP_INDEX_URL=index.url).json
+        self.assertEqual((done["verified"], done["report"]["wheels"]), (True, 3))
+
+    def test_what_was_captured_is_made_by_nothing(self):
+        first = self.snapshot(self.env).json
+        outputs = self.run_it("snapshots", "show", "--json", first["id"]).json["record"]["outputs"]
+        alpha = next(o for o in outputs if o["label"] == "alpha 1.0" and "derivation" in o)
+        with harness.Workstation("sf-bad-bare-") as other:
+            copy = "nix-store --export $(nix-store --query --requisites $0) | NIX_REMOTE=$1 nix-store --import"
+            self.station.nix("sh", "-c", copy, alpha["derivation"], f"local?root={other.store}")
+            done = other.nix("nix-store", "--realise", alpha["derivation"], code=None)
+        self.assertNotEqual(done.code, 0)
+        self.assertIn(f"{alpha['path']} was captured from an environment and cannot be built: copy it from a store that has it", done.err)
+
     def test_a_dribble_is_given_up(self):
         index = self.index()
         index.drip = 0.1

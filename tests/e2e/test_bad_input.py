@@ -8,6 +8,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 import threading
 import unittest
 
@@ -473,6 +474,106 @@ class Files(Case):
                    ("problem", "symlink", "loose/kernel", "a link to /proc/self/environ, the kernel's: left out"),
                    ("warning", "outside", "loose/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
                     "not captured, like models"))
+
+    def test_entry_points_that_are_none(self):
+        env = self.environment()
+        lines = [".. = alpha:main", "../up = alpha:main", "python3 = alpha:main", "bare = alpha", "evil = alpha:main();x", "good = alpha:main"]
+        points = {"alpha": ("[console_scripts]\n" + "\n".join(lines) + "\n").encode(), "beta": b"[console_scripts]\nb\xff = beta:main\n",
+                  "gamma": b"[console_scripts\ng = gamma:main\n"}
+        for name, text in points.items():
+            wheel = Wheel(name)
+            wheel.members[f"{wheel.info}/entry_points.txt"] = text
+            wheel.install(env.site)
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        found = {(path, message) for _, topic, path, message in self.findings(taken) if topic == "scripts"}
+        of = lambda name, why: (f"{name}-1.0.dist-info/entry_points.txt", f"{name}: entry_points.txt: {why}; no script is made of it")
+        self.assertEqual(found, {
+            of("alpha", '".." is no script name'), of("alpha", '"../up" is no script name'),
+            of("alpha", '"python3" is the interpreter\'s own name'), of("alpha", 'bare has the target "alpha", expected module:function'),
+            of("alpha", 'evil has the target "alpha:main();x", expected module:function'), of("beta", "it is not UTF-8"),
+            of("gamma", 'line 1: a section header without "]"')})
+        layout = self.tree(taken.json, "Python environment")
+        self.assertEqual(sorted(p.name for p in (layout / "bin").iterdir() if not p.name.startswith("python")), ["good"])
+        self.assertTrue((layout / "bin" / "python3").is_symlink())
+        self.store_is_sound()
+
+    def test_a_script_in_the_place_of_the_interpreter(self):
+        env = self.environment()
+        script = b"#!python\nraise SystemExit('never')\n"
+        members = {f"alpha-1.0.data/{place}": script for place in ("scripts/python3", "scripts/run", "data/bin/python", "data/pyvenv.cfg")}
+        wheel, index = Wheel("alpha", members=members), self.index()
+        index.publish(wheel)
+        for name in members:
+            wheel.members.pop(name)
+        wheel.install(env.site)
+        write(env.venv / "bin" / "run", b"#!" + bytes(env.venv) + b"/bin/python" + script.removeprefix(b"#!python"), 0o755)
+        taken = self.snapshot(env, PIP_INDEX_URL=index.url)
+        why = "alpha 1.0: left out: it would take the interpreter's place"
+        self.finds(taken, *(("problem", "unreadable", f"alpha-1.0.data/{place}", why)
+                            for place in ("scripts/python3", "data/bin/python", "data/pyvenv.cfg")))
+        layout = self.tree(taken.json, "Python environment")
+        self.assertTrue((layout / "bin" / "python3").is_symlink())
+        self.assertIn("include-system-site-packages = false\n", (layout / "pyvenv.cfg").read_text())
+        self.assertIn("never", (layout / "bin" / "run").read_text())
+
+    def shared_object(self, path, *needs):
+        """A library without any content that asks for others."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            stubs = []
+            for at, name in enumerate(needs):
+                stubs.append(f"{scratch}/{at}.so")
+                subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", stubs[-1], f"-Wl,-soname,{name}"], check=True)
+            subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", path, "-x", "none", "-Wl,--no-as-needed", *stubs], check=True)
+        return path
+
+    def test_libraries_of_every_tree_are_audited(self):
+        env = self.environment()
+        places = self.places(env)
+        for at, folder in enumerate(places):
+            self.shared_object(folder / "native.so", f"libnone{at}.so.1")
+        self.shared_object(env.pack / "native.so", "libnone3.so.1")
+        self.shared_object(env.root / "comfy" / "native.so", "libnone4.so.1")
+        self.shared_object(env.root / ".cache" / "torch_ops" / "native.so", "libnone5.so.1")
+        # Of distributions without a usable RECORD: one of a wheel, one known by its top level alone; and a program.
+        wheel, index = Wheel("alpha"), self.index()
+        wheel.members["alpha/native.so"] = self.shared_object(self.place / "x.so", "libnone6.so.1").read_bytes()
+        wheel.install(env.site, record=False)
+        index.publish(wheel)
+        self.shared_object(env.site / "beta" / "native.so", "libnone7.so.1")
+        write(env.site / "beta-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: beta\nVersion: 1.0\n")
+        write(env.site / "beta-1.0.dist-info" / "top_level.txt", "beta\n")
+        self.shared_object(env.site / "gamma" / "program", "libnone8.so.1")
+        result = self.inspect(env, PIP_INDEX_URL=index.url)
+        labels = [f"{label}/native.so" for label, _, _ in places.values()] + [
+            "custom_nodes/first-pack/native.so", f"{env.root}/comfy/native.so", ".cache/torch_ops/native.so", "alpha/native.so",
+            "beta/native.so", "gamma/program"]
+        wanted = [("info", "audit", label, f"needs libnone{at}.so.1, which neither the snapshot nor this machine has")
+                  for at, label in enumerate(labels)]
+        self.assertEqual(sorted(f for f in self.findings(result) if f[1] == "audit"), sorted(wanted))
+        # The same of what is remembered.
+        env.age()
+        self.inspect(env, PIP_INDEX_URL=index.url)
+        result = self.inspect(env, PIP_INDEX_URL=index.url)
+        self.assertEqual(sorted(f for f in self.findings(result) if f[1] == "audit"), sorted(wanted))
+
+    def test_a_library_of_the_system_is_advised_and_the_advice_helps(self):
+        env = self.environment()
+        known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+        names = sorted({line.split()[0] for line in known.splitlines() if "=>" in line and "x86-64" in line and ".so." in line})
+        self.shared_object(env.site / "native.so", *names[:60])
+        advice = re.compile(r"needs (\S+), which nothing in the snapshot has; add (\S+) to \[python\] libraries")
+        found = [(f[0], f[2], advice.fullmatch(f[3])) for f in self.findings(self.inspect(env)) if f[1] == "audit"]
+        severity, path, (library, where) = next((s, p, m.groups()) for s, p, m in found if m)
+        self.assertEqual((severity, path, os.path.basename(where)), ("problem", "native.so", library))
+        self.assertTrue(os.path.exists(where))
+        write(env.root / "stillframe.toml", f'[python]\nlibraries = ["{where}"]\n')
+        taken = self.snapshot(env)
+        after = {advice.fullmatch(f[3])[1] for f in self.findings(taken) if f[1] == "audit" and advice.fullmatch(f[3])}
+        self.assertEqual(after & {library}, set())
+        self.assertLess(len(after), len(found))
+        self.assertTrue((self.tree(taken.json, "base libraries") / "lib" / library).exists())
 
     def test_code_in_pth_files(self):
         env = self.environment()

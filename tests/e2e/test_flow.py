@@ -183,6 +183,12 @@ class Snapshot(unittest.TestCase):
         closure = self.ws.nix("nix-store", "--query", "--requisites", self.first["snapshot"]).out.split()
         self.assertEqual(len(closure), self.first["closure_paths"])
 
+    def test_the_scripts_of_entry_points_run(self):
+        done = self.ws.inside(f"{self.first['snapshot']}/python/bin/f2py", "-v", hide=[self.comfy.parent])
+        self.assertEqual(done.out, "1.26.4\n")
+        done = self.ws.inside(f"{self.first['snapshot']}/python/bin/normalizer", "--version", hide=[self.comfy.parent])
+        self.assertRegex(done.out, r"^Charset-Normalizer 3\.4\.2 - Python 3\.")
+
     def test_the_probe_recorded_classes_and_failures(self):
         probe = self.first["probe"]
         self.assertEqual([p["name"] for p in probe["packs"] if p["failed"]], ["broken-import"])

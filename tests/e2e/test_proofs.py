@@ -191,6 +191,18 @@ class Reproducible(unittest.TestCase):
             self.assertEqual(hashes(other, value["snapshot"]), hashes(SHARED["ws"], value["snapshot"]))
 
 
+class WithoutIndex(unittest.TestCase):
+    def test_the_same_files_are_the_same_snapshot_without_any_index(self):
+        """Trees from wheels, from files with a wheel to compare and from files alone: one and the same."""
+        with Workstation() as other:
+            value = other.stillframe("snapshot", SHARED["comfy"], "--json", "--offline").json
+            lock = other.stillframe("snapshots", "show", "--json").json["lock"]
+        self.assertEqual({d["provenance"] for d in lock["distributions"]}, {"captured"})
+        trees = lambda lock: {d["name"]: d["tree"]["nar-hash"] for d in lock["distributions"]}
+        self.assertEqual(trees(lock), trees(SHARED["lock"]))
+        self.assertEqual(value["snapshot"], SHARED["snapshot"]["snapshot"])
+
+
 class OtherNix(unittest.TestCase):
     def test_nix_2_26_accepts_and_rebuilds(self):
         """The whole snapshot through Nix 2.26's daemon: the same path, its own check of every hash, and its rebuild."""
