@@ -72,6 +72,8 @@ pub struct Import {
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub imports: Vec<Import>,
+    /// The runtime of the configuration, in place of a captured one: it comes with a closure of its own.
+    pub given: Option<StorePath>,
     pub environment: StorePath,
     pub snapshot: StorePath,
     pub snapshot_drv: StorePath,
@@ -523,5 +525,6 @@ fn snapshot(
             fixed: None,
         },
     )?;
-    Ok(Graph { nodes: b.nodes, imports: b.imports, environment, snapshot, snapshot_drv })
+    let given = lock.runtime.store_path.is_some().then(|| runtime.path.clone());
+    Ok(Graph { nodes: b.nodes, imports: b.imports, given, environment, snapshot, snapshot_drv })
 }

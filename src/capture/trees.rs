@@ -39,6 +39,11 @@ impl Trees {
         Trees { map: Mutex::default(), valid, keep: true, sender }
     }
 
+    /// For whoever wants the trees themselves: all are hashed and kept.
+    pub fn kept() -> Self {
+        Trees { keep: true, ..Trees::default() }
+    }
+
     pub fn without_store() -> Self {
         Trees::default()
     }

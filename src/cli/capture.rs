@@ -9,7 +9,7 @@ use crate::capture::memo::Memo;
 use crate::capture::nar::path_of;
 use crate::capture::trees::Trees;
 use crate::capture::whole::{self, Captured, Options};
-use crate::formats::nix::store_path::StorePath;
+use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::store::Store;
 use crate::sys::clock;
 use crate::sys::error::Result;
@@ -30,6 +30,30 @@ pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<F
         let who = if who.is_empty() { "another stillframe" } else { who };
         printer.note(&format!("waiting for {who}"));
     })
+}
+
+fn options(settings: &Settings, store_dir: &StoreDir, offline: bool) -> Options {
+    let config = &settings.config.python;
+    Options {
+        store_dir: store_dir.clone(),
+        interpreter: config.interpreter.as_ref().map(|p| settings.project.join(p)),
+        runtime: config.runtime.clone(),
+        libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
+        real_files: config.real_files.iter().map(|n| crate::formats::python::name::normalize(n)).collect(),
+        exclude: settings.config.exclude.clone(),
+        environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
+        cache: settings.cache.clone(),
+        offline,
+    }
+}
+
+/// Reads an environment once more for its trees alone: nothing is asked, sent or remembered.
+pub fn trees_of(settings: &Settings, printer: &Printer, store_dir: &StoreDir) -> Result<Trees> {
+    let memo = Memo::open(&settings.cache, &settings.environment);
+    let trees = Trees::kept();
+    let options = options(settings, store_dir, true);
+    whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
+    Ok(trees)
 }
 
 /// Captures, with or without a store to send to.
@@ -61,18 +85,7 @@ pub fn capture(
         }
         None => Trees::without_store(),
     };
-    let config = &settings.config.python;
-    let options = Options {
-        store_dir: store_dir.clone(),
-        interpreter: config.interpreter.as_ref().map(|p| settings.project.join(p)),
-        runtime: config.runtime.clone(),
-        libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
-        real_files: config.real_files.iter().map(|n| crate::formats::python::name::normalize(n)).collect(),
-        exclude: settings.config.exclude.clone(),
-        environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
-        cache: settings.cache.clone(),
-        offline,
-    };
+    let options = options(settings, &store_dir, offline);
     let mut captured =
         whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
     let paths: Vec<String> = captured

@@ -8,7 +8,8 @@ import sys
 import unittest
 from pathlib import Path
 
-from harness import CACHE, FIXTURE, ROOT, Workstation, example
+from harness import CACHE, FIXTURE, ROOT, Workstation, example, remove_tree
+from small import Case, Wheel, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -68,6 +69,108 @@ class Verify(unittest.TestCase):
         digest = lambda data: f"a file of {len(data)} bytes, sha256-"
         self.assertIn(f" differs: {click['path']}\n", done.out)
         self.assertRegex(done.out, rf"first differing file: click/core\.py: {digest(original)}\S+ / {digest(original)}\S+\n")
+
+
+class VerifyNames(Case):
+    """Whatever is not as it was recorded is named, with the first file that differs or why that cannot be told."""
+
+    def setUp(self):
+        super().setUp()
+        self.env = self.environment()
+        self.served, self.wheel = self.index(), Wheel("alpha")
+        self.wheel.install(self.env.site)
+        self.served.publish(self.wheel)
+
+    def taken(self):
+        taken = self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json
+        return self.run_it("snapshots", "show", "--json", taken["id"]).json["record"]
+
+    def path(self, record, label):
+        return next(o["path"] for o in record["outputs"] if o["label"] == label)
+
+    def alter(self, record, label, name):
+        """Flips one bit below Nix's notice."""
+        path = self.path(record, label)
+        file = self.station.real(path) / name
+        content, mode = file.read_bytes(), file.stat().st_mode
+        os.chmod(file, 0o644)
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        os.chmod(file, mode)
+        return path
+
+    def verify(self, code=1, **variables):
+        return self.run_it("snapshots", "verify", code=code, PIP_INDEX_URL=self.served.url, **variables)
+
+    def named(self, path, label, rest):
+        done = self.verify()
+        self.says(done.out, f"{label} differs: {path}\n  recorded {{{{sha256-\\S+}}}}, found {{{{sha256-\\S+}}}}\n  {rest}")
+        recorded, found = re.search(r"recorded (\S+), found (\S+)", done.out).groups()
+        self.assertNotEqual(recorded, found)
+        return done
+
+    def differing(self, name, executable=False):
+        what = f"{{{{an executable}}}}" if executable else "a file"
+        return f"first differing file: {name}: {what} of {{{{\\d+}}}} bytes, {{{{sha256-\\S+}}}} / {what} of {{{{\\d+}}}} bytes, {{{{sha256-\\S+}}}}"
+
+    def test_nothing_altered(self):
+        self.taken()
+        self.assertRegex(self.verify(code=0).out, r"^\w{10} verified: \d+ rebuilt, 1 wheels fetched, \d+ sources hashed; every NAR hash is equal\n$")
+
+    def test_a_pack(self):
+        record = self.taken()
+        self.named(self.alter(record, "first-pack", "__init__.py"), "first-pack", self.differing("__init__.py"))
+        value = self.run_it("snapshots", "verify", "--json", code=1, PIP_INDEX_URL=self.served.url).json
+        self.assertEqual((value["verified"], [m["label"] for m in value["report"]["mismatches"]]), (False, ["first-pack"]))
+
+    def test_the_main_program_of_an_environment_that_went_on(self):
+        record = self.taken()
+        path = self.alter(record, "main program", "nodes.py")
+        write(self.env.root / "nodes.py", "CHANGED = 1\n")
+        self.named(path, "main program", f"the first differing file cannot be named: {self.env.root} no longer has it as it was recorded")
+        remove_tree(self.env.root)
+        self.named(path, "main program", f"the first differing file cannot be named: {self.env.root} cannot be read again: "
+                   f"cannot open the environment {self.env.root}")
+
+    def test_base_libraries_which_the_runtime_refers_to(self):
+        record = self.taken()
+        self.named(self.alter(record, "base libraries", "lib/libz.so.1"), "base libraries", self.differing("lib/libz.so.1"))
+
+    def test_what_was_built(self):
+        record = self.taken()
+        label = "bytecode of alpha 1.0"
+        name = next(p.relative_to(self.station.real(self.path(record, label))) for p in self.station.real(self.path(record, label)).rglob("*.pyc"))
+        self.named(self.alter(record, label, name), label, self.differing(name))
+
+    def test_a_wheel_that_the_index_changed(self):
+        record = self.taken()
+        true = hashlib.sha256(self.wheel.archive()).hexdigest()
+        self.served.publish(self.wheel, self.wheel.archive(more=[("alpha/new.py", b"")]), sha256=true)
+        done = self.named(self.path(record, self.wheel.file), self.wheel.file,
+                          "the first differing file cannot be named: the index serves another file under this name now")
+        self.assertEqual(sri(re.search(r"recorded (\S+),", done.out)[1]), true)
+
+    def test_a_false_pin(self):
+        """A lock that says "pinned" of files that are not the wheel's: what Nix makes of the wheel tells."""
+        data = self.env.site / "alpha" / "data.txt"
+        data.write_bytes(b"edited by hand")
+        record = self.taken()
+        lock = self.station.root / "state" / "stillframe" / "snapshots" / record["id"] / "stillframe.lock"
+        self.assertIn('provenance = "patched"', lock.read_text())
+        lock.write_text(lock.read_text().replace('provenance = "patched"', 'provenance = "pinned"'))
+        self.named(self.path(record, "alpha 1.0"), "alpha 1.0",
+                   "first differing file: alpha-1.0.dist-info/RECORD: a file of {{\\d+}} bytes, {{sha256-\\S+}} / a file of {{\\d+}} bytes, {{sha256-\\S+}}")
+
+    def test_a_daemon_that_looks_elsewhere(self):
+        self.taken()
+        daemon = write(self.place / "daemon", f"#!/bin/sh\nNIX_REMOTE='local?root={self.station.store}' exec nix-daemon --stdio\n", 0o755)
+        done = self.verify(STILLFRAME_NIX_DAEMON=daemon)
+        self.says(done.err, f"""\
+error: the scratch store below {self.station.root}/cache/stillframe/verify-{{{{\\S+}}}} has {{{{\\S+}}}} before anything was put there
+  hint: the daemon must use the store that NIX_REMOTE names: see STILLFRAME_NIX_DAEMON""")
+
+    def tearDown(self):
+        cache = self.station.root / "cache" / "stillframe"
+        self.assertEqual([p.name for p in cache.iterdir() if p.name.startswith("verify-")], [])
 
 
 class UvInstall(unittest.TestCase):
