@@ -136,8 +136,8 @@ impl Ask {
     }
 }
 
-/// A slow index must not keep a Ctrl-C waiting.
-async fn interrupted() -> Error {
+/// Ends when the user asks for a stop: what is slow must not keep a Ctrl-C waiting.
+pub async fn interrupted() -> Error {
     loop {
         if let Err(e) = check_interrupt() {
             return e;

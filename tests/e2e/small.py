@@ -249,7 +249,7 @@ class Case(unittest.TestCase):
 
     def says(self, got, text):
         # On a busy machine a stage takes long enough to say how far it is.
-        got = re.sub(r"(?m)^[a-z ]+: [^:\n]+ of [^:\n]+\n?", "", got)
+        got = re.sub(r"(?m)^[a-z ]+: [0-9.]+( \w+)? of [^:\n]+\n?", "", got)
         parts = re.split(r"\{\{(.+?)\}\}", text)
         pattern = "".join(f"(?:{part})" if at % 2 else re.escape(part) for at, part in enumerate(parts))
         if not re.fullmatch(pattern, got.strip(), re.S):

@@ -194,6 +194,22 @@ class Snapshot(unittest.TestCase):
         self.assertEqual([p["name"] for p in probe["packs"] if p["failed"]], ["broken-import"])
         self.assertIn("PixelRings", probe["classes"])
         self.assertGreater(probe["ready_ms"], 0)
+        # One pack sleeps while it is imported; the server prints tenths of a second.
+        times = {p["name"]: p["import_ms"] for p in probe["packs"]}
+        self.assertGreaterEqual(times["plain-folder"], 100)
+
+    def test_the_probe_left_nothing_behind(self):
+        here = bytes(self.ws.root)
+        running = []
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = process.read_bytes()
+            except OSError:
+                continue
+            if here + b"/cache/" in words:
+                running.append(words)
+        self.assertEqual(running, [])
+        self.assertEqual(list((self.ws.root / "cache" / "stillframe").glob("probe-*")), [])
 
     def test_roots_keep_the_snapshot_and_its_derivations(self):
         roots = self.ws.nix("nix-store", "--gc", "--print-roots").out
