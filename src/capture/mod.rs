@@ -23,6 +23,7 @@ pub mod outside_source;
 pub mod packs;
 pub mod paths;
 pub mod pin;
+pub mod prefix;
 pub mod probe_result;
 pub mod provenance;
 pub mod pth;

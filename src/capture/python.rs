@@ -12,7 +12,7 @@ use crate::capture::provenance::Candidate;
 use crate::capture::reach::{LEFT_OUT, SECRET};
 use crate::capture::tree::Tree;
 use crate::capture::trees::Trees;
-use crate::capture::{pth, unowned};
+use crate::capture::{prefix, pth, unowned};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
 use crate::sys::error::Result;
@@ -47,6 +47,8 @@ pub struct Context<'a> {
     /// The models folders, canonical: links into them are not followed.
     pub models: &'a [PathBuf],
     pub started: SystemTime,
+    /// The virtual environment, if it is one.
+    pub venv: Option<&'a Path>,
     /// The site directories in the order of `sys.path`, also those without any distribution.
     pub sites: &'a [PathBuf],
     /// Who is asked for wheels; `None`: nobody.
@@ -260,6 +262,7 @@ pub fn pin_all(
         python.distributions.push(DistributionLock { real_files, ..kept.lock });
     }
     report(&mut python);
+    python.findings.extend(prefix::findings(context, all, &claims));
     unowned::capture(context, &claims, &sources, &mut python)?;
     Ok(python)
 }

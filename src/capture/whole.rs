@@ -340,6 +340,7 @@ impl Run<'_> {
             environment: root,
             models: &models,
             started: self.started,
+            venv: location.venv.as_deref(),
             sites: &sites,
             index: ask.key(),
         };

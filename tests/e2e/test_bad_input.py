@@ -13,7 +13,7 @@ import threading
 import unittest
 
 import harness
-from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, untouched, write
+from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, record_hash, untouched, write
 
 
 class NoEnvironment(Case):
@@ -474,6 +474,79 @@ class Files(Case):
                    ("problem", "symlink", "loose/kernel", "a link to /proc/self/environ, the kernel's: left out"),
                    ("warning", "outside", "loose/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
                     "not captured, like models"))
+
+    def test_files_of_the_venv_that_nobody_owns(self):
+        env = self.environment()
+        write(env.venv / "bin" / "mine.sh", "#!/bin/sh\n", 0o755)
+        write(env.venv / "share" / "tool" / "one", "1")
+        write(env.venv / "share" / "tool" / "inner" / "two", "2")
+        write(env.venv / "etc" / "tool.conf", "x = 1\n")
+        # A distribution's own data, its script, and a second name for that, as pip gives itself: nothing to tell.
+        script = lambda body: f"#!{env.venv}/bin/python\nimport sys\nfrom alpha import main\nif __name__ == '__main__':\n{body}    sys.exit(main())\n"
+        wheel = Wheel("alpha")
+        wheel.members[f"{wheel.info}/entry_points.txt"] = b"[console_scripts]\nkept = alpha:main\nedited = alpha:main\nstrange = alpha:main\n"
+        strange = b"#!/bin/sh\n# of an installer that nobody knows\n"
+        rows = [*wheel.rows(), "../../../share/alpha/x,,", f"../../../bin/strange,{record_hash(strange)},{len(strange)}",
+                *(f"../../../bin/{name},," for name in ("kept", "edited", "kept3.11"))]
+        wheel.install(env.site, record="\n".join(rows) + "\n")
+        write(env.venv / "share" / "alpha" / "x", "x")
+        for name, body in (("kept", ""), ("kept3.11", ""), ("edited", "    sys.argv.append('--more')\n")):
+            write(env.venv / "bin" / name, script(body), 0o755)
+        write(env.venv / "bin" / "strange", strange, 0o755)
+        alone = "no distribution owns it, and it is outside site-packages: not captured"
+        wanted = {("bin/mine.sh", alone), ("etc/tool.conf", alone),
+                  ("share/tool", "2 files that no distribution owns, outside site-packages: not captured"),
+                  ("bin/edited", "the script of alpha 1.0: changed; the snapshot has the one that an installer writes for `edited = alpha:main`")}
+        found = lambda report: {(f[2], f[3]) for f in self.findings(report) if f[1] in ("unowned", "patched")}
+        with untouched(self, self.place):
+            self.assertEqual(found(self.inspect(env)), wanted)
+        env.age()
+        self.inspect(env)
+        self.assertEqual(found(self.inspect(env)), wanted)
+        write(env.venv / "bin" / "edited", script(""), 0o755)
+        self.assertEqual(found(self.inspect(env)), {w for w in wanted if w[0] != "bin/edited"})
+
+    def test_the_site_packages_of_the_user(self):
+        """`pip install --user`: looked in by an interpreter without a venv, and by a venv that includes the system's."""
+        env = self.environment()
+        home = self.place / "home"
+        user = home / ".local" / "lib" / env.site.parent.name / "site-packages"
+        Wheel("useralpha").install(user)
+        write(user / "loose_of_user.py", "")
+        outside = {"from": "site-packages of the user", "to": str(user), "captured": True}
+        def seen(**variables):
+            report = self.run_it("inspect", "--json", "--offline", env.root, HOME=home, **variables).json
+            return "useralpha" in {d["name"] for d in report["distributions"]}, outside in report["outside"]
+        self.assertEqual(seen(), (False, False))
+        config = env.venv / "pyvenv.cfg"
+        config.write_text(config.read_text().replace("include-system-site-packages = false", "include-system-site-packages = true"))
+        self.assertEqual(seen(), (True, True))
+        self.assertEqual(seen(PYTHONNOUSERSITE="1"), (False, False))
+        base = os.path.realpath(env.venv / "bin" / "python")
+        write(env.root / "stillframe.toml", f'[python]\ninterpreter = "{base}"\n')
+        self.assertEqual(seen(), (True, True))
+        self.assertEqual(seen(PYTHONUSERBASE=str(self.place / "nowhere")), (False, False))
+        report = self.run_it("inspect", "--json", "--offline", env.root, HOME=home)
+        self.finds(report, ("warning", "unowned", "loose_of_user.py", "no distribution owns it; it is captured"))
+
+    def test_secrets_in_distributions_that_no_index_gave(self):
+        """A local project's secrets are its owner's; a key in what an index gives to everybody is a test's."""
+        env = self.environment()
+        key = b"-----BEGIN PRIVATE KEY-----\nhf_notarealtoken2\n-----END PRIVATE KEY-----\n"
+        members = {"NAME/test.pem": key, "NAME/config.ini": b"token = hf_notarealtoken2\n"}
+        for name in ("local", "public", "edited"):
+            Wheel(name, members={k.replace("NAME", name): v for k, v in members.items()}).install(env.site)
+        write(env.site / "local-1.0.dist-info" / "direct_url.json", json.dumps({"url": f"file://{self.place}/local", "dir_info": {}}))
+        write(env.site / "edited" / "config.ini", "token = hf_notarealtoken3\n")
+        taken = self.snapshot(env)
+        left = "left out, a secret: holds"
+        self.assertEqual({(f[2], f[3]) for f in self.findings(taken) if f[1] == "secret"}, {
+            ("local/test.pem", f"local 1.0: {left} a private key"), ("local/config.ini", f"local 1.0: {left} a value for `token`"),
+            ("edited/config.ini", f"edited 1.0: {left} a value for `token`")})
+        self.assertEqual((self.tree(taken.json, "public 1.0") / "public" / "test.pem").read_bytes(), key)
+        found = subprocess.run(["grep", "-rlE", "hf_notarealtoken[23]", self.station.store / "nix" / "store"], capture_output=True, text=True).stdout.split()
+        self.assertEqual(sorted(os.path.basename(os.path.dirname(p)) + "/" + os.path.basename(p) for p in found),
+                         ["edited/test.pem", "public/config.ini", "public/test.pem"])
 
     def test_entry_points_that_are_none(self):
         env = self.environment()
