@@ -11,6 +11,7 @@ use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::path_of;
 use crate::capture::outside;
 use crate::capture::python::{self, Context, Python};
+use crate::capture::runtime::given::Given;
 use crate::capture::runtime::{RuntimeFile, RuntimePlan, ld_conf};
 use crate::capture::scan::{Notes, ScanOptions, scan};
 use crate::capture::schemes;
@@ -28,8 +29,8 @@ use std::time::SystemTime;
 pub struct Options {
     pub store_dir: StoreDir,
     pub interpreter: Option<PathBuf>,
-    /// A store path in place of a captured runtime.
-    pub runtime: Option<String>,
+    /// In place of a captured runtime.
+    pub given: Option<Given>,
     pub libraries: Vec<String>,
     pub real_files: Vec<String>,
     pub exclude: Vec<String>,
@@ -174,8 +175,11 @@ impl Run<'_> {
     }
 
     fn runtime(&self, facts: &InterpreterFacts) -> Result<(RuntimeLock, audit::Provided, Vec<Finding>)> {
+        if let Some(given) = &self.options.given {
+            return given_runtime(given, facts, self.options);
+        }
         let version = format!("{}.{}.{}", facts.version.0, facts.version.1, facts.version.2);
-        let salt = format!("{:?}{:?}{version}", self.options.runtime, self.options.libraries);
+        let salt = format!("{:?}{version}", self.options.libraries);
         let digest = |paths: &[PathBuf]| stat_digest(&salt, paths.iter().map(PathBuf::as_path), self.started);
         // Which paths count is itself part of the entry, so it is looked up under a fixed digest.
         if let Some(paths) = self.memo.get::<Vec<PathBuf>>("runtime-paths", Some(&salt)) {
@@ -205,10 +209,6 @@ impl Run<'_> {
                 message: format!("not on this machine: {text}"),
             })
             .collect();
-        if let Some(path) = &self.options.runtime {
-            let lock = RuntimeLock { version, store_path: Some(path.clone()), libraries: None, tree: None };
-            return Ok((lock, provided, own));
-        }
         let store = &self.options.store_dir;
         let mut paths = vec![facts.executable.clone(), facts.stdlib.clone()];
         let base = convert(&plan.base, &mut paths);
@@ -386,14 +386,15 @@ impl Run<'_> {
         };
         let host = ld_conf::system_directories(Path::new("/"));
         for Unmet { file, library } in &report.unmet {
-            match host.iter().map(|dir| dir.join(library)).find(|path| path.exists()) {
-                Some(path) => add(
+            let there = host.iter().map(|dir| dir.join(library)).find(|path| path.exists());
+            match there.map(|path| match &self.options.given {
+                Some(given) => format!("the Python runtime {} must bring it", given.path),
+                None => format!("add {} to [python] libraries", path.display()),
+            }) {
+                Some(advice) => add(
                     Severity::Problem,
                     file,
-                    format!(
-                        "needs {library}, which nothing in the snapshot has; add {} to [python] libraries",
-                        path.display()
-                    ),
+                    format!("needs {library}, which nothing in the snapshot has; {advice}"),
                 ),
                 // It does not load here either: optional parts of large wheels are like that.
                 None => add(
@@ -427,6 +428,29 @@ impl Run<'_> {
         }
         Ok(report)
     }
+}
+
+/// Nothing of this machine's interpreter ships then, so nothing of it counts.
+fn given_runtime(
+    given: &Given,
+    facts: &InterpreterFacts,
+    options: &Options,
+) -> Result<(RuntimeLock, audit::Provided, Vec<Finding>)> {
+    given.fits(facts)?;
+    let (major, minor, micro) = given.facts.version;
+    let lock = RuntimeLock {
+        version: format!("{major}.{minor}.{micro}"),
+        store_path: Some(given.path.clone()),
+        libraries: None,
+        tree: None,
+    };
+    let unused = options.libraries.iter().map(|library| Finding {
+        severity: Severity::Warning,
+        topic: "runtime".into(),
+        path: library.clone(),
+        message: format!("does not ship: the Python runtime {} brings its own libraries", given.path),
+    });
+    Ok((lock, given.provided.clone(), unused.collect()))
 }
 
 /// The runtime plan's trees in the capture's own form.
