@@ -10,6 +10,7 @@ use crate::capture::lock::{
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::path_of;
 use crate::capture::outside;
+use crate::capture::paths::open_regular;
 use crate::capture::python::{self, Context, Python};
 use crate::capture::runtime::given::Given;
 use crate::capture::runtime::{RuntimeFile, RuntimePlan, ld_conf};
@@ -17,11 +18,13 @@ use crate::capture::scan::{Notes, ScanOptions, scan};
 use crate::capture::schemes;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::capture::trees::Trees;
+use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
 use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -158,8 +161,12 @@ struct KeptRuntime {
 }
 
 impl Run<'_> {
-    /// Asking the interpreter costs a process: the answer is kept while its files stay the same.
+    /// Asking the interpreter costs a process: the answer is kept while its files stay the same. Not that of
+    /// a script (pyenv's shim), which may start another one at any time.
     fn facts(&self, location: &PythonLocation) -> Result<InterpreterFacts> {
+        if !is_program(&location.executable) {
+            return InterpreterFacts::of(&location.executable);
+        }
         let paths: Vec<PathBuf> = [location.executable.clone()]
             .into_iter()
             .chain(location.venv.iter().map(|v| v.join("pyvenv.cfg")))
@@ -428,6 +435,12 @@ impl Run<'_> {
         }
         Ok(report)
     }
+}
+
+fn is_program(path: &Path) -> bool {
+    let mut magic = Vec::new();
+    let file = open_regular(path).map(|file| file.take(4).read_to_end(&mut magic));
+    file.is_ok_and(|read| read.is_ok()) && looks_like_elf(&magic)
 }
 
 /// Nothing of this machine's interpreter ships then, so nothing of it counts.

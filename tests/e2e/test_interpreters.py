@@ -1,10 +1,15 @@
 """Environments made by other tools than `python -m venv` and pip, and a runtime that is given, not captured."""
+import json
 import os
+import shutil
 import subprocess
+import sys
 import unittest
 from pathlib import Path
 
+import harness
 from harness import CACHE, Server, Workstation, example
+from small import Case, Wheel, untouched, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -49,6 +54,110 @@ class UvVenv(unittest.TestCase):
             self.assertIn(d["tree"]["nar-hash"], written, d["name"])
 
 
+class Foreign(Case):
+    """Interpreters of other makers, imitated: a copy of this machine's own at another place."""
+
+    def setUp(self):
+        super().setUp()
+        self.env = self.environment()
+        harness.remove_tree(self.env.venv)
+        ask = "import json, os, sys, sysconfig; print(json.dumps([sys.base_prefix, os.path.realpath(sys._base_executable), " \
+              "sysconfig.get_paths()['stdlib'], '%d.%d' % sys.version_info[:2]]))"
+        answer = subprocess.run([sys.executable, "-I", "-S", "-c", ask], capture_output=True, text=True, check=True).stdout
+        self.prefix, self.python, self.stdlib, self.version = json.loads(answer)
+
+    def copied(self, name):
+        """A prefix as conda, pyenv and uv make them; its interpreter's build still names the old one."""
+        prefix = self.place / name
+        leave = ("site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "__pycache__", "config-*", "ensurepip")
+        lib = prefix / "lib" / f"python{self.version}"
+        shutil.copytree(self.stdlib, lib, symlinks=True, ignore=shutil.ignore_patterns(*leave))
+        (lib / "site-packages").mkdir()
+        (prefix / "bin").mkdir()
+        shutil.copy(self.python, prefix / "bin" / f"python{self.version}")
+        for name in ("python", "python3"):
+            (prefix / "bin" / name).symlink_to(f"python{self.version}")
+        for library in Path(self.prefix, "lib").glob(f"libpython{self.version}.so*"):
+            shutil.copy(library, prefix / "lib", follow_symlinks=False)
+        return prefix, lib
+
+    def lost(self, lib):
+        """An extension module that the copy has no more, and the interpreter it was copied from still has."""
+        module = sorted(lib.glob("lib-dynload/_lsprof.*.so") or lib.glob("lib-dynload/*.so"))[0]
+        module.unlink()
+        return module.name
+
+    def runtime(self, taken):
+        return self.tree(taken, "Python runtime")
+
+    def starts(self, taken):
+        """The snapshot's interpreter, the environment out of sight."""
+        run = "import sys, alpha, json; print(json.dumps([sys.prefix, alpha.NAME, sys.version_info[:2]]))"
+        done = self.station.inside(f"{taken['snapshot']}/python/bin/python", "-B", "-s", "-c", run, hide=[self.place])
+        prefix, name, version = json.loads(done.out)
+        self.assertTrue(prefix.startswith("/nix/store/"), prefix)
+        self.assertEqual((name, ".".join(map(str, version))), ("alpha", self.version))
+
+    def test_a_conda_environment(self):
+        prefix, lib = self.copied("miniforge/envs/comfy")
+        write(prefix / "conda-meta" / "history", "")
+        write(prefix / "conda-meta" / "alpha-1.0-py_0.json", "{}")
+        Wheel("alpha").install(lib / "site-packages")
+        write(lib / "site-packages" / "alpha-1.0.dist-info" / "INSTALLER", "conda")
+        lost = self.lost(lib)
+        with untouched(self, self.place):
+            report = self.inspect(self.env, CONDA_PREFIX=str(prefix)).json
+            taken = self.snapshot(self.env, CONDA_PREFIX=str(prefix)).json
+        self.assertEqual((report["python"]["found"], report["python"]["executable"]), ("from $CONDA_PREFIX", f"{prefix}/bin/python"))
+        self.assertEqual([d["name"] for d in report["distributions"]], ["alpha"])
+        modules = {p.name for p in (self.runtime(taken) / "lib" / lib.name / "lib-dynload").iterdir()}
+        self.assertNotIn(lost, modules, "taken from the prefix that it was copied from")
+        self.assertLessEqual({p.name for p in (lib / "lib-dynload").glob("*.so") if "test" not in p.name and "xxlimited" not in p.name}, modules)
+        self.starts(taken)
+
+    def test_a_venv_of_uv_on_a_python_of_uv(self):
+        prefix, lib = self.copied(f"share/uv/python/cpython-{self.version}-linux-x86_64-gnu")
+        write(lib / "EXTERNALLY-MANAGED", "[externally-managed]\nError=This Python installation is managed by uv.\n")
+        lost = self.lost(lib)
+        subprocess.run([UV, "venv", "--quiet", "--python", prefix / "bin" / "python3", self.env.root / ".venv"], check=True)
+        Wheel("alpha").install(next((self.env.root / ".venv" / "lib").glob("python3*/site-packages")))
+        taken = self.snapshot(self.env).json
+        self.assertEqual([f for f in taken["findings"] if f["topic"] == "unowned" and "virtualenv" not in f["path"]], [])
+        library = self.runtime(taken) / "lib" / lib.name
+        self.assertFalse((library / "lib-dynload" / lost).exists())
+        self.assertFalse((library / "EXTERNALLY-MANAGED").exists())
+        self.starts(taken)
+
+    def test_a_shim_of_pyenv_by_its_name(self):
+        """A script in front of many interpreters: which one it starts is asked each time."""
+        root = self.place / "pyenv"
+        for name in ("one", "two"):
+            prefix, lib = self.copied(f"pyenv/versions/{name}")
+            Wheel("alpha", members={"alpha/which.txt": name.encode()}).install(lib / "site-packages")
+        shim = write(root / "shims" / "python3", f'''#!/usr/bin/env bash
+set -e
+program="${{0##*/}}"
+export PYENV_ROOT="{root}"
+exec "{root}/libexec/pyenv" exec "$program" "$@"
+''', 0o755)
+        write(root / "libexec" / "pyenv", '''#!/usr/bin/env bash
+shift
+program="$1"
+shift
+exec "$PYENV_ROOT/versions/$(cat "$PYENV_ROOT/version")/bin/$program" "$@"
+''', 0o755)
+        write(self.env.root / "stillframe.toml", f'[python]\ninterpreter = "{shim}"\n')
+        for name in ("one", "two"):
+            write(root / "version", f"{name}\n")
+            self.env.age()
+            # Twice: what the first remembers must not answer for what the other interpreter is.
+            self.snapshot(self.env)
+            taken = self.snapshot(self.env).json
+            self.assertEqual((self.tree(taken, "alpha 1.0") / "alpha" / "which.txt").read_text(), name)
+            self.assertEqual(self.inspect(self.env).json["python"]["executable"], str(shim))
+        self.starts(taken)
+
+
 class SystemInterpreter(unittest.TestCase):
     def test_debians_own_python_without_a_venv(self):
         ws = SHARED["ws"]
@@ -56,7 +165,7 @@ class SystemInterpreter(unittest.TestCase):
         value = ws.stillframe("--config", file, "snapshot", "--label", "system", "--json").json
         run = "import sys, ssl, sqlite3, ctypes, lzma, json; print(json.dumps([sys.executable, sys.prefix, sys.path]))"
         done = ws.inside(f"{value['snapshot']}/python/bin/python", "-s", "-c", run)
-        executable, prefix, path = __import__("json").loads(done.out)
+        executable, prefix, path = json.loads(done.out)
         self.assertTrue(executable.startswith("/nix/store/"), executable)
         self.assertTrue(prefix.startswith("/nix/store/"), prefix)
         self.assertEqual([p for p in path if p and not p.startswith("/nix/store/")], [])
