@@ -138,12 +138,13 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
     if diff.is_empty() {
         printer.line(format!("{} and {} have the same content", old.id, new.id));
     }
-    let groups: [(&str, Vec<Change>); 6] = [
+    let groups: [(&str, Vec<Change>); 7] = [
         ("main program", diff.main.iter().cloned().collect()),
         ("Python runtime", diff.runtime.iter().cloned().collect()),
         ("packs", diff.packs.clone()),
         ("distributions", diff.distributions.clone()),
         ("cache", diff.cache.clone()),
+        ("folders outside", diff.sources.clone()),
         ("files no distribution owns", diff.unowned.iter().cloned().collect()),
     ];
     for (title, changes) in groups {
@@ -187,7 +188,8 @@ fn add_files(diff: &mut diff::Diff, old: &Lock, new: &Lock, store: &mut Store) -
         if let (Some(a), Some(b)) = trees
             && a != b
         {
-            change.files = compare::changed_files(store, &path_of(a, &dir)?, &path_of(b, &dir)?)?;
+            change.files.extend(compare::changed_files(store, &path_of(a, &dir)?, &path_of(b, &dir)?)?);
+            change.files.sort();
         }
         Ok(())
     };
@@ -202,6 +204,11 @@ fn add_files(diff: &mut diff::Diff, old: &Lock, new: &Lock, store: &mut Store) -
     for change in &mut diff.distributions {
         let tree =
             |l: &'_ Lock| l.distributions.iter().find(|d| d.name == change.name).map(|d| d.tree.clone());
+        let (a, b) = (tree(old), tree(new));
+        fill(change, (a.as_ref(), b.as_ref()))?;
+    }
+    for change in &mut diff.sources {
+        let tree = |l: &'_ Lock| l.sources.iter().find(|s| s.path == change.name).map(|s| s.tree.clone());
         let (a, b) = (tree(old), tree(new));
         fill(change, (a.as_ref(), b.as_ref()))?;
     }

@@ -173,6 +173,91 @@ error: the scratch store below {self.station.root}/cache/stillframe/verify-{{{{\
         self.assertEqual([p.name for p in cache.iterdir() if p.name.startswith("verify-")], [])
 
 
+class Diff(Case):
+    """What changed from one snapshot to the next, of every kind there is."""
+
+    SERVER = """\
+import glob, http.server, json, sys
+classes = {line.strip(): {} for name in glob.glob("../base/custom_nodes/*/classes.txt") for line in open(name)}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(classes).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+    def git(self, *arguments):
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-C", self.env.pack, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}).stdout.strip()
+
+    def commit(self):
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "one")
+        return self.git("rev-parse", "HEAD")
+
+    def taken(self, index):
+        return self.run_it("snapshot", "--probe", "--json", self.env.root, PIP_INDEX_URL=index.url).json
+
+    def test_every_kind_of_change(self):
+        self.env, index = self.environment(), self.index()
+        env = self.env
+        write(env.root / "main.py", self.SERVER)
+        write(env.pack / "classes.txt", "Kept\nGone\n")
+        self.git("init", "--quiet")
+        old = self.commit()
+        weight = write(env.root / "custom_nodes" / "heavy" / "w" / "model.safetensors", bytes(1 << 20))
+        write(env.root / "custom_nodes" / "heavy" / "__init__.py")
+        cached = write(env.root / ".cache" / "torch" / "hub" / "checkpoints" / "aux.bin", "one")
+        for wheel in (Wheel("alpha", "1.0"), Wheel("beta"), Wheel("gamma")):
+            index.publish(wheel)
+            wheel.install(env.site)
+        write(self.place / "shared" / "shared.py", "SHARED = 1\n")
+        Wheel("delta").editable(env.site, self.place / "shared")
+        first = self.taken(index)
+        write(env.pack / "classes.txt", "Kept\nNew\n")
+        new = self.commit()
+        weight.write_bytes(bytes(1 << 20) + b"more")
+        cached.write_text("two")
+        remove_tree(env.site / "alpha-1.0.dist-info")
+        alpha = Wheel("alpha", "2.0", members={"alpha/added.txt": b"new"})
+        index.publish(alpha)
+        alpha.install(env.site)
+        write(env.site / "beta" / "data.txt", "patched by hand")
+        write(env.site / "loose.py", "")
+        (self.place / "shared" / "shared.py").write_text("SHARED = 2\n")
+        second = self.taken(index)
+        diff = self.run_it("snapshots", "diff", first["id"], second["id"], "--json").json
+        closure = lambda taken: set(self.station.nix("nix-store", "--query", "--requisites", taken["snapshot"]).out.split())
+        more = closure(second) - closure(first)
+        sizes = self.station.nix("nix-store", "--query", "--size", *more).out.split()
+        self.assertEqual((diff.pop("new_paths"), diff.pop("new_bytes")), (len(more), sum(map(int, sizes))))
+        change = lambda name, old, new, *files, what="changed": {
+            key: value for key, value in {"name": name, "what": what, "old": old, "new": new, "files": list(files)}.items() if value}
+        self.assertEqual(diff, {
+            "main": None, "runtime": None,
+            "packs": [change("first-pack", old[:10], new[:10], "classes.txt"), change("heavy", "plain files", "plain files", "w/model.safetensors")],
+            "distributions": [
+                change("alpha", "1.0 (pinned)", "2.0 (pinned)", "alpha-1.0.dist-info", "alpha-1.0.dist-info/METADATA", "alpha-1.0.dist-info/RECORD",
+                       "alpha-1.0.dist-info/WHEEL", "alpha-2.0.dist-info", "alpha-2.0.dist-info/METADATA", "alpha-2.0.dist-info/RECORD",
+                       "alpha-2.0.dist-info/WHEEL", "alpha/added.txt"),
+                change("beta", "1.0 (pinned)", "1.0 (patched)", "beta-1.0.dist-info/RECORD", "beta/data.txt"),
+                change("delta", "1.0 (captured)", "1.0 (captured)", "__editable__.delta.pth", "delta-1.0.dist-info/RECORD")],
+            "cache": [change("torch/hub/checkpoints/aux.bin", "120 bytes", "120 bytes")],
+            "sources": [change("shared", "files", "files", "shared.py")],
+            "unowned": change("files no distribution owns", None, "files", what="added"),
+            "classes_added": ["New"], "classes_removed": ["Gone"]})
+        text = self.run_it("snapshots", "diff", first["id"], second["id"]).out
+        for line in ("packs\n", f"  changed  first-pack: {old[:10]} -> {new[:10]}\n           classes.txt\n", "           w/model.safetensors\n",
+                     "  changed  beta: 1.0 (pinned) -> 1.0 (patched)\n", "node classes added: New\n", "node classes removed: Gone\n",
+                     f"to ship to a host that has {first['id']}: {len(more)} paths, "):
+            self.assertIn(line, text)
+
+
 class UvInstall(unittest.TestCase):
     def test_the_tree_equals_what_uv_installs(self):
         """Every pinned distribution, installed by uv from the same wheel, bytecode and installer files aside."""
