@@ -62,7 +62,7 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
     let mut collector = Collector { policy, root, out: Collected::default(), stack: Vec::new(), links: 0 };
     match std::fs::metadata(root) {
         Ok(meta) if meta.is_file() => {
-            if let Err(e) = paths::open_regular(root) {
+            if let Err(e) = paths::may_read(root) {
                 let what = "the file cannot be read; left out";
                 collector.out.findings.push(paths::unreadable(policy.label, what, &e));
                 return collector.out;
@@ -242,7 +242,7 @@ impl Collector<'_> {
             self.directory(reached, &path, true);
             self.stack.pop();
         } else if meta.is_file() {
-            let readable = paths::open_regular(reached);
+            let readable = paths::may_read(reached);
             if let Err(e) = readable {
                 let message = format!("links to {to}, which cannot be read: {e}");
                 self.report(Severity::Problem, "unreadable", &path, message);

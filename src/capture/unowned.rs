@@ -4,7 +4,7 @@ use crate::capture::installed::installer_file;
 use crate::capture::inventory::{Finding, Severity};
 use crate::capture::memo::stat_digest;
 use crate::capture::outside_source::{Relocation, fingerprint, relocate};
-use crate::capture::paths::{SECRET_NOTE, finding, open_regular, show, unreadable};
+use crate::capture::paths::{SECRET_NOTE, finding, may_read, show, unreadable};
 use crate::capture::python::{Context, Python};
 use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
@@ -122,7 +122,7 @@ fn ownerless(path: &Path, kind: std::fs::FileType, models: &[PathBuf]) -> Result
         let why = "in site-packages, neither a file nor a link to one: left out".to_string();
         return no(Severity::Warning, "special-file", why);
     }
-    if let Err(e) = open_regular(path) {
+    if let Err(e) = may_read(path) {
         return no(Severity::Problem, "unreadable", format!("the file cannot be read; left out: {e}"));
     }
     let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());

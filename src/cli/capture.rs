@@ -85,7 +85,7 @@ pub fn capture(
             for path in &valid {
                 store.add_temp_root(path)?;
             }
-            Trees::new(valid, &store.config)
+            Trees::new(valid, store)?
         }
         None => Trees::without_store(),
     };

@@ -179,6 +179,32 @@ class Snapshot(unittest.TestCase):
         self.assertTrue(value["unchanged"])
         self.assertEqual((value["realise"]["sent_paths"], value["realise"]["built"]), (0, 0))
 
+    def test_without_its_cache_nothing_is_sent_again(self):
+        """Hashed again, and found in the store: by a run whose cache is gone, and by another user of the store."""
+        for more in ({}, {"XDG_STATE_HOME": self.ws.root / "other-state"}):
+            value = self.ws.stillframe("snapshot", self.comfy, "--json", XDG_CACHE_HOME=self.ws.root / f"other-cache-{len(more)}", **more).json
+            self.assertEqual(value["snapshot"], self.first["snapshot"])
+            self.assertEqual((value["realise"]["sent_paths"], value["realise"]["sent_bytes"], value["realise"]["built"]), (0, 0, 0))
+            self.assertEqual(value["unchanged"], not more)
+
+    def test_unchanged_no_content_is_opened(self):
+        """Only what is read for what it says: metadata, git's own files, configuration that may hold secrets."""
+        self.ws.stillframe("snapshot", self.comfy)
+        trace = self.ws.root / "trace"
+        subprocess.run(["strace", "-f", "-qq", "-e", "trace=open,openat", "-o", trace, BINARY, "snapshot", self.comfy], check=True,
+                       env=self.ws.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        opened = set()
+        for line in trace.read_text(errors="backslashreplace").splitlines():
+            if (call := re.search(r'open(?:at)?\((?:AT_FDCWD, )?"([^"]+)", ([A-Z_|]+).*\) = \d', line)) and "O_DIRECTORY" not in call[2]:
+                opened.add(call[1])
+        dest = str(self.comfy.parent)
+        opened = {path.removeprefix(dest + "/") for path in opened if path.startswith(dest)}
+        says = re.compile(r".*/\.git(/.*)?|.*\.dist-info/(METADATA|RECORD|WHEEL|direct_url\.json|entry_points\.txt)|.*\.egg-info/.*|"
+                          r".*/(config\.ini|studio\.pem)|ComfyUI/(comfy/cli_args|comfyui_version)\.py|ComfyUI/(extra_model_paths\.yaml|requirements\.txt)|"
+                          r"ComfyUI/\.venv/(pyvenv\.cfg|bin/python)|.*/site-packages/pip/_internal/models/index\.py")
+        self.assertGreater(len(opened), 50)
+        self.assertEqual([path for path in sorted(opened) if not says.fullmatch(path)], [])
+
     def test_the_closure_is_what_nix_says(self):
         closure = self.ws.nix("nix-store", "--query", "--requisites", self.first["snapshot"]).out.split()
         self.assertEqual(len(closure), self.first["closure_paths"])

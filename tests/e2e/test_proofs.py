@@ -397,7 +397,8 @@ class OtherNix(unittest.TestCase):
         script = ROOT / "tests" / "hosts" / "nix26.sh"
         subprocess.run([script, "build"], check=True, stdout=subprocess.DEVNULL)
         with Workstation() as other:
-            daemon = f"{script} run {other.root} env NIX_REMOTE=local?root={other.store} nix-daemon --stdio"
+            # The store is the caller's to name: `verify` has one of its own.
+            daemon = write(other.root / "daemon", f'#!/bin/sh\nexec {script} run {other.root} env NIX_REMOTE="$NIX_REMOTE" nix-daemon --stdio\n', 0o755)
             version = subprocess.run([script, "run", other.root, "nix-store", "--version"], capture_output=True, text=True).stdout
             self.assertRegex(version, r"2\.26\.")
             value = other.stillframe("snapshot", SHARED["comfy"], "--json", STILLFRAME_NIX_DAEMON=daemon).json
@@ -412,6 +413,11 @@ class OtherNix(unittest.TestCase):
             self.assertEqual(again.returncode, 0, again.stderr)
             other.nix_prefix = inside
             self.assertEqual(hashes(other, value["snapshot"]), hashes(SHARED["ws"], value["snapshot"]))
+            # And from nothing: wheels fetched, distributions unpacked, everything built.
+            done = other.stillframe("snapshots", "verify", "--json", STILLFRAME_NIX_DAEMON=daemon).json
+            pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
+            self.assertEqual((done["verified"], done["report"]["wheels"]), (True, len(pinned)))
+            self.assertGreater(done["report"]["rebuilt"], 2 * len(pinned))
 
 
 class Fixture(unittest.TestCase):
