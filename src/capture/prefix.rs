@@ -28,9 +28,11 @@ pub fn findings(context: &Context, all: &[Installed], claims: &HashSet<PathBuf>)
     let loose = walked.unwrap_or_default();
     // What is in a script decides, and is remembered as long as the script stays as it is.
     let read = scripts.keys().chain(loose.iter().filter(|l| l.files == 1).map(|l| &l.path));
-    let names = loose.iter().map(|l| format!("{}\0{}", l.path.display(), l.files));
-    let digest =
-        stat_digest(&names.collect::<Vec<_>>().join("\0"), read.map(PathBuf::as_path), context.started);
+    let names: Vec<_> = loose.iter().map(|l| (&l.path, l.files)).collect();
+    let wanted: Vec<_> =
+        scripts.iter().map(|(path, (one, s))| (path, &one.version, &s.point, s.stated)).collect();
+    let salt = format!("{names:?}{wanted:?}");
+    let digest = stat_digest(&salt, read.map(PathBuf::as_path), context.started);
     if let Some(kept) = context.memo.get::<Vec<Finding>>("prefix", digest.as_deref()) {
         context.memo.put("prefix", digest.as_deref(), &kept);
         return kept;

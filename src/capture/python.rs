@@ -118,7 +118,8 @@ fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option
     files.insert(info);
     let listed = one.files.values().map(|file| &file.disk).chain(claims);
     let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
-    stat_digest(&format!("{}\0{}", one.name, one.version), files.into_iter(), started)
+    let salt = format!("{}\0{}\0{}", one.name, one.version, one.scheme.interpreter.display());
+    stat_digest(&salt, files.into_iter(), started)
 }
 
 /// What the last run decided, where nothing of it changed.

@@ -186,7 +186,8 @@ impl Run<'_> {
             return given_runtime(given, facts, self.options);
         }
         let version = format!("{}.{}.{}", facts.version.0, facts.version.1, facts.version.2);
-        let salt = format!("{:?}{version}", self.options.libraries);
+        // Another interpreter may be of the same version.
+        let salt = format!("{:?}{facts:?}", self.options.libraries);
         let digest = |paths: &[PathBuf]| stat_digest(&salt, paths.iter().map(PathBuf::as_path), self.started);
         // Which paths count is itself part of the entry, so it is looked up under a fixed digest.
         if let Some(paths) = self.memo.get::<Vec<PathBuf>>("runtime-paths", Some(&salt)) {
@@ -381,8 +382,7 @@ impl Run<'_> {
         files.extend(audit::of_tree(&scan.main.tree, &format!("{}/", scan.root.display())));
         files.sort();
         files.dedup_by(|a, b| a.0 == b.0);
-        let digest =
-            stat_digest(&format!("{:?}", provided.names), files.iter().map(|f| f.1.as_path()), self.started);
+        let digest = stat_digest(&format!("{provided:?}"), files.iter().map(|f| f.1.as_path()), self.started);
         let report = match self.memo.get::<AuditReport>("audit", digest.as_deref()) {
             Some(report) => report,
             None => audit::audit(files.into_iter(), &provided)?,

@@ -1,7 +1,6 @@
 """Environments made by other tools than `python -m venv` and pip, and a runtime that is given, not captured."""
 import json
 import os
-import shutil
 import subprocess
 import sys
 import unittest
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import harness
 from harness import CACHE, Server, Workstation, example
-from small import Case, Wheel, untouched, write
+from small import BasePython, Case, Wheel, untouched, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -61,25 +60,11 @@ class Foreign(Case):
         super().setUp()
         self.env = self.environment()
         harness.remove_tree(self.env.venv)
-        ask = "import json, os, sys, sysconfig; print(json.dumps([sys.base_prefix, os.path.realpath(sys._base_executable), " \
-              "sysconfig.get_paths()['stdlib'], '%d.%d' % sys.version_info[:2]]))"
-        answer = subprocess.run([sys.executable, "-I", "-S", "-c", ask], capture_output=True, text=True, check=True).stdout
-        self.prefix, self.python, self.stdlib, self.version = json.loads(answer)
+        self.base = BasePython()
+        self.version = self.base.version
 
     def copied(self, name):
-        """A prefix as conda, pyenv and uv make them; its interpreter's build still names the old one."""
-        prefix = self.place / name
-        leave = ("site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "__pycache__", "config-*", "ensurepip")
-        lib = prefix / "lib" / f"python{self.version}"
-        shutil.copytree(self.stdlib, lib, symlinks=True, ignore=shutil.ignore_patterns(*leave))
-        (lib / "site-packages").mkdir()
-        (prefix / "bin").mkdir()
-        shutil.copy(self.python, prefix / "bin" / f"python{self.version}")
-        for name in ("python", "python3"):
-            (prefix / "bin" / name).symlink_to(f"python{self.version}")
-        for library in Path(self.prefix, "lib").glob(f"libpython{self.version}.so*"):
-            shutil.copy(library, prefix / "lib", follow_symlinks=False)
-        return prefix, lib
+        return self.base.copy(self.place / name)
 
     def lost(self, lib):
         """An extension module that the copy has no more, and the interpreter it was copied from still has."""
@@ -112,6 +97,7 @@ class Foreign(Case):
         self.assertEqual([d["name"] for d in report["distributions"]], ["alpha"])
         modules = {p.name for p in (self.runtime(taken) / "lib" / lib.name / "lib-dynload").iterdir()}
         self.assertNotIn(lost, modules, "taken from the prefix that it was copied from")
+        self.assertFalse((self.runtime(taken) / "include").exists(), "the copy has no headers")
         self.assertLessEqual({p.name for p in (lib / "lib-dynload").glob("*.so") if "test" not in p.name and "xxlimited" not in p.name}, modules)
         self.starts(taken)
 

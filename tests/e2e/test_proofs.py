@@ -5,11 +5,14 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
+import time
+import tomllib
 import unittest
 from pathlib import Path
 
 from harness import CACHE, FIXTURE, ROOT, Workstation, example, remove_tree
-from small import Case, Wheel, write
+from small import BasePython, Case, Wheel, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -310,61 +313,132 @@ def installed_at(name, distribution, site, venv):
 
 
 class OneByte(unittest.TestCase):
-    def test_one_byte_changed_in_an_installed_file_is_always_found(self):
-        """Same size, same mtime: only the content differs, and the file system's change time."""
-        ws, comfy = SHARED["ws"], SHARED["comfy"]
-        site = next((comfy / ".venv" / "lib").glob("python3*/site-packages"))
-        pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
-        rng = random.Random(20)
-        for d in rng.sample(pinned, 12):
-            tree = ws.real(next(o["path"] for o in SHARED["record"]["outputs"] if o["label"] == f"{d['name']} {d['version']}"))
-            names = sorted(n for n, p in files_below(tree) if p.stat().st_size > 0 and ".data/" not in n
-                           and not re.fullmatch(r"[^/]+\.dist-info/(RECORD|METADATA|WHEEL)", n))
-            name = rng.choice(names)
-            file = site / name
-            original, stat = file.read_bytes(), file.stat()
-            at = rng.randrange(len(original))
-            self.overwrite(file, original[:at] + bytes([original[at] ^ (1 << rng.randrange(8))]) + original[at + 1:], stat)
-            try:
-                report = ws.stillframe("inspect", comfy, "--json").json
-            finally:
-                self.overwrite(file, original, stat)
-            found = next(x for x in report["distributions"] if x["name"] == d["name"])
-            changed = [c["path"] for c in found["changed"]]
-            with self.subTest(name=name, at=at):
-                if found["provenance"] == "captured":
-                    # A wheel of one or two files, half of them changed, is no longer that wheel.
-                    self.assertRegex(found["reason"], r"^\d+ of \d+ files differ from ")
-                else:
-                    self.assertEqual((found["provenance"], changed), ("patched", [name]))
-        back = ws.stillframe("snapshot", comfy, "--json").json
-        self.assertEqual(back["snapshot"], SHARED["snapshot"]["snapshot"])
+    """One bit of a file's content is another: same size, same modification time, and it is always found."""
+
+    def setUp(self):
+        self.ws, self.comfy = SHARED["ws"], SHARED["comfy"]
+        self.venv = self.comfy / ".venv"
+        self.site = next((self.venv / "lib").glob("python3*/site-packages"))
+        self.restore = {}
+
+    def flip(self, file, at=None):
+        """`at`: a byte, or the last one."""
+        file = file.resolve()
+        content, stat = file.read_bytes(), file.stat()
+        at = len(content) - 1 if at is None else at
+        self.restore[file] = (content[at:at + 1], at, stat)
+        self.overwrite(file, bytes([content[at] ^ 1]), at, stat)
 
     @staticmethod
-    def overwrite(file, content, stat):
+    def overwrite(file, byte, at, stat):
         with open(file, "r+b") as handle:
-            handle.write(content)
+            handle.seek(at)
+            handle.write(byte)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    def test_a_pack_too(self):
-        ws, comfy = SHARED["ws"], SHARED["comfy"]
-        file = comfy / "custom_nodes" / "weights-inside" / "weights" / "detector.safetensors"
-        stat = file.stat()
-        with open(file, "r+b") as handle:
-            handle.seek(31_000_000)
-            byte = handle.read(1)
-            handle.seek(31_000_000)
-            handle.write(bytes([byte[0] ^ 4]))
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    def locked(self, config=None):
+        """The lock and the report of the environment as it is now, then everything put back."""
+        project = Path(tempfile.mkdtemp(dir=self.ws.root))
+        (project / "stillframe.toml").write_text(config or f'environment = "{self.comfy}"\n')
         try:
-            changed = ws.stillframe("snapshot", comfy, "--json").json
+            report = self.ws.stillframe("lock", "--json", cwd=project).json
         finally:
-            with open(file, "r+b") as handle:
-                handle.seek(31_000_000)
-                handle.write(byte)
-            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        self.assertNotEqual(changed["snapshot"], SHARED["snapshot"]["snapshot"])
-        ws.stillframe("snapshots", "remove", changed["id"])
+            for file, (byte, at, stat) in self.restore.items():
+                self.overwrite(file, byte, at, stat)
+            self.restore = {}
+        return tomllib.loads((project / "stillframe.lock").read_text()), report
+
+    def test_in_a_file_of_every_distribution(self):
+        rng = random.Random(20)
+        chosen = {}
+        for d in SHARED["lock"]["distributions"]:
+            tree = self.ws.real(next(o["path"] for o in SHARED["record"]["outputs"] if o["label"] == f"{d['name']} {d['version']}"))
+            names = sorted(n for n, p in files_below(tree) if p.stat().st_size > 0 and not n.endswith(".pth")
+                           and not re.fullmatch(r"[^/]+\.(dist|egg)-info/(RECORD|METADATA|PKG-INFO|WHEEL|entry_points\.txt)", n)
+                           # What another distribution has replaced is that one's.
+                           and installed_at(n, d, self.site, self.venv).resolve() not in self.restore)
+            name = rng.choice(names)
+            file = installed_at(name, d, self.site, self.venv)
+            size = file.stat().st_size
+            # The `#!` line of a script is the installer's.
+            self.flip(file, None if "/scripts/" in name else rng.randrange(size))
+            chosen[d["name"]] = name
+        self.assertEqual(len(chosen), 47)
+        lock, report = self.locked()
+        trees = lambda lock: {d["name"]: d["tree"]["nar-hash"] for d in lock["distributions"]}
+        before, after = trees(SHARED["lock"]), trees(lock)
+        self.assertEqual([name for name in chosen if before[name] == after[name]], [])
+        pinned = {d["name"] for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"}
+        for found in report["distributions"]:
+            if found["name"] in pinned:
+                with self.subTest(name=found["name"], file=chosen[found["name"]]):
+                    if found["provenance"] == "captured":
+                        # A wheel of one or two files, half of them changed, is no longer that wheel.
+                        self.assertRegex(found["reason"], r"^\d+ of \d+ files differ from ")
+                    else:
+                        self.assertEqual(found["provenance"], "patched")
+                        self.assertIn({"path": chosen[found["name"]], "how": "changed"}, found["changed"])
+        self.assertEqual(self.ws.stillframe("snapshot", self.comfy, "--json").json["snapshot"], SHARED["snapshot"]["snapshot"])
+
+    def test_in_every_kind_of_file(self):
+        comfy, dest, site = self.comfy, self.comfy.parent, self.site
+        info = lambda name: next(site.glob(f"{name}-*.dist-info"))
+        packs = comfy / "custom_nodes"
+        hub = ".cache/huggingface/hub/models--studio--tiny-depth"
+        # What is changed, and what of the lock tells.
+        named = lambda group, key, name, tree="tree": lambda lock: next(i for i in lock[group] if i[key] == name)[tree]["nar-hash"]
+        distribution = lambda name: named("distributions", "name", name)
+        pack = lambda name: named("packs", "name", name)
+        weight = lambda lock: next(p for p in lock["packs"] if p["name"] == "weights-inside")["weights"][0]["tree"]["nar-hash"]
+        kinds = {
+            "main program": (comfy / "nodes.py", lambda lock: lock["main"]["tree"]["nar-hash"]),
+            "pack": (packs / "pixel-tools" / "__init__.py", pack("pixel-tools")),
+            "loose pack": (packs / "loose_gradient.py", pack("loose_gradient.py")),
+            "behind a link of a pack": (dest / "shared-assets" / "credits.txt", pack("symlinks-inside")),
+            "weight": (packs / "weights-inside" / "weights" / "detector.safetensors", weight),
+            "cache": (next((comfy / hub / "snapshots").glob("*/model.safetensors")),
+                      named("cache", "path", hub.removeprefix(".cache/"))),
+            "unowned": (site / "stray_module.py", lambda lock: lock["unowned"]["nar-hash"]),
+            "folder of a .pth file": (dest / "shared-lib" / "shared_helper.py", named("sources", "path", "shared-lib")),
+            "editable project": (next((dest / "projects" / "palette-tools").rglob("*.py")), named("sources", "path", "palette-tools")),
+            "captured": (site / "docopt.py", distribution("docopt")),
+            "patched": (site / "tqdm" / "utils.py", distribution("tqdm")),
+            "METADATA": (info("click") / "METADATA", distribution("click")),
+            "WHEEL": (info("idna") / "WHEEL", distribution("idna")),
+            "script": (self.venv / "bin" / "jp.py", distribution("jmespath")),
+            "header": (next(self.venv.glob("include/site/python3*/greenlet/greenlet.h")), distribution("greenlet")),
+            "library": (next((site / "numpy" / "core").glob("_multiarray_umath.*.so")), distribution("numpy")),
+        }
+        for kind, (file, _) in kinds.items():
+            # In WHEEL the generator's version, not a tag.
+            self.flip(file, file.read_bytes().index(b"\n", 20) - 1 if kind == "WHEEL" else None)
+        console = self.venv / "bin" / "f2py"
+        self.flip(console, console.read_bytes().index(b"sys.exit(") + 9)
+        lock, report = self.locked()
+        self.assertEqual([kind for kind, (_, of) in kinds.items() if of(lock) == of(SHARED["lock"])], [])
+        self.assertIn({"severity": "warning", "topic": "patched", "path": "bin/f2py",
+                       "message": "the script of numpy 1.26.4: changed; the snapshot has the one that an installer writes for "
+                                  "`f2py = numpy.f2py.f2py2e:main`"}, report["findings"])
+        changed = {d["name"]: [c["path"] for c in d["changed"]] for d in report["distributions"]}
+        self.assertEqual((changed["click"], changed["idna"]), (["click-8.1.8.dist-info/METADATA"], ["idna-3.10.dist-info/WHEEL"]))
+        self.assertEqual(self.ws.stillframe("snapshot", self.comfy, "--json").json["snapshot"], SHARED["snapshot"]["snapshot"])
+
+    def test_in_the_interpreter(self):
+        with tempfile.TemporaryDirectory() as place:
+            prefix, lib = BasePython().copy(Path(place).resolve() / "python")
+            config = f'environment = "{self.comfy}"\n[python]\ninterpreter = "{prefix}/bin/python3"\n'
+            runtime = lambda: {k: v["nar-hash"] for k, v in self.locked(config)[0]["runtime"].items() if k in ("tree", "libraries")}
+            before = runtime()
+            time.sleep(2.1)
+            self.assertEqual(runtime(), before)
+            self.assertEqual(runtime(), before)
+            module = next((lib / "lib-dynload").glob("_json.*.so"))
+            program = prefix / "bin" / lib.name
+            for file, at in ((lib / "this.py", None), (module, module.stat().st_size // 2), (program, program.stat().st_size // 2)):
+                self.flip(file, at)
+                after = runtime()
+                self.assertNotEqual(after["tree"], before["tree"], file)
+                self.assertEqual(runtime(), before)
 
 
 class Reproducible(unittest.TestCase):
