@@ -214,7 +214,7 @@ def main():
             print(f"{'':46}{'ours':>11}{'nginx':>11}{'haproxy':>11}", flush=True)
             for name, path, script, target in (
                 (f"GET, {CONNECTIONS} connections", "/small", None, "<= 35"),
-                (f"POST of 2 bytes, {CONNECTIONS} connections", "/small", post, "a connection each"),
+                (f"POST of 2 bytes, {CONNECTIONS} connections", "/small", post, ""),
             ):
                 measured = {proxy.name: [] for proxy in proxies}
                 for _ in range(arguments.rounds):

@@ -95,8 +95,16 @@ wait "$server"
 server=
 
 say "One pack changes; what is served does not. A second snapshot, and the difference"
-echo "STRENGTH = 0.8" >>"$COMFY/custom_nodes/plain-folder/__init__.py"
-show snapshot "$COMFY" --label second --quiet
+cat >>"$COMFY/custom_nodes/plain-folder/__init__.py" <<'CHANGE'
+
+
+class CaptionStampBold(CaptionStamp):
+    pass
+
+
+NODE_CLASS_MAPPINGS["CaptionStampBold"] = CaptionStampBold
+CHANGE
+show snapshot "$COMFY" --label second --probe --quiet
 show snapshots diff first second
 show snapshots list
 

@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "capture::lock",
             "capture::nar",
             "capture::probe_result",
+            "capture::tree",
             "capture::trees",
         ],
     ),

@@ -1,5 +1,5 @@
 //! What changed between two snapshots: packs, distributions, cache, node classes, bytes to ship.
-use crate::capture::lock::Lock;
+use crate::capture::lock::{Lock, PackLock, WeightLock};
 use crate::capture::probe_result::ProbeResult;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,8 @@ pub struct Diff {
     pub packs: Vec<Change>,
     pub distributions: Vec<Change>,
     pub cache: Vec<Change>,
+    /// Folders outside that `.pth` files and editable installs name.
+    pub sources: Vec<Change>,
     pub unowned: Option<Change>,
     pub classes_added: Vec<String>,
     pub classes_removed: Vec<String>,
@@ -88,6 +90,15 @@ fn packs(lock: &Lock) -> Items {
         .collect()
 }
 
+/// The weights that differ between two states of a pack.
+fn weights(old: &PackLock, new: &PackLock) -> Vec<String> {
+    let of = |pack: &PackLock| -> Items {
+        let weight = |w: &WeightLock| (w.path.clone(), (w.tree.nar_hash.to_string(), String::new()));
+        pack.weights.iter().map(weight).collect()
+    };
+    compare(&of(old), &of(new)).into_iter().map(|change| change.name).collect()
+}
+
 fn distributions(lock: &Lock) -> Items {
     lock.distributions
         .iter()
@@ -103,6 +114,10 @@ fn cache(lock: &Lock) -> Items {
         .iter()
         .map(|c| (c.path.clone(), (c.tree.nar_hash.to_string(), format!("{} bytes", c.tree.nar_size))))
         .collect()
+}
+
+fn sources(lock: &Lock) -> Items {
+    lock.sources.iter().map(|s| (s.path.clone(), (s.tree.nar_hash.to_string(), "files".into()))).collect()
 }
 
 fn single(name: &str, id: Option<String>, shown: String) -> Items {
@@ -131,16 +146,173 @@ pub fn diff(old: &Lock, new: &Lock, probes: (Option<&ProbeResult>, Option<&Probe
         // One side was never probed: nothing can be said.
         _ => Default::default(),
     };
+    let mut changed = compare(&packs(old), &packs(new));
+    for change in &mut changed {
+        let of = |lock: &'_ Lock| lock.packs.iter().find(|p| p.name == change.name).cloned();
+        if let (Some(old), Some(new)) = (of(old), of(new)) {
+            change.files = weights(&old, &new);
+        }
+    }
     Diff {
         main: compare(&main(old), &main(new)).pop(),
         runtime: compare(&runtime(old), &runtime(new)).pop(),
-        packs: compare(&packs(old), &packs(new)),
+        packs: changed,
         distributions: compare(&distributions(old), &distributions(new)),
         cache: compare(&cache(old), &cache(new)),
+        sources: compare(&sources(old), &sources(new)),
         unowned: compare(&unowned(old), &unowned(new)).pop(),
         classes_added: b.difference(&a).cloned().collect(),
         classes_removed: a.difference(&b).cloned().collect(),
         new_paths: 0,
         new_bytes: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::inventory::PackKind;
+    use crate::capture::lock::{
+        CacheLock, DistributionLock, GitLock, LOCK_VERSION, MainLock, Provenance, RuntimeLock, SourceLock,
+        TreeRef,
+    };
+    use crate::formats::nix::hash::Sha256;
+
+    fn tree(byte: u8) -> TreeRef {
+        TreeRef {
+            name: "t".into(),
+            nar_hash: Sha256([byte; 32]),
+            nar_size: u64::from(byte),
+            references: vec![],
+        }
+    }
+
+    fn pack(name: &str, byte: u8, commit: &str, dirty: bool, weights: &[(&str, u8)]) -> PackLock {
+        PackLock {
+            name: name.into(),
+            kind: PackKind::Git,
+            tree: tree(byte),
+            git: Some(GitLock { remote: None, commit: Some(commit.into()), dirty: Some(dirty) }),
+            weights: weights
+                .iter()
+                .map(|(path, b)| WeightLock { path: (*path).into(), tree: tree(*b) })
+                .collect(),
+        }
+    }
+
+    fn distribution(name: &str, version: &str, byte: u8, provenance: Provenance) -> DistributionLock {
+        DistributionLock {
+            name: name.into(),
+            version: version.into(),
+            provenance,
+            reason: None,
+            real_files: false,
+            scripts: vec![],
+            has_modules: true,
+            tree: tree(byte),
+            wheel: None,
+            changed: vec![],
+        }
+    }
+
+    fn lock() -> Lock {
+        Lock {
+            version: LOCK_VERSION,
+            system: "x86_64-linux".into(),
+            main: MainLock { version: Some("0.1".into()), flags: vec![], tree: tree(1), git: None },
+            runtime: RuntimeLock {
+                version: "3.11.7".into(),
+                store_path: None,
+                libraries: Some(tree(2)),
+                tree: Some(tree(3)),
+            },
+            unowned: Some(tree(4)),
+            packs: vec![
+                pack("kept", 5, "a", false, &[]),
+                pack("p", 6, "0123456789abc", false, &[("w", 1), ("x", 2)]),
+            ],
+            sources: vec![SourceLock { path: "lib".into(), tree: tree(16) }],
+            cache: vec![CacheLock { path: "hub/m".into(), tree: tree(7) }],
+            distributions: vec![
+                distribution("kept", "1.0", 8, Provenance::Pinned),
+                distribution("d", "1.0", 9, Provenance::Pinned),
+            ],
+        }
+    }
+
+    fn lines(changes: &[Change]) -> Vec<String> {
+        let side = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let line =
+            |c: &Change| format!("{} {}: {} -> {} {:?}", c.what, c.name, side(&c.old), side(&c.new), c.files);
+        changes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn the_same_is_nothing() {
+        let same = diff(&lock(), &lock(), (None, None));
+        assert_eq!(same, Diff::default());
+        assert!(same.is_empty());
+    }
+
+    #[test]
+    fn each_group_tells_what_was_added_removed_and_changed() {
+        let old = lock();
+        let mut new = lock();
+        new.main.tree = tree(11);
+        new.main.version = Some("0.2".into());
+        new.runtime.tree = Some(tree(12));
+        new.runtime.version = "3.11.8".into();
+        new.unowned = None;
+        new.sources[0].tree = tree(17);
+        new.packs[1] = pack("p", 6, "fedcba9876543", true, &[("w", 3), ("y", 4)]);
+        new.packs.push(pack("q", 13, "b", false, &[]));
+        new.cache = vec![CacheLock { path: "hub/n".into(), tree: tree(14) }];
+        new.distributions = vec![
+            distribution("kept", "1.0", 8, Provenance::Pinned),
+            distribution("d", "1.0", 9, Provenance::Patched),
+            distribution("e", "2.0", 15, Provenance::Captured),
+        ];
+        let there = diff(&old, &new, (None, None));
+        assert_eq!(
+            lines(there.main.as_slice()),
+            ["changed main program: 0.1 (plain files) -> 0.2 (plain files) []"]
+        );
+        assert_eq!(lines(there.runtime.as_slice()), ["changed Python runtime: 3.11.7 -> 3.11.8 []"]);
+        assert_eq!(
+            lines(there.packs.as_slice()),
+            ["changed p: 0123456789 -> fedcba9876, dirty [\"w\", \"x\", \"y\"]", "added q: - -> b []",]
+        );
+        assert_eq!(
+            lines(&there.distributions),
+            ["changed d: 1.0 (pinned) -> 1.0 (patched) []", "added e: - -> 2.0 (captured) []"]
+        );
+        assert_eq!(lines(&there.cache), ["removed hub/m: 7 bytes -> - []", "added hub/n: - -> 14 bytes []"]);
+        assert_eq!(lines(there.unowned.as_slice()), ["removed files no distribution owns: files -> - []"]);
+        assert_eq!(lines(&there.sources), ["changed lib: files -> files []"]);
+        let back = diff(&new, &old, (None, None));
+        assert_eq!(
+            lines(&back.packs),
+            ["changed p: fedcba9876, dirty -> 0123456789 [\"w\", \"x\", \"y\"]", "removed q: b -> - []",]
+        );
+        assert_eq!(lines(&back.distributions)[1], "removed e: 2.0 (captured) -> - []");
+        assert_eq!(lines(back.unowned.as_slice()), ["added files no distribution owns: - -> files []"]);
+        assert!(!there.is_empty());
+    }
+
+    #[test]
+    fn classes_are_compared_only_where_both_were_probed() {
+        let probe = |names: &[&str]| ProbeResult {
+            classes: names.iter().map(|n| (n.to_string(), String::new())).collect(),
+            ..ProbeResult::default()
+        };
+        let (a, b) = (probe(&["kept", "gone"]), probe(&["kept", "new"]));
+        let both = diff(&lock(), &lock(), (Some(&a), Some(&b)));
+        assert_eq!(
+            (both.classes_added, both.classes_removed),
+            (vec!["new".to_string()], vec!["gone".to_string()])
+        );
+        for probes in [(Some(&a), None), (None, Some(&b)), (None, None)] {
+            assert_eq!(diff(&lock(), &lock(), probes), Diff::default());
+        }
     }
 }

@@ -6,11 +6,14 @@ use crate::capture::lock::{DistributionLock, Lock, Provenance, TreeRef, WheelRef
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
+use crate::formats::python::entry_points::EntryPoint;
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::str::FromStr;
 
 const UNPACK: &str = include_str!("scripts/unpack.py");
+const CAPTURED: &str = include_str!("scripts/captured.py");
 const BYTECODE: &str = include_str!("scripts/bytecode.py");
 const PYTHON: &str = include_str!("scripts/python.py");
 const ENVIRONMENT: &str = include_str!("scripts/environment.py");
@@ -28,9 +31,25 @@ pub struct ServiceSpec {
     pub environment: BTreeMap<String, String>,
 }
 
+/// How a derivation's output comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// Fetched by Nix.
+    Wheel,
+    /// Unpacked from a wheel; imported from disk at the same path.
+    Distribution,
+    /// Imported, and made by nothing.
+    Captured,
+    /// Computed from the others.
+    Built,
+}
+
 /// One derivation of the graph, ready for the store.
 #[derive(Debug, Clone)]
 pub struct Node {
+    pub kind: NodeKind,
+    /// The hash of a fixed output.
+    pub fixed: Option<Sha256>,
     pub drv: StorePath,
     pub aterm: Vec<u8>,
     pub out: StorePath,
@@ -53,6 +72,8 @@ pub struct Import {
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub imports: Vec<Import>,
+    /// The runtime of the configuration, in place of a captured one: it comes with a closure of its own.
+    pub given: Option<StorePath>,
     pub environment: StorePath,
     pub snapshot: StorePath,
     pub snapshot_drv: StorePath,
@@ -87,6 +108,7 @@ struct Runtime {
 
 /// What one of our scripts makes, and from what.
 struct Job<'a> {
+    kind: NodeKind,
     name: &'a str,
     label: &'a str,
     script: &'a str,
@@ -110,9 +132,16 @@ impl Builder<'_> {
         Ok(path)
     }
 
-    fn add(&mut self, name: &str, label: &str, drv: Derivation) -> Result<(StorePath, StorePath)> {
+    fn add(
+        &mut self,
+        kind: NodeKind,
+        name: &str,
+        label: &str,
+        drv: Derivation,
+    ) -> Result<(StorePath, StorePath)> {
         let name = StorePathName::sanitize(name);
         let references: Vec<StorePath> = drv.input_drvs.keys().chain(&drv.input_srcs).cloned().collect();
+        let fixed = drv.outputs.values().find_map(|output| output.hash).map(|(_, hash)| hash);
         let modulo = &self.modulo;
         let done = drv
             .finish(self.store, &name, |path| modulo.get(path).copied())
@@ -120,6 +149,8 @@ impl Builder<'_> {
         self.modulo.insert(done.drv_path.clone(), done.modulo);
         if self.seen.insert(done.drv_path.clone()) {
             self.nodes.push(Node {
+                kind,
+                fixed,
                 drv: done.drv_path.clone(),
                 aterm: done.aterm,
                 out: done.out.clone(),
@@ -132,7 +163,7 @@ impl Builder<'_> {
 
     /// A derivation whose builder is the captured interpreter running one of our scripts.
     fn script(&mut self, runtime: &Runtime, job: &Job) -> Result<(StorePath, StorePath)> {
-        let Job { name, label, script, inputs, env, fixed } = *job;
+        let Job { kind, name, label, script, inputs, env, fixed } = *job;
         let mut drv = Derivation {
             system: self.system.clone(),
             builder: format!("{}/bin/python3", runtime.absolute),
@@ -175,7 +206,7 @@ impl Builder<'_> {
             set("outputHashAlgo", "sha256".into());
             set("outputHashMode", "recursive".into());
         }
-        self.add(name, label, drv)
+        self.add(kind, name, label, drv)
     }
 
     fn wheel(&mut self, wheel: &WheelRef) -> Result<(StorePath, StorePath)> {
@@ -203,42 +234,42 @@ impl Builder<'_> {
         ] {
             drv.env.insert(key.into(), value);
         }
-        self.add(&wheel.file, &wheel.file, drv)
+        self.add(NodeKind::Wheel, &wheel.file, &wheel.file, drv)
     }
 
-    fn distribution(
-        &mut self,
-        runtime: &Runtime,
-        d: &DistributionLock,
-    ) -> Result<(StorePath, Option<StorePath>)> {
+    /// The path of a distribution and what a build takes it from. What no wheel makes has a derivation all
+    /// the same, one that fails: the paths of what is built from it depend on the content alone, and stay the
+    /// same whether a wheel vouches for it or not. Only with references it cannot have one, by Nix's rules.
+    fn distribution(&mut self, runtime: &Runtime, d: &DistributionLock) -> Result<(StorePath, bool)> {
         let label = format!("{} {}", d.name, d.version);
-        let drv = match (&d.wheel, d.provenance) {
-            (Some(wheel), Provenance::Pinned) => {
-                let (wheel_drv, wheel_path) = self.wheel(wheel)?;
-                let (drv, out) = self.script(
-                    runtime,
-                    &Job {
-                        name: &d.tree.name,
-                        label: &label,
-                        script: UNPACK,
-                        inputs: &[Input::Drv(&wheel_drv)],
-                        env: &[("src", wheel_path.to_absolute(self.store))],
-                        fixed: Some(d.tree.nar_hash),
-                    },
-                )?;
-                let expected = tree_path(&d.tree, self.store)?;
-                if out != expected {
-                    return Err(Error::new(
-                        Kind::Build,
-                        format!("{label}: the derivation gives {out}, the content {expected}"),
-                    ));
-                }
-                Some(drv)
-            }
-            _ => None,
+        let (kind, script, wheel) = match (&d.wheel, d.provenance) {
+            (Some(wheel), Provenance::Pinned) => (NodeKind::Distribution, UNPACK, Some(self.wheel(wheel)?)),
+            _ if d.tree.references.is_empty() => (NodeKind::Captured, CAPTURED, None),
+            _ => return Ok((self.import(&d.tree, &label, None)?, false)),
         };
-        let path = self.import(&d.tree, &label, drv.clone())?;
-        Ok((path, drv))
+        let inputs: Vec<Input> = wheel.iter().map(|(drv, _)| Input::Drv(drv)).collect();
+        let src = wheel.as_ref().map_or(String::new(), |(_, path)| path.to_absolute(self.store));
+        let (drv, out) = self.script(
+            runtime,
+            &Job {
+                kind,
+                name: &d.tree.name,
+                label: &label,
+                script,
+                inputs: &inputs,
+                env: &[("src", src)],
+                fixed: Some(d.tree.nar_hash),
+            },
+        )?;
+        let expected = tree_path(&d.tree, self.store)?;
+        if out != expected {
+            return Err(Error::new(
+                Kind::Build,
+                format!("{label}: the derivation gives {out}, the content {expected}"),
+            ));
+        }
+        self.import(&d.tree, &label, wheel.is_some().then(|| drv.clone()))?;
+        Ok((drv, true))
     }
 }
 
@@ -256,21 +287,21 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     let mut inputs: Vec<(bool, StorePath)> = vec![home_input];
     let mut members = Vec::new();
     for d in &lock.distributions {
-        let (path, drv) = b.distribution(&runtime, d)?;
-        let source = path.to_absolute(store);
-        let input = match &drv {
-            Some(drv) => Input::Drv(drv),
-            None => Input::Source(&path),
-        };
+        let (input, derived) = b.distribution(&runtime, d)?;
+        let source = tree_path(&d.tree, store)?.to_absolute(store);
         let mut member = json!({"name": d.name, "path": source, "real": d.real_files});
+        if !d.scripts.is_empty() {
+            member["scripts"] = scripts(d)?;
+        }
         if d.has_modules {
             let (bytecode_drv, bytecode) = b.script(
                 &runtime,
                 &Job {
+                    kind: NodeKind::Built,
                     name: &format!("{}-{}-bytecode", d.name, d.version),
                     label: &format!("bytecode of {} {}", d.name, d.version),
                     script: BYTECODE,
-                    inputs: &[input],
+                    inputs: &[if derived { Input::Drv(&input) } else { Input::Source(&input) }],
                     env: &[("src", source)],
                     fixed: None,
                 },
@@ -278,10 +309,7 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
             member["bytecode"] = json!(bytecode.to_absolute(store));
             inputs.push((true, bytecode_drv));
         }
-        inputs.push(match drv {
-            Some(drv) => (true, drv),
-            None => (false, path),
-        });
+        inputs.push((derived, input));
         members.push(member);
     }
     for source in &lock.sources {
@@ -294,6 +322,7 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         let (bytecode_drv, bytecode) = b.script(
             &runtime,
             &Job {
+                kind: NodeKind::Built,
                 name: "site-packages-unowned-bytecode",
                 label: "bytecode of files no distribution owns",
                 script: BYTECODE,
@@ -314,6 +343,7 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     let (environment_drv, environment) = b.script(
         &runtime,
         &Job {
+            kind: NodeKind::Built,
             name: "python-environment",
             label: "Python environment",
             script: ENVIRONMENT,
@@ -323,6 +353,16 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         },
     )?;
     snapshot(lock, store, service, b, &runtime, environment_drv, environment)
+}
+
+/// Its scripts as the builder writes them.
+fn scripts(d: &DistributionLock) -> Result<serde_json::Value> {
+    let script = |line: &String| {
+        let point = EntryPoint::from_str(line)
+            .map_err(|e| Error::new(Kind::Input, format!("the lock has a bad script of {}: {e}", d.name)))?;
+        Ok(json!({"name": point.name, "module": point.module, "function": point.function}))
+    };
+    d.scripts.iter().map(script).collect()
 }
 
 /// The interpreter the builders use, the `home` of the environment, and what the environment needs for
@@ -353,6 +393,7 @@ fn runtime(lock: &Lock, b: &mut Builder) -> Result<(Runtime, String, (bool, Stor
     let (drv, out) = b.script(
         &runtime,
         &Job {
+            kind: NodeKind::Built,
             name: &format!("python-{}", lock.runtime.version),
             label: "standard library bytecode",
             script: PYTHON,
@@ -386,6 +427,7 @@ fn snapshot(
     let (bytecode_drv, bytecode) = b.script(
         runtime,
         &Job {
+            kind: NodeKind::Built,
             name: "comfyui-bytecode",
             label: "bytecode of the main program",
             script: BYTECODE,
@@ -474,6 +516,7 @@ fn snapshot(
     let (snapshot_drv, snapshot) = b.script(
         runtime,
         &Job {
+            kind: NodeKind::Built,
             name: "comfyui-snapshot",
             label: "snapshot",
             script: SNAPSHOT,
@@ -482,5 +525,6 @@ fn snapshot(
             fixed: None,
         },
     )?;
-    Ok(Graph { nodes: b.nodes, imports: b.imports, environment, snapshot, snapshot_drv })
+    let given = lock.runtime.store_path.is_some().then(|| runtime.path.clone());
+    Ok(Graph { nodes: b.nodes, imports: b.imports, given, environment, snapshot, snapshot_drv })
 }

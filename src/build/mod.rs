@@ -1,5 +1,7 @@
 //! lock -> derivations -> realised closure -> snapshot; diff, verify. The host needs the launch file alone.
 #[cfg(feature = "workstation")]
+pub mod compare;
+#[cfg(feature = "workstation")]
 pub mod diff;
 #[cfg(feature = "workstation")]
 pub mod graph;
@@ -8,5 +10,7 @@ pub mod launch;
 pub mod realise;
 #[cfg(feature = "workstation")]
 pub mod registry;
+#[cfg(feature = "workstation")]
+pub mod scratch;
 #[cfg(feature = "workstation")]
 pub mod verify;

@@ -1,6 +1,6 @@
 //! derivations -> realised closure: what the store lacks is sent, and only that; the rest of the graph
 //! is built by Nix. Several connections send side by side, the largest trees first.
-use crate::build::graph::{Graph, Import};
+use crate::build::graph::{Graph, Import, NodeKind};
 use crate::capture::nar::write_tree;
 use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::StorePath;
@@ -20,8 +20,12 @@ pub struct Report {
     pub sent_bytes: u64,
     pub derivations_written: u64,
     pub built: u64,
-    /// The snapshot was there already.
+    /// Everything was there already, derivations too.
     pub unchanged: bool,
+    /// The snapshot was there already.
+    pub present: bool,
+    /// Writing the `.drv` files into the store.
+    pub derivations_ms: f64,
     pub build_seconds: f64,
 }
 
@@ -51,6 +55,7 @@ pub fn realise(
         store.add_temp_root(path)?;
     }
     let valid = store.valid(&wanted)?;
+    report.present = valid.contains(&graph.snapshot);
     if valid.len() == wanted.len() {
         report.unchanged = true;
         return Ok(report);
@@ -65,6 +70,7 @@ pub fn realise(
         send(batch, trees, config, progress, &mut report)?;
     }
     progress.stage("writing derivations", Some(graph.nodes.len() as u64));
+    let started = Instant::now();
     for node in graph.nodes.iter().filter(|n| !valid.contains(&n.drv)) {
         let references = node.references.iter().cloned().collect();
         let at = store.add_text(node.drv.name(), &references, &node.aterm)?;
@@ -72,6 +78,7 @@ pub fn realise(
         report.derivations_written += 1;
         progress.advance(1);
     }
+    report.derivations_ms = started.elapsed().as_secs_f64() * 1000.0;
     check_interrupt()?;
     let started = Instant::now();
     report.built = build(graph, store, progress)?;
@@ -175,12 +182,8 @@ fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Resu
     let outputs: BTreeSet<StorePath> = graph.nodes.iter().map(|n| n.out.clone()).collect();
     let valid = store.valid(&outputs)?;
     // A fixed output that is in the store needs neither its wheel nor its build.
-    let fixed: BTreeSet<&StorePath> = graph.imports.iter().filter_map(|i| i.drv.as_ref()).collect();
-    let to_build = graph
-        .nodes
-        .iter()
-        .filter(|n| !valid.contains(&n.out) && !fixed.contains(&n.drv) && !n.label.ends_with(".whl"))
-        .count() as u64;
+    let to_build =
+        graph.nodes.iter().filter(|n| n.kind == NodeKind::Built && !valid.contains(&n.out)).count() as u64;
     progress.stage("building", Some(to_build));
     let labels: HashMap<String, String> =
         graph.nodes.iter().map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone())).collect();

@@ -1,10 +1,11 @@
 //! Verifying a snapshot: rebuild everything that is made from something else, with Nix, in a scratch
 //! store, the wheels fetched from the index; then compare every NAR hash with the store that serves.
-use crate::build::graph::{Graph, Import};
+use crate::build::compare::first_difference;
+use crate::build::graph::{Graph, Import, Node, NodeKind};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{self, Hashing, NarWriter, Visitor};
 use crate::formats::nix::store_path::{StorePath, source_path};
-use crate::store::{Store, StoreConfig};
+use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Progress, check_interrupt};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Mismatch {
     pub label: String,
     pub path: String,
@@ -21,6 +22,12 @@ pub struct Mismatch {
     /// The first file that differs, when both trees could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_difference: Option<String>,
+    /// Why that cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unexplained: Option<String>,
+    /// A path that was copied from an environment: only that can tell what it was.
+    #[serde(skip)]
+    pub copied: Option<StorePath>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -45,19 +52,84 @@ pub fn verify(
     let scratch_config =
         StoreConfig { remote: Some(format!("local?root={}", scratch.display())), ..config.clone() };
     let mut fresh = Store::connect(&scratch_config)?;
+    empty(graph, scratch, &mut fresh)?;
     let mut report = Report::default();
-    let derived: BTreeSet<&StorePath> =
-        graph.imports.iter().filter(|i| i.drv.is_some()).map(|i| &i.path).collect();
-    let mut sources: Vec<&Import> = graph.imports.iter().filter(|i| !derived.contains(&i.path)).collect();
+    sources(graph, &mut store, &mut fresh, progress, &mut report)?;
+    // What is not as it was makes nothing as it was: what is built from it says no more.
+    if report.mismatches.is_empty() {
+        rebuild(graph, &mut store, &mut fresh, progress, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// A daemon that does not look where it is told would compare a store with itself.
+fn empty(graph: &Graph, scratch: &Path, fresh: &mut Store) -> Result<()> {
+    let outputs = graph.nodes.iter().map(|node| node.out.clone());
+    let all: BTreeSet<StorePath> = graph.imports.iter().map(|i| i.path.clone()).chain(outputs).collect();
+    let Some(there) = fresh.valid(&all)?.into_iter().next() else { return Ok(()) };
+    Err(Error::new(
+        Kind::Store,
+        format!("the scratch store below {} has {there} before anything was put there", scratch.display()),
+    )
+    .hint("the daemon must use the store that NIX_REMOTE names: see STILLFRAME_NIX_DAEMON"))
+}
+
+fn sources(
+    graph: &Graph,
+    store: &mut Store,
+    fresh: &mut Store,
+    progress: &dyn Progress,
+    report: &mut Report,
+) -> Result<()> {
+    let given = match &graph.given {
+        Some(path) => inputs_first(store.closure(std::slice::from_ref(path))?),
+        None => Vec::new(),
+    };
+    let mut sources: Vec<&Import> = graph.imports.iter().filter(|i| i.drv.is_none()).collect();
     sources.sort_by_key(|i| !i.tree.references.is_empty());
-    let total = sources.iter().map(|i| i.tree.nar_size).sum();
-    progress.stage("copying sources to a scratch store", Some(total));
+    let total = sources.iter().map(|i| i.tree.nar_size).chain(given.iter().map(|(_, info)| info.nar_size));
+    progress.stage("copying sources to a scratch store", Some(total.sum()));
+    for (path, info) in &given {
+        check_interrupt()?;
+        copy_given(path, info, store, fresh, report)?;
+        progress.advance(info.nar_size);
+        report.sources += 1;
+    }
     for import in sources {
         check_interrupt()?;
-        copy(import, &mut store, &mut fresh, &mut report)?;
+        copy(import, store, fresh, report)?;
         progress.advance(import.tree.nar_size);
         report.sources += 1;
     }
+    Ok(())
+}
+
+/// A closure in an order in which each path comes after those it refers to.
+fn inputs_first(mut closure: BTreeMap<StorePath, PathInfo>) -> Vec<(StorePath, PathInfo)> {
+    let mut ordered = Vec::with_capacity(closure.len());
+    while !closure.is_empty() {
+        let ready: Vec<StorePath> = closure
+            .iter()
+            .filter(|(path, info)| info.references.iter().all(|r| r == *path || !closure.contains_key(r)))
+            .map(|(path, _)| path.clone())
+            .collect();
+        // References of store paths have no circles.
+        debug_assert!(!ready.is_empty());
+        if ready.is_empty() {
+            break;
+        }
+        ordered.extend(ready.into_iter().filter_map(|path| closure.remove_entry(&path)));
+    }
+    ordered
+}
+
+fn rebuild(
+    graph: &Graph,
+    store: &mut Store,
+    fresh: &mut Store,
+    progress: &dyn Progress,
+    report: &mut Report,
+) -> Result<()> {
     progress.stage("rebuilding", Some(graph.nodes.len() as u64));
     for node in &graph.nodes {
         fresh.add_text(node.drv.name(), &node.references.iter().cloned().collect(), &node.aterm)?;
@@ -65,8 +137,7 @@ pub fn verify(
     for node in &graph.nodes {
         check_interrupt()?;
         if let Err(error) = fresh.build(std::slice::from_ref(&node.drv)) {
-            let Some(mismatch) = hash_mismatch(&error, graph, node.drv.clone(), &mut store, &mut fresh)?
-            else {
+            let Some(mismatch) = hash_mismatch(&error, node, store, fresh)? else {
                 return Err(Error {
                     message: format!("rebuilding {}: {}", node.label, error.message),
                     ..error
@@ -74,14 +145,18 @@ pub fn verify(
             };
             report.mismatches.push(mismatch);
             // Nothing that depends on it can be built.
-            return Ok(report);
+            return Ok(());
         }
         progress.advance(1);
-        if node.label.ends_with(".whl") {
-            report.wheels += 1;
-            continue;
+        match node.kind {
+            NodeKind::Wheel => {
+                report.wheels += 1;
+                continue;
+            }
+            // Copied, and compared there.
+            NodeKind::Captured => continue,
+            NodeKind::Distribution | NodeKind::Built => report.rebuilt += 1,
         }
-        report.rebuilt += 1;
         let absent = |path: &StorePath| {
             Error::new(Kind::Store, format!("{path} ({}) is not in the store", node.label))
                 .hint("take the snapshot again")
@@ -89,22 +164,20 @@ pub fn verify(
         let expected = store.info(&node.out)?.ok_or_else(|| absent(&node.out))?;
         let found = fresh.info(&node.out)?.ok_or_else(|| absent(&node.out))?;
         // The store's own record may be right while its files are not: hash what is there.
-        let on_disk = hash_of(&mut store, &node.out)?;
-        for actual in [found.nar_hash, on_disk] {
-            if actual != expected.nar_hash {
-                let first = first_difference(&mut store, &node.out, &mut fresh, &node.out)?;
-                report.mismatches.push(Mismatch {
-                    label: node.label.clone(),
-                    path: node.out.to_absolute(&config.store_dir),
-                    expected: expected.nar_hash.to_string(),
-                    found: actual.to_string(),
-                    first_difference: first,
-                });
-                break;
-            }
+        let on_disk = hash_of(store, &node.out)?;
+        let differs = |hash: &&Sha256| **hash != expected.nar_hash;
+        if let Some(actual) = [found.nar_hash, on_disk].iter().find(differs) {
+            report.mismatches.push(Mismatch {
+                label: node.label.clone(),
+                path: node.out.to_absolute(&store.store_dir),
+                expected: expected.nar_hash.to_string(),
+                found: actual.to_string(),
+                first_difference: first_difference(store, &node.out, fresh, &node.out)?,
+                ..Mismatch::default()
+            });
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 fn copy(import: &Import, from: &mut Store, to: &mut Store, report: &mut Report) -> Result<()> {
@@ -112,23 +185,53 @@ fn copy(import: &Import, from: &mut Store, to: &mut Store, report: &mut Report) 
         Error::new(Kind::Store, format!("{} ({}) is not in the store", import.path, import.label))
             .hint("take the snapshot again")
     })?;
-    let mut hashing = Hashing::default();
-    let at = from.nar(&import.path, |input| {
-        to.add_tree(import.path.name(), &info.references, |out| {
-            let mut both = Both { a: out, b: &mut hashing };
-            transfer(input, &mut both)
-        })
-    })?;
-    let (found, _) = hashing.finish();
-    if at != import.path {
+    // One that refers to what came out differently cannot be added, only hashed.
+    let found = if to.valid(&info.references)? == info.references {
+        let mut hashing = Hashing::default();
+        from.nar(&import.path, |input| {
+            to.add_tree(import.path.name(), &info.references, |out| {
+                let mut both = Both { a: out, b: &mut hashing };
+                transfer(input, &mut both)
+            })
+        })?;
+        hashing.finish().0
+    } else {
+        hash_of(from, &import.path)?
+    };
+    if found != import.tree.nar_hash {
         report.mismatches.push(Mismatch {
             label: import.label.clone(),
             path: import.path.to_absolute(&from.store_dir),
             expected: import.tree.nar_hash.to_string(),
             found: found.to_string(),
-            first_difference: None,
+            copied: Some(import.path.clone()),
+            ..Mismatch::default()
         });
     }
+    Ok(())
+}
+
+/// A path of the given runtime, which may be of any kind: it is what its store says it is, or it differs.
+fn copy_given(
+    path: &StorePath,
+    info: &PathInfo,
+    from: &mut Store,
+    to: &mut Store,
+    report: &mut Report,
+) -> Result<()> {
+    // Hashed before it is sent: a daemon that gets more than it was told of ends the connection.
+    let found = hash_of(from, path)?;
+    if found == info.nar_hash {
+        return from.nar(path, |input| to.add_nar(path, info, false, |out| transfer(input, out)));
+    }
+    report.mismatches.push(Mismatch {
+        label: "the given Python runtime".into(),
+        path: path.to_absolute(&from.store_dir),
+        expected: info.nar_hash.to_string(),
+        found: found.to_string(),
+        unexplained: Some("no other copy of it is known".into()),
+        ..Mismatch::default()
+    });
     Ok(())
 }
 
@@ -213,126 +316,30 @@ fn hash_of(store: &mut Store, path: &StorePath) -> Result<Sha256> {
 /// A fixed output that came out differently: Nix keeps it under the path of what it is.
 fn hash_mismatch(
     error: &Error,
-    graph: &Graph,
-    drv: StorePath,
+    node: &Node,
     store: &mut Store,
     fresh: &mut Store,
 ) -> Result<Option<Mismatch>> {
     let got = error.message.lines().find_map(|line| line.trim().strip_prefix("got:"));
     let Some(got) = got.and_then(|text| Sha256::parse(text.trim()).ok()) else { return Ok(None) };
-    let Some(node) = graph.nodes.iter().find(|n| n.drv == drv) else { return Ok(None) };
-    let expected = graph.imports.iter().find(|i| i.path == node.out);
-    let first = match source_path(&fresh.store_dir, node.out.name(), &got, &BTreeSet::new()) {
-        Ok(actual) if fresh.info(&actual)?.is_some() && store.info(&node.out)?.is_some() => {
+    let Some(expected) = node.fixed else { return Ok(None) };
+    let mut mismatch = Mismatch {
+        label: node.label.clone(),
+        path: node.out.to_absolute(&store.store_dir),
+        expected: expected.to_string(),
+        found: got.to_string(),
+        ..Mismatch::default()
+    };
+    if node.kind == NodeKind::Wheel {
+        mismatch.unexplained = Some("the index serves another file under this name now".into());
+        return Ok(Some(mismatch));
+    }
+    let actual = source_path(&fresh.store_dir, node.out.name(), &got, &BTreeSet::new()).ok();
+    mismatch.first_difference = match actual {
+        Some(actual) if fresh.info(&actual)?.is_some() && store.info(&node.out)?.is_some() => {
             first_difference(store, &node.out, fresh, &actual)?
         }
         _ => None,
     };
-    Ok(Some(Mismatch {
-        label: node.label.clone(),
-        path: node.out.to_absolute(&store.store_dir),
-        expected: expected.map_or_else(String::new, |i| i.tree.nar_hash.to_string()),
-        found: got.to_string(),
-        first_difference: first,
-    }))
-}
-
-/// One line for each entry of a tree: enough to say which differs, without holding the files.
-fn listing(store: &mut Store, path: &StorePath) -> Result<BTreeMap<Vec<u8>, String>> {
-    struct List(BTreeMap<Vec<u8>, String>);
-    impl Visitor for List {
-        type Error = io::Error;
-        fn directory(&mut self, path: &[Vec<u8>]) -> io::Result<()> {
-            self.0.insert(path.join(&b'/'), "a folder".into());
-            Ok(())
-        }
-        fn symlink(&mut self, path: &[Vec<u8>], target: &[u8]) -> io::Result<()> {
-            self.0.insert(path.join(&b'/'), format!("a link to {}", String::from_utf8_lossy(target)));
-            Ok(())
-        }
-        fn file(
-            &mut self,
-            path: &[Vec<u8>],
-            executable: bool,
-            size: u64,
-            content: &mut dyn Read,
-        ) -> io::Result<()> {
-            let mut hashing = Hashing::default();
-            io::copy(content, &mut hashing)?;
-            let kind = if executable { "an executable" } else { "a file" };
-            let text = format!("{kind} of {size} bytes, {}", hashing.finish().0);
-            self.0.insert(path.join(&b'/'), text);
-            Ok(())
-        }
-    }
-    let mut list = List(BTreeMap::new());
-    store.nar(path, |mut input| {
-        nar::read(&mut input, &mut list)
-            .map_err(|e| Error::new(Kind::Store, format!("cannot read {path} from the store")).caused_by(e))
-    })?;
-    Ok(list.0)
-}
-
-/// One file of a store path, wherever the store lies. The file must be small: it is held in memory.
-pub fn file(store: &mut Store, path: &StorePath, name: &str) -> Result<Vec<u8>> {
-    struct Pick<'a> {
-        name: &'a [u8],
-        found: Option<Vec<u8>>,
-    }
-    impl Visitor for Pick<'_> {
-        type Error = io::Error;
-        fn directory(&mut self, _: &[Vec<u8>]) -> io::Result<()> {
-            Ok(())
-        }
-        fn symlink(&mut self, _: &[Vec<u8>], _: &[u8]) -> io::Result<()> {
-            Ok(())
-        }
-        fn file(&mut self, path: &[Vec<u8>], _: bool, _: u64, content: &mut dyn Read) -> io::Result<()> {
-            if path.join(&b'/') == self.name {
-                let mut bytes = Vec::new();
-                content.read_to_end(&mut bytes)?;
-                self.found = Some(bytes);
-                return Ok(());
-            }
-            io::copy(content, &mut io::sink()).map(drop)
-        }
-    }
-    let mut pick = Pick { name: name.as_bytes(), found: None };
-    store.nar(path, |mut input| {
-        nar::read(&mut input, &mut pick)
-            .map_err(|e| Error::new(Kind::Store, format!("cannot read {path} from the store")).caused_by(e))
-    })?;
-    pick.found.ok_or_else(|| Error::new(Kind::Store, format!("{path} has no file {name}")))
-}
-
-/// The first entry, in byte order of the names, that is not the same in both trees.
-pub fn first_difference(
-    a: &mut Store,
-    a_path: &StorePath,
-    b: &mut Store,
-    b_path: &StorePath,
-) -> Result<Option<String>> {
-    let first = differences(&listing(a, a_path)?, &listing(b, b_path)?).into_iter().next();
-    Ok(first.map(|(name, sides)| format!("{name}: {sides}")))
-}
-
-/// The names that differ between two trees of one store.
-pub fn changed_files(store: &mut Store, old: &StorePath, new: &StorePath) -> Result<Vec<String>> {
-    let (old, new) = (listing(store, old)?, listing(store, new)?);
-    Ok(differences(&old, &new).into_iter().map(|(name, _)| name).collect())
-}
-
-/// Name and both sides of each entry that differs.
-fn differences(a: &BTreeMap<Vec<u8>, String>, b: &BTreeMap<Vec<u8>, String>) -> Vec<(String, String)> {
-    let names: BTreeSet<&Vec<u8>> = a.keys().chain(b.keys()).collect();
-    names
-        .into_iter()
-        .filter(|name| a.get(*name) != b.get(*name))
-        .map(|name| {
-            let show = |side: &BTreeMap<Vec<u8>, String>| {
-                side.get(name).cloned().unwrap_or_else(|| "not there".into())
-            };
-            (String::from_utf8_lossy(name).into_owned(), format!("{} / {}", show(a), show(b)))
-        })
-        .collect()
+    Ok(Some(mismatch))
 }

@@ -106,7 +106,15 @@ impl Ask {
         let found = found?;
         let Stats { index_bytes, range_bytes, requests } = client.stats();
         let (source, seconds) = (settings.source.clone(), started.elapsed().as_secs_f64());
-        *report = Some(IndexReport { source, index_bytes, range_bytes, requests, seconds });
+        let before = report.take();
+        let sum = |part: fn(&IndexReport) -> u64| before.as_ref().map_or(0, part);
+        *report = Some(IndexReport {
+            source,
+            index_bytes: index_bytes + sum(|r| r.index_bytes),
+            range_bytes: range_bytes + sum(|r| r.range_bytes),
+            requests: requests + sum(|r| r.requests),
+            seconds: seconds + before.as_ref().map_or(0.0, |r| r.seconds),
+        });
         let unreachable: Vec<&str> = found
             .iter()
             .filter_map(|c| match c {
@@ -128,8 +136,8 @@ impl Ask {
     }
 }
 
-/// A slow index must not keep a Ctrl-C waiting.
-async fn interrupted() -> Error {
+/// Ends when the user asks for a stop: what is slow must not keep a Ctrl-C waiting.
+pub async fn interrupted() -> Error {
     loop {
         if let Err(e) = check_interrupt() {
             return e;

@@ -11,7 +11,8 @@ use layout::Layout;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::paths::open_regular;
+use crate::capture::paths::{open_regular, show};
+use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::elf::{self, ElfInfo};
 use crate::sys::error::{Error, Result};
 
@@ -97,14 +98,67 @@ const DRIVER: [&str; 15] = [
 /// Libraries whose SONAME carries the CUDA major version itself; cuFFT's and others' do not.
 const CUDA: [&str; 6] = ["libcudart", "libcublas", "libcublasLt", "libnvrtc", "libnvJitLink", "libcupti"];
 
-/// Suffixes that are never ELF, to spare opening tens of thousands of files.
-const TEXT: [&str; 16] = [
-    "py", "pyi", "txt", "md", "json", "h", "hpp", "cuh", "pyx", "pxd", "yaml", "toml", "js", "html", "rst",
+/// Suffixes of what is no program or library, to spare opening tens of thousands of files.
+const NEVER: [&str; 44] = [
+    "py",
+    "pyi",
+    "txt",
+    "md",
+    "json",
+    "h",
+    "hpp",
+    "cuh",
+    "pyx",
+    "pxd",
+    "yaml",
+    "yml",
+    "toml",
+    "js",
+    "mjs",
+    "ts",
+    "map",
+    "css",
+    "html",
+    "rst",
     "pyc",
+    "pth",
+    "c",
+    "cpp",
+    "cu",
+    "png",
+    "jpg",
+    "jpeg",
+    "gif",
+    "webp",
+    "svg",
+    "ico",
+    "ttf",
+    "woff",
+    "woff2",
+    "mp4",
+    "wav",
+    "npy",
+    "npz",
+    "safetensors",
+    "gguf",
+    "gz",
+    "zip",
+    "csv",
 ];
 
 pub fn is_driver(library: &str) -> bool {
     DRIVER.iter().any(|name| is_version_of(library, name))
+}
+
+/// What may be an object among the files of a tree.
+pub fn of_tree(tree: &Tree, label: &str) -> Vec<(String, PathBuf)> {
+    let file = |(name, entry): (&Vec<u8>, &Entry)| match entry {
+        Entry::File { source: Source::Disk(path), .. } => {
+            Some((format!("{label}{}", show(name)), path.clone()))
+        }
+        _ => None,
+    };
+    tree.entries.iter().filter_map(file).filter(|(label, _)| may_be_elf(label)).collect()
 }
 
 fn is_version_of(library: &str, name: &str) -> bool {
@@ -196,7 +250,7 @@ fn cuda_major(library: &str) -> Option<u32> {
 
 fn may_be_elf(label: &str) -> bool {
     let extension = Path::new(label).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    !TEXT.contains(&extension)
+    !NEVER.contains(&extension)
 }
 
 enum Looked {

@@ -121,7 +121,7 @@ fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>
         return (None, notes);
     }
     if meta.is_ok_and(|meta| meta.is_file())
-        && let Err(e) = crate::capture::paths::open_regular(&reached)
+        && let Err(e) = crate::capture::paths::may_read(&reached)
     {
         let message = format!("the file cannot be read; left out: {e}");
         notes.note(Severity::Problem, "unreadable", shown, message);

@@ -62,7 +62,7 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
     let mut collector = Collector { policy, root, out: Collected::default(), stack: Vec::new(), links: 0 };
     match std::fs::metadata(root) {
         Ok(meta) if meta.is_file() => {
-            if let Err(e) = paths::open_regular(root) {
+            if let Err(e) = paths::may_read(root) {
                 let what = "the file cannot be read; left out";
                 collector.out.findings.push(paths::unreadable(policy.label, what, &e));
                 return collector.out;
@@ -132,24 +132,13 @@ impl Collector<'_> {
     }
 
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
-        // A link may give a secret an innocent name: both names are judged.
-        let names = [join(self.policy.label.as_bytes(), &path), bytes(real).to_vec()];
-        if let Some(what) = names.iter().find_map(|name| secrets::secret_name(name)) {
+        let name = join(self.policy.label.as_bytes(), &path);
+        let secret = secrets::judge(&[&name, bytes(real)], real, entry.size, self.policy.config_secrets);
+        if let Some(what) = secret {
             self.report(Severity::Warning, "secret", &path, format!("{what}: {SECRET_NOTE}"));
             return;
         }
-        if names.iter().any(|name| secrets::wants_content(name, entry.size)) {
-            let content = paths::read_small(real, secrets::SECRET_FILE_LIMIT).unwrap_or_default();
-            let found = names
-                .iter()
-                .find_map(|name| secrets::secret_content(name, &content, self.policy.config_secrets));
-            if let Some(what) = found {
-                let message = format!("holds {what}: {SECRET_NOTE}");
-                self.report(Severity::Warning, "secret", &path, message);
-                return;
-            }
-        }
-        let split = self.policy.split_weights && rules::is_weight(&names[1], entry.size);
+        let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);
         // A weight is named in UTF-8 documents; one that cannot be stays in its pack.
         if split && let Ok(name) = std::str::from_utf8(&path) {
             if outside {
@@ -253,7 +242,7 @@ impl Collector<'_> {
             self.directory(reached, &path, true);
             self.stack.pop();
         } else if meta.is_file() {
-            let readable = paths::open_regular(reached);
+            let readable = paths::may_read(reached);
             if let Err(e) = readable {
                 let message = format!("links to {to}, which cannot be read: {e}");
                 self.report(Severity::Problem, "unreadable", &path, message);

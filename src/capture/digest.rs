@@ -1,4 +1,5 @@
 //! Reading a file once for every digest a capture needs, and noticing when it changes meanwhile.
+use crate::formats::elf::looks_like_elf;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use sha2::{Digest, Sha256};
@@ -15,6 +16,8 @@ pub struct FileDigest {
     pub crc32: u32,
     pub size: u64,
     pub executable: bool,
+    /// Begins as a program or a shared library does.
+    pub elf: bool,
 }
 
 /// What must stay the same from the first byte read to the last.
@@ -80,7 +83,9 @@ pub fn stream(path: &Path, expected: Option<u64>, mut sink: impl FnMut(&[u8]) ->
 pub fn digest(path: &Path) -> Result<FileDigest> {
     let mut sha = Sha256::new();
     let mut crc = crc32fast::Hasher::new();
+    let mut first = None;
     let size = stream(path, None, |bytes| {
+        first.get_or_insert_with(|| looks_like_elf(bytes));
         sha.update(bytes);
         crc.update(bytes);
         Ok(())
@@ -91,6 +96,7 @@ pub fn digest(path: &Path) -> Result<FileDigest> {
         crc32: crc.finalize(),
         size,
         executable: mode & 0o100 != 0,
+        elf: first.unwrap_or_default(),
     })
 }
 
@@ -100,6 +106,7 @@ pub fn digest_bytes(bytes: &[u8]) -> FileDigest {
         crc32: crc32fast::hash(bytes),
         size: bytes.len() as u64,
         executable: false,
+        elf: looks_like_elf(bytes),
     }
 }
 

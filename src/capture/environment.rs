@@ -14,6 +14,8 @@ pub struct PythonLocation {
     /// A venv's own, first; then the base interpreter's where the venv includes them. Empty for an
     /// interpreter that is no venv: only it knows.
     pub site_packages: Vec<PathBuf>,
+    /// A venv that includes the base interpreter's site-packages.
+    pub system: bool,
     /// How it was found, for the report.
     pub how: String,
 }
@@ -150,19 +152,20 @@ fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
                 .hint(format!("for another Python, {NAME_ONE}")),
         });
     }
-    let site_packages = match venv {
+    let (site_packages, system) = match venv {
         Some(place) => site_packages(place)?,
-        None => Vec::new(),
+        None => (Vec::new(), false),
     };
     let venv = venv.map(Path::to_path_buf);
-    Ok(PythonLocation { executable: python, venv, site_packages, how: how.to_string() })
+    Ok(PythonLocation { executable: python, venv, site_packages, system, how: how.to_string() })
 }
 
 fn executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-fn site_packages(venv: &Path) -> Result<Vec<PathBuf>> {
+/// And whether the base interpreter's are among them.
+fn site_packages(venv: &Path) -> Result<(Vec<PathBuf>, bool)> {
     let config = read_small(&venv.join("pyvenv.cfg"), 1 << 20)
         .ok_or_else(|| broken(venv, "its pyvenv.cfg cannot be read"))?;
     let config = String::from_utf8_lossy(&config).into_owned();
@@ -213,7 +216,7 @@ fn site_packages(venv: &Path) -> Result<Vec<PathBuf>> {
         ];
         found.extend(candidates.into_iter().filter(|path| path.is_dir()));
     }
-    Ok(found)
+    Ok((found, base))
 }
 
 /// Without `.` and with `..` resolved by name: the places here are beside the root, which is

@@ -3,13 +3,14 @@
 //! layout. Nothing is imported and nothing is run.
 use crate::capture::inventory::{Finding, Severity};
 use crate::capture::paths::{self, read_at_most, read_small, show};
+use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::direct_url::DirectUrl;
-use crate::formats::python::entry_points::EntryPoints;
+use crate::formats::python::entry_points::{EntryPoint, EntryPoints};
 use crate::formats::python::metadata::Metadata;
 use crate::formats::python::name::normalize;
 use crate::formats::python::record::Record;
 use crate::formats::python::wheel::Wheel;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -25,6 +26,22 @@ pub struct Scheme {
     pub data: PathBuf,
     /// Headers of distribution NAME go to `headers/NAME`.
     pub headers: PathBuf,
+    /// The real file that a script's `#!` line leads to.
+    pub interpreter: PathBuf,
+}
+
+/// A file of a distribution, and what its installed RECORD says of it, which vouches for nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    pub disk: PathBuf,
+    pub stated: Option<Sha256Digest>,
+}
+
+/// A script that an installer writes.
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub point: EntryPoint,
+    pub stated: Option<Sha256Digest>,
 }
 
 /// One installed distribution.
@@ -40,9 +57,10 @@ pub struct Installed {
     pub wheel_file: Vec<u8>,
     pub build: Option<String>,
     pub direct_url: Option<DirectUrl>,
-    pub entry_points: BTreeSet<String>,
-    /// Canonical path -> path on disk, from the installed RECORD.
-    pub files: BTreeMap<String, PathBuf>,
+    /// The scripts of its entry points, by name.
+    pub scripts: BTreeMap<String, Script>,
+    /// By canonical path, from the installed RECORD.
+    pub files: BTreeMap<String, Owned>,
     /// Why no wheel can vouch for it, when that is known already.
     pub reason: Option<String>,
 }
@@ -51,6 +69,16 @@ impl Installed {
     fn data_prefix(&self) -> String {
         let stem = self.info.trim_end_matches(".dist-info").trim_end_matches(".egg-info");
         format!("{stem}.data")
+    }
+
+    /// Where a member of the wheel is in the canonical tree. What the wheel keeps for either library folder
+    /// cannot be told from the rest once it is installed.
+    pub fn member(name: &str) -> &str {
+        let mut parts = name.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(first), Some("purelib" | "platlib"), Some(rest)) if first.ends_with(".data") => rest,
+            _ => name,
+        }
     }
 
     /// Where an installer puts a member of the wheel (binary distribution format, "The .data
@@ -80,7 +108,7 @@ impl Installed {
         let data = self.data_prefix();
         if let Ok(rest) = disk.strip_prefix(&self.scheme.scripts) {
             let rest = text(rest)?;
-            return (!self.entry_points.contains(&rest)).then(|| format!("{data}/scripts/{rest}"));
+            return (!self.scripts.contains_key(&rest)).then(|| format!("{data}/scripts/{rest}"));
         }
         if let Ok(rest) = disk.strip_prefix(self.scheme.headers.join(&self.name)) {
             return Some(format!("{data}/headers/{}", text(rest)?));
@@ -178,7 +206,7 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         wheel_file: Vec::new(),
         build: None,
         direct_url: None,
-        entry_points: BTreeSet::new(),
+        scripts: BTreeMap::new(),
         files: BTreeMap::new(),
         reason: None,
     };
@@ -197,10 +225,8 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
             Err(e) => installed.reason = Some(format!("its direct_url.json is unreadable: {e}")),
         }
     }
-    if let Ok(bytes) = read(&dir.join("entry_points.txt"))
-        && let Ok(points) = EntryPoints::parse(&String::from_utf8_lossy(&bytes))
-    {
-        installed.entry_points = points.console.into_iter().chain(points.gui).map(|p| p.name).collect();
+    if let Ok(bytes) = read(&dir.join("entry_points.txt")) {
+        read_scripts(&mut installed, &bytes, findings);
     }
     match read(&dir.join("RECORD"))
         .map_err(|e| e.to_string())
@@ -213,6 +239,28 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         }
     }
     Some(installed)
+}
+
+/// Names that are the interpreter's own: a script in its place would call itself for ever.
+pub fn is_interpreter(name: &str) -> bool {
+    name.strip_prefix("python").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+}
+
+fn read_scripts(installed: &mut Installed, entry_points: &[u8], findings: &mut Vec<Finding>) {
+    let (points, wrong) = EntryPoints::parse(entry_points);
+    let mut wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    for (name, point) in points.scripts() {
+        if is_interpreter(&name) {
+            wrong.push(format!("entry_points.txt: {name:?} is the interpreter's own name"));
+            continue;
+        }
+        installed.scripts.insert(name, Script { point, stated: None });
+    }
+    let path = PathBuf::from(&installed.info).join("entry_points.txt");
+    for why in wrong {
+        let message = format!("{}: {}; no script is made of it", installed.name, show(why.as_bytes()));
+        findings.push(finding(Severity::Warning, "scripts", &path, message));
+    }
 }
 
 fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<Finding>) {
@@ -231,10 +279,17 @@ fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<
             ));
             continue;
         }
-        if let Some(canonical) = installed.canonical(&disk)
-            && !installer_file(&canonical)
-        {
-            installed.files.insert(canonical, disk);
+        match installed.canonical(&disk) {
+            Some(canonical) if !installer_file(&canonical) => {
+                installed.files.insert(canonical, Owned { disk, stated: row.sha256 });
+            }
+            Some(_) => {}
+            None => {
+                let name = disk.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if let Some(script) = installed.scripts.get_mut(name) {
+                    script.stated = row.sha256;
+                }
+            }
         }
     }
 }
@@ -263,7 +318,7 @@ fn own_by_top_level(installed: &mut Installed, dir: &Path) {
             && let Some(canonical) = installed.canonical(&path)
             && !installer_file(&canonical)
         {
-            installed.files.insert(canonical, path);
+            installed.files.insert(canonical, Owned { disk: path, stated: None });
         }
     }
 }

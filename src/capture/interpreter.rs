@@ -45,6 +45,8 @@ pub struct InterpreterFacts {
     pub markers: BTreeMap<String, String>,
 }
 
+/// Where the build says that something is counts only if it is below the prefix of today: a copied or moved
+/// interpreter still names its old place.
 const SCRIPT: &str = r#"
 import json, os, platform, sys, sysconfig
 v = sys.version_info
@@ -58,8 +60,10 @@ own = os.path.join(base, 'bin', 'python%d.%d' % tuple(v[:2]))
 if not exe.startswith(base.rstrip('/') + '/') and os.path.isfile(own):
     exe = os.path.realpath(own)
 paths = sysconfig.get_paths()
-dynload = [p for p in [var('DESTSHARED')] + [os.path.join(paths[k], 'lib-dynload') for k in ('platstdlib', 'stdlib')] + sys.path if p and os.path.basename(p) == 'lib-dynload' and os.path.isdir(p)]
-include = [p for p in [var('INCLUDEPY'), paths.get('include')] if p and os.path.isfile(os.path.join(p, 'Python.h'))]
+def own(p):
+    return p if p and p.startswith(base.rstrip('/') + '/') else None
+dynload = [p for p in [os.path.join(paths[k], 'lib-dynload') for k in ('platstdlib', 'stdlib')] + sys.path + [own(var('DESTSHARED'))] if p and os.path.basename(p) == 'lib-dynload' and os.path.isdir(p)]
+include = [p for p in [paths.get('include'), own(var('INCLUDEPY'))] if p and os.path.isfile(os.path.join(p, 'Python.h'))]
 name = sys.implementation.name
 print(json.dumps(dict(
     version=list(v[:3]), full_version=full_version, implementation=name,
@@ -79,7 +83,14 @@ print(json.dumps(dict(
 impl InterpreterFacts {
     /// Asks `python`, which may be a link, a wrapper or a virtual environment's interpreter.
     pub fn of(python: &Path) -> Result<InterpreterFacts> {
-        let output = ask(python, TIME_LIMIT)?;
+        Self::parse(&ask(python, TIME_LIMIT)?, python)
+    }
+
+    /// The program that prints the answer.
+    pub const QUESTION: &str = SCRIPT;
+
+    /// Reads the answer of `python`.
+    pub fn parse(output: &str, python: &Path) -> Result<InterpreterFacts> {
         // A wrapper may print something of its own before.
         let line = output.lines().rev().find(|l| l.starts_with('{')).unwrap_or_default();
         let facts: InterpreterFacts = serde_json::from_str(line)

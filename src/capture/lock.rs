@@ -72,6 +72,9 @@ pub struct DistributionLock {
     /// Real files instead of links: for code that follows `realpath(__file__)` across wheels.
     #[serde(default, rename = "real-files", skip_serializing_if = "std::ops::Not::not")]
     pub real_files: bool,
+    /// The scripts of its entry points: `name = module:function`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<String>,
     /// Whether it has modules to compile.
     #[serde(default, rename = "has-modules", skip_serializing_if = "std::ops::Not::not")]
     pub has_modules: bool,

@@ -66,6 +66,12 @@ impl Memo {
             .flatten()
     }
 
+    /// An entry whatever its digest, which comes with it: for one that says itself which files count.
+    pub fn entry<T: for<'a> Deserialize<'a>>(&self, key: &str) -> Option<(&str, T)> {
+        let item = self.old.get(key)?;
+        Some((item.digest.as_str(), serde_json::from_value(item.value.clone()).ok()?))
+    }
+
     pub fn put(&self, key: &str, digest: Option<&str>, value: &impl Serialize) {
         let (Some(digest), Ok(value)) = (digest, serde_json::to_value(value)) else { return };
         let mut new = self.new.lock().unwrap_or_else(|e| e.into_inner());

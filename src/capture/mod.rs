@@ -23,19 +23,23 @@ pub mod outside_source;
 pub mod packs;
 pub mod paths;
 pub mod pin;
+pub mod prefix;
 pub mod probe_result;
 pub mod provenance;
+pub mod pth;
 pub mod pylock;
 pub mod python;
 pub mod reach;
 pub mod rules;
 pub mod runtime;
 pub mod scan;
+pub mod schemes;
 pub mod secrets;
 pub mod tree;
 pub mod trees;
+pub mod unowned;
 pub mod walk;
 pub mod whole;
 
 /// Raised when the same files would give other trees than before: the metadata index starts anew.
-pub const CAPTURE_REVISION: u32 = 2;
+pub const CAPTURE_REVISION: u32 = 3;

@@ -1,17 +1,21 @@
 //! Folders outside the environment that Python code comes from: an editable install's project and the
 //! folders that `.pth` files name. Each becomes a store path of its own, and the text that named the
 //! folder names that path instead, so nothing of this machine is needed at run time.
-use crate::capture::installed::{Installed, lexical};
-use crate::capture::inventory::{Finding, OutsidePath, Severity};
+use crate::capture::audit;
+use crate::capture::collect::{Collected, Policy, collect};
+use crate::capture::installed::Installed;
+use crate::capture::inventory::{OutsidePath, Severity};
 use crate::capture::lock::SourceLock;
 use crate::capture::nar::path_of;
-use crate::capture::paths::{below, finding, read_small, show, show_in};
+use crate::capture::paths::{below, finding, hex, show};
+use crate::capture::pth::Pth;
 use crate::capture::python::{Context, Python};
 use crate::capture::tree::{Entry, Source, Tree};
-use crate::capture::{rules, secrets, walk};
+use crate::capture::walk::NodeKind;
 use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -26,59 +30,38 @@ pub struct Relocation {
     pub reference: String,
 }
 
-/// Files small enough to hold a path that must change.
-const MAX_TEXT: u64 = 1 << 20;
-
-/// The projects of editable installs, captured.
-pub fn editable_sources(
+/// The projects of editable installs and the folders that `.pth` files name, captured.
+pub fn sources(
     context: &Context,
-    all: &[&Installed],
+    all: &[Installed],
+    pth: &[Pth],
     python: &mut Python,
 ) -> Result<Vec<Relocation>> {
     let mut wanted = Vec::new();
     for one in all {
-        let Some(direct) = &one.direct_url else { continue };
-        if direct.kind == (DirectKind::Directory { editable: true })
+        if let Some(direct) = &one.direct_url
+            && direct.kind == (DirectKind::Directory { editable: true })
             && let Some(path) = direct.path()
         {
             wanted.push((path, format!("editable install of {}", one.name)));
         }
-        // A `.pth` of an editable install may name a folder below (or beside) the project.
-        for disk in one.files.values().filter(|d| d.extension().is_some_and(|e| e == "pth")) {
-            for path in pth_folders(disk, &one.scheme.site) {
-                wanted.push((path, disk.display().to_string()));
-            }
-        }
+    }
+    // That of an editable install may name a folder below (or beside) the project.
+    for file in pth {
+        let there = file.folders.iter().filter(|folder| folder.is_dir());
+        wanted.extend(there.map(|folder| (folder.clone(), file.file.display().to_string())));
     }
     capture(context, wanted, python)
 }
 
-/// The folders that the `.pth` files of a tree name.
-pub fn pth_sources(context: &Context, tree: &Tree, python: &mut Python) -> Result<Vec<Relocation>> {
-    let mut wanted = Vec::new();
-    for (name, entry) in &tree.entries {
-        if !name.ends_with(b".pth") || name.contains(&b'/') {
-            continue;
-        }
-        if let Entry::File { source: Source::Disk(disk), .. } = entry {
-            let site = disk.parent().unwrap_or(Path::new("/"));
-            wanted.extend(pth_folders(disk, site).into_iter().map(|p| (p, disk.display().to_string())));
-        }
+/// Names all of them with what stands in their place: a text that was relocated stays as it is only as
+/// long as this does.
+pub fn fingerprint(all: &[Relocation]) -> String {
+    let mut sha = Sha256::new();
+    for relocation in all {
+        sha.update(format!("{}\0{}\0", relocation.from, relocation.to));
     }
-    capture(context, wanted, python)
-}
-
-/// Absolute folders outside `site` that a `.pth` file adds to the path (`site` module: one a line;
-/// lines that start with `import` are code).
-fn pth_folders(pth: &Path, site: &Path) -> Vec<PathBuf> {
-    let Some(bytes) = read_small(pth, MAX_TEXT) else { return Vec::new() };
-    String::from_utf8_lossy(&bytes)
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#') && !l.starts_with("import "))
-        .map(|l| lexical(&site.join(l)))
-        .filter(|p| !p.starts_with(site) && p.is_dir())
-        .collect()
+    hex(&sha.finalize())
 }
 
 fn capture(
@@ -98,10 +81,18 @@ fn capture(
             python.findings.push(finding(Severity::Problem, "outside", from, message));
             continue;
         }
-        let tree = source_tree(&path, &mut python.findings);
+        let mut found = source_tree(context, &path);
+        python.findings.append(&mut found.findings);
+        python.outside.append(&mut found.outside);
+        python.objects.extend(audit::of_tree(&found.tree, &format!("{}/", path.display())));
         let shown = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let name = StorePathName::sanitize(&format!("source-{shown}")).to_string();
-        let tree = context.trees.add(&name, tree, Vec::new(), context.store)?;
+        let (key, digest) = (format!("source:{}", path.display()), found.stat_digest(context.started));
+        let tree = match context.remembered(&key, digest.as_deref()) {
+            Some(tree) => tree,
+            None => context.trees.add(&name, found.tree, Vec::new(), context.store)?,
+        };
+        context.memo.put(&key, digest.as_deref(), &tree);
         let store_path = path_of(&tree, context.store)?;
         python.outside.push(OutsidePath { from, to: path.display().to_string(), captured: true });
         if !python.sources.iter().any(|s| s.tree == tree) {
@@ -136,34 +127,19 @@ fn unfit(path: &Path, environment: &Path) -> Option<&'static str> {
 }
 
 /// A project folder without litter, secrets and virtual environments.
-fn source_tree(root: &Path, findings: &mut Vec<Finding>) -> Tree {
-    let label = root.display().to_string();
-    let mut found = Vec::new();
-    let walked = walk::walk(root, &label, &mut |path, kind| {
-        if let Some(why) = secrets::secret_name(path) {
-            found.push((show_in(&label, path), why));
-            return true;
-        }
-        let venv =
-            matches!(kind, walk::NodeKind::Directory { .. }) && below(root, path).join("pyvenv.cfg").exists();
-        venv || rules::litter(path)
-    });
-    findings.extend(walked.findings);
-    for (path, why) in found {
-        findings.push(finding(Severity::Warning, "secret", path, format!("{why}: left out")));
-    }
-    let mut tree = Tree::default();
-    for entry in walked.entries {
-        let executable = entry.executable();
-        let disk = below(root, &entry.path);
-        let made = match entry.kind {
-            walk::NodeKind::File => Entry::File { source: Source::Disk(disk), executable },
-            walk::NodeKind::Symlink(target) => Entry::Symlink(target),
-            _ => continue,
-        };
-        tree.entries.insert(entry.path, made);
-    }
-    tree
+fn source_tree(context: &Context, path: &Path) -> Collected {
+    let root = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let leave_out = |inner: &[u8], kind: &NodeKind| {
+        matches!(kind, NodeKind::Directory { .. }) && below(&root, inner).join("pyvenv.cfg").exists()
+    };
+    let policy = Policy {
+        label: &path.display().to_string(),
+        models: context.models,
+        split_weights: false,
+        config_secrets: true,
+        leave_out: &leave_out,
+    };
+    collect(&root, &policy)
 }
 
 /// Replaces a path where it ends there or goes on below it: `/a/lib` is not in `/a/lib-old`.
@@ -182,17 +158,19 @@ fn replace_path(text: &str, from: &str, to: &str) -> (String, bool) {
     (out, any)
 }
 
-/// Replaces the folders' names by their store paths in the texts that site-packages has at its top
-/// level (`.pth` files and the import finders of editable installs). Returns what is referred to now.
+/// A text that site-packages has at its top level: a `.pth` file, the import finder of an editable install.
+pub fn is_text(name: &[u8]) -> bool {
+    !name.contains(&b'/') && [&b".pth"[..], b".py", b".egg-link"].iter().any(|end| name.ends_with(end))
+}
+
+/// Replaces the folders' names by their store paths in such texts. Returns what is referred to now.
 pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
     let mut references = Vec::new();
     if all.is_empty() {
         return Ok(references);
     }
     for (name, entry) in &mut tree.entries {
-        if name.contains(&b'/')
-            || !(name.ends_with(b".pth") || name.ends_with(b".py") || name.ends_with(b".egg-link"))
-        {
+        if !is_text(name) {
             continue;
         }
         let Entry::File { source, .. } = entry else { continue };

@@ -101,6 +101,12 @@ pub fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Whether a regular file (through links) may be read, without opening it.
+pub fn may_read(path: &Path) -> std::io::Result<()> {
+    rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
+    if std::fs::metadata(path)?.is_file() { Ok(()) } else { Err(std::io::Error::other("not a regular file")) }
+}
+
 /// Opens a regular file (through links), refusing everything else without waiting for it.
 pub fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;

@@ -3,16 +3,19 @@
 //! what is on disk, in the wheel's own layout; never a false "pinned".
 use crate::capture::digest::{FileDigest, digest_bytes};
 use crate::capture::index::WheelListing;
-use crate::capture::installed::{Installed, installer_file};
+use crate::capture::installed::{Installed, Scheme, installer_file, is_interpreter};
 use crate::capture::lock::{FileChange, Provenance};
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::{Look, Reach};
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::python::record::{Record, RecordRow};
+use crate::formats::python::wrapper::is_wrapper;
 use crate::sys::error::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+/// How the line of a file begins that another distribution has put there.
+pub const REPLACED: &str = "replaced by ";
 
 /// A distribution decided, its tree not hashed yet.
 #[derive(Debug, Clone)]
@@ -24,14 +27,64 @@ pub struct Pinned {
     /// The disk files this distribution accounts for.
     pub claims: Vec<PathBuf>,
     pub has_modules: bool,
-    /// The RECORD that `finish` writes: of our own making where no wheel gave one.
-    record: Option<Record>,
+    /// Programs and libraries of the tree, for the audit: canonical path, and where they lie.
+    pub objects: Vec<(String, PathBuf)>,
+    /// The rows of the RECORD that `finish` writes.
+    record: Record,
 }
 
 impl Pinned {
-    /// Writes our own RECORD into the tree, once its files are what will ship.
+    fn new() -> Pinned {
+        Pinned {
+            provenance: Provenance::Captured,
+            reason: None,
+            tree: Tree::default(),
+            changed: Vec::new(),
+            claims: Vec::new(),
+            has_modules: false,
+            objects: Vec::new(),
+            record: Record::default(),
+        }
+    }
+
+    fn change(&mut self, name: &str, how: impl Into<String>) {
+        self.changed.push(FileChange { path: name.into(), how: how.into() });
+    }
+
+    /// Takes a file as it lies on disk, or (`bytes`) as the wheel had it. A script can always be run.
+    fn take(
+        &mut self,
+        name: &str,
+        disk: &Path,
+        found: &FileDigest,
+        executable: bool,
+        bytes: Option<Vec<u8>>,
+    ) {
+        let script = is_script(name);
+        let executable = executable || script;
+        let digest = bytes.as_ref().map_or(*found, |bytes| digest_bytes(bytes));
+        let source = match bytes {
+            Some(bytes) => Source::Bytes(bytes.into()),
+            None => Source::Disk(disk.to_path_buf()),
+        };
+        self.tree.insert(name, Entry::File { source, executable });
+        self.has_modules |= name.ends_with(".py") && !script;
+        if found.elf {
+            self.objects.push((name.to_string(), disk.to_path_buf()));
+        }
+        let (sha256, size) = (Some(digest.sha256), Some(digest.size));
+        self.record.rows.push(RecordRow { path: name.to_string(), sha256, size });
+    }
+
+    /// Writes RECORD into the tree, once its files are what will ship: sorted, of our own making, so that
+    /// the same files are the same tree whether a wheel vouches for them or not. The installed one names
+    /// this machine's paths.
     pub fn finish(&mut self, installed: &Installed) {
-        let Some(mut record) = self.record.take() else { return };
+        if !installed.info.ends_with(".dist-info") {
+            return;
+        }
+        let mut record = std::mem::take(&mut self.record);
+        record.rows.sort_by(|a, b| a.path.cmp(&b.path));
         for row in &mut record.rows {
             // Relocated texts are in memory; everything else was hashed as it is.
             if let Some(Entry::File { source: Source::Bytes(bytes), .. }) =
@@ -47,36 +100,87 @@ impl Pinned {
     }
 }
 
-/// Disk path -> the distributions whose wheels put a file there, with its digest: two distributions
-/// may own one path (opencv's headless and contrib wheels), and one of them has won.
+/// Disk path -> the distributions that put a file there, with its digest: two distributions may own one
+/// path (opencv's headless and contrib wheels), and one of them has won. A wheel says what its file was;
+/// where there is none the installed RECORD does, which decides nothing but whose the bytes on disk are.
 pub type Owners = HashMap<PathBuf, Vec<(String, [u8; 32])>>;
 
 pub fn owners<'a>(all: impl Iterator<Item = (&'a Installed, &'a Candidate)>) -> Owners {
     let mut owners: Owners = HashMap::new();
-    for (installed, candidate) in all {
-        let Candidate::Wheel(listing) = candidate else { continue };
-        for (name, entry) in &listing.entries {
-            if let Some(target) = installed.target(name) {
-                owners.entry(target).or_default().push((installed.name.clone(), entry.sha256));
+    let mut own = |disk: PathBuf, one: &Installed, sha256: [u8; 32]| {
+        owners.entry(disk).or_default().push((one.name.clone(), sha256));
+    };
+    for (one, candidate) in all {
+        match candidate {
+            Candidate::Wheel(listing) => {
+                for (name, entry) in &listing.entries {
+                    if let Some(target) = one.target(name) {
+                        own(target, one, entry.sha256);
+                    }
+                }
+            }
+            Candidate::None { .. } => {
+                for file in one.files.values() {
+                    if let Some(stated) = file.stated {
+                        own(file.disk.clone(), one, stated);
+                    }
+                }
             }
         }
     }
     owners
 }
 
-/// What a wheel's script looked like before the installer wrote its interpreter into it: a `#!` line,
-/// or the three-line `/bin/sh` form used for paths too long for the kernel.
+/// Whose file lies at a path, if it is another's.
+fn winner<'a>(installed: &Installed, disk: &Path, found: &FileDigest, owners: &'a Owners) -> Option<&'a str> {
+    let all = owners.get(disk)?;
+    let wrote = |name: &str| all.iter().any(|(owner, sha)| owner == name && *sha == found.sha256);
+    if wrote(&installed.name) {
+        return None;
+    }
+    all.iter().map(|(owner, _)| owner.as_str()).find(|owner| wrote(owner))
+}
+
+/// The interpreter a script names, and the text behind that: a `#!` line, or the three-line `/bin/sh` form
+/// used for paths too long for the kernel.
+fn interpreter(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    const SHELL: &[u8] = b"#!/bin/sh\n";
+    const EXEC: &[u8] = b"'''exec' ";
+    let line_end =
+        |from: usize| bytes[from..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |p| from + p);
+    let first = bytes.strip_prefix(b"#!")?;
+    let end = line_end(0);
+    if let Some(command) = bytes.strip_prefix(SHELL).and_then(|rest| rest.strip_prefix(EXEC)) {
+        let second = line_end((end + 1).min(bytes.len()));
+        let third = line_end((second + 1).min(bytes.len()));
+        let named = command.split(|b| *b == b'"' || *b == b'\n').next().unwrap_or_default();
+        return Some((named.trim_ascii(), &bytes[third..]));
+    }
+    Some((first[..end - 2].trim_ascii(), &bytes[end..]))
+}
+
+/// What a wheel's script looked like before the installer wrote its interpreter into it.
 fn original_scripts(bytes: &[u8]) -> Vec<Vec<u8>> {
-    let line_end = |from: usize| bytes[from..].iter().position(|b| *b == b'\n').map(|p| from + p);
-    if !bytes.starts_with(b"#!") {
-        return Vec::new();
+    let Some((_, rest)) = interpreter(bytes) else { return Vec::new() };
+    ["#!python", "#!pythonw"].iter().map(|first| [first.as_bytes(), rest].concat()).collect()
+}
+
+/// The same where no wheel can tell: only if it names the interpreter that an installer would have written,
+/// or one that is gone. A shell script, or one for `/usr/bin/env`, is as its author wrote it.
+fn original_script(bytes: &[u8], scheme: &Scheme) -> Option<Vec<u8>> {
+    let (named, rest) = interpreter(bytes)?;
+    let named = Path::new(std::str::from_utf8(named).ok()?.trim_matches('\''));
+    let name = named.file_name()?;
+    if !name.to_str()?.starts_with("python") {
+        return None;
     }
-    let mut end = line_end(0).unwrap_or(bytes.len());
-    if bytes.starts_with(b"#!/bin/sh\n'''exec' ") {
-        let second = line_end(end + 1).unwrap_or(bytes.len());
-        end = if second < bytes.len() { line_end(second + 1).unwrap_or(bytes.len()) } else { second };
-    }
-    ["#!python", "#!pythonw"].iter().map(|first| [first.as_bytes(), &bytes[end..]].concat()).collect()
+    let written = if !named.exists() || named.parent() == Some(&scheme.scripts) {
+        true
+    } else {
+        let elsewhere = !scheme.scripts.join(name).exists();
+        elsewhere && std::fs::canonicalize(named).is_ok_and(|real| real == scheme.interpreter)
+    };
+    written.then(|| [b"#!python", rest].concat())
 }
 
 fn is_script(canonical: &str) -> bool {
@@ -95,6 +199,15 @@ fn record_file(name: &str) -> bool {
         info.ends_with(".dist-info") && matches!(file, "RECORD" | "RECORD.jws" | "RECORD.p7s")
     })
 }
+
+/// What would take the interpreter's place in the environment's layout.
+fn displaces(name: &str) -> bool {
+    let Some((_, rest)) = name.split_once(".data/") else { return false };
+    rest == "data/pyvenv.cfg"
+        || ["scripts/", "data/bin/"].iter().any(|at| rest.strip_prefix(at).is_some_and(is_interpreter))
+}
+
+const DISPLACES: &str = "left out: it would take the interpreter's place";
 
 /// The largest share of a wheel that may differ before we say it is not that wheel.
 const PATCHED_SHARE: usize = 2;
@@ -116,121 +229,118 @@ fn against_wheel(
     listing: &WheelListing,
     owners: &Owners,
 ) -> Result<Result<Pinned, String>> {
-    let mut tree = Tree::default();
-    let mut changed = Vec::new();
-    let mut claims = Vec::new();
+    let mut out = Pinned::new();
     let mut reach = Reach::new(installed);
+    let mut seen = HashSet::new();
     let mut total = 0usize;
-    let mut has_modules = false;
-    for (name, entry) in &listing.entries {
+    let wheel = &listing.file.filename;
+    for (member, entry) in &listing.entries {
+        let name = Installed::member(member);
         if installer_file(name) || record_file(name) {
             continue;
         }
-        let Some(disk) = installed.target(name) else {
-            return Ok(Err(format!("{} has the unknown scheme of {name:?}", listing.file.filename)));
+        let Some(disk) = installed.target(member) else {
+            return Ok(Err(format!("{wheel} has the unknown scheme of {member:?}")));
         };
+        if !seen.insert(name) {
+            return Ok(Err(format!("{wheel} has two files for {name:?}")));
+        }
         total += 1;
-        has_modules |= name.ends_with(".py") && !is_script(name);
-        let mut change = |how: &str| changed.push(FileChange { path: name.to_string(), how: how.into() });
-        claims.push(disk.clone());
+        out.claims.push(disk.clone());
+        if displaces(name) {
+            out.change(name, DISPLACES);
+            continue;
+        }
         let found = match reach.look(&disk)? {
             Look::Found(found) => found,
             Look::Left(why) => {
-                change(&why);
+                out.change(name, why);
                 continue;
             }
         };
         let same =
             |d: &FileDigest| d.sha256 == entry.sha256 && d.size == entry.size && d.crc32 == entry.crc32;
         if same(&found) {
-            tree.disk(name, disk, entry.executable);
+            out.take(name, &disk, &found, entry.executable, None);
             continue;
         }
         if is_script(name) {
             let original = original_scripts(&read(&disk)?).into_iter().find(|b| same(&digest_bytes(b)));
             if let Some(bytes) = original {
-                tree.bytes(name, Arc::<[u8]>::from(bytes), entry.executable);
+                out.take(name, &disk, &found, entry.executable, Some(bytes));
                 continue;
             }
         }
-        let winner = owners
-            .get(&disk)
-            .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
-        if let Some((owner, _)) = winner {
-            change(&format!("replaced by {owner}"));
+        if let Some(why) = unfit(installed, name, &disk, &found, owners, &mut reach) {
+            out.change(name, why);
             continue;
         }
-        if let Some(why) = reach.stray(&disk, &found) {
-            change(&why);
-            continue;
-        }
-        change("changed");
-        tree.disk(name, disk, entry.executable);
+        out.change(name, "changed");
+        out.take(name, &disk, &found, entry.executable, None);
     }
-    if changed.len() * PATCHED_SHARE > total {
-        return Ok(Err(format!("{} of {total} files differ from {}", changed.len(), listing.file.filename)));
+    if out.changed.len() * PATCHED_SHARE > total {
+        return Ok(Err(format!("{} of {total} files differ from {wheel}", out.changed.len())));
     }
-    tree.bytes(format!("{}/RECORD", installed.info), Arc::<[u8]>::from(listing.record_bytes.clone()), false);
-    claims.push(installed.scheme.site.join(&installed.info).join("RECORD"));
-    let provenance = if changed.is_empty() { Provenance::Pinned } else { Provenance::Patched };
-    let reason = (!changed.is_empty())
-        .then(|| format!("{} of {total} files differ from {}", changed.len(), listing.file.filename));
-    Ok(Ok(Pinned { provenance, reason, tree, changed, claims, has_modules, record: None }))
+    out.claims.push(installed.scheme.site.join(&installed.info).join("RECORD"));
+    if out.changed.is_empty() {
+        out.provenance = Provenance::Pinned;
+    } else {
+        out.provenance = Provenance::Patched;
+        out.reason = Some(format!("{} of {total} files differ from {wheel}", out.changed.len()));
+    }
+    Ok(Ok(out))
 }
 
-/// What is on disk, with a RECORD of our own making: the installed one names this machine's paths.
+/// Why a file that no wheel vouches for does not ship with this distribution.
+fn unfit(
+    installed: &Installed,
+    name: &str,
+    disk: &Path,
+    found: &FileDigest,
+    owners: &Owners,
+    reach: &mut Reach,
+) -> Option<String> {
+    let replaced = winner(installed, disk, found, owners).map(|owner| format!("{REPLACED}{owner}"));
+    replaced.or_else(|| reach.stray(disk, found)).or_else(|| reach.secret(name, disk, found))
+}
+
+/// What is on disk.
 fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pinned> {
-    let mut tree = Tree::default();
-    let mut claims = Vec::new();
-    let mut changed = Vec::new();
+    let mut out = Pinned { reason: Some(reason), ..Pinned::new() };
     let mut reach = Reach::new(installed);
-    let mut record = Record::default();
-    let mut has_modules = false;
-    for (name, disk) in &installed.files {
-        claims.push(disk.clone());
+    for (name, file) in &installed.files {
+        let disk = &file.disk;
+        out.claims.push(disk.clone());
         if record_file(name) {
+            continue;
+        }
+        if displaces(name) {
+            out.change(name, DISPLACES);
             continue;
         }
         let found = match reach.look(disk)? {
             Look::Found(found) => found,
             Look::Left(how) => {
-                changed.push(FileChange { path: name.clone(), how });
+                out.change(name, how);
                 continue;
             }
         };
-        let winner = owners
-            .get(disk)
-            .and_then(|all| all.iter().find(|(owner, sha)| *owner != installed.name && *sha == found.sha256));
-        if let Some((owner, _)) = winner {
-            changed.push(FileChange { path: name.clone(), how: format!("replaced by {owner}") });
+        if let Some(why) = unfit(installed, name, disk, &found, owners, &mut reach) {
+            out.change(name, why);
             continue;
         }
-        if let Some(how) = reach.stray(disk, &found) {
-            changed.push(FileChange { path: name.clone(), how });
-            continue;
+        let mut bytes = None;
+        if is_script(name) && !found.elf {
+            let script = read(disk)?;
+            // pip's own `pip3.11`: the script of an entry point under one more name.
+            if installed.scripts.values().any(|s| is_wrapper(&script, &s.point)) {
+                continue;
+            }
+            bytes = original_script(&script, &installed.scheme);
         }
-        has_modules |= name.ends_with(".py") && !is_script(name);
-        let mut shown = found;
-        if is_script(name)
-            && let Some(bytes) = original_scripts(&read(disk)?).into_iter().next()
-        {
-            shown = digest_bytes(&bytes);
-            tree.insert(
-                name,
-                Entry::File { source: Source::Bytes(bytes.into()), executable: found.executable },
-            );
-        } else {
-            tree.disk(name, disk, found.executable);
-        }
-        record.rows.push(RecordRow {
-            path: name.clone(),
-            sha256: Some(shown.sha256),
-            size: Some(shown.size),
-        });
+        out.take(name, disk, &found, found.executable, bytes);
     }
-    let record = installed.info.ends_with(".dist-info").then_some(record);
-    let reason = Some(reason);
-    Ok(Pinned { provenance: Provenance::Captured, reason, tree, changed, claims, has_modules, record })
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -250,5 +360,41 @@ mod tests {
         assert_eq!(original_scripts(long)[0], b"#!python\nimport x\n");
         assert_eq!(original_scripts(b"#!/v/bin/python\nimport x\n")[0], b"#!python\nimport x\n");
         assert!(original_scripts(b"import x\n").is_empty());
+    }
+
+    #[test]
+    fn without_a_wheel_only_an_installers_line_is_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let scripts = dir.path().join("bin");
+        std::fs::create_dir(&scripts).unwrap();
+        std::fs::write(scripts.join("python3"), "").unwrap();
+        let of = |scripts: &Path, interpreter: &str| Scheme {
+            site: dir.path().join("site"),
+            scripts: scripts.to_path_buf(),
+            data: dir.path().to_path_buf(),
+            headers: dir.path().join("include"),
+            interpreter: interpreter.into(),
+        };
+        let venv = of(&scripts, "/bin/sh");
+        let undone = |line: &str, scheme: &Scheme| {
+            original_script(format!("{line}\nx\n").as_bytes(), scheme).map(|b| String::from_utf8(b).unwrap())
+        };
+        let python = Some("#!python\nx\n".to_string());
+        let bin = scripts.display();
+        assert_eq!(undone(&format!("#!{bin}/python3"), &venv), python);
+        let quotes = "\'\'\'";
+        let long = format!("#!/bin/sh\n{quotes}exec' '{bin}/python3' \"$0\" \"$@\"\n' {quotes}");
+        assert_eq!(undone(&long, &venv), python);
+        assert_eq!(undone("#!/moved/away/bin/python3.11", &venv), python);
+        for line in ["#!/bin/bash", "#!/usr/bin/env python3", "#!/moved/away/bin/bash"] {
+            assert_eq!(undone(line, &venv), None, "{line}");
+        }
+        // Debian's own python3 and /usr/local/bin: the interpreter is known by what it is.
+        let other = dir.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        let system =
+            of(&other, &std::fs::canonicalize(scripts.join("python3")).unwrap().display().to_string());
+        assert_eq!(undone(&format!("#!{bin}/python3"), &system), python);
+        assert_eq!(undone(&format!("#!{bin}/python3"), &of(&other, "/bin/sh")), None);
     }
 }

@@ -1,28 +1,26 @@
 //! The Python side of a capture: every distribution decided, its tree hashed, the files nobody owns
 //! and the folders outside that `.pth` files and editable installs put on the path.
-use crate::capture::installed::{Installed, Scheme, installer_file, read_site};
+use crate::capture::installed::{Installed, Scheme, read_site};
 use crate::capture::inventory::{Finding, OutsidePath, Severity};
 use crate::capture::lock::{DistributionLock, Provenance, SourceLock, TreeRef, WheelRef};
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::hash_tree;
 use crate::capture::outside_source;
-use crate::capture::paths::{SECRET_NOTE, finding, open_regular, show, unreadable};
-use crate::capture::pin::{self, Pinned};
+use crate::capture::paths::{finding, show};
+use crate::capture::pin::{self, Pinned, REPLACED};
 use crate::capture::provenance::Candidate;
-use crate::capture::reach::LEFT_OUT;
-use crate::capture::secrets;
-use crate::capture::tree::{Entry, Source, Tree};
+use crate::capture::reach::{LEFT_OUT, SECRET};
+use crate::capture::tree::Tree;
 use crate::capture::trees::Trees;
+use crate::capture::{prefix, pth, unowned};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
-use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -34,6 +32,8 @@ pub struct Python {
     pub unowned: Option<TreeRef>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
+    /// What may be a program or a library, for the audit: its name in the report, and where it lies.
+    pub objects: Vec<(String, PathBuf)>,
 }
 
 pub struct Context<'a> {
@@ -44,11 +44,22 @@ pub struct Context<'a> {
     pub real_files: &'a [String],
     /// The ComfyUI directory: a `.pth` file may not pull all of it in.
     pub environment: &'a Path,
+    /// The models folders, canonical: links into them are not followed.
+    pub models: &'a [PathBuf],
     pub started: SystemTime,
+    /// The virtual environment, if it is one.
+    pub venv: Option<&'a Path>,
     /// The site directories in the order of `sys.path`, also those without any distribution.
     pub sites: &'a [PathBuf],
     /// Who is asked for wheels; `None`: nobody.
     pub index: Option<String>,
+}
+
+impl Context<'_> {
+    /// A tree of the last run, if its files are the same and the store still has it.
+    pub fn remembered(&self, key: &str, digest: Option<&str>) -> Option<TreeRef> {
+        self.memo.get(key, digest).filter(|tree| self.trees.known(tree, self.store))
+    }
 }
 
 /// What the index keeps of a distribution that did not change.
@@ -57,8 +68,12 @@ struct Kept {
     lock: DistributionLock,
     /// Files it accounts for.
     claims: Vec<PathBuf>,
+    /// Its programs and libraries.
+    objects: Vec<(String, PathBuf)>,
     /// Where no wheel vouches for it: who was asked for one. Others may have it.
     asked: Option<String>,
+    /// Where its texts may name a folder that has another place in the store: which folders have.
+    relocated: Option<String>,
 }
 
 impl Kept {
@@ -93,66 +108,100 @@ pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> Vec<Installed
     all
 }
 
-fn digest_of(one: &Installed, wheel: Option<&str>, started: SystemTime) -> Option<String> {
+/// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
+/// which need not be the same, and the metadata that says which wheel to ask for.
+fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option<String> {
+    const READ: [&str; 6] =
+        ["METADATA", "RECORD", "WHEEL", "direct_url.json", "entry_points.txt", "top_level.txt"];
     let info = one.scheme.site.join(&one.info);
-    let record = info.join("RECORD");
-    let direct = info.join("direct_url.json");
-    let salt = format!("{}\0{}\0{}", one.name, one.version, wheel.unwrap_or(""));
-    let more = [info.as_path(), record.as_path(), direct.as_path()];
-    let files = one.files.values().map(PathBuf::as_path).chain(more);
-    stat_digest(&salt, files, started)
+    let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
+    files.insert(info);
+    let listed = one.files.values().map(|file| &file.disk).chain(claims);
+    let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
+    let salt = format!("{}\0{}\0{}", one.name, one.version, one.scheme.interpreter.display());
+    stat_digest(&salt, files.into_iter(), started)
 }
 
-/// Pins every distribution. `candidates` is asked only for those whose files changed since the last
-/// run, so an unchanged environment needs neither network nor hashing.
-pub fn pin_all(
-    context: &Context,
-    all: &[Installed],
-    candidates: impl FnOnce(&[&Installed]) -> Result<Vec<Candidate>>,
-) -> Result<Python> {
-    let mut python = Python::default();
-    let digests: Vec<Option<String>> =
-        all.par_iter().map(|one| digest_of(one, None, context.started)).collect();
-    let key = |one: &Installed| format!("distribution:{}", one.name);
-    let mut kept: Vec<Option<Kept>> = all
-        .iter()
-        .zip(&digests)
-        .map(|(one, digest)| {
-            let kept: Kept = context.memo.get(&key(one), digest.as_deref())?;
-            let good =
-                kept.still_holds(&context.index) && context.trees.known(&kept.lock.tree, context.store);
+/// What the last run decided, where nothing of it changed.
+fn kept(context: &Context, all: &[Installed], relocations: &str) -> Vec<Option<Kept>> {
+    let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    all.par_iter()
+        .map(|one| {
+            let (digest, kept): (&str, Kept) = context.memo.entry(&key(one))?;
+            let now = digest_of(one, &kept.claims, context.started)?;
+            // Who replaced a file may have gone, and left its file behind.
+            let replaced = kept.lock.changed.iter().filter_map(|c| c.how.strip_prefix(REPLACED));
+            let good = now == digest
+                && kept.still_holds(&context.index)
+                && kept.relocated.as_deref().is_none_or(|then| then == relocations)
+                && context.trees.known(&kept.lock.tree, context.store)
+                && replaced.into_iter().all(|by| names.contains(by));
             good.then_some(kept)
         })
-        .collect();
-    // Overlapping files tie distributions together: if any of them is decided anew, so are those it
-    // shares files with.
-    let shared: HashSet<&str> = kept
-        .iter()
-        .flatten()
-        .flat_map(|k| k.lock.changed.iter())
-        .filter_map(|c| c.how.strip_prefix("replaced by "))
-        .collect();
-    let redo = all.iter().zip(&kept).any(|(one, k)| k.is_none() && shared.contains(one.name.as_str()));
-    if redo {
-        for slot in &mut kept {
-            if slot.as_ref().is_some_and(|k| !k.lock.changed.is_empty()) {
+        .collect()
+}
+
+fn key(one: &Installed) -> String {
+    format!("distribution:{}", one.name)
+}
+
+/// Asks for the wheels of all that is decided anew, which draws in whoever shares a file with it: of two
+/// that own a path, one has the file that lies there, and the other says so.
+fn candidates(
+    all: &[Installed],
+    kept: &mut [Option<Kept>],
+    mut ask: impl FnMut(&[&Installed]) -> Result<Vec<Candidate>>,
+) -> Result<Vec<Option<Candidate>>> {
+    let mut found: Vec<Option<Candidate>> = vec![None; all.len()];
+    loop {
+        let fresh: Vec<usize> =
+            (0..all.len()).filter(|at| kept[*at].is_none() && found[*at].is_none()).collect();
+        if fresh.is_empty() {
+            return Ok(found);
+        }
+        let asked: Vec<&Installed> = fresh.iter().map(|at| &all[*at]).collect();
+        let answers = ask(&asked)?;
+        let mut paths: HashSet<PathBuf> = HashSet::new();
+        for (at, answer) in fresh.into_iter().zip(answers) {
+            paths.extend(all[at].files.values().map(|file| file.disk.clone()));
+            if let Candidate::Wheel(listing) = &answer {
+                paths.extend(listing.entries.keys().filter_map(|name| all[at].target(name)));
+            }
+            found[at] = Some(answer);
+        }
+        for slot in kept.iter_mut() {
+            if slot.as_ref().is_some_and(|k| k.claims.iter().any(|path| paths.contains(path))) {
                 *slot = None;
             }
         }
     }
-    let fresh: Vec<&Installed> =
-        all.iter().zip(&kept).filter(|(_, k)| k.is_none()).map(|(one, _)| one).collect();
-    let found = if fresh.is_empty() { Vec::new() } else { candidates(&fresh)? };
+}
+
+/// Pins every distribution. `ask` is asked only for those whose files changed since the last run, so an
+/// unchanged environment needs neither network nor hashing.
+pub fn pin_all(
+    context: &Context,
+    all: &[Installed],
+    ask: impl FnMut(&[&Installed]) -> Result<Vec<Candidate>>,
+) -> Result<Python> {
+    let mut python = Python::default();
+    let pth = pth::read_all(context.sites, context.memo, context.started);
+    python.findings.extend(pth::findings(&pth));
+    let sources = outside_source::sources(context, all, &pth, &mut python)?;
+    let relocations = outside_source::fingerprint(&sources);
+    let mut kept = kept(context, all, &relocations);
+    let found = candidates(all, &mut kept, ask)?;
+    let (fresh, found): (Vec<&Installed>, Vec<Candidate>) =
+        all.iter().zip(found).filter_map(|(one, found)| Some((one, found?))).unzip();
     let owners = pin::owners(fresh.iter().copied().zip(&found));
     let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
     context.progress.stage("reading distributions", Some(sizes.iter().sum()));
-    let sources = outside_source::editable_sources(context, &fresh, &mut python)?;
     let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
         let (one, candidate) = (fresh[at], &found[at]);
         check_interrupt()?;
         let mut pinned = pin::decide(one, candidate, &owners)?;
         let references = match pinned.provenance {
-            // A wheel's own text is the wheel's, whatever it names.
+            // Whatever it names.
             Provenance::Pinned => Vec::new(),
             _ => outside_source::relocate(&mut pinned.tree, &sources)?,
         };
@@ -170,7 +219,7 @@ pub fn pin_all(
     let decided = decided.into_iter().map(|(_, result)| result);
     let mut claims: HashSet<PathBuf> = HashSet::new();
     let mut decided = decided.zip(&found);
-    for ((one, digest), kept) in all.iter().zip(&digests).zip(kept) {
+    for (one, kept) in all.iter().zip(kept) {
         let info = one.scheme.site.join(&one.info);
         const MADE: [&str; 8] = [
             "INSTALLER",
@@ -196,24 +245,32 @@ pub fn pin_all(
                     lasting = *lasts;
                     asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
                 }
-                Kept { lock, claims: pinned.claims, asked }
+                // A wheel's own text is the wheel's; any other may name a folder that moves.
+                let text = pinned.tree.entries.keys().any(|name| outside_source::is_text(name));
+                let moves = lock.provenance != Provenance::Pinned && text;
+                let relocated = moves.then(|| relocations.clone());
+                let Pinned { claims, objects, .. } = pinned;
+                Kept { lock, claims, objects, asked, relocated }
             }
         };
-        let editable =
-            one.direct_url.as_ref().is_some_and(|d| d.kind == DirectKind::Directory { editable: true });
-        // An editable install's source is outside its own files: it is looked at every time.
-        context.memo.put(&key(one), digest.as_deref().filter(|_| lasting && !editable), &kept);
+        // Looked at after the files were read: one that changed meanwhile is too young to be trusted.
+        let digest = lasting.then(|| digest_of(one, &kept.claims, context.started)).flatten();
+        context.memo.put(&key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
-        python.distributions.push(kept.lock);
+        python.objects.extend(kept.objects);
+        // The user's word of today, whatever was remembered.
+        let real_files = context.real_files.contains(&one.name);
+        python.distributions.push(DistributionLock { real_files, ..kept.lock });
     }
     report(&mut python);
-    unowned(context, &claims, &mut python)?;
+    python.findings.extend(prefix::findings(context, all, &claims));
+    unowned::capture(context, &claims, &sources, &mut python)?;
     Ok(python)
 }
 
 /// Bytes on disk, as far as they can be read: for progress and order only.
 fn size_of(one: &Installed) -> u64 {
-    one.files.values().filter_map(|path| std::fs::metadata(path).ok()).map(|meta| meta.len()).sum()
+    one.files.values().filter_map(|file| std::fs::metadata(&file.disk).ok()).map(|meta| meta.len()).sum()
 }
 
 fn lock_one(
@@ -239,7 +296,8 @@ fn lock_one(
         version: one.version.clone(),
         provenance: pinned.provenance,
         reason: pinned.reason.clone(),
-        real_files: context.real_files.contains(&one.name),
+        real_files: false,
+        scripts: one.scripts.values().map(|script| script.point.to_string()).collect(),
         has_modules: pinned.has_modules,
         tree,
         wheel,
@@ -252,8 +310,9 @@ fn report(python: &mut Python) {
         for change in &d.changed {
             // Another's file lies there; a file that should ship does not; anything else was edited.
             let (severity, topic) = match change.how.as_str() {
-                how if how.starts_with("replaced by") => (Severity::Info, "patched"),
+                how if how.starts_with(REPLACED) => (Severity::Info, "patched"),
                 how if how.starts_with(LEFT_OUT) => (Severity::Problem, "unreadable"),
+                how if how.starts_with(SECRET) => (Severity::Warning, "secret"),
                 _ => (Severity::Warning, "patched"),
             };
             let message = format!("{} {}: {}", d.name, d.version, change.how);
@@ -268,100 +327,6 @@ fn report(python: &mut Python) {
             });
         }
     }
-}
-
-/// Files of the site directories that no distribution accounts for: captured, and named.
-fn unowned(context: &Context, claims: &HashSet<PathBuf>, python: &mut Python) -> Result<()> {
-    // Not simply what the installed RECORDs list: where a wheel vouches for a distribution, its tree has
-    // the wheel's files and no others, and one that somebody added would be in no tree at all.
-    let owned: HashSet<&Path> = claims.iter().map(PathBuf::as_path).collect();
-    let mut tree = Tree::default();
-    for site in context.sites {
-        let mut stack = vec![site.clone()];
-        while let Some(dir) = stack.pop() {
-            let entries = match std::fs::read_dir(&dir) {
-                Ok(entries) => entries,
-                Err(e) => {
-                    let shown = show(dir.strip_prefix(site).unwrap_or(&dir).as_os_str().as_bytes());
-                    python.findings.push(unreadable(&shown, "the folder cannot be read", &e));
-                    continue;
-                }
-            };
-            for entry in entries.flatten() {
-                let path = entry.path();
-                let Ok(kind) = entry.file_type() else { continue };
-                if kind.is_dir() {
-                    if entry.file_name() != "__pycache__" {
-                        stack.push(path);
-                    }
-                    continue;
-                }
-                if owned.contains(path.as_path()) {
-                    continue;
-                }
-                let Ok(relative) = path.strip_prefix(site) else { continue };
-                let name = relative.as_os_str().as_bytes().to_vec();
-                if relative.to_str().is_some_and(installer_file) || tree.entries.contains_key(&name) {
-                    continue;
-                }
-                let shown = show(&name);
-                match ownerless(&path, kind) {
-                    Ok((entry, message)) => {
-                        python.findings.push(finding(Severity::Warning, "unowned", shown, message));
-                        tree.entries.insert(name, entry);
-                    }
-                    Err(mut why) => {
-                        why.path = shown;
-                        python.findings.push(why);
-                    }
-                }
-            }
-        }
-    }
-    if tree.is_empty() {
-        return Ok(());
-    }
-    let sources = outside_source::pth_sources(context, &tree, python)?;
-    let references = outside_source::relocate(&mut tree, &sources)?;
-    python.unowned = Some(context.trees.add("site-packages-unowned", tree, references, context.store)?);
-    Ok(())
-}
-
-/// A file of a site directory that nobody owns, and what the report says of it; or why it stays out.
-fn ownerless(path: &Path, kind: std::fs::FileType) -> Result<(Entry, String), Finding> {
-    let no = |severity, topic: &str, why: String| Err(finding(severity, topic, "", why));
-    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let to = show(real.as_os_str().as_bytes());
-    let meta = match std::fs::metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if kind.is_symlink() => {
-            let why = format!("a link that cannot be followed; left out: {e}");
-            return no(Severity::Problem, "symlink", why);
-        }
-        Err(e) => return no(Severity::Problem, "unreadable", format!("cannot be looked at; left out: {e}")),
-    };
-    if meta.is_dir() {
-        let why = format!("a link to the folder {to}; left out: name the folder in a .pth file instead");
-        return no(Severity::Problem, "symlink", why);
-    }
-    if !meta.is_file() {
-        let why = "in site-packages, neither a file nor a link to one: left out".to_string();
-        return no(Severity::Warning, "special-file", why);
-    }
-    if let Err(e) = open_regular(path) {
-        return no(Severity::Problem, "unreadable", format!("the file cannot be read; left out: {e}"));
-    }
-    // A link may give a secret an innocent name: both names are judged.
-    let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());
-    if let Some(what) = names.iter().find_map(|name| secrets::secret_name(name)) {
-        return no(Severity::Warning, "secret", format!("{what}: {SECRET_NOTE}"));
-    }
-    let executable = meta.mode() & 0o100 != 0;
-    let message = match kind.is_symlink() {
-        true => format!("a link to {to}, and no distribution owns it; the file is captured"),
-        false => "no distribution owns it; it is captured".to_string(),
-    };
-    Ok((Entry::File { source: Source::Disk(path.to_path_buf()), executable }, message))
 }
 
 /// Names of distributions for a report.

@@ -1,9 +1,10 @@
-//! Looks at an installed file before its content counts: it may be missing, closed to us, a FIFO, or,
-//! through a link, a file of somewhere else that the distribution has no business to bring along.
+//! Looks at an installed file before its content counts: it may be missing, closed to us, a FIFO, a secret,
+//! or, through a link, a file of somewhere else that the distribution has no business to bring along.
 use crate::capture::digest::{FileDigest, digest};
-use crate::capture::installed::{Installed, LONGEST, lexical};
-use crate::capture::paths::{open_regular, read_small, show};
-use crate::formats::python::record::Record;
+use crate::capture::installed::Installed;
+use crate::capture::paths::{open_regular, show};
+use crate::capture::secrets;
+use crate::formats::python::digest::Sha256Digest;
 use crate::sys::error::Result;
 use std::collections::HashMap;
 use std::fs;
@@ -19,13 +20,15 @@ pub enum Look {
 
 /// How the lines of what is left out begin, so that the report can give them their weight.
 pub const LEFT_OUT: &str = "left out: ";
+pub const SECRET: &str = "left out, a secret: ";
 
 pub struct Reach<'a> {
     installed: &'a Installed,
     roots: Vec<PathBuf>,
     /// Whether a folder really is inside.
     folders: HashMap<PathBuf, bool>,
-    stated: Option<HashMap<PathBuf, [u8; 32]>>,
+    /// What the installed RECORD says of each file.
+    stated: HashMap<&'a Path, Sha256Digest>,
 }
 
 impl<'a> Reach<'a> {
@@ -33,7 +36,9 @@ impl<'a> Reach<'a> {
         let scheme = &installed.scheme;
         let roots =
             [&scheme.site, &scheme.data].iter().filter_map(|root| fs::canonicalize(root).ok()).collect();
-        Reach { installed, roots, folders: HashMap::new(), stated: None }
+        let owned = installed.files.values();
+        let stated = owned.filter_map(|file| Some((file.disk.as_path(), file.stated?))).collect();
+        Reach { installed, roots, folders: HashMap::new(), stated }
     }
 
     pub fn look(&self, disk: &Path) -> Result<Look> {
@@ -71,7 +76,7 @@ impl<'a> Reach<'a> {
             return None;
         }
         let real = fs::canonicalize(disk).ok()?;
-        if self.inside(&real) || self.stated().get(disk) == Some(&found.sha256) {
+        if self.inside(&real) || self.as_stated(disk, found) {
             return None;
         }
         let to = show(real.as_os_str().as_bytes());
@@ -82,14 +87,18 @@ impl<'a> Reach<'a> {
         self.roots.iter().any(|root| real.starts_with(root))
     }
 
-    /// The hashes of the installed RECORD; read only when a link makes them matter.
-    fn stated(&mut self) -> &HashMap<PathBuf, [u8; 32]> {
-        let site = &self.installed.scheme.site;
-        let path = site.join(&self.installed.info).join("RECORD");
-        self.stated.get_or_insert_with(|| {
-            let record = read_small(&path, LONGEST).and_then(|bytes| Record::parse_installed(&bytes).ok());
-            let rows = record.into_iter().flat_map(|record| record.rows);
-            rows.filter_map(|row| Some((lexical(&site.join(&row.path)), row.sha256?))).collect()
-        })
+    fn as_stated(&self, disk: &Path, found: &FileDigest) -> bool {
+        self.stated.get(disk) == Some(&found.sha256)
+    }
+
+    /// Why a file that no wheel vouches for must not be taken, though it is of the distribution: somebody's
+    /// secret. Not what a package index has given to everybody, the keys of test suites for instance.
+    pub fn secret(&self, name: &str, disk: &Path, found: &FileDigest) -> Option<String> {
+        if self.installed.direct_url.is_none() && self.as_stated(disk, found) {
+            return None;
+        }
+        let real = fs::canonicalize(disk).ok()?;
+        let names = [name.as_bytes(), real.as_os_str().as_bytes()];
+        secrets::judge(&names, disk, found.size, true).map(|what| format!("{SECRET}{what}"))
     }
 }

@@ -1,10 +1,25 @@
 //! What is a secret: by its name or, where a name alone would accuse too many, by the content of a
 //! small file.
-use crate::capture::paths::file_name;
+use crate::capture::paths::{file_name, read_small};
 use crate::capture::rules::{extension, text};
+use std::path::Path;
 
 /// Only smaller files are read for secrets.
 pub const SECRET_FILE_LIMIT: u64 = 256 * 1024;
+
+/// Whether a file is a secret, and which. `names`: all that it goes by (a link may give a secret an innocent
+/// name). `configs`: see `secret_content`.
+pub fn judge(names: &[&[u8]], file: &Path, size: u64, configs: bool) -> Option<String> {
+    if let Some(what) = names.iter().find_map(|name| secret_name(name)) {
+        return Some(what.to_string());
+    }
+    if !names.iter().any(|name| wants_content(name, size)) {
+        return None;
+    }
+    let content = read_small(file, SECRET_FILE_LIMIT).unwrap_or_default();
+    let found = names.iter().find_map(|name| secret_content(name, &content, configs));
+    found.map(|what| format!("holds {what}"))
+}
 
 /// Why a file is a secret by its name alone.
 pub fn secret_name(path: &[u8]) -> Option<&'static str> {

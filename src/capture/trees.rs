@@ -1,5 +1,5 @@
-//! The trees of a capture: hashed once, or, where the store has nothing of this environment yet, sent at
-//! once and hashed by the daemon alone, which spares a pass over every byte of a first snapshot.
+//! The trees of a capture: hashed once, or, where the store cannot have them yet, sent at once and hashed by
+//! the daemon alone, which spares a pass over every byte of a first snapshot.
 use crate::capture::lock::TreeRef;
 use crate::capture::nar::{hash_tree, path_of, write_tree};
 use crate::capture::tree::Tree;
@@ -24,19 +24,31 @@ pub struct Trees {
 /// roots of what was sent, as long as the trees live.
 struct Sender {
     config: StoreConfig,
+    /// Names of what the store had at the start: a tree of such a name may be there, and is hashed first.
+    names: HashSet<String>,
     idle: Mutex<Vec<Store>>,
     sent: Mutex<HashMap<StorePath, u64>>,
 }
 
 impl Trees {
-    /// `valid`: what the store has of the trees of the last run, asked once before the capture.
-    pub fn new(valid: HashSet<StorePath>, config: &StoreConfig) -> Self {
-        let sender = valid.is_empty().then(|| Sender {
-            config: config.clone(),
-            idle: Mutex::default(),
-            sent: Mutex::default(),
-        });
-        Trees { map: Mutex::default(), valid, keep: true, sender }
+    /// `valid`: what the store has of the trees of the last run, asked once before the capture. Where that is
+    /// nothing, trees are sent while they are read, but for those that another run (with a cache since
+    /// deleted, of another environment, of another user) may have brought.
+    pub fn new(valid: HashSet<StorePath>, store: &mut Store) -> Result<Self> {
+        let sender = match valid.is_empty() {
+            false => None,
+            true => {
+                let names = store.all()?.iter().map(|path| path.name().to_string()).collect();
+                let config = store.config.clone();
+                Some(Sender { config, names, idle: Mutex::default(), sent: Mutex::default() })
+            }
+        };
+        Ok(Trees { map: Mutex::default(), valid, keep: true, sender })
+    }
+
+    /// For whoever wants the trees themselves: all are hashed and kept.
+    pub fn kept() -> Self {
+        Trees { keep: true, ..Trees::default() }
     }
 
     pub fn without_store() -> Self {
@@ -71,7 +83,9 @@ impl Trees {
     ) -> Result<TreeRef> {
         references.sort();
         references.dedup();
-        if let Some(sender) = &self.sender {
+        if let Some(sender) = &self.sender
+            && !sender.names.contains(name)
+        {
             return sender.send(name, &tree, references, store);
         }
         let (nar_hash, nar_size) = hash_tree(&tree)?;

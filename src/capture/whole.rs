@@ -2,24 +2,29 @@
 use crate::capture::ask::{Ask, IndexReport};
 use crate::capture::audit::{self, AuditReport, Unmet};
 use crate::capture::environment::{self, PythonLocation};
-use crate::capture::installed::{Installed, Scheme};
 use crate::capture::interpreter::InterpreterFacts;
-use crate::capture::inventory::{Finding, GitState, ModelFolder, Scan, Severity};
+use crate::capture::inventory::{Finding, GitState, ModelFolder, OutsidePath, Scan, Severity};
 use crate::capture::lock::{
     CacheLock, GitLock, LOCK_VERSION, Lock, MainLock, PackLock, RuntimeLock, TreeRef, WeightLock,
 };
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::path_of;
+use crate::capture::outside;
+use crate::capture::paths::open_regular;
 use crate::capture::python::{self, Context, Python};
+use crate::capture::runtime::given::Given;
 use crate::capture::runtime::{RuntimeFile, RuntimePlan, ld_conf};
-use crate::capture::scan::{ScanOptions, scan};
+use crate::capture::scan::{Notes, ScanOptions, scan};
+use crate::capture::schemes;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::capture::trees::Trees;
+use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
 use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -27,8 +32,8 @@ use std::time::SystemTime;
 pub struct Options {
     pub store_dir: StoreDir,
     pub interpreter: Option<PathBuf>,
-    /// A store path in place of a captured runtime.
-    pub runtime: Option<String>,
+    /// In place of a captured runtime.
+    pub given: Option<Given>,
     pub libraries: Vec<String>,
     pub real_files: Vec<String>,
     pub exclude: Vec<String>,
@@ -115,7 +120,7 @@ pub fn capture(
         },
     );
     let (runtime, provided, mut about_runtime) = runtime?;
-    let (all, mut python) = distributions?;
+    let mut python = distributions?;
     let entries = entries?;
     findings.append(&mut about_runtime);
     findings.append(&mut python.findings);
@@ -133,7 +138,7 @@ pub fn capture(
         distributions: python.distributions,
     };
     progress.stage("auditing libraries", None);
-    let audit = run.audit(&all, &scan, provided, &mut findings)?;
+    let audit = run.audit(std::mem::take(&mut python.objects), &scan, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     findings.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), &a.topic, &a.path, &a.message).cmp(&(
@@ -147,40 +152,6 @@ pub fn capture(
     Ok(Captured { lock, scan, python: location, findings, audit, index, disabled })
 }
 
-/// Where installers put things, for each site directory.
-fn schemes(location: &PythonLocation, facts: &InterpreterFacts) -> Vec<Scheme> {
-    let version = format!("python{}", facts.short_version());
-    let prefix = location.venv.clone().unwrap_or_else(|| facts.base_prefix.clone());
-    let sites = if location.site_packages.is_empty() {
-        // An interpreter that is no virtual environment: its own site-packages, or Debian's.
-        let own = prefix.join("lib").join(&version).join("site-packages");
-        let debian = [
-            PathBuf::from("/usr/local/lib").join(&version).join("dist-packages"),
-            PathBuf::from("/usr/lib/python3/dist-packages"),
-        ];
-        if own.is_dir() || !prefix.starts_with("/usr") {
-            vec![own]
-        } else {
-            debian.into_iter().filter(|p| p.is_dir()).collect()
-        }
-    } else {
-        location.site_packages.clone()
-    };
-    sites
-        .into_iter()
-        .map(|site| {
-            // `PREFIX/lib/pythonX.Y/site-packages`, or Debian's `PREFIX/lib/python3/dist-packages`.
-            let prefix = site.ancestors().nth(3).map_or_else(|| prefix.clone(), Path::to_path_buf);
-            Scheme {
-                site,
-                scripts: prefix.join("bin"),
-                headers: prefix.join("include/site").join(&version),
-                data: prefix,
-            }
-        })
-        .collect()
-}
-
 #[derive(Serialize, Deserialize)]
 struct KeptRuntime {
     lock: RuntimeLock,
@@ -190,8 +161,12 @@ struct KeptRuntime {
 }
 
 impl Run<'_> {
-    /// Asking the interpreter costs a process: the answer is kept while its files stay the same.
+    /// Asking the interpreter costs a process: the answer is kept while its files stay the same. Not that of
+    /// a script (pyenv's shim), which may start another one at any time.
     fn facts(&self, location: &PythonLocation) -> Result<InterpreterFacts> {
+        if !is_program(&location.executable) {
+            return InterpreterFacts::of(&location.executable);
+        }
         let paths: Vec<PathBuf> = [location.executable.clone()]
             .into_iter()
             .chain(location.venv.iter().map(|v| v.join("pyvenv.cfg")))
@@ -207,8 +182,12 @@ impl Run<'_> {
     }
 
     fn runtime(&self, facts: &InterpreterFacts) -> Result<(RuntimeLock, audit::Provided, Vec<Finding>)> {
+        if let Some(given) = &self.options.given {
+            return given_runtime(given, facts, self.options);
+        }
         let version = format!("{}.{}.{}", facts.version.0, facts.version.1, facts.version.2);
-        let salt = format!("{:?}{:?}{version}", self.options.runtime, self.options.libraries);
+        // Another interpreter may be of the same version.
+        let salt = format!("{:?}{facts:?}", self.options.libraries);
         let digest = |paths: &[PathBuf]| stat_digest(&salt, paths.iter().map(PathBuf::as_path), self.started);
         // Which paths count is itself part of the entry, so it is looked up under a fixed digest.
         if let Some(paths) = self.memo.get::<Vec<PathBuf>>("runtime-paths", Some(&salt)) {
@@ -238,10 +217,6 @@ impl Run<'_> {
                 message: format!("not on this machine: {text}"),
             })
             .collect();
-        if let Some(path) = &self.options.runtime {
-            let lock = RuntimeLock { version, store_path: Some(path.clone()), libraries: None, tree: None };
-            return Ok((lock, provided, own));
-        }
         let store = &self.options.store_dir;
         let mut paths = vec![facts.executable.clone(), facts.stdlib.clone()];
         let base = convert(&plan.base, &mut paths);
@@ -356,12 +331,13 @@ impl Run<'_> {
         progress: &dyn Progress,
         index: &mut Option<IndexReport>,
         findings: &mut Vec<Finding>,
-    ) -> Result<(Vec<Installed>, Python)> {
+    ) -> Result<Python> {
         let options = self.options;
-        let schemes = schemes(location, facts);
+        let (schemes, user) = schemes::of(location, facts, &|name| std::env::var_os(name));
         let all = python::installed(&schemes, findings);
         let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
         let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, facts)? };
+        let models = outside::model_folders(root, &outside::extra_paths(root, &mut Notes::default()));
         let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let context = Context {
             store: &options.store_dir,
@@ -370,46 +346,43 @@ impl Run<'_> {
             progress,
             real_files: &options.real_files,
             environment: root,
+            models: &models,
             started: self.started,
+            venv: location.venv.as_deref(),
             sites: &sites,
             index: ask.key(),
         };
-        let python = python::pin_all(&context, &all, |fresh| {
+        let mut python = python::pin_all(&context, &all, |fresh| {
             ask.candidates(fresh, &options.cache, progress, index, findings)
         })?;
-        Ok((all, python))
+        python.outside.extend(user.map(|site| OutsidePath {
+            from: "site-packages of the user".into(),
+            to: site.display().to_string(),
+            captured: true,
+        }));
+        Ok(python)
     }
 
-    /// Every ELF file of the site directories and the packs against what ships beside it.
+    /// Every ELF file that ships against what ships beside it.
     fn audit(
         &self,
-        all: &[Installed],
+        objects: Vec<(String, PathBuf)>,
         scan: &Scan,
         provided: audit::Provided,
         findings: &mut Vec<Finding>,
     ) -> Result<AuditReport> {
-        let mut files: Vec<(String, PathBuf)> = all
-            .iter()
-            .flat_map(|one| {
-                one.files
-                    .iter()
-                    .filter(|(name, _)| shared_object(name))
-                    .map(|(name, path)| (name.clone(), path.clone()))
-            })
-            .collect();
+        let mut files: Vec<(String, PathBuf)> = objects;
         for pack in scan.packs.iter().filter(|p| p.enabled) {
-            files.extend(pack.tree.entries.iter().filter_map(|(name, entry)| match entry {
-                Entry::File { source: Source::Disk(path), .. } => {
-                    let label = format!("custom_nodes/{}/{}", pack.name, String::from_utf8_lossy(name));
-                    shared_object(&label).then(|| (label, path.clone()))
-                }
-                _ => None,
-            }));
+            files.extend(audit::of_tree(&pack.tree, &format!("custom_nodes/{}/", pack.name)));
         }
+        for entry in &scan.cache {
+            files.extend(audit::of_tree(&entry.tree, &format!(".cache/{}/", entry.path)));
+        }
+        // By its place: a name of its own could be one of site-packages.
+        files.extend(audit::of_tree(&scan.main.tree, &format!("{}/", scan.root.display())));
         files.sort();
         files.dedup_by(|a, b| a.0 == b.0);
-        let digest =
-            stat_digest(&format!("{:?}", provided.names), files.iter().map(|f| f.1.as_path()), self.started);
+        let digest = stat_digest(&format!("{provided:?}"), files.iter().map(|f| f.1.as_path()), self.started);
         let report = match self.memo.get::<AuditReport>("audit", digest.as_deref()) {
             Some(report) => report,
             None => audit::audit(files.into_iter(), &provided)?,
@@ -420,14 +393,15 @@ impl Run<'_> {
         };
         let host = ld_conf::system_directories(Path::new("/"));
         for Unmet { file, library } in &report.unmet {
-            match host.iter().map(|dir| dir.join(library)).find(|path| path.exists()) {
-                Some(path) => add(
+            let there = host.iter().map(|dir| dir.join(library)).find(|path| path.exists());
+            match there.map(|path| match &self.options.given {
+                Some(given) => format!("the Python runtime {} must bring it", given.path),
+                None => format!("add {} to [python] libraries", path.display()),
+            }) {
+                Some(advice) => add(
                     Severity::Problem,
                     file,
-                    format!(
-                        "needs {library}, which nothing in the snapshot has; add {} to [python] libraries",
-                        path.display()
-                    ),
+                    format!("needs {library}, which nothing in the snapshot has; {advice}"),
                 ),
                 // It does not load here either: optional parts of large wheels are like that.
                 None => add(
@@ -463,9 +437,33 @@ impl Run<'_> {
     }
 }
 
-fn shared_object(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    file.ends_with(".so") || file.contains(".so.") || name.contains("/bin/") || name.contains("/scripts/")
+fn is_program(path: &Path) -> bool {
+    let mut magic = Vec::new();
+    let file = open_regular(path).map(|file| file.take(4).read_to_end(&mut magic));
+    file.is_ok_and(|read| read.is_ok()) && looks_like_elf(&magic)
+}
+
+/// Nothing of this machine's interpreter ships then, so nothing of it counts.
+fn given_runtime(
+    given: &Given,
+    facts: &InterpreterFacts,
+    options: &Options,
+) -> Result<(RuntimeLock, audit::Provided, Vec<Finding>)> {
+    given.fits(facts)?;
+    let (major, minor, micro) = given.facts.version;
+    let lock = RuntimeLock {
+        version: format!("{major}.{minor}.{micro}"),
+        store_path: Some(given.path.clone()),
+        libraries: None,
+        tree: None,
+    };
+    let unused = options.libraries.iter().map(|library| Finding {
+        severity: Severity::Warning,
+        topic: "runtime".into(),
+        path: library.clone(),
+        message: format!("does not ship: the Python runtime {} brings its own libraries", given.path),
+    });
+    Ok((lock, given.provided.clone(), unused.collect()))
 }
 
 /// The runtime plan's trees in the capture's own form.

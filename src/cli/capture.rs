@@ -7,10 +7,11 @@ use crate::capture::inventory::{Finding, ModelFolder, Severity};
 use crate::capture::lock::Provenance;
 use crate::capture::memo::Memo;
 use crate::capture::nar::path_of;
+use crate::capture::runtime::given;
 use crate::capture::trees::Trees;
 use crate::capture::whole::{self, Captured, Options};
-use crate::formats::nix::store_path::StorePath;
-use crate::store::Store;
+use crate::formats::nix::store_path::{StoreDir, StorePath};
+use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
 use crate::sys::error::Result;
 use crate::sys::files::FileLock;
@@ -32,6 +33,33 @@ pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<F
     })
 }
 
+fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, offline: bool) -> Result<Options> {
+    let config = &settings.config.python;
+    let connect = || Store::connect(&StoreConfig::from_environment(settings.config.store.remote.as_deref()));
+    let given =
+        config.runtime.as_ref().map(|path| given::look(path, store_dir, memo, connect)).transpose()?;
+    Ok(Options {
+        store_dir: store_dir.clone(),
+        interpreter: config.interpreter.as_ref().map(|p| settings.project.join(p)),
+        given,
+        libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
+        real_files: config.real_files.iter().map(|n| crate::formats::python::name::normalize(n)).collect(),
+        exclude: settings.config.exclude.clone(),
+        environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
+        cache: settings.cache.clone(),
+        offline,
+    })
+}
+
+/// Reads an environment once more for its trees alone: nothing is asked, sent or remembered.
+pub fn trees_of(settings: &Settings, printer: &Printer, store_dir: &StoreDir) -> Result<Trees> {
+    let memo = Memo::open(&settings.cache, &settings.environment);
+    let trees = Trees::kept();
+    let options = options(settings, &memo, store_dir, true)?;
+    whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
+    Ok(trees)
+}
+
 /// Captures, with or without a store to send to.
 pub fn capture(
     settings: &Settings,
@@ -42,7 +70,7 @@ pub fn capture(
     let memo = Memo::open(&settings.cache, &settings.environment);
     let store_dir = match &store {
         Some(store) => store.store_dir.clone(),
-        None => crate::store::StoreConfig::from_environment(None).store_dir,
+        None => StoreConfig::from_environment(None).store_dir,
     };
     let trees = match store {
         Some(store) => {
@@ -57,22 +85,11 @@ pub fn capture(
             for path in &valid {
                 store.add_temp_root(path)?;
             }
-            Trees::new(valid, &store.config)
+            Trees::new(valid, store)?
         }
         None => Trees::without_store(),
     };
-    let config = &settings.config.python;
-    let options = Options {
-        store_dir: store_dir.clone(),
-        interpreter: config.interpreter.as_ref().map(|p| settings.project.join(p)),
-        runtime: config.runtime.clone(),
-        libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
-        real_files: config.real_files.iter().map(|n| crate::formats::python::name::normalize(n)).collect(),
-        exclude: settings.config.exclude.clone(),
-        environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
-        cache: settings.cache.clone(),
-        offline,
-    };
+    let options = options(settings, &memo, &store_dir, offline)?;
     let mut captured =
         whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
     let paths: Vec<String> = captured

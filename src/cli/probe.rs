@@ -4,6 +4,8 @@
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::build::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
+use crate::build::scratch::Scratch;
+use crate::capture::ask::interrupted;
 use crate::capture::materialise;
 use crate::capture::probe_result::{PackProbe, ProbeResult, import_times};
 use crate::capture::whole::Captured;
@@ -15,12 +17,7 @@ use std::time::Duration;
 
 pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Result<ProbeResult> {
     printer.progress().stage("probing the environment's own server", None);
-    std::fs::create_dir_all(&settings.cache)
-        .map_err(|e| Error::io("create directory", &settings.cache, e))?;
-    let scratch = tempfile::Builder::new()
-        .prefix("probe-")
-        .tempdir_in(&settings.cache)
-        .map_err(|e| Error::io("create a scratch directory in", &settings.cache, e))?;
+    let scratch = Scratch::new(&settings.cache, "probe")?;
     let slot = scratch.path();
     materialise::tree(&captured.scan.main.tree, &slot.join("main"))?;
     let mut links = vec![Link { at: "base/models".into(), to: "{models}".into() }];
@@ -83,12 +80,18 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     let limit = Duration::from_secs(settings.config.probe.timeout);
     let result = runtime.block_on(async {
         let mut instance = foreground::start(&launch, &values, out, err)?;
-        let seen = look(&mut instance, limit).await;
+        let seen = tokio::select! {
+            seen = look(&mut instance, limit) => seen,
+            stop = interrupted() => Err(stop),
+        };
         instance.stop().await?;
         seen
     });
     let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
     let (ready_ms, classes) = result.map_err(|e| {
+        if e.kind == Kind::Interrupted {
+            return e;
+        }
         let tail: Vec<&str> = text.lines().rev().take(15).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         Error { hint: Some(format!("the end of its log:\n    {}", tail.join("\n    "))), ..e }

@@ -3,6 +3,7 @@ use super::printer::Printer;
 use super::settings::Settings;
 use crate::build::launch::{self, Launch, Values};
 use crate::build::registry::Registry;
+use crate::build::scratch::Scratch;
 use crate::run::{foreground, slot};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -53,11 +54,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     // Only ours: a models folder that was asked for exists.
     let _ = std::fs::create_dir_all(&models);
     let base = base.canonicalize().map_err(|e| Error::io("open", &base, e))?;
-    std::fs::create_dir_all(&home).map_err(|e| Error::io("create directory", &home, e))?;
-    let slot_dir = tempfile::Builder::new()
-        .prefix("slot-")
-        .tempdir_in(&home)
-        .map_err(|e| Error::io("create a slot in", &home, e))?;
+    let slot_dir = Scratch::new(&home, "slot")?;
     let values = Values {
         base: base.display().to_string(),
         output: base.join("output").display().to_string(),

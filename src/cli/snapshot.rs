@@ -91,11 +91,14 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
         (false, None) => None,
     };
     let snapshot = graph.snapshot.to_absolute(&store.store_dir);
-    let unchanged = realised.unchanged && known.is_some();
+    let unchanged = realised.present && known.is_some();
     let record = match known {
-        // The same content once more: only what was asked for anew changes.
+        // The same content once more: what was asked for anew changes, and, where an index vouches for more
+        // or less than the last time, the derivations.
         Some(known) if unchanged => Record {
             label: args.label.clone().or(known.label.clone()),
+            derivation: graph.snapshot_drv.to_absolute(&store.store_dir),
+            outputs: outputs(&graph, &store),
             probe: probed,
             findings: captured.findings.clone(),
             ..known

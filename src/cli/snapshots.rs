@@ -1,17 +1,20 @@
 //! `stillframe snapshots`: list, show, diff, verify, remove.
-use super::capture::findings_text;
+use super::capture::{self, findings_text};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
+use crate::build::compare;
 use crate::build::diff::{self, Change};
 use crate::build::graph::{self, ServiceSpec};
 use crate::build::launch::Launch;
 use crate::build::registry::{Record, Registry};
-use crate::build::verify;
+use crate::build::scratch::Scratch;
+use crate::build::verify::{self, Mismatch};
 use crate::capture::lock::{Lock, TreeRef};
 use crate::capture::nar::path_of;
 use crate::formats::nix::store_path::StorePath;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
 use crate::sys::signals;
 use serde_json::json;
 use std::path::Path;
@@ -44,9 +47,9 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
         Command::List => list(&registry, printer),
         Command::Show { id } => show(&registry, id.as_deref(), printer),
         Command::Diff { a, b } => diff(&settings, &registry, &a, &b, printer),
-        Command::Verify { id } => verify(&settings, &registry, id.as_deref(), printer),
+        Command::Verify { id } => verify(&settings, &registry, id.as_deref(), config, printer),
         Command::Remove { id, force } => {
-            let _lock = super::capture::exclusive(&settings, printer, "snapshots remove")?;
+            let _lock = capture::exclusive(&settings, printer, "snapshots remove")?;
             let record = registry.find(Some(&id))?;
             registry.remove(&record, force)?;
             printer.value(&json!({"removed": record.id, "snapshot": record.snapshot}));
@@ -135,12 +138,13 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
     if diff.is_empty() {
         printer.line(format!("{} and {} have the same content", old.id, new.id));
     }
-    let groups: [(&str, Vec<Change>); 6] = [
+    let groups: [(&str, Vec<Change>); 7] = [
         ("main program", diff.main.iter().cloned().collect()),
         ("Python runtime", diff.runtime.iter().cloned().collect()),
         ("packs", diff.packs.clone()),
         ("distributions", diff.distributions.clone()),
         ("cache", diff.cache.clone()),
+        ("folders outside", diff.sources.clone()),
         ("files no distribution owns", diff.unowned.iter().cloned().collect()),
     ];
     for (title, changes) in groups {
@@ -184,7 +188,8 @@ fn add_files(diff: &mut diff::Diff, old: &Lock, new: &Lock, store: &mut Store) -
         if let (Some(a), Some(b)) = trees
             && a != b
         {
-            change.files = verify::changed_files(store, &path_of(a, &dir)?, &path_of(b, &dir)?)?;
+            change.files.extend(compare::changed_files(store, &path_of(a, &dir)?, &path_of(b, &dir)?)?);
+            change.files.sort();
         }
         Ok(())
     };
@@ -202,13 +207,24 @@ fn add_files(diff: &mut diff::Diff, old: &Lock, new: &Lock, store: &mut Store) -
         let (a, b) = (tree(old), tree(new));
         fill(change, (a.as_ref(), b.as_ref()))?;
     }
+    for change in &mut diff.sources {
+        let tree = |l: &'_ Lock| l.sources.iter().find(|s| s.path == change.name).map(|s| s.tree.clone());
+        let (a, b) = (tree(old), tree(new));
+        fill(change, (a.as_ref(), b.as_ref()))?;
+    }
     if let Some(change) = &mut diff.unowned {
         fill(change, (old.unowned.as_ref(), new.unowned.as_ref()))?;
     }
     Ok(())
 }
 
-fn verify(settings: &Settings, registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<ExitCode> {
+fn verify(
+    settings: &Settings,
+    registry: &Registry,
+    id: Option<&str>,
+    config_file: Option<&Path>,
+    printer: &Printer,
+) -> Result<ExitCode> {
     signals::heed()?;
     let record = registry.find(id)?;
     let lock = registry.lock(&record)?;
@@ -230,19 +246,19 @@ fn verify(settings: &Settings, registry: &Registry, id: Option<&str>, printer: &
         )
         .hint("it was taken by another version of stillframe: verify it with that one"));
     }
-    let scratch = tempfile::Builder::new()
-        .prefix("stillframe-verify-")
-        .tempdir_in(scratch_parent(settings)?)
-        .map_err(|e| Error::io("create a scratch store in", &settings.cache, e))?;
-    let report = verify::verify(&graph, &config, scratch.path(), printer.progress().as_ref());
-    unlock(scratch.path());
-    let report = report?;
+    let scratch = Scratch::new(&settings.cache, "verify")?;
+    let mut report = verify::verify(&graph, &config, scratch.path(), printer.progress().as_ref())?;
+    drop(scratch);
+    explain(&mut report.mismatches, &record, config_file, &config, printer)?;
     printer.value(&json!({"id": record.id, "verified": report.mismatches.is_empty(), "report": report}));
     for m in &report.mismatches {
         printer.line(format!("{} differs: {}", m.label, m.path));
         printer.line(format!("  recorded {}, found {}", m.expected, m.found));
         if let Some(first) = &m.first_difference {
-            printer.line(format!("  first differing file: {first}"));
+            printer.line(format!("  first differing file: {}", plain(first)));
+        }
+        if let Some(why) = &m.unexplained {
+            printer.line(format!("  the first differing file cannot be named: {}", plain(why)));
         }
     }
     if report.mismatches.is_empty() {
@@ -260,24 +276,38 @@ fn launch_of(record: &Record, store: &mut Store) -> Result<Launch> {
     let path = StorePath::from_absolute(&store.store_dir, &record.snapshot)
         .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))?;
     let name = crate::build::launch::file_of(&record.service);
-    let bytes = verify::file(store, &path, &name)?;
+    let bytes = compare::file(store, &path, &name)?;
     Launch::parse(&bytes, &format!("{}/{name}", record.snapshot))
 }
 
-fn scratch_parent(settings: &Settings) -> Result<&Path> {
-    std::fs::create_dir_all(&settings.cache)
-        .map_err(|e| Error::io("create directory", &settings.cache, e))?;
-    Ok(&settings.cache)
-}
-
-/// Store folders are read-only: they must be writable for their owner to be removed.
-fn unlock(dir: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            let _ = std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o755));
-            unlock(&entry.path());
+/// Names the first differing file of what was copied from the environment, if that still has it.
+fn explain(
+    mismatches: &mut [Mismatch],
+    record: &Record,
+    config_file: Option<&Path>,
+    config: &StoreConfig,
+    printer: &Printer,
+) -> Result<()> {
+    if mismatches.iter().all(|m| m.copied.is_none()) {
+        return Ok(());
+    }
+    let environment = record.environment.display();
+    let trees = Settings::resolve(Some(&record.environment), config_file)
+        .and_then(|settings| capture::trees_of(&settings, printer, &config.store_dir));
+    let mut store = Store::connect(config)?;
+    for mismatch in mismatches {
+        let Some(path) = &mismatch.copied else { continue };
+        match &trees {
+            Err(e) if e.kind == Kind::Interrupted => return check_interrupt(),
+            Err(e) => mismatch.unexplained = Some(format!("{environment} cannot be read again: {e}")),
+            Ok(trees) => match trees.take(path) {
+                Some(tree) => mismatch.first_difference = compare::difference_from(&mut store, path, &tree)?,
+                None => {
+                    let why = format!("{environment} no longer has it as it was recorded");
+                    mismatch.unexplained = Some(why);
+                }
+            },
         }
     }
+    Ok(())
 }

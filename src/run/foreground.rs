@@ -28,6 +28,8 @@ pub fn free_port() -> Result<u16> {
 
 /// Starts the program with nothing of this process's environment but a short list.
 pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Result<Instance> {
+    // What the slot costs is part of what its user waits for.
+    let started = Instant::now();
     slot::assemble(launch, values)?;
     let mut command = Command::new(&launch.program);
     command
@@ -45,13 +47,28 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Re
         }
     }
     command.envs(slot::environment(launch, values));
+    die_with_us(&mut command);
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;
     Ok(Instance {
         child,
         url: format!("http://{}:{}", values.listen, values.port),
         slot: PathBuf::from(&values.slot),
-        started: Instant::now(),
+        started,
     })
+}
+
+/// An instance in the foreground is nobody's once this process is gone, however that ends. (The kernel
+/// watches the thread that starts it: the main one.)
+fn die_with_us(command: &mut Command) {
+    use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+    let us: Pid = getpid();
+    let ask = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before the kernel was asked.
+        if getppid() == Some(us) { Ok(()) } else { Err(std::io::ErrorKind::NotConnected.into()) }
+    };
+    // SAFETY: between fork and exec only two system calls are made; nothing is allocated, no lock taken.
+    unsafe { command.pre_exec(ask) };
 }
 
 impl Instance {

@@ -273,6 +273,12 @@ impl Store {
         found.iter().map(|text| self.parse(text)).collect()
     }
 
+    /// Every path the store has.
+    pub fn all(&mut self) -> Result<BTreeSet<StorePath>> {
+        let found = self.ask(|out| out.put_number(op::QUERY_ALL_VALID_PATHS), |input| input.strings())?;
+        found.iter().map(|text| self.parse(text)).collect()
+    }
+
     pub fn info(&mut self, path: &StorePath) -> Result<Option<PathInfo>> {
         let text = self.absolute(path);
         let found = self.ask(

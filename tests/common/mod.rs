@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use stillframe::formats::nix::nar::Visitor;
 
 /// A directory of one test; store directories below it are read-only until it is dropped.
@@ -72,6 +73,32 @@ fn writable(dir: &Path) {
             writable(&entry.path());
         }
     }
+}
+
+/// Makes the root of the later Nix, once.
+fn newer_root() -> PathBuf {
+    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
+    SCRIPT
+        .get_or_init(|| {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts/nix26.sh");
+            let built = outcome(Command::new(&script).arg("build"));
+            let said = String::from_utf8_lossy(&built.stderr);
+            assert!(
+                built.status.success(),
+                "no Nix 2.26: {said}\ntests/lib/setup.sh, as root, brings what it needs"
+            );
+            script
+        })
+        .clone()
+}
+
+/// The words before a command that run it where the later Nix is, on the store of `scratch`.
+pub fn newer(scratch: &Scratch) -> Vec<String> {
+    let script = newer_root();
+    let shared = scratch.path().to_str().expect("text");
+    let remote = format!("NIX_REMOTE={}", scratch.remote());
+    let words = [script.to_str().expect("text"), "run", shared, "env", &remote];
+    words.map(String::from).to_vec()
 }
 
 /// Runs a command to its end, whatever that is.

@@ -176,6 +176,7 @@ class Server:
         keep = {"HOME": str(workstation.root / "home"), "XDG_STATE_HOME": str(workstation.root / "state"),
                 "XDG_CACHE_HOME": str(workstation.root / "cache"), "PATH": os.environ["PATH"]}
         self.log = open(workstation.root / "server.log", "w+")
+        started = time.monotonic()
         self.process = subprocess.Popen(command, env=keep, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=self.log, text=True)
         workstation.processes.append(self.process)
@@ -184,6 +185,8 @@ class Server:
             line += text
             try:
                 self.ready = json.loads(line)
+                # As whoever started it has waited.
+                self.ready_seconds = time.monotonic() - started
                 break
             except json.JSONDecodeError:
                 continue

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -75,6 +76,16 @@ class Wheel:
             write(site / self.info / "RECORD", text)
         return self
 
+    def editable(self, site, project):
+        """As an installer leaves an editable install of `project`: metadata and a `.pth` file, no modules."""
+        modules = [path for path in self.members if not path.startswith(f"{self.info}/")]
+        for path in modules:
+            write(project / path, self.members.pop(path))
+        self.members[f"__editable__.{self.name}.pth"] = f"{project}\n".encode()
+        self.install(site)
+        write(site / self.info / "direct_url.json", json.dumps({"url": f"file://{project}", "dir_info": {"editable": True}}))
+        return self
+
 
 class Environment:
     """A minimal ComfyUI at `root`, with one pack and a venv."""
@@ -95,6 +106,30 @@ class Environment:
     def age(self):
         """Makes every time stamp old enough to be trusted by the metadata index (ctime cannot be set: wait)."""
         time.sleep(2.1)
+
+
+class BasePython:
+    """The interpreter that runs the tests, as one that can be copied."""
+
+    def __init__(self):
+        ask = "import json, os, sys, sysconfig; print(json.dumps([sys.base_prefix, os.path.realpath(sys._base_executable), " \
+              "sysconfig.get_paths()['stdlib'], '%d.%d' % sys.version_info[:2]]))"
+        answer = subprocess.run([sys.executable, "-I", "-S", "-c", ask], capture_output=True, text=True, check=True).stdout
+        self.prefix, self.python, self.stdlib, self.version = json.loads(answer)
+
+    def copy(self, prefix):
+        """A prefix as conda, pyenv and uv make them, and its library folder; its build still names the old place."""
+        leave = ("site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "__pycache__", "config-*", "ensurepip")
+        lib = prefix / "lib" / f"python{self.version}"
+        shutil.copytree(self.stdlib, lib, symlinks=True, ignore=shutil.ignore_patterns(*leave))
+        (lib / "site-packages").mkdir()
+        (prefix / "bin").mkdir()
+        shutil.copy(self.python, prefix / "bin" / f"python{self.version}")
+        for name in ("python", "python3"):
+            (prefix / "bin" / name).symlink_to(f"python{self.version}")
+        for library in Path(self.prefix, "lib").glob(f"libpython{self.version}.so*"):
+            shutil.copy(library, prefix / "lib", follow_symlinks=False)
+        return prefix, lib
 
 
 class Index:
@@ -238,6 +273,8 @@ class Case(unittest.TestCase):
         return result
 
     def says(self, got, text):
+        # On a busy machine a stage takes long enough to say how far it is.
+        got = re.sub(r"(?m)^[a-z ]+: [0-9.]+( \w+)? of [^:\n]+\n?", "", got)
         parts = re.split(r"\{\{(.+?)\}\}", text)
         pattern = "".join(f"(?:{part})" if at % 2 else re.escape(part) for at, part in enumerate(parts))
         if not re.fullmatch(pattern, got.strip(), re.S):

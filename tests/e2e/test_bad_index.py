@@ -8,6 +8,7 @@ import struct
 import time
 import unittest
 
+import harness
 from small import JSON, Case, Wheel, record_hash, untouched, write
 
 
@@ -59,6 +60,35 @@ class Unhelpful(Case):
             index.publish(wheel)
         result = self.inspect(self.env, PIP_INDEX_URL=index.url)
         self.assertEqual(self.provenance(result), {w.name: ("pinned", None) for w in self.wheels})
+
+    def test_pinned_later_it_is_the_same_snapshot(self):
+        """The index decides what is known of the files, not what they are: nothing is sent or built again."""
+        first = self.snapshot(self.env, PIP_INDEX_URL=f"http://127.0.0.1:{self.closed_port()}/simple").json
+        self.run_it("snapshots", "show", first["id"])
+        index = self.index()
+        for wheel in self.wheels:
+            index.publish(wheel)
+        second = self.snapshot(self.env, PIP_INDEX_URL=index.url).json
+        self.assertEqual((second["snapshot"], second["unchanged"]), (first["snapshot"], True))
+        self.assertEqual((second["realise"]["sent_paths"], second["realise"]["built"]), (0, 0))
+        shown = self.run_it("snapshots", "show", "--json", second["id"]).json
+        self.assertEqual([d["provenance"] for d in shown["lock"]["distributions"]], ["pinned"] * 3)
+        # Now it can be made from the wheels; before, nothing but a copy of the trees would have done.
+        self.assertNotEqual(second["derivation"], first["derivation"])
+        self.station.nix("nix-store", "--gc")
+        done = self.run_it("snapshots", "verify", "--json", PIP_INDEX_URL=index.url).json
+        self.assertEqual((done["verified"], done["report"]["wheels"]), (True, 3))
+
+    def test_what_was_captured_is_made_by_nothing(self):
+        first = self.snapshot(self.env).json
+        outputs = self.run_it("snapshots", "show", "--json", first["id"]).json["record"]["outputs"]
+        alpha = next(o for o in outputs if o["label"] == "alpha 1.0" and "derivation" in o)
+        with harness.Workstation("sf-bad-bare-") as other:
+            copy = "nix-store --export $(nix-store --query --requisites $0) | NIX_REMOTE=$1 nix-store --import"
+            self.station.nix("sh", "-c", copy, alpha["derivation"], f"local?root={other.store}")
+            done = other.nix("nix-store", "--realise", alpha["derivation"], code=None)
+        self.assertNotEqual(done.code, 0)
+        self.assertIn(f"{alpha['path']} was captured from an environment and cannot be built: copy it from a store that has it", done.err)
 
     def test_a_dribble_is_given_up(self):
         index = self.index()
@@ -259,16 +289,58 @@ class Lies(Case):
         self.decided("captured", "the wheel's RECORD does not list \"alpha/extra.py\", which the wheel holds",
                      content=self.wheel.archive(more=[("alpha/extra.py", b"")]))
 
+    def changes_after(self, record):
+        """Installed so, pinned, remembered at rest; then one byte that no installed RECORD lists is another."""
+        self.wheel.install(self.env.site, record=record)
+        self.served.publish(self.wheel)
+        self.env.age()
+        self.decided("pinned", None)
+        first = self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json
+        self.assertTrue(first["unchanged"])
+        asked = len(self.served.requests)
+        self.assertTrue(self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json["unchanged"])
+        self.assertEqual(len(self.served.requests), asked, "what is remembered was asked for again")
+        data, stat = self.env.site / "alpha" / "data.txt", (self.env.site / "alpha" / "data.txt").stat()
+        data.write_bytes(b"Data of alpha")
+        os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        result = self.inspect(self.env, PIP_INDEX_URL=self.served.url)
+        self.finds(result, ("warning", "patched", "alpha/data.txt", "alpha 1.0: changed"))
+        self.assertEqual(self.provenance(result)["alpha"], ("patched", f"1 of 4 files differ from {self.wheel.file}"))
+        second = self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json
+        self.assertFalse(second["unchanged"])
+        self.assertNotEqual(second["snapshot"], first["snapshot"])
+        self.assertEqual((self.tree(second, "alpha 1.0") / "alpha" / "data.txt").read_bytes(), b"Data of alpha")
+
     def test_an_installation_without_a_record(self):
         self.wheel.install(self.env.site, record=False)
         write(self.env.site / self.wheel.info / "top_level.txt", "alpha\n")
         result = self.decided("pinned", None, content=self.wheel.archive())
         self.assertEqual([f for f in self.findings(result) if f[1] == "unowned"],
                          [("warning", "unowned", f"{self.wheel.info}/top_level.txt", "no distribution owns it; it is captured")])
-        self.wheel.members["alpha/data.txt"] = b"changed"
-        self.wheel.install(self.env.site, record=False)
+
+    def test_a_change_is_found_without_a_record(self):
+        self.changes_after(False)
+
+    def test_a_change_is_found_where_the_record_lacks_a_row(self):
+        self.changes_after("\n".join(row for row in self.wheel.rows() if "data.txt" not in row) + "\n")
+
+    def test_two_that_share_a_file_are_decided_together(self):
+        """The second's wheel overwrote a file of the first's; a change in one does not make the other forget."""
+        other = Wheel("beta", members={"alpha/data.txt": b"beta's own"})
+        for wheel in (self.wheel, other):
+            wheel.install(self.env.site)
+            self.served.publish(wheel)
         self.env.age()
-        self.served.pages.clear()
+        replaced = ("info", "patched", "alpha/data.txt", "alpha 1.0: replaced by beta")
+        self.finds(self.inspect(self.env, PIP_INDEX_URL=self.served.url), replaced)
+        write(self.env.site / "alpha" / "__init__.py", "CHANGED = True\n")
+        found = [f for f in self.findings(self.inspect(self.env, PIP_INDEX_URL=self.served.url)) if f[1] == "patched"]
+        self.assertEqual(found, [("warning", "patched", "alpha/__init__.py", "alpha 1.0: changed"), replaced])
+        # Gone, with its file left behind: that is nobody's but alpha's now, and not what alpha's wheel says.
+        harness.remove_tree(self.env.site / other.info)
+        found = self.inspect(self.env, PIP_INDEX_URL=self.served.url)
+        self.finds(found, ("warning", "patched", "alpha/__init__.py", "alpha 1.0: changed"),
+                   ("warning", "patched", "alpha/data.txt", "alpha 1.0: changed"))
 
     def test_an_installed_record_with_names_that_leave(self):
         """/etc/passwd and what lies beside the environment are named in the report and captured by nobody."""

@@ -8,11 +8,13 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 import threading
 import unittest
 
 import harness
-from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, untouched, write
+import small
+from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, record_hash, untouched, write
 
 
 class NoEnvironment(Case):
@@ -241,9 +243,35 @@ error: no snapshot is called "abc"
 error: snapshot {taken["id"]} is served by gpu1 (comfyui)
   hint: --force removes it from this workstation all the same""")
         self.assertEqual(before, harness.tree_state(folder))
-        self.run_it("snapshots", "remove", "--force", taken["id"])
+        done = self.run_it("snapshots", "remove", "--force", "--json", taken["id"])
+        self.assertEqual(done.json, {"removed": taken["id"], "snapshot": taken["snapshot"]})
         self.assertFalse(folder.exists())
         self.assertEqual(self.snapshot(env).json["snapshot"], taken["snapshot"])
+
+
+class Place(Case):
+    """Which environment is meant where none is named."""
+
+    def test_the_current_directory_unless_a_configuration_names_another(self):
+        env = self.environment()
+        other = small.Environment(self.place / "other")
+        clean = self.clean({})
+        for command in ("inspect", "lock", "snapshot"):
+            result = self.station.stillframe(command, "--json", cwd=env.root, **clean)
+            if command != "snapshot":
+                self.assertEqual(result.json["environment"], str(env.root))
+        record = self.run_it("snapshots", "show", "--json").json["record"]
+        self.assertEqual(record["environment"], str(env.root))
+        self.assertTrue((env.root / "stillframe.lock").exists())
+        # A folder below is not looked up from; a configuration above is.
+        (env.root / "custom_nodes" / "inner").mkdir()
+        done = self.station.stillframe("inspect", cwd=env.root / "custom_nodes", code=1, **clean)
+        self.says(done.err, f"""\
+error: {env.root}/custom_nodes is not a ComfyUI directory: it has no main.py
+  hint: give the directory that holds ComfyUI's main.py""")
+        write(self.place / "stillframe.toml", f'environment = "other"\n')
+        result = self.station.stillframe("inspect", "--json", cwd=env.root, **clean)
+        self.assertEqual(result.json["environment"], str(other.root))
 
 
 class Files(Case):
@@ -403,47 +431,313 @@ class Files(Case):
                     "file instead"),
                    ("problem", "symlink", ".cache/loop", f"cannot be followed ({loop}): left out"))
 
-    def test_a_sparse_file_of_three_gigabytes(self):
-        """Read once as a stream: the memory does not grow with it."""
+    def places(self, env):
+        """Where Python code is besides distributions and packs: a loose folder of site-packages, the folder of a
+        `.pth` file, an editable project. With what the report calls each, and its tree's label in a snapshot."""
+        shared, project = self.place / "shared", self.place / "project"
+        write(shared / "shared.py", "SHARED = 1\n")
+        write(env.site / "shared.pth", f"{shared}\n")
+        Wheel("delta").editable(env.site, project)
+        return {env.site / "loose": ("loose", "files no distribution owns", "loose/"), shared: (str(shared), "shared", ""),
+                project: (str(project), "project", "")}
+
+    def test_secrets_beside_the_modules(self):
         env = self.environment()
+        token = "[service]\ntoken = hf_notarealtoken1\n"
+        key = "-----BEGIN PRIVATE KEY-----\nhf_notarealtoken1\n-----END PRIVATE KEY-----\n"
+        places = self.places(env)
+        for folder in places:
+            write(folder / "inner" / "server.pem", key)
+            write(folder / "config.ini", token)
+            write(folder / ".env", "TOKEN=hf_notarealtoken1\n")
+            (folder / "harmless.txt").symlink_to(write(self.place / "home" / folder.name / "id_ed25519", "hf_notarealtoken1"))
+            write(folder / "certificate.pem", "-----BEGIN CERTIFICATE-----\n")
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        note = "left out; give it to the host as a service secret"
+        for label, _, _ in places.values():
+            self.finds(taken, ("warning", "secret", f"{label}/inner/server.pem", f"holds a private key: {note}"),
+                       ("warning", "secret", f"{label}/config.ini", f"holds a value for `token`: {note}"),
+                       ("warning", "secret", f"{label}/.env", f"an environment file: {note}"),
+                       ("warning", "secret", f"{label}/harmless.txt", f"an SSH private key: {note}"))
+        self.assertEqual(len([f for f in self.findings(taken) if f[1] == "secret"]), 12)
+        for _, label, inner in places.values():
+            self.assertTrue((self.tree(taken.json, label) / inner / "certificate.pem").exists())
+        found = subprocess.run(["grep", "-rl", "hf_notarealtoken1", self.station.store / "nix" / "store"], capture_output=True, text=True)
+        self.assertEqual((found.returncode, found.stdout), (1, ""))
+
+    def test_links_out_of_folders_that_python_looks_in(self):
+        """What they lead to is captured in their place, or named."""
+        env = self.environment()
+        outside = write(self.place / "outside" / "file.txt", "outside").parent
+        places = self.places(env)
+        for folder, (_, name, _) in places.items():
+            folder.mkdir(exist_ok=True)
+            (folder / "file.txt").symlink_to(outside / "file.txt")
+            (folder / "gone").symlink_to("/nonexistent/file")
+            (folder / "kernel").symlink_to("/proc/self/environ")
+            (folder / "model").symlink_to(write(env.root / "models" / "loras" / "big.safetensors", "x"))
+            if name != "files no distribution owns":
+                (folder / "folder").symlink_to(outside)
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        report = self.inspect(env).json
+        named = [(o["from"], o["to"], o["captured"]) for o in report["outside"]]
+        for label, name, inner in places.values():
+            tree = self.tree(taken.json, name)
+            self.assertEqual((tree / inner / "file.txt").read_text(), "outside")
+            if not inner:
+                self.assertEqual((tree / "folder" / "file.txt").read_text(), "outside")
+                self.assertIn((f"{label}/file.txt", str(outside / "file.txt"), True), named)
+                self.finds(taken, ("problem", "symlink", f"{label}/gone", "links to /nonexistent/file, which does not exist; left out"),
+                           ("problem", "symlink", f"{label}/kernel", "links to /proc/self/environ, the kernel's: left out"),
+                           ("warning", "outside", f"{label}/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
+                            "not captured, like models"))
+            for folder, folders, files in os.walk(tree):
+                for each in folders + files:
+                    self.assertTrue(os.path.realpath(os.path.join(folder, each)).startswith(f"{tree}/"), each)
+        no = "left out: No such file or directory (os error 2)"
+        self.finds(taken, ("problem", "symlink", "loose/gone", f"a link that cannot be followed; {no}"),
+                   ("problem", "symlink", "loose/kernel", "a link to /proc/self/environ, the kernel's: left out"),
+                   ("warning", "outside", "loose/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
+                    "not captured, like models"))
+
+    def test_files_of_the_venv_that_nobody_owns(self):
+        env = self.environment()
+        write(env.venv / "bin" / "mine.sh", "#!/bin/sh\n", 0o755)
+        write(env.venv / "share" / "tool" / "one", "1")
+        write(env.venv / "share" / "tool" / "inner" / "two", "2")
+        write(env.venv / "etc" / "tool.conf", "x = 1\n")
+        # A distribution's own data, its script, and a second name for that, as pip gives itself: nothing to tell.
+        script = lambda body: f"#!{env.venv}/bin/python\nimport sys\nfrom alpha import main\nif __name__ == '__main__':\n{body}    sys.exit(main())\n"
+        wheel = Wheel("alpha")
+        wheel.members[f"{wheel.info}/entry_points.txt"] = b"[console_scripts]\nkept = alpha:main\nedited = alpha:main\nstrange = alpha:main\n"
+        strange = b"#!/bin/sh\n# of an installer that nobody knows\n"
+        rows = [*wheel.rows(), "../../../share/alpha/x,,", f"../../../bin/strange,{record_hash(strange)},{len(strange)}",
+                *(f"../../../bin/{name},," for name in ("kept", "edited", "kept3.11"))]
+        wheel.install(env.site, record="\n".join(rows) + "\n")
+        write(env.venv / "share" / "alpha" / "x", "x")
+        for name, body in (("kept", ""), ("kept3.11", ""), ("edited", "    sys.argv.append('--more')\n")):
+            write(env.venv / "bin" / name, script(body), 0o755)
+        write(env.venv / "bin" / "strange", strange, 0o755)
+        alone = "no distribution owns it, and it is outside site-packages: not captured"
+        wanted = {("bin/mine.sh", alone), ("etc/tool.conf", alone),
+                  ("share/tool", "2 files that no distribution owns, outside site-packages: not captured"),
+                  ("bin/edited", "the script of alpha 1.0: changed; the snapshot has the one that an installer writes for `edited = alpha:main`")}
+        found = lambda report: {(f[2], f[3]) for f in self.findings(report) if f[1] in ("unowned", "patched")}
+        with untouched(self, self.place):
+            self.assertEqual(found(self.inspect(env)), wanted)
+        env.age()
+        self.inspect(env)
+        self.assertEqual(found(self.inspect(env)), wanted)
+        write(env.venv / "bin" / "edited", script(""), 0o755)
+        self.assertEqual(found(self.inspect(env)), {w for w in wanted if w[0] != "bin/edited"})
+
+    def test_the_site_packages_of_the_user(self):
+        """`pip install --user`: looked in by an interpreter without a venv, and by a venv that includes the system's."""
+        env = self.environment()
+        home = self.place / "home"
+        user = home / ".local" / "lib" / env.site.parent.name / "site-packages"
+        Wheel("useralpha").install(user)
+        write(user / "loose_of_user.py", "")
+        outside = {"from": "site-packages of the user", "to": str(user), "captured": True}
+        def seen(**variables):
+            report = self.run_it("inspect", "--json", "--offline", env.root, HOME=home, **variables).json
+            return "useralpha" in {d["name"] for d in report["distributions"]}, outside in report["outside"]
+        self.assertEqual(seen(), (False, False))
+        config = env.venv / "pyvenv.cfg"
+        config.write_text(config.read_text().replace("include-system-site-packages = false", "include-system-site-packages = true"))
+        self.assertEqual(seen(), (True, True))
+        self.assertEqual(seen(PYTHONNOUSERSITE="1"), (False, False))
+        base = os.path.realpath(env.venv / "bin" / "python")
+        write(env.root / "stillframe.toml", f'[python]\ninterpreter = "{base}"\n')
+        self.assertEqual(seen(), (True, True))
+        self.assertEqual(seen(PYTHONUSERBASE=str(self.place / "nowhere")), (False, False))
+        report = self.run_it("inspect", "--json", "--offline", env.root, HOME=home)
+        self.finds(report, ("warning", "unowned", "loose_of_user.py", "no distribution owns it; it is captured"))
+
+    def test_secrets_in_distributions_that_no_index_gave(self):
+        """A local project's secrets are its owner's; a key in what an index gives to everybody is a test's."""
+        env = self.environment()
+        key = b"-----BEGIN PRIVATE KEY-----\nhf_notarealtoken2\n-----END PRIVATE KEY-----\n"
+        members = {"NAME/test.pem": key, "NAME/config.ini": b"token = hf_notarealtoken2\n"}
+        for name in ("local", "public", "edited"):
+            Wheel(name, members={k.replace("NAME", name): v for k, v in members.items()}).install(env.site)
+        write(env.site / "local-1.0.dist-info" / "direct_url.json", json.dumps({"url": f"file://{self.place}/local", "dir_info": {}}))
+        write(env.site / "edited" / "config.ini", "token = hf_notarealtoken3\n")
+        taken = self.snapshot(env)
+        left = "left out, a secret: holds"
+        self.assertEqual({(f[2], f[3]) for f in self.findings(taken) if f[1] == "secret"}, {
+            ("local/test.pem", f"local 1.0: {left} a private key"), ("local/config.ini", f"local 1.0: {left} a value for `token`"),
+            ("edited/config.ini", f"edited 1.0: {left} a value for `token`")})
+        self.assertEqual((self.tree(taken.json, "public 1.0") / "public" / "test.pem").read_bytes(), key)
+        found = subprocess.run(["grep", "-rlE", "hf_notarealtoken[23]", self.station.store / "nix" / "store"], capture_output=True, text=True).stdout.split()
+        self.assertEqual(sorted(os.path.basename(os.path.dirname(p)) + "/" + os.path.basename(p) for p in found),
+                         ["edited/test.pem", "public/config.ini", "public/test.pem"])
+
+    def test_entry_points_that_are_none(self):
+        env = self.environment()
+        lines = [".. = alpha:main", "../up = alpha:main", "python3 = alpha:main", "bare = alpha", "evil = alpha:main();x", "good = alpha:main"]
+        points = {"alpha": ("[console_scripts]\n" + "\n".join(lines) + "\n").encode(), "beta": b"[console_scripts]\nb\xff = beta:main\n",
+                  "gamma": b"[console_scripts\ng = gamma:main\n"}
+        for name, text in points.items():
+            wheel = Wheel(name)
+            wheel.members[f"{wheel.info}/entry_points.txt"] = text
+            wheel.install(env.site)
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        found = {(path, message) for _, topic, path, message in self.findings(taken) if topic == "scripts"}
+        of = lambda name, why: (f"{name}-1.0.dist-info/entry_points.txt", f"{name}: entry_points.txt: {why}; no script is made of it")
+        self.assertEqual(found, {
+            of("alpha", '".." is no script name'), of("alpha", '"../up" is no script name'),
+            of("alpha", '"python3" is the interpreter\'s own name'), of("alpha", 'bare has the target "alpha", expected module:function'),
+            of("alpha", 'evil has the target "alpha:main();x", expected module:function'), of("beta", "it is not UTF-8"),
+            of("gamma", 'line 1: a section header without "]"')})
+        layout = self.tree(taken.json, "Python environment")
+        self.assertEqual(sorted(p.name for p in (layout / "bin").iterdir() if not p.name.startswith("python")), ["good"])
+        self.assertTrue((layout / "bin" / "python3").is_symlink())
+        self.store_is_sound()
+
+    def test_a_script_in_the_place_of_the_interpreter(self):
+        env = self.environment()
+        script = b"#!python\nraise SystemExit('never')\n"
+        members = {f"alpha-1.0.data/{place}": script for place in ("scripts/python3", "scripts/run", "data/bin/python", "data/pyvenv.cfg")}
+        wheel, index = Wheel("alpha", members=members), self.index()
+        index.publish(wheel)
+        for name in members:
+            wheel.members.pop(name)
+        wheel.install(env.site)
+        write(env.venv / "bin" / "run", b"#!" + bytes(env.venv) + b"/bin/python" + script.removeprefix(b"#!python"), 0o755)
+        taken = self.snapshot(env, PIP_INDEX_URL=index.url)
+        why = "alpha 1.0: left out: it would take the interpreter's place"
+        self.finds(taken, *(("problem", "unreadable", f"alpha-1.0.data/{place}", why)
+                            for place in ("scripts/python3", "data/bin/python", "data/pyvenv.cfg")))
+        layout = self.tree(taken.json, "Python environment")
+        self.assertTrue((layout / "bin" / "python3").is_symlink())
+        self.assertIn("include-system-site-packages = false\n", (layout / "pyvenv.cfg").read_text())
+        self.assertIn("never", (layout / "bin" / "run").read_text())
+
+    def shared_object(self, path, *needs):
+        """A library without any content that asks for others."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            stubs = []
+            for at, name in enumerate(needs):
+                stubs.append(f"{scratch}/{at}.so")
+                subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", stubs[-1], f"-Wl,-soname,{name}"], check=True)
+            subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", path, "-x", "none", "-Wl,--no-as-needed", *stubs], check=True)
+        return path
+
+    def test_libraries_of_every_tree_are_audited(self):
+        env = self.environment()
+        places = self.places(env)
+        for at, folder in enumerate(places):
+            self.shared_object(folder / "native.so", f"libnone{at}.so.1")
+        self.shared_object(env.pack / "native.so", "libnone3.so.1")
+        self.shared_object(env.root / "comfy" / "native.so", "libnone4.so.1")
+        self.shared_object(env.root / ".cache" / "torch_ops" / "native.so", "libnone5.so.1")
+        # Of distributions without a usable RECORD: one of a wheel, one known by its top level alone; and a program.
+        wheel, index = Wheel("alpha"), self.index()
+        wheel.members["alpha/native.so"] = self.shared_object(self.place / "x.so", "libnone6.so.1").read_bytes()
+        wheel.install(env.site, record=False)
+        index.publish(wheel)
+        self.shared_object(env.site / "beta" / "native.so", "libnone7.so.1")
+        write(env.site / "beta-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: beta\nVersion: 1.0\n")
+        write(env.site / "beta-1.0.dist-info" / "top_level.txt", "beta\n")
+        self.shared_object(env.site / "gamma" / "program", "libnone8.so.1")
+        result = self.inspect(env, PIP_INDEX_URL=index.url)
+        labels = [f"{label}/native.so" for label, _, _ in places.values()] + [
+            "custom_nodes/first-pack/native.so", f"{env.root}/comfy/native.so", ".cache/torch_ops/native.so", "alpha/native.so",
+            "beta/native.so", "gamma/program"]
+        wanted = [("info", "audit", label, f"needs libnone{at}.so.1, which neither the snapshot nor this machine has")
+                  for at, label in enumerate(labels)]
+        self.assertEqual(sorted(f for f in self.findings(result) if f[1] == "audit"), sorted(wanted))
+        # The same of what is remembered.
+        env.age()
+        self.inspect(env, PIP_INDEX_URL=index.url)
+        result = self.inspect(env, PIP_INDEX_URL=index.url)
+        self.assertEqual(sorted(f for f in self.findings(result) if f[1] == "audit"), sorted(wanted))
+
+    def test_a_library_of_the_system_is_advised_and_the_advice_helps(self):
+        env = self.environment()
+        known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+        names = sorted({line.split()[0] for line in known.splitlines() if "=>" in line and "x86-64" in line and ".so." in line})
+        self.shared_object(env.site / "native.so", *names[:60])
+        advice = re.compile(r"needs (\S+), which nothing in the snapshot has; add (\S+) to \[python\] libraries")
+        found = [(f[0], f[2], advice.fullmatch(f[3])) for f in self.findings(self.inspect(env)) if f[1] == "audit"]
+        severity, path, (library, where) = next((s, p, m.groups()) for s, p, m in found if m)
+        self.assertEqual((severity, path, os.path.basename(where)), ("problem", "native.so", library))
+        self.assertTrue(os.path.exists(where))
+        write(env.root / "stillframe.toml", f'[python]\nlibraries = ["{where}"]\n')
+        taken = self.snapshot(env)
+        after = {advice.fullmatch(f[3])[1] for f in self.findings(taken) if f[1] == "audit" and advice.fullmatch(f[3])}
+        self.assertEqual(after & {library}, set())
+        self.assertLess(len(after), len(found))
+        self.assertTrue((self.tree(taken.json, "base libraries") / "lib" / library).exists())
+
+    def test_code_in_pth_files(self):
+        env = self.environment()
+        folder = write(self.place / "by-code" / "far.py", "").parent
+        pth = write(env.site / "code.pth", f"# a comment\nimport sys; sys.path.append('{folder}')\nimport sys; sys.path += []\nimport os\n")
+        Wheel("alpha", members={"alpha.pth": f"import site; site.addsitedir('{folder}')\n".encode()}).install(env.site)
+        rest = "by code, which is not followed: nothing of it is captured; name the folder on a line of its own instead"
+        wanted = [("warning", "outside", str(env.site / "alpha.pth"), f"line 1 adds {folder} to sys.path {rest}"),
+                  ("warning", "outside", str(pth), f"line 2 adds {folder} to sys.path {rest}"),
+                  ("warning", "outside", str(pth), f"line 3 changes sys.path {rest}")]
+        self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "outside"], wanted)
+        # Remembered as well as read.
+        env.age()
+        self.inspect(env)
+        self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "outside"], wanted)
+
+    def test_a_sparse_file_of_more_than_four_gigabytes(self):
+        """Longer than 32 bits can count, read once as a stream: the memory does not grow with it."""
+        env = self.environment()
+        size = (4 << 30) + 1
         with open(env.pack / "huge.dat", "wb") as file:
-            file.truncate(3 << 30)
+            file.truncate(size)
         before = os.stat(env.pack / "huge.dat").st_blocks
-        process = self.background("inspect", "--json", env.root)
-        peak = harness.Peak(process)
-        out, err = process.communicate()
-        self.assertEqual(process.returncode, 0, err)
-        self.assertTrue(0 < peak.kib() < 200 << 10, peak.kib())
-        pack = next(p for p in json.loads(out)["packs"] if p["name"] == "first-pack")
-        self.assertGreater(pack["bytes"], 3 << 30)
+        for command in ("inspect", "snapshot"):
+            process = self.background(command, "--json", env.root)
+            peak = harness.Peak(process)
+            out, err = process.communicate()
+            self.assertEqual(process.returncode, 0, err)
+            self.assertTrue(0 < peak.kib() < 200 << 10, peak.kib())
         self.assertEqual(os.stat(env.pack / "huge.dat").st_blocks, before)
+        taken = self.tree(json.loads(out), "first-pack") / "huge.dat"
+        self.assertEqual(taken.stat().st_size, size)
+        pack = next(p for p in self.inspect(env).json["packs"] if p["name"] == "first-pack")
+        self.assertGreater(pack["bytes"], size)
 
     def test_a_file_that_changes_while_it_is_read(self):
-        """Either an error that names the file and says to run again, or a snapshot of one state of it."""
+        """An error that names the file and says to run again, whatever the change; now and then one is not met, and the
+        snapshot has one state of the file."""
         env = self.environment()
         big = env.pack / "big.dat"
-        with open(big, "wb") as file:
-            file.truncate(300 << 20)
-        outcomes = []
+
+        def whole():
+            with open(big, "wb") as file:
+                file.truncate(300 << 20)
+
         for change in (lambda: append(big), lambda: os.truncate(big, 200 << 20), lambda: replace(big), lambda: big.unlink(True)):
-            if not big.exists():
-                with open(big, "wb") as file:
-                    file.truncate(300 << 20)
-            stop = threading.Event()
-            thread = threading.Thread(target=lambda: [change() for _ in iter(lambda: stop.wait(0.1), True)])
-            thread.start()
-            result = self.snapshot(env, code=None)
-            stop.set()
-            thread.join()
-            outcomes.append(result.code)
-            if result.code:
-                self.assertEqual(result.code, 1)
-                error = result.json["error"]
-                self.assertRegex(error["message"], f"^(first-pack: )?{re.escape(str(big))} (changed while it was read|vanished before it was read)$")
-                self.assertEqual(error["hint"], "stop what writes to the environment, then run the command again")
-                self.assertEqual(error["kind"], "environment")
+            code = 0
+            for attempt in range(10):
+                whole()
+                stop = threading.Event()
+                thread = threading.Thread(target=lambda: [change() for _ in iter(lambda: stop.wait(0.03), True)])
+                thread.start()
+                result = self.snapshot(env, code=None)
+                stop.set()
+                thread.join()
+                code = result.code
+                if code:
+                    break
+            self.assertEqual(code, 1, "ten changes, and none was met")
+            error = result.json["error"]
+            self.assertRegex(error["message"], f"^(first-pack: )?{re.escape(str(big))} (changed while it was read|vanished before it was read)$")
+            self.assertEqual(error["hint"], "stop what writes to the environment, then run the command again")
+            self.assertEqual(error["kind"], "environment")
             self.store_is_sound()
-        self.assertIn(1, outcomes)
         big.unlink(missing_ok=True)
         write(big, b"quiet now")
         taken = self.snapshot(env).json

@@ -11,10 +11,15 @@ import subprocess
 import time
 import unittest
 from contextlib import contextmanager
+from pathlib import Path
 
 import harness
 from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, untouched, write
 
+INTERRUPTED = """\
+stopping at the next safe point; once more to stop at once
+error: interrupted
+  hint: run the same command again: it goes on from what is done"""
 AGAIN = "what is in the store already stays; run the command again and it goes on from there"
 
 
@@ -301,6 +306,128 @@ error: interrupted
         self.assertEqual(process.returncode, 130)
         self.assertTrue(err.startswith("stopping at the next safe point; once more to stop at once\n"))
         self.goes_on()
+
+    def servers(self):
+        """Processes that run something of this workstation's scratch folders."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(word.startswith(bytes(self.station.root) + b"/") and word.endswith(b"/main/main.py") for word in words):
+                found.append(int(process.name))
+        return found
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + 60
+        while not (value := condition()):
+            self.assertLess(time.monotonic(), deadline, "waited in vain")
+            time.sleep(0.01)
+        return value
+
+    def scratch(self):
+        """What runs leave in the cache while they go on: none may be left afterwards."""
+        cache = self.station.root / "cache" / "stillframe"
+        return [p.name for p in cache.iterdir() if p.name.startswith(("probe-", "verify-"))] if cache.exists() else []
+
+    SERVER = """\
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"Node": {"python_module": "custom_nodes.first-pack"}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+    def probes(self):
+        """A server that answers: the run that goes on after one that did not."""
+        write(self.env.root / "main.py", self.SERVER)
+        taken = self.snapshot_probed().json
+        self.assertEqual(taken["probe"]["classes"], {"Node": "custom_nodes.first-pack"})
+        self.assertEqual((self.servers(), self.scratch()), ([], []))
+
+    def snapshot_probed(self, code=0, *arguments):
+        return self.run_it("snapshot", "--probe", "--json", self.env.root, *arguments, code=code)
+
+    def test_ctrl_c_while_the_server_is_probed(self):
+        write(self.env.root / "main.py", "import time\ntime.sleep(600)\n")
+        process = self.background("snapshot", "--probe", self.env.root)
+        self.wait_for(self.servers)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 130)
+        self.says(err, INTERRUPTED)
+        self.assertEqual((self.servers(), self.scratch()), ([], []))
+        self.nothing_taken()
+        self.probes()
+
+    def test_a_probe_that_is_killed_takes_its_server_with_it(self):
+        write(self.env.root / "main.py", "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)\n")
+        process = self.background("snapshot", "--probe", self.env.root)
+        self.wait_for(self.servers)
+        process.kill()
+        process.communicate()
+        self.wait_for(lambda: not self.servers())
+        self.assertEqual(len(self.scratch()), 1)
+        self.nothing_taken()
+        self.probes()
+
+    def test_a_server_that_dies_or_never_answers(self):
+        config = write(self.env.root / "stillframe.toml", "[probe]\ntimeout = 1\n")
+        write(self.env.root / "main.py", "raise SystemExit('no such thing')\n")
+        self.failure(["snapshot", "--probe", self.env.root], 1, """\
+error: the server ended before it answered: exit status: 1
+  hint: the end of its log:
+    no such thing""")
+        self.nothing_taken()
+        write(self.env.root / "main.py", "import time\nprint('asleep', flush=True)\ntime.sleep(600)\n")
+        self.failure(["snapshot", "--probe", self.env.root], 1, """\
+error: http://127.0.0.1:{{\\d+}}/system_stats did not answer within 1 s
+  hint: the end of its log:
+    asleep""")
+        self.nothing_taken()
+        self.assertEqual((self.servers(), self.scratch()), ([], []))
+        config.unlink()
+        self.probes()
+
+    def test_ctrl_c_while_a_snapshot_is_verified(self):
+        write(self.env.pack / "more.bin", random.Random(5).randbytes(200 << 20))
+        self.snapshot(self.env)
+        for how, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
+            process = self.background("snapshots", "verify")
+            store = self.station.root / "cache" / "stillframe"
+            self.wait_for(lambda: list(store.glob("verify-*/nix/store/*")))
+            process.send_signal(how)
+            _, err = process.communicate(timeout=30)
+            self.assertEqual(process.returncode, code)
+            if code == 130:
+                self.says(err, INTERRUPTED)
+                self.assertEqual(self.scratch(), [])
+        self.assertEqual(len(self.scratch()), 1)
+        self.assertIn(" verified: ", self.run_it("snapshots", "verify").out)
+        self.assertEqual(self.scratch(), [])
+
+    def test_ctrl_c_before_a_served_snapshot_is_ready(self):
+        write(self.env.root / "main.py", "import time\ntime.sleep(600)\n")
+        self.snapshot(self.env)
+        for how, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+            command = self.station.inside_command([harness.BINARY, "run"])
+            process = subprocess.Popen(command, env=self.station.environment(NIX_REMOTE=None), cwd="/", stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.station.processes.append(process)
+            self.wait_for(self.servers)
+            process.send_signal(how)
+            out, err = process.communicate(timeout=30)
+            self.assertEqual((process.returncode, out, err), (code, "", ""))
+            self.wait_for(lambda: not self.servers())
+        # The killed one's slot was swept by the second, whose own is gone too.
+        self.assertEqual(list((self.station.root / "state").rglob("slot-*")), [])
 
     def first_holds(self):
         """A first run that has taken the lock."""

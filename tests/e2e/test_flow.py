@@ -75,7 +75,10 @@ class Inspect(unittest.TestCase):
 
     def test_secrets_are_named_and_left_out(self):
         note = "left out; give it to the host as a service secret"
-        self.assertEqual(findings(self.report, "secret"), {
+        dest = self.comfy.parent
+        hidden = {(f"{place}/{name}", f"holds {what}: {note}") for place in ("studio_private", f"{dest}/shared-lib", f"{dest}/projects/palette-tools")
+                  for name, what in (("studio.pem", "a private key"), ("config.ini", "a value for `token`"))}
+        self.assertEqual(findings(self.report, "secret"), hidden | {
             (".cache/huggingface/stored_tokens", f"a Hugging Face token: {note}"),
             (".cache/huggingface/token", f"a Hugging Face token: {note}"),
             ("custom_nodes/with-secrets/.env", f"an environment file: {note}"),
@@ -176,15 +179,63 @@ class Snapshot(unittest.TestCase):
         self.assertTrue(value["unchanged"])
         self.assertEqual((value["realise"]["sent_paths"], value["realise"]["built"]), (0, 0))
 
+    def test_without_its_cache_nothing_is_sent_again(self):
+        """Hashed again, and found in the store: by a run whose cache is gone, and by another user of the store."""
+        for more in ({}, {"XDG_STATE_HOME": self.ws.root / "other-state"}):
+            value = self.ws.stillframe("snapshot", self.comfy, "--json", XDG_CACHE_HOME=self.ws.root / f"other-cache-{len(more)}", **more).json
+            self.assertEqual(value["snapshot"], self.first["snapshot"])
+            self.assertEqual((value["realise"]["sent_paths"], value["realise"]["sent_bytes"], value["realise"]["built"]), (0, 0, 0))
+            self.assertEqual(value["unchanged"], not more)
+
+    def test_unchanged_no_content_is_opened(self):
+        """Only what is read for what it says: metadata, git's own files, configuration that may hold secrets."""
+        self.ws.stillframe("snapshot", self.comfy)
+        trace = self.ws.root / "trace"
+        subprocess.run(["strace", "-f", "-qq", "-e", "trace=open,openat", "-o", trace, BINARY, "snapshot", self.comfy], check=True,
+                       env=self.ws.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        opened = set()
+        for line in trace.read_text(errors="backslashreplace").splitlines():
+            if (call := re.search(r'open(?:at)?\((?:AT_FDCWD, )?"([^"]+)", ([A-Z_|]+).*\) = \d', line)) and "O_DIRECTORY" not in call[2]:
+                opened.add(call[1])
+        dest = str(self.comfy.parent)
+        opened = {path.removeprefix(dest + "/") for path in opened if path.startswith(dest)}
+        says = re.compile(r".*/\.git(/.*)?|.*\.dist-info/(METADATA|RECORD|WHEEL|direct_url\.json|entry_points\.txt)|.*\.egg-info/.*|"
+                          r".*/(config\.ini|studio\.pem)|ComfyUI/(comfy/cli_args|comfyui_version)\.py|ComfyUI/(extra_model_paths\.yaml|requirements\.txt)|"
+                          r"ComfyUI/\.venv/(pyvenv\.cfg|bin/python)|.*/site-packages/pip/_internal/models/index\.py")
+        self.assertGreater(len(opened), 50)
+        self.assertEqual([path for path in sorted(opened) if not says.fullmatch(path)], [])
+
     def test_the_closure_is_what_nix_says(self):
         closure = self.ws.nix("nix-store", "--query", "--requisites", self.first["snapshot"]).out.split()
         self.assertEqual(len(closure), self.first["closure_paths"])
+
+    def test_the_scripts_of_entry_points_run(self):
+        done = self.ws.inside(f"{self.first['snapshot']}/python/bin/f2py", "-v", hide=[self.comfy.parent])
+        self.assertEqual(done.out, "1.26.4\n")
+        done = self.ws.inside(f"{self.first['snapshot']}/python/bin/normalizer", "--version", hide=[self.comfy.parent])
+        self.assertRegex(done.out, r"^Charset-Normalizer 3\.4\.2 - Python 3\.")
 
     def test_the_probe_recorded_classes_and_failures(self):
         probe = self.first["probe"]
         self.assertEqual([p["name"] for p in probe["packs"] if p["failed"]], ["broken-import"])
         self.assertIn("PixelRings", probe["classes"])
         self.assertGreater(probe["ready_ms"], 0)
+        # One pack sleeps while it is imported; the server prints tenths of a second.
+        times = {p["name"]: p["import_ms"] for p in probe["packs"]}
+        self.assertGreaterEqual(times["plain-folder"], 100)
+
+    def test_the_probe_left_nothing_behind(self):
+        here = bytes(self.ws.root)
+        running = []
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = process.read_bytes()
+            except OSError:
+                continue
+            if here + b"/cache/" in words:
+                running.append(words)
+        self.assertEqual(running, [])
+        self.assertEqual(list((self.ws.root / "cache" / "stillframe").glob("probe-*")), [])
 
     def test_roots_keep_the_snapshot_and_its_derivations(self):
         roots = self.ws.nix("nix-store", "--gc", "--print-roots").out

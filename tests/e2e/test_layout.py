@@ -1,4 +1,4 @@
-"""The environment's layout, from small trees: the builder's own script, run as Nix runs it."""
+"""What the builders' own scripts make of small trees and wheels, run as Nix runs them."""
 import json
 import os
 import subprocess
@@ -7,9 +7,12 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from harness import ROOT
+from harness import CACHE, ROOT
+from small import Wheel, record_hash
 
-SCRIPT = ROOT / "src" / "build" / "scripts" / "environment.py"
+SCRIPTS = ROOT / "src" / "build" / "scripts"
+SCRIPT = SCRIPTS / "environment.py"
+UV = CACHE / "tools" / "bin" / "uv"
 SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
 
@@ -93,3 +96,67 @@ class Layout(unittest.TestCase):
         self.assertEqual((out / "share/a/x").read_text(), "s")
         self.assertEqual((out / "include/site" / Path(SITE).parent.name / "a/a.h").read_text(), "h")
         self.assertEqual(self.kinds(site), {"pure": "a/a-1.data/purelib/pure"})
+
+    def test_entry_points_are_the_scripts_that_uv_writes(self):
+        points = {"tool": ("alpha.cli", "App.run"), "run-alpha": ("alpha", "main")}
+        wheel = Wheel("alpha")
+        lines = [f"{name} = {module}:{function}" for name, (module, function) in points.items()]
+        wheel.members[f"{wheel.info}/entry_points.txt"] = "\n".join(["[console_scripts]", *lines, ""]).encode()
+        file = self.root / wheel.file
+        file.write_bytes(wheel.archive())
+        venv = self.root / "venv"
+        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, venv], check=True)
+        subprocess.run([UV, "pip", "install", "--quiet", "--offline", "--no-cache", "--python", venv / "bin/python", file], check=True)
+        tree = self.tree("a", {"alpha/__init__.py": "1"})
+        self.build({"name": "alpha", "path": tree, "real": False, "scripts": [
+            {"name": name, "module": module, "function": function} for name, (module, function) in points.items()]})
+        out = self.root / "out"
+        for name in points:
+            ours, theirs = ((place / "bin" / name).read_text() for place in (out, venv))
+            self.assertEqual(ours.replace(str(out), "", 1), theirs.replace(str(venv), "", 1))
+            self.assertEqual((out / "bin" / name).stat().st_mode & 0o777, 0o555)
+
+
+class Unpack(unittest.TestCase):
+    """From a wheel to its canonical tree."""
+
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.addCleanup(self.dir.cleanup)
+        self.root = Path(self.dir.name).resolve()
+
+    def unpack(self, content, fails=None):
+        (self.root / "wheel").write_bytes(content)
+        out = self.root / "inner" / "out"
+        out.parent.mkdir(exist_ok=True)
+        done = subprocess.run([sys.executable, "-S", "-s", "-B", SCRIPTS / "unpack.py"],
+                              env={"out": str(out), "src": str(self.root / "wheel")}, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr.strip()), (0, "") if fails is None else (1, fails))
+        return out
+
+    def test_names_that_leave_fail_the_build(self):
+        for name in ("../escaped.py", "alpha/../../escaped.py", "/escaped.py", "alpha//x.py", "./x.py", "alpha\\..\\escaped.py", "../"):
+            with self.subTest(name):
+                self.unpack(Wheel("alpha").archive(more=[(name, b"")]), fails=f"unsafe name in wheel: {name!r}")
+                self.assertEqual(list(self.root.rglob("escaped.py")), [])
+                subprocess.run(["rm", "-rf", self.root / "inner"], check=True)
+
+    def test_the_tree_is_that_of_the_installed_files(self):
+        """Without what installers write, library folders in their place, scripts executable, RECORD sorted."""
+        wheel = Wheel("alpha", members={
+            "b, c.txt": b"comma", "alpha-1.0.data/purelib/alpha/more.py": b"MORE = 1\n", "alpha-1.0.data/platlib/alpha/x.so": b"x",
+            "alpha-1.0.data/scripts/run": b"#!python\n", "alpha-1.0.data/data/share/a": b"a", "alpha/__pycache__/x.pyc": b"c",
+            "alpha-1.0.dist-info/INSTALLER": b"pip\n"})
+        out = self.unpack(wheel.archive())
+        names = ["alpha-1.0.data/data/share/a", "alpha-1.0.data/scripts/run", "alpha-1.0.dist-info/METADATA", "alpha-1.0.dist-info/WHEEL",
+                 "alpha/__init__.py", "alpha/data.txt", "alpha/more.py", "alpha/x.so", "b, c.txt"]
+        found = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+        self.assertEqual(found, sorted([*names, "alpha-1.0.dist-info/RECORD"]))
+        rows = [(name, (out / name).read_bytes()) for name in names]
+        rows = [(f'"{name}"' if "," in name else name) + f",{record_hash(content)},{len(content)}" for name, content in rows]
+        self.assertEqual((out / "alpha-1.0.dist-info/RECORD").read_text().splitlines(), [*rows, "alpha-1.0.dist-info/RECORD,,"])
+        modes = {name: (out / name).stat().st_mode & 0o777 for name in names}
+        self.assertEqual([name for name, mode in modes.items() if mode == 0o555], ["alpha-1.0.data/scripts/run"])
+
+    def test_a_wheel_without_a_record(self):
+        self.unpack(Wheel("alpha").archive(record=False), fails="the wheel has no RECORD")

@@ -5,10 +5,14 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
+import time
+import tomllib
 import unittest
 from pathlib import Path
 
-from harness import CACHE, FIXTURE, ROOT, Workstation, example
+from harness import CACHE, FIXTURE, ROOT, Workstation, example, remove_tree
+from small import BasePython, Case, Wheel, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -70,6 +74,193 @@ class Verify(unittest.TestCase):
         self.assertRegex(done.out, rf"first differing file: click/core\.py: {digest(original)}\S+ / {digest(original)}\S+\n")
 
 
+class VerifyNames(Case):
+    """Whatever is not as it was recorded is named, with the first file that differs or why that cannot be told."""
+
+    def setUp(self):
+        super().setUp()
+        self.env = self.environment()
+        self.served, self.wheel = self.index(), Wheel("alpha")
+        self.wheel.install(self.env.site)
+        self.served.publish(self.wheel)
+
+    def taken(self):
+        taken = self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json
+        return self.run_it("snapshots", "show", "--json", taken["id"]).json["record"]
+
+    def path(self, record, label):
+        return next(o["path"] for o in record["outputs"] if o["label"] == label)
+
+    def alter(self, record, label, name):
+        """Flips one bit below Nix's notice."""
+        path = self.path(record, label)
+        file = self.station.real(path) / name
+        content, mode = file.read_bytes(), file.stat().st_mode
+        os.chmod(file, 0o644)
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        os.chmod(file, mode)
+        return path
+
+    def verify(self, code=1, **variables):
+        return self.run_it("snapshots", "verify", code=code, PIP_INDEX_URL=self.served.url, **variables)
+
+    def named(self, path, label, rest):
+        done = self.verify()
+        self.says(done.out, f"{label} differs: {path}\n  recorded {{{{sha256-\\S+}}}}, found {{{{sha256-\\S+}}}}\n  {rest}")
+        recorded, found = re.search(r"recorded (\S+), found (\S+)", done.out).groups()
+        self.assertNotEqual(recorded, found)
+        return done
+
+    def differing(self, name, executable=False):
+        what = f"{{{{an executable}}}}" if executable else "a file"
+        return f"first differing file: {name}: {what} of {{{{\\d+}}}} bytes, {{{{sha256-\\S+}}}} / {what} of {{{{\\d+}}}} bytes, {{{{sha256-\\S+}}}}"
+
+    def test_nothing_altered(self):
+        self.taken()
+        self.assertRegex(self.verify(code=0).out, r"^\w{10} verified: \d+ rebuilt, 1 wheels fetched, \d+ sources hashed; every NAR hash is equal\n$")
+
+    def test_a_pack(self):
+        record = self.taken()
+        self.named(self.alter(record, "first-pack", "__init__.py"), "first-pack", self.differing("__init__.py"))
+        value = self.run_it("snapshots", "verify", "--json", code=1, PIP_INDEX_URL=self.served.url).json
+        self.assertEqual((value["verified"], [m["label"] for m in value["report"]["mismatches"]]), (False, ["first-pack"]))
+
+    def test_the_main_program_of_an_environment_that_went_on(self):
+        record = self.taken()
+        path = self.alter(record, "main program", "nodes.py")
+        write(self.env.root / "nodes.py", "CHANGED = 1\n")
+        self.named(path, "main program", f"the first differing file cannot be named: {self.env.root} no longer has it as it was recorded")
+        remove_tree(self.env.root)
+        self.named(path, "main program", f"the first differing file cannot be named: {self.env.root} cannot be read again: "
+                   f"cannot open the environment {self.env.root}")
+
+    def test_base_libraries_which_the_runtime_refers_to(self):
+        record = self.taken()
+        self.named(self.alter(record, "base libraries", "lib/libz.so.1"), "base libraries", self.differing("lib/libz.so.1"))
+
+    def test_what_was_built(self):
+        record = self.taken()
+        label = "bytecode of alpha 1.0"
+        name = next(p.relative_to(self.station.real(self.path(record, label))) for p in self.station.real(self.path(record, label)).rglob("*.pyc"))
+        self.named(self.alter(record, label, name), label, self.differing(name))
+
+    def test_a_wheel_that_the_index_changed(self):
+        record = self.taken()
+        true = hashlib.sha256(self.wheel.archive()).hexdigest()
+        self.served.publish(self.wheel, self.wheel.archive(more=[("alpha/new.py", b"")]), sha256=true)
+        done = self.named(self.path(record, self.wheel.file), self.wheel.file,
+                          "the first differing file cannot be named: the index serves another file under this name now")
+        self.assertEqual(sri(re.search(r"recorded (\S+),", done.out)[1]), true)
+
+    def test_a_false_pin(self):
+        """A lock that says "pinned" of files that are not the wheel's: what Nix makes of the wheel tells."""
+        data = self.env.site / "alpha" / "data.txt"
+        data.write_bytes(b"edited by hand")
+        record = self.taken()
+        lock = self.station.root / "state" / "stillframe" / "snapshots" / record["id"] / "stillframe.lock"
+        self.assertIn('provenance = "patched"', lock.read_text())
+        lock.write_text(lock.read_text().replace('provenance = "patched"', 'provenance = "pinned"'))
+        self.named(self.path(record, "alpha 1.0"), "alpha 1.0",
+                   "first differing file: alpha-1.0.dist-info/RECORD: a file of {{\\d+}} bytes, {{sha256-\\S+}} / a file of {{\\d+}} bytes, {{sha256-\\S+}}")
+
+    def test_a_daemon_that_looks_elsewhere(self):
+        self.taken()
+        daemon = write(self.place / "daemon", f"#!/bin/sh\nNIX_REMOTE='local?root={self.station.store}' exec nix-daemon --stdio\n", 0o755)
+        done = self.verify(STILLFRAME_NIX_DAEMON=daemon)
+        self.says(done.err, f"""\
+error: the scratch store below {self.station.root}/cache/stillframe/verify-{{{{\\S+}}}} has {{{{\\S+}}}} before anything was put there
+  hint: the daemon must use the store that NIX_REMOTE names: see STILLFRAME_NIX_DAEMON""")
+
+    def tearDown(self):
+        cache = self.station.root / "cache" / "stillframe"
+        self.assertEqual([p.name for p in cache.iterdir() if p.name.startswith("verify-")], [])
+
+
+class Diff(Case):
+    """What changed from one snapshot to the next, of every kind there is."""
+
+    SERVER = """\
+import glob, http.server, json, sys
+classes = {line.strip(): {} for name in glob.glob("../base/custom_nodes/*/classes.txt") for line in open(name)}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(classes).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+    def git(self, *arguments):
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-C", self.env.pack, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}).stdout.strip()
+
+    def commit(self):
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "one")
+        return self.git("rev-parse", "HEAD")
+
+    def taken(self, index):
+        return self.run_it("snapshot", "--probe", "--json", self.env.root, PIP_INDEX_URL=index.url).json
+
+    def test_every_kind_of_change(self):
+        self.env, index = self.environment(), self.index()
+        env = self.env
+        write(env.root / "main.py", self.SERVER)
+        write(env.pack / "classes.txt", "Kept\nGone\n")
+        self.git("init", "--quiet")
+        old = self.commit()
+        weight = write(env.root / "custom_nodes" / "heavy" / "w" / "model.safetensors", bytes(1 << 20))
+        write(env.root / "custom_nodes" / "heavy" / "__init__.py")
+        cached = write(env.root / ".cache" / "torch" / "hub" / "checkpoints" / "aux.bin", "one")
+        for wheel in (Wheel("alpha", "1.0"), Wheel("beta"), Wheel("gamma")):
+            index.publish(wheel)
+            wheel.install(env.site)
+        write(self.place / "shared" / "shared.py", "SHARED = 1\n")
+        Wheel("delta").editable(env.site, self.place / "shared")
+        first = self.taken(index)
+        write(env.pack / "classes.txt", "Kept\nNew\n")
+        new = self.commit()
+        weight.write_bytes(bytes(1 << 20) + b"more")
+        cached.write_text("two")
+        remove_tree(env.site / "alpha-1.0.dist-info")
+        alpha = Wheel("alpha", "2.0", members={"alpha/added.txt": b"new"})
+        index.publish(alpha)
+        alpha.install(env.site)
+        write(env.site / "beta" / "data.txt", "patched by hand")
+        write(env.site / "loose.py", "")
+        (self.place / "shared" / "shared.py").write_text("SHARED = 2\n")
+        second = self.taken(index)
+        diff = self.run_it("snapshots", "diff", first["id"], second["id"], "--json").json
+        closure = lambda taken: set(self.station.nix("nix-store", "--query", "--requisites", taken["snapshot"]).out.split())
+        more = closure(second) - closure(first)
+        sizes = self.station.nix("nix-store", "--query", "--size", *more).out.split()
+        self.assertEqual((diff.pop("new_paths"), diff.pop("new_bytes")), (len(more), sum(map(int, sizes))))
+        change = lambda name, old, new, *files, what="changed": {
+            key: value for key, value in {"name": name, "what": what, "old": old, "new": new, "files": list(files)}.items() if value}
+        self.assertEqual(diff, {
+            "main": None, "runtime": None,
+            "packs": [change("first-pack", old[:10], new[:10], "classes.txt"), change("heavy", "plain files", "plain files", "w/model.safetensors")],
+            "distributions": [
+                change("alpha", "1.0 (pinned)", "2.0 (pinned)", "alpha-1.0.dist-info", "alpha-1.0.dist-info/METADATA", "alpha-1.0.dist-info/RECORD",
+                       "alpha-1.0.dist-info/WHEEL", "alpha-2.0.dist-info", "alpha-2.0.dist-info/METADATA", "alpha-2.0.dist-info/RECORD",
+                       "alpha-2.0.dist-info/WHEEL", "alpha/added.txt"),
+                change("beta", "1.0 (pinned)", "1.0 (patched)", "beta-1.0.dist-info/RECORD", "beta/data.txt"),
+                change("delta", "1.0 (captured)", "1.0 (captured)", "__editable__.delta.pth", "delta-1.0.dist-info/RECORD")],
+            "cache": [change("torch/hub/checkpoints/aux.bin", "120 bytes", "120 bytes")],
+            "sources": [change("shared", "files", "files", "shared.py")],
+            "unowned": change("files no distribution owns", None, "files", what="added"),
+            "classes_added": ["New"], "classes_removed": ["Gone"]})
+        text = self.run_it("snapshots", "diff", first["id"], second["id"]).out
+        for line in ("packs\n", f"  changed  first-pack: {old[:10]} -> {new[:10]}\n           classes.txt\n", "           w/model.safetensors\n",
+                     "  changed  beta: 1.0 (pinned) -> 1.0 (patched)\n", "node classes added: New\n", "node classes removed: Gone\n",
+                     f"to ship to a host that has {first['id']}: {len(more)} paths, "):
+            self.assertIn(line, text)
+
+
 class UvInstall(unittest.TestCase):
     def test_the_tree_equals_what_uv_installs(self):
         """Every pinned distribution, installed by uv from the same wheel, bytecode and installer files aside."""
@@ -122,61 +313,132 @@ def installed_at(name, distribution, site, venv):
 
 
 class OneByte(unittest.TestCase):
-    def test_one_byte_changed_in_an_installed_file_is_always_found(self):
-        """Same size, same mtime: only the content differs, and the file system's change time."""
-        ws, comfy = SHARED["ws"], SHARED["comfy"]
-        site = next((comfy / ".venv" / "lib").glob("python3*/site-packages"))
-        pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
-        rng = random.Random(20)
-        for d in rng.sample(pinned, 12):
-            tree = ws.real(next(o["path"] for o in SHARED["record"]["outputs"] if o["label"] == f"{d['name']} {d['version']}"))
-            names = sorted(n for n, p in files_below(tree) if p.stat().st_size > 0 and ".data/" not in n
-                           and not re.fullmatch(r"[^/]+\.dist-info/(RECORD|METADATA|WHEEL)", n))
-            name = rng.choice(names)
-            file = site / name
-            original, stat = file.read_bytes(), file.stat()
-            at = rng.randrange(len(original))
-            self.overwrite(file, original[:at] + bytes([original[at] ^ (1 << rng.randrange(8))]) + original[at + 1:], stat)
-            try:
-                report = ws.stillframe("inspect", comfy, "--json").json
-            finally:
-                self.overwrite(file, original, stat)
-            found = next(x for x in report["distributions"] if x["name"] == d["name"])
-            changed = [c["path"] for c in found["changed"]]
-            with self.subTest(name=name, at=at):
-                if found["provenance"] == "captured":
-                    # A wheel of one or two files, half of them changed, is no longer that wheel.
-                    self.assertRegex(found["reason"], r"^\d+ of \d+ files differ from ")
-                else:
-                    self.assertEqual((found["provenance"], changed), ("patched", [name]))
-        back = ws.stillframe("snapshot", comfy, "--json").json
-        self.assertEqual(back["snapshot"], SHARED["snapshot"]["snapshot"])
+    """One bit of a file's content is another: same size, same modification time, and it is always found."""
+
+    def setUp(self):
+        self.ws, self.comfy = SHARED["ws"], SHARED["comfy"]
+        self.venv = self.comfy / ".venv"
+        self.site = next((self.venv / "lib").glob("python3*/site-packages"))
+        self.restore = {}
+
+    def flip(self, file, at=None):
+        """`at`: a byte, or the last one."""
+        file = file.resolve()
+        content, stat = file.read_bytes(), file.stat()
+        at = len(content) - 1 if at is None else at
+        self.restore[file] = (content[at:at + 1], at, stat)
+        self.overwrite(file, bytes([content[at] ^ 1]), at, stat)
 
     @staticmethod
-    def overwrite(file, content, stat):
+    def overwrite(file, byte, at, stat):
         with open(file, "r+b") as handle:
-            handle.write(content)
+            handle.seek(at)
+            handle.write(byte)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    def test_a_pack_too(self):
-        ws, comfy = SHARED["ws"], SHARED["comfy"]
-        file = comfy / "custom_nodes" / "weights-inside" / "weights" / "detector.safetensors"
-        stat = file.stat()
-        with open(file, "r+b") as handle:
-            handle.seek(31_000_000)
-            byte = handle.read(1)
-            handle.seek(31_000_000)
-            handle.write(bytes([byte[0] ^ 4]))
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    def locked(self, config=None):
+        """The lock and the report of the environment as it is now, then everything put back."""
+        project = Path(tempfile.mkdtemp(dir=self.ws.root))
+        (project / "stillframe.toml").write_text(config or f'environment = "{self.comfy}"\n')
         try:
-            changed = ws.stillframe("snapshot", comfy, "--json").json
+            report = self.ws.stillframe("lock", "--json", cwd=project).json
         finally:
-            with open(file, "r+b") as handle:
-                handle.seek(31_000_000)
-                handle.write(byte)
-            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        self.assertNotEqual(changed["snapshot"], SHARED["snapshot"]["snapshot"])
-        ws.stillframe("snapshots", "remove", changed["id"])
+            for file, (byte, at, stat) in self.restore.items():
+                self.overwrite(file, byte, at, stat)
+            self.restore = {}
+        return tomllib.loads((project / "stillframe.lock").read_text()), report
+
+    def test_in_a_file_of_every_distribution(self):
+        rng = random.Random(20)
+        chosen = {}
+        for d in SHARED["lock"]["distributions"]:
+            tree = self.ws.real(next(o["path"] for o in SHARED["record"]["outputs"] if o["label"] == f"{d['name']} {d['version']}"))
+            names = sorted(n for n, p in files_below(tree) if p.stat().st_size > 0 and not n.endswith(".pth")
+                           and not re.fullmatch(r"[^/]+\.(dist|egg)-info/(RECORD|METADATA|PKG-INFO|WHEEL|entry_points\.txt)", n)
+                           # What another distribution has replaced is that one's.
+                           and installed_at(n, d, self.site, self.venv).resolve() not in self.restore)
+            name = rng.choice(names)
+            file = installed_at(name, d, self.site, self.venv)
+            size = file.stat().st_size
+            # The `#!` line of a script is the installer's.
+            self.flip(file, None if "/scripts/" in name else rng.randrange(size))
+            chosen[d["name"]] = name
+        self.assertEqual(len(chosen), 47)
+        lock, report = self.locked()
+        trees = lambda lock: {d["name"]: d["tree"]["nar-hash"] for d in lock["distributions"]}
+        before, after = trees(SHARED["lock"]), trees(lock)
+        self.assertEqual([name for name in chosen if before[name] == after[name]], [])
+        pinned = {d["name"] for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"}
+        for found in report["distributions"]:
+            if found["name"] in pinned:
+                with self.subTest(name=found["name"], file=chosen[found["name"]]):
+                    if found["provenance"] == "captured":
+                        # A wheel of one or two files, half of them changed, is no longer that wheel.
+                        self.assertRegex(found["reason"], r"^\d+ of \d+ files differ from ")
+                    else:
+                        self.assertEqual(found["provenance"], "patched")
+                        self.assertIn({"path": chosen[found["name"]], "how": "changed"}, found["changed"])
+        self.assertEqual(self.ws.stillframe("snapshot", self.comfy, "--json").json["snapshot"], SHARED["snapshot"]["snapshot"])
+
+    def test_in_every_kind_of_file(self):
+        comfy, dest, site = self.comfy, self.comfy.parent, self.site
+        info = lambda name: next(site.glob(f"{name}-*.dist-info"))
+        packs = comfy / "custom_nodes"
+        hub = ".cache/huggingface/hub/models--studio--tiny-depth"
+        # What is changed, and what of the lock tells.
+        named = lambda group, key, name, tree="tree": lambda lock: next(i for i in lock[group] if i[key] == name)[tree]["nar-hash"]
+        distribution = lambda name: named("distributions", "name", name)
+        pack = lambda name: named("packs", "name", name)
+        weight = lambda lock: next(p for p in lock["packs"] if p["name"] == "weights-inside")["weights"][0]["tree"]["nar-hash"]
+        kinds = {
+            "main program": (comfy / "nodes.py", lambda lock: lock["main"]["tree"]["nar-hash"]),
+            "pack": (packs / "pixel-tools" / "__init__.py", pack("pixel-tools")),
+            "loose pack": (packs / "loose_gradient.py", pack("loose_gradient.py")),
+            "behind a link of a pack": (dest / "shared-assets" / "credits.txt", pack("symlinks-inside")),
+            "weight": (packs / "weights-inside" / "weights" / "detector.safetensors", weight),
+            "cache": (next((comfy / hub / "snapshots").glob("*/model.safetensors")),
+                      named("cache", "path", hub.removeprefix(".cache/"))),
+            "unowned": (site / "stray_module.py", lambda lock: lock["unowned"]["nar-hash"]),
+            "folder of a .pth file": (dest / "shared-lib" / "shared_helper.py", named("sources", "path", "shared-lib")),
+            "editable project": (next((dest / "projects" / "palette-tools").rglob("*.py")), named("sources", "path", "palette-tools")),
+            "captured": (site / "docopt.py", distribution("docopt")),
+            "patched": (site / "tqdm" / "utils.py", distribution("tqdm")),
+            "METADATA": (info("click") / "METADATA", distribution("click")),
+            "WHEEL": (info("idna") / "WHEEL", distribution("idna")),
+            "script": (self.venv / "bin" / "jp.py", distribution("jmespath")),
+            "header": (next(self.venv.glob("include/site/python3*/greenlet/greenlet.h")), distribution("greenlet")),
+            "library": (next((site / "numpy" / "core").glob("_multiarray_umath.*.so")), distribution("numpy")),
+        }
+        for kind, (file, _) in kinds.items():
+            # In WHEEL the generator's version, not a tag.
+            self.flip(file, file.read_bytes().index(b"\n", 20) - 1 if kind == "WHEEL" else None)
+        console = self.venv / "bin" / "f2py"
+        self.flip(console, console.read_bytes().index(b"sys.exit(") + 9)
+        lock, report = self.locked()
+        self.assertEqual([kind for kind, (_, of) in kinds.items() if of(lock) == of(SHARED["lock"])], [])
+        self.assertIn({"severity": "warning", "topic": "patched", "path": "bin/f2py",
+                       "message": "the script of numpy 1.26.4: changed; the snapshot has the one that an installer writes for "
+                                  "`f2py = numpy.f2py.f2py2e:main`"}, report["findings"])
+        changed = {d["name"]: [c["path"] for c in d["changed"]] for d in report["distributions"]}
+        self.assertEqual((changed["click"], changed["idna"]), (["click-8.1.8.dist-info/METADATA"], ["idna-3.10.dist-info/WHEEL"]))
+        self.assertEqual(self.ws.stillframe("snapshot", self.comfy, "--json").json["snapshot"], SHARED["snapshot"]["snapshot"])
+
+    def test_in_the_interpreter(self):
+        with tempfile.TemporaryDirectory() as place:
+            prefix, lib = BasePython().copy(Path(place).resolve() / "python")
+            config = f'environment = "{self.comfy}"\n[python]\ninterpreter = "{prefix}/bin/python3"\n'
+            runtime = lambda: {k: v["nar-hash"] for k, v in self.locked(config)[0]["runtime"].items() if k in ("tree", "libraries")}
+            before = runtime()
+            time.sleep(2.1)
+            self.assertEqual(runtime(), before)
+            self.assertEqual(runtime(), before)
+            module = next((lib / "lib-dynload").glob("_json.*.so"))
+            program = prefix / "bin" / lib.name
+            for file, at in ((lib / "this.py", None), (module, module.stat().st_size // 2), (program, program.stat().st_size // 2)):
+                self.flip(file, at)
+                after = runtime()
+                self.assertNotEqual(after["tree"], before["tree"], file)
+                self.assertEqual(runtime(), before)
 
 
 class Reproducible(unittest.TestCase):
@@ -191,13 +453,26 @@ class Reproducible(unittest.TestCase):
             self.assertEqual(hashes(other, value["snapshot"]), hashes(SHARED["ws"], value["snapshot"]))
 
 
+class WithoutIndex(unittest.TestCase):
+    def test_the_same_files_are_the_same_snapshot_without_any_index(self):
+        """Trees from wheels, from files with a wheel to compare and from files alone: one and the same."""
+        with Workstation() as other:
+            value = other.stillframe("snapshot", SHARED["comfy"], "--json", "--offline").json
+            lock = other.stillframe("snapshots", "show", "--json").json["lock"]
+        self.assertEqual({d["provenance"] for d in lock["distributions"]}, {"captured"})
+        trees = lambda lock: {d["name"]: d["tree"]["nar-hash"] for d in lock["distributions"]}
+        self.assertEqual(trees(lock), trees(SHARED["lock"]))
+        self.assertEqual(value["snapshot"], SHARED["snapshot"]["snapshot"])
+
+
 class OtherNix(unittest.TestCase):
     def test_nix_2_26_accepts_and_rebuilds(self):
         """The whole snapshot through Nix 2.26's daemon: the same path, its own check of every hash, and its rebuild."""
         script = ROOT / "tests" / "hosts" / "nix26.sh"
         subprocess.run([script, "build"], check=True, stdout=subprocess.DEVNULL)
         with Workstation() as other:
-            daemon = f"{script} run {other.root} env NIX_REMOTE=local?root={other.store} nix-daemon --stdio"
+            # The store is the caller's to name: `verify` has one of its own.
+            daemon = write(other.root / "daemon", f'#!/bin/sh\nexec {script} run {other.root} env NIX_REMOTE="$NIX_REMOTE" nix-daemon --stdio\n', 0o755)
             version = subprocess.run([script, "run", other.root, "nix-store", "--version"], capture_output=True, text=True).stdout
             self.assertRegex(version, r"2\.26\.")
             value = other.stillframe("snapshot", SHARED["comfy"], "--json", STILLFRAME_NIX_DAEMON=daemon).json
@@ -212,6 +487,11 @@ class OtherNix(unittest.TestCase):
             self.assertEqual(again.returncode, 0, again.stderr)
             other.nix_prefix = inside
             self.assertEqual(hashes(other, value["snapshot"]), hashes(SHARED["ws"], value["snapshot"]))
+            # And from nothing: wheels fetched, distributions unpacked, everything built.
+            done = other.stillframe("snapshots", "verify", "--json", STILLFRAME_NIX_DAEMON=daemon).json
+            pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
+            self.assertEqual((done["verified"], done["report"]["wheels"]), (True, len(pinned)))
+            self.assertGreater(done["report"]["rebuilt"], 2 * len(pinned))
 
 
 class Fixture(unittest.TestCase):

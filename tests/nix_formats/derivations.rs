@@ -1,7 +1,7 @@
 //! Derivations: what `nix-instantiate` makes of an expression, and what ours makes of the same
 //! attributes.
-use crate::cases;
 use crate::common::{Scratch, lines};
+use crate::{Nix, on_both};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -246,11 +246,11 @@ fn output_paths(finished: &Finished, names: &[&str]) -> BTreeMap<String, String>
 }
 
 /// Has Nix evaluate the expression and compares every derivation.
-fn compare(nix: &str, known: &[Known]) -> Result<(), TestCaseError> {
+fn compare(at: &Nix, nix: &str, known: &[Known]) -> Result<(), TestCaseError> {
     let scratch = Scratch::new();
     let store = StoreDir::default();
     fs::write(scratch.join("expression.nix"), nix).expect("a file");
-    let mut drvs = lines(&mut scratch.nix("nix-instantiate", ["expression.nix"]));
+    let mut drvs = lines(&mut at.run(&scratch, "nix-instantiate", ["expression.nix"]));
     // Where "out" is not the first output, the line names the one that is.
     drvs.iter_mut().for_each(|d| d.truncate(d.find('!').unwrap_or(d.len())));
     prop_assert_eq!(drvs.len(), known.len());
@@ -266,29 +266,30 @@ fn compare(nix: &str, known: &[Known]) -> Result<(), TestCaseError> {
         wanted.extend(known.outputs.values().cloned());
     }
     let args = ["--query", "--outputs"].into_iter().chain(drvs.iter().map(String::as_str));
-    let outputs: BTreeSet<String> = lines(&mut scratch.nix("nix-store", args)).into_iter().collect();
+    let outputs: BTreeSet<String> = lines(&mut at.run(&scratch, "nix-store", args)).into_iter().collect();
     prop_assert_eq!(outputs, wanted);
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(cases(24))]
+on_both! {
+    derivations_are_those_of_nix_instantiate
+    two_ways_to_one_fixed_output_are_one_input
+}
 
-    #[test]
-    fn derivations_are_those_of_nix_instantiate(mut specs in vec(spec(), 1..6)) {
+fn derivations_are_those_of_nix_instantiate(at: &Nix) {
+    at.holds(vec(spec(), 1..6), |mut specs| {
         for (i, spec) in specs.iter_mut().enumerate() {
             // Nix prints one line for two that are the same.
             write!(spec.name, "-{i}").unwrap();
         }
         let (nix, known) = compute(&specs, &StoreDir::default());
-        compare(&nix, &known)?;
-    }
+        compare(at, &nix, &known)
+    });
 }
 
 /// A fixed output stands for how it is made: of two ways to fetch one thing, a dependent has one output
 /// path, and what needs both dependents sees one input.
-#[test]
-fn two_ways_to_one_fixed_output_are_one_input() {
+fn two_ways_to_one_fixed_output_are_one_input(at: &Nix) {
     let spec = |name: &str, kind: Kind, inputs: &[(usize, usize)], url: &str| Spec {
         name: name.into(),
         builder: "/bin/sh".into(),
@@ -310,5 +311,5 @@ fn two_ways_to_one_fixed_output_are_one_input() {
     let (nix, known) = compute(&specs, &StoreDir::default());
     assert_eq!(known[2].finished.out, known[3].finished.out);
     assert_ne!(known[2].finished.drv_path, known[3].finished.drv_path);
-    compare(&nix, &known).expect("equal");
+    compare(at, &nix, &known).expect("equal");
 }

@@ -1,22 +1,23 @@
-//! The formats of Nix, byte for byte against real Nix: generated trees and derivations go through its
-//! tools and through ours, and nothing may differ.
+//! The formats of Nix, byte for byte against real Nix, the machine's and a later one: generated trees and
+//! derivations go through its tools and through ours, and nothing may differ.
 #[path = "../common/mod.rs"]
 mod common;
 mod derivations;
 mod malformed;
 
-use common::{Deaf, Scratch, line, stdout};
+use common::{Deaf, Scratch, line, newer, stdout};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::TestRunner;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io::{self, Cursor, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use stillframe::capture::nar::{hash_tree, write_tree};
 use stillframe::capture::tree::{Entry, Source, Tree};
 use stillframe::formats::nix::base32;
@@ -24,9 +25,62 @@ use stillframe::formats::nix::hash::Sha256;
 use stillframe::formats::nix::nar::{self, NarWriter, Visitor};
 use stillframe::formats::nix::store_path::{Mode, StoreDir, fixed_output_path, source_path};
 
-/// Every case starts real tools.
-fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() }
+/// One of the Nixes.
+struct Nix {
+    /// The words before a command that run it there.
+    enter: fn(&Scratch) -> Vec<String>,
+    /// Every case starts real tools.
+    cases: u32,
+}
+
+const INSTALLED: Nix = Nix { enter: |_| Vec::new(), cases: 24 };
+/// Each command is in a root of its own, which takes a while to enter.
+const NEWER: Nix = Nix { enter: newer, cases: 10 };
+
+impl Nix {
+    fn run<I: AsRef<OsStr>>(
+        &self,
+        scratch: &Scratch,
+        program: &str,
+        args: impl IntoIterator<Item = I>,
+    ) -> Command {
+        let mut words: Vec<OsString> = (self.enter)(scratch).into_iter().map(OsString::from).collect();
+        words.push(program.into());
+        words.extend(args.into_iter().map(|arg| arg.as_ref().to_os_string()));
+        let program = words.remove(0);
+        scratch.nix(program.to_str().expect("text"), words)
+    }
+
+    /// A property of generated values.
+    fn holds<S: Strategy>(&self, values: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+        let config = ProptestConfig {
+            cases: self.cases,
+            failure_persistence: None,
+            max_shrink_iters: 200,
+            ..ProptestConfig::default()
+        };
+        TestRunner::new(config).run(&values, property).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+/// Each of the functions becomes a test on either Nix.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod installed {
+            $(#[test] fn $name() { super::$name(&crate::INSTALLED); })*
+        }
+        mod newer {
+            $(#[test] fn $name() { super::$name(&crate::NEWER); })*
+        }
+    };
+}
+use on_both;
+
+on_both! {
+    a_tree_is_the_same_archive_hash_and_store_path
+    a_changed_archive_is_taken_only_if_nix_takes_it
+    fixed_output_paths
+    hashes_as_text
 }
 
 // --- trees
@@ -196,9 +250,9 @@ fn nar_of(tree: &Tree) -> Vec<u8> {
 }
 
 /// Whether `nix-store --restore` takes an archive.
-fn restores(bytes: &[u8]) -> bool {
+fn restores(at: &Nix, bytes: &[u8]) -> bool {
     let scratch = Scratch::new();
-    let mut command = scratch.nix("nix-store", ["--restore", "out"]);
+    let mut command = at.run(&scratch, "nix-store", ["--restore", "out"]);
     let mut child = command
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
@@ -209,11 +263,8 @@ fn restores(bytes: &[u8]) -> bool {
     child.wait().expect("it ends").success()
 }
 
-proptest! {
-    #![proptest_config(cases(24))]
-
-    #[test]
-    fn a_tree_is_the_same_archive_hash_and_store_path(node in tree(), name in store_name()) {
+fn a_tree_is_the_same_archive_hash_and_store_path(nix: &Nix) {
+    nix.holds((tree(), store_name()), |(node, name)| {
         let scratch = Scratch::new();
         let at = scratch.join("in").join(&name);
         fs::create_dir(scratch.join("in")).expect("a folder");
@@ -221,14 +272,14 @@ proptest! {
         lay(&node, &at, b"", &mut tree);
         let at = at.to_str().expect("text");
 
-        let dump = stdout(&mut scratch.nix("nix-store", ["--dump", at]));
+        let dump = stdout(&mut nix.run(&scratch, "nix-store", ["--dump", at]));
         prop_assert!(nar_of(&tree) == dump, "the archives differ");
         let (hash, size) = hash_tree(&tree).expect("a hash");
         prop_assert_eq!(size, dump.len() as u64);
-        prop_assert_eq!(hash.to_hex(), line(&mut scratch.nix("nix-hash", ["--type", "sha256", at])));
+        prop_assert_eq!(hash.to_hex(), line(&mut nix.run(&scratch, "nix-hash", ["--type", "sha256", at])));
         let store = StoreDir::default();
         let ours = source_path(&store, &name, &hash, &BTreeSet::new()).expect("a path");
-        prop_assert_eq!(ours.to_absolute(&store), line(&mut scratch.nix("nix-store", ["--add", at])));
+        prop_assert_eq!(ours.to_absolute(&store), line(&mut nix.run(&scratch, "nix-store", ["--add", at])));
 
         // And back: the reader stops where the archive does.
         let mut input = Cursor::new([&dump[..], b"the next"].concat());
@@ -239,15 +290,14 @@ proptest! {
         let mut input = Cursor::new(&dump);
         nar::read(&mut input, &mut Deaf).expect("an archive");
         prop_assert_eq!(input.position(), dump.len() as u64);
-    }
+        Ok(())
+    });
+}
 
-    /// What we read, Nix takes; an archive cut short, nobody does.
-    #[test]
-    fn a_changed_archive_is_taken_only_if_nix_takes_it(
-        node in tree(),
-        changes in vec((any::<prop::sample::Index>(), 1..=255u8), 6),
-        cut in any::<prop::sample::Index>(),
-    ) {
+/// What we read, Nix takes; an archive cut short, nobody does.
+fn a_changed_archive_is_taken_only_if_nix_takes_it(nix: &Nix) {
+    let changes = vec((any::<prop::sample::Index>(), 1..=255u8), 6);
+    nix.holds((tree(), changes, any::<prop::sample::Index>()), |(node, changes, cut)| {
         let scratch = Scratch::new();
         let mut tree = Tree::default();
         lay(&node, &scratch.join("in"), b"", &mut tree);
@@ -258,16 +308,18 @@ proptest! {
             let at = index.index(bytes.len()) & !7 | usize::from(value & 1);
             bytes[at] = value;
             if nar::read(&mut &bytes[..], &mut Deaf).is_ok() {
-                prop_assert!(restores(&bytes), "byte {at} became {value}: read by us, refused by Nix");
+                prop_assert!(restores(nix, &bytes), "byte {at} became {value}: read by us, refused by Nix");
             }
         }
         let short = &bytes[..cut.index(bytes.len())];
         let error = nar::read(&mut &short[..], &mut Deaf).expect_err("it is cut");
         prop_assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn fixed_output_paths(bytes in vec(any::<u8>(), 0..100), hash in any::<[u8; 32]>(), name in store_name()) {
+fn fixed_output_paths(nix: &Nix) {
+    nix.holds((vec(any::<u8>(), 0..100), any::<[u8; 32]>(), store_name()), |(bytes, hash, name)| {
         let scratch = Scratch::new();
         let store = StoreDir::default();
         let file = scratch.join(&name);
@@ -282,34 +334,40 @@ proptest! {
             };
             let args = ["--print-fixed-path"].into_iter().chain(flag);
             let hex = Sha256(hash).to_hex();
-            let printed = line(&mut scratch.nix("nix-store", args.chain(["sha256", &hex, &name])));
+            let printed = line(&mut nix.run(&scratch, "nix-store", args.chain(["sha256", &hex, &name])));
             prop_assert_eq!(path(Sha256(hash)), printed);
             let args = ["--add-fixed"].into_iter().chain(flag).chain(["sha256", file]);
-            prop_assert_eq!(path(added), line(&mut scratch.nix("nix-store", args)));
+            prop_assert_eq!(path(added), line(&mut nix.run(&scratch, "nix-store", args)));
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn hashes_as_text(bytes in any::<[u8; 32]>()) {
+fn hashes_as_text(nix: &Nix) {
+    nix.holds(any::<[u8; 32]>(), |bytes| {
         let scratch = Scratch::new();
         let hash = Sha256(bytes);
         let (hex, base32) = (hash.to_hex(), hash.to_base32());
-        let tool = |to: &str, text: &str| {
-            line(&mut scratch.nix("nix-hash", ["--type", "sha256", to, text]))
-        };
+        let tool =
+            |to: &str, text: &str| line(&mut nix.run(&scratch, "nix-hash", ["--type", "sha256", to, text]));
         prop_assert_eq!(&tool("--to-base32", &hex), &base32);
         prop_assert_eq!(&tool("--to-base16", &base32), &hex);
-        let sri = ["--extra-experimental-features", "nix-command", "hash", "to-sri", "--type", "sha256", &hex];
-        prop_assert_eq!(line(&mut scratch.nix("nix", sri)), hash.to_string());
-        for text in [hash.to_string(), hex.to_uppercase(), format!("sha256:{hex}"), format!("sha256:{base32}")] {
+        let sri =
+            ["--extra-experimental-features", "nix-command", "hash", "to-sri", "--type", "sha256", &hex];
+        prop_assert_eq!(line(&mut nix.run(&scratch, "nix", sri)), hash.to_string());
+        for text in
+            [hash.to_string(), hex.to_uppercase(), format!("sha256:{hex}"), format!("sha256:{base32}")]
+        {
             prop_assert_eq!(Sha256::parse(&text).expect("a hash"), hash);
         }
         // The other sizes that base-32 is used for: store paths and SHA-1, MD5.
         for (kind, size) in [("sha1", 20), ("md5", 16)] {
             let part = &bytes[..size];
-            let text = line(&mut scratch.nix("nix-hash", ["--type", kind, "--to-base32", &hex[..size * 2]]));
+            let text =
+                line(&mut nix.run(&scratch, "nix-hash", ["--type", kind, "--to-base32", &hex[..size * 2]]));
             prop_assert_eq!(&base32::encode(part), &text);
             prop_assert_eq!(base32::decode(&text, size).expect("base-32"), part);
         }
-    }
+        Ok(())
+    });
 }

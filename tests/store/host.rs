@@ -1,11 +1,9 @@
 //! The Nixes of the tests: the machine's own, and a later one in a root of its own. Each test has a
 //! store of its own, and every test runs on both.
-use crate::common::{Scratch, outcome};
+use crate::common::{Scratch, newer, outcome};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use stillframe::formats::nix::store_path::StoreDir;
 use stillframe::store::{Store, StoreConfig};
 use stillframe::sys::error::Error;
@@ -16,23 +14,6 @@ pub struct Host {
     enter: Vec<String>,
 }
 
-/// Makes the root of the later Nix, once.
-fn newer_root() -> PathBuf {
-    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
-    SCRIPT
-        .get_or_init(|| {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts/nix26.sh");
-            let built = outcome(Command::new(&script).arg("build"));
-            let said = String::from_utf8_lossy(&built.stderr);
-            assert!(
-                built.status.success(),
-                "no Nix 2.26: {said}\ntests/lib/setup.sh, as root, brings what it needs"
-            );
-            script
-        })
-        .clone()
-}
-
 impl Host {
     pub fn installed() -> Host {
         Host { scratch: Scratch::new(), enter: vec![] }
@@ -40,16 +21,7 @@ impl Host {
 
     pub fn newer() -> Host {
         let scratch = Scratch::new();
-        let shared = scratch.path().to_str().expect("text");
-        let script = newer_root();
-        let words = [
-            script.to_str().expect("text"),
-            "run",
-            shared,
-            "env",
-            &format!("NIX_REMOTE={}", scratch.remote()),
-        ];
-        Host { enter: words.map(String::from).to_vec(), scratch }
+        Host { enter: newer(&scratch), scratch }
     }
 
     /// Runs one of Nix's commands on the store.

@@ -117,6 +117,7 @@ fn what_goes_in_comes_out(host: &Host) {
     let error = store.closure(&[three.clone(), nowhere()]).unwrap_err();
     assert_eq!(told(&error), not_there(&nowhere()));
     assert_eq!(store.referrers(&one).unwrap(), set([&two, &three]));
+    assert_eq!(store.all().unwrap(), all);
     drop(store);
 
     // Nix agrees, and finds every file as it was hashed.

@@ -6,31 +6,24 @@ import os, py_compile, sys
 src, out = os.environ["src"], os.environ["out"]
 sys.dont_write_bytecode = True
 os.mkdir(out)
-prefix = os.environ.get("prefix", "")
 tag = sys.implementation.cache_tag
 modes = py_compile.PycInvalidationMode
 mode = modes.CHECKED_HASH if os.environ.get("checked") else modes.UNCHECKED_HASH
 def modules(top):
     for folder, folders, files in os.walk(top):
         folders.sort()
-        if folder == top and not prefix:
-            folders[:] = [f for f in folders if not f.endswith(".data")] + \
-                         [f for f in folders if f.endswith(".data")]
+        if folder == top:
+            # What a .data folder holds besides the library folders is no module.
+            folders[:] = [f for f in folders if not f.endswith(".data")]
         for name in sorted(files):
             if name.endswith(".py"):
                 yield os.path.join(folder, name)
 for path in modules(src):
     relative = os.path.relpath(path, src)
-    parts = relative.split("/")
-    shown = relative
-    if parts[0].endswith(".data"):
-        if len(parts) < 3 or parts[1] not in ("purelib", "platlib"):
-            continue
-        shown = "/".join(parts[2:])
     folder, name = os.path.split(relative)
     target = os.path.join(out, folder, "__pycache__", "%s.%s.pyc" % (name[:-3], tag))
     try:
-        py_compile.compile(path, target, shown, doraise=True, invalidation_mode=mode)
+        py_compile.compile(path, target, relative, doraise=True, invalidation_mode=mode)
     except (py_compile.PyCompileError, SyntaxError, ValueError, UnicodeError, RecursionError):
         # A template or a file for another Python: importing it fails the same way uncompiled.
         pass

@@ -4,7 +4,7 @@
 # beside the modules. A folder of data alone, from one tree, is one link: what serves it (aiohttp's static
 # files, say) checks that a resolved file lies below the resolved folder. Places each scheme of a wheel's
 # .data folder where an installer does.
-import configparser, filecmp, json, os, shutil, sys
+import filecmp, json, os, shutil, sys
 out = os.environ["out"]
 config = json.load(open(os.environ["configPath"]))
 version = "python%d.%d" % sys.version_info[:2]
@@ -119,32 +119,20 @@ def build():
             shutil.copymode(source, full)
         else:
             os.symlink(source, full)
-def entry_points(top):
-    for name in sorted(os.listdir(top)):
-        path = os.path.join(top, name, "entry_points.txt")
-        if not name.endswith((".dist-info", ".egg-info")) or not os.path.exists(path):
-            continue
-        parser = configparser.ConfigParser(delimiters=("=",), strict=False, interpolation=None)
-        parser.optionxform = str
-        parser.read(path, encoding="utf-8")
-        for section in ("console_scripts", "gui_scripts"):
-            if not parser.has_section(section):
-                continue
-            for command, value in parser.items(section):
-                value = value.split("[")[0].strip()
-                module, _, attribute = value.partition(":")
-                module, attribute = module.strip(), attribute.strip()
-                if "/" in command or not module or not attribute:
-                    continue
-                first = attribute.split(".")[0]
-                script("bin/" + command, (
-                    "#!%s\nimport sys\nfrom %s import %s\n"
-                    "if __name__ == '__main__':\n"
-                    "    sys.argv[0] = sys.argv[0].removesuffix('.exe')\n"
-                    "    sys.exit(%s())\n" % (interpreter, module, first, attribute)).encode())
+def entry_point(point):
+    script("bin/" + point["name"], (
+        "#!%s\n# -*- coding: utf-8 -*-\nimport sys\nfrom %s import %s\n"
+        'if __name__ == "__main__":\n'
+        '    if sys.argv[0].endswith("-script.pyw"):\n'
+        "        sys.argv[0] = sys.argv[0][:-11]\n"
+        '    elif sys.argv[0].endswith(".exe"):\n'
+        "        sys.argv[0] = sys.argv[0][:-4]\n"
+        "    sys.exit(%s())\n" % (interpreter, point["module"], point["function"].split(".")[0], point["function"])
+    ).encode())
 for d in config["distributions"]:
     install(d["path"], d["name"], d["real"])
     if d.get("bytecode"):
         install(d["bytecode"], d["name"], False)
-    entry_points(d["path"])
+    for point in d.get("scripts", ()):
+        entry_point(point)
 build()

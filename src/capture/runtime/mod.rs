@@ -4,7 +4,9 @@
 //! The base libraries have a store path of their own, so that the runtime refers to it by name and
 //! neither has to refer to itself.
 pub mod closure;
+pub mod given;
 pub mod ld_conf;
+mod shelf;
 pub mod stdlib;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -19,6 +19,7 @@ pub mod op {
     pub const ADD_INDIRECT_ROOT: u64 = 12;
     pub const SET_OPTIONS: u64 = 19;
     pub const COLLECT_GARBAGE: u64 = 20;
+    pub const QUERY_ALL_VALID_PATHS: u64 = 23;
     pub const QUERY_PATH_INFO: u64 = 26;
     pub const QUERY_VALID_PATHS: u64 = 31;
     pub const ADD_TO_STORE_NAR: u64 = 39;

@@ -16,4 +16,5 @@ pub mod uv_lock;
 pub mod wheel;
 pub mod wheel_archive;
 pub mod wheel_name;
+pub mod wrapper;
 pub mod zip_directory;
