@@ -314,9 +314,9 @@ mod tests {
     #[test]
     fn ids_go_in_few_lines() {
         let learned = |n: u64| Learned {
-            prompt: n % 3 != 0,
+            prompt: !n.is_multiple_of(3),
             key: (n, n),
-            instance: if n % 2 == 0 { "s0-g1" } else { "s1-g1" }.into(),
+            instance: if n.is_multiple_of(2) { "s0-g1" } else { "s1-g1" }.into(),
         };
         let sent = batches((0..10_000).map(learned).collect());
         let mut keys = Vec::new();

@@ -115,7 +115,7 @@ impl Receiver {
     }
 
     fn is_there(&self, path: &StorePath) -> bool {
-        fs::symlink_metadata(path.to_absolute(&self.store.store_dir)).is_ok()
+        fs::symlink_metadata(self.store.config.on_disk(path)).is_ok()
     }
 
     fn file_of(&self, path: &str) -> PathBuf {
@@ -343,8 +343,8 @@ pub fn deleted(config: &StoreConfig, root: &str) -> Result<Vec<String>> {
     let root = StorePath::from_absolute(&config.store_dir, root)
         .map_err(|e| Error::new(Kind::Input, format!("{root} is no store path")).caused_by(e))?;
     let closure = Store::connect(config)?.closure(&[root])?;
-    let absolute = closure.keys().map(|path| path.to_absolute(&config.store_dir));
-    Ok(absolute.filter(|path| fs::symlink_metadata(path).is_err()).collect())
+    let gone = closure.keys().filter(|path| fs::symlink_metadata(config.on_disk(path)).is_err());
+    Ok(gone.map(|path| path.to_absolute(&config.store_dir)).collect())
 }
 
 /// The store this host's agent speaks to.

@@ -1,13 +1,13 @@
 //! Finding the store: the daemon's socket, or a `nix-daemon --stdio` of our own where root has a store
 //! without a daemon (or where a scratch store is asked for).
-use crate::formats::nix::store_path::StoreDir;
+use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -32,6 +32,18 @@ impl StoreConfig {
                 .filter(|r| r != "daemon" && r != "auto"),
             daemon: text("STILLFRAME_NIX_DAEMON").map(|t| t.split_whitespace().map(String::from).collect()),
             store_dir: text("NIX_STORE_DIR").map(StoreDir).unwrap_or_default(),
+        }
+    }
+
+    /// Where a path's files lie: with `local?root=DIR` not where its name says.
+    pub fn on_disk(&self, path: &StorePath) -> PathBuf {
+        let absolute = path.to_absolute(&self.store_dir);
+        let options = self.remote.as_deref().and_then(|remote| remote.split_once('?'));
+        let root =
+            options.and_then(|(_, all)| all.split('&').find_map(|option| option.strip_prefix("root=")));
+        match root {
+            Some(root) => Path::new(root).join(absolute.trim_start_matches('/')),
+            None => absolute.into(),
         }
     }
 

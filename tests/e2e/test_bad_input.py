@@ -156,7 +156,7 @@ error: FILE is not valid: TOML parse error at line 1, column 1
   |
 1 | zebra = 1
   | ^^^^^
-unknown field `zebra`, expected one of `environment`, `cache`, `python`, `service`, `probe`, `store`, `exclude`, `intent`
+unknown field `zebra`, expected one of `environment`, `cache`, `python`, `service`, `probe`, `ship`, `store`, `exclude`, `intent`
   hint: correct the file, or name another with --config""")
 
     def test_a_malformed_file(self):
@@ -724,7 +724,7 @@ class Files(Case):
             for attempt in range(10):
                 whole()
                 stop = threading.Event()
-                thread = threading.Thread(target=lambda: [change() for _ in iter(lambda: stop.wait(0.03), True)])
+                thread = threading.Thread(target=change_while_open, args=(big, change, stop))
                 thread.start()
                 result = self.snapshot(env, code=None)
                 stop.set()
@@ -957,6 +957,25 @@ class Hostile(Case):
             tree = self.tree(result, name)
             self.assertEqual((tree / "__init__.py").read_text(), f"NAME = {name!r}\n")
             self.assertLess(len(tree.name), 33 + 212)
+
+
+def is_open(path):
+    """Whether a process of this machine has the file open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == str(path):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def change_while_open(path, change, stop):
+    while not is_open(path):
+        if stop.wait(0.005):
+            return
+    while not stop.wait(0.02):
+        change()
 
 
 def append(path):

@@ -175,6 +175,20 @@ error: {{{{(.*: )?}}}}the Nix daemon at `{python} {wrapper} {bytes_left}` ended 
             self.store_is_sound()
         self.goes_on()
 
+    def no_builder_is_left(self):
+        """A killed daemon's builder writes on for a moment, and Nix cannot clear away below it."""
+        def builders():
+            for environ in Path("/proc").glob("[0-9]*/environ"):
+                try:
+                    if b"NIX_BUILD_TOP=" in environ.read_bytes():
+                        yield environ.parent.name
+                except OSError:
+                    continue
+        deadline = time.monotonic() + 60
+        while left := list(builders()):
+            self.assertLess(time.monotonic(), deadline, f"processes {left} build on")
+            time.sleep(0.05)
+
     def test_a_daemon_killed_after_some_time(self):
         ended = []
         for seconds in (0.05, 0.3, 0.8, 1.5):
@@ -187,6 +201,7 @@ error: {{{{(.*: )?}}}}the Nix daemon at `{python} {wrapper} {bytes_left}` ended 
 error: {{{{(.*: )?}}}}the Nix daemon at `{daemon}` ended the connection
   hint: {AGAIN}""")
                 self.nothing_taken()
+            self.no_builder_is_left()
             self.store_is_sound()
         self.assertIn(1, ended)
         self.goes_on()

@@ -107,7 +107,7 @@ class Host:
             return None
         return int(children[0]) if children else None
 
-    def wait_ready(self, timeout=60):
+    def wait_ready(self, timeout=150):
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             done = self.run("systemctl", "is-active", "ssh.service", "nix-daemon.socket", "dbus.socket", check=False)
@@ -142,7 +142,7 @@ class Host:
         """An orderly reboot from within; returns when it is up again."""
         before = self.pid()
         self.run("systemctl", "--no-block", "reboot", check=False)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while self.pid() in (before, None):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name} does not reboot")

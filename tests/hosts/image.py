@@ -24,6 +24,7 @@ usermod --append --groups sudo nosudo
 echo 'deploy ALL=(root) NOPASSWD: ALL' >/etc/sudoers.d/deploy
 chmod 440 /etc/sudoers.d/deploy
 mkdir -p /etc/systemd/journald.conf.d && printf '[Journal]\\nStorage=persistent\\n' >/etc/systemd/journald.conf.d/persistent.conf
+mkdir -p /etc/systemd/system.conf.d && printf '[Manager]\\nDefaultTimeoutStopSec=15s\\n' >/etc/systemd/system.conf.d/stop.conf
 mkdir -p /etc/nix /var/log/journal /nix/store /nix/var/nix
 cat >/etc/nix/nix.conf <<'CONF'
 build-users-group = nixbld

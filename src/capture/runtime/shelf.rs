@@ -196,7 +196,9 @@ mod tests {
     fn shelf(rpath: &[&str], runpath: &[&str]) -> Shelf {
         let mut shelf = Shelf::default();
         let mut put = |path: &str, kept: Kept| shelf.0.insert(path.into(), kept);
-        put("/s/env", Kept::Folder);
+        for folder in ["/s/env", "/s/python/lib", "/s/glibc/lib", "/s/zlib/lib"] {
+            put(folder, Kept::Folder);
+        }
         put("/s/env/bin", Kept::Link("../python/bin".into()));
         put("/s/python/bin/python3", Kept::Link("python3.11".into()));
         put(
