@@ -2,9 +2,10 @@
 //! capture itself, and its report.
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
+use crate::build::registry::Registry;
 use crate::capture::intent;
 use crate::capture::inventory::{Finding, ModelFolder, Severity};
-use crate::capture::lock::Provenance;
+use crate::capture::lock::{Lock, Provenance};
 use crate::capture::memo::Memo;
 use crate::capture::nar::path_of;
 use crate::capture::runtime::given;
@@ -14,7 +15,7 @@ use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
 use crate::sys::error::Result;
-use crate::sys::files::FileLock;
+use crate::sys::files::{self, FileLock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -33,7 +34,16 @@ pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<F
     })
 }
 
-fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, offline: bool) -> Result<Options> {
+/// How a capture is to go about it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// No index is asked.
+    pub offline: bool,
+    /// An import check follows: it finds anew which distributions must be real files.
+    pub checked: bool,
+}
+
+fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, manner: Manner) -> Result<Options> {
     let config = &settings.config.python;
     let connect = || Store::connect(&StoreConfig::from_environment(settings.config.store.remote.as_deref()));
     let given =
@@ -43,19 +53,42 @@ fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, offline: bool
         interpreter: config.interpreter.as_ref().map(|p| settings.project.join(p)),
         given,
         libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
-        real_files: config.real_files.iter().map(|n| crate::formats::python::name::normalize(n)).collect(),
+        real_files: real_files(settings, !manner.checked),
         exclude: settings.config.exclude.clone(),
         environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
         cache: settings.cache.clone(),
-        offline,
+        offline: manner.offline,
     })
+}
+
+/// What the configuration names, and what an import check found: as the committed lock and the newest snapshot
+/// of this environment remember it, so that a capture without the check gives the same.
+fn real_files(settings: &Settings, remembered: bool) -> Vec<String> {
+    let config = &settings.config.python.real_files;
+    let mut names: BTreeSet<String> =
+        config.iter().map(|n| crate::formats::python::name::normalize(n)).collect();
+    if !remembered {
+        return names.into_iter().collect();
+    }
+    let registry = Registry::new(&settings.state);
+    let records = registry.list().unwrap_or_default();
+    let newest = records.iter().rev().find(|record| record.environment == settings.environment);
+    let committed = settings.project.join("stillframe.lock");
+    let committed = files::read_text(&committed)
+        .ok()
+        .and_then(|text| Lock::from_toml(&text, &committed.display().to_string()).ok());
+    // One that cannot be read is told of by the commands that are about it.
+    for lock in newest.and_then(|record| registry.lock(record).ok()).into_iter().chain(committed) {
+        names.extend(lock.distributions.into_iter().filter(|d| d.real_files).map(|d| d.name));
+    }
+    names.into_iter().collect()
 }
 
 /// Reads an environment once more for its trees alone: nothing is asked, sent or remembered.
 pub fn trees_of(settings: &Settings, printer: &Printer, store_dir: &StoreDir) -> Result<Trees> {
     let memo = Memo::open(&settings.cache, &settings.environment);
     let trees = Trees::kept();
-    let options = options(settings, &memo, store_dir, true)?;
+    let options = options(settings, &memo, store_dir, Manner { offline: true, checked: false })?;
     whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
     Ok(trees)
 }
@@ -64,7 +97,7 @@ pub fn trees_of(settings: &Settings, printer: &Printer, store_dir: &StoreDir) ->
 pub fn capture(
     settings: &Settings,
     printer: &Printer,
-    offline: bool,
+    manner: Manner,
     store: Option<&mut Store>,
 ) -> Result<(Captured, Trees)> {
     let memo = Memo::open(&settings.cache, &settings.environment);
@@ -89,7 +122,7 @@ pub fn capture(
         }
         None => Trees::without_store(),
     };
-    let options = options(settings, &memo, &store_dir, offline)?;
+    let options = options(settings, &memo, &store_dir, manner)?;
     let mut captured =
         whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
     let paths: Vec<String> = captured

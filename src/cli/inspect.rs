@@ -1,5 +1,5 @@
 //! `stillframe inspect`: the report, and nothing else.
-use super::capture::{capture, exclusive, report_json, report_text};
+use super::capture::{Manner, capture, exclusive, report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::sys::error::Result;
@@ -20,7 +20,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let settings = Settings::resolve(args.env.as_deref(), config)?;
     signals::heed()?;
     let _lock = exclusive(&settings, printer, "inspect")?;
-    let (captured, _) = capture(&settings, printer, args.offline, None)?;
+    let (captured, _) =
+        capture(&settings, printer, Manner { offline: args.offline, ..Manner::default() }, None)?;
     printer.value(&report_json(&captured));
     report_text(&captured, printer);
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,5 @@
 //! `stillframe lock`: writes pylock.toml and stillframe.lock.
-use super::capture::{capture, exclusive, lock_texts, project_file, report_json, report_text};
+use super::capture::{Manner, capture, exclusive, lock_texts, project_file, report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::lock::Lock;
@@ -28,7 +28,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     if let Ok(text) = std::fs::read_to_string(&own) {
         Lock::may_replace(&text, &own.display().to_string())?;
     }
-    let (captured, _) = capture(&settings, printer, args.offline, None)?;
+    let (captured, _) =
+        capture(&settings, printer, Manner { offline: args.offline, ..Manner::default() }, None)?;
     let (lock, pylock) = lock_texts(&captured)?;
     let mut written = Vec::new();
     for (name, text) in [("stillframe.lock", &lock), ("pylock.toml", &pylock)] {

@@ -17,6 +17,8 @@ mod history;
 #[cfg(feature = "workstation")]
 mod host;
 #[cfg(feature = "workstation")]
+mod import_check;
+#[cfg(feature = "workstation")]
 mod inspect;
 #[cfg(feature = "workstation")]
 mod lock;

@@ -1,5 +1,6 @@
 //! `stillframe snapshot`: lock, derivations, realise, register.
-use super::capture::{capture, exclusive, findings_text, lock_texts};
+use super::capture::{Manner, capture, exclusive, findings_text, lock_texts};
+use super::import_check;
 use super::printer::{Printer, bytes};
 use super::probe;
 use super::settings::Settings;
@@ -32,7 +33,9 @@ pub struct How {
     #[arg(long)]
     pub label: Option<String>,
     /// Start the environment's own server once, on a loopback port with a scratch base directory, and
-    /// record its node classes, import failures and import times. This runs the environment's code.
+    /// record its node classes, import failures and import times; then import every distribution from the
+    /// snapshot, and lay out as real files those that do not import through links. This runs the
+    /// environment's code.
     #[arg(long)]
     pub probe: bool,
     /// Ask no package index; every distribution counts as captured.
@@ -77,11 +80,22 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
     let store_config = StoreConfig::from_environment(settings.config.store.remote.as_deref());
     // Before any work: a store that cannot be used is known in a moment.
     let mut store = Store::connect(&store_config)?;
-    let (captured, trees) = capture(settings, printer, args.offline, Some(&mut store))?;
+    let (mut captured, trees) =
+        capture(settings, printer, Manner { offline: args.offline, checked: args.probe }, Some(&mut store))?;
     let graph_started = Instant::now();
     let graph = graph::graph(&captured.lock, &store.store_dir, &service(settings))?;
     let graph_ms = graph_started.elapsed().as_secs_f64() * 1000.0;
-    let realised = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
+    let mut graph = graph;
+    let mut realised = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
+    if args.probe {
+        let environment = graph.environment.to_absolute(&store.store_dir);
+        import_check::check(settings, &mut captured, &environment, printer, |captured| {
+            graph = graph::graph(&captured.lock, &store.store_dir, &service(settings))?;
+            let again = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
+            realised = realise::Report { built: realised.built + again.built, ..again };
+            Ok(graph.environment.to_absolute(&store.store_dir))
+        })?;
+    }
     let registry = Registry::new(&settings.state);
     let id = graph.snapshot.digest()[..ID_LENGTH].to_string();
     let known = registry.get(&id)?;

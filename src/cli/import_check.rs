@@ -1,0 +1,225 @@
+//! The import check behind `snapshot --probe`: every distribution's modules are imported from the snapshot.
+//! What fails there and imports in the environment is code that follows `realpath(__file__)` out of its own
+//! wheel: through the links it arrives in a store path that holds that wheel alone. Its distribution is laid
+//! out as real files, and looked at again.
+use super::printer::Printer;
+use super::settings::Settings;
+use crate::build::scratch::Scratch;
+use crate::capture::ask::interrupted;
+use crate::capture::inventory::{Finding, Severity};
+use crate::capture::whole::Captured;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::Progress;
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+
+const SCRIPT: &str = include_str!("scripts/import_check.py");
+
+/// Of one distribution's modules together.
+const LIMIT_S: u64 = 180;
+
+#[derive(Debug, Clone, Deserialize)]
+struct Failure {
+    module: String,
+    error: String,
+    /// Whose code the error passed through, the innermost last.
+    owners: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Total { total: u64 },
+    Looked { name: String, failed: Vec<Failure> },
+}
+
+/// By distribution and module.
+type Failures = BTreeMap<(String, String), Failure>;
+
+fn names(failures: &Failures) -> BTreeSet<String> {
+    failures.keys().map(|(name, _)| name.clone()).collect()
+}
+
+/// `rebuild` realises what the lock has become and returns the new environment's store path.
+pub fn check(
+    settings: &Settings,
+    captured: &mut Captured,
+    environment: &str,
+    printer: &Printer,
+    mut rebuild: impl FnMut(&Captured) -> Result<String>,
+) -> Result<()> {
+    let python = |environment: &str| Path::new(environment).join("bin/python");
+    if !python(environment).exists() {
+        captured.findings.push(Finding {
+            severity: Severity::Info,
+            topic: "imports".into(),
+            path: environment.into(),
+            message: "not checked: the store's files do not lie where their names say".into(),
+        });
+        return Ok(());
+    }
+    let progress = printer.progress();
+    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask(settings, python, only, progress.as_ref());
+    progress.stage("importing every distribution from the snapshot", None);
+    let failed = ask(&python(environment), None)?;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    progress.stage("importing in the environment what failed", None);
+    let there = ask(&captured.python.executable, Some(&names(&failed)))?;
+    let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
+    let mut helped: BTreeSet<String> = BTreeSet::new();
+    // First whose code failed; a second time whoever had a part in it.
+    for all in [false, true] {
+        let marked = mark(captured, &odd, all);
+        if marked.is_empty() {
+            continue;
+        }
+        let environment = rebuild(captured)?;
+        progress.stage("importing again from the snapshot", None);
+        let failed = ask(&python(&environment), Some(&names(&odd)))?;
+        let (left, mended): (Failures, Failures) =
+            odd.into_iter().partition(|(key, _)| failed.contains_key(key));
+        odd = left;
+        let useful: BTreeSet<String> =
+            mended.iter().flat_map(|((name, _), failure)| blamed(name, failure, all)).collect();
+        let useless: BTreeSet<String> = marked.difference(&useful).cloned().collect();
+        helped.extend(marked.intersection(&useful).cloned());
+        if !useless.is_empty() {
+            // Copies of what links serve as well would only be bytes.
+            set(captured, &useless, false);
+            rebuild(captured)?;
+        }
+    }
+    captured.findings.extend(helped.iter().map(|name| Finding {
+        severity: Severity::Warning,
+        topic: "imports".into(),
+        path: name.clone(),
+        message: "laid out as real files: its code does not import through links; name it in `[python] real-files` \
+                  to have it known everywhere"
+            .into(),
+    }));
+    captured.findings.extend(odd.into_iter().map(|((name, module), failure)| Finding {
+        severity: Severity::Problem,
+        topic: "imports".into(),
+        path: name,
+        message: format!(
+            "`import {module}` works in the environment and not from the snapshot: {}",
+            failure.error
+        ),
+    }));
+    Ok(())
+}
+
+/// Whose layout a failure may be about.
+fn blamed(name: &str, failure: &Failure, all: bool) -> Vec<String> {
+    let own = name.to_string();
+    match all {
+        true => failure.owners.iter().cloned().chain([own]).collect(),
+        false => vec![failure.owners.last().cloned().unwrap_or(own)],
+    }
+}
+
+/// Marks the distributions of the failed code, and tells which were not marked before.
+fn mark(captured: &mut Captured, odd: &Failures, all: bool) -> BTreeSet<String> {
+    let wanted: BTreeSet<String> =
+        odd.iter().flat_map(|((name, _), failure)| blamed(name, failure, all)).collect();
+    let distributions = captured.lock.distributions.iter().filter(|d| !d.real_files);
+    let marked: BTreeSet<String> =
+        distributions.map(|d| d.name.clone()).filter(|name| wanted.contains(name)).collect();
+    set(captured, &marked, true);
+    marked
+}
+
+fn set(captured: &mut Captured, names: &BTreeSet<String>, real: bool) {
+    for d in captured.lock.distributions.iter_mut().filter(|d| names.contains(&d.name)) {
+        d.real_files = real;
+    }
+}
+
+fn ask(
+    settings: &Settings,
+    python: &Path,
+    only: Option<&BTreeSet<String>>,
+    progress: &dyn Progress,
+) -> Result<Failures> {
+    let scratch = Scratch::new(&settings.cache, "imports")?;
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
+    let question = json!({"names": only, "workers": workers, "limit": LIMIT_S});
+    let mut command = Command::new(python);
+    command
+        .args(["-s", "-B", "-c", SCRIPT])
+        .env_clear()
+        .env("HOME", scratch.path())
+        .env("TMPDIR", scratch.path())
+        .env("LC_ALL", "C.UTF-8")
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .current_dir(scratch.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    if let Some(value) = std::env::var_os("LD_LIBRARY_PATH") {
+        // The GPU driver's libraries are the host's.
+        command.env("LD_LIBRARY_PATH", value);
+    }
+    command.envs(&settings.config.service.environment);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Io, "cannot start the import check's loop").caused_by(e))?;
+    runtime.block_on(async {
+        tokio::select! {
+            answers = converse(command, python, question.to_string(), progress) => answers,
+            stop = interrupted() => Err(stop),
+        }
+    })
+}
+
+async fn converse(
+    mut command: Command,
+    python: &Path,
+    question: String,
+    progress: &dyn Progress,
+) -> Result<Failures> {
+    let failed = |e: std::io::Error| Error::io("check imports with", python, e);
+    let mut child = command.spawn().map_err(failed)?;
+    let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(Error::new(Kind::Io, format!("cannot speak with {}", python.display())));
+    };
+    input.write_all(format!("{question}\n").as_bytes()).await.map_err(failed)?;
+    let mut lines = BufReader::new(output).lines();
+    let mut failures = Failures::new();
+    while let Some(line) = lines.next_line().await.map_err(failed)? {
+        match serde_json::from_str(&line) {
+            Ok(Line::Total { total }) => progress.stage("importing distributions", Some(total)),
+            Ok(Line::Looked { name, failed }) => {
+                progress.advance(1);
+                failures.extend(failed.into_iter().map(|f| ((name.clone(), f.module.clone()), f)));
+            }
+            Err(e) => {
+                return Err(Error::new(
+                    Kind::Environment,
+                    format!("{} answered the import check with {line:?}", python.display()),
+                )
+                .caused_by(e));
+            }
+        }
+    }
+    let status = child.wait().await.map_err(failed)?;
+    // Until now it would have ended by itself, had we.
+    drop(input);
+    if !status.success() {
+        return Err(Error::new(
+            Kind::Environment,
+            format!("the import check ended early with {}: {status}", python.display()),
+        )
+        .hint("take the snapshot without --probe, or look at what the interpreter loads at its start"));
+    }
+    Ok(failures)
+}

@@ -1,0 +1,75 @@
+"""The import check of `snapshot --probe`: code that follows its own real path out of its wheel is found and laid out as files."""
+import json
+import shutil
+import unittest
+
+import harness
+from small import Case, Wheel, write
+
+SERVER = harness.ROOT / "tests" / "fixtures" / "service"
+# Reads a file of its neighbour through its own real path: with links it arrives in a store path of its own wheel.
+FOLLOWS = b"import os\nPLACE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))\n" \
+          b"TEXT = open(os.path.join(PLACE, 'beta', 'data.txt')).read()\n"
+
+
+class Imports(Case):
+    def setUp(self):
+        super().setUp()
+        self.env = self.environment()
+        shutil.copytree(SERVER, self.env.root, dirs_exist_ok=True)
+        write(self.env.root / "behaviour.json", json.dumps({"mark": "imports"}))
+        for wheel in (Wheel("beta"), Wheel("alpha", members={"alpha/__init__.py": FOLLOWS}),
+                      # Imports it, and fails with it: the fault is not its own.
+                      Wheel("gamma", members={"gamma/__init__.py": b"import alpha\n"}),
+                      # Fails everywhere: nothing of ours to mend.
+                      Wheel("delta", members={"delta/__init__.py": b"import none_such\n"}),
+                      # Ends its process, here and there.
+                      Wheel("epsilon", members={"epsilon/__init__.py": b"import os\nos._exit(3)\n"})):
+            wheel.install(self.env.site)
+        (self.station.store / "nix").mkdir(parents=True, exist_ok=True)
+
+    def take(self, *arguments):
+        return self.station.inside(harness.BINARY, "snapshot", "--json", *arguments, self.env.root, **self.clean({})).json
+
+    def links(self, taken):
+        python = (self.station.real(taken["snapshot"]) / "python").readlink()
+        site = next((self.station.real(python) / "lib").glob("python3*")) / "site-packages"
+        return {name: (site / name / "__init__.py").is_symlink() for name in ("alpha", "beta", "gamma", "delta", "epsilon")}
+
+    def imports(self, taken):
+        return [(f["severity"], f["path"], f["message"]) for f in taken["findings"] if f["topic"] == "imports"]
+
+    def test_what_follows_its_real_path_is_found_and_remembered(self):
+        first = self.take()
+        self.assertEqual(set(self.links(first).values()), {True})
+        python = f"{first['snapshot']}/python/bin/python"
+        self.assertIn("FileNotFoundError", self.station.inside(python, "-c", "import gamma", code=1).err)
+        probed = self.take("--probe")
+        self.assertNotEqual(probed["snapshot"], first["snapshot"])
+        self.assertEqual(self.links(probed), {"alpha": False, "beta": True, "gamma": True, "delta": True, "epsilon": True})
+        self.assertEqual(self.imports(probed), [(
+            "warning", "alpha", "laid out as real files: its code does not import through links; name it in `[python] real-files` "
+                                "to have it known everywhere")])
+        python = f"{probed['snapshot']}/python/bin/python"
+        self.station.inside(python, "-c", "import gamma", hide=[self.place])
+        # Without the check as well, and with it once more.
+        for arguments in ([], ["--probe"]):
+            again = self.take(*arguments)
+            self.assertEqual((again["snapshot"], again["unchanged"]), (probed["snapshot"], True))
+        # What no longer needs it has links again.
+        write(self.env.site / "alpha/__init__.py", b"TEXT = 'own'\n")
+        mended = self.take("--probe")
+        self.assertEqual(set(self.links(mended).values()), {True})
+        self.assertEqual(self.imports(mended), [])
+
+    def test_what_files_do_not_mend_is_a_problem(self):
+        write(self.env.site / "beta/__init__.py", b"import sys\nassert '/nix/' not in sys.prefix, 'not here'\n")
+        taken = self.take("--probe")
+        self.assertEqual(set(self.links(taken).values()), {True, False})
+        self.assertEqual([f for f in self.imports(taken) if f[0] == "problem"], [(
+            "problem", "beta", "`import beta` works in the environment and not from the snapshot: AssertionError: not here")])
+        self.assertTrue(self.links(taken)["beta"])
+
+
+if __name__ == "__main__":
+    unittest.main()
