@@ -17,7 +17,7 @@ pub enum Severity {
 /// One line of the report. `topic` is a stable word for filters: `secret`, `outside`, `unreadable`,
 /// `special-file`, `symlink`, `case`, `weights`, `patched`, `captured`, `unowned`, `intent`, `audit`,
 /// `excluded`, `name`, `index`, `git`, `runtime`, `probe`, `scripts`,
-/// `imports`.
+/// `imports`, `pth`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub severity: Severity,

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// The snapshot: id, label or store path (default: a new one of the environment).
     #[arg(long)]
@@ -39,6 +39,12 @@ pub struct Args {
     again: bool,
     #[command(flatten)]
     how: How,
+}
+
+/// The first one: with the node classes that later ones are measured by.
+pub fn first(config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let how = How { probe: true, ..How::default() };
+    run(&Args { how, ..Args::default() }, config, printer)
 }
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {

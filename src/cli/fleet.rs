@@ -37,10 +37,16 @@ pub struct Member {
 
 pub fn members(settings: &Settings, selector: Option<&str>) -> Result<Vec<Member>> {
     let folder = settings.project.join("hosts");
-    let all = hosts::load(&folder)?;
+    let all = match &settings.hosts {
+        Some(given) => {
+            forgotten(&folder, given);
+            hosts::named(given.clone(), &folder).into_iter().collect::<Result<_>>()?
+        }
+        None => hosts::load(&folder, &settings.cache)?,
+    };
     if all.is_empty() {
         return Err(Error::new(Kind::Input, format!("there is no host in {}", folder.display()))
-            .hint("describe one in hosts/NAME.toml: a line `address = \"…\"` is enough"));
+            .hint("describe one in hosts/NAME.toml (a line `address = \"…\"` is enough) or hosts/NAME.nix"));
     }
     let chosen = hosts::select(&all, selector.unwrap_or("*"))?;
     Ok(chosen
@@ -51,6 +57,19 @@ pub fn members(settings: &Settings, selector: Option<&str>) -> Result<Vec<Member
             project: settings.source.clone(),
         })
         .collect())
+}
+
+/// A flake in a git repository is what git knows of it: a new file is easily forgotten.
+fn forgotten(folder: &Path, given: &BTreeMap<String, Value>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let host = path.extension().is_some_and(|e| e == "nix" || e == "toml") && path.is_file();
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if host && !given.contains_key(&name) {
+            let file = entry.file_name();
+            eprintln!("hosts/{} is not part of the flake: `git add` it", file.to_string_lossy());
+        }
+    }
 }
 
 /// Secrets of a member, and the hashes of its API keys.

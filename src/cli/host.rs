@@ -10,12 +10,18 @@ use crate::ship::send::Sent;
 use crate::store::StoreConfig;
 use crate::sys::error::Result;
 use crate::sys::progress::check_interrupt;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Every host as it is described, in TOML or in Nix; asks none.
+    List {
+        /// Names, globs, @tags, !exclusions (default: all).
+        #[arg(value_name = "SELECTOR")]
+        hosts: Vec<String>,
+    },
     /// What hosts have and lack for this service; changes nothing.
     Check {
         /// Names, globs, @tags, !exclusions (default: all).
@@ -50,11 +56,50 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
         fleet::members(&settings, Some(selector.as_str()).filter(|s| !s.is_empty()))
     };
     match command {
+        Command::List { hosts } => {
+            list(&members(&hosts)?, printer);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check { hosts } => check(&members(&hosts)?, printer),
         Command::Prepare { hosts, yes } => super::prepare::run(&settings, &members(&hosts)?, yes, printer),
         Command::Send { hosts, snapshot, dry_run } => {
             send(&settings, &members(&hosts)?, snapshot.as_deref(), dry_run, printer)
         }
+    }
+}
+
+fn list(members: &[Member], printer: &Printer) {
+    let hosts: Vec<Value> = members
+        .iter()
+        .map(|m| json!({"name": m.name(), "file": m.host.file, "config": said(json!(m.host.config))}))
+        .collect();
+    printer.value(&json!({"version": 1, "hosts": hosts}));
+    let width = members.iter().map(|m| m.name().len()).max().unwrap_or(0);
+    for member in members {
+        let target = &member.host.target;
+        let user = target.user.as_ref().map_or(String::new(), |user| format!("{user}@"));
+        let port = target.port.map_or(String::new(), |port| format!(":{port}"));
+        let tags: String = member.host.tags.iter().map(|tag| format!(" @{tag}")).collect();
+        printer.line(format!("{:width$}  {user}{}{port}{tags}", member.name(), target.address));
+    }
+}
+
+/// Without what nobody said.
+fn said(value: Value) -> Value {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    };
+    match value {
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(key, value)| (key, said(value)))
+            .filter(|(_, value)| !empty(value))
+            .collect(),
+        Value::Array(list) => list.into_iter().map(said).collect(),
+        other => other,
     }
 }
 
@@ -77,6 +122,18 @@ fn problems(member: &Member, facts: &Facts, needs: &Needs) -> Vec<Problem> {
 }
 
 fn check(members: &[Member], printer: &Printer) -> Result<ExitCode> {
+    let (values, unwell) = look(members, true, printer);
+    printer.value(&json!({"hosts": values, "failed": unwell}));
+    Ok(code(unwell))
+}
+
+/// Whether hosts are ready for all that `prepare` does not do.
+pub fn can_be_prepared(members: &[Member], printer: &Printer) -> bool {
+    look(members, false, printer).1 == 0
+}
+
+/// Shows each, and counts those with a problem.
+fn look(members: &[Member], prepared: bool, printer: &Printer) -> (Vec<Value>, usize) {
     let mut unwell = 0;
     let (values, failed) = fleet::each_says(
         members,
@@ -84,7 +141,8 @@ fn check(members: &[Member], printer: &Printer) -> Result<ExitCode> {
         |member| {
             let needs = member.needs(member.smoke()?.as_ref());
             let facts = copy::arrive(&member.host.target, &needs, "")?.facts;
-            let problems = problems(member, &facts, &needs);
+            let mut problems = problems(member, &facts, &needs);
+            problems.retain(|problem| prepared || !problem.mended_by_prepare);
             Ok((facts, problems))
         },
         |member, (facts, problems)| {
@@ -94,8 +152,7 @@ fn check(members: &[Member], printer: &Printer) -> Result<ExitCode> {
             json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems})
         },
     );
-    printer.value(&json!({"hosts": values, "failed": failed + unwell}));
-    Ok(code(failed + unwell))
+    (values, failed + unwell)
 }
 
 fn show(host: &Host, facts: &Facts, problems: &[Problem], printer: &Printer) {

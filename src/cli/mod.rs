@@ -11,6 +11,10 @@ mod deployments;
 #[cfg(feature = "workstation")]
 mod detach;
 #[cfg(feature = "workstation")]
+mod doctor;
+#[cfg(feature = "workstation")]
+mod explain;
+#[cfg(feature = "workstation")]
 mod fleet;
 #[cfg(feature = "workstation")]
 mod history;
@@ -19,9 +23,13 @@ mod host;
 #[cfg(feature = "workstation")]
 mod import_check;
 #[cfg(feature = "workstation")]
+mod init;
+#[cfg(feature = "workstation")]
 mod inspect;
 #[cfg(feature = "workstation")]
 mod lock;
+#[cfg(feature = "workstation")]
+mod man;
 #[cfg(feature = "workstation")]
 mod mending;
 #[cfg(feature = "workstation")]
@@ -36,6 +44,8 @@ mod rollback;
 mod rollout_run;
 #[cfg(feature = "workstation")]
 mod run;
+#[cfg(feature = "workstation")]
+mod schema;
 #[cfg(feature = "workstation")]
 pub mod settings;
 #[cfg(feature = "workstation")]

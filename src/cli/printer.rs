@@ -48,6 +48,11 @@ impl Printer {
         }
     }
 
+    /// What was asked for is a document itself, with `--json` or without.
+    pub fn document(&self, value: &Value) {
+        self.write(&format!("{value:#}"));
+    }
+
     /// One line of a stream: what happens, as it happens.
     pub fn event(&self, value: &Value) {
         if self.json {

@@ -4,23 +4,32 @@ use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::words;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub const CONFIG: &str = "stillframe.toml";
 
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
     /// The ComfyUI directory, relative to this file.
     pub environment: Option<PathBuf>,
     /// The cache whose downloads ship, relative to this file (default: `.cache` in the environment).
     pub cache: Option<PathBuf>,
+    /// How the interpreter and its packages are captured.
     pub python: PythonConfig,
+    /// What is served; hosts may say it too, and come first.
     pub service: ServiceConfig,
+    /// How `snapshot --probe` looks.
     pub probe: ProbeConfig,
+    /// Which Nix store is used.
     pub store: StoreSection,
+    /// How a deployment goes over several hosts.
     pub rollout: RolloutConfig,
+    /// Where closures come from besides this workstation.
     pub ship: ShipConfig,
     /// Paths relative to the environment that stay out of the snapshot.
     pub exclude: Vec<String>,
@@ -28,7 +37,7 @@ pub struct Config {
     pub intent: Vec<PathBuf>,
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct PythonConfig {
     /// The environment's interpreter, when it is not found by itself.
@@ -41,7 +50,7 @@ pub struct PythonConfig {
     pub real_files: Vec<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ProbeConfig {
     /// Seconds to wait for the environment's server.
@@ -54,11 +63,35 @@ impl Default for ProbeConfig {
     }
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct StoreSection {
     /// As NIX_REMOTE: `local?root=/path` for a store of its own.
     pub remote: Option<String>,
+}
+
+/// A project and its hosts as `lib.mkDeployment` of the flake evaluated them. It lies in the Nix store: relative paths
+/// begin at the flake that is used.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deployment {
+    version: u32,
+    project: Config,
+    hosts: BTreeMap<String, Value>,
+}
+
+const DEPLOYMENT_VERSION: u32 = 1;
+
+fn read_deployment(path: &Path) -> Result<Deployment> {
+    let invalid = |why: String| {
+        Error::new(Kind::Input, format!("{} is no deployment: {why}", path.display()))
+            .hint("it is made by `lib.mkDeployment` of the flake, of the same version as this program")
+    };
+    let read: Deployment = serde_json::from_slice(&files::read(path)?).map_err(|e| invalid(e.to_string()))?;
+    if read.version != DEPLOYMENT_VERSION {
+        return Err(invalid(format!("its version is {}, not {DEPLOYMENT_VERSION}", read.version)));
+    }
+    Ok(read)
 }
 
 /// Everything a command needs to know about where it is.
@@ -67,6 +100,8 @@ pub struct Settings {
     pub config: Config,
     /// The text of stillframe.toml and where it is, to name lines of it.
     pub source: Option<(PathBuf, String)>,
+    /// The hosts, where a deployment that Nix evaluated brings them; else they are files of the project.
+    pub hosts: Option<BTreeMap<String, Value>>,
     /// Where the lock files go: the folder of stillframe.toml, else the environment.
     pub project: PathBuf,
     pub environment: PathBuf,
@@ -111,14 +146,24 @@ impl Settings {
             (None, Some(env)) if cwd.join(env).join(CONFIG).is_file() => Some(cwd.join(env).join(CONFIG)),
             (None, _) => find_config(&cwd),
         };
+        let mut hosts = None;
         let (parsed, source) = match &config_path {
+            Some(path) if path.extension().is_some_and(|e| e == "json") => {
+                let deployment = read_deployment(path)?;
+                hosts = Some(deployment.hosts);
+                (deployment.project, None)
+            }
             Some(path) => {
                 let (config, text) = read_config(path)?;
                 (config, Some((path.clone(), text)))
             }
             None => (Config::default(), None),
         };
-        let base = config_path.as_deref().and_then(Path::parent);
+        let flake = || cwd.ancestors().find(|dir| dir.join("flake.nix").is_file()).unwrap_or(&cwd);
+        let base = match hosts {
+            Some(_) => Some(flake()),
+            None => config_path.as_deref().and_then(Path::parent),
+        };
         let environment = match (env, &parsed.environment, base) {
             (Some(env), _, _) => cwd.join(env),
             (None, Some(env), Some(base)) => base.join(env),
@@ -137,6 +182,7 @@ impl Settings {
         Ok(Settings {
             config: parsed,
             source,
+            hosts,
             project,
             environment,
             state: home("XDG_STATE_HOME", ".local/state")?,

@@ -1,8 +1,8 @@
 //! The command line of `stillframe`.
 
 use super::{
-    deploy, detach, history, host, inspect, lock, mending, printer, rollback, run, snapshot, snapshots,
-    watching,
+    deploy, detach, doctor, explain, history, host, init, inspect, lock, man, mending, printer, rollback,
+    run, schema, snapshot, snapshots, watching,
 };
 use crate::sys::error::{Kind, Result};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -32,6 +32,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write stillframe.toml and hosts/ for a first deployment: finds what it can, asks for the rest.
+    Init(init::Args),
     /// Show what an environment contains, and what would not survive a deploy.
     Inspect(inspect::Args),
     /// Pin everything; write pylock.toml and stillframe.lock (commit both).
@@ -66,6 +68,14 @@ enum Command {
     /// See what hosts have and lack; prepare them; bring them a snapshot's paths.
     #[command(subcommand)]
     Host(host::Command),
+    /// Look whether this workstation can take snapshots and deploy them.
+    Doctor(doctor::Args),
+    /// Say what a code of an error, a report line or the gateway means, and what to do.
+    Explain(explain::Args),
+    /// Print the JSON Schema of stillframe.toml and of hosts' files, for editors and for Nix.
+    Schema(schema::Args),
+    /// Write manual pages.
+    Man(man::Args),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
 }
@@ -100,6 +110,7 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
     let config = cli.config.as_deref();
     match cli.command {
+        Command::Init(args) => init::run(&args, config, printer),
         Command::Inspect(args) => inspect::run(&args, config, printer),
         Command::Lock(args) => lock::run(&args, config, printer),
         Command::Snapshot(args) => snapshot::run(&args, config, printer),
@@ -116,6 +127,10 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Logs(args) => watching::logs(&args, config, printer),
         Command::Retention(args) => mending::retention(&args, config, printer),
         Command::Host(command) => host::run(command, config, printer),
+        Command::Doctor(args) => doctor::run(&args, config, printer),
+        Command::Explain(args) => explain::run(&args, printer),
+        Command::Man(args) => man::run(&args, Cli::command(), printer),
+        Command::Schema(args) => schema::run(&args, printer),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "stillframe", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

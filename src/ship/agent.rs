@@ -28,7 +28,7 @@ pub struct Agent {
 }
 
 /// In libexec, as packages have it; `STILLFRAME_AGENT` names another.
-fn find() -> Result<PathBuf> {
+pub fn find() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("STILLFRAME_AGENT").filter(|v| !v.is_empty()) {
         return Ok(path.into());
     }

@@ -76,6 +76,9 @@ pub struct Needs {
 pub struct Problem {
     pub what: String,
     pub hint: String,
+    /// `host prepare` sees to it.
+    #[serde(skip)]
+    pub mended_by_prepare: bool,
 }
 
 /// The first words with a host. With the agent's channel, if the host has that agent.
@@ -178,7 +181,7 @@ fn parse(text: &str) -> Option<(Facts, bool)> {
 }
 
 fn problem(what: String, hint: impl Into<String>) -> Problem {
-    Problem { what, hint: hint.into() }
+    Problem { what, hint: hint.into(), mended_by_prepare: false }
 }
 
 /// `2.8.0+1` as (2, 8).
@@ -214,10 +217,13 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
         _ => {}
     }
     match facts.nix.as_deref() {
-        None => found.push(problem(
-            "Nix is not installed".into(),
-            "stillframe host prepare installs it on Debian and Ubuntu; elsewhere see https://nixos.org/download",
-        )),
+        None => found.push(Problem {
+            mended_by_prepare: ["Debian", "Ubuntu"].iter().any(|os| facts.os.starts_with(os)),
+            ..problem(
+                "Nix is not installed".into(),
+                "stillframe host prepare installs it on Debian and Ubuntu; elsewhere see https://nixos.org/download",
+            )
+        }),
         Some(text) if version(text).is_some_and(|v| v < MIN_NIX) => found.push(problem(
             format!("Nix {text} is too old; {}.{} or later is needed", MIN_NIX.0, MIN_NIX.1),
             "upgrade Nix on the host",
@@ -228,10 +234,13 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
         Some(_) => {}
     }
     if needs.prepared && !facts.prepared && facts.nix.is_some() {
-        found.push(problem(
-            "the host is not prepared".into(),
-            "stillframe host prepare NAME shows what it needs, and does it",
-        ));
+        found.push(Problem {
+            mended_by_prepare: true,
+            ..problem(
+                "the host is not prepared".into(),
+                "stillframe host prepare NAME shows what it needs, and does it",
+            )
+        });
     }
     // The driver's libraries are the host's, and are loaded beside the snapshot's own C library.
     if let (Some(brought), Some(wanted)) = (needs.glibc, facts.driver_glibc.as_deref().and_then(version))

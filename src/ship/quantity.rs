@@ -1,5 +1,8 @@
 //! Quantities as people write them: sizes in bytes (IEC 80000-13: KiB, MiB, …; SI: kB, MB, …) and spans of time.
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use serde::{Serialize, Serializer};
+use std::borrow::Cow;
 
 /// Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,52 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// The largest unit that leaves no fraction: the same quantity has one text.
+fn text(value: u64, units: &[(&str, u64)]) -> String {
+    let whole =
+        units.iter().filter(|(_, factor)| value.is_multiple_of(*factor) && (value > 0 || *factor == 1));
+    let (unit, factor) = whole.max_by_key(|(_, factor)| *factor).unwrap_or(&units[0]);
+    format!("{}{unit}", value / factor)
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&text(self.0, SIZES))
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&text(self.0, SPANS))
+    }
+}
+
+fn schema(units: &[(&str, u64)], expects: &str) -> Schema {
+    let units: Vec<&str> = units.iter().map(|(unit, _)| *unit).collect();
+    json_schema!({"type": "string", "pattern": format!("^[0-9]+(\\.[0-9]{{1,6}})? ?({})$", units.join("|")),
+        "x-expects": expects})
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schema(SIZES, "a size with its unit, as in \"24GiB\" (B, KiB, MiB, GiB, TiB; kB, MB, GB, TB)")
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schema(SPANS, "a span of time with its unit, as in \"60s\" (ms, s, min, h, d)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +145,8 @@ mod tests {
             [Some(24 << 30), Some(3 << 29), Some(10_000_000_000), Some(0), Some(512 << 20)]
         );
         assert_eq!(["24", "GiB", "24gib", "-1B", "1.GiB", "99999999TiB", "", "1 2B"].map(size), [None; 8]);
+        let shown = |text: &str| serde_json::to_value(Size::parse(text).unwrap()).unwrap();
+        assert_eq!(["24GiB", "1.5GiB", "0B", "1025B"].map(shown), ["24GiB", "1536MiB", "0B", "1025B"]);
         let span = |text| Span::parse(text).map(|s| s.0).ok();
         assert_eq!(
             ["60s", "500ms", "1.5min", "2h", "7d", "60"].map(span),

@@ -8,6 +8,7 @@ pub const SPEC_VERSION: u32 = 1;
 
 /// How new instances take over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Rotation {
     /// The new ones start beside the old ones.

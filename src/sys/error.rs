@@ -27,6 +27,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 9] = [
+        Kind::Input,
+        Kind::Environment,
+        Kind::Index,
+        Kind::Store,
+        Kind::Build,
+        Kind::Io,
+        Kind::Host,
+        Kind::Busy,
+        Kind::Interrupted,
+    ];
+
     /// A stable name for `--json`.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,9 +1,15 @@
 //! SIGINT and SIGTERM: the first asks for a stop at the next safe point, the second ends the process.
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// From the return on, no signal ends this process unheard.
+static HEEDED: AtomicBool = AtomicBool::new(false);
+
+/// From the return on, no signal ends this process unheard. A second call changes nothing.
 pub fn heed() -> Result<()> {
+    if HEEDED.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
     use tokio::signal::unix::{SignalKind, signal};
     let cannot = |e: std::io::Error| Error::new(Kind::Io, "cannot watch for signals").caused_by(e);
     let runtime =

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import unittest
+from pathlib import Path
 
 import harness
 import small
@@ -156,7 +157,7 @@ error: FILE is not valid: TOML parse error at line 1, column 1
   |
 1 | zebra = 1
   | ^^^^^
-unknown field `zebra`, expected one of `environment`, `cache`, `python`, `service`, `probe`, `ship`, `store`, `exclude`, `intent`
+unknown field `zebra`, expected one of `environment`, `cache`, `python`, `service`, `probe`, `store`, `rollout`, `ship`, `exclude`, `intent`
   hint: correct the file, or name another with --config""")
 
     def test_a_malformed_file(self):

@@ -15,7 +15,7 @@ BUILDERS=10
 
 # command=package: what a test calls, and what brings it.
 WANTED="nix-store=nix-bin mmdebstrap=mmdebstrap git=git zstd=zstd jq=jq patchelf=patchelf readelf=binutils
-    unshare=util-linux mount=mount ip=iproute2 ethtool=ethtool ssh=openssh-client curl=curl make=make cc=gcc musl-gcc=musl-tools strace=strace"
+    unshare=util-linux mount=mount ip=iproute2 ethtool=ethtool ssh=openssh-client curl=curl make=make cc=gcc musl-gcc=musl-tools strace=strace busybox=busybox-static"
 
 check_only=
 [ "${1:-}" = --check ] && check_only=1

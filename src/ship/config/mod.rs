@@ -2,7 +2,9 @@
 //! host's values come before the project's; what nobody says has the default given here.
 use crate::ship::quantity::{Size, Span};
 use crate::ship::spec::Rotation;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,15 +15,17 @@ pub use resolve::{Wrong, line_of};
 pub const DEFAULT_NAME: &str = "comfyui";
 pub const DEFAULT_PORT: u16 = 8188;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ServiceConfig {
     /// What it is called on its hosts (default: comfyui).
     pub name: Option<String>,
     /// Further arguments for ComfyUI. Of stillframe.toml they are in the snapshot; a host's follow them.
     pub arguments: Vec<String>,
+    /// Variables of ComfyUI's environment. Of stillframe.toml they are in the snapshot; a host's are added.
     pub environment: BTreeMap<String, String>,
     /// The public address (default: 127.0.0.1).
+    #[schemars(extend("pattern" = "^[0-9a-fA-F.:]+$", "x-expects" = "an IP address"))]
     pub listen: Option<IpAddr>,
     /// The public port (default: 8188).
     pub port: Option<u16>,
@@ -37,6 +41,7 @@ pub struct ServiceConfig {
     pub slots: Option<Slots>,
     /// Loopback ports of the instances (default: "20000-20999").
     pub instance_ports: Option<Ports>,
+    /// Further folders of the host that instances see (default: none).
     pub folders: Option<Vec<FolderConfig>>,
     /// Folders inside the program's own tree that outlive an instance.
     pub keep: Option<Vec<String>>,
@@ -46,22 +51,28 @@ pub struct ServiceConfig {
     pub rotation: Option<Rotation>,
     /// How long the old instances may finish what they have (default: 60s).
     pub drain: Option<Span>,
+    /// What each instance may use.
     pub resources: ResourcesConfig,
+    /// How many instances run.
     pub scaling: ScalingConfig,
+    /// When a new instance counts as healthy.
     pub health: HealthConfig,
+    /// What the public port takes.
     pub gateway: GatewayConfig,
+    /// To instances as systemd credentials, by name; never in the store, a log or a process list.
     pub secrets: BTreeMap<String, SecretConfig>,
+    /// What is kept of earlier deployments.
     pub retention: RetentionConfig,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "gpus is \"auto\", \"all\", \"none\" or a list of GPU numbers or UUIDs")]
 pub enum Gpus {
     Word(GpuWord),
     List(Vec<Gpu>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GpuWord {
     Auto,
@@ -70,7 +81,7 @@ pub enum GpuWord {
 }
 
 /// A number as nvidia-smi shows it, or a UUID (`GPU-…`).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a GPU is a number or a UUID (\"GPU-…\")")]
 pub enum Gpu {
     Number(u32),
@@ -86,7 +97,7 @@ impl Gpu {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "slots is a number (on the CPU) or a list of lists of GPUs")]
 pub enum Slots {
     Cpu(u32),
@@ -94,8 +105,8 @@ pub enum Slots {
 }
 
 /// `first-last`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Ports(pub u16, pub u16);
 
 impl TryFrom<String> for Ports {
@@ -110,19 +121,37 @@ impl TryFrom<String> for Ports {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+impl From<Ports> for String {
+    fn from(Ports(first, last): Ports) -> String {
+        format!("{first}-{last}")
+    }
+}
+
+impl JsonSchema for Ports {
+    fn schema_name() -> Cow<'static, str> {
+        "Ports".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9]{4,5}-[0-9]{4,5}$",
+            "x-expects": "a range of ports as in \"20000-20999\""})
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct FolderConfig {
     /// On the host.
     pub path: String,
     /// Where instances see it, relative to ComfyUI's base directory: `input/shared`.
     pub at: String,
+    /// Whether instances may write there (default: false).
     #[serde(default)]
     pub writable: bool,
 }
 
 /// Of each instance.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ResourcesConfig {
     /// At most so much memory (default: no limit).
@@ -132,8 +161,8 @@ pub struct ResourcesConfig {
 }
 
 /// In hundredths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "f64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct Cores(pub u32);
 
 impl TryFrom<f64> for Cores {
@@ -147,7 +176,24 @@ impl TryFrom<f64> for Cores {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+impl From<Cores> for f64 {
+    fn from(Cores(hundredths): Cores) -> f64 {
+        f64::from(hundredths) / 100.0
+    }
+}
+
+impl JsonSchema for Cores {
+    fn schema_name() -> Cow<'static, str> {
+        "Cores".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0.01, "maximum": 4096,
+            "x-expects": "a number of cores as in 4 or 1.5"})
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ScalingConfig {
     /// So many instances run always (default: 1).
@@ -156,7 +202,7 @@ pub struct ScalingConfig {
     pub maximum: Option<u32>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct HealthConfig {
     /// What is asked (default: /system_stats).
@@ -179,7 +225,7 @@ pub struct HealthConfig {
     pub smoke_deadline: Option<Span>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct GatewayConfig {
     /// Keys that requests must bring; needed when `listen` is not loopback.
@@ -205,22 +251,27 @@ pub struct GatewayConfig {
 }
 
 /// Where a value comes from: one of the three.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ValueConfig {
     /// A variable of the environment that stillframe runs in.
     pub env: Option<String>,
     /// A file, relative to the one that names it; a last line break does not count.
+    #[schemars(extend("x-private" = true))]
     pub file: Option<PathBuf>,
     /// A command that prints it.
     pub command: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SecretConfig {
+    /// A variable of the environment that stillframe runs in.
     pub env: Option<String>,
+    /// A file, relative to the one that names it; a last line break does not count.
+    #[schemars(extend("x-private" = true))]
     pub file: Option<PathBuf>,
+    /// A command that prints it.
     pub command: Option<Vec<String>>,
     /// "variable" (default): the environment variable of its name, and a file; "file": a file alone, in
     /// $CREDENTIALS_DIRECTORY.
@@ -228,7 +279,7 @@ pub struct SecretConfig {
     pub form: SecretForm,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SecretForm {
     #[default]
@@ -242,7 +293,7 @@ impl SecretConfig {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RetentionConfig {
     /// Generations kept besides the serving one (default: 3).
@@ -250,7 +301,7 @@ pub struct RetentionConfig {
 }
 
 /// How a deployment goes over several hosts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RolloutConfig {
     /// So many hosts first, to see whether it goes well (default: 1).
@@ -262,18 +313,40 @@ pub struct RolloutConfig {
 }
 
 /// A number of hosts, or a part of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "ShareText")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ShareText", into = "ShareText")]
 pub enum Share {
     Hosts(u32),
     Percent(u32),
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(untagged, expecting = "a number of hosts, or a part of them as in \"25%\"")]
 enum ShareText {
     Number(u32),
     Text(String),
+}
+
+impl From<Share> for ShareText {
+    fn from(share: Share) -> ShareText {
+        match share {
+            Share::Hosts(number) => ShareText::Number(number),
+            Share::Percent(percent) => ShareText::Text(format!("{percent}%")),
+        }
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [
+            {"type": "integer", "minimum": 0},
+            {"type": "string", "pattern": "^([0-9]|[1-9][0-9]|100)%$"}],
+            "x-expects": "a number of hosts, or a part of them as in \"25%\""})
+    }
 }
 
 impl TryFrom<ShareText> for Share {
@@ -301,7 +374,7 @@ impl Share {
 }
 
 /// Where closures come from besides this workstation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ShipConfig {
     /// A binary cache that hosts copy from first, as `nix copy --to` filled it: file://, https://, s3://.

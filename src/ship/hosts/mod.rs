@@ -1,25 +1,36 @@
-//! `hosts/NAME.toml`: where a host is, what it is called, and what differs there. And selectors: names, globs, `@tags` and
+//! `hosts/NAME.toml` and `hosts/NAME.nix`: where a host is, what it is called, and what differs there. And selectors: names, globs, `@tags` and
 //! exclusions, as in `gpu-*,@eu,!gpu-7`.
 use crate::ship::config::ServiceConfig;
 use crate::ship::ssh::Target;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::words;
-use serde::Deserialize;
-use std::collections::BTreeSet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+mod nix;
+
+/// One host. The same in TOML and in Nix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
+pub struct HostConfig {
     /// A host name, an address, or an alias of ssh_config.
     address: String,
+    /// Who to log in as (default: ssh_config's, else who runs stillframe).
     user: Option<String>,
+    /// Of SSH (default: ssh_config's, else 22).
     port: Option<u16>,
+    /// The private key, relative to the host's file (default: ssh_config's, and the agent's).
+    #[schemars(extend("x-private" = true))]
     identity_file: Option<PathBuf>,
+    /// A host to go through, as ssh's -J (default: none).
     jump: Option<String>,
     /// In place of `~/.ssh/config`, relative to the host's file.
     ssh_config: Option<PathBuf>,
+    /// What it is chosen by: `--hosts @tag`.
     #[serde(default)]
     tags: Vec<String>,
     /// What differs here from `[service]` of stillframe.toml.
@@ -34,14 +45,17 @@ pub struct Host {
     pub target: Target,
     pub tags: Vec<String>,
     pub service: ServiceConfig,
-    /// The file's text, to name lines of it.
+    /// As it was written.
+    pub config: HostConfig,
+    /// The file's text, to name lines of it; of a Nix file none, whose lines say little.
     pub text: String,
 }
 
 const CORRECT: &str = "correct the file: README.md shows one";
 
-/// Every host of a folder, by name. All that is wrong with any of them is said at once.
-pub fn load(folder: &Path) -> Result<Vec<Host>> {
+/// Every host of a folder, by name. All that is wrong with any of them is said at once. `cache` is a folder for
+/// what Nix is given to read, where there are hosts in Nix.
+pub fn load(folder: &Path, cache: &Path) -> Result<Vec<Host>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -50,13 +64,26 @@ pub fn load(folder: &Path) -> Result<Vec<Host>> {
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.map(|e| e.path()).map_err(|e| Error::io("list", folder, e)))
         .collect::<Result<_>>()?;
-    files.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+    let of = |path: &PathBuf, kind: &str| path.extension().is_some_and(|e| e == kind) && !path.is_dir();
     files.sort();
     let (mut hosts, mut wrong) = (Vec::new(), Vec::new());
-    for file in files {
-        match read(&file) {
-            Ok(host) => hosts.push(host),
-            Err(e) => wrong.push(e),
+    let mut put = |host: Result<Host>| match host {
+        Ok(host) => hosts.push(host),
+        Err(e) => wrong.push(e),
+    };
+    for file in files.iter().filter(|path| of(path, "toml")) {
+        let twin = file.with_extension("nix");
+        if twin.is_file() {
+            let text = format!("{} and {} are one host twice", file.display(), twin.display());
+            put(Err(Error::new(Kind::Input, text).hint("remove one of them")));
+        }
+        put(read(file));
+    }
+    if files.iter().any(|path| of(path, "nix")) {
+        match nix::evaluate(folder, cache) {
+            Ok(found) => named(found, folder).into_iter().for_each(put),
+            Err(e) if e.kind == Kind::Interrupted => return Err(e),
+            Err(e) => put(Err(e)),
         }
     }
     if wrong.len() == 1
@@ -68,7 +95,20 @@ pub fn load(folder: &Path) -> Result<Vec<Host>> {
         let all: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         return Err(Error::new(Kind::Input, all.join("\n")).hint("correct the files"));
     }
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(hosts)
+}
+
+/// Hosts as Nix gave them; `folder` is where their files are.
+pub fn named(hosts: BTreeMap<String, Value>, folder: &Path) -> Vec<Result<Host>> {
+    let one = |(name, value): (String, Value)| {
+        let file = folder.join(format!("{name}.nix"));
+        let config = serde_json::from_value::<HostConfig>(value).map_err(|e| {
+            Error::new(Kind::Input, format!("{} is not valid: {e}", file.display())).hint(CORRECT)
+        })?;
+        host(&file, config, String::new())
+    };
+    hosts.into_iter().map(one).collect()
 }
 
 fn valid_name(name: &str) -> bool {
@@ -77,24 +117,30 @@ fn valid_name(name: &str) -> bool {
         && letters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
+fn invalid(file: &Path, why: &str) -> Error {
+    Error::new(Kind::Input, format!("{} is not valid: {why}", file.display())).hint(CORRECT)
+}
+
 fn read(file: &Path) -> Result<Host> {
-    let shown = file.display();
-    let invalid = |why: String| Error::new(Kind::Input, format!("{shown} is not valid: {why}")).hint(CORRECT);
-    let name = file.file_stem().and_then(|n| n.to_str()).unwrap_or_default().to_string();
-    if !valid_name(&name) {
-        return Err(invalid(format!(
-            "{name:?} is no name for a host: use letters, digits, '-', '_' and '.'"
-        )));
-    }
     let bytes = files::read(file)?;
-    let text = String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8".into()))?;
-    let parsed: File = toml::from_str(&text).map_err(|e| {
-        let error = invalid(e.to_string().trim().to_string());
+    let text = String::from_utf8(bytes).map_err(|_| invalid(file, "it is not UTF-8"))?;
+    let parsed: HostConfig = toml::from_str(&text).map_err(|e| {
+        let error = invalid(file, e.to_string().trim());
         match words::nearest_field(e.message()) {
             Some(key) => error.hint(format!("did you mean `{key}`?")),
             None => error,
         }
     })?;
+    host(file, parsed, text)
+}
+
+/// What a type cannot say of a host, and where its relative paths lead.
+fn host(file: &Path, parsed: HostConfig, text: String) -> Result<Host> {
+    let name = file.file_stem().and_then(|n| n.to_str()).unwrap_or_default().to_string();
+    if !valid_name(&name) {
+        let why = format!("{name:?} is no name for a host: use letters, digits, '-', '_' and '.'");
+        return Err(invalid(file, &why));
+    }
     for (key, value) in
         [("address", Some(&parsed.address)), ("user", parsed.user.as_ref()), ("jump", parsed.jump.as_ref())]
     {
@@ -102,15 +148,17 @@ fn read(file: &Path) -> Result<Host> {
         if let Some(value) =
             value.filter(|v| v.is_empty() || v.starts_with('-') || v.contains(char::is_whitespace))
         {
-            return Err(invalid(format!("{key} = {value:?} is no {key}")));
+            return Err(invalid(file, &format!("{key} = {value:?} is no {key}")));
         }
     }
     for tag in &parsed.tags {
         if !valid_name(tag) {
-            return Err(invalid(format!("{tag:?} is no tag: use letters, digits, '-', '_' and '.'")));
+            let why = format!("{tag:?} is no tag: use letters, digits, '-', '_' and '.'");
+            return Err(invalid(file, &why));
         }
     }
     let beside = |path: PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
+    let config = parsed.clone();
     Ok(Host {
         target: Target {
             name: name.clone(),
@@ -125,6 +173,7 @@ fn read(file: &Path) -> Result<Host> {
         file: file.to_path_buf(),
         tags: parsed.tags,
         service: parsed.service,
+        config,
         text,
     })
 }
@@ -180,7 +229,9 @@ fn nobody(hosts: &[Host], pattern: &str) -> Error {
     let error = Error::new(Kind::Input, what);
     match words::nearest(pattern.trim_start_matches('@'), known.iter().copied()) {
         Some(near) => error.hint(format!("did you mean {near}?")),
-        None if known.is_empty() => error.hint("there is none: hosts are described in hosts/NAME.toml"),
+        None if known.is_empty() => {
+            error.hint("there is none: hosts are described in hosts/NAME.toml or hosts/NAME.nix")
+        }
         None => error.hint(format!("there are: {}", known.join(", "))),
     }
 }
@@ -207,7 +258,7 @@ mod tests {
             ),
             ("README.md", "no host"),
         ]);
-        load(dir.path()).unwrap()
+        load(dir.path(), dir.path()).unwrap()
     }
 
     fn names(selector: &str) -> Vec<String> {
@@ -241,7 +292,7 @@ mod tests {
     fn a_wrong_file_is_named_with_its_line() {
         let wrong = |text: &str| {
             let dir = folder(&[("a.toml", text)]);
-            let error = load(dir.path()).unwrap_err();
+            let error = load(dir.path(), dir.path()).unwrap_err();
             let text = format!("{error} ({})", error.hint.as_deref().unwrap());
             text.replace(&dir.path().display().to_string(), "hosts")
         };
@@ -257,7 +308,7 @@ mod tests {
             "hosts/a.toml is not valid: address = \"-oProxyCommand=x\" is no address (correct the file: README.md shows one)"
         );
         let dir = folder(&[("a.toml", "x"), ("b.toml", "y")]);
-        assert!(load(dir.path()).unwrap_err().to_string().contains("b.toml"));
-        assert_eq!(load(&dir.path().join("absent")).unwrap(), []);
+        assert!(load(dir.path(), dir.path()).unwrap_err().to_string().contains("b.toml"));
+        assert_eq!(load(&dir.path().join("absent"), dir.path()).unwrap(), []);
     }
 }

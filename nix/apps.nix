@@ -1,0 +1,41 @@
+# What `nix run .#NAME` runs: the program with a subcommand. `options` come first (a deployment's --config).
+{
+  pkgs,
+  stillframe,
+  options,
+}:
+let
+  program = "${stillframe}/bin/stillframe";
+
+  app = name: words: {
+    type = "app";
+    program = toString (
+      pkgs.writeShellScript "stillframe-${name}" ''
+        exec ${pkgs.lib.escapeShellArgs ([ program ] ++ options ++ words)} "$@"
+      ''
+    );
+    meta.description = "stillframe ${builtins.concatStringsSep " " words}";
+  };
+
+  commands = {
+    attach = [ "attach" ];
+    cancel = [ "cancel" ];
+    deploy = [ "deploy" ];
+    history = [ "history" ];
+    host-check = [
+      "host"
+      "check"
+    ];
+    host-prepare = [
+      "host"
+      "prepare"
+    ];
+    instances = [ "instances" ];
+    logs = [ "logs" ];
+    rollback = [ "rollback" ];
+    snapshot = [ "snapshot" ];
+    status = [ "status" ];
+    stillframe = [ ];
+  };
+in
+builtins.mapAttrs app commands // { default = app "default" [ ]; }

@@ -1,0 +1,203 @@
+//! What was answered, as the files that keep it.
+use super::found::Found;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewHost {
+    pub name: String,
+    pub user: Option<String>,
+    pub address: String,
+    pub port: Option<u16>,
+    pub ssh_config: Option<PathBuf>,
+}
+
+impl NewHost {
+    /// `NAME`, `ADDRESS`, `USER@ADDRESS:PORT`, or any of those behind `NAME=`.
+    pub fn parse(text: &str) -> Result<NewHost, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is no host: write NAME, or NAME=USER@ADDRESS:PORT (user and port may be left out)"
+            )
+        };
+        let (name, place) = match text.split_once('=') {
+            Some((name, place)) => (Some(name.trim()), place.trim()),
+            None => (None, text.trim()),
+        };
+        let (user, place) = match place.split_once('@') {
+            Some((user, place)) => (Some(user), place),
+            None => (None, place),
+        };
+        // An IPv6 address has colons of its own, and a port only behind brackets.
+        let (address, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, "")) => (address, None),
+            Some((address, rest)) => (address, Some(rest.strip_prefix(':').ok_or_else(wrong)?)),
+            None if place.matches(':').count() == 1 => {
+                place.split_once(':').map_or((place, None), |(address, port)| (address, Some(port)))
+            }
+            None => (place, None),
+        };
+        let port = port.map(|p| p.parse::<u16>().map_err(|_| wrong())).transpose()?;
+        let sound = |word: &str| {
+            !word.is_empty()
+                && !word.starts_with('-')
+                && !word.contains(|c: char| c.is_whitespace() || c == '/')
+        };
+        let name = name.map_or_else(|| address.replace(':', "-"), String::from);
+        let named = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !sound(address) || !user.is_none_or(sound) || !named {
+            return Err(wrong());
+        }
+        Ok(NewHost { name, user: user.map(String::from), address: address.into(), port, ssh_config: None })
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = format!("address = {}\n", quoted(&self.address));
+        if let Some(user) = &self.user {
+            let _ = writeln!(text, "user = {}", quoted(user));
+        }
+        if let Some(port) = self.port {
+            let _ = writeln!(text, "port = {port}");
+        }
+        if let Some(file) = &self.ssh_config {
+            let _ = writeln!(text, "ssh-config = {}", quoted(&file.display().to_string()));
+        }
+        text
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    pub name: String,
+    pub models: String,
+    pub port: u16,
+    pub memory: Option<String>,
+    pub cpu: Option<String>,
+    pub minimum: u32,
+    pub maximum: Option<u32>,
+    pub rotation: String,
+    pub drain: String,
+    pub retention: u32,
+    pub hosts: Vec<NewHost>,
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.into()).to_string()
+}
+
+impl Answers {
+    /// stillframe.toml, with what each line means.
+    pub fn text(&self, found: &Found, project: &Path) -> String {
+        let environment = match found.environment.strip_prefix(project) {
+            Ok(inner) if inner.as_os_str().is_empty() => ".".into(),
+            Ok(inner) => inner.display().to_string(),
+            Err(_) => found.environment.display().to_string(),
+        };
+        let mut lines: Vec<(String, &str)> = vec![(format!("environment = {}", quoted(&environment)), "")];
+        let mut put = |text: String, why: &'static str| lines.push((text, why));
+        if found.name_python {
+            put(String::new(), "");
+            put("[python]".into(), "");
+            let python = quoted(&found.python.display().to_string());
+            put(format!("interpreter = {python}"), "it is not beside the program");
+        }
+        put(String::new(), "");
+        put("[service]".into(), "hosts/NAME.toml may say otherwise for one host");
+        put(format!("name = {}", quoted(&self.name)), "");
+        put(format!("models = {}", quoted(&self.models)), "on the hosts");
+        put(format!("port = {}", self.port), "public; on loopback unless `listen` says otherwise");
+        put(
+            format!("rotation = {}", quoted(&self.rotation)),
+            "\"surge\": new beside old; \"replace\": old first",
+        );
+        put(format!("drain = {}", quoted(&self.drain)), "so long may old instances finish what they have");
+        put(String::new(), "");
+        put("[service.resources]".into(), "of each instance");
+        match &self.memory {
+            Some(memory) => put(format!("memory = {}", quoted(memory)), ""),
+            None => put("# memory = \"24GiB\"".into(), "no limit"),
+        }
+        match &self.cpu {
+            Some(cpu) => put(format!("cpu = {cpu}"), "cores"),
+            None => put("# cpu = 4".into(), "no limit"),
+        }
+        put(String::new(), "");
+        put("[service.scaling]".into(), "");
+        put(format!("minimum = {}", self.minimum), "instances that run always");
+        match self.maximum {
+            Some(maximum) => put(format!("maximum = {maximum}"), ""),
+            None => put("# maximum = 2".into(), "one a slot, which is one a GPU"),
+        }
+        put(String::new(), "");
+        put("[service.retention]".into(), "");
+        put(format!("generations = {}", self.retention), "kept besides the serving one");
+        let width =
+            lines.iter().filter(|(_, why)| !why.is_empty()).map(|(text, _)| text.len()).max().unwrap_or(0);
+        lines
+            .iter()
+            .map(
+                |(text, why)| {
+                    if why.is_empty() { format!("{text}\n") } else { format!("{text:width$}  # {why}\n") }
+                },
+            )
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_in_every_form() {
+        let host = |text: &str| {
+            NewHost::parse(text)
+                .map(|h| format!("{} {:?} {} {:?}", h.name, h.user, h.address, h.port))
+                .unwrap_or_default()
+        };
+        assert_eq!(host("gpu-1"), "gpu-1 None gpu-1 None");
+        assert_eq!(host("deploy@10.0.0.1:2222"), "10.0.0.1 Some(\"deploy\") 10.0.0.1 Some(2222)");
+        assert_eq!(host("a = me@gpu.example"), "a Some(\"me\") gpu.example None");
+        assert_eq!(host("six=[fd00::1]:22"), "six None fd00::1 Some(22)");
+        assert_eq!(host("fd00::1"), "fd00--1 None fd00::1 None");
+        for bad in ["", "a=", "-x", "a=-oProxyCommand=x", "a b", "../a", "a:port", "a=[::1]22", "@x"] {
+            assert_eq!(host(bad), "", "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_files_say_what_was_answered() {
+        let found = Found {
+            environment: "/work/ComfyUI".into(),
+            python: "/opt/py/bin/python3".into(),
+            name_python: true,
+            how: "from $CONDA_PREFIX".into(),
+            gpus: vec![],
+            models: "/work/ComfyUI/models".into(),
+            port: None,
+            memory_kib: 1,
+        };
+        let answers = Answers {
+            name: "demo".into(),
+            models: "/srv/models".into(),
+            port: 8188,
+            memory: Some("24GiB".into()),
+            cpu: None,
+            minimum: 1,
+            maximum: Some(2),
+            rotation: "surge".into(),
+            drain: "60s".into(),
+            retention: 3,
+            hosts: vec![],
+        };
+        let config: crate::cli::settings::Config =
+            toml::from_str(&answers.text(&found, Path::new("/work"))).unwrap();
+        assert_eq!(config.environment.unwrap().to_str(), Some("ComfyUI"));
+        assert_eq!(config.python.interpreter.unwrap(), found.python);
+        assert_eq!(config.service.scaling.maximum, Some(2));
+        assert_eq!(config.service.resources.memory.unwrap().0, 24 << 30);
+        assert_eq!(config.service.resources.cpu, None);
+        assert!(answers.text(&found, Path::new("/other")).starts_with("environment = \"/work/ComfyUI\"\n"));
+    }
+}

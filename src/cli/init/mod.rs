@@ -1,0 +1,165 @@
+//! `stillframe init`: what a first deployment needs to be told, found or asked once, and kept in stillframe.toml and
+//! hosts/. Nothing is written before everything is known and agreed to.
+mod answers;
+mod found;
+mod questions;
+
+use super::printer::Printer;
+use super::settings::{CONFIG, Config, Settings};
+use crate::capture::environment;
+use crate::ship::hosts::HostConfig;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::{files, signals};
+use answers::{Answers, NewHost};
+use found::Found;
+use questions::Asker;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Every answer can be given beforehand; what is not given is asked on a terminal, and has its default elsewhere.
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// The ComfyUI directory (default: the current one, or ComfyUI in it).
+    env: Option<PathBuf>,
+    #[command(flatten)]
+    given: questions::Given,
+    /// Write without asking.
+    #[arg(long)]
+    yes: bool,
+    /// Replace a stillframe.toml that is there, and hosts of the same names.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Files by path relative to the project, in the order in which they are written: the one that makes it a project last.
+fn texts(answers: &Answers, found: &Found, project: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    for host in &answers.hosts {
+        let text = host.text();
+        toml::from_str::<HostConfig>(&text).map_err(|e| {
+            Error::new(Kind::Input, format!("{} cannot be described so: {}", host.name, e.message()))
+        })?;
+        files.push((Path::new("hosts").join(format!("{}.toml", host.name)), text));
+    }
+    let text = answers.text(found, project);
+    let config = toml::from_str::<Config>(&text)
+        .map_err(|e| Error::new(Kind::Input, format!("these answers make no configuration: {e}")))?;
+    // GPUs are the hosts' to tell: as many as are needed.
+    let gpus: Vec<String> = (0..answers.minimum).map(|n| n.to_string()).collect();
+    let wrong = |e: crate::ship::config::Wrong| {
+        Error::new(Kind::Input, format!("{} {}", e.key, e.why)).hint("answer otherwise")
+    };
+    config.service.spec(&gpus, vec![], None).map_err(wrong)?;
+    files.push((CONFIG.into(), text));
+    Ok(files)
+}
+
+/// What is there already and would be lost.
+fn refuse_existing(files: &[PathBuf], project: &Path) -> Result<()> {
+    let there: Vec<String> = files
+        .iter()
+        .filter(|file| project.join(file).exists())
+        .map(|file| file.display().to_string())
+        .collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Input, format!("{} is there already in {}", there.join(", "), project.display()))
+        .hint("edit it, or let it be replaced with --force"))
+}
+
+fn place(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(given) = given {
+        return environment::check(given);
+    }
+    let here = environment::check(Path::new("."));
+    match environment::check(Path::new("ComfyUI")) {
+        Ok(inner) if here.is_err() => Ok(inner),
+        _ => here,
+    }
+}
+
+pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let project = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
+    if let Some(config) = config {
+        return Err(Error::new(Kind::Input, format!("init writes {CONFIG} here, not {}", config.display()))
+            .hint("leave --config out"));
+    }
+    if !args.force {
+        refuse_existing(&[CONFIG.into()], &project)?;
+    }
+    let found = Found::look(&place(args.env.as_deref())?)?;
+    let mut asker = Asker::new(printer.json);
+    found.lines().iter().for_each(|line| asker.say(line));
+    let answers = questions::ask(&args.given, &found, &mut asker)?;
+    let files = texts(&answers, &found, &project)?;
+    if !args.force {
+        refuse_existing(&files.iter().map(|(file, _)| file.clone()).collect::<Vec<_>>(), &project)?;
+    }
+    for (file, text) in &files {
+        asker.say("");
+        asker.say(&printer.bold(&file.display().to_string()));
+        text.lines().for_each(|line| asker.say(&format!("  {line}")));
+    }
+    asker.say("");
+    if !args.yes && !asker.agrees(&format!("Write these to {}?", project.display()), true)? {
+        return Err(Error::new(Kind::Interrupted, "nothing was written"));
+    }
+    // From here on a Ctrl-C waits until all of it is there.
+    signals::heed()?;
+    for (file, text) in &files {
+        let path = project.join(file);
+        files::write_if_changed(&path, text.as_bytes())?;
+    }
+    crate::sys::progress::check_interrupt()?;
+    let names: Vec<&PathBuf> = files.iter().map(|(file, _)| file).collect();
+    printer.value(
+        &json!({"version": 1, "project": project, "environment": found.environment, "written": names}),
+    );
+    printer.line(format!(
+        "wrote {}",
+        names.iter().map(|n| n.display().to_string()).collect::<Vec<_>>().join(", ")
+    ));
+    let next = "stillframe host prepare && stillframe deploy --probe";
+    if answers.hosts.is_empty() {
+        printer.line("next: describe a host in hosts/NAME.toml, then stillframe host prepare && stillframe deploy --probe");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !asker.on_terminal() {
+        printer.line(format!("next: {next}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    first_deployment(&project.join(CONFIG), &answers.hosts, &mut asker, next, printer)
+}
+
+/// Looks at the hosts, and offers to go all the way.
+fn first_deployment(
+    config: &Path,
+    hosts: &[NewHost],
+    asker: &mut Asker,
+    next: &str,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let settings = Settings::resolve(None, Some(config))?;
+    let members = super::fleet::members(&settings, None)?;
+    asker.say("");
+    asker.say("Looking at the hosts:");
+    if !super::host::can_be_prepared(&members, printer) {
+        printer.line(format!("next: make the hosts ready, then {next}"));
+        return Ok(ExitCode::FAILURE);
+    }
+    let count = if hosts.len() == 1 { hosts[0].name.clone() } else { format!("{} hosts", hosts.len()) };
+    let question = format!(
+        "Prepare {count} and deploy now? The environment's server is started here once, to see its node classes."
+    );
+    if !asker.agrees(&question, true)? {
+        printer.line(format!("next: {next}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let prepared = super::prepare::run(&settings, &members, false, printer)?;
+    if prepared != ExitCode::SUCCESS {
+        return Ok(prepared);
+    }
+    super::deploy::first(Some(config), printer)
+}

@@ -1,0 +1,301 @@
+//! The questions: each with its default and the reason for it; asked only on a terminal, and only what was not given.
+use super::answers::{Answers, NewHost};
+use super::found::Found;
+use crate::ship::quantity::{Size, Span};
+use crate::sys::error::{Error, Kind, Result};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+/// The same answers from the command line.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct Given {
+    /// What the service is called.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The folder of models on the hosts.
+    #[arg(long, value_name = "PATH")]
+    models: Option<String>,
+    /// The public port.
+    #[arg(long)]
+    port: Option<u16>,
+    /// At most so much memory for each instance, as in 24GiB, or "none".
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// At most so many cores for each instance, or "none".
+    #[arg(long, value_name = "CORES")]
+    cpu: Option<String>,
+    /// Instances that run always.
+    #[arg(long, value_name = "NUMBER")]
+    minimum: Option<u32>,
+    /// At most so many instances (default: one a GPU).
+    #[arg(long, value_name = "NUMBER")]
+    maximum: Option<u32>,
+    /// surge: new beside old; replace: old first.
+    #[arg(long, value_parser = ["surge", "replace"])]
+    rotation: Option<String>,
+    /// How long old instances may finish what they have, as in 60s.
+    #[arg(long, value_name = "TIME")]
+    drain: Option<String>,
+    /// Generations kept besides the serving one.
+    #[arg(long, value_name = "NUMBER")]
+    retention: Option<u32>,
+    /// A host: NAME, or NAME=USER@ADDRESS:PORT; once for each.
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
+    /// An ssh_config for these hosts, in place of ~/.ssh/config.
+    #[arg(long, value_name = "FILE")]
+    ssh_config: Option<PathBuf>,
+}
+
+/// Who answers.
+pub struct Asker {
+    terminal: bool,
+    silent: bool,
+}
+
+impl Asker {
+    pub fn new(json: bool) -> Asker {
+        let terminal = !json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        Asker { terminal, silent: json }
+    }
+
+    pub fn on_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    pub fn say(&self, text: &str) {
+        if !self.silent {
+            // A terminal that is gone reads no more; the next question finds out.
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    fn line(&self, prompt: &str) -> Result<String> {
+        let mut err = std::io::stderr();
+        let _ = write!(err, "{prompt}");
+        let _ = err.flush();
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer).map_err(|e| Error::io("read", "the answer", e))?;
+        if read == 0 {
+            return Err(Error::new(Kind::Interrupted, "no more answers: nothing was written"));
+        }
+        Ok(answer.trim().to_string())
+    }
+
+    /// Nobody to ask has agreed to nothing.
+    pub fn agrees(&mut self, question: &str, default: bool) -> Result<bool> {
+        if !self.terminal {
+            return Err(Error::new(Kind::Input, "nothing was written: nobody can be asked here")
+                .hint("say yes beforehand: stillframe init --yes"));
+        }
+        loop {
+            let answer = self.line(&format!("{question} [{}] ", if default { "Y/n" } else { "y/N" }))?;
+            match answer.to_lowercase().as_str() {
+                "" => return Ok(default),
+                "y" | "yes" => return Ok(true),
+                "n" | "no" => return Ok(false),
+                _ => self.say("answer y or n"),
+            }
+        }
+    }
+
+    /// The given answer, or one that is asked for, or the default; a wrong one is asked for again.
+    fn answer<T>(
+        &self,
+        question: &str,
+        reason: &str,
+        given: Option<&str>,
+        default: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T> {
+        let refused = |why: String| Error::new(Kind::Input, format!("{question}: {why}"));
+        if let Some(given) = given {
+            return read(given).map_err(refused);
+        }
+        if !self.terminal {
+            return read(default).map_err(refused);
+        }
+        self.say("");
+        self.say(&format!("{question}: {reason}"));
+        loop {
+            let answer = self.line(&format!("  [{default}] "))?;
+            match read(if answer.is_empty() { default } else { &answer }) {
+                Ok(value) => return Ok(value),
+                Err(why) => self.say(&format!("  {why}")),
+            }
+        }
+    }
+}
+
+fn or_none<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<String>, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    read(text).map(|_| Some(text.to_string()))
+}
+
+fn number(least: u32) -> impl Fn(&str) -> Result<u32, String> {
+    move |text| {
+        text.parse()
+            .ok()
+            .filter(|n| *n >= least)
+            .ok_or_else(|| format!("{text:?} is no number from {least} on"))
+    }
+}
+
+fn absolute(text: &str) -> Result<String, String> {
+    let clean = text.trim_end_matches('/');
+    if clean.starts_with('/') && !clean.is_empty() {
+        Ok(clean.into())
+    } else {
+        Err(format!("{text:?} is no absolute path"))
+    }
+}
+
+fn service(text: &str) -> Result<String, String> {
+    crate::ship::spec::valid_service(text).then(|| text.to_string()).ok_or_else(|| {
+        format!("{text:?} is no name: use 1 to 27 letters a-z, digits and '-', neither first nor last")
+    })
+}
+
+fn cores(text: &str) -> Result<f64, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|n| (0.01..=4096.0).contains(n))
+        .ok_or_else(|| format!("{text:?} is no number of cores: write 4 or 1.5"))
+}
+
+pub fn ask(given: &Given, found: &Found, asker: &mut Asker) -> Result<Answers> {
+    let text = |number: Option<u32>| number.map(|n| n.to_string());
+    let port = given.port.or(found.port).unwrap_or(8188);
+    let name = asker.answer(
+        "Name of the service",
+        "units, folders and the profile on the hosts bear it",
+        given.name.as_deref(),
+        "comfyui",
+        service,
+    )?;
+    let models = asker.answer(
+        "Models on the hosts",
+        "the shared folder that instances read; what is in models/ here never ships",
+        given.models.as_deref(),
+        "/srv/models",
+        absolute,
+    )?;
+    let port = asker.answer(
+        "Public port",
+        "the gateway's, on loopback until you set `listen` and an API key",
+        given.port.map(|p| p.to_string()).as_deref(),
+        &port.to_string(),
+        |text| text.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| format!("{text:?} is no port")),
+    )?;
+    let memory = asker.answer(
+        "Memory of each instance",
+        &format!(
+            "one that takes more is ended and started again; this machine has {} GiB",
+            found.memory_kib >> 20
+        ),
+        given.memory.as_deref(),
+        "none",
+        |text| or_none(text, Size::parse),
+    )?;
+    let cpu = asker.answer(
+        "Cores of each instance",
+        "so that one cannot starve the others of its host",
+        given.cpu.as_deref(),
+        "none",
+        |text| or_none(text, cores),
+    )?;
+    let minimum = asker.answer(
+        "Instances that run always",
+        "on each host; each has a GPU of its own",
+        text(given.minimum).as_deref(),
+        "1",
+        number(1),
+    )?;
+    let maximum = asker.answer(
+        "Instances at most",
+        "none: one a GPU",
+        text(given.maximum).as_deref(),
+        "none",
+        |text| {
+            if text.eq_ignore_ascii_case("none") {
+                return Ok(None);
+            }
+            match number(1)(text)? {
+                maximum if maximum < minimum => {
+                    Err(format!("{maximum} is below the {minimum} that run always"))
+                }
+                maximum => Ok(Some(maximum)),
+            }
+        },
+    )?;
+    let rotation = asker.answer(
+        "Rotation",
+        "surge: the new instance starts beside the old one; replace: the old one stops first, for a GPU that cannot hold both",
+        given.rotation.as_deref(),
+        "surge",
+        |text| match text {
+            "surge" | "replace" => Ok(text.to_string()),
+            _ => Err(format!("{text:?} is neither surge nor replace")),
+        },
+    )?;
+    let drain = asker.answer(
+        "Drain",
+        "how long old instances may finish what they have before they are stopped",
+        given.drain.as_deref(),
+        "60s",
+        |text| Span::parse(text).map(|_| text.to_string()),
+    )?;
+    let retention = asker.answer(
+        "Generations kept",
+        "besides the serving one: a rollback to them copies nothing",
+        text(given.retention).as_deref(),
+        "3",
+        number(0),
+    )?;
+    Ok(Answers {
+        name,
+        models,
+        port,
+        memory,
+        cpu,
+        minimum,
+        maximum,
+        rotation,
+        drain,
+        retention,
+        hosts: hosts(given, asker)?,
+    })
+}
+
+fn hosts(given: &Given, asker: &Asker) -> Result<Vec<NewHost>> {
+    let mut hosts: Vec<NewHost> = Vec::new();
+    let absolute = |path: &PathBuf| path.canonicalize().map_err(|e| Error::io("open", path, e));
+    let ssh_config = given.ssh_config.as_ref().map(absolute).transpose()?;
+    let put = |hosts: &mut Vec<NewHost>, text: &str| {
+        let host = NewHost { ssh_config: ssh_config.clone(), ..NewHost::parse(text)? };
+        if hosts.iter().any(|h| h.name == host.name) {
+            return Err(format!("there is a host {} already: write NAME=ADDRESS", host.name));
+        }
+        hosts.push(host);
+        Ok(())
+    };
+    for text in &given.hosts {
+        put(&mut hosts, text).map_err(|why| Error::new(Kind::Input, why))?;
+    }
+    if !given.hosts.is_empty() || !asker.terminal {
+        return Ok(hosts);
+    }
+    asker.say("");
+    asker.say("Hosts: NAME as ssh knows it, or NAME=USER@ADDRESS:PORT; an empty line ends the list");
+    loop {
+        let text = asker.line("  host: ")?;
+        if text.is_empty() {
+            return Ok(hosts);
+        }
+        if let Err(why) = put(&mut hosts, &text) {
+            asker.say(&format!("  {why}"));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `hosts/NAME.nix`: evaluated by the installed Nix, with the module system of `nix/lib` that this program carries.
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::{files, process, progress};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `nix/lib`, as the flake exports it.
+const LIBRARY: &[(&str, &str)] = &[
+    ("default.nix", include_str!("../../../nix/lib/default.nix")),
+    ("check.nix", include_str!("../../../nix/lib/check.nix")),
+    ("hosts.nix", include_str!("../../../nix/lib/hosts.nix")),
+    ("modules.nix", include_str!("../../../nix/lib/modules.nix")),
+    ("words.nix", include_str!("../../../nix/lib/words.nix")),
+    ("schema.json", include_str!("../../../nix/lib/schema.json")),
+];
+
+/// Hosts may be computed; a computation that does not end is no host.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const EXPRESSION: &str =
+    "{ library, folder }: (import (/. + library)).plainHosts { hosts = /. + folder; suffix = \".nix\"; }";
+
+/// Puts the library where Nix can read it; the name says what is in it, so that another version's stays whole.
+fn library(cache: &Path) -> Result<PathBuf> {
+    let mut hash = Sha256::new();
+    for (name, text) in LIBRARY {
+        hash.update(name);
+        hash.update([0]);
+        hash.update(text);
+        hash.update([0]);
+    }
+    let folder = cache.join(format!(
+        "nix-lib-{}",
+        &crate::formats::nix::hash::Sha256(hash.finalize().into()).to_hex()[..16]
+    ));
+    for (name, text) in LIBRARY {
+        files::write_if_changed(&folder.join(name), text.as_bytes())?;
+    }
+    Ok(folder)
+}
+
+/// Each host of the folder by name, as its file gives it.
+pub fn evaluate(folder: &Path, cache: &Path) -> Result<BTreeMap<String, Value>> {
+    let library = library(cache)?;
+    let (Some(library), Some(text)) = (library.to_str(), folder.to_str()) else {
+        return Err(Error::new(Kind::Input, format!("{} is not UTF-8, which Nix needs", folder.display())));
+    };
+    let words = [
+        "nix-instantiate",
+        "--eval",
+        "--strict",
+        "--json",
+        "--option",
+        "allow-import-from-derivation",
+        "false",
+        "--argstr",
+        "library",
+        library,
+        "--argstr",
+        "folder",
+        text,
+        "--expr",
+        EXPRESSION,
+    ];
+    let output =
+        process::run_until(&words, LIMIT, &mut || progress::check_interrupt().is_err()).map_err(|e| {
+            match progress::check_interrupt() {
+                Err(stop) => stop,
+                Ok(()) => Error {
+                    message: format!(
+                        "cannot evaluate the hosts in {}: {}",
+                        folder.display(),
+                        e.message.replace(&words.join(" "), words[0])
+                    ),
+                    hint: Some("hosts written in Nix need it; in TOML (hosts/NAME.toml) they do not".into()),
+                    ..e
+                },
+            }
+        })?;
+    if output.code != Some(0) {
+        return Err(refused(folder, &output.stderr));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| {
+        Error::new(Kind::Input, format!("{}: Nix answered with no hosts", folder.display())).caused_by(e)
+    })
+}
+
+/// What Nix says, without its own trace where ours is in it.
+fn refused(folder: &Path, said: &str) -> Error {
+    const MARK: &str = "stillframe: ";
+    if let Some((_, ours)) = said.split_once(MARK) {
+        let lines: Vec<&str> = ours
+            .lines()
+            .map(str::trim_end)
+            .take_while(|l| !l.is_empty() && !l.trim().starts_with("(use"))
+            .collect();
+        let lines: Vec<&str> = lines.into_iter().map(|l| l.trim_start().trim_end_matches('\'')).collect();
+        return Error::new(Kind::Input, lines.join("\n"))
+            .hint("correct the files: docs/config.md has every option");
+    }
+    let last: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let place = last.iter().find(|l| l.starts_with("at ") && l.contains(".nix")).copied();
+    let error = last
+        .iter()
+        .find_map(|l| l.strip_prefix("error: ").filter(|l| !l.is_empty()))
+        .or(last.last().copied())
+        .unwrap_or("no reason given");
+    let place = place.map(|p| format!(" ({})", p.trim_end_matches(':'))).unwrap_or_default();
+    Error::new(Kind::Input, format!("Nix cannot evaluate the hosts in {}: {error}{place}", folder.display()))
+        .hint(format!(
+            "the whole trace: nix-instantiate --eval --strict --show-trace -E 'import {}/NAME.nix'",
+            folder.display()
+        ))
+}
