@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-E2E = ["test_layout", "test_imports", "test_flow", "test_interpreters", "test_proofs", "test_bad_input", "test_bad_index", "test_bad_store", "test_hosts", "test_ship", "test_deploy", "test_trouble", "test_fleet", "test_inside", "test_public", "test_nix", "test_init", "test_rotation"]
+E2E = ["test_layout", "test_imports", "test_flow", "test_export", "test_interpreters", "test_proofs", "test_bad_input", "test_bad_index", "test_bad_store", "test_hosts", "test_ship", "test_deploy", "test_trouble", "test_fleet", "test_inside", "test_public", "test_nix", "test_init", "test_rotation"]
 
 
 class Tally:
@@ -47,10 +47,27 @@ class Tally:
         return code == 0
 
 
+class Timed(unittest.TextTestResult):
+    """Remembers how long each test took, its class's set-up not counted."""
+
+    def startTest(self, test):
+        self.began = time.monotonic()
+        super().startTest(test)
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.times.append((time.monotonic() - self.began, str(test)))
+
+    times = []
+
+
 def end_to_end(tally, names):
     sys.path.insert(0, str(ROOT / "tests" / "e2e"))
     suite = unittest.defaultTestLoader.loadTestsFromNames(names or E2E)
-    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
+    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(suite)
+    print("the slowest:")
+    for seconds, name in sorted(Timed.times, reverse=True)[:15]:
+        print(f"{seconds:6.0f} s  {name}")
     bad = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     tally.failed += bad
     tally.passed += result.testsRun - bad - len(result.skipped)

@@ -11,6 +11,8 @@ pub mod realise;
 #[cfg(feature = "workstation")]
 pub mod registry;
 #[cfg(feature = "workstation")]
+pub mod sbom;
+#[cfg(feature = "workstation")]
 pub mod scratch;
 #[cfg(feature = "workstation")]
 pub mod verify;

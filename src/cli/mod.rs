@@ -15,6 +15,8 @@ mod doctor;
 #[cfg(feature = "workstation")]
 mod explain;
 #[cfg(feature = "workstation")]
+mod export;
+#[cfg(feature = "workstation")]
 mod fleet;
 #[cfg(feature = "workstation")]
 mod history;
@@ -54,6 +56,8 @@ mod snapshot;
 mod snapshots;
 #[cfg(feature = "workstation")]
 mod values;
+#[cfg(feature = "workstation")]
+mod watch;
 #[cfg(feature = "workstation")]
 mod watching;
 #[cfg(feature = "workstation")]

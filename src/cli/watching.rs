@@ -122,7 +122,7 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
     }
 }
 
-fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}min", seconds / 60),

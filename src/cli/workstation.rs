@@ -1,8 +1,8 @@
 //! The command line of `stillframe`.
 
 use super::{
-    deploy, detach, doctor, explain, history, host, init, inspect, lock, man, mending, printer, rollback,
-    run, schema, snapshot, snapshots, watching,
+    deploy, detach, doctor, explain, export, history, host, init, inspect, lock, man, mending, printer,
+    rollback, run, schema, snapshot, snapshots, watch, watching,
 };
 use crate::sys::error::{Kind, Result};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -43,6 +43,8 @@ enum Command {
     /// List, show, compare, verify and remove snapshots.
     #[command(subcommand)]
     Snapshots(snapshots::Command),
+    /// A snapshot as others' files: pylock.toml, a ComfyUI-Manager snapshot, a bill of materials.
+    Export(export::Args),
     /// Serve a snapshot here, in the foreground, on a loopback port.
     Run(run::Args),
     /// Bring a snapshot to its hosts and, once it is healthy, the traffic to it.
@@ -57,6 +59,8 @@ enum Command {
     Unlock(mending::Args),
     /// What each host serves, and how many instances of those wanted are ready.
     Status(watching::StatusArgs),
+    /// The service, its instances, the deployment under way and a log on one screen; keys to cancel and roll back.
+    Watch(watch::Args),
     /// Every instance: generation, slot, GPU, state, age, restarts, queue, memory.
     Instances(watching::StatusArgs),
     /// Every deployment with its steps and what came of it, newest first.
@@ -115,6 +119,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Lock(args) => lock::run(&args, config, printer),
         Command::Snapshot(args) => snapshot::run(&args, config, printer),
         Command::Snapshots(command) => snapshots::run(command, config, printer),
+        Command::Export(args) => export::run(&args, config, printer),
         Command::Run(args) => run::run(&args, config, printer),
         Command::Deploy(args) => deploy::run(&args, config, printer),
         Command::Rollback(args) => rollback::run(&args, config, printer),
@@ -122,6 +127,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Cancel(args) => mending::cancel(&args, config, printer),
         Command::Unlock(args) => mending::unlock(&args, config, printer),
         Command::Status(args) => watching::status(&args, config, printer),
+        Command::Watch(args) => watch::run(&args, config, printer),
         Command::Instances(args) => watching::instances(&args, config, printer),
         Command::History(args) => history::run(&args, config, printer),
         Command::Logs(args) => watching::logs(&args, config, printer),

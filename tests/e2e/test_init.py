@@ -1,4 +1,5 @@
 """`stillframe init`: a first deployment by somebody at a terminal, from nothing to a picture; and without one."""
+import fcntl
 import json
 import os
 import pty
@@ -6,7 +7,9 @@ import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 import time
 import unittest
 
@@ -18,13 +21,14 @@ from small import write
 class Terminal:
     """A program behind a pseudo-terminal, and somebody who reads before they type."""
 
-    def __init__(self, command, cwd, environment):
+    def __init__(self, command, cwd, environment, size=(24, 80)):
         ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         self.process = subprocess.Popen([str(c) for c in command], cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs,
                                         start_new_session=True, close_fds=True,
-                                        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0))
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(theirs)
-        self.ours, self.text, self.read_to = ours, "", 0
+        self.ours, self.text, self.raw, self.read_to, self.size = ours, "", "", 0, size
 
     def more(self, wait):
         ready, _, _ = select.select([self.ours], [], [], wait)
@@ -34,6 +38,7 @@ class Terminal:
             data = os.read(self.ours, 65536)
         except OSError:
             return False
+        self.raw += data.decode(errors="replace")
         self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode(errors="replace")).replace("\r", "")
         return bool(data)
 
@@ -46,8 +51,32 @@ class Terminal:
         self.read_to = found.end()
         return found
 
+    def screen(self):
+        """What a full-screen program shows: cursor positions and text, which is all that it needs."""
+        rows, columns = self.size
+        grid, row, column = [[" "] * columns for _ in range(rows)], 0, 0
+        for piece in re.finditer(r"\x1b\[([0-9;?]*)([A-Za-z])|\x1b.|([^\x1b])", self.raw, re.S):
+            numbers, kind, letter = piece.groups()
+            if kind == "H":
+                row, column = [int(n) - 1 for n in (numbers or "1;1").split(";")]
+            elif kind == "J":
+                grid = [[" "] * columns for _ in range(rows)]
+            elif letter and letter.isprintable() and row < rows and column < columns:
+                grid[row][column] = letter
+                column += 1
+        return "\n".join("".join(line).rstrip() for line in grid)
+
+    def shows(self, pattern, limit=60):
+        deadline = time.monotonic() + limit
+        while not re.search(pattern, self.screen()):
+            if time.monotonic() > deadline or not self.more(0.3):
+                raise AssertionError(f"{pattern!r} is not shown:\n{self.screen()}")
+
     def type(self, text):
         os.write(self.ours, text.encode() + b"\n")
+
+    def press(self, key):
+        os.write(self.ours, key.encode())
 
     def end(self, limit=120):
         deadline = time.monotonic() + limit
@@ -192,6 +221,64 @@ class Init(unittest.TestCase):
         (empty / "ComfyUI/comfy").mkdir()
         self.place.ws.stillframe("init", "--yes", cwd=empty)
         self.assertIn('environment = "ComfyUI"', (empty / "stillframe.toml").read_text())
+
+
+class Watching(unittest.TestCase):
+    """`watch` on a real host; what it draws of what it hears is golden text beside its source."""
+
+    def setUp(self):
+        self.place = service.Place()
+        self.addCleanup(self.place.down)
+
+    def begin(self, size=(24, 80)):
+        command = [*self.place.ws.prefix, harness.BINARY, "watch"]
+        return Terminal(command, self.place.project, {**self.place.ws.environment(), "TERM": "xterm"}, size)
+
+    def test_it_follows_a_deployment_and_its_keys_do_what_they_say(self):
+        self.place.deploy(mark="first")
+        watcher = self.begin()
+        watcher.shows("demo  1 host +1 of 1 instances")
+        watcher.shows(r"alpha +generation 1 \w{10} +127.0.0.1:8188 +1/1")
+        watcher.shows(r"alpha +s0-g1 +0 - +healthy")
+        watcher.shows("main program first on port")
+        self.place.behave(mark="second", start=3)
+        deployment = self.place.start("deploy", "--offline")
+        watcher.shows("deploy by tester@")
+        watcher.shows(r"\[(starting|checking)\]")
+        watcher.shows(r"\[succeeded\]")
+        watcher.shows("alpha +generation 2 ")
+        self.assertEqual(deployment.wait(timeout=120), 0, deployment.stderr.read())
+        deployment.stdout.close()
+        deployment.stderr.close()
+        watcher.press("r")
+        watcher.shows(r"Roll every host back to the generation that served before\? \[y/N\]")
+        watcher.press("n")
+        time.sleep(0.5)
+        self.assertEqual(self.place.mark(), "second")
+        watcher.press("r")
+        watcher.shows(r"\[y/N\]")
+        watcher.press("y")
+        deadline = time.monotonic() + 60
+        while self.place.mark() != "first":
+            self.assertLess(time.monotonic(), deadline, watcher.text[-2000:])
+            watcher.more(0.2)
+        watcher.press("l")
+        watcher.more(0.5)
+        watcher.press("\x1b")
+        time.sleep(0.5)
+        watcher.press("q")
+        self.assertEqual(watcher.end(), 0)
+        # The terminal is its user's again: the other screen is left, the cursor is back.
+        self.assertIn("\x1b[?1049l", watcher.raw)
+        self.assertIn("\x1b[?25h", watcher.raw)
+
+    def test_where_it_cannot_be(self):
+        refused = self.place.run("watch", code=2)
+        self.assertIn("watch needs a terminal", refused.err)
+        small = self.begin(size=(8, 30))
+        small.shows("too small: 60 x 14")
+        small.press("\x03")
+        self.assertEqual(small.end(), 0)
 
 
 class Looking(unittest.TestCase):

@@ -298,7 +298,10 @@ class Flake(unittest.TestCase):
     def test_a_teams_own_flake_from_the_template_to_a_rollback(self):
         team = self.ws.root / "team"
         team.mkdir()
-        self.nix("flake", "init", "-t", f"path:{self.flake}", cwd=team)
+        # `flake init` takes no override, and there is no internet to find nixpkgs in.
+        source = copy_source(self.ws.root / "source")
+        write(source / "flake.nix", (source / "flake.nix").read_text().replace("github:NixOS/nixpkgs/nixos-unstable", f"path:{self.nixpkgs}"))
+        self.nix("flake", "init", "-t", f"path:{source}", cwd=team)
         self.assertEqual(sorted(p.relative_to(team).as_posix() for p in team.rglob("*") if p.is_file()), ["flake.nix", "hosts/gpu-1.nix"])
         # What a user edits: the environment, and the hosts.
         text = (team / "flake.nix").read_text()

@@ -1,5 +1,5 @@
 //! ComfyUI-Manager's snapshot JSON: the main program's commit, the packs, the pip freeze.
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,7 +10,7 @@ pub enum ManagerSnapshotError {
     Other,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagerSnapshot {
     /// The main program's commit.
     pub comfyui: Option<String>,
@@ -27,14 +27,14 @@ pub struct ManagerSnapshot {
     pub pips: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitNode {
     pub hash: Option<String>,
     #[serde(default)]
     pub disabled: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileNode {
     pub filename: String,
     #[serde(default)]
