@@ -83,6 +83,7 @@ def main():
     ready = tally.command("set-up", "tests/lib/setup.sh") and tally.command("agent", "make", "agent") and \
         tally.command("build", "cargo", "build", "--release", "--locked")
     if ready and arguments.only != "e2e":
+        tally.command("pictures", "python3", "docs/pictures/draw.py", "--check")
         tally.command("format", "cargo", "fmt", "--check")
         tally.command("lints", "cargo", "clippy", "--all-targets", "--locked", "--", "-D", "warnings")
         tally.command("Rust tests", "cargo", "test", "--locked", "--no-fail-fast")

@@ -43,15 +43,28 @@ pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
 }
 
 #[cfg(test)]
+#[path = "schema_text.rs"]
+mod text;
+
+#[cfg(test)]
 mod tests {
-    /// `cargo test` with STILLFRAME_WRITE_GOLDEN=1 writes it anew.
+    /// `cargo test` with STILLFRAME_WRITE_GOLDEN=1 writes them anew.
+    fn same(file: &str, now: &str) {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        if std::env::var_os("STILLFRAME_WRITE_GOLDEN").is_some() {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, now).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), now, "{}", file.display());
+    }
+
     #[test]
     fn the_library_in_nix_has_this_schema() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/nix/lib/schema.json");
-        let now = format!("{:#}\n", super::schema());
-        if std::env::var_os("STILLFRAME_WRITE_GOLDEN").is_some() {
-            std::fs::write(file, &now).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(file).unwrap(), now);
+        same("nix/lib/schema.json", &format!("{:#}\n", super::schema()));
+    }
+
+    #[test]
+    fn the_reference_for_people_has_it_too() {
+        same("docs/config.md", &super::text::markdown(&super::schema()));
     }
 }
