@@ -23,6 +23,8 @@ mod history;
 #[cfg(feature = "workstation")]
 mod host;
 #[cfg(feature = "workstation")]
+mod import;
+#[cfg(feature = "workstation")]
 mod import_check;
 #[cfg(feature = "workstation")]
 mod init;

@@ -1,8 +1,8 @@
 //! The command line of `stillframe`.
 
 use super::{
-    deploy, detach, doctor, explain, export, history, host, init, inspect, lock, man, mending, printer,
-    rollback, run, schema, snapshot, snapshots, watch, watching,
+    deploy, detach, doctor, explain, export, history, host, import, init, inspect, lock, man, mending,
+    printer, rollback, run, schema, snapshot, snapshots, watch, watching,
 };
 use crate::sys::error::{Kind, Result};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -34,6 +34,8 @@ pub struct Cli {
 enum Command {
     /// Write stillframe.toml and hosts/ for a first deployment: finds what it can, asks for the rest.
     Init(init::Args),
+    /// What another tool's file says of an environment, and that environment.
+    Import(import::Args),
     /// Show what an environment contains, and what would not survive a deploy.
     Inspect(inspect::Args),
     /// Pin everything; write pylock.toml and stillframe.lock (commit both).
@@ -115,6 +117,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
     let config = cli.config.as_deref();
     match cli.command {
         Command::Init(args) => init::run(&args, config, printer),
+        Command::Import(args) => import::run(&args, printer),
         Command::Inspect(args) => inspect::run(&args, config, printer),
         Command::Lock(args) => lock::run(&args, config, printer),
         Command::Snapshot(args) => snapshot::run(&args, config, printer),
