@@ -29,6 +29,7 @@ bench:
 	python3 tests/bench.py
 	python3 tests/bench_ship.py
 	python3 tests/bench_run.py
+	python3 tests/bench_gateway.py
 
 # Two real Debian 13 hosts to try things on: tests/hosts/hosts.py says what can be done to them.
 hosts: setup

@@ -257,6 +257,25 @@ def ready_row(comfy, ws):
     remove_tree(copy)
 
 
+def nix_hosts_row(ws):
+    """Hosts written in Nix, each with a shared part and a function, beside the same in TOML."""
+    def project(name, kind):
+        place = ws.root / name / "hosts"
+        (place / "shared").mkdir(parents=True)
+        (place.parent / "stillframe.toml").write_text("")
+        (place / "shared" / "gpu.nix").write_text('{ lib, ... }: { user = lib.mkDefault "deploy"; tags = [ "gpu" ]; service.gpus = [ 0 1 ]; }')
+        for n in range(50):
+            (place / f"gpu-{n}.{kind}").write_text(
+                f'{{ name, ... }}: {{ imports = [ ./shared/gpu.nix ]; address = "${{name}}.example"; service.port = {8000 + n}; }}' if kind == "nix" else
+                f'address = "gpu-{n}.example"\nuser = "deploy"\ntags = ["gpu"]\n[service]\ngpus = [0, 1]\nport = {8000 + n}\n')
+        return place.parent
+
+    def median(place):
+        return statistics.median(timed([BINARY, "host", "list", "--json"], cwd=place, env=ws.environment(), stdout=subprocess.DEVNULL) for _ in range(7))
+    row("50 hosts in Nix", median(project("in-nix", "nix")) * 1000, median(project("in-toml", "toml")) * 1000, unit="ms",
+        peer_name="the same in TOML", target="< 300 ms")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
@@ -272,6 +291,7 @@ def main():
         first = store_rows(comfy, ws)
         graph_row(ws, first)
         ready_row(comfy, ws)
+        nix_hosts_row(ws)
     row("peak memory of stillframe", max(peak.values()), unit="MiB", target="< 200 MB", note=max(peak, key=peak.get))
     if arguments.json:
         arguments.json.write_text(json.dumps({"full": FULL, "rows": rows, "peak_mib": peak}, indent=2) + "\n")
