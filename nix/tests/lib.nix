@@ -330,6 +330,32 @@ let
         rollout.batch = "25%";
       };
     };
+    # What a runtime of nixpkgs needs to be built with the deployment that names it.
+    runtimesFromNixpkgs = {
+      is =
+        let
+          python = derivation {
+            name = "python3-3.11.9";
+            system = "x86_64-linux";
+            builder = "none";
+          };
+          project = lib.evalProject { part.python.runtime = "${python}"; };
+        in
+        [
+          project.python.runtime
+          (builtins.hasContext project.python.runtime)
+          (builtins.hasContext (builtins.toJSON project))
+        ];
+      want = [
+        "${derivation {
+          name = "python3-3.11.9";
+          system = "x86_64-linux";
+          builder = "none";
+        }}"
+        true
+        true
+      ];
+    };
     projectsAreChecked = {
       is = (builtins.tryEval (lib.evalProject { part.rollout.batch = "101%"; })).success;
       want = false;

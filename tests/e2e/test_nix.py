@@ -272,6 +272,24 @@ class Flake(unittest.TestCase):
             golden.write_text(json.dumps(kinds, indent=1, sort_keys=True) + "\n")
         self.assertEqual(kinds, json.loads(golden.read_text()))
 
+    def test_with_nix_2_26(self):
+        subprocess.run([NIX26, "build"], check=True, stdout=subprocess.DEVNULL)
+        project = self.ws.root / "of-2.26"
+        write(project / "stillframe.toml", "")
+        write(project / "hosts/a.nix", '{ name, ... }: { address = "${name}.example"; }')
+
+        def nix(*words):
+            words = [*FLAKES, words[0], "--no-write-lock-file", "--override-input", "nixpkgs", f"path:{self.nixpkgs}", *words[1:]]
+            command = [NIX26, "run", self.ws.root, "env", "NIX_REMOTE=local", "sh", "-c", 'cd "$0" && exec "$@"', project, *words]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+            return json.loads(done.stdout)
+        self.assertIn("2.26", subprocess.run([NIX26, "run", self.ws.root, "nix", "--version"], capture_output=True, text=True).stdout)
+        lib = nix("eval", "--json", f"path:{self.flake}#lib", "--apply", 'lib: lib.evalHosts { hosts.a.address = "x"; }')
+        self.assertEqual(lib, {"a": {"address": "x"}})
+        listed = nix("run", f"path:{self.flake}#stillframe", "--", "host", "list", "--json")
+        self.assertEqual([host["config"] for host in listed["hosts"]], [{"address": "a.example"}])
+
     def test_what_needs_no_nixpkgs_does_not_evaluate_it(self):
         none = self.ws.root / "none"
         write(none / "flake.nix", '{ outputs = _: throw "nixpkgs was evaluated"; }')
