@@ -32,6 +32,8 @@ let
       file = "mkDeployment";
       inherit arguments;
     };
+    # Relative paths of hosts begin there, in the flake's working tree.
+    folder = if builtins.isAttrs hosts then null else baseNameOf (toString hosts);
     hosts = lib.evalHosts { inherit hosts arguments; };
   };
   file = system: (pkgs system).writeText "deployment.json" (builtins.toJSON deployment);

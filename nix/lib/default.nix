@@ -51,14 +51,6 @@ lib
   # The same as { hosts, errors }, for who wants to go on.
   tryHosts = evaluated.tried;
 
-  # For the program: the hosts of a folder that are written in Nix.
-  plainHosts =
-    { hosts, suffix }:
-    evaluated.evaluateAll {
-      inherit hosts;
-      suffixes = [ suffix ];
-    };
-
   # The project: what stillframe.toml says, in parts.
   evalProject =
     {

@@ -131,6 +131,5 @@ rec {
     if result.errors == [ ] then
       result.hosts
     else
-      # The mark tells our words from Nix's own around them.
       throw "stillframe: ${words.join "\n" result.errors}";
 }

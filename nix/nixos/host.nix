@@ -101,7 +101,8 @@ in
         # Only where there is none: a deployment's agent is newer.
         "L ${state}/agent - - - - ${cfg.agent}"
       ]
-      ++ map (folder: "d ${folder} 0755 root root -") cfg.folders;
+      # Without a mode and an owner: those of a folder that is there stay.
+      ++ map (folder: "d ${folder} - - - -") cfg.folders;
 
       # As `stillframe-agent install` writes it.
       systemd.services.stillframe = {
@@ -119,6 +120,8 @@ in
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
+          # An agent of an earlier generation of the system may be collected by now.
+          ExecStartPre = "/bin/sh -c '[ -x ${state}/agent/bin/stillframe-agent ] || ln -sfn ${cfg.agent} ${state}/agent'";
           ExecStart = "${state}/agent/bin/stillframe-agent boot";
         };
       };

@@ -294,10 +294,10 @@ let
     };
     oneKindOfFile = {
       is = attrNames (
-        lib.plainHosts {
+        (lib.tryHosts {
           hosts = ./hosts;
-          suffix = ".toml";
-        }
+          suffixes = [ ".toml" ];
+        }).hosts
       );
       want = [
         "gpu-2"

@@ -185,7 +185,7 @@ let
         "d /var/lib/stillframe/services 0700 root root -"
         "d /var/lib/stillframe/incoming 0755 root root -"
         "L /var/lib/stillframe/agent - - - - ${agent}"
-        "d /srv/models 0755 root root -"
+        "d /srv/models - - - -"
       ];
     };
     theBootService = {
@@ -198,6 +198,7 @@ let
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
+          ExecStartPre = "/bin/sh -c '[ -x /var/lib/stillframe/agent/bin/stillframe-agent ] || ln -sfn ${agent} /var/lib/stillframe/agent'";
           ExecStart = "/var/lib/stillframe/agent/bin/stillframe-agent boot";
         };
       };

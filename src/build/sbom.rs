@@ -30,20 +30,95 @@ fn tree(tree: &TreeRef) -> Value {
     property("nar-hash", &format!("sha256:{}", tree.nar_hash.to_hex()))
 }
 
-/// An SPDX expression where it looks like one, else a licence's name: CycloneDX keeps them apart.
+/// Identifiers of the SPDX licence list that Python distributions use. What is not here is a licence's name, never an
+/// expression: a tool that checks would refuse it.
+const SPDX: &[&str] = &[
+    "0BSD",
+    "AFL-3.0",
+    "AGPL-3.0",
+    "AGPL-3.0-only",
+    "AGPL-3.0-or-later",
+    "Apache-2.0",
+    "Artistic-2.0",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSD-3-Clause-Clear",
+    "BSD-4-Clause",
+    "BSL-1.0",
+    "Bitstream-Vera",
+    "CC-BY-4.0",
+    "CC-BY-SA-4.0",
+    "CC0-1.0",
+    "CDDL-1.0",
+    "CNRI-Python",
+    "ECL-2.0",
+    "EPL-1.0",
+    "EPL-2.0",
+    "EUPL-1.2",
+    "FTL",
+    "GPL-2.0",
+    "GPL-2.0-only",
+    "GPL-2.0-or-later",
+    "GPL-3.0",
+    "GPL-3.0-only",
+    "GPL-3.0-or-later",
+    "HPND",
+    "IJG",
+    "ISC",
+    "LGPL-2.1",
+    "LGPL-2.1-only",
+    "LGPL-2.1-or-later",
+    "LGPL-3.0",
+    "LGPL-3.0-only",
+    "LGPL-3.0-or-later",
+    "MIT",
+    "MIT-0",
+    "MIT-CMU",
+    "MPL-1.1",
+    "MPL-2.0",
+    "NCSA",
+    "OFL-1.1",
+    "PSF-2.0",
+    "PostgreSQL",
+    "Python-2.0",
+    "Python-2.0.1",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "Unlicense",
+    "W3C",
+    "WTFPL",
+    "Zlib",
+    "ZPL-2.1",
+    "blessing",
+    "bzip2-1.0.6",
+    "curl",
+    "libtiff",
+    "zlib-acknowledgement",
+    // Exceptions, behind WITH.
+    "Autoconf-exception-3.0",
+    "Classpath-exception-2.0",
+    "GCC-exception-2.0",
+    "GCC-exception-3.1",
+    "LLVM-exception",
+    "Linux-syscall-note",
+];
+
+/// CycloneDX keeps SPDX expressions and names of licences apart.
 fn licences(text: Option<&String>) -> Option<Value> {
     let text = text.filter(|t| !t.is_empty())?;
-    let word = |w: &str| {
-        let w = w.trim_matches(['(', ')']);
-        matches!(w, "AND" | "OR" | "WITH")
-            || (!w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || "-.+".contains(c)))
-    };
-    let expression = text.split_whitespace().all(word)
-        && (text.split_whitespace().count() == 1
-            || text.contains(" AND ")
-            || text.contains(" OR ")
-            || text.contains(" WITH "));
-    Some(match expression {
+    let mut identifier = true;
+    let words = text.split(|c: char| c.is_whitespace() || "()".contains(c)).filter(|w| !w.is_empty());
+    let expression = words.into_iter().all(|word| {
+        let fine = match identifier {
+            true => SPDX.contains(&word.trim_end_matches('+')) || word.starts_with("LicenseRef-"),
+            false => matches!(word, "AND" | "OR" | "WITH"),
+        };
+        identifier = !identifier;
+        fine
+    });
+    // It ends with an identifier.
+    Some(match expression && !identifier {
         true => json!([{"expression": text}]),
         false => json!([{"license": {"name": text}}]),
     })
@@ -60,14 +135,16 @@ fn encoded(text: &str) -> String {
 }
 
 fn distribution(d: &DistributionLock, licence: Option<&String>) -> Value {
-    let purl = format!("pkg:pypi/{}@{}", encoded(&d.name), encoded(&d.version));
     let wheel = d.wheel.as_ref();
+    // Of an index only what a wheel of one vouches for: a local build of the same name is something else.
+    let purl = wheel.map(|_| format!("pkg:pypi/{}@{}", encoded(&d.name), encoded(&d.version)));
+    let reference = purl.clone().unwrap_or_else(|| format!("distribution:{}@{}", d.name, d.version));
     object([
         ("type", Some(json!("library"))),
-        ("bom-ref", Some(json!(purl))),
+        ("bom-ref", Some(json!(reference))),
         ("name", Some(json!(d.name))),
         ("version", Some(json!(d.version))),
-        ("purl", Some(json!(purl))),
+        ("purl", purl.map(Value::from)),
         ("licenses", licences(licence)),
         (
             "externalReferences",
@@ -163,6 +240,13 @@ mod tests {
         assert_eq!(
             of("Copyright (c) 2020, somebody"),
             json!([{"license": {"name": "Copyright (c) 2020, somebody"}}])
+        );
+        for name in ["UNKNOWN", "BSD", "MIT License", "MIT AND", "AND MIT", "MIT BSD"] {
+            assert_eq!(of(name), json!([{"license": {"name": name}}]));
+        }
+        assert_eq!(
+            of("GPL-2.0+ WITH GCC-exception-2.0"),
+            json!([{"expression": "GPL-2.0+ WITH GCC-exception-2.0"}])
         );
         assert_eq!(of(""), Value::Null);
     }

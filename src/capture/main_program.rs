@@ -72,6 +72,8 @@ fn apart(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
         ".cache",
         ".git",
         "hosts",
+        "flake.nix",
+        "flake.lock",
         "snapshots",
         "stillframe.toml",
         "stillframe.lock",

@@ -12,11 +12,13 @@ use crate::sys::files;
 use crate::sys::process;
 use crate::sys::signals;
 use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
 /// Where an agent keeps what is not its to lose.
@@ -201,6 +203,8 @@ fn follow(layout: &Layout, name: &str, attempt: Option<u64>) -> Result<()> {
     }
 }
 
+const FOLLOW_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 fn logs(name: &str, part: Option<&str>, follow: bool, lines: u32, json: bool) -> Result<()> {
     let units = match part {
         None => format!("stillframe-{name}-*"),
@@ -222,7 +226,68 @@ fn logs(name: &str, part: Option<&str>, follow: bool, lines: u32, json: bool) ->
     if follow {
         words.push("-f");
     }
+    if follow && part.is_none() {
+        return follow_all(name, &words, output);
+    }
     Err(Error::io("start", "journalctl", process::command(&words).exec()))
+}
+
+/// journalctl looks once, at its start, which units a pattern names. The units of a generation that comes later are
+/// followed by a process each, from their first line on, for as long as they are there.
+fn follow_all(name: &str, words: &[&str], output: &str) -> Result<()> {
+    let pattern = format!("stillframe-{name}-*");
+    let units = || -> Result<BTreeSet<String>> {
+        let list = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", &pattern];
+        let text = process::must(&list, Duration::from_secs(20))?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(String::from).collect())
+    };
+    let begin = |words: &[&str]| {
+        process::command(words).stdin(Stdio::null()).spawn().map_err(|e| Error::io("start", "journalctl", e))
+    };
+    let mut known = units()?;
+    let mut first = begin(words)?;
+    let mut more: BTreeMap<String, Child> = BTreeMap::new();
+    let out = std::io::stdout();
+    loop {
+        let mut gone = [PollFd::new(&out, PollFlags::empty())];
+        // Nobody reads any more: the connection is closed.
+        if rustix::event::poll(&mut gone, Some(&FOLLOW_PAUSE)).is_ok_and(|n| n > 0) {
+            for child in more.values_mut().chain([&mut first]) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            return Ok(());
+        }
+        // Of a service that was never deployed there is nothing yet, and it has ended.
+        let _ = first.try_wait();
+        let now = units()?;
+        for unit in now.difference(&known) {
+            let own = [
+                "journalctl",
+                "--quiet",
+                "--no-pager",
+                "--no-hostname",
+                output,
+                "-n",
+                "all",
+                "-f",
+                "-u",
+                unit,
+            ];
+            more.insert(unit.clone(), begin(&own)?);
+        }
+        // Its last lines are written by now: it was there a look before.
+        more.retain(|unit, child| {
+            let stays = now.contains(unit) || known.contains(unit);
+            if !stays {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            stays
+        });
+        known = now;
+    }
 }
 
 fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {

@@ -12,13 +12,14 @@ use crate::capture::runtime::given;
 use crate::capture::trees::Trees;
 use crate::capture::whole::{self, Captured, Options};
 use crate::formats::nix::store_path::{StoreDir, StorePath};
+use crate::ship::config::ServiceConfig;
 use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
 use crate::sys::error::Result;
 use crate::sys::files::{self, FileLock};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One run at a time on this state; another waits and says for whom.
 pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<FileLock> {
@@ -54,11 +55,35 @@ fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, manner: Manne
         given,
         libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
         real_files: real_files(settings, !manner.checked),
-        exclude: settings.config.exclude.clone(),
+        exclude: settings.config.exclude.iter().cloned().chain(private_files(settings)?).collect(),
         environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
         cache: settings.cache.clone(),
         offline: manner.offline,
     })
+}
+
+/// Files of the environment that the configuration names as secret: they are given to instances, and lie in no store.
+fn private_files(settings: &Settings) -> Result<Vec<String>> {
+    let mut files: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut put = |base: &Path, service: &ServiceConfig| {
+        let secrets = service.secrets.values().filter_map(|s| s.file.clone());
+        let keys = service.gateway.api_keys.iter().flatten().filter_map(|k| k.file.clone());
+        files.extend(secrets.chain(keys).map(|file| base.join(file)));
+    };
+    put(&settings.project, &settings.config.service);
+    // Hosts are asked for only where their files could lie in the environment.
+    if settings.project.starts_with(&settings.environment)
+        || settings.environment.starts_with(&settings.project)
+    {
+        for host in super::fleet::described(settings)? {
+            put(host.file.parent().unwrap_or(&settings.project), &host.service);
+        }
+    }
+    let inside = |file: PathBuf| {
+        let file = file.canonicalize().ok()?;
+        Some(file.strip_prefix(&settings.environment).ok()?.to_str()?.to_string())
+    };
+    Ok(files.into_iter().filter_map(inside).collect())
 }
 
 /// What the configuration names, and what an import check found: as the committed lock and the newest snapshot

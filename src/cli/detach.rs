@@ -62,7 +62,7 @@ pub fn begin(
                 let _ = child.wait();
                 return said(&log, printer);
             }
-            printer.value(&json!({"deployment": id, "detached": true, "log": log}));
+            printer.value(&json!({"version": 1, "deployment": id, "detached": true, "log": log}));
             printer.line(format!(
                 "{id} goes on by itself: stillframe attach shows it, stillframe cancel stops it"
             ));

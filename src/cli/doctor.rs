@@ -36,6 +36,12 @@ fn store(settings: Option<&Settings>) -> Result<String> {
     Ok(format!("Nix {} answers; the store is {}", store.version, store.store_dir.0))
 }
 
+/// Where the store's files lie.
+fn store_folder(settings: Option<&Settings>) -> std::path::PathBuf {
+    let remote = settings.and_then(|s| s.config.store.remote.as_deref());
+    StoreConfig::from_environment(remote).folder()
+}
+
 fn room(place: &Path) -> Result<String> {
     let there = place.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let stat = rustix::fs::statvfs(there).map_err(|e| Error::io("look at", there, e.into()))?;
@@ -59,14 +65,10 @@ fn hosts(settings: &Settings) -> Result<String> {
     let members = fleet::members(settings, None)?;
     let names: Vec<&str> = members.iter().map(|m| m.name()).collect();
     for member in &members {
-        member.spec(&["0".into()], &member.private()?, None).map(drop).or_else(|e| {
-            // GPUs and slots are the host's to tell.
-            if e.message.contains("service.gpus") || e.message.contains("service.scaling") {
-                Ok(())
-            } else {
-                Err(e)
-            }
-        })?;
+        // GPUs and slots are the host's to tell.
+        member.service.check().map_err(|wrong| member.located(wrong))?;
+        member.private()?;
+        member.smoke()?;
     }
     Ok(format!("{} described: {}", names.len(), names.join(", ")))
 }
@@ -76,7 +78,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let known = settings.as_ref().ok();
     let mut looks: Vec<Look> = vec![
         ("store", store(known)),
-        ("room", room(Path::new("/nix/store"))),
+        ("room", room(&store_folder(known))),
         ("nix-instantiate", first_line(&["nix-instantiate", "--version"])),
         ("ssh", first_line(&["ssh", "-G", "localhost"]).map(|_| "OpenSSH's client is there".into())),
         ("git", first_line(&["git", "--version"])),

@@ -79,6 +79,8 @@ const ENTRIES: &[Entry] = entries! {
         "Nothing."
     REPORT "git": "A pack's repository cannot be read, or says nothing of its state."
         "Its files ship all the same; its commit is unknown."
+    REPORT "index": "The index did not answer while the environment was captured: what it could have vouched for is captured."
+        "The snapshot is complete. Take it again later to have distributions pinned: the same files give the same store path."
     REPORT "runtime": "Something about the interpreter: what of it is the host's, or is not captured."
         "The line says what."
     REPORT "probe": "The environment's own server, started by --probe, said something worth knowing."
@@ -117,24 +119,29 @@ const ENTRIES: &[Entry] = entries! {
         "Nothing, unless it happens to many: then see what ends them on the way."
 };
 
-fn find(code: &str) -> Result<&'static Entry> {
-    ENTRIES.iter().find(|e| e.code == code).ok_or_else(|| {
-        let error = Error::new(Kind::Input, format!("there is no code {code:?}"));
-        match words::nearest(code, ENTRIES.iter().map(|e| e.code)) {
-            Some(near) => error.hint(format!("did you mean {near}?")),
-            None => error.hint("stillframe explain lists them"),
-        }
+/// One code may be said by two.
+fn find(code: &str) -> Result<Vec<&'static Entry>> {
+    let found: Vec<&Entry> = ENTRIES.iter().filter(|e| e.code == code).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let error = Error::new(Kind::Input, format!("there is no code {code:?}"));
+    Err(match words::nearest(code, ENTRIES.iter().map(|e| e.code)) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error.hint("stillframe explain lists them"),
     })
 }
 
 pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
     let value = |e: &Entry| json!({"code": e.code, "by": e.by, "means": e.means, "to_do": e.to_do});
     if let Some(code) = &args.code {
-        let entry = find(code)?;
-        printer.value(&value(entry));
-        printer.line(format!("{} ({})", printer.bold(entry.code), entry.by));
-        printer.line(format!("  {}", entry.means));
-        printer.line(format!("  What to do: {}", entry.to_do));
+        let found = find(code)?;
+        printer.value(&json!({"version": 1, "codes": found.iter().map(|e| value(e)).collect::<Vec<_>>()}));
+        for entry in found {
+            printer.line(format!("{} ({})", printer.bold(entry.code), entry.by));
+            printer.line(format!("  {}", entry.means));
+            printer.line(format!("  What to do: {}", entry.to_do));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     printer.value(&json!({"version": 1, "codes": ENTRIES.iter().map(value).collect::<Vec<_>>()}));
@@ -166,12 +173,19 @@ mod tests {
         let list = source.split("`topic` is a stable word").nth(1).unwrap().split("#[derive").next().unwrap();
         let topics: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
         assert_eq!(codes(REPORT), topics);
-        assert_eq!(ENTRIES.iter().map(|e| e.code).collect::<BTreeSet<_>>().len(), ENTRIES.len(), "one twice");
+        let each: BTreeSet<_> = ENTRIES.iter().map(|e| (e.by, e.code)).collect();
+        assert_eq!(each.len(), ENTRIES.len(), "one twice");
     }
 
     #[test]
     fn an_unknown_one_brings_the_nearest_to_mind() {
-        assert_eq!(find("secrets").map(|e| e.code).unwrap_err().hint.unwrap(), "did you mean secret?");
-        assert_eq!(find("zebra").map(|e| e.code).unwrap_err().hint.unwrap(), "stillframe explain lists them");
+        assert_eq!(
+            find("secrets").map(|found| found.len()).unwrap_err().hint.unwrap(),
+            "did you mean secret?"
+        );
+        assert_eq!(
+            find("zebra").map(|found| found.len()).unwrap_err().hint.unwrap(),
+            "stillframe explain lists them"
+        );
     }
 }

@@ -59,7 +59,12 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     };
     match &args.output {
         Some(file) => {
-            files::write_if_changed(file, text.as_bytes())?;
+            // A device, a pipe or a link is written to, never replaced.
+            if std::fs::symlink_metadata(file).is_ok_and(|m| !m.is_file()) {
+                std::fs::write(file, text.as_bytes()).map_err(|e| Error::io("write", file, e))?;
+            } else {
+                files::write_if_changed(file, text.as_bytes())?;
+            }
             printer.line(format!("wrote {}", file.display()));
         }
         None => {
@@ -93,7 +98,13 @@ fn manager_snapshot(lock: &Lock) -> (ManagerSnapshot, Vec<String>) {
                 if dirty {
                     unable.push(format!("the changes to pack {}: it is not as its commit", pack.name));
                 }
-                out.git_custom_nodes.insert(remote, GitNode { hash: Some(hash), disabled: false });
+                let node = GitNode { hash: Some(hash), disabled: false };
+                if out.git_custom_nodes.insert(remote.clone(), node).is_some() {
+                    unable.push(format!(
+                        "two packs of {remote}: pack {} takes the place of the other",
+                        pack.name
+                    ));
+                }
             }
             None if pack.name.ends_with(".py") => {
                 out.file_custom_nodes.push(FileNode { filename: pack.name.clone(), disabled: false });

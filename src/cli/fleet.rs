@@ -35,15 +35,28 @@ pub struct Member {
     project: Option<(PathBuf, String)>,
 }
 
+/// Where the files of hosts are, or would be: their relative paths begin there.
+fn folder(settings: &Settings) -> PathBuf {
+    match &settings.hosts {
+        Some(given) => settings.project.join(given.folder.as_deref().unwrap_or("")),
+        None => settings.project.join("hosts"),
+    }
+}
+
+/// Every host of the project.
+pub fn described(settings: &Settings) -> Result<Vec<Host>> {
+    match &settings.hosts {
+        Some(given) => hosts::named(given.hosts.clone(), &folder(settings)).into_iter().collect(),
+        None => hosts::load(&folder(settings), &settings.cache),
+    }
+}
+
 pub fn members(settings: &Settings, selector: Option<&str>) -> Result<Vec<Member>> {
-    let folder = settings.project.join("hosts");
-    let all = match &settings.hosts {
-        Some(given) => {
-            forgotten(&folder, given);
-            hosts::named(given.clone(), &folder).into_iter().collect::<Result<_>>()?
-        }
-        None => hosts::load(&folder, &settings.cache)?,
-    };
+    let all = described(settings)?;
+    let folder = folder(settings);
+    if let Some(given) = settings.hosts.as_ref().filter(|given| given.folder.is_some()) {
+        forgotten(&folder, &given.hosts);
+    }
     if all.is_empty() {
         return Err(Error::new(Kind::Input, format!("there is no host in {}", folder.display()))
             .hint("describe one in hosts/NAME.toml (a line `address = \"…\"` is enough) or hosts/NAME.nix"));
@@ -61,13 +74,14 @@ pub fn members(settings: &Settings, selector: Option<&str>) -> Result<Vec<Member
 
 /// A flake in a git repository is what git knows of it: a new file is easily forgotten.
 fn forgotten(folder: &Path, given: &BTreeMap<String, Value>) {
+    let shown = folder.file_name().unwrap_or_default().to_string_lossy();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let host = path.extension().is_some_and(|e| e == "nix" || e == "toml") && path.is_file();
         let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if host && !given.contains_key(&name) {
             let file = entry.file_name();
-            eprintln!("hosts/{} is not part of the flake: `git add` it", file.to_string_lossy());
+            eprintln!("{shown}/{} is not part of the flake: `git add` it", file.to_string_lossy());
         }
     }
 }

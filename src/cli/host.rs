@@ -123,7 +123,7 @@ fn problems(member: &Member, facts: &Facts, needs: &Needs) -> Vec<Problem> {
 
 fn check(members: &[Member], printer: &Printer) -> Result<ExitCode> {
     let (values, unwell) = look(members, true, printer);
-    printer.value(&json!({"hosts": values, "failed": unwell}));
+    printer.value(&json!({"version": 1, "hosts": values, "failed": unwell}));
     Ok(code(unwell))
 }
 
@@ -239,7 +239,7 @@ fn send(
             }
         }
     }
-    printer.value(&json!({"snapshot": path, "paths": load.closure.len(), "dry_run": dry_run, "hosts": values, "failed": failed}));
+    printer.value(&json!({"version": 1, "snapshot": path, "paths": load.closure.len(), "dry_run": dry_run, "hosts": values, "failed": failed}));
     Ok(code(failed))
 }
 

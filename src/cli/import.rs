@@ -1,7 +1,7 @@
 //! `stillframe import FILE`: what another tool's file says of an environment, and, with --into, that environment: ComfyUI and packs
 //! from their repositories, a virtual environment with the packages named. From then on it is captured as any other.
 use super::printer::{Printer, plain};
-use crate::formats::comfy::description::{Description, DescriptionError, Source};
+use crate::formats::comfy::description::{Dependencies, Description, DescriptionError, Source};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use crate::sys::{files, process, signals};
@@ -51,29 +51,36 @@ fn read(file: &Path) -> Result<Description> {
 }
 
 pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
-    let description = read(&args.file)?;
-    show(&description, printer);
-    let made = match &args.into {
-        Some(folder) => {
-            signals::heed()?;
-            make(&description, folder, &args.python, printer)?;
-            Some(folder)
-        }
-        None => None,
-    };
-    printer.value(&json!({"version": 1, "description": description, "made": made}));
-    let count = description.unresolved.len();
-    if let Some(folder) = made {
-        let folder = folder.display();
-        match count {
-            0 => printer.line(format!("made {folder}; next: stillframe inspect {folder}")),
-            1 => printer.line(format!("made {folder} without 1 item, which is named above")),
-            n => printer.line(format!("made {folder} without {n} items, which are named above")),
-        }
-        // Who asked for all of it has not got it.
-        return Ok(if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    let mut description = read(&args.file)?;
+    if args.into.is_some() {
+        signals::heed()?;
+        description.unresolved.extend(other_python(&description, &args.python)?);
     }
-    Ok(ExitCode::SUCCESS)
+    show(&description, printer);
+    if let Some(folder) = &args.into {
+        make(&description, folder, &args.python, printer)?;
+    }
+    let made = args.into.as_ref();
+    printer.value(&json!({"version": 1, "description": description, "made": made}));
+    let Some(folder) = made.map(|folder| folder.display()) else { return Ok(ExitCode::SUCCESS) };
+    match description.unresolved.len() {
+        0 => printer.line(format!("made {folder}; next: stillframe inspect {folder}")),
+        1 => printer.line(format!("made {folder} without 1 item, which is named above")),
+        n => printer.line(format!("made {folder} without {n} items, which are named above")),
+    }
+    // Who asked for all of it has not got it.
+    Ok(if description.unresolved.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Wheels and packs are for one version of Python.
+fn other_python(d: &Description, python: &str) -> Result<Option<String>> {
+    let Some(wanted) = &d.python else { return Ok(None) };
+    let code = "import sys; print('%d.%d' % sys.version_info[:2])";
+    let output = process::must(&[python, "-c", code], Duration::from_secs(30))
+        .map_err(|e| Error { kind: Kind::Input, ..e }.hint("name an interpreter with --python"))?;
+    let version = String::from_utf8_lossy(&output).trim().to_string();
+    let same = *wanted == version || wanted.starts_with(&format!("{version}."));
+    Ok((!same).then(|| format!("Python {wanted}: {python} is {version}; another can be named with --python")))
 }
 
 fn show(d: &Description, printer: &Printer) {
@@ -110,7 +117,7 @@ fn step(words: &[&str], what: &str) -> Result<()> {
     let done = process::run_until(words, LIMIT, &mut || check_interrupt().is_err()).map_err(|e| {
         match check_interrupt() {
             Err(stop) => stop,
-            Ok(()) => e,
+            Ok(()) => Error { kind: Kind::Io, ..e },
         }
     })?;
     if done.code == Some(0) {
@@ -122,20 +129,27 @@ fn step(words: &[&str], what: &str) -> Result<()> {
         .hint("nothing was left behind; mend what it says and run the command again"))
 }
 
+/// git, which asks nobody for a name or a password: a repository that wants one is not there.
+fn git(words: &[&str], what: &str) -> Result<()> {
+    let alone =
+        ["env", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "git"];
+    step(&[&alone, words].concat(), what)
+}
+
 fn clone(source: &Source, to: &Path) -> Result<()> {
     let text = to.display().to_string();
     let what = |did: &str| format!("{did} {}", source.repository);
-    step(&["git", "clone", "--quiet", "--no-checkout", "--", &source.repository, &text], &what("cloning"))?;
-    let checkout = ["git", "-C", &text, "checkout", "--quiet", "--detach", &source.revision];
-    if step(&checkout, "").is_err() {
+    git(&["clone", "--quiet", "--no-checkout", "--", &source.repository, &text], &what("cloning"))?;
+    let checkout = ["-C", &text, "checkout", "--quiet", "--detach", &source.revision];
+    if git(&checkout, "").is_err() {
         check_interrupt()?;
         // A commit that no branch leads to has to be asked for by name.
-        let fetch = ["git", "-C", &text, "fetch", "--quiet", "origin", &source.revision];
-        step(&fetch, &what(&format!("looking for {} in", source.revision)))?;
-        step(&["git", "-C", &text, "checkout", "--quiet", "--detach", "FETCH_HEAD"], &what("checking out"))?;
+        let fetch = ["-C", &text, "fetch", "--quiet", "origin", &source.revision];
+        git(&fetch, &what(&format!("looking for {} in", source.revision)))?;
+        git(&["-C", &text, "checkout", "--quiet", "--detach", "FETCH_HEAD"], &what("checking out"))?;
     }
-    step(
-        &["git", "-C", &text, "submodule", "--quiet", "update", "--init", "--recursive"],
+    git(
+        &["-C", &text, "submodule", "--quiet", "update", "--init", "--recursive"],
         &what("fetching submodules of"),
     )
 }
@@ -181,26 +195,20 @@ fn packages(d: &Description, folder: &Path, python: &str, printer: &Printer) -> 
     let venv = folder.join(".venv").display().to_string();
     printer.progress().stage("making the virtual environment", None);
     step(&[python, "-m", "venv", &venv], "making the virtual environment")?;
-    if d.requirements.is_empty() {
-        return Ok(());
+    let list = folder.join(".venv/stillframe-import.txt");
+    files::write_atomic(&list, (d.requirements.join("\n") + "\n").as_bytes())?;
+    let mut lists = vec![list];
+    if d.dependencies == Dependencies::Besides {
+        let packs = d.packs.iter().map(|p| folder.join("custom_nodes").join(&p.name));
+        lists.extend([folder.to_path_buf()].into_iter().chain(packs).map(|at| at.join("requirements.txt")));
     }
-    let file = folder.join(".venv/stillframe-import.txt");
-    files::write_atomic(&file, (d.requirements.join("\n") + "\n").as_bytes())?;
+    let lists: Vec<String> = lists.iter().filter(|l| l.is_file()).map(|l| l.display().to_string()).collect();
     printer.progress().stage("installing packages", None);
-    let (pip, file) = (format!("{venv}/bin/python"), file.display().to_string());
-    let mut words = vec![
-        pip.as_str(),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-        &file,
-    ];
-    // A freeze names all there is; anything else names what it wants of it.
-    if d.requirements.iter().all(|line| line.contains("==") || line.contains(" @ ")) {
+    let pip = format!("{venv}/bin/python");
+    let mut words = vec![pip.as_str(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    if d.dependencies == Dependencies::Frozen {
         words.push("--no-deps");
     }
+    lists.iter().for_each(|list| words.extend(["--requirement", list]));
     step(&words, "pip")
 }

@@ -56,7 +56,7 @@ pub fn cancel(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<E
             json!({"host": member.name(), "cancelled": holder})
         },
     );
-    printer.value(&json!({"hosts": values, "failed": failed}));
+    printer.value(&json!({"version": 1, "hosts": values, "failed": failed}));
     Ok(exit(failed))
 }
 
@@ -80,7 +80,7 @@ pub fn unlock(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<E
             json!({"host": member.name(), "unlocked": holder})
         },
     );
-    printer.value(&json!({"hosts": values, "failed": failed}));
+    printer.value(&json!({"version": 1, "hosts": values, "failed": failed}));
     Ok(exit(failed))
 }
 
@@ -123,6 +123,6 @@ pub fn retention(args: &RetentionArgs, config: Option<&Path>, printer: &Printer)
             json!({"host": member.name(), "report": report})
         },
     );
-    printer.value(&json!({"hosts": values, "failed": failed}));
+    printer.value(&json!({"version": 1, "hosts": values, "failed": failed}));
     Ok(exit(failed))
 }

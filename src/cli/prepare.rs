@@ -127,7 +127,7 @@ pub fn run(settings: &Settings, members: &[Member], yes: bool, printer: &Printer
             }
         }
     }
-    printer.value(&json!({"hosts": values, "failed": count}));
+    printer.value(&json!({"version": 1, "hosts": values, "failed": count}));
     Ok(if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

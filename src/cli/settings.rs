@@ -70,6 +70,14 @@ pub struct StoreSection {
     pub remote: Option<String>,
 }
 
+/// Hosts that Nix evaluated.
+#[derive(Debug, Clone)]
+pub struct GivenHosts {
+    /// The folder of their files, relative to the flake; none where they are values of the flake itself.
+    pub folder: Option<String>,
+    pub hosts: BTreeMap<String, Value>,
+}
+
 /// A project and its hosts as `lib.mkDeployment` of the flake evaluated them. It lies in the Nix store: relative paths
 /// begin at the flake that is used.
 #[derive(Debug, Clone, Deserialize)]
@@ -77,6 +85,8 @@ pub struct StoreSection {
 struct Deployment {
     version: u32,
     project: Config,
+    #[serde(default)]
+    folder: Option<String>,
     hosts: BTreeMap<String, Value>,
 }
 
@@ -101,7 +111,7 @@ pub struct Settings {
     /// The text of stillframe.toml and where it is, to name lines of it.
     pub source: Option<(PathBuf, String)>,
     /// The hosts, where a deployment that Nix evaluated brings them; else they are files of the project.
-    pub hosts: Option<BTreeMap<String, Value>>,
+    pub hosts: Option<GivenHosts>,
     /// Where the lock files go: the folder of stillframe.toml, else the environment.
     pub project: PathBuf,
     pub environment: PathBuf,
@@ -146,12 +156,14 @@ impl Settings {
             (None, Some(env)) if cwd.join(env).join(CONFIG).is_file() => Some(cwd.join(env).join(CONFIG)),
             (None, _) => find_config(&cwd),
         };
+        let flake = || cwd.ancestors().find(|dir| dir.join("flake.nix").is_file()).unwrap_or(&cwd);
         let mut hosts = None;
         let (parsed, source) = match &config_path {
             Some(path) if path.extension().is_some_and(|e| e == "json") => {
                 let deployment = read_deployment(path)?;
-                hosts = Some(deployment.hosts);
-                (deployment.project, None)
+                hosts = Some(GivenHosts { folder: deployment.folder, hosts: deployment.hosts });
+                // Its lines are Nix, which nobody reads here.
+                (deployment.project, Some((flake().join("flake.nix"), String::new())))
             }
             Some(path) => {
                 let (config, text) = read_config(path)?;
@@ -159,7 +171,6 @@ impl Settings {
             }
             None => (Config::default(), None),
         };
-        let flake = || cwd.ancestors().find(|dir| dir.join("flake.nix").is_file()).unwrap_or(&cwd);
         let base = match hosts {
             Some(_) => Some(flake()),
             None => config_path.as_deref().and_then(Path::parent),

@@ -52,7 +52,7 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
             let _lock = capture::exclusive(&settings, printer, "snapshots remove")?;
             let record = registry.find(Some(&id))?;
             registry.remove(&record, force)?;
-            printer.value(&json!({"removed": record.id, "snapshot": record.snapshot}));
+            printer.value(&json!({"version": 1, "removed": record.id, "snapshot": record.snapshot}));
             printer.line(format!("removed {}; `nix-store --gc` frees what nothing else needs", record.id));
             Ok(ExitCode::SUCCESS)
         }
@@ -81,7 +81,7 @@ fn list(registry: &Registry, printer: &Printer) -> Result<ExitCode> {
 fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<ExitCode> {
     let record = registry.find(id)?;
     let lock = registry.lock(&record)?;
-    printer.value(&json!({"record": record, "lock": lock}));
+    printer.value(&json!({"version": 1, "record": record, "lock": lock}));
     printer.line(printer.bold(&format!("snapshot {}", record.id)));
     for (name, value) in [
         ("label", record.label.clone().unwrap_or_else(|| "-".into())),
@@ -250,7 +250,9 @@ fn verify(
     let mut report = verify::verify(&graph, &config, scratch.path(), printer.progress().as_ref())?;
     drop(scratch);
     explain(&mut report.mismatches, &record, config_file, &config, printer)?;
-    printer.value(&json!({"id": record.id, "verified": report.mismatches.is_empty(), "report": report}));
+    printer.value(
+        &json!({"version": 1, "id": record.id, "verified": report.mismatches.is_empty(), "report": report}),
+    );
     for m in &report.mismatches {
         printer.line(format!("{} differs: {}", m.label, m.path));
         printer.line(format!("  recorded {}, found {}", m.expected, m.found));

@@ -37,13 +37,17 @@ impl StoreConfig {
 
     /// Where a path's files lie: with `local?root=DIR` not where its name says.
     pub fn on_disk(&self, path: &StorePath) -> PathBuf {
-        let absolute = path.to_absolute(&self.store_dir);
+        self.folder().join(path.to_string())
+    }
+
+    /// The store's folder on disk.
+    pub fn folder(&self) -> PathBuf {
         let options = self.remote.as_deref().and_then(|remote| remote.split_once('?'));
         let root =
             options.and_then(|(_, all)| all.split('&').find_map(|option| option.strip_prefix("root=")));
         match root {
-            Some(root) => Path::new(root).join(absolute.trim_start_matches('/')),
-            None => absolute.into(),
+            Some(root) => Path::new(root).join(self.store_dir.0.trim_start_matches('/')),
+            None => PathBuf::from(&self.store_dir.0),
         }
     }
 

@@ -710,6 +710,24 @@ class Files(Case):
         pack = next(p for p in self.inspect(env).json["packs"] if p["name"] == "first-pack")
         self.assertGreater(pack["bytes"], size)
 
+    def test_files_that_the_configuration_names_as_secret(self):
+        """Whatever they look like: the project may be the environment's own folder."""
+        env = self.environment()
+        write(env.root / "key", "k" * 20)
+        write(env.pack / "licence.text", "ours alone")
+        write(env.root / "hosts/a.toml", 'address = "a"\n[service.secrets]\nOWN = { file = "../own" }\n')
+        write(env.root / "own", "of a host")
+        write(env.root / "stillframe.toml", """\
+[service.gateway]
+api-keys = [{ file = "key" }]
+[service.secrets]
+LICENCE = { file = "custom_nodes/first-pack/licence.text" }
+""")
+        self.snapshot(env)
+        kept = {path.name for path in (self.station.store / "nix/store").rglob("*")}
+        self.assertIn("main.py", kept)
+        self.assertEqual(kept & {"key", "licence.text", "own", "stillframe.toml", "a.toml"}, set())
+
     def test_a_file_that_changes_while_it_is_read(self):
         """An error that names the file and says to run again, whatever the change; now and then one is not met, and the
         snapshot has one state of the file."""

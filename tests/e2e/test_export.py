@@ -59,17 +59,22 @@ class Export(Case):
         self.assertEqual((bom["bomFormat"], bom["specVersion"], bom["metadata"]["component"]["version"]), ("CycloneDX", "1.6", self.taken["id"]))
         components = {c["bom-ref"]: c for c in bom["components"]}
         self.assertEqual(len(components), len(bom["components"]))
-        self.assertEqual(sorted(components), ["comfyui", "pack:first-pack", "pack:loose.py", "pack:plain", "pkg:pypi/alpha@1.0", "pkg:pypi/beta@1.0",
-                                              "pkg:pypi/gamma@1.0", "python"])
+        self.assertEqual(sorted(components), ["comfyui", "distribution:gamma@1.0", "pack:first-pack", "pack:loose.py", "pack:plain",
+                                              "pkg:pypi/alpha@1.0", "pkg:pypi/beta@1.0", "python"])
         self.assertEqual(components["pkg:pypi/alpha@1.0"]["licenses"], [{"expression": "MIT OR 0BSD"}])
         self.assertEqual(components["pkg:pypi/beta@1.0"]["licenses"], [{"license": {"name": "Our own"}}])
-        self.assertNotIn("licenses", components["pkg:pypi/gamma@1.0"])
+        self.assertNotIn("licenses", components["distribution:gamma@1.0"])
         reference = components["pkg:pypi/alpha@1.0"]["externalReferences"][0]
         self.assertEqual((reference["type"], reference["hashes"][0]["alg"]), ("distribution", "SHA-256"))
         self.assertTrue(reference["url"].endswith("alpha-1.0-py3-none-any.whl"))
         pack = components["pack:first-pack"]
         self.assertEqual((pack["version"], pack["externalReferences"][0]["url"]), (self.commit, "https://git.example/first-pack.git"))
         self.assertEqual(bom["dependencies"], [{"ref": "snapshot", "dependsOn": [c["bom-ref"] for c in bom["components"]]}])
+        # What is no file is written to, not replaced.
+        link = self.station.root / "link.json"
+        link.symlink_to(target)
+        self.export("cyclonedx", "--output", link)
+        self.assertTrue(link.is_symlink())
         # The same snapshot, the same document.
         self.assertEqual(json.loads(self.export("cyclonedx").out), bom)
 

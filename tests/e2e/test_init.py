@@ -195,7 +195,7 @@ class Init(unittest.TestCase):
         self.assertIn("--yes", refused.err)
         self.assertEqual(self.files(), [])
         for arguments, why in ((["--memory", "24"], '"24" is no size'), (["--host", "a b"], '"a b" is no host'),
-                               (["--host", "a", "--host", "a"], "there is a host a already"), (["--minimum", "0"], '"0" is no number from 1 on'),
+                               (["--host", "a", "--host", "a"], "there is a host a already"), (["--minimum", "0"], '"0" is no number from 1 to 1000'),
                                (["--minimum", "3", "--maximum", "2"], "2 is below the 3 that run always"),
                                (["--models", "models"], '"models" is no absolute path'), (["--name", "a_b"], '"a_b" is no name')):
             self.assertIn(why, run("--yes", *arguments, code=2).err)
@@ -208,6 +208,10 @@ class Init(unittest.TestCase):
             {"address": "alpha", "ssh-config": str(self.ssh)},
             {"address": "10.0.0.9", "user": "me", "port": 2222, "ssh-config": str(self.ssh)}])
         self.assertIn("stillframe.toml is there already", run("--yes", code=2).err)
+        self.assertIn("cpu = 0.5", (run("--yes", "--force", "--cpu", ".5"), (self.project / "stillframe.toml").read_text())[1])
+        write(self.project / "hosts/c.nix", '{ address = "c"; }')
+        (self.project / "stillframe.toml").unlink()
+        self.assertIn("hosts/c.nix is there already", run("--yes", "--host", "c", code=2).err)
         run("--yes", "--force", "--name", "other")
         self.assertIn('name = "other"', (self.project / "stillframe.toml").read_text())
 
@@ -247,6 +251,8 @@ class Watching(unittest.TestCase):
         watcher.shows(r"\[(starting|checking)\]")
         watcher.shows(r"\[succeeded\]")
         watcher.shows("alpha +generation 2 ")
+        # The log of an instance that was not there when this began.
+        watcher.shows("main program second on port")
         self.assertEqual(deployment.wait(timeout=120), 0, deployment.stderr.read())
         deployment.stdout.close()
         deployment.stderr.close()
@@ -262,6 +268,7 @@ class Watching(unittest.TestCase):
         while self.place.mark() != "first":
             self.assertLess(time.monotonic(), deadline, watcher.text[-2000:])
             watcher.more(0.2)
+        watcher.shows("rollback is done")
         watcher.press("l")
         watcher.more(0.5)
         watcher.press("\x1b")

@@ -278,17 +278,24 @@ class Flake(unittest.TestCase):
         write(project / "stillframe.toml", "")
         write(project / "hosts/a.nix", '{ name, ... }: { address = "${name}.example"; }')
 
-        def nix(*words):
+        def nix(*words, code=0):
             words = [*FLAKES, words[0], "--no-write-lock-file", "--override-input", "nixpkgs", f"path:{self.nixpkgs}", *words[1:]]
             command = [NIX26, "run", self.ws.root, "env", "NIX_REMOTE=local", "sh", "-c", 'cd "$0" && exec "$@"', project, *words]
             done = subprocess.run(list(map(str, command)), capture_output=True, text=True, stdin=subprocess.DEVNULL)
-            self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+            self.assertEqual(done.returncode, code, done.stdout[-1000:] + done.stderr[-3000:])
             return json.loads(done.stdout)
         self.assertIn("2.26", subprocess.run([NIX26, "run", self.ws.root, "nix", "--version"], capture_output=True, text=True).stdout)
         lib = nix("eval", "--json", f"path:{self.flake}#lib", "--apply", 'lib: lib.evalHosts { hosts.a.address = "x"; }')
         self.assertEqual(lib, {"a": {"address": "x"}})
         listed = nix("run", f"path:{self.flake}#stillframe", "--", "host", "list", "--json")
         self.assertEqual([host["config"] for host in listed["hosts"]], [{"address": "a.example"}])
+        # Its errors have another shape, ours have none of it.
+        for text, told in (('{ adress = "x"; }', "hosts/a.nix: adress is no option; did you mean address?\nhosts/a.nix: address is not set"),
+                           ("{ address = x; }", f"Nix cannot evaluate the hosts in {project}/hosts: undefined variable 'x' (at {project}/hosts/a.nix:1:13)"),
+                           ('throw "not today"', f"Nix cannot evaluate the hosts in {project}/hosts: not today (at {project}/hosts/a.nix:1:1)")):
+            write(project / "hosts/a.nix", text)
+            refused = nix("run", f"path:{self.flake}#stillframe", "--", "host", "list", "--json", code=2)
+            self.assertEqual(refused["error"]["message"], told)
 
     def test_what_needs_no_nixpkgs_does_not_evaluate_it(self):
         none = self.ws.root / "none"
@@ -325,6 +332,9 @@ class Flake(unittest.TestCase):
         text = (team / "flake.nix").read_text()
         text = text.replace('environment = "ComfyUI";', f'environment = "{self.place.environment}";')
         text = text.replace('resources.memory = "24GiB";', 'health = { interval = "50ms"; passes = 2; minimum = "100ms"; };')
+        # Relative to the flake, as its own text has it.
+        text = text.replace('drain = "60s";', 'drain = "60s"; secrets.TOKEN = { file = "token"; };')
+        write(team / "token", "of the team")
         (team / "flake.nix").write_text(text)
         (team / "hosts/gpu-1.nix").unlink()
         write(team / "hosts/alpha.nix", '{ name, ... }: {\n  address = name;\n  ssh-config = "%s";\n  service.port = 8288;\n}\n' % self.place.hosts.ssh_config)

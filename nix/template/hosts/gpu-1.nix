@@ -1,4 +1,4 @@
-# One file a host; its name is the file's. Everything here may also be said in ../flake.nix for all of them.
+# One file a host; its name is the file's. What hosts share can be in a folder of hosts/: imports = [ ./shared/gpu.nix ];
 {
   address = "gpu-1.example";
   user = "deploy";

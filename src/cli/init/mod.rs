@@ -57,8 +57,12 @@ fn texts(answers: &Answers, found: &Found, project: &Path) -> Result<Vec<(PathBu
 
 /// What is there already and would be lost.
 fn refuse_existing(files: &[PathBuf], project: &Path) -> Result<()> {
+    // A host in Nix and one in TOML of the same name are one host twice.
+    let twins = files.iter().filter(|file| file.starts_with("hosts")).map(|file| file.with_extension("nix"));
     let there: Vec<String> = files
         .iter()
+        .cloned()
+        .chain(twins)
         .filter(|file| project.join(file).exists())
         .map(|file| file.display().to_string())
         .collect();

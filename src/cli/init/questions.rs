@@ -127,19 +127,17 @@ impl Asker {
     }
 }
 
-fn or_none<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<String>, String> {
-    if text.eq_ignore_ascii_case("none") {
-        return Ok(None);
-    }
-    read(text).map(|_| Some(text.to_string()))
+fn or_none(text: &str, read: impl Fn(&str) -> Result<String, String>) -> Result<Option<String>, String> {
+    if text.eq_ignore_ascii_case("none") { Ok(None) } else { read(text).map(Some) }
 }
+
+/// More instances on one host than this are a slip of the finger.
+const MOST: u32 = 1000;
 
 fn number(least: u32) -> impl Fn(&str) -> Result<u32, String> {
     move |text| {
-        text.parse()
-            .ok()
-            .filter(|n| *n >= least)
-            .ok_or_else(|| format!("{text:?} is no number from {least} on"))
+        let fits = text.parse().ok().filter(|n| (least..=MOST).contains(n));
+        fits.ok_or_else(|| format!("{text:?} is no number from {least} to {MOST}"))
     }
 }
 
@@ -158,11 +156,14 @@ fn service(text: &str) -> Result<String, String> {
     })
 }
 
-fn cores(text: &str) -> Result<f64, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|n| (0.01..=4096.0).contains(n))
-        .ok_or_else(|| format!("{text:?} is no number of cores: write 4 or 1.5"))
+/// As TOML writes it.
+fn cores(text: &str) -> Result<String, String> {
+    let read = text.parse::<f64>().ok().filter(|n| (0.01..=4096.0).contains(n));
+    read.map(|n| n.to_string()).ok_or_else(|| format!("{text:?} is no number of cores: write 4 or 1.5"))
+}
+
+fn size(text: &str) -> Result<String, String> {
+    Size::parse(text).map(|_| text.to_string())
 }
 
 pub fn ask(given: &Given, found: &Found, asker: &mut Asker) -> Result<Answers> {
@@ -197,7 +198,7 @@ pub fn ask(given: &Given, found: &Found, asker: &mut Asker) -> Result<Answers> {
         ),
         given.memory.as_deref(),
         "none",
-        |text| or_none(text, Size::parse),
+        |text| or_none(text, size),
     )?;
     let cpu = asker.answer(
         "Cores of each instance",

@@ -1,7 +1,7 @@
 # Imports every module that the distributions of this interpreter bring, each distribution in a process of its
 # own, and tells which fail. One line of JSON a distribution on standard output. The first line of standard
 # input says what is asked; when it ends, whoever asked is gone, and so are we.
-import importlib, importlib.machinery, importlib.metadata, json, os, re, select, signal, sys, traceback
+import importlib, importlib.machinery, importlib.metadata, json, os, re, select, signal, sys, time, traceback
 answers = os.fdopen(os.dup(1), "w")
 nothing = os.open(os.devnull, os.O_RDWR)
 # What modules print is not for anybody, and a question of theirs finds no answer.
@@ -10,8 +10,29 @@ for stream in (1, 2):
 config = json.loads(os.fdopen(os.dup(0), "r", 1).readline())
 asker = os.dup(0)
 os.dup2(nothing, 0)
+# A module may have the alarm for itself, or leave a process behind that keeps the pipe: somebody else looks at the clock.
+GRACE = 10
 # A namespace may hold any number of modules of one distribution; a sample tells.
 MOST = 40
+
+
+def end_with(parent):
+    """In a child: the kernel ends it when the parent is gone, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+    try:
+        import ctypes
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    except (ImportError, OSError, AttributeError):
+        pass
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def kill(pid):
+    for end in (os.killpg, os.kill):
+        try:
+            end(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
 
 
 def normal(name):
@@ -91,6 +112,21 @@ running = {}
 queue = [(name, wanted) for name, wanted in asked if wanted]
 answers.write(json.dumps({"total": len(queue)}) + "\n")
 answers.flush()
+own = os.getpid()
+
+
+def finish(fd, status):
+    pid, name, said, _ = running.pop(fd)
+    # What it left behind has nothing to say. Its own number may be another's already, its group's is not.
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    os.close(fd)
+    answers.write(json.dumps(verdict(name, bytes(said), status)) + "\n")
+    answers.flush()
+
+
 while queue or running:
     while queue and len(running) < config["workers"]:
         name, wanted = queue.pop(0)
@@ -98,28 +134,28 @@ while queue or running:
         pid = os.fork()
         if pid == 0:
             os.setpgid(0, 0)
+            end_with(own)
             os.close(inner)
             look(name, wanted, out)
             os._exit(0)
         os.close(out)
-        running[inner] = (pid, name, bytearray())
-    ready, _, _ = select.select([*running, asker], [], [])
-    for fd in ready:
-        data = os.read(fd, 65536)
-        if fd == asker:
-            if not data:
-                for pid, _, _ in running.values():
-                    for kill in (os.kill, os.killpg):
-                        try:
-                            kill(pid, signal.SIGKILL)
-                        except ProcessLookupError:
-                            pass
-                sys.exit(1)
-        elif data:
-            running[fd][2].extend(data)
-        else:
-            pid, name, said = running.pop(fd)
-            os.close(fd)
-            _, status = os.waitpid(pid, 0)
-            answers.write(json.dumps(verdict(name, bytes(said), status)) + "\n")
-            answers.flush()
+        running[inner] = (pid, name, bytearray(), time.monotonic() + config["limit"] + GRACE)
+    ready, _, _ = select.select([*running, asker], [], [], 1)
+    if asker in ready and not os.read(asker, 1):
+        for pid, *_ in running.values():
+            kill(pid)
+        sys.exit(1)
+    for fd in list(running):
+        pid, name, said, deadline = running[fd]
+        data = os.read(fd, 65536) if fd in ready else None
+        if data:
+            said.extend(data)
+            continue
+        if time.monotonic() > deadline:
+            kill(pid)
+        # A pipe that is still open may be another's by now, and one that is closed still its own.
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            finish(fd, status)
+        elif data == b"":
+            time.sleep(0.01)

@@ -15,7 +15,9 @@ use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use model::{Act, Key, Model, News, Todo};
+use serde_json::Value;
 use std::io::{BufRead, IsTerminal};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(1);
 /// A host that did not answer is asked again after this.
 const LOST: Duration = Duration::from_secs(5);
+/// So often a deployment's line is taken up again.
+const TRIES: u32 = 100;
 const TICK: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
@@ -130,17 +134,23 @@ impl Commands {
             }
         };
         let mut command = Command::new(program);
-        command.arg(act.word());
+        command.arg(act.word()).arg("--json");
         command.args(self.config.iter().flat_map(|c| [Path::new("--config"), c]));
         command.args(self.hosts.iter().flat_map(|h| ["--hosts", h]));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A file, and a group of its own: it goes on to its end when this screen is closed.
+        let log = match tempfile::NamedTempFile::new() {
+            Ok(log) => log,
+            Err(e) => {
+                let _ = tell.send(told(format!("cannot run {}: {e}", act.word())));
+                return;
+            }
+        };
+        let open = || log.reopen().map(Stdio::from);
+        let (Ok(out), Ok(err)) = (open(), open()) else { return };
+        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         std::thread::spawn(move || {
-            let text = match command.output() {
-                Ok(output) => {
-                    let all = [output.stdout, output.stderr].concat();
-                    let text = String::from_utf8_lossy(&all).into_owned();
-                    text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("done").to_string()
-                }
+            let text = match command.status() {
+                Ok(_) => outcome(act, &std::fs::read_to_string(log.path()).unwrap_or_default()),
                 Err(e) => format!("cannot run {}: {e}", act.word()),
             };
             // Nobody to tell: the screen is closed.
@@ -149,11 +159,33 @@ impl Commands {
     }
 }
 
+/// What a command came to, from its JSON: one document, or a stream whose last line is the result.
+fn outcome(act: Act, text: &str) -> String {
+    let last = || {
+        text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(Value::is_object))
+    };
+    let Some(value) = serde_json::from_str::<Value>(text).ok().or_else(last) else {
+        return format!("{} ended without a word", act.word());
+    };
+    let hosts = value["hosts"].as_array().cloned().unwrap_or_default();
+    let of_host = |host: &Value| {
+        let error = host["error"].as_str().or(host["error"]["message"].as_str())?;
+        Some(format!("{}: {error}", host["host"].as_str().unwrap_or_default()))
+    };
+    let error =
+        value["error"]["message"].as_str().map(String::from).or_else(|| hosts.iter().find_map(of_host));
+    match error {
+        Some(error) => format!("{}: {error}", act.word()),
+        None => format!("{} is done", act.word()),
+    }
+}
+
 /// Asks one host for as long as somebody watches.
 fn ask_on(member: &Member, tell: &Sender<News>, ended: &AtomicBool) {
     let name = member.name().to_string();
     let mut seen: Option<u64> = None;
-    let mut logs = false;
+    let logging = Arc::new(AtomicBool::new(false));
+    let mut begun = false;
     let mut remote: Option<Remote> = None;
     while !ended.load(Ordering::SeqCst) {
         let began = Instant::now();
@@ -168,16 +200,20 @@ fn ask_on(member: &Member, tell: &Sender<News>, ended: &AtomicBool) {
                     let (member, tell) = (member.clone(), tell.clone());
                     std::thread::spawn(move || follow(&member, &tell));
                 }
-                if !logs {
-                    logs = true;
-                    let (member, tell) = (member.clone(), tell.clone());
-                    std::thread::spawn(move || log(&member, &tell));
+                if !logging.swap(true, Ordering::SeqCst) {
+                    let (member, tell, logging) = (member.clone(), tell.clone(), logging.clone());
+                    // What was shown before the line was cut is not shown again.
+                    let lines = if begun { "0" } else { "50" };
+                    std::thread::spawn(move || {
+                        log(&member, &tell, lines);
+                        logging.store(false, Ordering::SeqCst);
+                    });
+                    begun = true;
                 }
                 News::View(name.clone(), Box::new(view))
             }
             Err(e) => {
                 remote = None;
-                logs = false;
                 News::Lost(
                     name.clone(),
                     e.source.as_ref().map_or(e.message.clone(), |s| format!("{}: {s}", e.message)),
@@ -208,21 +244,40 @@ fn view(member: &Member, remote: &mut Option<Remote>) -> Result<HostView> {
     ask::ask(remote, &["status", member.service.name()], LIMIT)
 }
 
-/// The deployment under way, from its first event.
+/// The deployment under way, from its first event to its last; a line that is cut is taken up again.
 fn follow(member: &Member, tell: &Sender<News>) {
-    let name = member.name().to_string();
-    let Ok(remote) = member.remote() else { return };
-    let Ok((mut channel, _)) = ask::open(&remote, &["follow", member.service.name()]) else { return };
-    let Ok(Some(attempt)) = wire::read_line::<Attempt>(&mut channel.input) else { return };
-    let mut heard = tell.send(News::Attempt(name.clone(), Box::new(attempt))).is_ok();
-    while heard && let Ok(Some(event)) = wire::read_line::<Step>(&mut channel.input) {
-        heard = tell.send(News::Step(name.clone(), Box::new(event))).is_ok();
+    for _ in 0..TRIES {
+        match steps(member, tell) {
+            Some(true) => return,
+            Some(false) => std::thread::sleep(LOST),
+            // Nobody watches any more.
+            None => return,
+        }
     }
 }
 
-fn log(member: &Member, tell: &Sender<News>) {
+/// Whether the last one came.
+fn steps(member: &Member, tell: &Sender<News>) -> Option<bool> {
+    let name = member.name().to_string();
+    let Ok(remote) = member.remote() else { return Some(false) };
+    let Ok((mut channel, _)) = ask::open(&remote, &["follow", member.service.name()]) else {
+        return Some(false);
+    };
+    let Ok(Some(attempt)) = wire::read_line::<Attempt>(&mut channel.input) else { return Some(false) };
+    tell.send(News::Attempt(name.clone(), Box::new(attempt))).ok()?;
+    while let Ok(Some(event)) = wire::read_line::<Step>(&mut channel.input) {
+        let last = event.outcome.is_some();
+        tell.send(News::Step(name.clone(), Box::new(event))).ok()?;
+        if last {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+fn log(member: &Member, tell: &Sender<News>, lines: &str) {
     let Ok(remote) = member.remote() else { return };
-    let Ok((mut channel, _)) = ask::open(&remote, &["logs", member.service.name(), "-n", "50", "-f"]) else {
+    let Ok((mut channel, _)) = ask::open(&remote, &["logs", member.service.name(), "-n", lines, "-f"]) else {
         return;
     };
     let mut line = Vec::new();
@@ -232,5 +287,31 @@ fn log(member: &Member, tell: &Sender<News>) {
             return;
         }
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_came_to() {
+        let of = |text: &str| outcome(Act::RollBack, text);
+        assert_eq!(
+            of(
+                "{\"type\":\"begin\"}\n{\"type\":\"result\",\"failed\":0,\"hosts\":[{\"host\":\"a\",\"error\":null}]}\n"
+            ),
+            "rollback is done"
+        );
+        assert_eq!(
+            of("{\"type\":\"result\",\"hosts\":[{\"host\":\"a\",\"error\":\"it is not there\"}]}\n"),
+            "rollback: a: it is not there"
+        );
+        assert_eq!(of("{\n \"error\": {\"message\": \"no\"}\n}\n"), "rollback: no");
+        assert_eq!(
+            of("waiting\n{\"hosts\": [{\"host\": \"a\", \"error\": {\"message\": \"m\"}}]}"),
+            "rollback: a: m"
+        );
+        assert_eq!(of(""), "rollback ended without a word");
     }
 }

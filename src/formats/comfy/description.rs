@@ -47,6 +47,19 @@ pub struct Model {
     pub url: Option<String>,
 }
 
+/// What the requirements are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dependencies {
+    /// All that was installed: nothing is resolved.
+    Frozen,
+    /// What is wanted, from which an installer finds the rest.
+    Wanted,
+    /// Besides those that the main program and the packs name themselves.
+    #[default]
+    Besides,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Description {
     /// Whose file it is.
@@ -58,6 +71,7 @@ pub struct Description {
     pub packs: Vec<Pack>,
     /// Lines of a requirements file.
     pub requirements: Vec<String>,
+    pub dependencies: Dependencies,
     /// Shared storage: nobody fetches them here.
     pub models: Vec<Model>,
     pub unresolved: Vec<String>,
@@ -92,6 +106,10 @@ impl Description {
     fn pack(&mut self, name: &str, repository: Option<&str>, commit: Option<&str>) {
         match (repository.filter(|r| is_repository(r)), commit.filter(|c| is_commit(c))) {
             _ if !folder(name) => self.unresolved.push(format!("pack {name:?}: no name for a folder")),
+            _ if self.packs.iter().any(|p| p.name == name) => {
+                let from = repository.unwrap_or("nowhere");
+                self.unresolved.push(format!("pack {name} of {from}: another has its folder"));
+            }
             (Some(repository), Some(commit)) => self.packs.push(Pack {
                 name: name.into(),
                 source: Source { repository: repository.into(), revision: commit.into() },
@@ -103,7 +121,15 @@ impl Description {
         }
     }
 
-    /// Lines that name a version or an address; a path of another machine is none.
+    /// A requirements file, or one requirement, whose text may hold line breaks too: each line is judged by itself.
+    fn requirements(&mut self, text: &str) {
+        text.replace("\\\r\n", " ")
+            .replace("\\\n", " ")
+            .split(['\n', '\r'])
+            .for_each(|line| self.requirement(line));
+    }
+
+    /// A line that names a version or an address; a path of another machine is none.
     fn requirement(&mut self, line: &str) {
         let line = line.split(" #").next().unwrap_or_default().trim();
         if line.is_empty() || line.starts_with('#') {
@@ -111,14 +137,14 @@ impl Description {
         }
         let local = line.starts_with("-e")
             || line.starts_with("--editable")
-            || line.contains("@ file:")
-            || line.starts_with(['/', '.']);
+            || line.contains("file:")
+            || line.starts_with(['/', '.', '~']);
         if local {
             self.unresolved.push(format!("requirement {line}: it is on another machine"));
         } else if line.starts_with('-') {
             self.unresolved.push(format!("requirement {line}: an option of an installer"));
         } else {
-            self.requirements.push(line.into());
+            self.requirements.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
         }
     }
 
@@ -149,7 +175,10 @@ impl Description {
         for file in read.file_custom_nodes.iter().filter(|file| !file.disabled) {
             out.unresolved.push(format!("pack {}: a single file that only its machine has", file.filename));
         }
-        read.pips.keys().for_each(|line| out.requirement(line));
+        read.pips.keys().for_each(|line| out.requirements(line));
+        if !read.pips.is_empty() {
+            out.dependencies = Dependencies::Frozen;
+        }
         Ok(out)
     }
 
@@ -171,7 +200,8 @@ impl Description {
         for node in snapshot.custom_nodes.iter().filter(|node| !node.disabled) {
             out.pack(folder_of(&node.url), Some(&node.url), Some(&node.commit_hash));
         }
-        requirements.lines().for_each(|line| out.requirement(line));
+        out.requirements(&requirements);
+        out.dependencies = Dependencies::Frozen;
         for model in snapshot.models.into_iter().filter(|model| !model.disabled) {
             let url = model.source["download_url"].as_str().map(String::from);
             out.models.push(Model { path: model.filename, sha256: model.sha256, url });
@@ -206,11 +236,12 @@ impl Description {
                 }
             }
         }
-        read.project.dependencies.iter().for_each(|line| out.requirement(line));
+        read.project.dependencies.iter().for_each(|line| out.requirements(line));
+        out.dependencies = Dependencies::Wanted;
         for (group, lines) in read.dependency_groups {
             for line in lines {
                 match line.as_str() {
-                    Some(line) => out.requirement(line),
+                    Some(line) => out.requirements(line),
                     None => {
                         out.unresolved.push(format!("dependency group {group}: {line} is no requirement"))
                     }
@@ -259,7 +290,7 @@ impl Description {
                 out.unresolved.push(format!("pack {}: only Comfy's platform has its files", node.name));
             }
         }
-        definition.pip_dependencies.unwrap_or_default().lines().for_each(|line| out.requirement(line));
+        out.requirements(&definition.pip_dependencies.unwrap_or_default());
         for model in definition.models {
             let name =
                 model.filename.or_else(|| model.source_uri.as_deref()?.rsplit('/').next().map(String::from));

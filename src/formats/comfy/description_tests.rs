@@ -22,13 +22,14 @@ fn a_manager_snapshot() {
             "https://git.example/moving": {{"hash": "main"}},
             "ext::sh -c id": {{"hash": "{B}"}}}},
         "cnr_custom_nodes": {{"comfyui-manager": "3.30.4"}}, "file_custom_nodes": [{{"filename": "loose.py"}}],
-        "pips": {{"numpy==1.26.4": "", "mine @ file:///home/x/mine": "", "-e git+https://git.example/e": "",
+        "pips": {{"numpy==1.26.4": "", "evil==1\n--index-url https://evil.example": "", "at==1 @ git+file:///x": "", "mine @ file:///home/x/mine": "", "-e git+https://git.example/e": "",
             "torch @ https://files.example/torch.whl": ""}}}}"#
     );
     let read = Description::of_manager_snapshot(text.as_bytes()).unwrap();
     assert_eq!(read.comfyui, comfyui(A));
     assert_eq!(read.packs, [pack("Impact-Pack", "https://git.example/a/Impact-Pack.git")]);
-    assert_eq!(read.requirements, ["numpy==1.26.4", "torch @ https://files.example/torch.whl"]);
+    assert_eq!(read.requirements, ["evil==1", "numpy==1.26.4", "torch @ https://files.example/torch.whl"]);
+    assert_eq!(read.dependencies, Dependencies::Frozen);
     assert_eq!(
         read.unresolved,
         [
@@ -37,6 +38,8 @@ fn a_manager_snapshot() {
             "pack comfyui-manager 3.30.4: the Comfy registry has it, no repository is named",
             "pack loose.py: a single file that only its machine has",
             "requirement -e git+https://git.example/e: it is on another machine",
+            "requirement at==1 @ git+file:///x: it is on another machine",
+            "requirement --index-url https://evil.example: an option of an installer",
             "requirement mine @ file:///home/x/mine: it is on another machine",
         ]
     );
@@ -62,12 +65,12 @@ fn a_comfy_pack_package() {
     );
     let read = Description::of_comfy_pack(archive(&[
         ("snapshot.json", &snapshot),
-        ("requirements.txt", "a==1\n# note\n\nb==2 # why\n"),
+        ("requirements.txt", "a==1\n# note\n\nb==2 \\\n    --hash=sha256:00 # why\n"),
     ]));
     let read = read.unwrap();
     assert_eq!((read.python.as_deref(), read.comfyui), (Some("3.12"), comfyui(A)));
     assert_eq!(read.packs, [pack("p", "https://git.example/p")]);
-    assert_eq!(read.requirements, ["a==1", "b==2"]);
+    assert_eq!(read.requirements, ["a==1", "b==2 --hash=sha256:00"]);
     assert_eq!(read.models.len(), 1);
     assert_eq!(read.models[0].url.as_deref(), Some("https://models.example/x"));
     assert_eq!(read.unresolved, ["pack \"\": no name for a folder"]);
@@ -139,7 +142,7 @@ fn a_comfy_build() {
          baseComfyVersion: 0.3.40\n  environment: {{os: linux, pythonVersion: '3.12'}}\n  pipDependencies: |\n    a==1\n    --extra-index-url https://x.example\n  \
          models:\n    - {{type: loras, filename: x.safetensors, sourceUri: 'https://models.example/x', sha256: ab}}\n    - {{type: vae, filename: y.pt, blobId: b1}}\n  \
          customNodes:\n    - {{name: p, repository: 'https://git.example/p', gitRef: {B}}}\n    - {{name: q, repository: 'https://git.example/q', gitRef: main}}\n    \
-         - {{name: r, id: r, registryVersion: 1.2.3}}\n    - {{name: s, blobId: b2}}\n    - {{name: ../t, repository: 'https://git.example/t', commit: {B}}}\n"
+         - {{name: r, id: r, registryVersion: 1.2.3}}\n    - {{name: p, repository: 'https://git.example/other/p', gitRef: {B}}}\n    - {{name: s, blobId: b2}}\n    - {{name: ../t, repository: 'https://git.example/t', commit: {B}}}\n"
     );
     let read = Description::of_comfy_build(&text).unwrap();
     assert_eq!((read.comfyui, read.python.as_deref()), (comfyui("v0.3.40"), Some("3.12")));
@@ -150,6 +153,7 @@ fn a_comfy_build() {
         [
             "pack q: no commit is named, only its repository",
             "pack r 1.2.3: the Comfy registry has it, no repository is named",
+            "pack p of https://git.example/other/p: another has its folder",
             "pack s: only Comfy's platform has its files",
             "pack \"../t\": no name for a folder",
             "requirement --extra-index-url https://x.example: an option of an installer",

@@ -212,8 +212,8 @@ impl ServiceConfig {
         })
     }
 
-    /// What a type cannot say.
-    fn check(&self) -> Result<(), Wrong> {
+    /// What a type cannot say, and no host need be asked for.
+    pub fn check(&self) -> Result<(), Wrong> {
         if !valid_service(self.name()) {
             let text = format!(
                 "is {:?}: use 1 to 27 letters a-z, digits and '-', neither first nor last",

@@ -1,6 +1,7 @@
 //! `hosts/NAME.nix`: evaluated by the installed Nix, with the module system of `nix/lib` that this program carries.
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{files, process, progress};
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -20,8 +21,16 @@ const LIBRARY: &[(&str, &str)] = &[
 /// Hosts may be computed; a computation that does not end is no host.
 const LIMIT: Duration = Duration::from_secs(60);
 
-const EXPRESSION: &str =
-    "{ library, folder }: (import (/. + library)).plainHosts { hosts = /. + folder; suffix = \".nix\"; }";
+/// What is wrong comes as a value, not as an error of Nix with a trace around it.
+const EXPRESSION: &str = "{ library, folder }: \
+    let tried = (import (/. + library)).tryHosts { hosts = /. + folder; suffixes = [ \".nix\" ]; }; in \
+    if tried.errors == [ ] then tried else { inherit (tried) errors; hosts = { }; }";
+
+#[derive(Deserialize)]
+struct Tried {
+    hosts: BTreeMap<String, Value>,
+    errors: Vec<String>,
+}
 
 /// Puts the library where Nix can read it; the name says what is in it, so that another version's stays whole.
 fn library(cache: &Path) -> Result<PathBuf> {
@@ -83,30 +92,27 @@ pub fn evaluate(folder: &Path, cache: &Path) -> Result<BTreeMap<String, Value>> 
     if output.code != Some(0) {
         return Err(refused(folder, &output.stderr));
     }
-    serde_json::from_slice(&output.stdout).map_err(|e| {
+    let tried: Tried = serde_json::from_slice(&output.stdout).map_err(|e| {
         Error::new(Kind::Input, format!("{}: Nix answered with no hosts", folder.display())).caused_by(e)
-    })
+    })?;
+    if tried.errors.is_empty() {
+        return Ok(tried.hosts);
+    }
+    Err(Error::new(Kind::Input, tried.errors.join("\n"))
+        .hint("correct the files: docs/config.md has every option"))
 }
 
-/// What Nix says, without its own trace where ours is in it.
+/// What Nix says: older ones begin with the error, newer ones end with it, and both show many places.
 fn refused(folder: &Path, said: &str) -> Error {
-    const MARK: &str = "stillframe: ";
-    if let Some((_, ours)) = said.split_once(MARK) {
-        let lines: Vec<&str> = ours
-            .lines()
-            .map(str::trim_end)
-            .take_while(|l| !l.is_empty() && !l.trim().starts_with("(use"))
-            .collect();
-        let lines: Vec<&str> = lines.into_iter().map(|l| l.trim_start().trim_end_matches('\'')).collect();
-        return Error::new(Kind::Input, lines.join("\n"))
-            .hint("correct the files: docs/config.md has every option");
-    }
-    let last: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    let place = last.iter().find(|l| l.starts_with("at ") && l.contains(".nix")).copied();
-    let error = last
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let ours = folder.display().to_string();
+    let places: Vec<&str> =
+        lines.iter().filter(|l| l.starts_with("at ") && l.contains(".nix")).copied().collect();
+    let place = places.iter().find(|l| l.contains(&ours)).or(places.first());
+    let error = lines
         .iter()
         .find_map(|l| l.strip_prefix("error: ").filter(|l| !l.is_empty()))
-        .or(last.last().copied())
+        .or(lines.last().copied())
         .unwrap_or("no reason given");
     let place = place.map(|p| format!(" ({})", p.trim_end_matches(':'))).unwrap_or_default();
     Error::new(Kind::Input, format!("Nix cannot evaluate the hosts in {}: {error}{place}", folder.display()))
@@ -114,4 +120,21 @@ fn refused(folder: &Path, said: &str) -> Error {
             "the whole trace: nix-instantiate --eval --strict --show-trace -E 'import {}/NAME.nix'",
             folder.display()
         ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_older_and_newer_nix() {
+        let said = |text: &str| refused(Path::new("/p/hosts"), text).message;
+        let older = "error: undefined variable 'x'\n\n       at /p/hosts/a.nix:1:13:\n\n            1| { address = x; }\n";
+        let newer = "error:\n       … while evaluating hosts/a.nix\n         at /c/nix-lib/modules.nix:200:7:\n           199|\n\n       \
+            error: undefined variable 'x'\n       at /p/hosts/a.nix:1:13:\n            1| { address = x; }\n";
+        let told =
+            "Nix cannot evaluate the hosts in /p/hosts: undefined variable 'x' (at /p/hosts/a.nix:1:13)";
+        assert_eq!([said(older), said(newer)], [told, told]);
+        assert_eq!(said(""), "Nix cannot evaluate the hosts in /p/hosts: no reason given");
+    }
 }
