@@ -245,7 +245,7 @@ error: snapshot {taken["id"]} is served by gpu1 (comfyui)
   hint: --force removes it from this workstation all the same""")
         self.assertEqual(before, harness.tree_state(folder))
         done = self.run_it("snapshots", "remove", "--force", "--json", taken["id"])
-        self.assertEqual(done.json, {"removed": taken["id"], "snapshot": taken["snapshot"]})
+        self.assertEqual(done.json, {"version": 1, "removed": taken["id"], "snapshot": taken["snapshot"]})
         self.assertFalse(folder.exists())
         self.assertEqual(self.snapshot(env).json["snapshot"], taken["snapshot"])
 

@@ -120,7 +120,7 @@ class Fleet(service.Case):
     def test_7_a_binary_cache_is_the_source(self):
         cache = self.place.ws.root / "cache-dir"
         taken = self.place.snapshot(mark="from the cache")
-        self.place.ws.nix("nix", "--extra-experimental-features", "nix-command", "copy", "--to", f"file://{cache}", taken["snapshot"])
+        self.place.ws.nix("nix", "--extra-experimental-features", "nix-command", "copy", "--to", f"file://{cache}?compression=zstd", taken["snapshot"])
         http = subprocess.Popen([*map(str, self.hosts.client_command()), sys.executable, "-m", "http.server", "--bind", "10.77.0.1", "--directory", str(cache), "8080"],
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(http.wait)

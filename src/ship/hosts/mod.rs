@@ -58,7 +58,9 @@ const CORRECT: &str = "correct the file: README.md shows one";
 pub fn load(folder: &Path, cache: &Path) -> Result<Vec<Host>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(e) => return Err(Error::io("list", folder, e)),
     };
     let mut files: Vec<PathBuf> = entries

@@ -18,6 +18,9 @@ const LIBRARY: &[(&str, &str)] = &[
     ("schema.json", include_str!("../../../nix/lib/schema.json")),
 ];
 
+/// What the library's folder is called, before what is in it.
+const LIBRARY_NAME: &str = "nix-lib-";
+
 /// Hosts may be computed; a computation that does not end is no host.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -42,7 +45,7 @@ fn library(cache: &Path) -> Result<PathBuf> {
         hash.update([0]);
     }
     let folder = cache.join(format!(
-        "nix-lib-{}",
+        "{LIBRARY_NAME}{}",
         &crate::formats::nix::hash::Sha256(hash.finalize().into()).to_hex()[..16]
     ));
     for (name, text) in LIBRARY {
@@ -57,40 +60,15 @@ pub fn evaluate(folder: &Path, cache: &Path) -> Result<BTreeMap<String, Value>> 
     let (Some(library), Some(text)) = (library.to_str(), folder.to_str()) else {
         return Err(Error::new(Kind::Input, format!("{} is not UTF-8, which Nix needs", folder.display())));
     };
-    let words = [
-        "nix-instantiate",
-        "--eval",
-        "--strict",
-        "--json",
-        "--option",
-        "allow-import-from-derivation",
-        "false",
-        "--argstr",
-        "library",
-        library,
-        "--argstr",
-        "folder",
-        text,
-        "--expr",
-        EXPRESSION,
-    ];
-    let output =
-        process::run_until(&words, LIMIT, &mut || progress::check_interrupt().is_err()).map_err(|e| {
-            match progress::check_interrupt() {
-                Err(stop) => stop,
-                Ok(()) => Error {
-                    message: format!(
-                        "cannot evaluate the hosts in {}: {}",
-                        folder.display(),
-                        e.message.replace(&words.join(" "), words[0])
-                    ),
-                    hint: Some("hosts written in Nix need it; in TOML (hosts/NAME.toml) they do not".into()),
-                    ..e
-                },
-            }
-        })?;
+    let mut words = vec!["nix-instantiate", "--eval", "--strict", "--json"];
+    words.extend(["--option", "allow-import-from-derivation", "false"]);
+    words.extend(["--argstr", "library", library, "--argstr", "folder", text, "--expr", EXPRESSION]);
+    let output = nix(&words, folder)?;
     if output.code != Some(0) {
-        return Err(refused(folder, &output.stderr));
+        // The whole trace is long, and older ones put the error before it: it is asked for by itself.
+        let traced =
+            || nix(&[&words[..], &["--show-trace"]].concat(), folder).map(|o| o.stderr).unwrap_or_default();
+        return Err(refused(folder, &output.stderr, traced));
     }
     let tried: Tried = serde_json::from_slice(&output.stdout).map_err(|e| {
         Error::new(Kind::Input, format!("{}: Nix answered with no hosts", folder.display())).caused_by(e)
@@ -102,24 +80,44 @@ pub fn evaluate(folder: &Path, cache: &Path) -> Result<BTreeMap<String, Value>> 
         .hint("correct the files: docs/config.md has every option"))
 }
 
-/// What Nix says: older ones begin with the error, newer ones end with it, and both show many places.
-fn refused(folder: &Path, said: &str) -> Error {
+fn nix(words: &[&str], folder: &Path) -> Result<process::Output> {
+    let stopped = || progress::check_interrupt().is_err();
+    process::run_until(words, LIMIT, &mut { stopped }).map_err(|e| match progress::check_interrupt() {
+        Err(stop) => stop,
+        Ok(()) => Error {
+            kind: Kind::Io,
+            message: format!(
+                "cannot evaluate the hosts in {}: {}",
+                folder.display(),
+                e.message.replace(&words.join(" "), words[0])
+            ),
+            hint: Some("hosts written in Nix need it; in TOML (hosts/NAME.toml) they do not".into()),
+            ..e
+        },
+    })
+}
+
+/// What Nix says: older ones begin with the error and newer ones end with it; the place of the error, if it has one,
+/// is behind it in both. Of a `throw` some name no place, but the trace has our own word for which host it was.
+fn refused(folder: &Path, said: &str, traced: impl FnOnce() -> String) -> Error {
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    let ours = folder.display().to_string();
-    let places: Vec<&str> =
-        lines.iter().filter(|l| l.starts_with("at ") && l.contains(".nix")).copied().collect();
-    let place = places.iter().find(|l| l.contains(&ours)).or(places.first());
-    let error = lines
-        .iter()
-        .find_map(|l| l.strip_prefix("error: ").filter(|l| !l.is_empty()))
-        .or(lines.last().copied())
-        .unwrap_or("no reason given");
+    let error =
+        lines.iter().rposition(|l| l.strip_prefix("error: ").is_some_and(|text| !text.trim().is_empty()));
+    let text =
+        error.map(|at| &lines[at]["error: ".len()..]).or(lines.last().copied()).unwrap_or("no reason given");
+    let behind = lines.get(error.unwrap_or(0)..).unwrap_or_default();
+    let place =
+        behind.iter().find(|l| l.starts_with("at ") && l.contains(".nix") && !l.contains(LIBRARY_NAME));
+    let context = || {
+        let trace = traced();
+        trace.lines().rev().find_map(|l| Some(l[l.find("while evaluating hosts/")?..].to_string()))
+    };
+    let place = place.map(|place| place.to_string()).or_else(context);
     let place = place.map(|p| format!(" ({})", p.trim_end_matches(':'))).unwrap_or_default();
-    Error::new(Kind::Input, format!("Nix cannot evaluate the hosts in {}: {error}{place}", folder.display()))
-        .hint(format!(
-            "the whole trace: nix-instantiate --eval --strict --show-trace -E 'import {}/NAME.nix'",
-            folder.display()
-        ))
+    let shown = folder.display();
+    Error::new(Kind::Input, format!("Nix cannot evaluate the hosts in {shown}: {text}{place}")).hint(format!(
+        "the whole trace: nix-instantiate --eval --strict --show-trace -E 'import {shown}/NAME.nix'"
+    ))
 }
 
 #[cfg(test)]
@@ -128,13 +126,16 @@ mod tests {
 
     #[test]
     fn errors_of_older_and_newer_nix() {
-        let said = |text: &str| refused(Path::new("/p/hosts"), text).message;
+        let said = |text: &str| refused(Path::new("/p/hosts"), text, || text.to_string()).message;
         let older = "error: undefined variable 'x'\n\n       at /p/hosts/a.nix:1:13:\n\n            1| { address = x; }\n";
-        let newer = "error:\n       … while evaluating hosts/a.nix\n         at /c/nix-lib/modules.nix:200:7:\n           199|\n\n       \
+        let newer = "error:\n       … while evaluating hosts/a.nix\n         at /c/nix-lib-0/modules.nix:200:7:\n           199|\n\n       \
             error: undefined variable 'x'\n       at /p/hosts/a.nix:1:13:\n            1| { address = x; }\n";
         let told =
             "Nix cannot evaluate the hosts in /p/hosts: undefined variable 'x' (at /p/hosts/a.nix:1:13)";
         assert_eq!([said(older), said(newer)], [told, told]);
+        let thrown = "error:\n       … while evaluating hosts/a.nix\n         at /c/nix-lib-0/modules.nix:1:1:\n       error: not today\n";
+        let told = "Nix cannot evaluate the hosts in /p/hosts: not today (while evaluating hosts/a.nix)";
+        assert_eq!(said(thrown), told);
         assert_eq!(said(""), "Nix cannot evaluate the hosts in /p/hosts: no reason given");
     }
 }
