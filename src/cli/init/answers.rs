@@ -169,12 +169,12 @@ mod tests {
     #[test]
     fn the_files_say_what_was_answered() {
         let found = Found {
-            environment: "/work/ComfyUI".into(),
+            environment: "/home/artist/ComfyUI".into(),
             python: "/opt/py/bin/python3".into(),
             name_python: true,
             how: "from $CONDA_PREFIX".into(),
             gpus: vec![],
-            models: "/work/ComfyUI/models".into(),
+            models: "/home/artist/ComfyUI/models".into(),
             port: None,
             memory_kib: 1,
         };
@@ -192,12 +192,12 @@ mod tests {
             hosts: vec![],
         };
         let config: crate::cli::settings::Config =
-            toml::from_str(&answers.text(&found, Path::new("/work"))).unwrap();
+            toml::from_str(&answers.text(&found, Path::new("/home/artist"))).unwrap();
         assert_eq!(config.environment.unwrap().to_str(), Some("ComfyUI"));
         assert_eq!(config.python.interpreter.unwrap(), found.python);
         assert_eq!(config.service.scaling.maximum, Some(2));
         assert_eq!(config.service.resources.memory.unwrap().0, 24 << 30);
         assert_eq!(config.service.resources.cpu, None);
-        assert!(answers.text(&found, Path::new("/other")).starts_with("environment = \"/work/ComfyUI\"\n"));
+        assert!(answers.text(&found, Path::new("/other")).starts_with("environment = \"/home/artist/ComfyUI\"\n"));
     }
 }

@@ -1,0 +1,594 @@
+"""Files that a file system can hold and a store path cannot, or can only just: kept as they are, or named and left out, and a next
+run works. What is no environment at all is in test_bad_input.py, what is made to do harm in test_hostile.py.
+"""
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+
+import harness
+from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, record_hash, untouched, write
+
+
+class Files(Case):
+    """What a file system can hold and a store path cannot, or can only just."""
+
+    def test_names_no_terminal_should_see(self):
+        """Not UTF-8, with newlines and escapes: in packs and in site-packages, kept byte for byte, shown escaped."""
+        env = self.environment()
+        Wheel("alpha").install(env.site)
+        names = [b"caf\xe9.py", b"two\nlines.py", b"\x1b[31mred.py", b"tab\there"]
+        shown = ["caf\\xe9.py", "two\\nlines.py", "\\u{1b}[31mred.py", "tab\\there"]
+        for folder in (env.pack, env.site, env.site / "alpha"):
+            for name in names:
+                with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+                    file.write(name)
+        write(os.path.join(os.fsencode(env.root / "custom_nodes"), b"pack\nof two lines/__init__.py").decode(), "")
+        os.mkdir(os.path.join(os.fsencode(env.root / "custom_nodes"), b"pack\xff"))
+        with untouched(self, self.place):
+            result = self.inspect(env)
+            taken = self.snapshot(env).json
+            text = self.run_it("inspect", env.root).out
+        kept = "the name is not UTF-8 or holds control characters; kept byte for byte"
+        lost = "no distribution owns it; it is captured"
+        for name in shown:
+            self.finds(result, ("info", "name", f"custom_nodes/first-pack/{name}", kept), ("warning", "unowned", name, lost),
+                       ("warning", "unowned", f"alpha/{name}", lost))
+            self.assertIn(f"  info    custom_nodes/first-pack/{name}: {kept}\n", text)
+        self.finds(result, ("problem", "name", "custom_nodes/pack\\xff",
+                            "a pack whose name is not UTF-8 cannot be imported: left out"))
+        self.assertIn("    pack\\nof two lines               ", text)
+        self.assertNotRegex(text, "[\x00-\x09\x0b-\x1f]")
+        tree = os.fsencode(self.tree(taken, "first-pack"))
+        for name in names:
+            with open(os.path.join(tree, name), "rb") as file:
+                self.assertEqual(file.read(), name)
+        linked = os.fsencode((self.tree(taken, "files no distribution owns")))
+        self.assertLessEqual(set(names), set(os.listdir(linked)))
+        self.assertEqual(set(os.listdir(os.path.join(linked, b"alpha"))), set(names))
+        self.store_is_sound()
+
+    def test_case_only_twins(self):
+        env = self.environment()
+        write(env.pack / "Foo.py", "A = 1\n")
+        write(env.pack / "foo.py", "A = 2\n")
+        write(env.site / "Bar.py", "A = 3\n")
+        write(env.site / "bar.py", "A = 4\n")
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        self.finds(taken, ("info", "case", "custom_nodes/first-pack/foo.py",
+                           "differs from custom_nodes/first-pack/Foo.py only in case; both are kept"))
+        tree = self.tree(taken.json, "first-pack")
+        self.assertEqual([(tree / n).read_text() for n in ("Foo.py", "foo.py")], ["A = 1\n", "A = 2\n"])
+        tree = self.tree(taken.json, "files no distribution owns")
+        self.assertEqual([(tree / n).read_text() for n in ("Bar.py", "bar.py")], ["A = 3\n", "A = 4\n"])
+
+    def specials(self, folder):
+        """A FIFO, a socket and, where this machine allows it, a device."""
+        folder.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(folder / "fifo.py")
+        with socket.socket(socket.AF_UNIX) as one:
+            cwd = os.getcwd()
+            os.chdir(folder)
+            one.bind("socket.py")
+            os.chdir(cwd)
+        try:
+            os.mknod(folder / "device.py", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+            return {"fifo.py": "a FIFO", "socket.py": "a socket", "device.py": "a device"}
+        except PermissionError:
+            return {"fifo.py": "a FIFO", "socket.py": "a socket"}
+
+    def test_fifos_sockets_and_devices(self):
+        env = self.environment()
+        wheel = Wheel("alpha").install(env.site)
+        names = self.specials(env.pack / "odd")
+        for folder in (env.site / "odd", env.root / ".cache" / "odd", env.root / "odd"):
+            self.specials(folder)
+        os.mkfifo(env.root / "custom_nodes" / "pack.py")
+        os.mkfifo(env.root / ".cache" / "entry")
+        # In the place of files that are read for what they say.
+        for place in (".git/HEAD", ".git/config", ".gitignore", "config.ini", "pyproject.toml"):
+            (env.pack / place).parent.mkdir(exist_ok=True)
+            os.mkfifo(env.pack / place)
+        for place in ("pip.conf", f"lib/{env.site.parent.name}/site-packages/more.pth"):
+            os.mkfifo(env.venv / place)
+        os.mkfifo(env.root / "extra_model_paths.yaml")
+        os.mkfifo(env.root / "requirements.txt")
+        with untouched(self, self.place):
+            taken = self.run_it("snapshot", "--json", env.root, PIP_CONFIG_FILE=None, timeout=60)
+        out = "left out, because a store path cannot hold one"
+        for name, word in names.items():
+            self.finds(taken, ("warning", "special-file", f"custom_nodes/first-pack/odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f"odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f".cache/odd/{name}", f"{word}; {out}"),
+                       ("warning", "special-file", f"odd/{name}", "in site-packages, neither a file nor a link to one: left out"))
+        self.finds(taken, ("warning", "special-file", "custom_nodes/pack.py", "a FIFO, socket or device; left out"),
+                   ("warning", "special-file", ".cache/entry", "neither file nor folder; left out"),
+                   ("problem", "unreadable", "extra_model_paths.yaml",
+                    "cannot be read: the folders it names are not in this report"))
+        self.store_is_sound()
+
+    def test_fifos_in_the_metadata_of_distributions(self):
+        env = self.environment()
+        for name, files in {"alpha": ["METADATA"], "beta": ["RECORD"], "gamma": ["WHEEL"], "delta": ["direct_url.json"],
+                            "epsilon": ["entry_points.txt", "top_level.txt"], "zeta": []}.items():
+            wheel = Wheel(name).install(env.site)
+            for file in files:
+                (env.site / wheel.info / file).unlink(missing_ok=True)
+                os.mkfifo(env.site / wheel.info / file)
+        # RECORD lists what is a FIFO, a folder, a loop and a shared library that is gone.
+        (env.site / "zeta" / "data.txt").unlink()
+        os.mkfifo(env.site / "zeta" / "data.txt")
+        (env.site / "zeta" / "__init__.py").unlink()
+        (env.site / "zeta" / "__init__.py").symlink_to("__init__.py")
+        record = env.site / "zeta-1.0.dist-info" / "RECORD"
+        record.write_text(record.read_text() + "zeta,,\nzeta/gone.so,,\n")
+        with untouched(self, self.place):
+            result = self.inspect(env, timeout=60)
+            self.snapshot(env, timeout=60)
+        self.assertEqual(sorted(self.provenance(result)), ["beta", "delta", "epsilon", "gamma", "zeta"])
+        reasons = {name: reason for name, (_, reason) in self.provenance(result).items()}
+        self.assertEqual(reasons["beta"], "its RECORD cannot be used: not a regular file")
+        self.assertEqual(reasons["gamma"], "it has no WHEEL file, so it was not installed from a wheel")
+        self.finds(result,
+                   ("warning", "captured", f"{env.site}/alpha-1.0.dist-info/METADATA", "no usable metadata (not a regular "
+                    "file): its files count as owned by no distribution"),
+                   ("warning", "unowned", "alpha/__init__.py", "no distribution owns it; it is captured"),
+                   ("problem", "unreadable", "zeta/data.txt", "zeta 1.0: left out: not a regular file"),
+                   ("problem", "unreadable", "zeta", "zeta 1.0: left out: not a regular file"),
+                   ("problem", "unreadable", "zeta/__init__.py",
+                    "zeta 1.0: left out: cannot be read (Too many levels of symbolic links (os error 40))"),
+                   ("warning", "patched", "zeta/gone.so", "zeta 1.0: missing"))
+
+    def test_symlink_loops(self):
+        env = self.environment()
+        (env.pack / "self").symlink_to("self")
+        (env.pack / "up").symlink_to("..")
+        (env.pack / "all").symlink_to(env.root)
+        (env.pack / "nowhere").symlink_to("/nonexistent/file")
+        (env.root / "custom_nodes" / "loop-pack").symlink_to("loop-pack")
+        (env.site / "loop.py").symlink_to("loop.py")
+        (env.site / "folder").symlink_to("..")
+        (env.root / ".cache").mkdir()
+        (env.root / ".cache" / "loop").symlink_to("loop")
+        with untouched(self, self.place):
+            result = self.inspect(env)
+            self.snapshot(env)
+        loop = "Too many levels of symbolic links (os error 40)"
+        label = "custom_nodes/first-pack"
+        self.finds(result,
+                   ("problem", "symlink", f"{label}/self", "links to self, which leads back to itself; left out"),
+                   ("problem", "symlink", f"{label}/up", f"links to {env.root}/custom_nodes, a folder it is itself in: left out"),
+                   ("problem", "symlink", f"{label}/all", f"links to {env.root}, a folder it is itself in: left out"),
+                   ("problem", "symlink", f"{label}/nowhere", "links to /nonexistent/file, which does not exist; left out"),
+                   ("problem", "symlink", "custom_nodes/loop-pack", f"the link cannot be followed ({loop}): the pack is left out"),
+                   ("problem", "symlink", "loop.py", f"a link that cannot be followed; left out: {loop}"),
+                   ("problem", "symlink", "folder", f"a link to the folder {env.site.parent}; left out: name the folder in a .pth "
+                    "file instead"),
+                   ("problem", "symlink", ".cache/loop", f"cannot be followed ({loop}): left out"))
+
+    def places(self, env):
+        """Where Python code is besides distributions and packs: a loose folder of site-packages, the folder of a
+        `.pth` file, an editable project. With what the report calls each, and its tree's label in a snapshot."""
+        shared, project = self.place / "shared", self.place / "project"
+        write(shared / "shared.py", "SHARED = 1\n")
+        write(env.site / "shared.pth", f"{shared}\n")
+        Wheel("delta").editable(env.site, project)
+        return {env.site / "loose": ("loose", "files no distribution owns", "loose/"), shared: (str(shared), "shared", ""),
+                project: (str(project), "project", "")}
+
+    def test_secrets_beside_the_modules(self):
+        env = self.environment()
+        token = "[service]\ntoken = hf_notarealtoken1\n"
+        key = "-----BEGIN PRIVATE KEY-----\nhf_notarealtoken1\n-----END PRIVATE KEY-----\n"
+        places = self.places(env)
+        for folder in places:
+            write(folder / "inner" / "server.pem", key)
+            write(folder / "config.ini", token)
+            write(folder / ".env", "TOKEN=hf_notarealtoken1\n")
+            (folder / "harmless.txt").symlink_to(write(self.place / "home" / folder.name / "id_ed25519", "hf_notarealtoken1"))
+            write(folder / "certificate.pem", "-----BEGIN CERTIFICATE-----\n")
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        note = "left out; give it to the host as a service secret"
+        for label, _, _ in places.values():
+            self.finds(taken, ("warning", "secret", f"{label}/inner/server.pem", f"holds a private key: {note}"),
+                       ("warning", "secret", f"{label}/config.ini", f"holds a value for `token`: {note}"),
+                       ("warning", "secret", f"{label}/.env", f"an environment file: {note}"),
+                       ("warning", "secret", f"{label}/harmless.txt", f"an SSH private key: {note}"))
+        self.assertEqual(len([f for f in self.findings(taken) if f[1] == "secret"]), 12)
+        for _, label, inner in places.values():
+            self.assertTrue((self.tree(taken.json, label) / inner / "certificate.pem").exists())
+        found = subprocess.run(["grep", "-rl", "hf_notarealtoken1", self.station.store / "nix" / "store"], capture_output=True, text=True)
+        self.assertEqual((found.returncode, found.stdout), (1, ""))
+
+    def test_links_out_of_folders_that_python_looks_in(self):
+        """What they lead to is captured in their place, or named."""
+        env = self.environment()
+        outside = write(self.place / "outside" / "file.txt", "outside").parent
+        places = self.places(env)
+        for folder, (_, name, _) in places.items():
+            folder.mkdir(exist_ok=True)
+            (folder / "file.txt").symlink_to(outside / "file.txt")
+            (folder / "gone").symlink_to("/nonexistent/file")
+            (folder / "kernel").symlink_to("/proc/self/environ")
+            (folder / "model").symlink_to(write(env.root / "models" / "loras" / "big.safetensors", "x"))
+            if name != "files no distribution owns":
+                (folder / "folder").symlink_to(outside)
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        report = self.inspect(env).json
+        named = [(o["from"], o["to"], o["captured"]) for o in report["outside"]]
+        for label, name, inner in places.values():
+            tree = self.tree(taken.json, name)
+            self.assertEqual((tree / inner / "file.txt").read_text(), "outside")
+            if not inner:
+                self.assertEqual((tree / "folder" / "file.txt").read_text(), "outside")
+                self.assertIn((f"{label}/file.txt", str(outside / "file.txt"), True), named)
+                self.finds(taken, ("problem", "symlink", f"{label}/gone", "links to /nonexistent/file, which does not exist; left out"),
+                           ("problem", "symlink", f"{label}/kernel", "links to /proc/self/environ, the kernel's: left out"),
+                           ("warning", "outside", f"{label}/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
+                            "not captured, like models"))
+            for folder, folders, files in os.walk(tree):
+                for each in folders + files:
+                    self.assertTrue(os.path.realpath(os.path.join(folder, each)).startswith(f"{tree}/"), each)
+        no = "left out: No such file or directory (os error 2)"
+        self.finds(taken, ("problem", "symlink", "loose/gone", f"a link that cannot be followed; {no}"),
+                   ("problem", "symlink", "loose/kernel", "a link to /proc/self/environ, the kernel's: left out"),
+                   ("warning", "outside", "loose/model", f"links into the models folder ({env.root}/models/loras/big.safetensors): "
+                    "not captured, like models"))
+
+    def test_files_of_the_venv_that_nobody_owns(self):
+        env = self.environment()
+        write(env.venv / "bin" / "mine.sh", "#!/bin/sh\n", 0o755)
+        write(env.venv / "share" / "tool" / "one", "1")
+        write(env.venv / "share" / "tool" / "inner" / "two", "2")
+        write(env.venv / "etc" / "tool.conf", "x = 1\n")
+        # A distribution's own data, its script, and a second name for that, as pip gives itself: nothing to tell.
+        script = lambda body: f"#!{env.venv}/bin/python\nimport sys\nfrom alpha import main\nif __name__ == '__main__':\n{body}    sys.exit(main())\n"
+        wheel = Wheel("alpha")
+        wheel.members[f"{wheel.info}/entry_points.txt"] = b"[console_scripts]\nkept = alpha:main\nedited = alpha:main\nstrange = alpha:main\n"
+        strange = b"#!/bin/sh\n# of an installer that nobody knows\n"
+        rows = [*wheel.rows(), "../../../share/alpha/x,,", f"../../../bin/strange,{record_hash(strange)},{len(strange)}",
+                *(f"../../../bin/{name},," for name in ("kept", "edited", "kept3.11"))]
+        wheel.install(env.site, record="\n".join(rows) + "\n")
+        write(env.venv / "share" / "alpha" / "x", "x")
+        for name, body in (("kept", ""), ("kept3.11", ""), ("edited", "    sys.argv.append('--more')\n")):
+            write(env.venv / "bin" / name, script(body), 0o755)
+        write(env.venv / "bin" / "strange", strange, 0o755)
+        alone = "no distribution owns it, and it is outside site-packages: not captured"
+        wanted = {("bin/mine.sh", alone), ("etc/tool.conf", alone),
+                  ("share/tool", "2 files that no distribution owns, outside site-packages: not captured"),
+                  ("bin/edited", "the script of alpha 1.0: changed; the snapshot has the one that an installer writes for `edited = alpha:main`")}
+        found = lambda report: {(f[2], f[3]) for f in self.findings(report) if f[1] in ("unowned", "patched")}
+        with untouched(self, self.place):
+            self.assertEqual(found(self.inspect(env)), wanted)
+        env.age()
+        self.inspect(env)
+        self.assertEqual(found(self.inspect(env)), wanted)
+        write(env.venv / "bin" / "edited", script(""), 0o755)
+        self.assertEqual(found(self.inspect(env)), {w for w in wanted if w[0] != "bin/edited"})
+
+    def test_the_site_packages_of_the_user(self):
+        """`pip install --user`: looked in by an interpreter without a venv, and by a venv that includes the system's."""
+        env = self.environment()
+        home = self.place / "home"
+        user = home / ".local" / "lib" / env.site.parent.name / "site-packages"
+        Wheel("useralpha").install(user)
+        write(user / "loose_of_user.py", "")
+        outside = {"from": "site-packages of the user", "to": str(user), "captured": True}
+        def seen(**variables):
+            report = self.run_it("inspect", "--json", "--offline", env.root, HOME=home, **variables).json
+            return "useralpha" in {d["name"] for d in report["distributions"]}, outside in report["outside"]
+        self.assertEqual(seen(), (False, False))
+        config = env.venv / "pyvenv.cfg"
+        config.write_text(config.read_text().replace("include-system-site-packages = false", "include-system-site-packages = true"))
+        self.assertEqual(seen(), (True, True))
+        self.assertEqual(seen(PYTHONNOUSERSITE="1"), (False, False))
+        base = os.path.realpath(env.venv / "bin" / "python")
+        write(env.root / "stillframe.toml", f'[python]\ninterpreter = "{base}"\n')
+        self.assertEqual(seen(), (True, True))
+        self.assertEqual(seen(PYTHONUSERBASE=str(self.place / "nowhere")), (False, False))
+        report = self.run_it("inspect", "--json", "--offline", env.root, HOME=home)
+        self.finds(report, ("warning", "unowned", "loose_of_user.py", "no distribution owns it; it is captured"))
+
+    def test_secrets_in_distributions_that_no_index_gave(self):
+        """A local project's secrets are its owner's; a key in what an index gives to everybody is a test's."""
+        env = self.environment()
+        key = b"-----BEGIN PRIVATE KEY-----\nhf_notarealtoken2\n-----END PRIVATE KEY-----\n"
+        members = {"NAME/test.pem": key, "NAME/config.ini": b"token = hf_notarealtoken2\n"}
+        for name in ("local", "public", "edited"):
+            Wheel(name, members={k.replace("NAME", name): v for k, v in members.items()}).install(env.site)
+        write(env.site / "local-1.0.dist-info" / "direct_url.json", json.dumps({"url": f"file://{self.place}/local", "dir_info": {}}))
+        write(env.site / "edited" / "config.ini", "token = hf_notarealtoken3\n")
+        taken = self.snapshot(env)
+        left = "left out, a secret: holds"
+        self.assertEqual({(f[2], f[3]) for f in self.findings(taken) if f[1] == "secret"}, {
+            ("local/test.pem", f"local 1.0: {left} a private key"), ("local/config.ini", f"local 1.0: {left} a value for `token`"),
+            ("edited/config.ini", f"edited 1.0: {left} a value for `token`")})
+        self.assertEqual((self.tree(taken.json, "public 1.0") / "public" / "test.pem").read_bytes(), key)
+        found = subprocess.run(["grep", "-rlE", "hf_notarealtoken[23]", self.station.store / "nix" / "store"], capture_output=True, text=True).stdout.split()
+        self.assertEqual(sorted(os.path.basename(os.path.dirname(p)) + "/" + os.path.basename(p) for p in found),
+                         ["edited/test.pem", "public/config.ini", "public/test.pem"])
+
+    def test_entry_points_that_are_none(self):
+        env = self.environment()
+        lines = [".. = alpha:main", "../up = alpha:main", "python3 = alpha:main", "bare = alpha", "evil = alpha:main();x", "good = alpha:main"]
+        points = {"alpha": ("[console_scripts]\n" + "\n".join(lines) + "\n").encode(), "beta": b"[console_scripts]\nb\xff = beta:main\n",
+                  "gamma": b"[console_scripts\ng = gamma:main\n"}
+        for name, text in points.items():
+            wheel = Wheel(name)
+            wheel.members[f"{wheel.info}/entry_points.txt"] = text
+            wheel.install(env.site)
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        found = {(path, message) for _, topic, path, message in self.findings(taken) if topic == "scripts"}
+        of = lambda name, why: (f"{name}-1.0.dist-info/entry_points.txt", f"{name}: entry_points.txt: {why}; no script is made of it")
+        self.assertEqual(found, {
+            of("alpha", '".." is no script name'), of("alpha", '"../up" is no script name'),
+            of("alpha", '"python3" is the interpreter\'s own name'), of("alpha", 'bare has the target "alpha", expected module:function'),
+            of("alpha", 'evil has the target "alpha:main();x", expected module:function'), of("beta", "it is not UTF-8"),
+            of("gamma", 'line 1: a section header without "]"')})
+        layout = self.tree(taken.json, "Python environment")
+        self.assertEqual(sorted(p.name for p in (layout / "bin").iterdir() if not p.name.startswith("python")), ["good"])
+        self.assertTrue((layout / "bin" / "python3").is_symlink())
+        self.store_is_sound()
+
+    def test_a_script_in_the_place_of_the_interpreter(self):
+        env = self.environment()
+        script = b"#!python\nraise SystemExit('never')\n"
+        members = {f"alpha-1.0.data/{place}": script for place in ("scripts/python3", "scripts/run", "data/bin/python", "data/pyvenv.cfg")}
+        wheel, index = Wheel("alpha", members=members), self.index()
+        index.publish(wheel)
+        for name in members:
+            wheel.members.pop(name)
+        wheel.install(env.site)
+        write(env.venv / "bin" / "run", b"#!" + bytes(env.venv) + b"/bin/python" + script.removeprefix(b"#!python"), 0o755)
+        taken = self.snapshot(env, PIP_INDEX_URL=index.url)
+        why = "alpha 1.0: left out: it would take the interpreter's place"
+        self.finds(taken, *(("problem", "unreadable", f"alpha-1.0.data/{place}", why)
+                            for place in ("scripts/python3", "data/bin/python", "data/pyvenv.cfg")))
+        layout = self.tree(taken.json, "Python environment")
+        self.assertTrue((layout / "bin" / "python3").is_symlink())
+        self.assertIn("include-system-site-packages = false\n", (layout / "pyvenv.cfg").read_text())
+        self.assertIn("never", (layout / "bin" / "run").read_text())
+
+    def shared_object(self, path, *needs):
+        """A library without any content that asks for others."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            stubs = []
+            for at, name in enumerate(needs):
+                stubs.append(f"{scratch}/{at}.so")
+                subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", stubs[-1], f"-Wl,-soname,{name}"], check=True)
+            subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", path, "-x", "none", "-Wl,--no-as-needed", *stubs], check=True)
+        return path
+
+    def test_libraries_of_every_tree_are_audited(self):
+        env = self.environment()
+        places = self.places(env)
+        for at, folder in enumerate(places):
+            self.shared_object(folder / "native.so", f"libnone{at}.so.1")
+        self.shared_object(env.pack / "native.so", "libnone3.so.1")
+        self.shared_object(env.root / "comfy" / "native.so", "libnone4.so.1")
+        self.shared_object(env.root / ".cache" / "torch_ops" / "native.so", "libnone5.so.1")
+        # Of distributions without a usable RECORD: one of a wheel, one known by its top level alone; and a program.
+        wheel, index = Wheel("alpha"), self.index()
+        wheel.members["alpha/native.so"] = self.shared_object(self.place / "x.so", "libnone6.so.1").read_bytes()
+        wheel.install(env.site, record=False)
+        index.publish(wheel)
+        self.shared_object(env.site / "beta" / "native.so", "libnone7.so.1")
+        write(env.site / "beta-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: beta\nVersion: 1.0\n")
+        write(env.site / "beta-1.0.dist-info" / "top_level.txt", "beta\n")
+        self.shared_object(env.site / "gamma" / "program", "libnone8.so.1")
+        result = self.inspect(env, PIP_INDEX_URL=index.url)
+        labels = [f"{label}/native.so" for label, _, _ in places.values()] + [
+            "custom_nodes/first-pack/native.so", f"{env.root}/comfy/native.so", ".cache/torch_ops/native.so", "alpha/native.so",
+            "beta/native.so", "gamma/program"]
+        wanted = [("info", "audit", label, f"needs libnone{at}.so.1, which neither the snapshot nor this machine has")
+                  for at, label in enumerate(labels)]
+        self.assertEqual(sorted(f for f in self.findings(result) if f[1] == "audit"), sorted(wanted))
+        # The same of what is remembered.
+        env.age()
+        self.inspect(env, PIP_INDEX_URL=index.url)
+        result = self.inspect(env, PIP_INDEX_URL=index.url)
+        self.assertEqual(sorted(f for f in self.findings(result) if f[1] == "audit"), sorted(wanted))
+
+    def test_a_library_of_the_system_is_advised_and_the_advice_helps(self):
+        env = self.environment()
+        known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+        names = sorted({line.split()[0] for line in known.splitlines() if "=>" in line and "x86-64" in line and ".so." in line})
+        self.shared_object(env.site / "native.so", *names[:60])
+        advice = re.compile(r"needs (\S+), which nothing in the snapshot has; add (\S+) to \[python\] libraries")
+        found = [(f[0], f[2], advice.fullmatch(f[3])) for f in self.findings(self.inspect(env)) if f[1] == "audit"]
+        severity, path, (library, where) = next((s, p, m.groups()) for s, p, m in found if m)
+        self.assertEqual((severity, path, os.path.basename(where)), ("problem", "native.so", library))
+        self.assertTrue(os.path.exists(where))
+        write(env.root / "stillframe.toml", f'[python]\nlibraries = ["{where}"]\n')
+        taken = self.snapshot(env)
+        after = {advice.fullmatch(f[3])[1] for f in self.findings(taken) if f[1] == "audit" and advice.fullmatch(f[3])}
+        self.assertEqual(after & {library}, set())
+        self.assertLess(len(after), len(found))
+        self.assertTrue((self.tree(taken.json, "base libraries") / "lib" / library).exists())
+
+    def test_code_in_pth_files(self):
+        env = self.environment()
+        folder = write(self.place / "by-code" / "far.py", "").parent
+        pth = write(env.site / "code.pth", f"# a comment\nimport sys; sys.path.append('{folder}')\nimport sys; sys.path += []\nimport os\n")
+        Wheel("alpha", members={"alpha.pth": f"import site; site.addsitedir('{folder}')\n".encode()}).install(env.site)
+        rest = "by code, which is not followed: nothing of it is captured; name the folder on a line of its own instead"
+        wanted = [("warning", "outside", str(env.site / "alpha.pth"), f"line 1 adds {folder} to sys.path {rest}"),
+                  ("warning", "outside", str(pth), f"line 2 adds {folder} to sys.path {rest}"),
+                  ("warning", "outside", str(pth), f"line 3 changes sys.path {rest}")]
+        self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "outside"], wanted)
+        # Remembered as well as read.
+        env.age()
+        self.inspect(env)
+        self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "outside"], wanted)
+
+    def test_a_sparse_file_of_more_than_four_gigabytes(self):
+        """Longer than 32 bits can count, read once as a stream: the memory does not grow with it."""
+        env = self.environment()
+        size = (4 << 30) + 1
+        with open(env.pack / "huge.dat", "wb") as file:
+            file.truncate(size)
+        before = os.stat(env.pack / "huge.dat").st_blocks
+        for command in ("inspect", "snapshot"):
+            process = self.background(command, "--json", env.root)
+            peak = harness.Peak(process)
+            out, err = process.communicate()
+            self.assertEqual(process.returncode, 0, err)
+            self.assertTrue(0 < peak.kib() < 200 << 10, peak.kib())
+        self.assertEqual(os.stat(env.pack / "huge.dat").st_blocks, before)
+        taken = self.tree(json.loads(out), "first-pack") / "huge.dat"
+        self.assertEqual(taken.stat().st_size, size)
+        pack = next(p for p in self.inspect(env).json["packs"] if p["name"] == "first-pack")
+        self.assertGreater(pack["bytes"], size)
+
+    def test_files_that_the_configuration_names_as_secret(self):
+        """Whatever they look like: the project may be the environment's own folder."""
+        env = self.environment()
+        write(env.root / "key", "k" * 20)
+        write(env.pack / "licence.text", "ours alone")
+        write(env.root / "hosts/a.toml", 'address = "a"\n[service.secrets]\nOWN = { file = "../own" }\n')
+        write(env.root / "own", "of a host")
+        write(env.root / "stillframe.toml", """\
+[service.gateway]
+api-keys = [{ file = "key" }]
+[service.secrets]
+LICENCE = { file = "custom_nodes/first-pack/licence.text" }
+""")
+        self.snapshot(env)
+        kept = {path.name for path in (self.station.store / "nix/store").rglob("*")}
+        self.assertIn("main.py", kept)
+        self.assertEqual(kept & {"key", "licence.text", "own", "stillframe.toml", "a.toml"}, set())
+
+    def test_a_file_that_changes_while_it_is_read(self):
+        """An error that names the file and says to run again, whatever the change; now and then one is not met, and the
+        snapshot has one state of the file."""
+        env = self.environment()
+        big = env.pack / "big.dat"
+
+        def whole():
+            with open(big, "wb") as file:
+                file.truncate(300 << 20)
+
+        for change in (lambda: append(big), lambda: os.truncate(big, 200 << 20), lambda: replace(big), lambda: big.unlink(True)):
+            code = 0
+            for attempt in range(10):
+                whole()
+                stop = threading.Event()
+                thread = threading.Thread(target=change_while_open, args=(big, change, stop))
+                thread.start()
+                result = self.snapshot(env, code=None)
+                stop.set()
+                thread.join()
+                code = result.code
+                if code:
+                    break
+            self.assertEqual(code, 1, "ten changes, and none was met")
+            error = result.json["error"]
+            self.assertRegex(error["message"], f"^(first-pack: )?{re.escape(str(big))} (changed while it was read|vanished before it was read)$")
+            self.assertEqual(error["hint"], "stop what writes to the environment, then run the command again")
+            self.assertEqual(error["kind"], "environment")
+            self.store_is_sound()
+        big.unlink(missing_ok=True)
+        write(big, b"quiet now")
+        taken = self.snapshot(env).json
+        self.assertEqual((self.tree(taken, "first-pack") / "big.dat").read_bytes(), b"quiet now")
+        self.store_is_sound()
+
+    def nobody(self, *arguments, code=0):
+        """The program as a user who owns nothing here but the copy of the environment."""
+        home = self.station.root / "nobody"
+        if not home.exists():
+            home.mkdir()
+            os.chown(home, NOBODY, NOBODY)
+            self.station.root.chmod(0o755)
+            shutil.copy(harness.BINARY, self.station.root / "stillframe")
+        variables = {**self.clean({}), "HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CACHE_HOME": home / "cache"}
+        return self.station._run([*AS_NOBODY, self.station.root / "stillframe", *arguments], code, None,
+                                 self.station.environment(**variables), 120)
+
+    def test_files_that_may_not_be_read(self):
+        env = self.environment(python=python_for_nobody())
+        Wheel("alpha").install(env.site)
+        Wheel("beta").install(env.site)
+        write(env.pack / "secret.py", "x = 1", 0)
+        write(env.pack / "closed" / "x.py", "x = 1").parent.chmod(0)
+        write(env.site / "closed" / "x.py", "x = 1").parent.chmod(0)
+        write(env.site / "stray.py", "x = 1", 0)
+        (env.site / "alpha" / "data.txt").chmod(0)
+        (env.site / "beta-1.0.dist-info" / "RECORD").chmod(0)
+        write(env.root / ".cache" / "entry" / "file", "x").chmod(0)
+        write(env.root / "custom_nodes" / "single.py", "x", 0)
+        write(env.root / "comfy" / "closed.py", "x", 0)
+        with untouched(self, self.place):
+            result = self.nobody("inspect", "--json", env.root)
+        no = "Permission denied (os error 13)"
+        self.finds(result,
+                   ("problem", "unreadable", "custom_nodes/first-pack/secret.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "custom_nodes/first-pack/closed", f"the folder cannot be read: {no}"),
+                   ("problem", "unreadable", "closed", f"the folder cannot be read: {no}"),
+                   ("problem", "unreadable", "stray.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "alpha/data.txt", f"alpha 1.0: left out: cannot be read ({no})"),
+                   ("problem", "unreadable", ".cache/entry/file", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "custom_nodes/single.py", f"the file cannot be read; left out: {no}"),
+                   ("problem", "unreadable", "comfy/closed.py", f"the file cannot be read; left out: {no}"))
+        self.assertEqual(self.provenance(result)["beta"], ("captured", f"its RECORD cannot be used: {no}"))
+
+    def test_folders_that_may_not_be_read(self):
+        env = self.environment(python=python_for_nobody())
+        (env.root / "custom_nodes").chmod(0)
+        env.site.chmod(0)
+        with untouched(self, self.place):
+            result = self.nobody("inspect", "--json", env.root)
+        no = "Permission denied (os error 13)"
+        self.finds(result, ("problem", "unreadable", "custom_nodes", f"the packs cannot be listed: {no}"),
+                   ("problem", "unreadable", str(env.site), f"cannot be listed: {no}"))
+        write(env.root / "stillframe.toml", "", 0)
+        self.says(self.nobody("inspect", env.root, code=2).err, f"""\
+error: cannot read {env.root}/stillframe.toml
+  because: {no}
+  hint: correct the file, or name another with --config""")
+
+
+def is_open(path):
+    """Whether a process of this machine has the file open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == str(path):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def change_while_open(path, change, stop):
+    while not is_open(path):
+        if stop.wait(0.005):
+            return
+    while not stop.wait(0.02):
+        change()
+
+
+def append(path):
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+def replace(path):
+    write(path.with_suffix(".new"), b"other")
+    os.truncate(path.with_suffix(".new"), 300 << 20)
+    os.replace(path.with_suffix(".new"), path)
+
+
+if __name__ == "__main__":
+    unittest.main()
