@@ -1,5 +1,4 @@
 """Packs and packages made to do harm: nothing of theirs runs, and nothing leaves its own store path."""
-import json
 import os
 import subprocess
 import unittest
