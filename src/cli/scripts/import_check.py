@@ -117,6 +117,13 @@ own = os.getpid()
 
 def finish(fd, status):
     pid, name, said, _ = running.pop(fd)
+    # It may have said more between the look at its pipe and its end.
+    os.set_blocking(fd, False)
+    try:
+        while more := os.read(fd, 65536):
+            said.extend(more)
+    except BlockingIOError:
+        pass
     # What it left behind has nothing to say. Its own number may be another's already, its group's is not.
     try:
         os.killpg(pid, signal.SIGKILL)
