@@ -236,10 +236,12 @@ impl Progress for Plain {
         }
         stage.said = Instant::now();
         let show = |n| if in_bytes(&stage.name) { bytes(n) } else { n.to_string() };
-        let left = stage.total.filter(|t| *t > stage.done && stage.done > 0).map(|total| {
-            let rate = stage.done as f64 / stage.started.elapsed().as_secs_f64();
-            format!(", {:.0} s left", (total - stage.done) as f64 / rate)
-        });
+        let rate = stage.done as f64 / stage.started.elapsed().as_secs_f64().max(0.001);
+        let speed = if in_bytes(&stage.name) { format!(", {}/s", bytes(rate as u64)) } else { String::new() };
+        let left = stage
+            .total
+            .filter(|t| *t > stage.done && stage.done > 0)
+            .map(|total| format!("{speed}, {:.0} s left", (total - stage.done) as f64 / rate));
         let total = stage.total.map(|t| format!(" of {}", show(t))).unwrap_or_default();
         eprintln!("{}: {}{total}{}", stage.name, show(stage.done), left.unwrap_or_default());
     }

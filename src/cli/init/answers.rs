@@ -198,6 +198,8 @@ mod tests {
         assert_eq!(config.service.scaling.maximum, Some(2));
         assert_eq!(config.service.resources.memory.unwrap().0, 24 << 30);
         assert_eq!(config.service.resources.cpu, None);
-        assert!(answers.text(&found, Path::new("/other")).starts_with("environment = \"/home/artist/ComfyUI\"\n"));
+        assert!(
+            answers.text(&found, Path::new("/other")).starts_with("environment = \"/home/artist/ComfyUI\"\n")
+        );
     }
 }
