@@ -64,10 +64,17 @@ fn list(mut input: &mut dyn Read, path: &StorePath) -> Result<Listing> {
     Ok(list.0)
 }
 
-/// One file of a store path, wherever the store lies. The file must be small: it is held in memory.
-pub fn file(store: &mut Store, path: &StorePath, name: &str) -> Result<Vec<u8>> {
+/// The first bytes, at most `most`, of the file of a store path that `wanted` takes, wherever the store lies. They are
+/// held in memory.
+pub fn find(
+    store: &mut Store,
+    path: &StorePath,
+    most: u64,
+    wanted: &dyn Fn(&[Vec<u8>]) -> bool,
+) -> Result<Option<Vec<u8>>> {
     struct Pick<'a> {
-        name: &'a [u8],
+        wanted: &'a dyn Fn(&[Vec<u8>]) -> bool,
+        most: u64,
         found: Option<Vec<u8>>,
     }
     impl Visitor for Pick<'_> {
@@ -79,21 +86,26 @@ pub fn file(store: &mut Store, path: &StorePath, name: &str) -> Result<Vec<u8>> 
             Ok(())
         }
         fn file(&mut self, path: &[Vec<u8>], _: bool, _: u64, content: &mut dyn Read) -> io::Result<()> {
-            if path.join(&b'/') == self.name {
+            if (self.wanted)(path) {
                 let mut bytes = Vec::new();
-                content.read_to_end(&mut bytes)?;
+                content.take(self.most).read_to_end(&mut bytes)?;
                 self.found = Some(bytes);
-                return Ok(());
             }
             io::copy(content, &mut io::sink()).map(drop)
         }
     }
-    let mut pick = Pick { name: name.as_bytes(), found: None };
+    let mut pick = Pick { wanted, most, found: None };
     store.nar(path, |mut input| {
         nar::read(&mut input, &mut pick)
             .map_err(|e| Error::new(Kind::Store, format!("cannot read {path} from the store")).caused_by(e))
     })?;
-    pick.found.ok_or_else(|| Error::new(Kind::Store, format!("{path} has no file {name}")))
+    Ok(pick.found)
+}
+
+/// One file of a store path, whole. It must be small.
+pub fn file(store: &mut Store, path: &StorePath, name: &str) -> Result<Vec<u8>> {
+    find(store, path, u64::MAX, &|parts| parts.join(&b'/') == name.as_bytes())?
+        .ok_or_else(|| Error::new(Kind::Store, format!("{path} has no file {name}")))
 }
 
 /// The first entry, in byte order of the names, that is not the same in both trees.

@@ -221,20 +221,20 @@ fn logs(name: &str, part: Option<&str>, follow: bool, lines: u32, json: bool) ->
     };
     let count = lines.to_string();
     let output = if json { "--output=json" } else { "--output=short-iso" };
-    let mut words =
-        vec!["journalctl", "--quiet", "--no-pager", "--no-hostname", output, "-n", &count, "-u", &units];
+    let base = ["journalctl", "--quiet", "--no-pager", "--no-hostname", output];
+    let mut words = [&base[..], &["-n", &count, "-u", &units]].concat();
     if follow {
         words.push("-f");
     }
     if follow && part.is_none() {
-        return follow_all(name, &words, output);
+        return follow_all(name, &words, &base);
     }
     Err(Error::io("start", "journalctl", process::command(&words).exec()))
 }
 
 /// journalctl looks once, at its start, which units a pattern names. The units of a generation that comes later are
 /// followed by a process each, from their first line on, for as long as they are there.
-fn follow_all(name: &str, words: &[&str], output: &str) -> Result<()> {
+fn follow_all(name: &str, words: &[&str], base: &[&str]) -> Result<()> {
     let pattern = format!("stillframe-{name}-*");
     let units = || -> Result<BTreeSet<String>> {
         let list = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", &pattern];
@@ -263,18 +263,7 @@ fn follow_all(name: &str, words: &[&str], output: &str) -> Result<()> {
         let _ = first.try_wait();
         let now = units()?;
         for unit in now.difference(&known) {
-            let own = [
-                "journalctl",
-                "--quiet",
-                "--no-pager",
-                "--no-hostname",
-                output,
-                "-n",
-                "all",
-                "-f",
-                "-u",
-                unit,
-            ];
+            let own = [base, &["-n", "all", "-f", "-u", unit]].concat();
             more.insert(unit.clone(), begin(&own)?);
         }
         // Its last lines are written by now: it was there a look before.

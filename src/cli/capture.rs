@@ -98,13 +98,12 @@ fn real_files(settings: &Settings, remembered: bool) -> Vec<String> {
     let registry = Registry::new(&settings.state);
     let records = registry.list().unwrap_or_default();
     let newest = records.iter().rev().find(|record| record.environment == settings.environment);
-    let committed = settings.project.join("stillframe.lock");
-    let committed = files::read_text(&committed)
-        .ok()
-        .and_then(|text| Lock::from_toml(&text, &committed.display().to_string()).ok());
-    // One that cannot be read is told of by the commands that are about it.
-    for lock in newest.and_then(|record| registry.lock(record).ok()).into_iter().chain(committed) {
-        names.extend(lock.distributions.into_iter().filter(|d| d.real_files).map(|d| d.name));
+    let newest = newest.map(|record| registry.folder(&record.id).join("stillframe.lock"));
+    for path in newest.into_iter().chain([settings.project.join("stillframe.lock")]) {
+        // One that cannot be read is told of by the commands that are about it; one without the word is not parsed.
+        let text = files::read_text(&path).ok().filter(|text| text.contains("real-files"));
+        let lock = text.and_then(|text| Lock::from_toml(&text, &path.display().to_string()).ok());
+        names.extend(lock.into_iter().flat_map(|l| l.distributions).filter(|d| d.real_files).map(|d| d.name));
     }
     names.into_iter().collect()
 }

@@ -3,10 +3,9 @@
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::build::registry::{Record, Registry};
-use crate::build::{graph, sbom};
+use crate::build::{compare, graph, sbom};
 use crate::capture::lock::Lock;
 use crate::formats::comfy::manager_snapshot::{FileNode, GitNode, ManagerSnapshot};
-use crate::formats::nix::nar::{self, Visitor};
 use crate::formats::python::metadata::Metadata;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
@@ -121,31 +120,8 @@ fn manager_snapshot(lock: &Lock) -> (ManagerSnapshot, Vec<String>) {
     (out, unable)
 }
 
-/// Finds `*.dist-info/METADATA` in a tree.
-struct Find(Option<Vec<u8>>);
-
-impl Visitor for Find {
-    type Error = io::Error;
-
-    fn directory(&mut self, _: &[Vec<u8>]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn symlink(&mut self, _: &[Vec<u8>], _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn file(&mut self, path: &[Vec<u8>], _: bool, _: u64, content: &mut dyn Read) -> io::Result<()> {
-        if let [folder, name] = path
-            && name == b"METADATA"
-            && folder.ends_with(b".dist-info")
-        {
-            let mut bytes = Vec::new();
-            content.take(MOST).read_to_end(&mut bytes)?;
-            self.0 = Some(bytes);
-        }
-        io::copy(content, &mut io::sink()).map(drop)
-    }
+fn is_metadata(path: &[Vec<u8>]) -> bool {
+    matches!(path, [folder, name] if name == b"METADATA" && folder.ends_with(b".dist-info"))
 }
 
 /// Of a METADATA file: headers come first.
@@ -179,12 +155,7 @@ fn licences(
                     )
                     .hint("take the snapshot again"));
                 }
-                let mut find = Find(None);
-                store.nar(&path, |mut input| {
-                    nar::read(&mut input, &mut find)
-                        .map_err(|e| Error::new(Kind::Store, format!("cannot read {path}")).caused_by(e))
-                })?;
-                find.0
+                compare::find(store, &path, MOST, &is_metadata)?
             }
         };
         if let Some(licence) = bytes.and_then(|b| Metadata::parse(&b).ok()).and_then(|m| m.license) {

@@ -83,9 +83,8 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
     let (mut captured, trees) =
         capture(settings, printer, Manner { offline: args.offline, checked: args.probe }, Some(&mut store))?;
     let graph_started = Instant::now();
-    let graph = graph::graph(&captured.lock, &store.store_dir, &service(settings))?;
+    let mut graph = graph::graph(&captured.lock, &store.store_dir, &service(settings))?;
     let graph_ms = graph_started.elapsed().as_secs_f64() * 1000.0;
-    let mut graph = graph;
     let mut realised = realise::realise(&graph, &trees, &store_config, &mut store, printer.progress())?;
     if args.probe {
         let environment = graph.environment.to_absolute(&store.store_dir);
