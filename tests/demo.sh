@@ -18,7 +18,7 @@ show() {
 
 tests/lib/setup.sh >/dev/null
 make agent
-cargo build --release --locked
+cargo build --release --locked --bin stillframe
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 STILLFRAME=$TARGET/release/stillframe
 
