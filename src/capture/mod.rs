@@ -25,6 +25,7 @@ pub mod paths;
 pub mod pin;
 pub mod prefix;
 pub mod probe_result;
+pub mod promise;
 pub mod provenance;
 pub mod pth;
 pub mod pylock;

@@ -2,6 +2,7 @@
 //! the set of trees a capture has hashed, kept until they are sent to the store.
 use crate::capture::digest;
 use crate::capture::lock::TreeRef;
+use crate::capture::promise::Promises;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{Hashing, NarWriter};
@@ -69,10 +70,15 @@ impl From<Error> for Failure {
 
 /// Writes `tree` as a NAR. Errors of `out` come back as they are.
 pub fn write_tree(tree: &Tree, out: &mut dyn Write) -> Result<()> {
+    write_promised(tree, &mut Promises::default(), out)
+}
+
+/// The same, of files that are only said to be what they are: it fails where one is something else.
+pub fn write_promised(tree: &Tree, promises: &mut Promises, out: &mut dyn Write) -> Result<()> {
     let write = || -> Result<(), Failure> {
         let node = nest(tree)?;
         let mut nar = NarWriter::new(io::BufWriter::with_capacity(64 * 1024, out))?;
-        emit(&mut nar, b"", &node)?;
+        emit(&mut nar, b"", &node, promises)?;
         nar.finish()?;
         Ok(())
     };
@@ -85,12 +91,17 @@ pub fn write_tree(tree: &Tree, out: &mut dyn Write) -> Result<()> {
     })
 }
 
-fn emit<W: Write>(nar: &mut NarWriter<W>, name: &[u8], node: &Node) -> Result<(), Failure> {
+fn emit<W: Write>(
+    nar: &mut NarWriter<W>,
+    name: &[u8],
+    node: &Node,
+    promises: &mut Promises,
+) -> Result<(), Failure> {
     match node {
         Node::Folder(below) => {
             nar.directory(name)?;
             for (name, node) in below {
-                emit(nar, name, node)?;
+                emit(nar, name, node, promises)?;
             }
             nar.end_directory()?;
         }
@@ -103,8 +114,11 @@ fn emit<W: Write>(nar: &mut NarWriter<W>, name: &[u8], node: &Node) -> Result<()
             nar.file::<Failure>(name, *executable, bytes.len() as u64, |out| Ok(out.write_all(bytes)?))?
         }
         Node::Leaf(Entry::File { source: Source::Disk(path), executable }) => {
-            let size = std::fs::metadata(path).map_err(|e| digest::cannot_read(path, e))?.len();
-            nar.file::<Failure>(name, *executable, size, |out| copy(path, size, out))?
+            let size = match promises.size(path) {
+                Some(size) => size,
+                None => std::fs::metadata(path).map_err(|e| digest::cannot_read(path, e))?.len(),
+            };
+            nar.file::<Failure>(name, *executable, size, |out| copy(path, size, promises, out))?
         }
         Node::Leaf(Entry::File { source: Source::Shebang { path, line }, executable }) => {
             let bytes = with_line(path, line)?;
@@ -114,9 +128,9 @@ fn emit<W: Write>(nar: &mut NarWriter<W>, name: &[u8], node: &Node) -> Result<()
     Ok(())
 }
 
-fn copy(path: &Path, size: u64, out: &mut dyn Write) -> Result<(), Failure> {
+fn copy(path: &Path, size: u64, promises: &mut Promises, out: &mut dyn Write) -> Result<(), Failure> {
     let mut failed = None;
-    let result = digest::stream(path, Some(size), |bytes| {
+    let result = promises.stream(path, size, |bytes| {
         check_interrupt()?;
         out.write_all(bytes).map_err(|e| {
             failed = Some(e);
@@ -126,7 +140,7 @@ fn copy(path: &Path, size: u64, out: &mut dyn Write) -> Result<(), Failure> {
     match (failed, result) {
         (Some(e), _) => Err(Failure::Io(e)),
         (None, Err(e)) => Err(Failure::Ours(e)),
-        (None, Ok(_)) => Ok(()),
+        (None, Ok(())) => Ok(()),
     }
 }
 
@@ -143,8 +157,12 @@ fn with_line(path: &Path, line: &[u8]) -> Result<Vec<u8>> {
 
 /// The NAR hash and size of a tree.
 pub fn hash_tree(tree: &Tree) -> Result<(Sha256, u64)> {
+    hash_promised(tree, &mut Promises::default())
+}
+
+pub fn hash_promised(tree: &Tree, promises: &mut Promises) -> Result<(Sha256, u64)> {
     let mut hashing = Hashing::default();
-    write_tree(tree, &mut hashing)?;
+    write_promised(tree, promises, &mut hashing)?;
     Ok(hashing.finish())
 }
 

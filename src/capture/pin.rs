@@ -5,6 +5,7 @@ use crate::capture::digest::{FileDigest, digest_bytes};
 use crate::capture::index::WheelListing;
 use crate::capture::installed::{Installed, Scheme, installer_file, is_interpreter};
 use crate::capture::lock::{FileChange, Provenance};
+use crate::capture::promise::Promises;
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::{Look, Reach};
 use crate::capture::tree::{Entry, Source, Tree};
@@ -29,8 +30,17 @@ pub struct Pinned {
     pub has_modules: bool,
     /// Programs and libraries of the tree, for the audit: canonical path, and where they lie.
     pub objects: Vec<(String, PathBuf)>,
+    /// Files that were not read: to be checked when the tree is.
+    pub promises: Promises,
     /// The rows of the RECORD that `finish` writes.
     record: Record,
+}
+
+/// Whether files may count as what a RECORD says until they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    Stated,
+    Nothing,
 }
 
 impl Pinned {
@@ -43,6 +53,7 @@ impl Pinned {
             claims: Vec::new(),
             has_modules: false,
             objects: Vec::new(),
+            promises: Promises::default(),
             record: Record::default(),
         }
     }
@@ -74,6 +85,17 @@ impl Pinned {
         }
         let (sha256, size) = (Some(digest.sha256), Some(digest.size));
         self.record.rows.push(RecordRow { path: name.to_string(), sha256, size });
+    }
+
+    /// Once the tree was read: which of the files that nobody had opened are programs or libraries.
+    pub fn settle(&mut self) {
+        for (name, entry) in &self.tree.entries {
+            if let Entry::File { source: Source::Disk(path), .. } = entry
+                && self.promises.is_object(path)
+            {
+                self.objects.push((String::from_utf8_lossy(name).into_owned(), path.clone()));
+            }
+        }
     }
 
     /// Writes RECORD into the tree, once its files are what will ship: sorted, of our own making, so that
@@ -212,14 +234,22 @@ const DISPLACES: &str = "left out: it would take the interpreter's place";
 /// The largest share of a wheel that may differ before we say it is not that wheel.
 const PATCHED_SHARE: usize = 2;
 
-pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners) -> Result<Pinned> {
+pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners, trust: Trust) -> Result<Pinned> {
     match candidate {
-        Candidate::Wheel(listing) => match against_wheel(installed, listing, owners)? {
-            Ok(pinned) => Ok(pinned),
-            Err(reason) => captured(installed, reason, owners),
-        },
+        Candidate::Wheel(listing) => {
+            let mut against = against_wheel(installed, listing, owners, trust)?;
+            // Where something differs, all of it is told from the bytes.
+            if trust == Trust::Stated && !against.as_ref().is_ok_and(|pinned| pinned.changed.is_empty()) {
+                against = against_wheel(installed, listing, owners, Trust::Nothing)?;
+            }
+            match against {
+                Ok(pinned) => Ok(pinned),
+                Err(reason) => captured(installed, reason, owners, Trust::Nothing),
+            }
+        }
         Candidate::None { reason, .. } => {
-            captured(installed, installed.reason.clone().unwrap_or_else(|| reason.clone()), owners)
+            let reason = installed.reason.clone().unwrap_or_else(|| reason.clone());
+            captured(installed, reason, owners, trust)
         }
     }
 }
@@ -228,6 +258,7 @@ fn against_wheel(
     installed: &Installed,
     listing: &WheelListing,
     owners: &Owners,
+    trust: Trust,
 ) -> Result<Result<Pinned, String>> {
     let mut out = Pinned::new();
     let mut reach = Reach::new(installed);
@@ -251,13 +282,17 @@ fn against_wheel(
             out.change(name, DISPLACES);
             continue;
         }
-        let found = match reach.look(&disk)? {
-            Look::Found(found) => found,
-            Look::Left(why) => {
-                out.change(name, why);
-                continue;
-            }
-        };
+        // A script was rewritten by the installer, and is small.
+        let promised = (trust == Trust::Stated && !is_script(name) && reach.home(&disk))
+            .then(|| out.promises.take(&disk, entry.sha256, Some(entry.crc32), Some(entry.size)));
+        let found =
+            match promised.flatten().map_or_else(|| reach.look(&disk), |found| Ok(Look::Found(found)))? {
+                Look::Found(found) => found,
+                Look::Left(why) => {
+                    out.change(name, why);
+                    continue;
+                }
+            };
         let same =
             |d: &FileDigest| d.sha256 == entry.sha256 && d.size == entry.size && d.crc32 == entry.crc32;
         if same(&found) {
@@ -305,7 +340,7 @@ fn unfit(
 }
 
 /// What is on disk.
-fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pinned> {
+fn captured(installed: &Installed, reason: String, owners: &Owners, trust: Trust) -> Result<Pinned> {
     let mut out = Pinned { reason: Some(reason), ..Pinned::new() };
     let mut reach = Reach::new(installed);
     for (name, file) in &installed.files {
@@ -318,7 +353,9 @@ fn captured(installed: &Installed, reason: String, owners: &Owners) -> Result<Pi
             out.change(name, DISPLACES);
             continue;
         }
-        let found = match reach.look(disk)? {
+        let stated = file.stated.filter(|_| trust == Trust::Stated && !is_script(name) && reach.home(disk));
+        let promised = stated.and_then(|sha256| out.promises.take(disk, sha256, None, None));
+        let found = match promised.map_or_else(|| reach.look(disk), |found| Ok(Look::Found(found)))? {
             Look::Found(found) => found,
             Look::Left(how) => {
                 out.change(name, how);

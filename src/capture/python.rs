@@ -7,7 +7,7 @@ use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::hash_tree;
 use crate::capture::outside_source;
 use crate::capture::paths::{finding, show};
-use crate::capture::pin::{self, Pinned, REPLACED};
+use crate::capture::pin::{self, Pinned, REPLACED, Trust};
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::{LEFT_OUT, SECRET};
 use crate::capture::tree::Tree;
@@ -196,19 +196,27 @@ pub fn pin_all(
     let owners = pin::owners(fresh.iter().copied().zip(&found));
     let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
     context.progress.stage("reading distributions", Some(sizes.iter().sum()));
-    let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
+    let attempt = |at: usize, trust: Trust| -> Result<(Result<DistributionLock>, Pinned)> {
         let (one, candidate) = (fresh[at], &found[at]);
         check_interrupt()?;
-        let mut pinned = pin::decide(one, candidate, &owners)?;
+        let mut pinned = pin::decide(one, candidate, &owners, trust)?;
         let references = match pinned.provenance {
             // Whatever it names.
             Provenance::Pinned => Vec::new(),
             _ => outside_source::relocate(&mut pinned.tree, &sources)?,
         };
         pinned.finish(one);
-        let lock = lock_one(context, one, candidate, &pinned, references)?;
-        context.progress.advance(sizes[at]);
+        let lock = lock_one(context, one, candidate, &mut pinned, references);
         Ok((lock, pinned))
+    };
+    let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
+        let (mut lock, mut pinned) = attempt(at, Trust::Stated)?;
+        if pinned.promises.broken() {
+            (lock, pinned) = attempt(at, Trust::Nothing)?;
+        }
+        pinned.settle();
+        context.progress.advance(sizes[at]);
+        Ok((lock?, pinned))
     };
     // The largest first: one that begins last would keep all but one core waiting.
     let mut order: Vec<usize> = (0..fresh.len()).collect();
@@ -277,11 +285,12 @@ fn lock_one(
     context: &Context,
     one: &Installed,
     candidate: &Candidate,
-    pinned: &Pinned,
+    pinned: &mut Pinned,
     references: Vec<String>,
 ) -> Result<DistributionLock> {
     let name = StorePathName::sanitize(&format!("{}-{}", one.name, one.version)).to_string();
-    let tree = context.trees.add(&name, pinned.tree.clone(), references, context.store)?;
+    let tree = pinned.tree.clone();
+    let tree = context.trees.add_promised(&name, tree, &mut pinned.promises, references, context.store)?;
     let wheel = match (candidate, pinned.provenance) {
         (Candidate::Wheel(listing), Provenance::Pinned | Provenance::Patched) => Some(WheelRef {
             file: listing.file.filename.clone(),

@@ -63,16 +63,7 @@ impl<'a> Reach<'a> {
     /// Why a file whose content no wheel vouches for must not be taken: a link leads to it, out of the
     /// environment, and not to what the installer wrote down (uv may install links into its cache).
     pub fn stray(&mut self, disk: &Path, found: &FileDigest) -> Option<String> {
-        let folder = disk.parent()?;
-        let inside = match self.folders.get(folder) {
-            Some(inside) => *inside,
-            None => {
-                let inside = fs::canonicalize(folder).is_ok_and(|real| self.inside(&real));
-                self.folders.insert(folder.to_path_buf(), inside);
-                inside
-            }
-        };
-        if inside && !fs::symlink_metadata(disk).is_ok_and(|meta| meta.is_symlink()) {
+        if self.home(disk) && !fs::symlink_metadata(disk).is_ok_and(|meta| meta.is_symlink()) {
             return None;
         }
         let real = fs::canonicalize(disk).ok()?;
@@ -81,6 +72,17 @@ impl<'a> Reach<'a> {
         }
         let to = show(real.as_os_str().as_bytes());
         Some(format!("{LEFT_OUT}leads to {to}, outside the environment; put a copy in its place"))
+    }
+
+    /// Whether the folder that a file is in is really one of the environment's.
+    pub fn home(&mut self, disk: &Path) -> bool {
+        let Some(folder) = disk.parent() else { return false };
+        if let Some(inside) = self.folders.get(folder) {
+            return *inside;
+        }
+        let inside = fs::canonicalize(folder).is_ok_and(|real| self.inside(&real));
+        self.folders.insert(folder.to_path_buf(), inside);
+        inside
     }
 
     fn inside(&self, real: &Path) -> bool {

@@ -47,6 +47,12 @@ pub fn secret_name(path: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// Whether a file may be one: by its name, by what it may hold, or in a folder of another name.
+pub fn suspect(path: &[u8], size: u64) -> bool {
+    let named = matches!(file_name(path), b"token" | b"stored_tokens" | b"credentials");
+    named || secret_name(path).is_some() || wants_content(path, size)
+}
+
 /// Whether a file's content decides (see `secret_content`).
 pub fn wants_content(path: &[u8], size: u64) -> bool {
     if size == 0 || size > SECRET_FILE_LIMIT {

@@ -1,7 +1,8 @@
 //! The trees of a capture: hashed once, or, where the store cannot have them yet, sent at once and hashed by
 //! the daemon alone, which spares a pass over every byte of a first snapshot.
 use crate::capture::lock::TreeRef;
-use crate::capture::nar::{hash_tree, path_of, write_tree};
+use crate::capture::nar::{hash_promised, path_of, write_promised};
+use crate::capture::promise::Promises;
 use crate::capture::tree::Tree;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::store::{Store, StoreConfig};
@@ -74,10 +75,16 @@ impl Trees {
     }
 
     /// Hashes a tree and keeps it for the store, or sends it there.
-    pub fn add(
+    pub fn add(&self, name: &str, tree: Tree, references: Vec<String>, store: &StoreDir) -> Result<TreeRef> {
+        self.add_promised(name, tree, &mut Promises::default(), references, store)
+    }
+
+    /// The same, for files that are only said to be what they are.
+    pub fn add_promised(
         &self,
         name: &str,
         tree: Tree,
+        promises: &mut Promises,
         mut references: Vec<String>,
         store: &StoreDir,
     ) -> Result<TreeRef> {
@@ -86,9 +93,9 @@ impl Trees {
         if let Some(sender) = &self.sender
             && !sender.names.contains(name)
         {
-            return sender.send(name, &tree, references, store);
+            return sender.send(name, &tree, promises, references, store);
         }
-        let (nar_hash, nar_size) = hash_tree(&tree)?;
+        let (nar_hash, nar_size) = hash_promised(&tree, promises)?;
         let reference = TreeRef { name: name.into(), nar_hash, nar_size, references };
         if self.keep {
             let path = path_of(&reference, store)?;
@@ -103,7 +110,14 @@ impl Trees {
 }
 
 impl Sender {
-    fn send(&self, name: &str, tree: &Tree, references: Vec<String>, dir: &StoreDir) -> Result<TreeRef> {
+    fn send(
+        &self,
+        name: &str,
+        tree: &Tree,
+        promises: &mut Promises,
+        references: Vec<String>,
+        dir: &StoreDir,
+    ) -> Result<TreeRef> {
         let idle = || self.idle.lock().unwrap_or_else(|e| e.into_inner());
         let kept = idle().pop();
         let mut store = match kept {
@@ -115,8 +129,9 @@ impl Sender {
             .map(|text| StorePath::from_base_name(text))
             .collect::<Result<_, _>>()
             .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?;
-        let (path, info) =
-            store.add_unhashed(name, &paths, |out| write_tree(tree, out)).map_err(|e| match e.kind {
+        let (path, info) = store
+            .add_unhashed(name, &paths, |out| write_promised(tree, promises, out))
+            .map_err(|e| match e.kind {
                 // What went wrong here names its own path.
                 Kind::Store => Error { message: format!("{name}: {}", e.message), ..e },
                 _ => e,
