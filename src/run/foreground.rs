@@ -11,6 +11,9 @@ use tokio::process::{Child, Command};
 /// How long an instance may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
+/// Between two questions whether it answers: each costs a refused connection on loopback.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
 pub struct Instance {
     pub child: Child,
     pub url: String,
@@ -76,6 +79,8 @@ impl Instance {
     pub async fn ready(&mut self, limit: Duration) -> Result<Duration> {
         let client = reqwest::Client::builder()
             .no_proxy()
+            // Plain HTTP on loopback: reading the system's certificates would take time from what starts.
+            .tls_built_in_root_certs(false)
             .timeout(Duration::from_secs(10))
             .build()
             .map_err(|e| Error::new(Kind::Io, "cannot make an HTTP client").caused_by(e))?;
@@ -97,7 +102,7 @@ impl Instance {
                     format!("{url} did not answer within {} s", limit.as_secs()),
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 
