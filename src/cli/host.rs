@@ -7,12 +7,14 @@ use crate::ship::copy::{self, Load};
 use crate::ship::hosts::Host;
 use crate::ship::preflight::{self, Facts, Needs, Problem};
 use crate::ship::send::Sent;
+use crate::ship::ssh::Remote;
 use crate::store::StoreConfig;
 use crate::sys::error::Result;
 use crate::sys::progress::check_interrupt;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -140,7 +142,7 @@ fn look(members: &[Member], prepared: bool, printer: &Printer) -> (Vec<Value>, u
         printer,
         |member| {
             let needs = member.needs(member.smoke()?.as_ref());
-            let facts = copy::arrive(&member.host.target, &needs, "")?.facts;
+            let facts = copy::look(&member.host.target, &needs)?;
             let mut problems = problems(member, &facts, &needs);
             problems.retain(|problem| prepared || !problem.mended_by_prepare);
             Ok((facts, problems))
@@ -180,6 +182,7 @@ fn show(host: &Host, facts: &Facts, problems: &[Problem], printer: &Printer) {
     }
 }
 
+#[derive(Default)]
 struct Done {
     missing: u64,
     missing_bytes: u64,
@@ -198,37 +201,43 @@ fn send(
         Some(path) => path.to_string(),
         None => Registry::new(&settings.state).find(snapshot)?.snapshot,
     };
-    let load = Load::of(&source, &path)?;
+    // What goes is looked up while hosts are called: both take their time.
+    let load = OnceLock::new();
+    let loaded = || load.get_or_init(|| Load::of(&source, &path));
     let needs = Needs { system: format!("{}-linux", std::env::consts::ARCH), ..Needs::default() };
     let progress = printer.progress();
     if members.len() > 1 {
         progress.stage(&format!("copying to {} hosts", members.len()), None);
     }
-    let results = on_each(members.iter().collect(), |member: &Member| {
+    let one = |member: &Member| {
         let host = &member.host;
-        let arrived = copy::arrive(&host.target, &needs, &load.agent.program)?;
+        let remote = Remote::connect(&host.target)?;
+        // Said once, below.
+        let Ok(load) = loaded() else { return Ok(Done::default()) };
+        let arrived = copy::greet(remote, &needs, load)?;
         arrived.can_have_agent(&needs.system)?;
-        let mut ready = arrived.plan(&load)?;
+        let mut ready = arrived.plan(load)?;
         ready.has_room()?;
         let (missing, missing_bytes) = (ready.missing.paths.len() as u64, ready.missing_bytes);
         if dry_run {
             return Ok(Done { missing, missing_bytes, sent: Sent::default() });
         }
-        if members.len() == 1 {
-            progress.stage(&format!("copying to {}", host.name), Some(missing_bytes));
-        } else {
-            progress.note(&format!("{}: {missing} paths, {}", host.name, bytes(missing_bytes)));
-        }
-        let sent = ready.send(&load, progress.as_ref(), &check_interrupt)?;
+        let progress = progress.beside(&format!("copying to {}", host.name), missing_bytes);
+        let sent = ready.send(load, progress.as_ref(), &check_interrupt)?;
         Ok(Done { missing, missing_bytes, sent })
+    };
+    let results: Vec<Result<Done>> = std::thread::scope(|scope| {
+        scope.spawn(|| loaded().is_ok());
+        on_each(members.iter().collect(), one)
     });
+    let Load { closure, .. } = load.into_inner().unwrap_or_else(|| Load::of(&source, &path))?;
     let mut failed = 0;
     let mut values = Vec::new();
     for (host, result) in members.iter().map(|m| &m.host).zip(results) {
         match result {
             Ok(done) => {
                 values.push(json!({"host": host.name, "missing_paths": done.missing, "missing_bytes": done.missing_bytes, "sent": done.sent}));
-                printer.line(text(host, &done, load.closure.len(), dry_run));
+                printer.line(text(host, &done, closure.len(), dry_run));
             }
             Err(e) => {
                 failed += 1;
@@ -239,7 +248,7 @@ fn send(
             }
         }
     }
-    printer.value(&json!({"version": 1, "snapshot": path, "paths": load.closure.len(), "dry_run": dry_run, "hosts": values, "failed": failed}));
+    printer.value(&json!({"version": 1, "snapshot": path, "paths": closure.len(), "dry_run": dry_run, "hosts": values, "failed": failed}));
     Ok(code(failed))
 }
 

@@ -77,7 +77,7 @@ pub fn run(settings: &Settings, members: &[Member], yes: bool, printer: &Printer
     let load = Load::agent(&source)?;
     let needs = Needs { system: format!("{}-linux", std::env::consts::ARCH), ..Needs::default() };
     let looked = on_each(members.iter().collect(), |member: &Member| {
-        let arrived = copy::arrive(&member.host.target, &needs, &load.agent.program)?;
+        let arrived = copy::arrive(&member.host.target, &needs, &load)?;
         let steps = plan(&arrived, &needs)?;
         Ok((member, arrived, steps))
     });
@@ -155,7 +155,7 @@ fn carry_out(member: &Member, mut arrived: Arrived, steps: &[Step], load: &Load)
         arrived.remote.must(&["sh", "-c", INSTALL_NIX], &[], INSTALL_LIMIT)?;
         // Look again: what was installed may be too old, and where it is, is known only now.
         let needs = Needs { system: format!("{}-linux", std::env::consts::ARCH), ..Needs::default() };
-        arrived = copy::arrive(&member.host.target, &needs, &load.agent.program)?;
+        arrived = copy::arrive(&member.host.target, &needs, load)?;
     }
     arrived.can_have_agent(&format!("{}-linux", std::env::consts::ARCH))?;
     let ready = arrived.plan(load)?;

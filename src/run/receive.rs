@@ -71,12 +71,14 @@ impl From<Error> for Failure {
 struct Receiver {
     store: Store,
     kept: PathBuf,
+    /// Of what this connection was asked for, what the store's database has; whoever asked nothing asks later.
+    believed: Option<BTreeSet<StorePath>>,
 }
 
 impl Receiver {
     fn new(config: &StoreConfig, kept: &Path) -> Result<Receiver> {
         fs::create_dir_all(kept).map_err(|e| Error::io("create directory", kept, e))?;
-        Ok(Receiver { store: Store::connect(config)?, kept: kept.to_path_buf() })
+        Ok(Receiver { store: Store::connect(config)?, kept: kept.to_path_buf(), believed: None })
     }
 
     fn plan(&mut self, version: u32, store_dir: &str, paths: &[String]) -> Result<FromHost> {
@@ -102,6 +104,7 @@ impl Receiver {
             self.store.add_temp_root(path)?;
         }
         let mut valid = self.store.valid(&wanted)?;
+        self.believed = Some(valid.clone());
         // Deleted by hand, which the store's database does not know of.
         valid.retain(|path| self.is_there(path));
         self.forget_stale();
@@ -150,7 +153,11 @@ impl Receiver {
             // Without it (no room, say) the path arrives all the same.
             arrived.keep = Kept::begin(&file).ok();
         }
-        let repair = !self.is_there(&path) && !self.store.valid(&BTreeSet::from([path.clone()]))?.is_empty();
+        let repair = !self.is_there(&path)
+            && match &self.believed {
+                Some(believed) => believed.contains(&path),
+                None => !self.store.valid(&BTreeSet::from([path.clone()]))?.is_empty(),
+            };
         let result = self.store.add_nar(&path, &info, repair, |out| {
             if header.skip > 0 {
                 replay(&file, out)?;

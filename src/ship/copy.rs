@@ -49,7 +49,7 @@ impl Load {
 pub struct Arrived {
     pub remote: Remote,
     pub facts: Facts,
-    /// The agent's end of a transfer, if this agent was there already.
+    /// The agent's end of a transfer, if this agent was there already, and is asked what is missing.
     channel: Option<Channel>,
 }
 
@@ -73,11 +73,25 @@ pub fn refuse(host: &str, problems: &[Problem]) -> Result<()> {
     Err(Error::new(Kind::Host, format!("{host}: {}", whats.join("; "))).hint(hints.join("; ")))
 }
 
-/// Connects and asks; changes nothing. `agent`: the program that may be there.
-pub fn arrive(target: &Target, needs: &Needs, agent: &str) -> Result<Arrived> {
-    let mut remote = Remote::connect(target)?;
-    let (facts, channel) = preflight::greet(&mut remote, needs, agent)?;
+/// Connects and asks; changes nothing.
+pub fn arrive(target: &Target, needs: &Needs, load: &Load) -> Result<Arrived> {
+    greet(Remote::connect(target)?, needs, load)
+}
+
+/// The same on a connection that was made meanwhile.
+pub fn greet(mut remote: Remote, needs: &Needs, load: &Load) -> Result<Arrived> {
+    // What is missing is asked ahead of all answers: a round trip less. No agent, nobody reads it.
+    let ask = |channel: &mut Channel| {
+        let _ = send::ask_missing(channel, &load.source.store_dir.0, &load.closure);
+    };
+    let (facts, channel) = preflight::greet(&mut remote, needs, &load.agent.program, ask)?;
     Ok(Arrived { remote, facts, channel })
+}
+
+/// Looks alone.
+pub fn look(target: &Target, needs: &Needs) -> Result<Facts> {
+    let mut remote = Remote::connect(target)?;
+    Ok(preflight::greet(&mut remote, needs, "", |_| {})?.0)
 }
 
 impl Arrived {
@@ -91,14 +105,18 @@ impl Arrived {
 
     /// Brings the agent where it is not, and asks what else is missing.
     pub fn plan(self, load: &Load) -> Result<Ready> {
-        let mut channel = match self.channel {
-            Some(channel) => channel,
+        let (channel, missing) = match self.channel {
+            Some(mut channel) => {
+                let missing = send::told_missing(&mut channel, &load.closure)?;
+                (channel, missing)
+            }
             None => {
                 agent::bring(&load.agent, &self.remote, &load.source)?;
-                receiver(&self.remote, load)?
+                let mut channel = receiver(&self.remote, load)?;
+                let missing = send::missing(&mut channel, &load.source.store_dir.0, &load.closure)?;
+                (channel, missing)
             }
         };
-        let missing = send::missing(&mut channel, &load.source.store_dir.0, &load.closure)?;
         let missing_bytes = bytes_of(&missing, load);
         Ok(Ready { remote: self.remote, facts: self.facts, missing, missing_bytes, channel })
     }

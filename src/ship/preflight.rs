@@ -82,10 +82,16 @@ pub struct Problem {
 }
 
 /// The first words with a host. With the agent's channel, if the host has that agent.
-pub fn greet(remote: &mut Remote, needs: &Needs, agent: &str) -> Result<(Facts, Option<Channel>)> {
+pub fn greet(
+    remote: &mut Remote,
+    needs: &Needs,
+    agent: &str,
+    ask: impl FnOnce(&mut Channel),
+) -> Result<(Facts, Option<Channel>)> {
     let mut words = vec!["sh", "-c", GREETING, "sh", QUESTIONS, agent];
     words.extend(needs.folders.iter().chain(&needs.files).map(String::as_str));
     let (mut channel, last_words) = remote.channel(&words)?;
+    ask(&mut channel);
     let mut text = String::new();
     loop {
         let mut line = String::new();

@@ -74,12 +74,22 @@ fn failed(host: &str, path: Option<&str>, message: &str, hint: Option<String>) -
 
 /// Asks which paths of a closure the host lacks, and roots all of it as long as the channel lives.
 pub fn missing(channel: &mut Channel, store_dir: &str, closure: &Closure) -> Result<Missing> {
+    ask_missing(channel, store_dir, closure)?;
+    told_missing(channel, closure)
+}
+
+/// The question alone.
+pub fn ask_missing(channel: &mut Channel, store_dir: &str, closure: &Closure) -> Result<()> {
     let plan = ToHost::Plan {
         version: TRANSFER_VERSION,
         store_dir: store_dir.into(),
         paths: closure.keys().map(StorePath::to_string).collect(),
     };
-    wire::write_line(&mut channel.output, &plan).map_err(|e| channel.gone(e))?;
+    wire::write_line(&mut channel.output, &plan).map_err(|e| channel.gone(e))
+}
+
+/// Its answer.
+pub fn told_missing(channel: &mut Channel, closure: &Closure) -> Result<Missing> {
     let answer = wire::read_line(&mut channel.input).map_err(|e| match e.kind() {
         io::ErrorKind::InvalidData => unexpected(&channel.host),
         _ => channel.gone(e),
