@@ -126,7 +126,11 @@ impl Plan {
         if !self.dry_run {
             deployment.save(&self.settings.state)?;
         }
-        printer.progress().stage(&format!("looking at {} hosts", members.len()), None);
+        let ready = match members.as_slice() {
+            [one] => format!("getting {} ready", one.0.name()),
+            all => format!("getting {} hosts ready", all.len()),
+        };
+        printer.progress().stage(&ready, None);
         let (mut copied, mut failed) = (Vec::new(), Vec::new());
         // Each goes its way: one that does not answer holds no other back before the traffic is to move.
         for way in on_each(members, |(member, private, smoke)| self.way(member, private, smoke, printer)) {

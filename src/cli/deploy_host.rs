@@ -79,7 +79,7 @@ impl Plan {
         let name = member.name().to_string();
         let lost = |error| Failed { host: name.clone(), error, on_host: false };
         let needs = member.needs(smoke.as_ref());
-        let arrived = copy::arrive(&member.host.target, &needs, &self.load.agent.program).map_err(lost)?;
+        let arrived = copy::arrive(&member.host.target, &needs, &self.load).map_err(lost)?;
         let system = &self.record.requires.system;
         arrived.can_have_agent(system).map_err(lost)?;
         let mut ready = arrived.plan(&self.load).map_err(lost)?;
@@ -239,14 +239,8 @@ impl Plan {
     fn copy(&self, mut host: Prepared, printer: &Printer) -> Result<Prepared, Failed> {
         let name = host.member.name().to_string();
         let Some(conversation) = &host.conversation else { return Ok(host) };
-        if host.ready.missing_bytes > 0 {
-            match self.hosts.len() {
-                1 => printer.progress().stage(&format!("copying to {name}"), Some(host.ready.missing_bytes)),
-                _ => printer.progress().note(&format!("{name}: copying {}", bytes(host.ready.missing_bytes))),
-            }
-        }
         let progress = HostProgress {
-            printer: printer.progress().as_ref(),
+            printer: printer.progress().beside(&format!("copying to {name}"), host.ready.missing_bytes),
             conversation,
             total: host.ready.missing_bytes,
             done: AtomicU64::new(0),
@@ -323,7 +317,7 @@ fn lock(conversation: &Mutex<Box<Conversation>>) -> std::sync::MutexGuard<'_, Bo
 
 /// Passes progress on to the terminal, and now and then to the host's record.
 struct HostProgress<'a> {
-    printer: &'a dyn Progress,
+    printer: Box<dyn Progress>,
     conversation: &'a Mutex<Box<Conversation>>,
     total: u64,
     done: AtomicU64,
@@ -358,5 +352,9 @@ impl Progress for HostProgress<'_> {
 
     fn note(&self, text: &str) {
         self.printer.note(text);
+    }
+
+    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
+        self.printer.beside(name, total)
     }
 }

@@ -3,7 +3,7 @@
 use crate::capture::inventory::{Finding, Severity};
 use crate::sys::error::Error;
 use crate::sys::progress::Progress;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
@@ -147,25 +147,26 @@ impl Progress for Traced {
     fn note(&self, text: &str) {
         self.0.note(text);
     }
+
+    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
+        tracing::debug!(total, "{name}");
+        self.0.beside(name, total)
+    }
 }
 
-/// A bar on a terminal.
+/// A bar on a terminal, and one more for each work beside it.
 #[derive(Default)]
 struct Bar {
+    all: MultiProgress,
     bar: Mutex<Option<ProgressBar>>,
 }
 
-/// Stages that count bytes; the others count items.
-fn in_bytes(stage: &str) -> bool {
-    ["sending", "copying", "reading distributions"].iter().any(|bytes| stage.starts_with(bytes))
-}
-
-impl Progress for Bar {
-    fn stage(&self, name: &str, total: Option<u64>) {
-        let bar = match total {
+impl Bar {
+    fn begin(&self, name: &str, total: Option<u64>) -> ProgressBar {
+        let bar = self.all.add(match total {
             Some(total) if total > 0 => ProgressBar::new(total),
             _ => ProgressBar::new_spinner(),
-        };
+        });
         let template = match total {
             Some(_) if in_bytes(name) => "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
             Some(_) => "{msg:32} {bar:24} {pos}/{len} {eta} left",
@@ -176,6 +177,18 @@ impl Progress for Bar {
         }
         bar.set_message(name.to_string());
         bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+}
+
+/// Stages that count bytes; the others count items.
+fn in_bytes(stage: &str) -> bool {
+    ["sending", "copying", "reading distributions"].iter().any(|bytes| stage.starts_with(bytes))
+}
+
+impl Progress for Bar {
+    fn stage(&self, name: &str, total: Option<u64>) {
+        let bar = self.begin(name, total);
         let mut held = self.bar.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(old) = held.replace(bar) {
             old.finish_and_clear();
@@ -189,10 +202,12 @@ impl Progress for Bar {
     }
 
     fn note(&self, text: &str) {
-        match self.bar.lock().unwrap_or_else(|e| e.into_inner()).as_ref() {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
+        self.all.suspend(|| eprintln!("{text}"));
+    }
+
+    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
+        let bar = Mutex::new(Some(self.begin(name, Some(total))));
+        Box::new(Bar { all: self.all.clone(), bar })
     }
 }
 
@@ -248,5 +263,11 @@ impl Progress for Plain {
 
     fn note(&self, text: &str) {
         eprintln!("{text}");
+    }
+
+    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
+        let plain = Plain::default();
+        plain.stage(name, Some(total));
+        Box::new(plain)
     }
 }

@@ -7,6 +7,8 @@ pub trait Progress: Send + Sync {
     fn advance(&self, amount: u64);
     /// A line worth keeping.
     fn note(&self, text: &str);
+    /// Work beside other work, one host's among several: shown on a line of its own, as long as it lives.
+    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress>;
 }
 
 /// Says nothing: tests, and callers that print by themselves.
@@ -16,6 +18,9 @@ impl Progress for Silent {
     fn stage(&self, _: &str, _: Option<u64>) {}
     fn advance(&self, _: u64) {}
     fn note(&self, _: &str) {}
+    fn beside(&self, _: &str, _: u64) -> Box<dyn Progress> {
+        Box::new(Silent)
+    }
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
