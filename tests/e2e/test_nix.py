@@ -256,6 +256,15 @@ class Flake(unittest.TestCase):
         self.assertEqual(done.returncode, code, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done
 
+    def test_the_lock_fits_its_flake(self):
+        """Nix says so itself, and asks no network for it."""
+        command = self.ws.inside_command([*FLAKES, "flake", "metadata", "--json", "--no-update-lock-file", f"path:{self.flake}"])
+        done = subprocess.run(self.place.hosts.client_command(*command), capture_output=True, text=True,
+                              env=self.ws.environment(NIX_REMOTE=None), stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        locked = json.loads(done.stdout)["locks"]["nodes"]["nixpkgs"]
+        self.assertEqual((locked["original"]["ref"], len(locked["locked"]["rev"])), ("nixos-26.05", 40))
+
     def test_what_it_has(self):
         shown = json.loads(self.nix("flake", "show", "--json", f"path:{self.flake}").stdout)
         kinds = {}
@@ -325,7 +334,7 @@ class Flake(unittest.TestCase):
         team.mkdir()
         # `flake init` takes no override, and there is no internet to find nixpkgs in.
         source = copy_source(self.ws.root / "source")
-        write(source / "flake.nix", (source / "flake.nix").read_text().replace("github:NixOS/nixpkgs/nixos-unstable", f"path:{self.nixpkgs}"))
+        write(source / "flake.nix", (source / "flake.nix").read_text().replace("github:NixOS/nixpkgs/nixos-26.05", f"path:{self.nixpkgs}"))
         self.nix("flake", "init", "-t", f"path:{source}", cwd=team)
         self.assertEqual(sorted(p.relative_to(team).as_posix() for p in team.rglob("*") if p.is_file()), ["flake.nix", "hosts/gpu-1.nix"])
         # What a user edits: the environment, and the hosts.
