@@ -89,9 +89,10 @@ impl Pinned {
 
     /// Once the tree was read: which of the files that nobody had opened are programs or libraries.
     pub fn settle(&mut self) {
+        let promises = std::mem::take(&mut self.promises);
         for (name, entry) in &self.tree.entries {
             if let Entry::File { source: Source::Disk(path), .. } = entry
-                && self.promises.is_object(path)
+                && promises.is_object(path)
             {
                 self.objects.push((String::from_utf8_lossy(name).into_owned(), path.clone()));
             }

@@ -163,10 +163,8 @@ struct Bar {
 
 impl Bar {
     fn begin(&self, name: &str, total: Option<u64>) -> ProgressBar {
-        let bar = self.all.add(match total {
-            Some(total) if total > 0 => ProgressBar::new(total),
-            _ => ProgressBar::new_spinner(),
-        });
+        let total = total.filter(|total| *total > 0);
+        let bar = self.all.add(total.map_or_else(ProgressBar::new_spinner, ProgressBar::new));
         let template = match total {
             Some(_) if in_bytes(name) => "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
             Some(_) => "{msg:32} {bar:24} {pos}/{len} {eta} left",
