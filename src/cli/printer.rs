@@ -61,10 +61,11 @@ impl Printer {
     }
 
     fn write(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        if writeln!(out, "{text}").is_err() {
-            std::process::exit(0);
-        }
+        self.progress.aside(&mut || {
+            if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+                std::process::exit(0);
+            }
+        });
     }
 
     pub fn note(&self, text: &str) {
@@ -152,6 +153,10 @@ impl Progress for Traced {
         tracing::debug!(total, "{name}");
         self.0.beside(name, total)
     }
+
+    fn aside(&self, print: &mut dyn FnMut()) {
+        self.0.aside(print);
+    }
 }
 
 /// A bar on a terminal, and one more for each work beside it.
@@ -206,6 +211,10 @@ impl Progress for Bar {
     fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
         let bar = Mutex::new(Some(self.begin(name, Some(total))));
         Box::new(Bar { all: self.all.clone(), bar })
+    }
+
+    fn aside(&self, print: &mut dyn FnMut()) {
+        self.all.suspend(print);
     }
 }
 

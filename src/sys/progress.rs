@@ -9,6 +9,10 @@ pub trait Progress: Send + Sync {
     fn note(&self, text: &str);
     /// Work beside other work, one host's among several: shown on a line of its own, as long as it lives.
     fn beside(&self, name: &str, total: u64) -> Box<dyn Progress>;
+    /// Prints a line of the result, with whatever is drawn out of its way.
+    fn aside(&self, print: &mut dyn FnMut()) {
+        print();
+    }
 }
 
 /// Says nothing: tests, and callers that print by themselves.
