@@ -81,14 +81,23 @@ pub fn stream(path: &Path, expected: Option<u64>, mut sink: impl FnMut(&[u8]) ->
 }
 
 pub fn digest(path: &Path) -> Result<FileDigest> {
+    stream_digest(path, None, |_| Ok(()))
+}
+
+/// `stream`, which says too what went by.
+pub fn stream_digest(
+    path: &Path,
+    expected: Option<u64>,
+    mut sink: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<FileDigest> {
     let mut sha = Sha256::new();
     let mut crc = crc32fast::Hasher::new();
     let mut first = None;
-    let size = stream(path, None, |bytes| {
+    let size = stream(path, expected, |bytes| {
         first.get_or_insert_with(|| looks_like_elf(bytes));
         sha.update(bytes);
         crc.update(bytes);
-        Ok(())
+        sink(bytes)
     })?;
     let mode = std::fs::metadata(path).map_err(|e| cannot_read(path, e))?.mode();
     Ok(FileDigest {

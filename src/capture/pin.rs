@@ -5,7 +5,7 @@ use crate::capture::digest::{FileDigest, digest_bytes};
 use crate::capture::index::WheelListing;
 use crate::capture::installed::{Installed, Scheme, installer_file, is_interpreter};
 use crate::capture::lock::{FileChange, Provenance};
-use crate::capture::promise::Promises;
+use crate::capture::promise::{Promises, Stated};
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::{Look, Reach};
 use crate::capture::tree::{Entry, Source, Tree};
@@ -60,6 +60,23 @@ impl Pinned {
 
     fn change(&mut self, name: &str, how: impl Into<String>) {
         self.changed.push(FileChange { path: name.into(), how: how.into() });
+    }
+
+    /// What a file is: as stated, to be checked when the tree is read, or as its bytes say. A script was
+    /// rewritten by the installer, and is small.
+    fn look(
+        &mut self,
+        reach: &mut Reach,
+        trust: Trust,
+        name: &str,
+        disk: &Path,
+        stated: Option<Stated>,
+    ) -> Result<Look> {
+        let may = trust == Trust::Stated && !is_script(name) && reach.home(disk);
+        match stated.filter(|_| may).and_then(|stated| self.promises.take(disk, stated)) {
+            Some(found) => Ok(Look::Found(found)),
+            None => reach.look(disk),
+        }
     }
 
     /// Takes a file as it lies on disk, or (`bytes`) as the wheel had it. A script can always be run.
@@ -283,17 +300,14 @@ fn against_wheel(
             out.change(name, DISPLACES);
             continue;
         }
-        // A script was rewritten by the installer, and is small.
-        let promised = (trust == Trust::Stated && !is_script(name) && reach.home(&disk))
-            .then(|| out.promises.take(&disk, entry.sha256, Some(entry.crc32), Some(entry.size)));
-        let found =
-            match promised.flatten().map_or_else(|| reach.look(&disk), |found| Ok(Look::Found(found)))? {
-                Look::Found(found) => found,
-                Look::Left(why) => {
-                    out.change(name, why);
-                    continue;
-                }
-            };
+        let stated = Stated { sha256: entry.sha256, crc32: Some(entry.crc32), size: Some(entry.size) };
+        let found = match out.look(&mut reach, trust, name, &disk, Some(stated))? {
+            Look::Found(found) => found,
+            Look::Left(why) => {
+                out.change(name, why);
+                continue;
+            }
+        };
         let same =
             |d: &FileDigest| d.sha256 == entry.sha256 && d.size == entry.size && d.crc32 == entry.crc32;
         if same(&found) {
@@ -354,9 +368,8 @@ fn captured(installed: &Installed, reason: String, owners: &Owners, trust: Trust
             out.change(name, DISPLACES);
             continue;
         }
-        let stated = file.stated.filter(|_| trust == Trust::Stated && !is_script(name) && reach.home(disk));
-        let promised = stated.and_then(|sha256| out.promises.take(disk, sha256, None, None));
-        let found = match promised.map_or_else(|| reach.look(disk), |found| Ok(Look::Found(found)))? {
+        let stated = file.stated.map(|sha256| Stated { sha256, crc32: None, size: None });
+        let found = match out.look(&mut reach, trust, name, disk, stated)? {
             Look::Found(found) => found,
             Look::Left(how) => {
                 out.change(name, how);
