@@ -239,6 +239,9 @@ impl Plan {
     fn copy(&self, mut host: Prepared, printer: &Printer) -> Result<Prepared, Failed> {
         let name = host.member.name().to_string();
         let Some(conversation) = &host.conversation else { return Ok(host) };
+        if self.hosts.len() > 1 && host.ready.missing_bytes > 0 {
+            printer.progress().note(&format!("{name}: copying {}", bytes(host.ready.missing_bytes)));
+        }
         let progress = HostProgress {
             printer: printer.progress().beside(&format!("copying to {name}"), host.ready.missing_bytes),
             conversation,

@@ -222,6 +222,9 @@ fn send(
         if dry_run {
             return Ok(Done { missing, missing_bytes, sent: Sent::default() });
         }
+        if members.len() > 1 {
+            progress.note(&format!("{}: {missing} paths, {}", host.name, bytes(missing_bytes)));
+        }
         let progress = progress.beside(&format!("copying to {}", host.name), missing_bytes);
         let sent = ready.send(load, progress.as_ref(), &check_interrupt)?;
         Ok(Done { missing, missing_bytes, sent })

@@ -49,7 +49,7 @@ impl Load {
 pub struct Arrived {
     pub remote: Remote,
     pub facts: Facts,
-    /// The agent's end of a transfer, if this agent was there already, and is asked what is missing.
+    /// The agent's end of a transfer, if this agent was there already; it has been asked what is missing.
     channel: Option<Channel>,
 }
 
