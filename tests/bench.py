@@ -128,8 +128,8 @@ def first_snapshot(comfy, ws):
 
 def add_trees(sources, store, env):
     """What the peer does with the same trees."""
-    what = " ".join(f"'{source}'" for source in sources)
-    fresh_memory(lambda: subprocess.run(["sh", "-c", f"find {what} -type f -exec cat {{}} + >/dev/null"], check=True))
+    read_all = ["find", *sources, "-type", "f", "-exec", "cat", "{}", "+"]
+    fresh_memory(lambda: subprocess.run(read_all, check=True, stdout=subprocess.DEVNULL))
     return timed(["nix-store", "--add", *sources], env={**env, "NIX_REMOTE": f"local?root={store}"})
 
 
@@ -140,7 +140,7 @@ def memory_rows(comfy, sources):
         with in_memory(), Workstation() as ws:
             seconds, first = first_snapshot(comfy, ws)
             ours.append(seconds - first["realise"]["build_seconds"])
-            drvs = graph_rows(ws, first) if len(ours) == 2 else None
+            drvs = graph_rows(ws, first)
         with in_memory() as place, Workstation() as ws:
             theirs.append(add_trees(sources, place / "peer", ws.environment()))
     row("first snapshot, to the store, in memory", statistics.mean(ours), statistics.mean(theirs), peer_name="nix-store --add",
