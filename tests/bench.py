@@ -37,10 +37,10 @@ def row(name, ours, peer=None, unit="s", peer_name="", target="", note=""):
 
 
 def print_row(r):
-    def shown(value):
+    def figure(value):
         return "-" if value is None else f"{value:,.3f}" if r["unit"] == "s" and value < 1 else f"{value:,.1f}"
     ratio = f"{r['ours'] / r['peer']:.2f}x" if r["peer"] else "-"
-    print(f"{r['name']:44} {shown(r['ours']):>10} {shown(r['peer']):>10} {r['unit']:4} {ratio:>7}  {r['target']:22} "
+    print(f"{r['name']:44} {figure(r['ours']):>10} {figure(r['peer']):>10} {r['unit']:4} {ratio:>7}  {r['target']:22} "
           f"{r['peer_name']}{': ' if r['peer_name'] and r['note'] else ''}{r['note']}", flush=True)
 
 
@@ -126,6 +126,10 @@ def first_snapshot(comfy, ws):
     return measured(ws, "snapshot, first", "snapshot", comfy, "--label", "first")
 
 
+def shown(ws):
+    return ws.stillframe("snapshots", "show", "first", "--json").json
+
+
 def add_trees(sources, store, env):
     """What the peer does with the same trees."""
     read_all = ["find", *sources, "-type", "f", "-exec", "cat", "{}", "+"]
@@ -136,22 +140,21 @@ def add_trees(sources, store, env):
 def memory_rows(comfy, sources):
     """The work itself, twice on each side in turn: what a disk adds, it adds to both."""
     ours, theirs = [], []
-    for _ in range(2):
+    for turn in range(2):
         with in_memory(), Workstation() as ws:
             seconds, first = first_snapshot(comfy, ws)
             ours.append(seconds - first["realise"]["build_seconds"])
-            drvs = graph_rows(ws, first)
+            if turn:
+                derivation_rows(comfy, ws, first | shown(ws), ", in memory", 7, 0)
         with in_memory() as place, Workstation() as ws:
             theirs.append(add_trees(sources, place / "peer", ws.environment()))
     row("first snapshot, to the store, in memory", statistics.mean(ours), statistics.mean(theirs), peer_name="nix-store --add",
         target="<= 1x, aim 0.5x", note=f"mean of 2; {len(sources)} paths; read, checked against RECORD, hashed, sent")
-    for arguments in drvs:
-        row(**arguments)
 
 
 def store_rows(comfy, ws):
     seconds, first = first_snapshot(comfy, ws)
-    record = ws.stillframe("snapshots", "show", "first", "--json").json["record"]
+    record = shown(ws)["record"]
     sent = first["realise"]["sent_paths"]
     gib = first["realise"]["sent_bytes"] / MIB
     trees = ws.root / "trees"
@@ -176,6 +179,7 @@ def store_rows(comfy, ws):
     assert value["unchanged"], value
     peer = timed(["nix-store", "--add", *sources], env=peer_env)
     row("unchanged", seconds, peer, peer_name="nix-store --add again", target="< 1 s")
+    derivation_rows(comfy, ws, first | shown(ws), "", 3, 65)
     pack = comfy / "custom_nodes" / "plain-folder" / "__init__.py"
     original, stat = pack.read_bytes(), pack.stat()
     try:
@@ -212,21 +216,40 @@ def larger(comfy, ws):
             shutil.rmtree(folder)
 
 
-def graph_rows(ws, first):
-    count = first["derivations"]
-    names = len(ws.stillframe("snapshots", "show", "first", "--json").json["lock"]["distributions"])
+def derivation_rows(comfy, ws, first, where, turns, pause):
+    """Every .drv file anew, and as many by the peer, in turn. `pause`: ext4 searches for a minute longer where files
+    were just deleted, which is what nobody's first time begins with."""
+    count, names = first["derivations"], len(first["lock"]["distributions"])
     expression = ws.root / "chain.nix"
-    script = "x" * 2500
+    script = "x" * 500
     expression.write_text("let d = i: derivation { name = \"d${toString i}\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; "
                           f"script = \"{script}\"; inherit i; }}; in builtins.genList d {count}")
-    env = {**ws.environment(), "NIX_REMOTE": f"local?root={ws.root / 'inst'}"}
+    inst = ws.root / "inst"
+    env = {**ws.environment(), "NIX_REMOTE": f"local?root={inst}"}
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     timed(["nix-instantiate", "--eval", "--expr", "1"], env=env)
-    peer = timed(["nix-instantiate", expression], env=env) * 1000
-    written = first["realise"]["derivations_ms"]
-    return [
-        dict(name="lock to derivations, per 100 dists", ours=first["graph_ms"] / names * 100, unit="ms", note=f"{count} derivations computed"),
-        dict(name="lock to all .drv files, in memory, per 100 dists", ours=(first["graph_ms"] + written) / names * 100, peer=peer / names * 100,
-             unit="ms", peer_name="nix-instantiate", target="< 100 ms", note="computed, and written into the store")]
+
+    def forget(root, environment):
+        written = [f"/nix/store/{p.name}" for p in (root / "nix/store").iterdir() if p.name.endswith(".drv")]
+        if written:
+            subprocess.run(["nix-store", "--delete", "--ignore-liveness", *written], env=environment, **quiet)
+    computed, ours, theirs = [], [], []
+    for _ in range(turns):
+        forget(Path(ws.real("/nix/store")).parents[1], ws.environment())
+        forget(inst, env)
+        time.sleep(pause)
+        _, value = measured(ws, "snapshot, .drv files anew", "snapshot", comfy)
+        assert value["realise"]["derivations_written"] == count, value["realise"]
+        computed.append(value["graph_ms"])
+        ours.append(value["graph_ms"] + value["realise"]["derivations_ms"])
+        theirs.append(timed(["nix-instantiate", expression], env=env, stderr=subprocess.DEVNULL) * 1000)
+
+    def each(times):
+        return statistics.median(times) / names * 100
+    note = f"{count} of {names} distributions, median of {turns}, in turn"
+    row(f"lock to derivations{where}, per 100 dists", each(computed), unit="ms", note="computed")
+    row(f"lock to all .drv files{where}, per 100 dists", each(ours), each(theirs), unit="ms", peer_name="nix-instantiate",
+        target="< 100 ms", note=f"computed, and written into the store; {note}")
 
 
 def provenance_rows(comfy):

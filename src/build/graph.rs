@@ -7,21 +7,31 @@ use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
 use crate::formats::python::entry_points::EntryPoint;
+use crate::store::Text;
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 
-const UNPACK: &str = include_str!("scripts/unpack.py");
-const CAPTURED: &str = include_str!("scripts/captured.py");
-const BYTECODE: &str = include_str!("scripts/bytecode.py");
-const PYTHON: &str = include_str!("scripts/python.py");
-const ENVIRONMENT: &str = include_str!("scripts/environment.py");
-const SNAPSHOT: &str = include_str!("scripts/snapshot.py");
+/// What builders run. A file of its own in the store, not a text in each derivation: a daemon parses every derivation
+/// twice as it adds it, character by character.
+#[derive(Clone, Copy)]
+struct Script {
+    name: &'static str,
+    text: &'static str,
+}
 
-/// Runs the script that Nix put in a file: `-S -s` keep everything but the standard library out.
+const UNPACK: Script = Script { name: "unpack.py", text: include_str!("scripts/unpack.py") };
+const CAPTURED: Script = Script { name: "captured.py", text: include_str!("scripts/captured.py") };
+const BYTECODE: Script = Script { name: "bytecode.py", text: include_str!("scripts/bytecode.py") };
+const PYTHON: Script = Script { name: "python.py", text: include_str!("scripts/python.py") };
+const ENVIRONMENT: Script = Script { name: "environment.py", text: include_str!("scripts/environment.py") };
+const SNAPSHOT: Script = Script { name: "snapshot.py", text: include_str!("scripts/snapshot.py") };
+
+/// Runs the script named after it: `-S -s` keep everything but the standard library out, and given as a program it
+/// would have the whole store to import from.
 const RUN_SCRIPT: &str =
-    "import os; exec(compile(open(os.environ['scriptPath'], encoding='utf-8').read(), 'script', 'exec'))";
+    "import sys; exec(compile(open(sys.argv[1], encoding='utf-8').read(), 'script', 'exec'))";
 
 /// What a service adds to the lock: it is part of the snapshot, not of the environment.
 #[derive(Debug, Clone)]
@@ -58,6 +68,13 @@ pub struct Node {
     pub label: String,
 }
 
+impl Node {
+    /// Its `.drv` file.
+    pub fn text(&self) -> Text<'_> {
+        Text { name: self.drv.name(), references: &self.references, bytes: &self.aterm }
+    }
+}
+
 /// A content-addressed tree the graph needs in the store.
 #[derive(Debug, Clone)]
 pub struct Import {
@@ -68,8 +85,23 @@ pub struct Import {
     pub drv: Option<StorePath>,
 }
 
+/// A script that builders run, as a text in the store.
+#[derive(Debug, Clone)]
+pub struct ScriptFile {
+    pub path: StorePath,
+    pub bytes: &'static [u8],
+}
+
+impl ScriptFile {
+    pub fn text(&self) -> Text<'_> {
+        Text { name: self.path.name(), references: &[], bytes: self.bytes }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Graph {
+    pub scripts: Vec<ScriptFile>,
+    /// In an order in which each comes after those it refers to.
     pub nodes: Vec<Node>,
     pub imports: Vec<Import>,
     /// The runtime of the configuration, in place of a captured one: it comes with a closure of its own.
@@ -95,6 +127,7 @@ struct Builder<'a> {
     store: &'a StoreDir,
     system: String,
     modulo: HashMap<StorePath, Sha256>,
+    scripts: Vec<ScriptFile>,
     nodes: Vec<Node>,
     imports: Vec<Import>,
     seen: BTreeSet<StorePath>,
@@ -111,7 +144,7 @@ struct Job<'a> {
     kind: NodeKind,
     name: &'a str,
     label: &'a str,
-    script: &'a str,
+    script: Script,
     inputs: &'a [Input<'a>],
     env: &'a [(&'a str, String)],
     /// The NAR hash of a fixed output.
@@ -161,20 +194,34 @@ impl Builder<'_> {
         Ok((done.drv_path, done.out))
     }
 
+    fn script_file(&mut self, script: Script) -> Result<StorePath> {
+        if let Some(known) = self.scripts.iter().find(|s| s.path.name() == script.name) {
+            return Ok(known.path.clone());
+        }
+        let bad = |e| Error::new(Kind::Build, format!("cannot name the script {}", script.name)).caused_by(e);
+        let bytes = script.text.as_bytes();
+        let path = store_path::text_path(self.store, script.name, bytes, &BTreeSet::new()).map_err(bad)?;
+        self.scripts.push(ScriptFile { path: path.clone(), bytes });
+        Ok(path)
+    }
+
     /// A derivation whose builder is the captured interpreter running one of our scripts.
     fn script(&mut self, runtime: &Runtime, job: &Job) -> Result<(StorePath, StorePath)> {
         let Job { kind, name, label, script, inputs, env, fixed } = *job;
+        let script = self.script_file(script)?;
         let mut drv = Derivation {
             system: self.system.clone(),
             builder: format!("{}/bin/python3", runtime.absolute),
-            args: ["-S", "-s", "-B", "-c", RUN_SCRIPT].map(String::from).to_vec(),
+            args: ["-S", "-s", "-B", "-c", RUN_SCRIPT, &script.to_absolute(self.store)]
+                .map(String::from)
+                .to_vec(),
             ..Derivation::default()
         };
         drv.outputs.insert(
             "out".into(),
             Output { path: None, hash: fixed.map(|h| (store_path::Mode::Recursive, h)) },
         );
-        drv.input_srcs.insert(runtime.path.clone());
+        drv.input_srcs.extend([runtime.path.clone(), script]);
         for input in inputs {
             match input {
                 Input::Drv(path) => {
@@ -192,15 +239,13 @@ impl Builder<'_> {
         // CPython finds its prefix through argv[0], which Nix sets to the builder's base name.
         set("PATH", format!("{}/bin", runtime.absolute));
         set("PYTHONHASHSEED", "0".into());
-        set("script", script.into());
-        let mut as_file = "script".to_string();
         for (key, value) in env {
             if *key == "config" {
-                as_file = "config script".into();
+                // Longer than a variable of a process may be.
+                set("passAsFile", "config".into());
             }
             set(key, value.clone());
         }
-        set("passAsFile", as_file);
         if let Some(hash) = fixed {
             set("outputHash", hash.to_hex());
             set("outputHashAlgo", "sha256".into());
@@ -279,6 +324,7 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         store,
         system: lock.system.clone(),
         modulo: HashMap::new(),
+        scripts: Vec::new(),
         nodes: Vec::new(),
         imports: Vec::new(),
         seen: BTreeSet::new(),
@@ -526,5 +572,13 @@ fn snapshot(
         },
     )?;
     let given = lock.runtime.store_path.is_some().then(|| runtime.path.clone());
-    Ok(Graph { nodes: b.nodes, imports: b.imports, given, environment, snapshot, snapshot_drv })
+    Ok(Graph {
+        scripts: b.scripts,
+        nodes: b.nodes,
+        imports: b.imports,
+        given,
+        environment,
+        snapshot,
+        snapshot_drv,
+    })
 }

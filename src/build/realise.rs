@@ -1,6 +1,6 @@
 //! derivations -> realised closure: what the store lacks is sent, and only that; the rest of the graph
 //! is built by Nix. Several connections send side by side, the largest trees first.
-use crate::build::graph::{Graph, Import, NodeKind};
+use crate::build::graph::{Graph, Import, Node, NodeKind, ScriptFile};
 use crate::capture::nar::write_tree;
 use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::StorePath;
@@ -47,13 +47,12 @@ pub fn realise(
         .imports
         .iter()
         .map(|i| i.path.clone())
+        .chain(graph.scripts.iter().map(|s| s.path.clone()))
         .chain(graph.nodes.iter().map(|n| n.drv.clone()))
         .chain([graph.snapshot.clone()])
         .collect();
     // Roots first: what is found valid then cannot be collected while we work.
-    for path in &wanted {
-        store.add_temp_root(path)?;
-    }
+    store.add_temp_roots(&wanted)?;
     let valid = store.valid(&wanted)?;
     report.present = valid.contains(&graph.snapshot);
     if valid.len() == wanted.len() {
@@ -71,13 +70,18 @@ pub fn realise(
     }
     progress.stage("writing derivations", Some(graph.nodes.len() as u64));
     let started = Instant::now();
-    for node in graph.nodes.iter().filter(|n| !valid.contains(&n.drv)) {
-        let references = node.references.iter().cloned().collect();
-        let at = store.add_text(node.drv.name(), &references, &node.aterm)?;
-        same(&at, &node.drv, &node.label)?;
+    let scripts = graph.scripts.iter().filter(|s| !valid.contains(&s.path));
+    store.add_texts(scripts.map(ScriptFile::text), |_| Ok(()))?;
+    let to_write = || graph.nodes.iter().filter(|n| !valid.contains(&n.drv));
+    let mut expected = to_write();
+    store.add_texts(to_write().map(Node::text), |at| {
+        if let Some(node) = expected.next() {
+            same(&at, &node.drv, &node.label)?;
+        }
         report.derivations_written += 1;
         progress.advance(1);
-    }
+        Ok(())
+    })?;
     report.derivations_ms = started.elapsed().as_secs_f64() * 1000.0;
     check_interrupt()?;
     let started = Instant::now();

@@ -137,11 +137,9 @@ pub fn capture(
                 .iter()
                 .filter_map(|p| StorePath::from_base_name(p).ok())
                 .collect();
+            // Before the question: until this connection ends, nothing that is found is collected.
+            store.add_temp_roots(&paths)?;
             let valid: HashSet<StorePath> = store.valid(&paths)?.into_iter().collect();
-            // From now on until this connection ends, nothing of it is collected.
-            for path in &valid {
-                store.add_temp_root(path)?;
-            }
             Trees::new(valid, store)?
         }
         None => Trees::without_store(),

@@ -100,9 +100,7 @@ impl Receiver {
         }
         let wanted = paths.iter().map(|p| parse(p)).collect::<Result<BTreeSet<StorePath>>>()?;
         // Before the question, so that no garbage collector comes between it and the answer's use.
-        for path in &wanted {
-            self.store.add_temp_root(path)?;
-        }
+        self.store.add_temp_roots(&wanted)?;
         let mut valid = self.store.valid(&wanted)?;
         self.believed = Some(valid.clone());
         // Deleted by hand, which the store's database does not know of.

@@ -330,21 +330,12 @@ impl Store {
         Ok(found)
     }
 
-    pub fn add_temp_root(&mut self, path: &StorePath) -> Result<()> {
-        let text = self.absolute(path);
-        self.simple(op::ADD_TEMP_ROOT, text.as_bytes())
-    }
-
     /// Registers a symlink outside the store as a root of the garbage collector.
     pub fn add_indirect_root(&mut self, link: &Path) -> Result<()> {
-        self.simple(op::ADD_INDIRECT_ROOT, link.as_os_str().as_bytes())
-    }
-
-    fn simple(&mut self, operation: u64, bytes: &[u8]) -> Result<()> {
         self.ask(
             |out| {
-                out.put_number(operation)?;
-                out.put_bytes(bytes)
+                out.put_number(op::ADD_INDIRECT_ROOT)?;
+                out.put_bytes(link.as_os_str().as_bytes())
             },
             |input| input.number().map(drop),
         )
@@ -367,29 +358,6 @@ impl Store {
         references: &BTreeSet<StorePath>,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<(StorePath, PathInfo)> {
-        self.add(name, "fixed:r:sha256", references, write)
-    }
-
-    /// Adds a text file, as `.drv` files are.
-    pub fn add_text(
-        &mut self,
-        name: &str,
-        references: &BTreeSet<StorePath>,
-        text: &[u8],
-    ) -> Result<StorePath> {
-        let (path, _) = self.add(name, "text:sha256", references, |out| {
-            out.write_all(text).map_err(|e| Error::new(Kind::Store, "cannot send a text").caused_by(e))
-        })?;
-        Ok(path)
-    }
-
-    fn add(
-        &mut self,
-        name: &str,
-        method: &str,
-        references: &BTreeSet<StorePath>,
-        write: impl FnOnce(&mut dyn Write) -> Result<()>,
-    ) -> Result<(StorePath, PathInfo)> {
         let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
         if self.output.is_none() {
             return Err(self.gone(io::ErrorKind::BrokenPipe.into()));
@@ -398,7 +366,7 @@ impl Store {
         let sent = self.out().and_then(|out| {
             out.put_number(op::ADD_TO_STORE)?;
             out.put_bytes(name.as_bytes())?;
-            out.put_bytes(method.as_bytes())?;
+            out.put_bytes(b"fixed:r:sha256")?;
             out.put_strings(&references)?;
             out.put_number(0)?;
             let mut framed = Framed::new(out);
@@ -413,13 +381,15 @@ impl Store {
             self.messages()?;
             return Err(self.gone(e));
         }
-        let answer = self.messages();
-        let answer = answer.and_then(|()| {
-            let path = self.input.string().and_then(|path| Ok((path, info_fields(&mut self.input)?)));
-            path.map_err(|e| self.gone(e))
-        });
+        let answer = self.messages().and_then(|()| self.added());
         written?;
-        let (path, info) = answer?;
+        answer
+    }
+
+    /// What the daemon added.
+    pub(super) fn added(&mut self) -> Result<(StorePath, PathInfo)> {
+        let answer = self.input.string().and_then(|path| Ok((path, info_fields(&mut self.input)?)));
+        let (path, info) = answer.map_err(|e| self.gone(e))?;
         Ok((self.parse(&path)?, self.path_info(info)?))
     }
 

@@ -8,7 +8,7 @@ use crate::capture::memo::Memo;
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::nar::{self, Visitor};
 use crate::formats::nix::store_path::{StoreDir, StorePath, StorePathName};
-use crate::store::Store;
+use crate::store::{Store, Text};
 use crate::sys::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -104,11 +104,12 @@ fn ask(path: &StorePath, store: &mut Store) -> Result<InterpreterFacts> {
     ] {
         drv.env.insert(key.into(), value.into());
     }
-    let references = drv.input_srcs.clone();
+    let references: Vec<_> = drv.input_srcs.iter().cloned().collect();
     let done = drv
         .finish(&store.store_dir, &StorePathName::sanitize("python-facts"), |_| None)
         .map_err(|e| Error::new(Kind::Build, format!("cannot write a derivation for {runtime}: {e}")))?;
-    store.add_text(done.drv_path.name(), &references, &done.aterm)?;
+    let text = Text { name: done.drv_path.name(), references: &references, bytes: &done.aterm };
+    store.add_texts([text], |_| Ok(()))?;
     store.build(std::slice::from_ref(&done.drv_path)).map_err(failed)?;
     let text = store.nar(&done.out, |mut input| {
         let mut whole = Whole::default();
