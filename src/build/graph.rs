@@ -2,24 +2,17 @@
 //! machine. Big things (wheels' trees, packs, the runtime) are content-addressed, so a new version of
 //! this program ships none of them again; only what we compute from them is input-addressed.
 use crate::build::launch::{self, LAUNCH_VERSION, Launch, Layer, Link};
-use crate::capture::lock::{DistributionLock, Lock, Provenance, TreeRef, WheelRef};
+use crate::build::nodes::{Builder, Input, Job, Runtime, Script};
+pub use crate::build::nodes::{Import, Node, NodeKind, ScriptFile, tree_path};
+use crate::capture::inventory::PackKind;
+use crate::capture::lock::{DistributionLock, Lock, PackLock, Provenance, WheelRef};
 use crate::formats::nix::derivation::{Derivation, Output};
-use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
 use crate::formats::python::entry_points::EntryPoint;
-use crate::store::Text;
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
-
-/// What builders run. A file of its own in the store, not a text in each derivation: a daemon parses every derivation
-/// twice as it adds it, character by character.
-#[derive(Clone, Copy)]
-struct Script {
-    name: &'static str,
-    text: &'static str,
-}
 
 const UNPACK: Script = Script { name: "unpack.py", text: include_str!("scripts/unpack.py") };
 const CAPTURED: Script = Script { name: "captured.py", text: include_str!("scripts/captured.py") };
@@ -28,74 +21,14 @@ const PYTHON: Script = Script { name: "python.py", text: include_str!("scripts/p
 const ENVIRONMENT: Script = Script { name: "environment.py", text: include_str!("scripts/environment.py") };
 const SNAPSHOT: Script = Script { name: "snapshot.py", text: include_str!("scripts/snapshot.py") };
 
-/// Runs the script named after it: `-S -s` keep everything but the standard library out, and given as a program it
-/// would have the whole store to import from.
-const RUN_SCRIPT: &str =
-    "import sys; exec(compile(open(sys.argv[1], encoding='utf-8').read(), 'script', 'exec'))";
-
 /// What a service adds to the lock: it is part of the snapshot, not of the environment.
 #[derive(Debug, Clone)]
 pub struct ServiceSpec {
     pub name: String,
     pub arguments: Vec<String>,
     pub environment: BTreeMap<String, String>,
-}
-
-/// How a derivation's output comes about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeKind {
-    /// Fetched by Nix.
-    Wheel,
-    /// Unpacked from a wheel; imported from disk at the same path.
-    Distribution,
-    /// Imported, and made by nothing.
-    Captured,
-    /// Computed from the others.
-    Built,
-}
-
-/// One derivation of the graph, ready for the store.
-#[derive(Debug, Clone)]
-pub struct Node {
-    pub kind: NodeKind,
-    /// The hash of a fixed output.
-    pub fixed: Option<Sha256>,
-    pub drv: StorePath,
-    pub aterm: Vec<u8>,
-    pub out: StorePath,
-    pub references: Vec<StorePath>,
-    /// What it makes, for progress and for `verify`.
-    pub label: String,
-}
-
-impl Node {
-    /// Its `.drv` file.
-    pub fn text(&self) -> Text<'_> {
-        Text { name: self.drv.name(), references: &self.references, bytes: &self.aterm }
-    }
-}
-
-/// A content-addressed tree the graph needs in the store.
-#[derive(Debug, Clone)]
-pub struct Import {
-    pub path: StorePath,
-    pub tree: TreeRef,
-    pub label: String,
-    /// The derivation that makes the same path from the wheel.
-    pub drv: Option<StorePath>,
-}
-
-/// A script that builders run, as a text in the store.
-#[derive(Debug, Clone)]
-pub struct ScriptFile {
-    pub path: StorePath,
-    pub bytes: &'static [u8],
-}
-
-impl ScriptFile {
-    pub fn text(&self) -> Text<'_> {
-        Text { name: self.path.name(), references: &[], bytes: self.bytes }
-    }
+    /// Whether packs are compiled ahead.
+    pub pack_bytecode: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -111,149 +44,7 @@ pub struct Graph {
     pub snapshot_drv: StorePath,
 }
 
-/// The store path of a content-addressed tree.
-pub fn tree_path(tree: &TreeRef, store: &StoreDir) -> Result<StorePath> {
-    let mut references = BTreeSet::new();
-    for text in &tree.references {
-        references.insert(StorePath::from_base_name(text).map_err(|e| {
-            Error::new(Kind::Input, format!("the lock refers to the store path {text:?}: {e}"))
-        })?);
-    }
-    store_path::source_path(store, &tree.name, &tree.nar_hash, &references)
-        .map_err(|e| Error::new(Kind::Input, format!("{:?} cannot name a store path: {e}", tree.name)))
-}
-
-struct Builder<'a> {
-    store: &'a StoreDir,
-    system: String,
-    modulo: HashMap<StorePath, Sha256>,
-    scripts: Vec<ScriptFile>,
-    nodes: Vec<Node>,
-    imports: Vec<Import>,
-    seen: BTreeSet<StorePath>,
-}
-
-/// Where a derivation's interpreter is.
-struct Runtime {
-    path: StorePath,
-    absolute: String,
-}
-
-/// What one of our scripts makes, and from what.
-struct Job<'a> {
-    kind: NodeKind,
-    name: &'a str,
-    label: &'a str,
-    script: Script,
-    inputs: &'a [Input<'a>],
-    env: &'a [(&'a str, String)],
-    /// The NAR hash of a fixed output.
-    fixed: Option<Sha256>,
-}
-
-enum Input<'a> {
-    Drv(&'a StorePath),
-    Source(&'a StorePath),
-}
-
 impl Builder<'_> {
-    fn import(&mut self, tree: &TreeRef, label: &str, drv: Option<StorePath>) -> Result<StorePath> {
-        let path = tree_path(tree, self.store)?;
-        if self.seen.insert(path.clone()) {
-            self.imports.push(Import { path: path.clone(), tree: tree.clone(), label: label.into(), drv });
-        }
-        Ok(path)
-    }
-
-    fn add(
-        &mut self,
-        kind: NodeKind,
-        name: &str,
-        label: &str,
-        drv: Derivation,
-    ) -> Result<(StorePath, StorePath)> {
-        let name = StorePathName::sanitize(name);
-        let references: Vec<StorePath> = drv.input_drvs.keys().chain(&drv.input_srcs).cloned().collect();
-        let fixed = drv.outputs.values().find_map(|output| output.hash).map(|(_, hash)| hash);
-        let modulo = &self.modulo;
-        let done = drv
-            .finish(self.store, &name, |path| modulo.get(path).copied())
-            .map_err(|e| Error::new(Kind::Build, format!("cannot write the derivation of {label}: {e}")))?;
-        self.modulo.insert(done.drv_path.clone(), done.modulo);
-        if self.seen.insert(done.drv_path.clone()) {
-            self.nodes.push(Node {
-                kind,
-                fixed,
-                drv: done.drv_path.clone(),
-                aterm: done.aterm,
-                out: done.out.clone(),
-                references,
-                label: label.into(),
-            });
-        }
-        Ok((done.drv_path, done.out))
-    }
-
-    fn script_file(&mut self, script: Script) -> Result<StorePath> {
-        if let Some(known) = self.scripts.iter().find(|s| s.path.name() == script.name) {
-            return Ok(known.path.clone());
-        }
-        let bad = |e| Error::new(Kind::Build, format!("cannot name the script {}", script.name)).caused_by(e);
-        let bytes = script.text.as_bytes();
-        let path = store_path::text_path(self.store, script.name, bytes, &BTreeSet::new()).map_err(bad)?;
-        self.scripts.push(ScriptFile { path: path.clone(), bytes });
-        Ok(path)
-    }
-
-    /// A derivation whose builder is the captured interpreter running one of our scripts.
-    fn script(&mut self, runtime: &Runtime, job: &Job) -> Result<(StorePath, StorePath)> {
-        let Job { kind, name, label, script, inputs, env, fixed } = *job;
-        let script = self.script_file(script)?;
-        let mut drv = Derivation {
-            system: self.system.clone(),
-            builder: format!("{}/bin/python3", runtime.absolute),
-            args: ["-S", "-s", "-B", "-c", RUN_SCRIPT, &script.to_absolute(self.store)]
-                .map(String::from)
-                .to_vec(),
-            ..Derivation::default()
-        };
-        drv.outputs.insert(
-            "out".into(),
-            Output { path: None, hash: fixed.map(|h| (store_path::Mode::Recursive, h)) },
-        );
-        drv.input_srcs.extend([runtime.path.clone(), script]);
-        for input in inputs {
-            match input {
-                Input::Drv(path) => {
-                    drv.input_drvs.entry((*path).clone()).or_default().insert("out".into());
-                }
-                Input::Source(path) => {
-                    drv.input_srcs.insert((*path).clone());
-                }
-            }
-        }
-        let mut set = |key: &str, value: String| drv.env.insert(key.into(), value);
-        set("name", StorePathName::sanitize(name).to_string());
-        set("system", self.system.clone());
-        set("builder", format!("{}/bin/python3", runtime.absolute));
-        // CPython finds its prefix through argv[0], which Nix sets to the builder's base name.
-        set("PATH", format!("{}/bin", runtime.absolute));
-        set("PYTHONHASHSEED", "0".into());
-        for (key, value) in env {
-            if *key == "config" {
-                // Longer than a variable of a process may be.
-                set("passAsFile", "config".into());
-            }
-            set(key, value.clone());
-        }
-        if let Some(hash) = fixed {
-            set("outputHash", hash.to_hex());
-            set("outputHashAlgo", "sha256".into());
-            set("outputHashMode", "recursive".into());
-        }
-        self.add(kind, name, label, drv)
-    }
-
     fn wheel(&mut self, wheel: &WheelRef) -> Result<(StorePath, StorePath)> {
         let mut drv = Derivation {
             system: "builtin".into(),
@@ -451,6 +242,31 @@ fn runtime(lock: &Lock, b: &mut Builder) -> Result<(Runtime, String, (bool, Stor
     Ok((runtime, format!("{}/bin", out.to_absolute(b.store)), (true, drv)))
 }
 
+/// Checked against its source on import, which an instance may change.
+fn pack_bytecode(
+    b: &mut Builder,
+    runtime: &Runtime,
+    pack: &PackLock,
+    tree: &StorePath,
+) -> Result<(StorePath, StorePath)> {
+    let mut env = vec![("src", tree.to_absolute(b.store)), ("checked", "1".into())];
+    if pack.kind == PackKind::File {
+        env.push(("module", pack.name.clone()));
+    }
+    b.script(
+        runtime,
+        &Job {
+            kind: NodeKind::Built,
+            name: &format!("{}-bytecode", pack.tree.name),
+            label: &format!("bytecode of {}", pack.name),
+            script: BYTECODE,
+            inputs: &[Input::Source(tree)],
+            env: &env,
+            fixed: None,
+        },
+    )
+}
+
 fn snapshot(
     lock: &Lock,
     store: &StoreDir,
@@ -469,7 +285,6 @@ fn snapshot(
     let main_path = main.to_absolute(store);
     sources.push(main);
     links.push(json!({"at": "main", "to": main_path}));
-    // Packs have none: newer ComfyUI refuses a pack with bytecode in it.
     let (bytecode_drv, bytecode) = b.script(
         runtime,
         &Job {
@@ -489,10 +304,17 @@ fn snapshot(
         bytecode: Some(bytecode.to_absolute(store)),
     });
     let mut packs = Vec::new();
+    let mut compiled = vec![environment_drv, bytecode_drv];
     for pack in &lock.packs {
         let path = b.import(&pack.tree, &pack.name, None)?;
         let absolute = path.to_absolute(store);
-        let at = format!("base/custom_nodes/{}", pack.name);
+        let mut bytecode = None;
+        if service.pack_bytecode {
+            let (drv, out) = pack_bytecode(&mut b, runtime, pack, &path)?;
+            bytecode = Some(out.to_absolute(store));
+            compiled.push(drv);
+        }
+        let at = format!("{}{}", launch::PACKS, pack.name);
         links.push(json!({"at": format!("custom_nodes/{}", pack.name), "to": absolute}));
         sources.push(path);
         let mut weights = Vec::new();
@@ -505,7 +327,7 @@ fn snapshot(
         }
         packs.push(json!({"name": pack.name, "path": absolute, "weights": weights,
             "commit": pack.git.as_ref().and_then(|g| g.commit.clone())}));
-        layers.push(Layer { at, lower: absolute, writable: true, bytecode: None });
+        layers.push(Layer { at, lower: absolute, writable: true, bytecode });
     }
     let mut cache = Vec::new();
     for entry in &lock.cache {
@@ -557,8 +379,8 @@ fn snapshot(
     });
     let config = json!({"manifest": manifest, "links": links,
         "launch": {service.name.clone(): launch}});
-    let mut inputs: Vec<Input> = vec![Input::Drv(&environment_drv), Input::Drv(&bytecode_drv)];
-    inputs.extend(sources.iter().map(Input::Source));
+    let inputs: Vec<Input> =
+        compiled.iter().map(Input::Drv).chain(sources.iter().map(Input::Source)).collect();
     let (snapshot_drv, snapshot) = b.script(
         runtime,
         &Job {

@@ -26,6 +26,15 @@ pub struct Layer {
     pub bytecode: Option<String>,
 }
 
+/// Where a slot has its packs.
+pub const PACKS: &str = "base/custom_nodes/";
+
+impl Layer {
+    pub fn is_pack(&self) -> bool {
+        self.at.starts_with(PACKS)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     pub at: String,

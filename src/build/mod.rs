@@ -7,6 +7,8 @@ pub mod diff;
 pub mod graph;
 pub mod launch;
 #[cfg(feature = "workstation")]
+mod nodes;
+#[cfg(feature = "workstation")]
 pub mod realise;
 #[cfg(feature = "workstation")]
 pub mod registry;

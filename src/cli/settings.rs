@@ -48,6 +48,9 @@ pub struct PythonConfig {
     pub libraries: Vec<PathBuf>,
     /// Distributions laid out as real files instead of links.
     pub real_files: Vec<String>,
+    /// Whether packs are compiled ahead, for a quicker start (default: true). A ComfyUI with governance enabled
+    /// refuses packs that have bytecode: say false for it.
+    pub pack_bytecode: Option<bool>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

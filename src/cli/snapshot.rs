@@ -49,6 +49,7 @@ pub fn service(settings: &Settings) -> ServiceSpec {
         name: service.name().into(),
         arguments: service.arguments.clone(),
         environment: service.environment.clone(),
+        pack_bytecode: settings.config.python.pack_bytecode.unwrap_or(true),
     }
 }
 

@@ -24,7 +24,14 @@ pub fn assemble(launch: &Launch, values: &Values) -> Result<()> {
         if layer.writable {
             copy_tree(lower, &at)?;
             if let Some(bytecode) = &layer.bytecode {
-                link_bytecode(Path::new(bytecode), &at)?;
+                let bytecode = Path::new(bytecode);
+                if layer.is_pack() {
+                    // Packs are theirs to change, `__pycache__` too. That of a single file is beside it.
+                    let beside = if lower.is_dir() { Some(at.as_path()) } else { at.parent() };
+                    copy_tree(bytecode, beside.unwrap_or(&slot))?;
+                } else {
+                    link_bytecode(bytecode, &at)?;
+                }
             }
         } else {
             symlink(lower, &at).map_err(|e| Error::io("link", &at, e))?;
@@ -137,14 +144,29 @@ mod tests {
     #[test]
     fn a_slot_is_writable_and_its_writes_are_listed() {
         let dir = tempfile::tempdir().unwrap();
-        let store = dir.path().join("pack");
-        fs::create_dir(&store).unwrap();
-        fs::write(store.join("a.py"), "1").unwrap();
-        fs::set_permissions(store.join("a.py"), fs::Permissions::from_mode(0o444)).unwrap();
-        let compiled = dir.path().join("bytecode");
-        fs::create_dir_all(compiled.join("sub/__pycache__")).unwrap();
-        fs::create_dir(store.join("sub")).unwrap();
-        fs::write(store.join("sub/b.py"), "").unwrap();
+        let put = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        };
+        put("main/sub/b.py", "");
+        put("main-bytecode/sub/__pycache__/b.pyc", "m");
+        put("pack/a.py", "1");
+        put("pack-bytecode/__pycache__/a.pyc", "p");
+        put("loose.py", "1");
+        put("loose-bytecode/__pycache__/loose.pyc", "l");
+        let layer = |at: &str, lower: &str| Layer {
+            at: at.into(),
+            lower: dir.path().join(lower).to_string_lossy().into_owned(),
+            writable: true,
+            bytecode: Some(
+                dir.path()
+                    .join(format!("{}-bytecode", lower.trim_end_matches(".py")))
+                    .to_string_lossy()
+                    .into(),
+            ),
+        };
         let launch = Launch {
             version: 1,
             service: "s".into(),
@@ -152,12 +174,11 @@ mod tests {
             arguments: vec![],
             directory: String::new(),
             environment: Default::default(),
-            layers: vec![Layer {
-                at: "base/custom_nodes/p".into(),
-                lower: store.to_string_lossy().into_owned(),
-                writable: true,
-                bytecode: Some(compiled.to_string_lossy().into_owned()),
-            }],
+            layers: vec![
+                layer("main", "main"),
+                layer("base/custom_nodes/p", "pack"),
+                layer("base/custom_nodes/loose.py", "loose.py"),
+            ],
             links: vec![],
             directories: vec!["{base}/input".into()],
         };
@@ -172,8 +193,14 @@ mod tests {
         assemble(&launch, &values).unwrap();
         let slot = dir.path().join("slot");
         assert!(dir.path().join("base/input").is_dir());
-        let link = fs::read_link(slot.join("base/custom_nodes/p/sub/__pycache__")).unwrap();
-        assert_eq!(link, compiled.join("sub/__pycache__"));
+        let link = fs::read_link(slot.join("main/sub/__pycache__")).unwrap();
+        assert_eq!(link, dir.path().join("main-bytecode/sub/__pycache__"));
+        // Real files, a pack's own: it may change them.
+        let packs = slot.join("base/custom_nodes");
+        assert!(!packs.join("p/__pycache__").is_symlink());
+        assert_eq!(fs::read(packs.join("p/__pycache__/a.pyc")).unwrap(), b"p");
+        fs::write(packs.join("p/__pycache__/a.pyc"), "2").unwrap();
+        assert_eq!(fs::read(packs.join("__pycache__/loose.pyc")).unwrap(), b"l");
         assert_eq!(written(&launch, &slot), Vec::<String>::new());
         fs::write(slot.join("base/custom_nodes/p/a.py"), "2").unwrap();
         fs::write(slot.join("base/custom_nodes/p/new"), "").unwrap();

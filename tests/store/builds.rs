@@ -1,6 +1,6 @@
 //! Builds: what is built, what the daemon tells meanwhile, and how builds fail.
 use crate::common::{Scratch, stdout};
-use crate::host::{Host, on_both, told};
+use crate::host::{Host, add_text, on_both, told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::process::Command;
@@ -99,7 +99,7 @@ impl Bench {
             derivation.input_drvs.keys().chain(&derivation.input_srcs).cloned().collect();
         let name = StorePathName::new(name).unwrap();
         let made = derivation.finish(&self.dir, &name, |drv| self.modulo.get(drv).copied()).unwrap();
-        let at = self.store.add_text(made.drv_path.name(), &references, &made.aterm).unwrap();
+        let at = add_text(&mut self.store, made.drv_path.name(), &references, &made.aterm).unwrap();
         assert_eq!(at, made.drv_path);
         self.modulo.insert(made.drv_path.clone(), made.modulo);
         made
@@ -107,7 +107,7 @@ impl Bench {
 
     /// `builtin:fetchurl` of a text in the store, as a fixed output of `hash`.
     fn fetch(&mut self, text: &str, hash: Sha256) -> Finished {
-        let source = self.store.add_text("source", &BTreeSet::new(), text.as_bytes()).unwrap();
+        let source = add_text(&mut self.store, "source", &BTreeSet::new(), text.as_bytes()).unwrap();
         let url = format!("file://{}", source.to_absolute(&self.dir));
         let sri = hash.to_string();
         let derivation = Derivation {
@@ -265,7 +265,7 @@ fn a_daemon_that_is_killed_while_it_builds(host: &Host) {
     assert_eq!(told(&error), ended(host, Kind::Build));
     // The connection stays ended, and says so each time.
     assert_eq!(told(&bench.store.info(&slow.out).unwrap_err()), ended(host, Kind::Store));
-    let again = bench.store.add_text("x", &BTreeSet::new(), b"x");
+    let again = add_text(&mut bench.store, "x", &BTreeSet::new(), b"x");
     assert_eq!(told(&again.unwrap_err()), ended(host, Kind::Store));
     drop(bench);
     // What was in the store is there still.
@@ -296,7 +296,7 @@ impl Write for Killing<'_> {
 
 fn a_daemon_that_is_killed_while_it_takes_a_tree(host: &Host) {
     let mut store = host.store();
-    let before = store.add_text("before", &BTreeSet::new(), b"before").unwrap();
+    let before = add_text(&mut store, "before", &BTreeSet::new(), b"before").unwrap();
     // More than what a pipe holds comes after.
     let source = host.scratch.join("big");
     std::fs::write(&source, vec![7; 8_000_000]).unwrap();

@@ -2,10 +2,11 @@
 //! store of its own, and every test runs on both.
 use crate::common::{Scratch, newer, outcome};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use stillframe::formats::nix::store_path::StoreDir;
-use stillframe::store::{Store, StoreConfig};
+use stillframe::formats::nix::store_path::{StoreDir, StorePath};
+use stillframe::store::{Store, StoreConfig, Text};
 use stillframe::sys::error::Error;
 
 pub struct Host {
@@ -71,6 +72,22 @@ impl Host {
         let output = outcome(&mut self.nix(&["nix-store", "--gc"]));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// One text, as `.drv` files are added.
+pub fn add_text(
+    store: &mut Store,
+    name: &str,
+    references: &BTreeSet<StorePath>,
+    bytes: &[u8],
+) -> Result<StorePath, Error> {
+    let references: Vec<StorePath> = references.iter().cloned().collect();
+    let mut found = None;
+    store.add_texts([Text { name, references: &references, bytes }], |at| {
+        found = Some(at);
+        Ok(())
+    })?;
+    Ok(found.expect("an answer"))
 }
 
 /// A daemon that is a shell script. Not a program: to run what was just written fails while another

@@ -1,6 +1,6 @@
 //! Paths: added, asked for, read back, kept and collected.
 use crate::common::{Deaf, line, lines, stdout};
-use crate::host::{Host, on_both, told};
+use crate::host::{Host, add_text, on_both, told};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -11,11 +11,12 @@ use stillframe::capture::tree::{Entry, Source, Tree};
 use stillframe::formats::nix::hash::Sha256;
 use stillframe::formats::nix::nar;
 use stillframe::formats::nix::store_path::{StoreDir, StorePath, source_path, text_path};
-use stillframe::store::Store;
+use stillframe::store::{Store, Text};
 use stillframe::sys::error::{Error, Kind};
 
 on_both! {
     what_goes_in_comes_out
+    texts_go_ahead_of_their_answers
     roots_hold_and_the_rest_goes
     roots_of_what_does_not_exist
     paths_are_deleted_one_by_one
@@ -94,7 +95,7 @@ fn what_goes_in_comes_out(host: &Host) {
 
     // What refers to it, as a tree and as a text.
     let text = format!("see {}\n", one.to_absolute(&dir));
-    let two = store.add_text("two.txt", &set([&one]), text.as_bytes()).unwrap();
+    let two = add_text(&mut store, "two.txt", &set([&one]), text.as_bytes()).unwrap();
     assert_eq!(Ok(&two), text_path(&dir, "two.txt", text.as_bytes(), &set([&one])).as_ref());
     let info = store.info(&two).unwrap().unwrap();
     assert_eq!(info.references, set([&one]));
@@ -128,12 +129,76 @@ fn what_goes_in_comes_out(host: &Host) {
     stdout(&mut host.nix(&["nix-store", "--verify", "--check-contents"]));
 }
 
+/// More than what a pipe holds, of questions and of answers.
+fn texts_go_ahead_of_their_answers(host: &Host) {
+    let mut store = host.store();
+    let dir = StoreDir::default();
+    let bodies: Vec<String> = (0..600).map(|n| format!("{n} {}", "x".repeat(n % 7 * 900))).collect();
+    let big = "y".repeat(400_000);
+    let mut references = Vec::new();
+    let mut expected = Vec::new();
+    for body in &bodies {
+        // As many as the Python environment has, now and then.
+        let last = if expected.len() % 150 == 149 { 140 } else { expected.len().min(3) };
+        let those: Vec<StorePath> = expected[expected.len() - last..].to_vec();
+        let path = text_path(&dir, "t", body.as_bytes(), &those.iter().cloned().collect()).unwrap();
+        references.push(those);
+        expected.push(path);
+    }
+    let texts = bodies.iter().zip(&references).map(|(body, references)| Text {
+        name: "t",
+        references,
+        bytes: body.as_bytes(),
+    });
+    let large = Text { name: "large", references: &[], bytes: big.as_bytes() };
+    let mut found = Vec::new();
+    store
+        .add_texts(texts.chain([large]), |at| {
+            found.push(at);
+            Ok(())
+        })
+        .unwrap();
+    expected.push(text_path(&dir, "large", big.as_bytes(), &BTreeSet::new()).unwrap());
+    assert_eq!(found, expected);
+    let all: BTreeSet<StorePath> = expected.iter().cloned().collect();
+    store.add_temp_roots(&all).unwrap();
+    assert_eq!(store.valid(&all).unwrap(), all);
+    assert_eq!(store.info(&expected[149]).unwrap().unwrap().references.len(), 140);
+    drop(store);
+    stdout(&mut host.nix(&["nix-store", "--verify", "--check-contents"]));
+
+    // One that cannot be: those before it are there, and its connection is of no more use.
+    let mut store = host.store();
+    let missing = [nowhere()];
+    let text = |name, references| Text { name, references, bytes: b"z" };
+    let good = || text("good", &[][..]);
+    let bad = text("bad", &missing);
+    let mut heard = 0;
+    let error = store
+        .add_texts([good(), bad, good(), good()], |_| {
+            heard += 1;
+            Ok(())
+        })
+        .unwrap_err();
+    let absent = missing[0].to_absolute(&dir);
+    assert_eq!(told(&error), format!("Store: path '{absent}' is not valid (hint: none)"));
+    assert_eq!(heard, 1);
+    assert!(store.valid(&all).is_err());
+    let there = text_path(&dir, "good", b"z", &BTreeSet::new()).unwrap();
+    assert_eq!(host.store().valid(&[there.clone()].into()).unwrap(), [there].into());
+
+    // What hears of them may refuse.
+    let mut store = host.store();
+    let error = store.add_texts([good(), good()], |_| Err(Error::new(Kind::Store, "no"))).unwrap_err();
+    assert_eq!(told(&error), "Store: no (hint: none)");
+}
+
 fn roots_hold_and_the_rest_goes(host: &Host) {
     let mut store = host.store();
     let dir = StoreDir::default();
     let [below, loose, held, odd] =
         ["below", "loose", "held", "odd"].map(|n| add(&mut store, n, &file(n), []));
-    let rooted = store.add_text("rooted", &set([&below]), below.to_string().as_bytes()).unwrap();
+    let rooted = add_text(&mut store, "rooted", &set([&below]), below.to_string().as_bytes()).unwrap();
     // What a connection adds it holds, so another one asks.
     drop(store);
     let mut store = host.store();
@@ -144,7 +209,7 @@ fn roots_hold_and_the_rest_goes(host: &Host) {
     let odd_link = host.scratch.join(OsStr::from_bytes(b"caf\xe9"));
     symlink(odd.to_absolute(&dir), &odd_link).unwrap();
     store.add_indirect_root(&odd_link).unwrap();
-    store.add_temp_root(&held).unwrap();
+    store.add_temp_roots([&held]).unwrap();
     let all = set([&below, &loose, &held, &odd, &rooted]);
     assert_eq!(store.valid(&all).unwrap(), all);
 
@@ -175,7 +240,7 @@ fn roots_of_what_does_not_exist(host: &Host) {
     let link = host.scratch.join("link");
     symlink(nowhere().to_absolute(&dir), &link).unwrap();
     store.add_indirect_root(&link).unwrap();
-    store.add_temp_root(&nowhere()).unwrap();
+    store.add_temp_roots([&nowhere()]).unwrap();
     host.collect();
     assert_eq!(host.store().valid(&set([&loose, &nowhere()])).unwrap(), BTreeSet::new());
     assert!(link.is_symlink());
@@ -185,7 +250,7 @@ fn paths_are_deleted_one_by_one(host: &Host) {
     let mut store = host.store();
     let dir = StoreDir::default();
     let [below, loose] = ["below", "loose"].map(|n| add(&mut store, n, &file(n), []));
-    let above = store.add_text("above", &set([&below]), below.to_string().as_bytes()).unwrap();
+    let above = add_text(&mut store, "above", &set([&below]), below.to_string().as_bytes()).unwrap();
     drop(store);
 
     // Another connection: the one that adds holds what it added.

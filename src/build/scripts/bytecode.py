@@ -1,7 +1,8 @@
 # Compiles every module of a tree: unchecked-hash bytecode (PEP 552), because a store file's time says
 # nothing and its content never changes; relative file names, so the result does not depend on where
 # the tree lies; one process in sorted order, because two gave different reference flags. Where an
-# instance works on a copy that it may change (`checked`), the source's hash is compared on import.
+# instance works on a copy that it may change (`checked`), the source's hash is compared on import. A tree may be
+# one file, which its store path does not name (`module`).
 import os, py_compile, sys
 src, out = os.environ["src"], os.environ["out"]
 sys.dont_write_bytecode = True
@@ -18,8 +19,9 @@ def modules(top):
         for name in sorted(files):
             if name.endswith(".py"):
                 yield os.path.join(folder, name)
-for path in modules(src):
-    relative = os.path.relpath(path, src)
+module = os.environ.get("module")
+for path in [src] if module else modules(src):
+    relative = module or os.path.relpath(path, src)
     folder, name = os.path.split(relative)
     target = os.path.join(out, folder, "__pycache__", "%s.%s.pyc" % (name[:-3], tag))
     try:
