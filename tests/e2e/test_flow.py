@@ -282,7 +282,24 @@ class Serve(unittest.TestCase):
         self.assertGreater(len(libraries), 20)
         self.assertEqual(sorted(m for m in libraries if not m.startswith("/nix/store/")), [])
 
-    def test_4_sigterm_ends_it_and_names_what_was_written(self):
+    def test_4_packs_have_bytecode_of_what_they_are(self):
+        """Real files in the slot, whose source hash is their module's: nothing is compiled again."""
+        packs = Path(self.server.ready["slot"]) / "base" / "custom_nodes"
+        code = "import sys, importlib.util as u; print(sys.implementation.cache_tag); " \
+               "[print(u.source_hash(open(p, 'rb').read()).hex()) for p in sys.argv[1:]]"
+        python = self.ws.real(SHARED["first"]["environment"]) / "bin" / "python"
+        modules = sorted(p for p in packs.rglob("*.py") if p.parts[len(packs.parts)] not in ("python-guests", "edge-lines"))
+        self.assertGreater(len(modules), 8)
+        self.assertIn(packs / "loose_gradient.py", modules)
+        tag, *hashes = self.ws.inside([python, "-c", code, *modules]).out.split()
+        for module, wanted in zip(modules, hashes, strict=True):
+            compiled = module.parent / "__pycache__" / f"{module.stem}.{tag}.pyc"
+            self.assertFalse(compiled.parent.is_symlink(), compiled)
+            # PEP 552: a magic number, flags (a hash, checked), the hash.
+            head = compiled.read_bytes()[:16]
+            self.assertEqual((head[4:8], head[8:].hex()), (b"\x03\0\0\0", wanted), module)
+
+    def test_5_sigterm_ends_it_and_names_what_was_written(self):
         slot = Path(self.server.ready["slot"])
         self.assertTrue(slot.exists())
         self.assertEqual(self.server.stop(signal.SIGTERM), 0)
@@ -310,15 +327,15 @@ class Change(unittest.TestCase):
             cls.file.write_bytes(cls.original)
             os.utime(cls.file, ns=(cls.times.st_atime_ns, cls.times.st_mtime_ns))
 
-    def test_1_only_the_pack_and_the_snapshot_are_new(self):
+    def test_1_only_the_pack_its_bytecode_and_the_snapshot_are_new(self):
         self.assertFalse(self.second["unchanged"])
         self.assertNotEqual(self.second["snapshot"], self.first["snapshot"])
-        self.assertEqual((self.second["realise"]["sent_paths"], self.second["realise"]["built"]), (1, 1))
+        self.assertEqual((self.second["realise"]["sent_paths"], self.second["realise"]["built"]), (1, 2))
 
     def test_2_diff_names_the_pack_and_the_file(self):
         diff = self.ws.stillframe("snapshots", "diff", "first", "second", "--json").json
         self.assertEqual([(p["name"], p["files"]) for p in diff["packs"]], [("plain-folder", ["__init__.py"])])
-        self.assertEqual((diff["distributions"], diff["cache"], diff["new_paths"]), ([], [], 2))
+        self.assertEqual((diff["distributions"], diff["cache"], diff["new_paths"]), ([], [], 3))
         self.assertLess(diff["new_bytes"], 100_000)
         text = self.ws.stillframe("snapshots", "diff", "first", "second").out
         self.assertRegex(text, r"plain-folder: .*\n +__init__\.py\n")

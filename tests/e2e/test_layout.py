@@ -117,6 +117,43 @@ class Layout(unittest.TestCase):
             self.assertEqual((out / "bin" / name).stat().st_mode & 0o777, 0o555)
 
 
+class Bytecode(unittest.TestCase):
+    def compiled(self, src, **more):
+        out = src.parent / "out"
+        done = subprocess.run([sys.executable, "-S", "-s", "-B", SCRIPTS / "bytecode.py"],
+                              env={"src": str(src), "out": str(out), "PYTHONHASHSEED": "0", **more}, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.addCleanup(self.dir.cleanup)
+        self.root = Path(self.dir.name).resolve()
+
+    def test_each_module_beside_its_own_and_no_path_in_it(self):
+        for name, text in {"a.py": "A = 1\n", "sub/b.py": "B = 2\n", "sub/not.py": "def (", "data.txt": "x"}.items():
+            file = self.root / "src" / name
+            file.parent.mkdir(exist_ok=True, parents=True)
+            file.write_text(text)
+        tag = sys.implementation.cache_tag
+        found = self.compiled(self.root / "src")
+        self.assertEqual(sorted(found), [f"__pycache__/a.{tag}.pyc", f"sub/__pycache__/b.{tag}.pyc"])
+        for content in found.values():
+            self.assertEqual(content[4:8], b"\x01\0\0\0")
+            self.assertNotIn(str(self.root).encode(), content)
+
+    def test_one_file_has_the_name_it_is_told(self):
+        source = self.root / "loose.py"
+        source.write_text("LOOSE = 1\n")
+        stored = self.root / "0123-loose.py"
+        source.rename(stored)
+        (name, content), = self.compiled(stored, module="loose.py", checked="1").items()
+        self.assertEqual(name, f"__pycache__/loose.{sys.implementation.cache_tag}.pyc")
+        self.assertEqual(content[4:8], b"\x03\0\0\0")
+        self.assertIn(b"loose.py", content)
+        self.assertNotIn(b"0123", content)
+
+
 class Unpack(unittest.TestCase):
     """From a wheel to its canonical tree."""
 

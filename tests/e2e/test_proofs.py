@@ -1,5 +1,6 @@
 """The claims that a user must be able to rely on, each shown on real wheels and real Nix."""
 import hashlib
+import json
 import os
 import random
 import re
@@ -118,6 +119,17 @@ class VerifyNames(Case):
     def test_nothing_altered(self):
         self.taken()
         self.assertRegex(self.verify(code=0).out, r"^\w{10} verified: \d+ rebuilt, 1 wheels fetched, \d+ sources hashed; every NAR hash is equal\n$")
+
+    def test_packs_without_bytecode(self):
+        """As a governed ComfyUI wants them: another snapshot, whose launch file `verify` takes at its word."""
+        compiled = self.taken()
+        write(self.env.root / "stillframe.toml", "[python]\npack-bytecode = false\n")
+        plain = self.taken()
+        label = "bytecode of first-pack"
+        self.assertEqual([[o["label"] for o in r["outputs"] if o["label"] == label] for r in (compiled, plain)], [[label], []])
+        layers = json.loads((self.station.real(plain["snapshot"]) / "launch/comfyui.json").read_text())["layers"]
+        self.assertEqual([(l["at"], "bytecode" in l) for l in layers], [("main", True), ("base/custom_nodes/first-pack", False)])
+        self.verify(code=0)
 
     def test_a_pack(self):
         record = self.taken()
