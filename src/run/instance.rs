@@ -57,6 +57,11 @@ impl Instance {
         self.data.join("slots").join(&self.id)
     }
 
+    /// The slot of a run that ended without being stopped, for as long as the next one is made.
+    fn gone(&self) -> PathBuf {
+        self.slot().with_extension("gone")
+    }
+
     fn launch(&self) -> Result<Launch> {
         Launch::parse(&files::read(&self.launch)?, &self.launch.display().to_string())
     }
@@ -93,9 +98,12 @@ pub fn run(file: &Path) -> Result<()> {
         for path in slot::written(&launch, &slot) {
             eprintln!("the last run had written into its own program: {path}");
         }
-        remove(&slot)?;
+        // Gone after the new one is there: ext4 searches longer for free inodes among those just deleted.
+        remove_if_there(&instance.gone())?;
+        fs::rename(&slot, instance.gone()).map_err(|e| Error::io("move aside", &slot, e))?;
     }
     slot::assemble(&launch, &values)?;
+    remove_if_there(&instance.gone())?;
     for folder in &instance.folders {
         link_to(&instance.place(&folder.at), Path::new(&folder.path))?;
     }
@@ -151,6 +159,10 @@ fn make(path: &Path) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, e))
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    if path.exists() { remove(path) } else { Ok(()) }
 }
 
 /// A link at `at`, in place of an empty folder or an older link, never of anything else.
@@ -211,9 +223,8 @@ pub fn clear(file: &Path, heir: Option<&Path>) -> Result<Vec<String>> {
     let linked: Vec<String> =
         instance.folders.iter().map(|f| &f.at).chain(&instance.keep).map(|at| format!("base/{at}")).collect();
     written.retain(|path| !linked.iter().any(|at| Path::new(path).starts_with(at)));
-    if slot.exists() {
-        remove(&slot)?;
-    }
+    remove_if_there(&slot)?;
+    remove_if_there(&instance.gone())?;
     if let Some(heir) = heir {
         let heir = Instance::read(heir)?;
         if instance.output.exists() {

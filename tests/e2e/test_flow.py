@@ -287,11 +287,11 @@ class Serve(unittest.TestCase):
         packs = Path(self.server.ready["slot"]) / "base" / "custom_nodes"
         code = "import sys, importlib.util as u; print(sys.implementation.cache_tag); " \
                "[print(u.source_hash(open(p, 'rb').read()).hex()) for p in sys.argv[1:]]"
-        python = self.ws.real(SHARED["first"]["environment"]) / "bin" / "python"
+        python = f"{SHARED['first']['snapshot']}/python/bin/python"
         modules = sorted(p for p in packs.rglob("*.py") if p.parts[len(packs.parts)] not in ("python-guests", "edge-lines"))
         self.assertGreater(len(modules), 8)
         self.assertIn(packs / "loose_gradient.py", modules)
-        tag, *hashes = self.ws.inside([python, "-c", code, *modules]).out.split()
+        tag, *hashes = self.ws.inside(python, "-c", code, *modules).out.split()
         for module, wanted in zip(modules, hashes, strict=True):
             compiled = module.parent / "__pycache__" / f"{module.stem}.{tag}.pyc"
             self.assertFalse(compiled.parent.is_symlink(), compiled)
