@@ -143,6 +143,24 @@ class Inside(service.Case):
         self.assertGreater(len(self.read(f"{slot}/memory/log")), len(before))
         self.assertEqual(self.read("/var/lib/stillframe-data/demo/user/notes"), "x")
 
+    def test_an_instance_that_dies_begins_with_a_new_slot(self):
+        slot = f"/var/lib/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter"
+        self.write(f"{slot}/by-the-first")
+        pid = json.loads(self.ask("/system_stats"))["system"]["pid"]
+        unit = f"stillframe-demo-{self.id}.service"
+        self.alpha.sh(f"systemctl kill --signal=KILL {unit}")
+        deadline = time.monotonic() + 60
+        while True:
+            stats = self.place.inside("alpha", ["curl", "-s", "--noproxy", "*", "--max-time", "5", f"http://127.0.0.1:{self.port}/system_stats"],
+                                      check=False).stdout
+            if stats and json.loads(stats)["system"]["pid"] != pid:
+                break
+            self.assertLess(time.monotonic(), deadline, stats)
+            time.sleep(0.2)
+        self.assertIn("by-the-first", self.alpha.sh(f"journalctl --unit={unit} --output=cat --grep='had written into its own program'").stdout)
+        self.assertNotIn("by-the-first", self.alpha.sh(f"ls /var/lib/private/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter").stdout)
+        self.assertEqual(sorted(self.alpha.sh("ls /var/lib/private/stillframe-data/demo/slots").stdout.split()), sorted(self.ports))
+
     def test_a_secret_that_is_missing_is_found_before_anything(self):
         refused = self.place.run("deploy", "--snapshot", "one", code=2).err
         self.assertRegex(refused, r"^error: \S+/stillframe.toml: service.secrets.licence comes from the variable LICENCE, which is not set\n"
