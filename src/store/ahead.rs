@@ -33,6 +33,10 @@ impl Store {
     ) -> Result<()> {
         let mut open: VecDeque<(Q, usize)> = VecDeque::new();
         let mut answers = 0;
+        let mut answer = |store: &mut Store, question: Q| {
+            store.messages()?;
+            read(store, question)
+        };
         let run = |store: &mut Store| {
             for question in questions {
                 let expected = size(&question);
@@ -40,8 +44,7 @@ impl Store {
                     && let Some((earlier, taken)) = open.pop_front()
                 {
                     answers -= taken;
-                    store.messages()?;
-                    read(store, earlier)?;
+                    answer(store, earlier)?;
                 }
                 let sent = store.out().and_then(|out| {
                     write(out, &question)?;
@@ -49,8 +52,8 @@ impl Store {
                 });
                 if let Err(e) = sent {
                     // It may have said why before it closed.
-                    while open.pop_front().is_some() {
-                        store.messages()?;
+                    while let Some((earlier, _)) = open.pop_front() {
+                        answer(store, earlier)?;
                     }
                     return Err(store.gone(e));
                 }
@@ -58,8 +61,7 @@ impl Store {
                 open.push_back((question, expected));
             }
             while let Some((earlier, _)) = open.pop_front() {
-                store.messages()?;
-                read(store, earlier)?;
+                answer(store, earlier)?;
             }
             Ok(())
         };

@@ -10,7 +10,7 @@ use stillframe::capture::tree::{Source, Tree};
 use stillframe::formats::nix::derivation::{Derivation, Finished, Output};
 use stillframe::formats::nix::hash::Sha256;
 use stillframe::formats::nix::store_path::{Mode, StoreDir, StorePath, StorePathName, fixed_output_path};
-use stillframe::store::{Event, Store};
+use stillframe::store::{Event, Store, Text};
 use stillframe::sys::error::{Error, Kind};
 
 on_both! {
@@ -19,6 +19,7 @@ on_both! {
     a_fixed_output_of_another_hash
     a_daemon_that_is_killed_while_it_builds
     a_daemon_that_is_killed_while_it_takes_a_tree
+    a_daemon_that_is_killed_among_texts
 }
 
 /// A builder that needs nothing but itself, as a sandbox has nothing else: it says its `lines`, then
@@ -313,4 +314,28 @@ fn a_daemon_that_is_killed_while_it_takes_a_tree(host: &Host) {
     let mut store = host.store();
     let path = store.add_tree("big", &BTreeSet::new(), |out| write_tree(&big, out)).unwrap();
     assert_eq!(store.valid(&set([&before, &path])).unwrap(), set([&before, &path]));
+}
+
+fn a_daemon_that_is_killed_among_texts(host: &Host) {
+    let mut store = host.store();
+    let bodies: Vec<String> = (0..400).map(|n| format!("{n} {}", "x".repeat(2000))).collect();
+    let kill = host.killer();
+    let texts = bodies.iter().enumerate().map(|(n, body)| {
+        if n == 200 {
+            kill();
+        }
+        Text { name: "t", references: &[], bytes: body.as_bytes() }
+    });
+    let mut heard = Vec::new();
+    let error = store
+        .add_texts(texts, |at| {
+            heard.push(at);
+            Ok(())
+        })
+        .unwrap_err();
+    assert_eq!(told(&error), ended(host, Kind::Store));
+    assert!((100..=200).contains(&heard.len()), "{}", heard.len());
+    // Those that it had answered for are there.
+    let heard: BTreeSet<StorePath> = heard.into_iter().collect();
+    assert_eq!(host.store().valid(&heard).unwrap(), heard);
 }

@@ -57,10 +57,11 @@ impl StorePathName {
         Ok(StorePathName(text.into()))
     }
 
-    /// A valid name out of any text: other characters become `_`, as nixpkgs' sanitiser does with `-`.
+    /// A valid name out of any text, and with `.drv` of its derivation: other characters become `_`, as nixpkgs'
+    /// sanitiser does with `-`.
     pub fn sanitize(text: &str) -> Self {
-        let clean: String =
-            text.chars().map(|c| if valid_char(c) { c } else { '_' }).take(MAX_NAME).collect();
+        const MAX: usize = MAX_NAME - ".drv".len();
+        let clean: String = text.chars().map(|c| if valid_char(c) { c } else { '_' }).take(MAX).collect();
         let clean = clean.trim_start_matches('.');
         StorePathName(if clean.is_empty() { "unnamed".into() } else { clean.into() })
     }
@@ -189,6 +190,9 @@ mod tests {
             assert_eq!(StorePathName::new(bad).unwrap_err(), StorePathError::Name(bad.into()));
         }
         assert_eq!(StorePathName::sanitize(".a b!").to_string(), "a_b_");
+        let long = StorePathName::sanitize(&"x".repeat(250));
+        assert!(StorePathName::new(&format!("{long}.drv")).is_ok());
+        assert!(StorePathName::new(&format!("{long}x.drv")).is_err());
         let store = StoreDir::default();
         let text = "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-x";
         assert_eq!(StorePath::from_absolute(&store, text).unwrap().to_absolute(&store), text);
