@@ -6,6 +6,7 @@ use crate::build::nodes::{Builder, Input, Job, Runtime, Script};
 pub use crate::build::nodes::{Import, Node, NodeKind, ScriptFile, tree_path};
 use crate::capture::inventory::PackKind;
 use crate::capture::lock::{DistributionLock, Lock, PackLock, Provenance, WheelRef};
+use crate::capture::pin::REPLACED;
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
 use crate::formats::python::entry_points::EntryPoint;
@@ -123,7 +124,7 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     let (runtime, home, home_input) = runtime(lock, &mut b)?;
     let mut inputs: Vec<(bool, StorePath)> = vec![home_input];
     let mut members = Vec::new();
-    for d in &lock.distributions {
+    for d in in_order(&lock.distributions) {
         let (input, derived) = b.distribution(&runtime, d)?;
         let source = tree_path(&d.tree, store)?.to_absolute(store);
         let mut member = json!({"name": d.name, "path": source, "real": d.real_files});
@@ -190,6 +191,34 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         },
     )?;
     snapshot(lock, store, service, b, &runtime, environment_drv, environment)
+}
+
+/// Of a file that two distributions have alike, the environment links to the first's. Where one's files were replaced by
+/// another's, that is the other: code that looks beside its own `realpath(__file__)` finds there what was replaced
+/// (opencv's packages, which install the same `cv2/__init__.py`, do).
+fn in_order(distributions: &[DistributionLock]) -> Vec<&DistributionLock> {
+    fn visit<'a>(
+        d: &'a DistributionLock,
+        by_name: &BTreeMap<&str, &'a DistributionLock>,
+        seen: &mut BTreeSet<&'a str>,
+        ordered: &mut Vec<&'a DistributionLock>,
+    ) {
+        if !seen.insert(&d.name) {
+            return;
+        }
+        for name in d.changed.iter().filter_map(|c| c.how.strip_prefix(REPLACED)) {
+            if let Some(other) = by_name.get(name) {
+                visit(other, by_name, seen, ordered);
+            }
+        }
+        ordered.push(d);
+    }
+    let by_name = distributions.iter().map(|d| (d.name.as_str(), d)).collect();
+    let (mut seen, mut ordered) = (BTreeSet::new(), Vec::new());
+    for d in distributions {
+        visit(d, &by_name, &mut seen, &mut ordered);
+    }
+    ordered
 }
 
 /// Its scripts as the builder writes them.
@@ -403,4 +432,46 @@ fn snapshot(
         snapshot,
         snapshot_drv,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::lock::FileChange;
+    use crate::formats::nix::hash::Sha256;
+
+    #[test]
+    fn what_replaced_the_files_of_another_comes_before_it() {
+        let distribution = |name: &str, by: &[&str]| DistributionLock {
+            name: name.into(),
+            version: "1".into(),
+            provenance: Provenance::Patched,
+            reason: None,
+            real_files: false,
+            scripts: vec![],
+            has_modules: true,
+            tree: crate::capture::lock::TreeRef {
+                name: name.into(),
+                nar_hash: Sha256::of(name),
+                nar_size: 0,
+                references: vec![],
+            },
+            wheel: None,
+            changed: by
+                .iter()
+                .map(|by| FileChange { path: "cv2/cv2.so".into(), how: format!("{REPLACED}{by}") })
+                .collect(),
+        };
+        let names =
+            |all: &[DistributionLock]| in_order(all).iter().map(|d| d.name.clone()).collect::<Vec<_>>();
+        let all = [
+            distribution("a", &["b", "gone"]),
+            distribution("b", &["d"]),
+            distribution("c", &[]),
+            distribution("d", &["a"]),
+        ];
+        // A circle, too, has an end.
+        assert_eq!(names(&all), ["d", "b", "a", "c"]);
+        assert_eq!(names(&all[2..]), ["c", "d"]);
+    }
 }

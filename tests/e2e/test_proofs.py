@@ -75,6 +75,23 @@ class Verify(unittest.TestCase):
         self.assertRegex(done.out, rf"first differing file: click/core\.py: {digest(original)}\S+ / {digest(original)}\S+\n")
 
 
+class Overlap(Case):
+    def test_code_that_looks_beside_itself_finds_what_replaced_its_own(self):
+        """As opencv's packages do: the same `__init__.py` in both, and a library beside it that the second installed replaced."""
+        code = b"import os\nplace = os.path.dirname(os.path.realpath(__file__))\nNATIVE = open(os.path.join(place, 'native.txt')).read()\n"
+        env, index = self.environment(), self.index()
+        for name in ("alpha", "beta"):
+            wheel = Wheel(name, members={"shared/__init__.py": code, "shared/native.txt": f"of {name}".encode()})
+            wheel.install(env.site)
+            index.publish(wheel)
+        taken = self.snapshot(env, PIP_INDEX_URL=index.url).json
+        lock = self.run_it("snapshots", "show", "--json", taken["id"]).json["lock"]
+        self.assertEqual([(d["name"], d["provenance"], [(c["path"], c["how"]) for c in d.get("changed", [])]) for d in lock["distributions"]],
+                         [("alpha", "patched", [("shared/native.txt", "replaced by beta")]), ("beta", "pinned", [])])
+        done = self.station.inside(f"{taken['snapshot']}/python/bin/python", "-c", "import shared; print(shared.NATIVE)")
+        self.assertEqual(done.out, "of beta\n")
+
+
 class VerifyNames(Case):
     """Whatever is not as it was recorded is named, with the first file that differs or why that cannot be told."""
 
