@@ -5,8 +5,7 @@ use crate::build::launch::{self, LAUNCH_VERSION, Launch, Layer, Link};
 use crate::build::nodes::{Builder, Input, Job, Runtime, Script};
 pub use crate::build::nodes::{Import, Node, NodeKind, ScriptFile, tree_path};
 use crate::capture::inventory::PackKind;
-use crate::capture::lock::{DistributionLock, Lock, PackLock, Provenance, WheelRef};
-use crate::capture::pin::REPLACED;
+use crate::capture::lock::{DistributionLock, FileChange, Lock, PackLock, Provenance, WheelRef};
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
 use crate::formats::python::entry_points::EntryPoint;
@@ -206,7 +205,7 @@ fn in_order(distributions: &[DistributionLock]) -> Vec<&DistributionLock> {
         if !seen.insert(&d.name) {
             return;
         }
-        for name in d.changed.iter().filter_map(|c| c.how.strip_prefix(REPLACED)) {
+        for name in d.changed.iter().filter_map(FileChange::replaced_by) {
             if let Some(other) = by_name.get(name) {
                 visit(other, by_name, seen, ordered);
             }
@@ -437,7 +436,7 @@ fn snapshot(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::lock::FileChange;
+    use crate::capture::lock::{REPLACED, TreeRef};
     use crate::formats::nix::hash::Sha256;
 
     #[test]
@@ -450,12 +449,7 @@ mod tests {
             real_files: false,
             scripts: vec![],
             has_modules: true,
-            tree: crate::capture::lock::TreeRef {
-                name: name.into(),
-                nar_hash: Sha256::of(name),
-                nar_size: 0,
-                references: vec![],
-            },
+            tree: TreeRef { name: name.into(), nar_hash: Sha256::of(name), nar_size: 0, references: vec![] },
             wheel: None,
             changed: by
                 .iter()

@@ -62,6 +62,16 @@ pub struct FileChange {
     pub how: String,
 }
 
+/// How the line of a file begins that another distribution has put there.
+pub const REPLACED: &str = "replaced by ";
+
+impl FileChange {
+    /// The distribution whose file lies there.
+    pub fn replaced_by(&self) -> Option<&str> {
+        self.how.strip_prefix(REPLACED)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DistributionLock {
     pub name: String,

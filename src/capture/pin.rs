@@ -4,7 +4,7 @@
 use crate::capture::digest::{FileDigest, digest_bytes};
 use crate::capture::index::WheelListing;
 use crate::capture::installed::{Installed, Scheme, installer_file, is_interpreter};
-use crate::capture::lock::{FileChange, Provenance};
+use crate::capture::lock::{FileChange, Provenance, REPLACED};
 use crate::capture::promise::{Promises, Stated};
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::{Look, Reach};
@@ -14,9 +14,6 @@ use crate::formats::python::wrapper::is_wrapper;
 use crate::sys::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-
-/// How the line of a file begins that another distribution has put there.
-pub const REPLACED: &str = "replaced by ";
 
 /// A distribution decided, its tree not hashed yet.
 #[derive(Debug, Clone)]

@@ -2,12 +2,14 @@
 //! and the folders outside that `.pth` files and editable installs put on the path.
 use crate::capture::installed::{Installed, Scheme, read_site};
 use crate::capture::inventory::{Finding, OutsidePath, Severity};
-use crate::capture::lock::{DistributionLock, Provenance, SourceLock, TreeRef, WheelRef};
+use crate::capture::lock::{
+    DistributionLock, FileChange, Provenance, REPLACED, SourceLock, TreeRef, WheelRef,
+};
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::hash_tree;
 use crate::capture::outside_source;
 use crate::capture::paths::{finding, show};
-use crate::capture::pin::{self, Pinned, REPLACED, Trust};
+use crate::capture::pin::{self, Pinned, Trust};
 use crate::capture::provenance::Candidate;
 use crate::capture::reach::{LEFT_OUT, SECRET};
 use crate::capture::tree::Tree;
@@ -130,7 +132,7 @@ fn kept(context: &Context, all: &[Installed], relocations: &str) -> Vec<Option<K
             let (digest, kept): (&str, Kept) = context.memo.entry(&key(one))?;
             let now = digest_of(one, &kept.claims, context.started)?;
             // Who replaced a file may have gone, and left its file behind.
-            let replaced = kept.lock.changed.iter().filter_map(|c| c.how.strip_prefix(REPLACED));
+            let replaced = kept.lock.changed.iter().filter_map(FileChange::replaced_by);
             let good = now == digest
                 && kept.still_holds(&context.index)
                 && kept.relocated.as_deref().is_none_or(|then| then == relocations)
