@@ -2,6 +2,7 @@
 //! distributions' own METADATA. The same snapshot gives the same document.
 use crate::build::registry::Record;
 use crate::capture::lock::{DistributionLock, GitLock, Lock, PackLock, TreeRef};
+use crate::formats::hex::hex;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ fn serial(snapshot: &str) -> String {
     let mut bytes: [u8; 32] = Sha256::digest(snapshot.as_bytes()).into();
     bytes[6] = (bytes[6] & 0x0f) | 0x80;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex: String = bytes[..16].iter().map(|b| format!("{b:02x}")).collect();
+    let hex = hex(&bytes[..16]);
     format!("urn:uuid:{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 

@@ -2,9 +2,10 @@
 //! that no index, filter or monitor of the repository is believed.
 use crate::capture::git::{self, Head};
 use crate::capture::inventory::GitState;
-use crate::capture::paths::{self, below, file_name, hex, show};
+use crate::capture::paths::{self, below, file_name, show};
 use crate::capture::rules;
 use crate::capture::walk::{NodeKind, WalkEntry};
+use crate::formats::hex::hex;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

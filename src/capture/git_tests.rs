@@ -92,7 +92,7 @@ fn lfs_content_is_no_change() {
     let dir = dir.path();
     git(dir, &["init", "-q"]);
     let content = b"big content";
-    let oid = paths::hex(&<sha2::Sha256 as sha2::Digest>::digest(content));
+    let oid = crate::formats::hex::hex(&<sha2::Sha256 as sha2::Digest>::digest(content));
     let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 11\n");
     fs::write(dir.join("w.bin"), pointer).unwrap();
     fs::write(dir.join(".gitattributes"), "*.bin filter=lfs diff=lfs -text\n").unwrap();

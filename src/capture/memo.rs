@@ -3,6 +3,7 @@
 //! away when it is of another version or broken, and an entry is only written when no file was touched
 //! within two seconds of the look at it: a later change could leave the same timestamps (what git
 //! calls racy).
+use crate::formats::hex::hex;
 use crate::sys::error::Result;
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
@@ -45,10 +46,7 @@ fn program() -> String {
 impl Memo {
     /// One file per environment, named by its path.
     pub fn open(cache: &Path, environment: &Path) -> Memo {
-        let name: String = Sha256::digest(environment.as_os_str().as_bytes())[..8]
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let name = hex(&Sha256::digest(environment.as_os_str().as_bytes())[..8]);
         let path = cache.join(format!("index-{name}.json"));
         let old = std::fs::read(&path)
             .ok()
@@ -129,7 +127,7 @@ pub fn stat_digest<'a>(
         sha.update(meta.dev().to_le_bytes());
         sha.update(meta.mode().to_le_bytes());
     }
-    Some(sha.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Some(hex(&sha.finalize()))
 }
 
 #[cfg(test)]

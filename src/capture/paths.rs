@@ -8,16 +8,6 @@ use std::path::Path;
 /// What the report says of every secret.
 pub const SECRET_NOTE: &str = "left out; give it to the host as a service secret";
 
-/// Lowercase hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// `root/path` for a relative path of bytes; the empty path is the root.
 pub fn below(root: &Path, path: &[u8]) -> std::path::PathBuf {
     if path.is_empty() { root.to_path_buf() } else { root.join(OsStr::from_bytes(path)) }

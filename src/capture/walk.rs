@@ -1,7 +1,8 @@
 //! Reads a directory's metadata, following nothing: what is there, sorted, and what could not be
 //! taken. Bytes are read by others; a walk costs one `lstat` and one `access` a file.
 use crate::capture::inventory::{Finding, Severity};
-use crate::capture::paths::{below, file_name, finding, hex, join, odd, show_in, unreadable};
+use crate::capture::paths::{below, file_name, finding, join, odd, show_in, unreadable};
+use crate::formats::hex::hex;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;

@@ -3,6 +3,7 @@
 pub mod comfy;
 #[cfg(feature = "workstation")]
 pub mod elf;
+pub mod hex;
 pub mod nix;
 #[cfg(feature = "workstation")]
 pub mod python;

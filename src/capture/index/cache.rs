@@ -2,7 +2,7 @@
 //! written anew, and a failure to write costs the next run a request, no more.
 use super::listing::{WheelListing, assemble, cache_key};
 use super::settings::IndexUrl;
-use crate::formats::python::digest::hex;
+use crate::formats::hex::hex;
 use crate::formats::python::simple_index::IndexFile;
 use crate::formats::python::zip_directory::ZipEntry;
 use serde::de::DeserializeOwned;

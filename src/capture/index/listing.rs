@@ -1,6 +1,6 @@
 //! What a wheel holds, read from its tail by range requests. The wheel itself is never downloaded.
 use super::client::{Failure, IndexClient, host};
-use crate::formats::python::digest::hex;
+use crate::formats::hex::hex;
 use crate::formats::python::record::Record;
 use crate::formats::python::simple_index::IndexFile;
 use crate::formats::python::wheel_archive::{self, WheelArchiveError, WheelEntry};

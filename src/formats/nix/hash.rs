@@ -1,5 +1,6 @@
 //! SHA-256 as Nix writes it: base-16, base-32, and SRI (`sha256-` and base-64).
 use super::base32;
+use crate::formats::hex::hex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest;
 use std::fmt;
@@ -19,10 +20,7 @@ impl Sha256 {
     }
 
     pub fn to_hex(&self) -> String {
-        // Two for each derivation and path: formatting every byte alone was half of what a graph took.
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
-        self.0.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
+        hex(&self.0)
     }
 
     pub fn to_base32(&self) -> String {

@@ -1,19 +1,11 @@
 //! SHA-256 digests in the two spellings Python packaging uses: hex (indexes, lock files) and
 //! unpadded URL-safe base64 (RECORD).
 
+use crate::formats::hex::hex;
+
 pub type Sha256Digest = [u8; 32];
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-pub fn hex(digest: &[u8]) -> String {
-    let mut out = String::with_capacity(digest.len() * 2);
-    for byte in digest {
-        out.push(HEX[usize::from(byte >> 4)] as char);
-        out.push(HEX[usize::from(byte & 15)] as char);
-    }
-    out
-}
 
 /// Reads 64 hex digits, in either case.
 pub fn parse_hex(text: &str) -> Option<Sha256Digest> {

@@ -1,5 +1,6 @@
 //! `pylock.toml`, PEP 751: written for the packages of an environment, read as a statement of intent.
-use super::digest::{Sha256Digest, hex, parse_hex};
+use super::digest::{Sha256Digest, parse_hex};
+use crate::formats::hex::hex;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
