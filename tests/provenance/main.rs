@@ -13,7 +13,8 @@ use stillframe::capture::index::{
     ClientOptions, IndexClient, IndexSettings, IndexUrl, SettingsInput, WheelListing,
 };
 use stillframe::capture::provenance::{Candidate, Want, find_wheels};
-use stillframe::formats::python::digest::{base64url, hex};
+use stillframe::formats::hex::hex;
+use stillframe::formats::python::digest::base64url;
 use stillframe::formats::python::record::Record;
 
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
