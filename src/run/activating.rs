@@ -7,7 +7,6 @@ use crate::run::host::HostWorld;
 use crate::run::journal::{self, Journal};
 use crate::run::layout::{Layout, Service};
 use crate::run::lease;
-use crate::run::secrets;
 use crate::run::state::ServiceState;
 use crate::ship::orders::{Outcome, Status};
 use crate::sys::clock;
@@ -134,7 +133,7 @@ fn finish(service: &Service, attempt: u64, task: &Task, outcome: &Outcome) -> Re
         && outcome.status != Status::Succeeded
     {
         // Where the generation did not come to be, its secrets have nobody left.
-        secrets::remove(&service.secrets(attempt))?;
+        files::remove_tree(&service.secrets(attempt))?;
     }
     files::remove(&service.cancel())?;
     for root in service.attempt_roots(attempt) {
@@ -189,7 +188,7 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
         }
         let kept = state.generations.values().any(|g| g.attempt == number);
         if !kept {
-            secrets::remove(&service.secrets(number))?;
+            files::remove_tree(&service.secrets(number))?;
         }
     }
     Ok(())

@@ -6,8 +6,8 @@ use crate::run::instance::{INSTANCE_VERSION, Instance};
 use crate::run::journal::Journal;
 use crate::run::layout::{Service, id_of};
 use crate::run::state::{Generation, ServiceState, unit};
+use crate::run::units;
 use crate::run::world::{Status, UnitState, World};
-use crate::run::{secrets, units};
 use crate::ship::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -134,7 +134,7 @@ impl World for HostWorld {
     fn unlink(&mut self, number: u64, attempt: u64) -> Result<()> {
         files::remove(&self.service.generation_link(number))?;
         files::remove(&self.service.agent_root(number))?;
-        secrets::remove(&self.service.secrets(attempt))
+        files::remove_tree(&self.service.secrets(attempt))
     }
 
     fn point(&mut self, number: Option<u64>) -> Result<()> {
@@ -318,17 +318,12 @@ impl World for HostWorld {
 
     fn remove_data(&mut self) -> Result<()> {
         let data = self.service.data();
-        let remove = |path: &Path| match std::fs::remove_dir_all(path) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::io("remove", path, e)),
-        };
         // A dynamic user's folder is elsewhere, where no other user comes near it (systemd.exec(5), DynamicUser=).
         if let Ok(target) = std::fs::read_link(&data) {
-            remove(&data.parent().unwrap_or(Path::new("/")).join(target))?;
+            files::remove_tree(&data.parent().unwrap_or(Path::new("/")).join(target))?;
             return files::remove(&data);
         }
-        remove(&data)
+        files::remove_tree(&data)
     }
 
     fn set_table(&mut self, table: &Table) -> Result<()> {

@@ -99,11 +99,11 @@ pub fn run(file: &Path) -> Result<()> {
             eprintln!("the last run had written into its own program: {path}");
         }
         // Gone after the new one is there: ext4 searches longer for free inodes among those just deleted.
-        remove_if_there(&instance.gone())?;
+        files::remove_tree(&instance.gone())?;
         fs::rename(&slot, instance.gone()).map_err(|e| Error::io("move aside", &slot, e))?;
     }
     slot::assemble(&launch, &values)?;
-    remove_if_there(&instance.gone())?;
+    files::remove_tree(&instance.gone())?;
     for folder in &instance.folders {
         link_to(&instance.place(&folder.at), Path::new(&folder.path))?;
     }
@@ -155,14 +155,6 @@ fn secrets(uses: &[SecretUse]) -> Result<Vec<(String, String)>> {
 
 fn make(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, e))
-}
-
-fn remove(path: &Path) -> Result<()> {
-    fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, e))
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    if path.exists() { remove(path) } else { Ok(()) }
 }
 
 /// A link at `at`, in place of an empty folder or an older link, never of anything else.
@@ -223,13 +215,13 @@ pub fn clear(file: &Path, heir: Option<&Path>) -> Result<Vec<String>> {
     let linked: Vec<String> =
         instance.folders.iter().map(|f| &f.at).chain(&instance.keep).map(|at| format!("base/{at}")).collect();
     written.retain(|path| !linked.iter().any(|at| Path::new(path).starts_with(at)));
-    remove_if_there(&slot)?;
-    remove_if_there(&instance.gone())?;
+    files::remove_tree(&slot)?;
+    files::remove_tree(&instance.gone())?;
     if let Some(heir) = heir {
         let heir = Instance::read(heir)?;
         if instance.output.exists() {
             hand_over(&instance.output, &heir.output, &heir.output.join(&instance.id))?;
-            remove(&instance.output)?;
+            files::remove_tree(&instance.output)?;
         }
     }
     Ok(written)

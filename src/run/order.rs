@@ -464,7 +464,7 @@ impl Talk<'_> {
             for root in held.service.attempt_roots(held.attempt.attempt) {
                 files::remove(&root)?;
             }
-            secrets::remove(&held.service.secrets(held.attempt.attempt))?;
+            files::remove_tree(&held.service.secrets(held.attempt.attempt))?;
         }
         let answer = Answer::Failed { status, message, hint: error.hint };
         // Nobody may be there to hear it.

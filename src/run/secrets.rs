@@ -2,6 +2,7 @@
 //! Their values are never in the store, a log, an argument or the state.
 use crate::ship::spec::SecretUse;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -21,7 +22,7 @@ pub fn write(folder: &Path, given: &BTreeMap<String, String>) -> Result<()> {
     if given.is_empty() {
         return Ok(());
     }
-    remove(folder)?;
+    files::remove_tree(folder)?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -48,14 +49,6 @@ pub fn same(folder: &Path, given: &BTreeMap<String, String>) -> bool {
             .all(|(name, value)| fs::read(folder.join(name)).is_ok_and(|now| now == value.as_bytes()))
 }
 
-pub fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("remove", folder, e)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,7 +67,7 @@ mod tests {
         assert!(same(&dir.path().join("none"), &BTreeMap::new()));
         let wanted = [SecretUse { name: "other".into(), variable: None }];
         assert_eq!(complete(&wanted, &given).unwrap_err().to_string(), "the secret other has no value");
-        remove(&folder).unwrap();
-        remove(&folder).unwrap();
+        files::remove_tree(&folder).unwrap();
+        files::remove_tree(&folder).unwrap();
     }
 }
