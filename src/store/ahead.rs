@@ -2,7 +2,7 @@
 //! every one. A daemon answers in order, one after another (tried: Nix 2.8 and 2.26).
 use super::client::Store;
 use crate::formats::nix::store_path::StorePath;
-use crate::formats::nix::worker::{Framed, ReadWire, WriteWire, op};
+use crate::formats::nix::worker::{self, ReadWire, WriteWire, op};
 use crate::sys::error::Result;
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
@@ -100,12 +100,7 @@ impl Store {
             |out, text| {
                 let references: Vec<String> =
                     text.references.iter().map(|path| path.to_absolute(&store_dir)).collect();
-                out.put_number(op::ADD_TO_STORE)?;
-                out.put_bytes(text.name.as_bytes())?;
-                out.put_bytes(b"text:sha256")?;
-                out.put_strings(&references)?;
-                out.put_number(0)?;
-                let mut framed = Framed::new(out);
+                let mut framed = worker::addition(out, text.name, "text:sha256", &references)?;
                 framed.write_all(text.bytes)?;
                 framed.finish()
             },

@@ -3,7 +3,7 @@
 use super::connect::{self, StoreConfig, Stream};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
-use crate::formats::nix::worker::{self, Framed, ReadWire, WriteWire, op, stderr};
+use crate::formats::nix::worker::{self, ReadWire, WriteWire, op, stderr};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -364,12 +364,7 @@ impl Store {
         }
         let mut written = Ok(());
         let sent = self.out().and_then(|out| {
-            out.put_number(op::ADD_TO_STORE)?;
-            out.put_bytes(name.as_bytes())?;
-            out.put_bytes(b"fixed:r:sha256")?;
-            out.put_strings(&references)?;
-            out.put_number(0)?;
-            let mut framed = Framed::new(out);
+            let mut framed = worker::addition(out, name, "fixed:r:sha256", &references)?;
             written = write(&mut framed);
             // Also when that failed: the daemon refuses an archive that ends early, and goes on. Cut off
             // inside a frame, Nix 2.8 crashes.

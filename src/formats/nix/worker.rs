@@ -101,6 +101,21 @@ pub struct Framed<'a, W: Write> {
     buffer: Vec<u8>,
 }
 
+/// The head of a request to add what follows in frames, content-addressed by `method`; nothing is repaired.
+pub fn addition<'a, W: Write>(
+    out: &'a mut W,
+    name: &str,
+    method: &str,
+    references: &[String],
+) -> io::Result<Framed<'a, W>> {
+    out.put_number(op::ADD_TO_STORE)?;
+    out.put_bytes(name.as_bytes())?;
+    out.put_bytes(method.as_bytes())?;
+    out.put_strings(references)?;
+    out.put_number(0)?;
+    Ok(Framed::new(out))
+}
+
 const FRAME: usize = 64 * 1024;
 
 impl<'a, W: Write> Framed<'a, W> {
