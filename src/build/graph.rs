@@ -11,7 +11,7 @@ use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
 use crate::formats::python::entry_points::EntryPoint;
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 const UNPACK: Script = Script { name: "unpack.py", text: include_str!("scripts/unpack.py") };
@@ -45,6 +45,29 @@ pub struct Graph {
 }
 
 impl Builder<'_> {
+    /// Compiles a tree ahead. Where an instance may change its copy of it, `env` says `checked`.
+    fn bytecode(
+        &mut self,
+        runtime: &Runtime,
+        name: &str,
+        label: &str,
+        tree: Input,
+        env: &[(&str, String)],
+    ) -> Result<(StorePath, StorePath)> {
+        self.script(
+            runtime,
+            &Job {
+                kind: NodeKind::Built,
+                name: &format!("{name}-bytecode"),
+                label: &format!("bytecode of {label}"),
+                script: BYTECODE,
+                inputs: &[tree],
+                env,
+                fixed: None,
+            },
+        )
+    }
+
     fn wheel(&mut self, wheel: &WheelRef) -> Result<(StorePath, StorePath)> {
         let mut drv = Derivation {
             system: "builtin".into(),
@@ -111,15 +134,7 @@ impl Builder<'_> {
 
 /// Writes the whole graph for a lock.
 pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Graph> {
-    let mut b = Builder {
-        store,
-        system: lock.system.clone(),
-        modulo: HashMap::new(),
-        scripts: Vec::new(),
-        nodes: Vec::new(),
-        imports: Vec::new(),
-        seen: BTreeSet::new(),
-    };
+    let mut b = Builder::new(store, &lock.system);
     let (runtime, home, home_input) = runtime(lock, &mut b)?;
     let mut inputs: Vec<(bool, StorePath)> = vec![home_input];
     let mut members = Vec::new();
@@ -131,18 +146,9 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
             member["scripts"] = scripts(d)?;
         }
         if d.has_modules {
-            let (bytecode_drv, bytecode) = b.script(
-                &runtime,
-                &Job {
-                    kind: NodeKind::Built,
-                    name: &format!("{}-{}-bytecode", d.name, d.version),
-                    label: &format!("bytecode of {} {}", d.name, d.version),
-                    script: BYTECODE,
-                    inputs: &[if derived { Input::Drv(&input) } else { Input::Source(&input) }],
-                    env: &[("src", source)],
-                    fixed: None,
-                },
-            )?;
+            let (name, label) = (format!("{}-{}", d.name, d.version), format!("{} {}", d.name, d.version));
+            let from = if derived { Input::Drv(&input) } else { Input::Source(&input) };
+            let (bytecode_drv, bytecode) = b.bytecode(&runtime, &name, &label, from, &[("src", source)])?;
             member["bytecode"] = json!(bytecode.to_absolute(store));
             inputs.push((true, bytecode_drv));
         }
@@ -156,17 +162,12 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     if let Some(tree) = &lock.unowned {
         let path = b.import(tree, "files no distribution owns", None)?;
         let source = path.to_absolute(store);
-        let (bytecode_drv, bytecode) = b.script(
+        let (bytecode_drv, bytecode) = b.bytecode(
             &runtime,
-            &Job {
-                kind: NodeKind::Built,
-                name: "site-packages-unowned-bytecode",
-                label: "bytecode of files no distribution owns",
-                script: BYTECODE,
-                inputs: &[Input::Source(&path)],
-                env: &[("src", source.clone())],
-                fixed: None,
-            },
+            "site-packages-unowned",
+            "files no distribution owns",
+            Input::Source(&path),
+            &[("src", source.clone())],
         )?;
         let bytecode = bytecode.to_absolute(store);
         members.push(json!({"name": "unowned", "path": source, "real": false, "bytecode": bytecode}));
@@ -281,18 +282,7 @@ fn pack_bytecode(
     if pack.kind == PackKind::File {
         env.push(("module", pack.name.clone()));
     }
-    b.script(
-        runtime,
-        &Job {
-            kind: NodeKind::Built,
-            name: &format!("{}-bytecode", pack.tree.name),
-            label: &format!("bytecode of {}", pack.name),
-            script: BYTECODE,
-            inputs: &[Input::Source(tree)],
-            env: &env,
-            fixed: None,
-        },
-    )
+    b.bytecode(runtime, &pack.tree.name, &pack.name, Input::Source(tree), &env)
 }
 
 fn snapshot(
@@ -313,17 +303,12 @@ fn snapshot(
     let main_path = main.to_absolute(store);
     sources.push(main);
     links.push(json!({"at": "main", "to": main_path}));
-    let (bytecode_drv, bytecode) = b.script(
+    let (bytecode_drv, bytecode) = b.bytecode(
         runtime,
-        &Job {
-            kind: NodeKind::Built,
-            name: "comfyui-bytecode",
-            label: "bytecode of the main program",
-            script: BYTECODE,
-            inputs: &[Input::Source(&sources[0])],
-            env: &[("src", main_path.clone()), ("checked", "1".into())],
-            fixed: None,
-        },
+        "comfyui",
+        "the main program",
+        Input::Source(&sources[0]),
+        &[("src", main_path.clone()), ("checked", "1".into())],
     )?;
     layers.push(Layer {
         at: "main".into(),

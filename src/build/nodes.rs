@@ -91,12 +91,12 @@ pub fn tree_path(tree: &TreeRef, store: &StoreDir) -> Result<StorePath> {
 
 pub(super) struct Builder<'a> {
     pub(super) store: &'a StoreDir,
-    pub(super) system: String,
-    pub(super) modulo: HashMap<StorePath, Sha256>,
+    system: String,
+    modulo: HashMap<StorePath, Sha256>,
     pub(super) scripts: Vec<ScriptFile>,
     pub(super) nodes: Vec<Node>,
     pub(super) imports: Vec<Import>,
-    pub(super) seen: BTreeSet<StorePath>,
+    seen: BTreeSet<StorePath>,
 }
 
 /// Where a derivation's interpreter is.
@@ -122,7 +122,19 @@ pub(super) enum Input<'a> {
     Source(&'a StorePath),
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    pub(super) fn new(store: &'a StoreDir, system: &str) -> Builder<'a> {
+        Builder {
+            store,
+            system: system.into(),
+            modulo: HashMap::new(),
+            scripts: Vec::new(),
+            nodes: Vec::new(),
+            imports: Vec::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn import(
         &mut self,
         tree: &TreeRef,
