@@ -2,13 +2,14 @@
 //! machine. Big things (wheels' trees, packs, the runtime) are content-addressed, so a new version of
 //! this program ships none of them again; only what we compute from them is input-addressed.
 use crate::build::launch::{self, LAUNCH_VERSION, Launch, Layer, Link};
-use crate::build::nodes::{Builder, Input, Job, Runtime, Script};
-pub use crate::build::nodes::{Import, Node, NodeKind, ScriptFile, tree_path};
+use crate::build::nodes::{Builder, Input, Job, Runtime, Script, ScriptFile};
+pub use crate::build::nodes::{Import, Node, NodeKind, tree_path};
 use crate::capture::inventory::PackKind;
 use crate::capture::lock::{DistributionLock, FileChange, Lock, PackLock, Provenance, WheelRef};
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
 use crate::formats::python::entry_points::EntryPoint;
+use crate::store::Text;
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,7 @@ pub struct ServiceSpec {
 
 #[derive(Debug, Clone)]
 pub struct Graph {
-    pub scripts: Vec<ScriptFile>,
+    scripts: Vec<ScriptFile>,
     /// In an order in which each comes after those it refers to.
     pub nodes: Vec<Node>,
     pub imports: Vec<Import>,
@@ -42,6 +43,14 @@ pub struct Graph {
     pub environment: StorePath,
     pub snapshot: StorePath,
     pub snapshot_drv: StorePath,
+}
+
+impl Graph {
+    /// Every text for the store, scripts and `.drv` files: path, what it is for, and the text.
+    pub fn texts(&self) -> impl Iterator<Item = (&StorePath, &str, Text<'_>)> {
+        let scripts = self.scripts.iter().map(|s| (&s.path, s.path.name(), s.text()));
+        scripts.chain(self.nodes.iter().map(|n| (&n.drv, n.label.as_str(), n.text())))
+    }
 }
 
 impl Builder<'_> {

@@ -1,16 +1,18 @@
 //! derivations -> realised closure: what the store lacks is sent, and only that; the rest of the graph
 //! is built by Nix. Several connections send side by side, the largest trees first.
-use crate::build::graph::{Graph, Import, Node, NodeKind, ScriptFile};
+use crate::build::graph::{Graph, Import, NodeKind};
 use crate::capture::nar::write_tree;
 use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::StorePath;
 use crate::store::{Event, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::parallel;
 use crate::sys::progress::{Progress, check_interrupt};
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What it took.
@@ -47,8 +49,7 @@ pub fn realise(
         .imports
         .iter()
         .map(|i| i.path.clone())
-        .chain(graph.scripts.iter().map(|s| s.path.clone()))
-        .chain(graph.nodes.iter().map(|n| n.drv.clone()))
+        .chain(graph.texts().map(|(path, ..)| path.clone()))
         .chain([graph.snapshot.clone()])
         .collect();
     // Roots first: what is found valid then cannot be collected while we work.
@@ -70,16 +71,16 @@ pub fn realise(
     }
     progress.stage("writing derivations", Some(graph.nodes.len() as u64));
     let started = Instant::now();
-    let scripts = graph.scripts.iter().filter(|s| !valid.contains(&s.path));
-    store.add_texts(scripts.map(ScriptFile::text), |_| Ok(()))?;
-    let to_write = || graph.nodes.iter().filter(|n| !valid.contains(&n.drv));
+    let to_write = || graph.texts().filter(|(path, ..)| !valid.contains(path));
     let mut expected = to_write();
-    store.add_texts(to_write().map(Node::text), |at| {
-        if let Some(node) = expected.next() {
-            same(&at, &node.drv, &node.label)?;
+    store.add_texts(to_write().map(|(.., text)| text), |at| {
+        if let Some((path, label, _)) = expected.next() {
+            same(&at, path, label)?;
         }
-        report.derivations_written += 1;
-        progress.advance(1);
+        if at.is_derivation() {
+            report.derivations_written += 1;
+            progress.advance(1);
+        }
         Ok(())
     })?;
     report.derivations_ms = started.elapsed().as_secs_f64() * 1000.0;
@@ -105,43 +106,18 @@ fn send(
     progress: &Arc<dyn Progress>,
     report: &mut Report,
 ) -> Result<()> {
-    if imports.is_empty() {
-        return Ok(());
-    }
-    imports.sort_by_key(|i| i.tree.nar_size);
+    imports.sort_by_key(|i| Reverse(i.tree.nar_size));
     report.sent_paths += imports.len() as u64;
     report.sent_bytes += imports.iter().map(|i| i.tree.nar_size).sum::<u64>();
-    let senders = SENDERS.min(imports.len());
-    let queue = Mutex::new(imports);
-    let next = || queue.lock().unwrap_or_else(|e| e.into_inner()).pop();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..senders)
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    let mut store = Store::connect(config)?;
-                    while let Some(import) = next() {
-                        check_interrupt()?;
-                        let result = send_one(import, trees, &mut store, progress.as_ref());
-                        if result.is_err() {
-                            // The others finish the tree in hand and stop.
-                            queue.lock().unwrap_or_else(|e| e.into_inner()).clear();
-                        }
-                        result?;
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        let mut outcome = Ok(());
-        for thread in threads {
-            let result =
-                thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Store, "a sender ended unexpectedly")));
-            if outcome.is_ok() {
-                outcome = result;
-            }
-        }
-        outcome
-    })
+    parallel::each(
+        &imports,
+        SENDERS,
+        || Store::connect(config),
+        |store, import| {
+            check_interrupt()?;
+            send_one(import, trees, store, progress.as_ref())
+        },
+    )
 }
 
 fn send_one(import: &Import, trees: &Trees, store: &mut Store, progress: &dyn Progress) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Verifying a snapshot: rebuild everything that is made from something else, with Nix, in a scratch
 //! store, the wheels fetched from the index; then compare every NAR hash with the store that serves.
 use crate::build::compare::first_difference;
-use crate::build::graph::{Graph, Import, Node, NodeKind, ScriptFile};
+use crate::build::graph::{Graph, Import, Node, NodeKind};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{self, Hashing, NarWriter, Visitor};
 use crate::formats::nix::store_path::{StorePath, source_path};
@@ -131,8 +131,7 @@ fn rebuild(
     report: &mut Report,
 ) -> Result<()> {
     progress.stage("rebuilding", Some(graph.nodes.len() as u64));
-    fresh.add_texts(graph.scripts.iter().map(ScriptFile::text), |_| Ok(()))?;
-    fresh.add_texts(graph.nodes.iter().map(Node::text), |_| Ok(()))?;
+    fresh.add_texts(graph.texts().map(|(.., text)| text), |_| Ok(()))?;
     for node in &graph.nodes {
         check_interrupt()?;
         if let Err(error) = fresh.build(std::slice::from_ref(&node.drv)) {

@@ -22,7 +22,7 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     materialise::tree(&captured.scan.main.tree, &slot.join("main"))?;
     let mut links = vec![Link { at: "base/models".into(), to: "{models}".into() }];
     for pack in captured.scan.packs.iter().filter(|p| p.enabled) {
-        let at = format!("base/custom_nodes/{}", pack.name);
+        let at = format!("{}{}", launch::PACKS, pack.name);
         materialise::tree(&pack.tree, &slot.join(&at))?;
         links.extend(pack.weights.iter().map(|w| Link {
             at: format!("{at}/{}", w.path),

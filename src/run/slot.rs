@@ -2,11 +2,11 @@
 //! read-only tree breaks packs that write into their own folder), the rest is linked; the slot is
 //! thrown away with the instance.
 use crate::build::launch::{Launch, Values};
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::{Error, Result};
+use crate::sys::parallel;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fs, io, thread};
 
 /// Builds the slot that `launch` asks for, and the directories it needs in the base.
@@ -103,24 +103,9 @@ fn plan(from: &Path, to: &Path, files: &mut Vec<FileCopy>) -> Result<()> {
 /// an earlier slot was just deleted.
 fn copy_files(files: &[FileCopy]) -> Result<()> {
     const SHARE: usize = 32;
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<()> {
-        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            file.copy().inspect_err(|_| next.store(files.len(), Ordering::Relaxed))?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let more = cores.min(files.len() / SHARE + 1).min(8) - 1;
-        let helpers: Vec<_> = (0..more).map(|_| scope.spawn(work)).collect();
-        let mine = work();
-        helpers.into_iter().fold(mine, |all, helper| {
-            all.and(helper.join().unwrap_or_else(|_| {
-                Err(Error::new(Kind::Io, "a copy of the program's files ended unexpectedly"))
-            }))
-        })
-    })
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let threads = cores.min(files.len() / SHARE + 1);
+    parallel::each(files, threads, || Ok(()), |(), file| file.copy())
 }
 
 impl FileCopy {

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod error;
 pub mod files;
 pub mod http;
+pub mod parallel;
 pub mod process;
 pub mod progress;
 pub mod signals;
