@@ -303,6 +303,8 @@ class First(service.Case):
         self.place.configure(quick=service.QUICK.replace('"20s"', '"3s"'))
         done = self.place.deploy(code=1, mark="bad", health="500")
         self.assertEqual((done.host()["status"], done.host()["generation"]), ("failed", None))
+        # The record is written before the activation's process ends: the deployment is over a moment before its unit is.
+        self.alpha.sh("timeout 10 sh -c \"while systemctl --quiet is-active 'stillframe-demo-activation-*'; do sleep 0.05; done\"")
         self.assertEqual([line for line in seen().splitlines() if line not in before.splitlines()
                           and line not in ("/run/stillframe", "/run/stillframe/demo", "/var/lib/stillframe-data", "/var/lib/private",
                                            "/var/lib/private/stillframe-data", "/run/private")], [])
