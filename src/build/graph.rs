@@ -20,6 +20,7 @@ const CAPTURED: Script = Script { name: "captured.py", text: include_str!("scrip
 const BYTECODE: Script = Script { name: "bytecode.py", text: include_str!("scripts/bytecode.py") };
 const PYTHON: Script = Script { name: "python.py", text: include_str!("scripts/python.py") };
 const ENVIRONMENT: Script = Script { name: "environment.py", text: include_str!("scripts/environment.py") };
+const START: Script = Script { name: "start.py", text: include_str!("scripts/start.py") };
 const SNAPSHOT: Script = Script { name: "snapshot.py", text: include_str!("scripts/snapshot.py") };
 
 /// What a service adds to the lock: it is part of the snapshot, not of the environment.
@@ -30,6 +31,8 @@ pub struct ServiceSpec {
     pub environment: BTreeMap<String, String>,
     /// Whether packs are compiled ahead.
     pub pack_bytecode: bool,
+    /// Whether Python's garbage collector waits until the server listens.
+    pub defer_gc: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -183,6 +186,9 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         inputs.push((true, bytecode_drv));
         inputs.push((false, path));
     }
+    let start = b.script_file(START)?;
+    inputs.push((false, start.clone()));
+    let config = json!({"home": home, "distributions": members, "start": start.to_absolute(store)});
     let inputs: Vec<Input> = inputs
         .iter()
         .map(|(is_drv, path)| if *is_drv { Input::Drv(path) } else { Input::Source(path) })
@@ -195,7 +201,7 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
             label: "Python environment",
             script: ENVIRONMENT,
             inputs: &inputs,
-            env: &[("config", json!({"home": home, "distributions": members}).to_string())],
+            env: &[("config", config.to_string())],
             fixed: None,
         },
     )?;
@@ -371,6 +377,9 @@ fn snapshot(
     .into_iter()
     .map(|(k, v)| (k.to_string(), v.to_string()))
     .collect();
+    if service.defer_gc {
+        variables.insert(launch::DEFER_GC.into(), "{port}".into());
+    }
     variables.extend(service.environment.clone());
     let launch = Launch {
         version: LAUNCH_VERSION,

@@ -26,6 +26,9 @@ pub struct Layer {
     pub bytecode: Option<String>,
 }
 
+/// The variable that `scripts/start.py` heeds.
+pub const DEFER_GC: &str = "STILLFRAME_DEFER_GC";
+
 /// Where a slot has its packs.
 pub const PACKS: &str = "base/custom_nodes/";
 

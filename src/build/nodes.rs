@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 const RUN_SCRIPT: &str =
     "import sys; exec(compile(open(sys.argv[1], encoding='utf-8').read(), 'script', 'exec'))";
 
-/// What builders run. A file of its own in the store, not a text in each derivation: a daemon parses every derivation
+/// What builders run, or lay out. A file of its own in the store, not a text in each derivation: a daemon parses every derivation
 /// twice as it adds it, character by character.
 #[derive(Clone, Copy)]
 pub(super) struct Script {
@@ -64,7 +64,7 @@ pub struct Import {
     pub drv: Option<StorePath>,
 }
 
-/// A script that builders run, as a text in the store.
+/// A script of ours, as a text in the store.
 #[derive(Debug, Clone)]
 pub struct ScriptFile {
     pub path: StorePath,
@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
         Ok((done.drv_path, done.out))
     }
 
-    fn script_file(&mut self, script: Script) -> Result<StorePath> {
+    pub(super) fn script_file(&mut self, script: Script) -> Result<StorePath> {
         if let Some(known) = self.scripts.iter().find(|s| s.path.name() == script.name) {
             return Ok(known.path.clone());
         }

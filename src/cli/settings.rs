@@ -51,6 +51,8 @@ pub struct PythonConfig {
     /// Whether packs are compiled ahead, for a quicker start (default: true). A ComfyUI with governance enabled
     /// refuses packs that have bytecode: say false for it.
     pub pack_bytecode: Option<bool>,
+    /// Whether Python's garbage collector runs rarely until the server listens, for a quicker start (default: true).
+    pub defer_gc: Option<bool>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

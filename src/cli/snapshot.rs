@@ -50,6 +50,7 @@ pub fn service(settings: &Settings) -> ServiceSpec {
         arguments: service.arguments.clone(),
         environment: service.environment.clone(),
         pack_bytecode: settings.config.python.pack_bytecode.unwrap_or(true),
+        defer_gc: settings.config.python.defer_gc.unwrap_or(true),
     }
 }
 

@@ -141,7 +141,7 @@ error: FILE is not valid: TOML parse error at line 4, column 1
   |
 4 | intepreter = "x"
   | ^^^^^^^^^^
-unknown field `intepreter`, expected one of `interpreter`, `runtime`, `libraries`, `real-files`, `pack-bytecode`
+unknown field `intepreter`, expected one of `interpreter`, `runtime`, `libraries`, `real-files`, `pack-bytecode`, `defer-gc`
   hint: did you mean `interpreter`?""")
 
     def test_an_unknown_key_like_no_other(self):

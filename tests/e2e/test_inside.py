@@ -1,4 +1,5 @@
 """What an instance sees and may do: folders, secrets, resources, its own writable tree, and nothing else of the host."""
+import gc
 import json
 import threading
 import time
@@ -54,6 +55,10 @@ class Inside(service.Case):
         self.assertNotIn("licence", env)
         self.assertEqual(self.read(env["CREDENTIALS_DIRECTORY"] + "/licence"), "l1cence-value")
         self.assertTrue(env["CUDA_CACHE_PATH"].startswith("/var/lib/stillframe-data/demo/cache/"))
+
+    def test_the_collector_waits_until_it_listens(self):
+        self.assertEqual(json.loads(self.ask("/collector")), {"at_start": [10_000, 10, 10], "now": list(gc.get_threshold())})
+        self.assertNotIn("STILLFRAME_DEFER_GC", json.loads(self.ask("/environment")))
 
     def test_two_instances_never_share_what_would_collide(self):
         seen = []

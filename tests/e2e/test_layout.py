@@ -1,6 +1,7 @@
 """What the builders' own scripts make of small trees and wheels, run as Nix runs them."""
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ class Layout(unittest.TestCase):
     def build(self, *distributions, fails=None):
         out = self.root / "out"
         config = self.root / "config"
-        config.write_text(json.dumps({"home": "/runtime/bin", "distributions": list(distributions)}))
+        config.write_text(json.dumps({"home": "/runtime/bin", "distributions": list(distributions), "start": str(SCRIPTS / "start.py")}))
         done = subprocess.run([sys.executable, "-S", "-s", "-B", SCRIPT], env={"out": str(out), "configPath": str(config)},
                               capture_output=True, text=True)
         if fails is not None:
@@ -48,6 +49,8 @@ class Layout(unittest.TestCase):
         found = {}
         for folder, folders, files in os.walk(site):
             for name in folders + files:
+                if name.startswith("_stillframe_start."):
+                    continue
                 path = Path(folder, name)
                 shown = path.relative_to(site).as_posix()
                 found[shown] = os.readlink(path).removeprefix(f"{self.root}/") if path.is_symlink() else "real"
@@ -115,6 +118,43 @@ class Layout(unittest.TestCase):
             ours, theirs = ((place / "bin" / name).read_text() for place in (out, venv))
             self.assertEqual(ours.replace(str(out), "", 1), theirs.replace(str(venv), "", 1))
             self.assertEqual((out / "bin" / name).stat().st_mode & 0o777, 0o555)
+
+
+    def test_the_collector_waits_until_the_server_listens(self):
+        """And for no other port, in no process that the program starts, and not where the program wants it otherwise."""
+        site = self.build()
+        program = """if True:
+            import gc, os, site, socket, subprocess, sys
+            usual = gc.get_threshold()
+            site.addsitedir(sys.argv[1])
+            print(gc.get_threshold() == usual)
+            ask = [sys.executable, "-c", "import site, sys; site.addsitedir(sys.argv[1]); print('_stillframe_start' in sys.modules)", sys.argv[1]]
+            print(subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip())
+            def bind(port, family=socket.AF_INET):
+                with socket.socket(family) as s:
+                    s.bind(("127.0.0.1", port) if family == socket.AF_INET else port)
+            bind(0)
+            bind(chr(0) + sys.argv[1], socket.AF_UNIX)
+            print(gc.get_threshold() == usual)
+            if sys.argv[3:]:
+                gc.set_threshold(50, 5, 5)
+            bind(int(sys.argv[2]))
+            print(gc.get_threshold() == usual)
+            gc.set_threshold(10_000, 10, 10)
+            bind(int(sys.argv[2]))
+            print(gc.get_threshold())
+            """
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+
+        def said(*more, **variables):
+            done = subprocess.run([sys.executable, "-B", "-c", program, site, port, *more], env=variables, capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            return done.stdout.splitlines()
+        self.assertEqual(said(STILLFRAME_DEFER_GC=port), ["False", "False", "False", "True", "(10000, 10, 10)"])
+        self.assertEqual(said("otherwise", STILLFRAME_DEFER_GC=port), ["False", "False", "False", "False", "(10000, 10, 10)"])
+        self.assertEqual(said(), ["True", "False", "True", "True", "(10000, 10, 10)"])
 
 
 class Bytecode(unittest.TestCase):

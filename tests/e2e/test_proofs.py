@@ -148,6 +148,17 @@ class VerifyNames(Case):
         self.assertEqual([(l["at"], "bytecode" in l) for l in layers], [("main", True), ("base/custom_nodes/first-pack", False)])
         self.verify(code=0)
 
+    def test_the_collector_as_the_program_has_it(self):
+        """Another launch file, the same environment; `verify` goes by what the snapshot has."""
+        launches = []
+        for more in ("", "[python]\ndefer-gc = false\n"):
+            write(self.env.root / "stillframe.toml", more)
+            record = self.taken()
+            launches.append(json.loads((self.station.real(record["snapshot"]) / "launch/comfyui.json").read_text()))
+            self.verify(code=0)
+        self.assertEqual([l["environment"].pop("STILLFRAME_DEFER_GC", None) for l in launches], ["{port}", None])
+        self.assertEqual(*launches)
+
     def test_a_pack(self):
         record = self.taken()
         self.named(self.alter(record, "first-pack", "__init__.py"), "first-pack", self.differing("__init__.py"))

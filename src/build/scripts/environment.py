@@ -136,3 +136,6 @@ for d in config["distributions"]:
     for point in d.get("scripts", ()):
         entry_point(point)
 build()
+shutil.copyfile(config["start"], os.path.join(out, site, "_stillframe_start.py"))
+with open(os.path.join(out, site, "_stillframe_start.pth"), "w") as f:
+    f.write('import os; "STILLFRAME_DEFER_GC" in os.environ and __import__("_stillframe_start")\n')
