@@ -2,18 +2,15 @@
 //! every one. A daemon answers in order, one after another (tried: Nix 2.8 and 2.26).
 use super::client::Store;
 use crate::formats::nix::store_path::StorePath;
-use crate::formats::nix::worker::{self, ReadWire, WriteWire, op};
+use crate::formats::nix::worker::{ReadWire, WriteWire, op};
 use crate::sys::error::Result;
-use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
 
 /// The most of answers that may be on their way. A daemon whose answers nobody takes stops reading; with what a pipe
 /// holds at least (64 KiB) as the limit, both sides would wait for each other.
 const ANSWERS: usize = 32 * 1024;
-/// What an answer about one path has besides its references, generously.
+/// What an answer that names a path may have, generously.
 const ANSWER: usize = 1024;
-/// A name of a store path on the wire.
-const NAME: usize = 256;
 
 /// A text to add, as `.drv` files are.
 pub struct Text<'a> {
@@ -23,47 +20,37 @@ pub struct Text<'a> {
 }
 
 impl Store {
-    /// Asks for each of `questions`; `size` says how long an answer may be.
+    /// Asks for each of `questions`; no answer is longer than `longest`.
     fn ask_ahead<Q>(
         &mut self,
         questions: impl IntoIterator<Item = Q>,
-        size: impl Fn(&Q) -> usize,
-        mut write: impl FnMut(&mut BufWriter<Box<dyn Write + Send>>, &Q) -> io::Result<()>,
-        mut read: impl FnMut(&mut Store, Q) -> Result<()>,
+        longest: usize,
+        mut write: impl FnMut(&mut BufWriter<Box<dyn Write + Send>>, Q) -> io::Result<()>,
+        mut read: impl FnMut(&mut Store) -> Result<()>,
     ) -> Result<()> {
-        let mut open: VecDeque<(Q, usize)> = VecDeque::new();
-        let mut answers = 0;
-        let mut answer = |store: &mut Store, question: Q| {
+        let mut answer = |store: &mut Store| {
             store.messages()?;
-            read(store, question)
+            read(store)
         };
         let run = |store: &mut Store| {
+            let mut open = 0;
             for question in questions {
-                let expected = size(&question);
-                while answers + expected > ANSWERS
-                    && let Some((earlier, taken)) = open.pop_front()
-                {
-                    answers -= taken;
-                    answer(store, earlier)?;
+                if open == ANSWERS / longest {
+                    open -= 1;
+                    answer(store)?;
                 }
                 let sent = store.out().and_then(|out| {
-                    write(out, &question)?;
+                    write(out, question)?;
                     out.flush()
                 });
                 if let Err(e) = sent {
                     // It may have said why before it closed.
-                    while let Some((earlier, _)) = open.pop_front() {
-                        answer(store, earlier)?;
-                    }
+                    (0..open).try_for_each(|_| answer(store))?;
                     return Err(store.gone(e));
                 }
-                answers += expected;
-                open.push_back((question, expected));
+                open += 1;
             }
-            while let Some((earlier, _)) = open.pop_front() {
-                answer(store, earlier)?;
-            }
-            Ok(())
+            (0..open).try_for_each(|_| answer(store))
         };
         let result = run(self);
         if result.is_err() {
@@ -78,12 +65,12 @@ impl Store {
         let store_dir = self.store_dir.clone();
         self.ask_ahead(
             paths,
-            |_| NAME,
+            256,
             |out, path| {
                 out.put_number(op::ADD_TEMP_ROOT)?;
                 out.put_bytes(path.to_absolute(&store_dir).as_bytes())
             },
-            |store, _| store.input.number().map(drop).map_err(|e| store.gone(e)),
+            |store| store.input.number().map(drop).map_err(|e| store.gone(e)),
         )
     }
 
@@ -96,15 +83,19 @@ impl Store {
         let store_dir = self.store_dir.clone();
         self.ask_ahead(
             texts,
-            |text| ANSWER + NAME * text.references.len(),
+            ANSWER,
             |out, text| {
                 let references: Vec<String> =
                     text.references.iter().map(|path| path.to_absolute(&store_dir)).collect();
-                let mut framed = worker::addition(out, text.name, "text:sha256", &references)?;
-                framed.write_all(text.bytes)?;
-                framed.finish()
+                out.put_number(op::ADD_TEXT_TO_STORE)?;
+                out.put_bytes(text.name.as_bytes())?;
+                out.put_bytes(text.bytes)?;
+                out.put_strings(&references)
             },
-            |store, _| added(store.added()?.0),
+            |store| {
+                let path = store.input.string().map_err(|e| store.gone(e))?;
+                added(store.parse(&path)?)
+            },
         )
     }
 }

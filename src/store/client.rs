@@ -253,7 +253,7 @@ impl Store {
         path.to_absolute(&self.store_dir)
     }
 
-    fn parse(&self, text: &str) -> Result<StorePath> {
+    pub(super) fn parse(&self, text: &str) -> Result<StorePath> {
         StorePath::from_absolute(&self.store_dir, text).map_err(|e| {
             Error::new(Kind::Store, format!("the Nix daemon at {} named a bad path: {e}", self.at))
         })
@@ -364,7 +364,13 @@ impl Store {
         }
         let mut written = Ok(());
         let sent = self.out().and_then(|out| {
-            let mut framed = worker::addition(out, name, "fixed:r:sha256", &references)?;
+            out.put_number(op::ADD_TO_STORE)?;
+            out.put_bytes(name.as_bytes())?;
+            out.put_bytes(b"fixed:r:sha256")?;
+            out.put_strings(&references)?;
+            // Nothing is repaired.
+            out.put_number(0)?;
+            let mut framed = worker::Framed::new(out);
             written = write(&mut framed);
             // Also when that failed: the daemon refuses an archive that ends early, and goes on. Cut off
             // inside a frame, Nix 2.8 crashes.
@@ -376,16 +382,13 @@ impl Store {
             self.messages()?;
             return Err(self.gone(e));
         }
-        let answer = self.messages().and_then(|()| self.added());
+        let answer = self.messages().and_then(|()| {
+            let answer = self.input.string().and_then(|path| Ok((path, info_fields(&mut self.input)?)));
+            let (path, info) = answer.map_err(|e| self.gone(e))?;
+            Ok((self.parse(&path)?, self.path_info(info)?))
+        });
         written?;
         answer
-    }
-
-    /// What the daemon added.
-    pub(super) fn added(&mut self) -> Result<(StorePath, PathInfo)> {
-        let answer = self.input.string().and_then(|path| Ok((path, info_fields(&mut self.input)?)));
-        let (path, info) = answer.map_err(|e| self.gone(e))?;
-        Ok((self.parse(&path)?, self.path_info(info)?))
     }
 
     /// Builds derivations (all their outputs); what is valid already is not built again.
