@@ -5,6 +5,7 @@ use crate::build::launch::{Launch, Values};
 use crate::sys::error::{Error, Result};
 use crate::sys::parallel;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::{fs, io, thread};
@@ -174,9 +175,26 @@ fn compare(lower: &Path, upper: &Path, shown: &str, found: &mut Vec<String>) {
         return;
     }
     let same = fs::symlink_metadata(lower).is_ok_and(|l| l.is_file() && l.len() == meta.len())
-        && matches!((fs::read(lower), fs::read(upper)), (Ok(a), Ok(b)) if a == b);
+        && same_bytes(lower, upper).unwrap_or(false);
     if !same {
         found.push(shown.to_string());
+    }
+}
+
+/// Of two files of one length.
+fn same_bytes(a: &Path, b: &Path) -> io::Result<bool> {
+    let (mut a, mut b) = (BufReader::new(fs::File::open(a)?), BufReader::new(fs::File::open(b)?));
+    loop {
+        let (ours, theirs) = (a.fill_buf()?, b.fill_buf()?);
+        let length = ours.len().min(theirs.len());
+        if length == 0 {
+            return Ok(ours.len() == theirs.len());
+        }
+        if ours[..length] != theirs[..length] {
+            return Ok(false);
+        }
+        a.consume(length);
+        b.consume(length);
     }
 }
 
@@ -199,6 +217,8 @@ mod tests {
         put("pack/a.py", "1");
         put("pack-bytecode/__pycache__/a.pyc", "p");
         put("loose.py", "1");
+        // Longer than one look at it.
+        put("pack/b.py", &"x".repeat(100_000));
         put("loose-bytecode/__pycache__/loose.pyc", "l");
         let layer = |at: &str, lower: &str| Layer {
             at: at.into(),
@@ -253,8 +273,10 @@ mod tests {
         assert_eq!(fs::read(packs.join("__pycache__/loose.pyc")).unwrap(), b"l");
         assert_eq!(written(&launch, &slot), Vec::<String>::new());
         fs::write(slot.join("base/custom_nodes/p/a.py"), "2").unwrap();
+        fs::write(slot.join("base/custom_nodes/p/b.py"), "x".repeat(99_999) + "y").unwrap();
         fs::write(slot.join("base/custom_nodes/p/new"), "").unwrap();
-        assert_eq!(written(&launch, &slot), ["base/custom_nodes/p/a.py", "base/custom_nodes/p/new"]);
+        let changed = ["a.py", "b.py", "new"].map(|name| format!("base/custom_nodes/p/{name}"));
+        assert_eq!(written(&launch, &slot), changed);
     }
 
     #[test]
