@@ -47,16 +47,20 @@ pub struct Finished {
 
 fn string(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c => out.push(c),
-        }
+    let mut rest = text;
+    let special = |b: u8| matches!(b, b'"' | b'\\' | b'\n' | b'\r' | b'\t');
+    while let Some(at) = rest.bytes().position(special) {
+        out.push_str(&rest[..at]);
+        out.push('\\');
+        out.push(match rest.as_bytes()[at] {
+            b'\n' => 'n',
+            b'\r' => 'r',
+            b'\t' => 't',
+            itself => itself.into(),
+        });
+        rest = &rest[at + 1..];
     }
+    out.push_str(rest);
     out.push('"');
 }
 
