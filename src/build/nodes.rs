@@ -12,8 +12,8 @@ use std::collections::{BTreeSet, HashMap};
 const RUN_SCRIPT: &str =
     "import sys; exec(compile(open(sys.argv[1], encoding='utf-8').read(), 'script', 'exec'))";
 
-/// What builders run, or lay out. A file of its own in the store, not a text in each derivation: a daemon parses every derivation
-/// twice as it adds it, character by character.
+/// What builders run, or lay out. A file of its own in the store, not a text in each derivation: a daemon parses every
+/// derivation twice as it adds it, character by character.
 #[derive(Clone, Copy)]
 pub(super) struct Script {
     pub(super) name: &'static str,

@@ -6,13 +6,15 @@ use crate::formats::nix::worker::{ReadWire, WriteWire, op};
 use crate::sys::error::Result;
 use std::io::{self, BufWriter, Write};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The most of answers that may be on their way. A daemon whose answers nobody takes stops reading; with what a pipe
 /// holds at least (64 KiB) as the limit, both sides would wait for each other.
 const ANSWERS: u32 = 32 * 1024;
 /// What an answer that names a path may have, generously.
 const ANSWER: u32 = 1024;
+/// Sixteen texts take a daemon about 5 ms.
+const NAP: Duration = Duration::from_millis(10);
 
 /// A text to add, as `.drv` files are.
 pub struct Text<'a> {
@@ -37,10 +39,11 @@ impl Store {
         let started = Instant::now();
         let (mut open, mut answered) = (0, 0);
         // Half of what is open, and the daemon goes on with the other. Not before about that many are there: waking
-        // us for each costs the daemon a twelfth of its time (a virtual machine).
+        // us for each costs the daemon a twelfth of its time (a virtual machine). That it was held up once (a collection
+        // of garbage, say) is no reason to wait as long again.
         let mut answers = |store: &mut Store, wanted: u32| {
             if answered > 0 {
-                thread::sleep(started.elapsed() / answered * wanted * 3 / 4);
+                thread::sleep((started.elapsed() / answered * wanted * 3 / 4).min(NAP));
             }
             answered += wanted;
             (0..wanted).try_for_each(|_| answer(store))
