@@ -8,6 +8,7 @@ The last line is "N passed, M failed"; the exit status is 0 only if nothing fail
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -80,6 +81,8 @@ def main():
     parser.add_argument("--only", choices=["rust", "e2e"])
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
+    # A shell starts in the background what is to ignore Ctrl-C, children included; some tests press it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tally = Tally()
     ready = tally.command("set-up", "tests/lib/setup.sh") and tally.command("agent", "make", "agent") and \
         tally.command("build", "cargo", "build", "--locked", "--bin", "stillframe")
