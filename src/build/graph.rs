@@ -31,8 +31,6 @@ pub struct ServiceSpec {
     pub environment: BTreeMap<String, String>,
     /// Whether packs are compiled ahead.
     pub pack_bytecode: bool,
-    /// Whether Python's garbage collector waits until the server listens.
-    pub defer_gc: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -377,9 +375,6 @@ fn snapshot(
     .into_iter()
     .map(|(k, v)| (k.to_string(), v.to_string()))
     .collect();
-    if service.defer_gc {
-        variables.insert(launch::DEFER_GC.into(), "{port}".into());
-    }
     variables.extend(service.environment.clone());
     let launch = Launch {
         version: LAUNCH_VERSION,

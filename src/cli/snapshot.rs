@@ -5,6 +5,7 @@ use super::printer::{Printer, bytes};
 use super::probe;
 use super::settings::Settings;
 use crate::build::graph::{self, Graph, ServiceSpec};
+use crate::build::launch::DEFER_GC;
 use crate::build::realise;
 use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry, Requires};
 use crate::capture::inventory::{Finding, Severity};
@@ -45,12 +46,15 @@ pub struct How {
 
 pub fn service(settings: &Settings) -> ServiceSpec {
     let service = &settings.config.service;
+    let mut environment = service.environment.clone();
+    if settings.config.python.defer_gc.unwrap_or(true) {
+        environment.entry(DEFER_GC.into()).or_insert("{port}".into());
+    }
     ServiceSpec {
         name: service.name().into(),
         arguments: service.arguments.clone(),
-        environment: service.environment.clone(),
+        environment,
         pack_bytecode: settings.config.python.pack_bytecode.unwrap_or(true),
-        defer_gc: settings.config.python.defer_gc.unwrap_or(true),
     }
 }
 

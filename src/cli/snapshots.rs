@@ -237,7 +237,6 @@ fn verify(
         arguments: launch.arguments.get(known.len()..).unwrap_or_default().to_vec(),
         environment: launch.environment.clone(),
         pack_bytecode: launch.layers.iter().any(|l| l.is_pack() && l.bytecode.is_some()),
-        defer_gc: launch.environment.contains_key(crate::build::launch::DEFER_GC),
     };
     let graph = graph::graph(&lock, &config.store_dir, &service)?;
     let computed = graph.snapshot.to_absolute(&config.store_dir);

@@ -119,7 +119,6 @@ class Layout(unittest.TestCase):
             self.assertEqual(ours.replace(str(out), "", 1), theirs.replace(str(venv), "", 1))
             self.assertEqual((out / "bin" / name).stat().st_mode & 0o777, 0o555)
 
-
     def test_the_collector_waits_until_the_server_listens(self):
         """And for no other port, in no process that the program starts, and not where the program wants it otherwise."""
         site = self.build()
