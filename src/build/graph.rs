@@ -184,7 +184,7 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         inputs.push((true, bytecode_drv));
         inputs.push((false, path));
     }
-    let start = b.script_file(START)?;
+    let start = b.script_file(START, None)?;
     inputs.push((false, start.clone()));
     let config = json!({"home": home, "distributions": members, "start": start.to_absolute(store)});
     let inputs: Vec<Input> = inputs

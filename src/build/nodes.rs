@@ -7,10 +7,10 @@ use crate::store::Text;
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{BTreeSet, HashMap};
 
-/// Runs the script named after it: `-S -s` keep everything but the standard library out, and given as a program it
-/// would have the whole store to import from.
-const RUN_SCRIPT: &str =
-    "import sys; exec(compile(open(sys.argv[1], encoding='utf-8').read(), 'script', 'exec'))";
+/// How a builder runs a script: `-S -s` keep everything but the standard library out, `-B` writes nothing beside it.
+const FLAGS: &str = "-SsBc";
+/// Runs the script named after it, which given as the program would have the whole store to import from.
+const RUN_SCRIPT: &str = "import sys;exec(open(sys.argv[1],'rb').read())";
 
 /// What builders run, or lay out. A file of its own in the store, not a text in each derivation: a daemon parses every
 /// derivation twice as it adds it, character by character.
@@ -68,12 +68,13 @@ pub struct Import {
 #[derive(Debug, Clone)]
 pub struct ScriptFile {
     pub path: StorePath,
-    pub bytes: &'static [u8],
+    pub text: String,
+    pub references: Vec<StorePath>,
 }
 
 impl ScriptFile {
     pub fn text(&self) -> Text<'_> {
-        Text { name: self.path.name(), references: &[], bytes: self.bytes }
+        Text { name: self.path.name(), references: &self.references, bytes: self.text.as_bytes() }
     }
 }
 
@@ -177,34 +178,39 @@ impl<'a> Builder<'a> {
         Ok((done.drv_path, done.out))
     }
 
-    pub(super) fn script_file(&mut self, script: Script) -> Result<StorePath> {
+    /// A script as a file of the store. One for builders names its interpreter: what refers to it has both in its
+    /// closure, and each reference of a derivation is a row in the daemon's database, with two indexes.
+    pub(super) fn script_file(&mut self, script: Script, runtime: Option<&Runtime>) -> Result<StorePath> {
         if let Some(known) = self.scripts.iter().find(|s| s.path.name() == script.name) {
             return Ok(known.path.clone());
         }
+        let text = match runtime {
+            Some(runtime) => format!("#!{}/bin/python3\n{}", runtime.absolute, script.text),
+            None => script.text.into(),
+        };
+        let references: Vec<StorePath> = runtime.iter().map(|runtime| runtime.path.clone()).collect();
         let bad = |e| Error::new(Kind::Build, format!("cannot name the script {}", script.name)).caused_by(e);
-        let bytes = script.text.as_bytes();
-        let path = store_path::text_path(self.store, script.name, bytes, &BTreeSet::new()).map_err(bad)?;
-        self.scripts.push(ScriptFile { path: path.clone(), bytes });
+        let all = references.iter().cloned().collect();
+        let path = store_path::text_path(self.store, script.name, text.as_bytes(), &all).map_err(bad)?;
+        self.scripts.push(ScriptFile { path: path.clone(), text, references });
         Ok(path)
     }
 
     /// A derivation whose builder is the captured interpreter running one of our scripts.
     pub(super) fn script(&mut self, runtime: &Runtime, job: &Job) -> Result<(StorePath, StorePath)> {
         let Job { kind, name, label, script, inputs, env, fixed } = *job;
-        let script = self.script_file(script)?;
+        let script = self.script_file(script, Some(runtime))?;
         let mut drv = Derivation {
             system: self.system.clone(),
             builder: format!("{}/bin/python3", runtime.absolute),
-            args: ["-S", "-s", "-B", "-c", RUN_SCRIPT, &script.to_absolute(self.store)]
-                .map(String::from)
-                .to_vec(),
+            args: [FLAGS, RUN_SCRIPT, &script.to_absolute(self.store)].map(String::from).to_vec(),
             ..Derivation::default()
         };
         drv.outputs.insert(
             "out".into(),
             Output { path: None, hash: fixed.map(|h| (store_path::Mode::Recursive, h)) },
         );
-        drv.input_srcs.extend([runtime.path.clone(), script]);
+        drv.input_srcs.insert(script);
         for input in inputs {
             match input {
                 Input::Drv(path) => {
