@@ -3,6 +3,7 @@
 //! pager, in an environment with nothing of the user's. Comparing is in `git_compare`.
 use crate::capture::inventory::{Finding, Severity};
 use crate::capture::paths::{finding, read_small};
+use crate::sys::programs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -225,11 +226,8 @@ pub fn run_status(
     arguments: &[&str],
     input: Option<&[u8]>,
 ) -> Option<(bool, Vec<u8>)> {
-    let mut command = Command::new("git");
-    command.env_clear();
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
+    let mut command = Command::new(programs::find("git")?);
+    command.env_clear().env("PATH", programs::path());
     for (key, value) in [
         ("HOME", "/nonexistent"),
         ("LC_ALL", "C"),

@@ -2,6 +2,7 @@
 //! without a daemon (or where a scratch store is asked for).
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::programs;
 use crate::sys::progress::check_interrupt;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{Read, Write};
@@ -163,23 +164,42 @@ pub fn open(config: &StoreConfig) -> Result<Stream> {
     spawn(config)
 }
 
+fn not_started(shown: &str, e: std::io::Error) -> Error {
+    let hint = if e.kind() == std::io::ErrorKind::NotFound {
+        "Nix is not installed, or not on PATH (Debian: apt-get install nix-bin)"
+    } else {
+        "check that the program may be executed"
+    };
+    Error::new(Kind::Store, format!("cannot start `{shown}`")).caused_by(e).hint(hint)
+}
+
+fn program(word: &str, shown: &str) -> Result<PathBuf> {
+    if word.contains('/') {
+        return Ok(word.into());
+    }
+    programs::find(word).ok_or_else(|| {
+        let error = not_started(shown, rustix::io::Errno::NOENT.into());
+        match programs::passed_over(word) {
+            None => error,
+            Some(at) => error.hint(format!(
+                "{} is not used: wheels install their scripts beside it; STILLFRAME_NIX_DAEMON can name it",
+                at.display()
+            )),
+        }
+    })
+}
+
 fn spawn(config: &StoreConfig) -> Result<Stream> {
     let words = config.daemon.clone().unwrap_or_else(|| vec!["nix-daemon".into(), "--stdio".into()]);
-    let mut command = Command::new(&words[0]);
+    let shown = words.join(" ");
+    let mut command = Command::new(program(&words[0], &shown)?);
+    command.env("PATH", programs::path());
     command.args(&words[1..]).env("NIX_REMOTE", config.remote.as_deref().unwrap_or("local"));
     command.env("NIX_STORE_DIR", &config.store_dir.0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A Ctrl-C is ours to handle: the daemon must finish what it is writing.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let shown = words.join(" ");
-    let mut child = command.spawn().map_err(|e| {
-        let hint = if e.kind() == std::io::ErrorKind::NotFound {
-            "Nix is not installed, or not on PATH (Debian: apt-get install nix-bin)"
-        } else {
-            "check that the program may be executed"
-        };
-        Error::new(Kind::Store, format!("cannot start `{shown}`")).caused_by(e).hint(hint)
-    })?;
+    let mut child = command.spawn().map_err(|e| not_started(&shown, e))?;
     let missing = || Error::new(Kind::Store, format!("cannot talk to `{shown}`"));
     let input = child.stdout.take().ok_or_else(missing)?;
     let output = child.stdin.take().ok_or_else(missing)?;

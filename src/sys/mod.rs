@@ -6,6 +6,7 @@ pub mod files;
 pub mod http;
 pub mod parallel;
 pub mod process;
+pub mod programs;
 pub mod progress;
 pub mod signals;
 pub mod systemd;

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import unittest
+from pathlib import Path
 
 from small import Case, Wheel, untouched, write
 
@@ -41,9 +42,13 @@ class Hostile(Case):
         wheel = Wheel("alpha", members=members)
         wheel.members["alpha-1.0.dist-info/entry_points.txt"] = b"[console_scripts]\nnix-daemon = alpha:main\n"
         wheel.install(env.site)
+        # Also from an activated environment, and from inside of it with a PATH that has the current directory.
         for tool in ("git", "nix-daemon", "sh"):
-            write(env.venv / "bin" / tool, f"#!/bin/sh\necho x >>{self.marker}\n", 0o755)
-        result = self.every_command()
+            for folder in (env.venv / "bin", env.root):
+                write(folder / tool, f"#!/bin/sh\necho x >>{self.marker}\n", 0o755)
+        os.chdir(env.root)
+        self.addCleanup(os.chdir, Path(__file__).parent)
+        result = self.every_command(PATH=f"{env.venv / 'bin'}:.::{os.environ['PATH']}")
         # All the same it is in the snapshot, as it would run there.
         self.assertIn("evil.pth", [f["path"] for f in result.json["findings"] if f["topic"] == "unowned"])
 
