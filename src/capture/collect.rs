@@ -95,14 +95,26 @@ impl Collector<'_> {
     fn directory(&mut self, real: &Path, at: &[u8], outside: bool) {
         let policy = self.policy;
         let label = if at.is_empty() { policy.label.to_string() } else { show_in(policy.label, at) };
-        let mut repositories = Vec::new();
+        let (mut repositories, mut models) = (Vec::new(), Vec::new());
         let mut walked = walk::walk(real, &label, &mut |path, kind| {
             let full = join(at, path);
             if file_name(path) == b".git" && !matches!(kind, NodeKind::Symlink(_)) {
                 repositories.push(path[..path.len().saturating_sub(b"/.git".len())].to_vec());
             }
-            rules::litter(&full) || (policy.leave_out)(&full, kind)
+            if rules::litter(&full) || (policy.leave_out)(&full, kind) {
+                return true;
+            }
+            let storage = matches!(kind, NodeKind::Directory { .. })
+                && policy.models.iter().any(|folder| *folder == below(real, path));
+            if storage {
+                models.push(full);
+            }
+            storage
         });
+        for path in models {
+            let message = "a models folder of extra_model_paths.yaml: not captured, like models";
+            self.report(Severity::Info, "outside", &path, message);
+        }
         if !outside {
             repositories.retain(|path| !path.is_empty());
             repositories.sort();

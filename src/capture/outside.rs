@@ -160,6 +160,22 @@ pub fn models(context: &Context<'_>, extra: &[ExtraPath]) -> Vec<ModelFolder> {
     out
 }
 
+/// Where those of the environment's own folders lead that are links: none is captured.
+pub fn links(root: &Path) -> Vec<OutsidePath> {
+    let models = root.join("models");
+    let inner = std::fs::read_dir(&models).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut all: Vec<PathBuf> =
+        ["models", "user", "input", "output"].iter().map(|name| root.join(name)).collect();
+    all.extend(inner);
+    all.sort();
+    let outside = all.iter().filter(|path| path.is_symlink()).filter_map(|path| {
+        let to = std::fs::canonicalize(path).ok().filter(|to| !to.starts_with(root))?;
+        let from = path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes();
+        Some(OutsidePath { from: show(from), to: show(to.as_os_str().as_bytes()), captured: false })
+    });
+    outside.collect()
+}
+
 /// User data: kept on the host in slots, listed here so that nobody expects it in a snapshot.
 pub fn user(context: &Context<'_>) -> Vec<ModelFolder> {
     ["user", "input", "output"]

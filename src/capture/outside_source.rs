@@ -3,7 +3,7 @@
 //! folder names that path instead, so nothing of this machine is needed at run time.
 use crate::capture::audit;
 use crate::capture::collect::{Collected, Policy, collect};
-use crate::capture::installed::Installed;
+use crate::capture::installed::{Installed, lexical};
 use crate::capture::inventory::{OutsidePath, Severity};
 use crate::capture::lock::SourceLock;
 use crate::capture::nar::path_of;
@@ -49,7 +49,8 @@ pub fn sources(
     }
     // That of an editable install may name a folder below (or beside) the project.
     for file in pth {
-        let there = file.folders.iter().filter(|folder| folder.is_dir());
+        // A zip archive is one, too: what is there is captured or reported.
+        let there = file.folders.iter().filter(|folder| folder.exists());
         wanted.extend(there.map(|folder| (folder.clone(), file.file.display().to_string())));
     }
     capture(context, wanted, python)
@@ -164,6 +165,34 @@ pub fn is_text(name: &[u8]) -> bool {
     !name.contains(&b'/') && [&b".pth"[..], b".py", b".egg-link"].iter().any(|end| name.ends_with(end))
 }
 
+/// A line of a `.pth` file may name its folder by its place beside the site directory, or with `//` and `..`.
+fn relocate_lines(text: &str, site: &Path, all: &[Relocation]) -> Option<(String, Vec<String>)> {
+    let mut references = Vec::new();
+    let line = |line: &str| {
+        let kept = || line.to_string();
+        let named = line.trim();
+        if named.is_empty()
+            || named.starts_with('#')
+            || named.starts_with("import ")
+            || named.starts_with("import\t")
+        {
+            return kept();
+        }
+        let folder = lexical(&site.join(named));
+        let Some((relocation, inner)) =
+            all.iter().find_map(|r| folder.strip_prefix(&r.from).ok().map(|inner| (r, inner)))
+        else {
+            return kept();
+        };
+        references.push(relocation.reference.clone());
+        let end = if line.ends_with('\n') { "\n" } else { "" };
+        let to = Path::new(&relocation.to).components().chain(inner.components()).collect::<PathBuf>();
+        format!("{}{end}", to.display())
+    };
+    let moved: String = text.split_inclusive('\n').map(line).collect();
+    (!references.is_empty()).then_some((moved, references))
+}
+
 /// Replaces the folders' names by their store paths in such texts. Returns what is referred to now.
 pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
     let mut references = Vec::new();
@@ -179,6 +208,14 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
         let bytes = std::fs::read(disk).map_err(|e| Error::io("read", disk, e))?;
         let Ok(mut text) = String::from_utf8(bytes) else { continue };
         let mut changed = false;
+        if name.ends_with(b".pth")
+            && let Some(site) = disk.parent()
+            && let Some((moved, named)) = relocate_lines(&text, site, all)
+        {
+            text = moved;
+            references.extend(named);
+            changed = true;
+        }
         for relocation in all {
             let (moved, any) = replace_path(&text, &relocation.from, &relocation.to);
             if any {
@@ -196,7 +233,26 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::replace_path;
+    use super::{Relocation, relocate_lines, replace_path};
+    use std::path::Path;
+
+    #[test]
+    fn a_line_names_its_folder_in_any_way() {
+        let relocation = |from: &str| Relocation {
+            from: from.into(),
+            to: format!("/nix/store/x{}", from.replace('/', "-")),
+            reference: format!("x{}", from.replace('/', "-")),
+        };
+        let all = [relocation("/a/lib"), relocation("/srv/far")];
+        let text = "# /a/lib\n\n../../lib\r\n/srv//far/./inner\nbeside\n../../lib-old\nimport a.lib\n/a/lib";
+        let (moved, references) = relocate_lines(text, Path::new("/a/b/site"), &all).unwrap();
+        assert_eq!(
+            moved,
+            "# /a/lib\n\n/nix/store/x-a-lib\n/nix/store/x-srv-far/inner\nbeside\n../../lib-old\nimport a.lib\n/nix/store/x-a-lib"
+        );
+        assert_eq!(references, ["x-a-lib", "x-srv-far", "x-a-lib"]);
+        assert!(relocate_lines("beside\n", Path::new("/a/b/site"), &all).is_none());
+    }
 
     #[test]
     fn only_the_whole_path_is_replaced() {

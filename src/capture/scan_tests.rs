@@ -178,7 +178,35 @@ fn what_is_outside_is_followed_or_told() {
     assert_eq!(models, ["models/checkpoints", "models/vae", far.to_str().unwrap()]);
     let line = |from: &str| scan.outside.iter().find(|o| o.from == from).unwrap().captured;
     assert!(!line("custom_nodes/plain/m.ckpt"));
+    assert!(!line("models"));
     assert!(scan.findings.iter().any(|f| f.message.contains("gone for loras")));
+}
+
+#[test]
+fn models_within_the_environment_are_models() {
+    let (_dir, root) = environment();
+    for place in
+        ["own/sub/m.safetensors", "custom_nodes/plain/ckpts/m.pth", "custom_nodes/plain/ckpts2/kept.txt"]
+    {
+        write(root.join(place), "mm");
+    }
+    let yaml =
+        format!("comfyui:\n  base_path: {}\n  vae: own\n  clip: custom_nodes/plain/ckpts/\n", root.display());
+    write(root.join("extra_model_paths.yaml"), &yaml);
+    let scan = plain_scan(&root);
+    assert!(!names(&scan.main.tree).iter().any(|name| name.starts_with("own")));
+    let pack = scan.packs.iter().find(|p| p.name == "plain").unwrap();
+    let inside: Vec<String> =
+        names(&pack.tree).into_iter().filter(|name| name.starts_with("ckpts")).collect();
+    assert_eq!(inside, ["ckpts2/kept.txt"]);
+    assert!(pack.weights.is_empty());
+    for path in ["own", "custom_nodes/plain/ckpts"] {
+        let message = "a models folder of extra_model_paths.yaml: not captured, like models";
+        let told = |f: &&Finding| (f.path.as_str(), f.message.as_str()) == (path, message);
+        assert_eq!(scan.findings.iter().filter(told).count(), 1, "{path}: {:?}", scan.findings);
+    }
+    let own = root.join("own").display().to_string();
+    assert!(scan.models.iter().any(|m| m.path == own && m.bytes == 2));
 }
 
 #[test]
