@@ -1,4 +1,5 @@
 //! What changed between two snapshots: packs, distributions, cache, node classes, bytes to ship.
+use crate::build::launch::Launch;
 use crate::capture::lock::{Lock, PackLock, WeightLock};
 use crate::capture::probe_result::ProbeResult;
 use serde::Serialize;
@@ -28,6 +29,10 @@ pub struct Diff {
     /// Folders outside that `.pth` files and editable installs name.
     pub sources: Vec<Change>,
     pub unowned: Option<Change>,
+    /// How the service is started: arguments, variables, whether its program and packs have bytecode.
+    pub service: Vec<Change>,
+    /// Whether both were probed: without, their node classes are not known.
+    pub classes_known: bool,
     pub classes_added: Vec<String>,
     pub classes_removed: Vec<String>,
     /// Paths of the new closure that the old one lacks.
@@ -37,7 +42,8 @@ pub struct Diff {
 
 impl Diff {
     pub fn is_empty(&self) -> bool {
-        *self == Diff { new_paths: self.new_paths, new_bytes: self.new_bytes, ..Diff::default() }
+        let Diff { new_paths, new_bytes, classes_known, .. } = *self;
+        *self == Diff { new_paths, new_bytes, classes_known, ..Diff::default() }
     }
 }
 
@@ -103,8 +109,9 @@ fn distributions(lock: &Lock) -> Items {
     lock.distributions
         .iter()
         .map(|d| {
-            let shown = format!("{} ({})", d.version, d.provenance.name());
-            (d.name.clone(), (format!("{}{shown}", d.tree.nar_hash), shown))
+            let files = if d.real_files { ", as real files" } else { "" };
+            let shown = format!("{} ({}{files})", d.version, d.provenance.name());
+            (d.name.clone(), (format!("{}{shown}{:?}", d.tree.nar_hash, d.scripts), shown))
         })
         .collect()
 }
@@ -124,8 +131,23 @@ fn single(name: &str, id: Option<String>, shown: String) -> Items {
     id.map(|id| (name.to_string(), (id, shown))).into_iter().collect()
 }
 
-/// The pure part of a diff: the two locks and what their probes saw.
-pub fn diff(old: &Lock, new: &Lock, probes: (Option<&ProbeResult>, Option<&ProbeResult>)) -> Diff {
+/// What a launch file says besides store paths.
+fn service(launch: &Launch) -> Items {
+    let variables = launch.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let compiled = launch.layers.iter().filter(|layer| layer.bytecode.is_some());
+    let compiled: Vec<&str> = compiled.map(|layer| layer.at.as_str()).collect();
+    let own = [("arguments", launch.arguments.join(" ")), ("bytecode", compiled.join(", "))];
+    let own = own.map(|(name, value)| (name.to_string(), if value.is_empty() { "-".into() } else { value }));
+    variables.chain(own).map(|(name, value)| (name, (value.clone(), value))).collect()
+}
+
+/// The pure part of a diff: the two locks, how they are started, and what their probes saw.
+pub fn diff(
+    old: &Lock,
+    new: &Lock,
+    launch: Option<(&Launch, &Launch)>,
+    probes: (Option<&ProbeResult>, Option<&ProbeResult>),
+) -> Diff {
     let main = |l: &Lock| {
         let shown = format!("{} ({})", l.main.version.as_deref().unwrap_or("unknown"), git_text(&l.main.git));
         single("main program", Some(l.main.tree.nar_hash.to_string()), shown)
@@ -161,6 +183,8 @@ pub fn diff(old: &Lock, new: &Lock, probes: (Option<&ProbeResult>, Option<&Probe
         cache: compare(&cache(old), &cache(new)),
         sources: compare(&sources(old), &sources(new)),
         unowned: compare(&unowned(old), &unowned(new)).pop(),
+        service: launch.map(|(old, new)| compare(&service(old), &service(new))).unwrap_or_default(),
+        classes_known: probes.0.is_some() && probes.1.is_some(),
         classes_added: b.difference(&a).cloned().collect(),
         classes_removed: a.difference(&b).cloned().collect(),
         new_paths: 0,
@@ -171,6 +195,7 @@ pub fn diff(old: &Lock, new: &Lock, probes: (Option<&ProbeResult>, Option<&Probe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::launch::Layer;
     use crate::capture::inventory::PackKind;
     use crate::capture::lock::{
         CacheLock, DistributionLock, GitLock, LOCK_VERSION, MainLock, Provenance, RuntimeLock, SourceLock,
@@ -197,6 +222,7 @@ mod tests {
                 .iter()
                 .map(|(path, b)| WeightLock { path: (*path).into(), tree: tree(*b) })
                 .collect(),
+            nested: vec![],
         }
     }
 
@@ -247,9 +273,28 @@ mod tests {
         changes.iter().map(line).collect()
     }
 
+    fn launch() -> Launch {
+        Launch {
+            version: 1,
+            service: "comfyui".into(),
+            program: "/nix/store/x-python/bin/python".into(),
+            arguments: vec!["-s".into(), "main.py".into()],
+            directory: "main".into(),
+            environment: BTreeMap::new(),
+            layers: vec![Layer {
+                at: "main".into(),
+                lower: "/nix/store/x-main".into(),
+                writable: true,
+                bytecode: Some("/nix/store/x-bytecode".into()),
+            }],
+            links: vec![],
+            directories: vec![],
+        }
+    }
+
     #[test]
     fn the_same_is_nothing() {
-        let same = diff(&lock(), &lock(), (None, None));
+        let same = diff(&lock(), &lock(), None, (None, None));
         assert_eq!(same, Diff::default());
         assert!(same.is_empty());
     }
@@ -272,7 +317,7 @@ mod tests {
             distribution("d", "1.0", 9, Provenance::Patched),
             distribution("e", "2.0", 15, Provenance::Captured),
         ];
-        let there = diff(&old, &new, (None, None));
+        let there = diff(&old, &new, None, (None, None));
         assert_eq!(
             lines(there.main.as_slice()),
             ["changed main program: 0.1 (plain files) -> 0.2 (plain files) []"]
@@ -289,7 +334,7 @@ mod tests {
         assert_eq!(lines(&there.cache), ["removed hub/m: 7 bytes -> - []", "added hub/n: - -> 14 bytes []"]);
         assert_eq!(lines(there.unowned.as_slice()), ["removed files no distribution owns: files -> - []"]);
         assert_eq!(lines(&there.sources), ["changed lib: files -> files []"]);
-        let back = diff(&new, &old, (None, None));
+        let back = diff(&new, &old, None, (None, None));
         assert_eq!(
             lines(&back.packs),
             ["changed p: fedcba9876, dirty -> 0123456789 [\"w\", \"x\", \"y\"]", "removed q: b -> - []",]
@@ -300,19 +345,47 @@ mod tests {
     }
 
     #[test]
+    fn how_it_is_started_and_laid_out_is_a_change() {
+        let (old, mut new) = (launch(), launch());
+        new.arguments.push("--lowvram".into());
+        new.environment.insert("A".into(), "1".into());
+        new.layers[0].bytecode = None;
+        // Store paths are what they are.
+        new.layers[0].lower = "/nix/store/y-main".into();
+        let mut real = lock();
+        real.distributions[1].real_files = true;
+        let there = diff(&lock(), &real, Some((&old, &new)), (None, None));
+        assert_eq!(
+            lines(&there.service),
+            [
+                "added A: - -> 1 []",
+                "changed arguments: -s main.py -> -s main.py --lowvram []",
+                "changed bytecode: main -> - []"
+            ]
+        );
+        assert_eq!(
+            lines(&there.distributions),
+            ["changed d: 1.0 (pinned) -> 1.0 (pinned, as real files) []"]
+        );
+        assert!(!there.is_empty());
+    }
+
+    #[test]
     fn classes_are_compared_only_where_both_were_probed() {
         let probe = |names: &[&str]| ProbeResult {
             classes: names.iter().map(|n| (n.to_string(), String::new())).collect(),
             ..ProbeResult::default()
         };
         let (a, b) = (probe(&["kept", "gone"]), probe(&["kept", "new"]));
-        let both = diff(&lock(), &lock(), (Some(&a), Some(&b)));
+        let both = diff(&lock(), &lock(), None, (Some(&a), Some(&b)));
+        assert!(both.classes_known);
         assert_eq!(
             (both.classes_added, both.classes_removed),
             (vec!["new".to_string()], vec!["gone".to_string()])
         );
         for probes in [(Some(&a), None), (None, Some(&b)), (None, None)] {
-            assert_eq!(diff(&lock(), &lock(), probes), Diff::default());
+            // Not "none": not known.
+            assert_eq!(diff(&lock(), &lock(), None, probes), Diff::default());
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::capture::index::settings::{IndexSettings, SettingsInput};
 use crate::capture::installed::{Installed, Scheme};
 use crate::capture::interpreter::InterpreterFacts;
 use crate::capture::inventory::{Finding, Severity};
+use crate::capture::paths::finding;
 use crate::capture::provenance::{Candidate, Want, find_wheels};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Progress, check_interrupt};
@@ -36,8 +37,9 @@ impl Ask {
     }
 
     /// What the environment's pip or uv is configured with.
-    pub fn of(prefix: &Path, schemes: &[Scheme], facts: &InterpreterFacts) -> Result<Self> {
+    pub fn of(root: &Path, prefix: &Path, schemes: &[Scheme], facts: &InterpreterFacts) -> Result<Self> {
         let input = SettingsInput {
+            project: Some(root.to_path_buf()),
             prefix: Some(prefix.to_path_buf()),
             site_packages: schemes.iter().map(|s| s.site.clone()).collect(),
             stdlib: Some(facts.stdlib.clone()),
@@ -48,6 +50,12 @@ impl Ask {
             python: format!("cp{}{}", facts.version.0, facts.version.1),
             machine: facts.machine.clone(),
         })
+    }
+
+    /// What is configured and not asked.
+    pub fn findings(&self) -> Vec<Finding> {
+        let ignored = self.settings.iter().flat_map(|settings| &settings.ignored);
+        ignored.map(|what| finding(Severity::Info, "index", "index", format!("not asked: {what}"))).collect()
     }
 
     /// Names those who are asked: an answer of "no such wheel" lasts as long as this stays the same.

@@ -34,7 +34,7 @@ fn pack(name: &str, remote: Option<&str>, commit: Option<&str>) -> PackLock {
         commit: commit.map(String::from),
         dirty: Some(false),
     });
-    PackLock { name: name.into(), kind: PackKind::Folder, tree: tree(), git, weights: vec![] }
+    PackLock { name: name.into(), kind: PackKind::Folder, tree: tree(), git, weights: vec![], nested: vec![] }
 }
 
 /// Writes a file and checks it against a small environment.

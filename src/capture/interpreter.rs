@@ -40,6 +40,9 @@ pub struct InterpreterFacts {
     /// The real file, never a link or a virtual environment's copy.
     pub executable: PathBuf,
     pub include: Option<PathBuf>,
+    /// Its own site directories, in the order of `sys.path`: distributions of Linux have several, and not the same.
+    #[serde(default)]
+    pub sites: Vec<PathBuf>,
     pub scheme_names: Vec<String>,
     /// The marker environment of dependency specifiers.
     pub markers: BTreeMap<String, String>,
@@ -48,7 +51,7 @@ pub struct InterpreterFacts {
 /// Where the build says that something is counts only if it is below the prefix of today: a copied or moved
 /// interpreter still names its old place.
 const SCRIPT: &str = r#"
-import json, os, platform, sys, sysconfig
+import json, os, platform, site, sys, sysconfig
 v = sys.version_info
 var = sysconfig.get_config_var
 def full(v):
@@ -71,7 +74,7 @@ print(json.dumps(dict(
     platform=sys.platform, machine=platform.machine(), multiarch=getattr(sys.implementation, '_multiarch', None),
     platlibdir=getattr(sys, 'platlibdir', 'lib'), base_prefix=sys.base_prefix,
     stdlib=paths['stdlib'], platstdlib=paths['platstdlib'], lib_dynload=(dynload + [None])[0],
-    executable=exe, include=(include + [None])[0], scheme_names=sorted(sysconfig.get_scheme_names()),
+    executable=exe, include=(include + [None])[0], sites=site.getsitepackages([sys.base_prefix]), scheme_names=sorted(sysconfig.get_scheme_names()),
     markers=dict(
         implementation_name=name, implementation_version=full(sys.implementation.version).replace('c', 'rc'),
         os_name=os.name, platform_machine=platform.machine(), platform_release=platform.release(),

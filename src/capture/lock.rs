@@ -131,6 +131,16 @@ pub struct PackLock {
     pub git: Option<GitLock>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<WeightLock>,
+    /// Repositories below its own: submodules, and others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nested: Vec<NestedLock>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NestedLock {
+    /// In the pack.
+    pub path: String,
+    pub git: GitLock,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,11 @@
 //! A virtual tree written to disk: what a probe runs instead of the environment itself.
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::sys::error::{Error, Result};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 /// Writes `tree` at `to`; its files are writable.
@@ -41,4 +42,30 @@ pub fn tree(tree: &Tree, to: &Path) -> Result<()> {
     fs::create_dir_all(to)
         .or_else(|e| if to.exists() { Ok(()) } else { Err(e) })
         .map_err(|e| Error::io("create directory", to, e))
+}
+/// The folders of `from` anew at `to`, its files as links: what is added, renamed or removed there changes nothing in
+/// `from`. Folders that are links are gone into, once each, and not those above; what cannot be listed is empty.
+pub fn mirror(from: &Path, to: &Path) -> Result<()> {
+    let mut seen = HashSet::new();
+    let root = fs::canonicalize(from).unwrap_or_default();
+    let mut pending = vec![(from.to_path_buf(), to.to_path_buf())];
+    while let Some((from, to)) = pending.pop() {
+        fs::create_dir_all(&to).map_err(|e| Error::io("create directory", &to, e))?;
+        let Ok(meta) = fs::metadata(&from) else { continue };
+        if !seen.insert((meta.dev(), meta.ino())) {
+            continue;
+        }
+        for entry in fs::read_dir(&from).into_iter().flatten().flatten() {
+            let (from, to) = (entry.path(), to.join(entry.file_name()));
+            if from.is_dir() {
+                let above = fs::canonicalize(&from).is_ok_and(|real| root.starts_with(real));
+                if !above {
+                    pending.push((from, to));
+                }
+            } else {
+                symlink(&from, &to).map_err(|e| Error::io("link", &to, e))?;
+            }
+        }
+    }
+    Ok(())
 }

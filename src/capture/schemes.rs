@@ -14,17 +14,9 @@ pub fn of(
     let version = format!("python{}", facts.short_version());
     let prefix = location.venv.clone().unwrap_or_else(|| facts.base_prefix.clone());
     let mut sites = if location.site_packages.is_empty() {
-        // An interpreter that is no virtual environment: its own site-packages, or Debian's.
-        let own = prefix.join("lib").join(&version).join("site-packages");
-        let debian = [
-            PathBuf::from("/usr/local/lib").join(&version).join("dist-packages"),
-            PathBuf::from("/usr/lib/python3/dist-packages"),
-        ];
-        if own.is_dir() || !prefix.starts_with("/usr") {
-            vec![own]
-        } else {
-            debian.into_iter().filter(|p| p.is_dir()).collect()
-        }
+        // An interpreter that is no virtual environment.
+        let there: Vec<PathBuf> = facts.sites.iter().filter(|site| site.is_dir()).cloned().collect();
+        if there.is_empty() { vec![prefix.join("lib").join(&version).join("site-packages")] } else { there }
     } else {
         location.site_packages.clone()
     };
@@ -69,4 +61,45 @@ fn user_site(
     let base = set("PYTHONUSERBASE").or_else(|| Some(set("HOME")?.join(".local")))?;
     let site = base.join(format!("lib/python{}/site-packages", facts.short_version()));
     site.is_dir().then_some(site)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_interpreter_says_where_its_own_packages_are() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |text: &str| root.path().join(text);
+        // As Fedora has them; one is not there.
+        let names = [
+            "local/lib64/python3.13/site-packages",
+            "lib64/python3.13/site-packages",
+            "lib/python3.13/site-packages",
+        ];
+        for name in &names[1..] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let facts = json!({
+            "version": [3, 13, 1], "full_version": "3.13.1", "implementation": "cpython", "cache_tag": "cpython-313",
+            "ext_suffix": ".so", "platform": "linux", "machine": "x86_64", "platlibdir": "lib64", "base_prefix": root.path(),
+            "stdlib": at("lib64/python3.13"), "platstdlib": at("lib64/python3.13"), "executable": at("bin/python3"),
+            "scheme_names": [], "markers": {}, "sites": names.map(at),
+        });
+        let mut facts: InterpreterFacts = serde_json::from_value(facts).unwrap();
+        let location = PythonLocation {
+            executable: at("bin/python3"),
+            venv: None,
+            site_packages: vec![],
+            system: false,
+            how: String::new(),
+        };
+        let found = |facts: &InterpreterFacts| -> Vec<(PathBuf, PathBuf)> {
+            of(&location, facts, &|_| None).0.into_iter().map(|s| (s.site, s.scripts)).collect()
+        };
+        assert_eq!(found(&facts), [(at(names[1]), at("bin")), (at(names[2]), at("bin"))]);
+        facts.sites.clear();
+        assert_eq!(found(&facts), [(at(names[2]), at("bin"))]);
+    }
 }

@@ -5,7 +5,7 @@ use crate::capture::environment::{self, PythonLocation};
 use crate::capture::interpreter::InterpreterFacts;
 use crate::capture::inventory::{Finding, GitState, ModelFolder, OutsidePath, Scan, Severity};
 use crate::capture::lock::{
-    CacheLock, GitLock, LOCK_VERSION, Lock, MainLock, PackLock, RuntimeLock, TreeRef, WeightLock,
+    CacheLock, GitLock, LOCK_VERSION, Lock, MainLock, NestedLock, PackLock, RuntimeLock, TreeRef, WeightLock,
 };
 use crate::capture::memo::{Memo, stat_digest};
 use crate::capture::nar::path_of;
@@ -51,6 +51,8 @@ pub struct Captured {
     pub lock: Lock,
     pub scan: Scan,
     pub python: PythonLocation,
+    /// What PYTHONUSERBASE is where the environment's interpreter looks there.
+    pub user_base: Option<PathBuf>,
     pub findings: Vec<Finding>,
     pub audit: AuditReport,
     pub index: Option<IndexReport>,
@@ -138,7 +140,7 @@ pub fn capture(
         distributions: python.distributions,
     };
     progress.stage("auditing libraries", None);
-    let audit = run.audit(std::mem::take(&mut python.objects), &scan, provided, &mut findings)?;
+    let audit = run.audit(std::mem::take(&mut python.objects), &scan, &facts, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     findings.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), &a.topic, &a.path, &a.message).cmp(&(
@@ -149,7 +151,8 @@ pub fn capture(
         ))
     });
     findings.dedup();
-    Ok(Captured { lock, scan, python: location, findings, audit, index, disabled })
+    let user_base = python.user_base;
+    Ok(Captured { lock, scan, python: location, user_base, findings, audit, index, disabled })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -171,7 +174,9 @@ impl Run<'_> {
             .into_iter()
             .chain(location.venv.iter().map(|v| v.join("pyvenv.cfg")))
             .collect();
-        let digest = stat_digest("interpreter", paths.iter().map(PathBuf::as_path), self.started);
+        // Another question has another answer.
+        let digest =
+            stat_digest(InterpreterFacts::QUESTION, paths.iter().map(PathBuf::as_path), self.started);
         if let Some(facts) = self.memo.get::<InterpreterFacts>("interpreter", digest.as_deref()) {
             self.memo.put("interpreter", digest.as_deref(), &facts);
             return Ok(facts);
@@ -306,6 +311,13 @@ impl Run<'_> {
                     tree,
                     git: git_lock(&pack.git),
                     weights,
+                    nested: pack
+                        .nested
+                        .iter()
+                        .filter_map(|(path, state)| {
+                            Some(NestedLock { path: path.clone(), git: git_lock(&Some(state.clone()))? })
+                        })
+                        .collect(),
                 })
             })
             .collect::<Result<_>>()?;
@@ -336,7 +348,8 @@ impl Run<'_> {
         let (schemes, user) = schemes::of(location, facts, &|name| std::env::var_os(name));
         let all = python::installed(&schemes, findings);
         let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
-        let ask = if options.offline { Ask::offline() } else { Ask::of(prefix, &schemes, facts)? };
+        let ask = if options.offline { Ask::offline() } else { Ask::of(root, prefix, &schemes, facts)? };
+        findings.extend(ask.findings());
         let models = outside::model_folders(root, &outside::extra_paths(root, &mut Notes::default()));
         let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let context = Context {
@@ -355,6 +368,8 @@ impl Run<'_> {
         let mut python = python::pin_all(&context, &all, |fresh| {
             ask.candidates(fresh, &options.cache, progress, index, findings)
         })?;
+        // BASE/lib/pythonX.Y/site-packages.
+        python.user_base = user.as_ref().and_then(|site| site.ancestors().nth(3)).map(Path::to_path_buf);
         python.outside.extend(user.map(|site| OutsidePath {
             from: "site-packages of the user".into(),
             to: site.display().to_string(),
@@ -368,6 +383,7 @@ impl Run<'_> {
         &self,
         objects: Vec<(String, PathBuf)>,
         scan: &Scan,
+        facts: &InterpreterFacts,
         provided: audit::Provided,
         findings: &mut Vec<Finding>,
     ) -> Result<AuditReport> {
@@ -391,7 +407,9 @@ impl Run<'_> {
         let mut add = |severity, path: &str, message: String| {
             findings.push(Finding { severity, topic: "audit".into(), path: path.into(), message });
         };
-        let host = ld_conf::system_directories(Path::new("/"));
+        let mut host = ld_conf::system_directories(Path::new("/"));
+        // Conda's own libraries: its interpreter finds them beside itself.
+        host.insert(0, facts.base_prefix.join("lib"));
         for Unmet { file, library } in &report.unmet {
             let there = host.iter().map(|dir| dir.join(library)).find(|path| path.exists());
             match there.map(|path| match &self.options.given {
@@ -418,8 +436,12 @@ impl Run<'_> {
                 format!("its RUNPATH hides the snapshot's {}; the host's would be used", hidden.library),
             );
         }
+        for (path, message) in in_words(&report) {
+            add(Severity::Info, path, message);
+        }
         for conflict in &report.conflicts {
-            add(Severity::Warning, "CUDA", conflict.clone());
+            let path = if conflict.starts_with("CUDA") { "CUDA" } else { "GLIBC" };
+            add(Severity::Warning, path, conflict.clone());
         }
         if let Some((floor, file)) = &report.glibc_floor
             && *floor > provided.glibc
@@ -435,6 +457,28 @@ impl Run<'_> {
         }
         Ok(report)
     }
+}
+
+/// What is no fault here, and may be one on a host.
+fn in_words(report: &AuditReport) -> Vec<(&'static str, String)> {
+    fn some<'a>(all: impl ExactSizeIterator<Item = &'a str>) -> String {
+        const SHOWN: usize = 3;
+        let more = all.len().saturating_sub(SHOWN);
+        let shown = all.take(SHOWN).collect::<Vec<_>>().join(", ");
+        if more > 0 { format!("{shown} and {more} more") } else { shown }
+    }
+    let mut out = Vec::new();
+    let programs = &report.host_programs;
+    if let Some(first) = programs.first() {
+        let files = some(programs.iter().map(|p| p.file.as_str()));
+        let message = format!("start through the host's own dynamic linker ({}): {files}", first.interp);
+        out.push(("programs", message));
+    }
+    if !report.passed_over.is_empty() {
+        let files = some(report.passed_over.iter().map(String::as_str));
+        out.push(("libraries", format!("damaged, or for another machine, and not audited: {files}")));
+    }
+    out
 }
 
 fn is_program(path: &Path) -> bool {
@@ -488,4 +532,28 @@ fn convert(from: &crate::capture::runtime::Tree, paths: &mut Vec<PathBuf>) -> Tr
 /// Bytes and files of a list, for reports.
 pub fn total(folders: &[ModelFolder]) -> (u64, u64) {
     folders.iter().fold((0, 0), |(f, b), m| (f + m.files, b + m.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_fault_on_a_host_is_said_in_two_lines() {
+        assert!(in_words(&AuditReport::default()).is_empty());
+        let program = |file: &str| audit::HostProgram { file: file.into(), interp: "/lib64/ld.so".into() };
+        let report = AuditReport {
+            host_programs: ["a/x", "a/y", "b/z", "c/w"].map(program).to_vec(),
+            passed_over: vec!["d/arm.so".into()],
+            ..AuditReport::default()
+        };
+        let wanted = [
+            (
+                "programs",
+                "start through the host's own dynamic linker (/lib64/ld.so): a/x, a/y, b/z and 1 more",
+            ),
+            ("libraries", "damaged, or for another machine, and not audited: d/arm.so"),
+        ];
+        assert_eq!(in_words(&report), wanted.map(|(path, text)| (path, text.to_string())));
+    }
 }

@@ -271,6 +271,9 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         let weights: u64 = pack.weights.iter().map(|w| w.size).sum();
         let weights = if weights > 0 { format!(", weights {}", bytes(weights)) } else { String::new() };
         printer.line(format!("    {:32} {state}, {}{weights}", plain(&pack.name), bytes(pack.size)));
+        for (path, state) in &pack.nested {
+            printer.line(format!("      {:30} {}", plain(path), git(&Some(state.clone()))));
+        }
     }
     let cache: u64 = captured.scan.cache.iter().map(|c| c.size).sum();
     printer.line(format!("  cache         {} entries, {}", captured.scan.cache.len(), bytes(cache)));

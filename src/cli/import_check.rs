@@ -64,14 +64,17 @@ pub fn check(
         return Ok(());
     }
     let progress = printer.progress();
-    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask(settings, python, only, progress.as_ref());
+    let ask_in = |python: &Path, base: Option<&Path>, only: Option<&BTreeSet<String>>| {
+        ask(settings, python, base, only, progress.as_ref())
+    };
+    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, None, only);
     progress.stage("importing every distribution from the snapshot", None);
     let failed = ask(&python(environment), None)?;
     if failed.is_empty() {
         return Ok(());
     }
     progress.stage("importing in the environment what failed", None);
-    let there = ask(&captured.python.executable, Some(&names(&failed)))?;
+    let there = ask_in(&captured.python.executable, captured.user_base.as_deref(), Some(&names(&failed)))?;
     let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
     let mut helped: BTreeSet<String> = BTreeSet::new();
     // First whose code failed; a second time whoever had a part in it.
@@ -145,6 +148,7 @@ fn set(captured: &mut Captured, names: &BTreeSet<String>, real: bool) {
 fn ask(
     settings: &Settings,
     python: &Path,
+    user_base: Option<&Path>,
     only: Option<&BTreeSet<String>>,
     progress: &dyn Progress,
 ) -> Result<Failures> {
@@ -152,9 +156,13 @@ fn ask(
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
     let question = json!({"names": only, "workers": workers, "limit": LIMIT_S});
     let mut command = Command::new(python);
+    if user_base.is_none() {
+        command.arg("-s");
+    }
     command
-        .args(["-s", "-B", "-c", SCRIPT])
+        .args(["-B", "-c", SCRIPT])
         .env_clear()
+        .envs(user_base.map(|base| ("PYTHONUSERBASE", base)))
         .env("HOME", scratch.path())
         .env("TMPDIR", scratch.path())
         .env("LC_ALL", "C.UTF-8")

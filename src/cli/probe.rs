@@ -35,6 +35,9 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     let mut environment: BTreeMap<String, String> = [
         // Nothing may be written beside the environment's own modules.
         ("PYTHONDONTWRITEBYTECODE", "1"),
+        // A pack that installs what it misses when it is imported would do so into the environment.
+        ("PIP_NO_INDEX", "1"),
+        ("UV_OFFLINE", "1"),
         ("HF_HOME", "{slot}/base/.cache/huggingface"),
         ("TORCH_HOME", "{slot}/base/.cache/torch"),
         ("XDG_CACHE_HOME", "{slot}/base/.cache"),
@@ -43,11 +46,17 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     .map(|(k, v)| (k.to_string(), v.to_string()))
     .collect();
     environment.extend(settings.config.service.environment.clone());
+    let mut arguments = launch::arguments(&captured.lock.main.flags, &settings.config.service.arguments);
+    if let Some(base) = &captured.user_base {
+        // The user's own packages are part of this environment: `-s` would leave them out.
+        environment.insert("PYTHONUSERBASE".into(), base.display().to_string());
+        arguments.retain(|argument| argument != "-s");
+    }
     let launch = Launch {
         version: LAUNCH_VERSION,
         service: "probe".into(),
         program: captured.python.executable.display().to_string(),
-        arguments: launch::arguments(&captured.lock.main.flags, &settings.config.service.arguments),
+        arguments,
         directory: "main".into(),
         environment,
         layers: Vec::new(),
@@ -56,10 +65,13 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
             .map(String::from)
             .to_vec(),
     };
+    // What a server downloads or makes among its models stays here, too.
+    let models = slot.join("models");
+    materialise::mirror(&captured.scan.root.join("models"), &models)?;
     let values = Values {
         base: slot.join("data").display().to_string(),
         output: slot.join("data/output").display().to_string(),
-        models: captured.scan.root.join("models").display().to_string(),
+        models: models.display().to_string(),
         slot: slot.display().to_string(),
         listen: "127.0.0.1".into(),
         port: foreground::free_port()?,

@@ -158,6 +158,11 @@ impl Found {
             }
         }
     }
+
+    pub(super) fn find_links(&mut self, link: &str) {
+        let shown = crate::formats::python::direct_url::without_credentials(link);
+        self.ignored.push(format!("{shown} from find-links (wheels are looked for in indexes only)"));
+    }
 }
 
 impl IndexSettings {
@@ -270,10 +275,7 @@ fn pip_settings(input: &SettingsInput, found: &mut Found) -> Result<(PipConfig, 
             found.add(false, url, &extra_from);
         }
     }
-    for link in &config.find_links {
-        let shown = crate::formats::python::direct_url::without_credentials(link);
-        found.ignored.push(format!("{shown} from find-links (wheels are looked for in indexes only)"));
-    }
+    config.find_links.iter().for_each(|link| found.find_links(link));
     let cert = config.cert.as_ref().map(PathBuf::from);
     Ok((config, cert))
 }

@@ -62,6 +62,7 @@ fn uv_table(input: &SettingsInput, found: &mut Found, table: &toml::Table, from:
     for url in list("extra-index-url").filter_map(toml::Value::as_str) {
         found.add(false, url, from);
     }
+    list("find-links").filter_map(toml::Value::as_str).for_each(|link| found.find_links(link));
     for index in list("index").filter_map(toml::Value::as_table) {
         let Some(url) = string(index, "url") else {
             continue;
