@@ -35,6 +35,10 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeResult>,
     pub findings: Vec<Finding>,
+    /// Captured trees that were copied, not linked: the closure does not refer to them, nothing builds them again, and
+    /// `verify` needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<String>,
     /// What hosts must have.
     #[serde(default)]
     pub requires: Requires,
@@ -81,9 +85,15 @@ impl Registry {
     }
 
     /// The symlinks that keep a snapshot from Nix's garbage collector, and what they point at.
-    pub fn roots(&self, record: &Record) -> [(PathBuf, String); 2] {
+    pub fn roots(&self, record: &Record) -> Vec<(PathBuf, String)> {
         let dir = self.folder(&record.id).join("roots");
-        [(dir.join("snapshot"), record.snapshot.clone()), (dir.join("derivation"), record.derivation.clone())]
+        let own = [("snapshot", &record.snapshot), ("derivation", &record.derivation)];
+        let own = own.map(|(name, path)| (dir.join(name), path.clone()));
+        let copied = record.copied.iter().filter_map(|path| {
+            let name = Path::new(path).file_name()?;
+            Some((dir.join(name), path.clone()))
+        });
+        own.into_iter().chain(copied).collect()
     }
 
     pub fn save(&self, record: &Record, lock: &str, pylock: &str) -> Result<()> {
@@ -259,6 +269,7 @@ mod tests {
             outputs: vec![],
             probe: None,
             findings: vec![],
+            copied: vec![],
             requires: Requires::default(),
         }
     }

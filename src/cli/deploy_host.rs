@@ -4,6 +4,7 @@ use super::fleet::{Member, Private, error_value};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::build::diff;
+use crate::build::launch::{self, Launch};
 use crate::build::registry::{Record, Registry};
 use crate::run::overview::HostView;
 use crate::ship::ask;
@@ -14,8 +15,10 @@ use crate::ship::preflight::{self, Needs};
 use crate::ship::spec::{Rotation, Spec};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
 use crate::sys::progress::{Progress, check_interrupt};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -209,19 +212,30 @@ impl Plan {
             return vec![format!("instead of {}, which was not taken here", serving.snapshot)];
         };
         let (Ok(a), Ok(b)) = (registry.lock(&old), registry.lock(&self.record)) else { return Vec::new() };
-        let diff = diff::diff(&a, &b, (old.probe.as_ref(), self.record.probe.as_ref()));
+        // Both are in this workstation's store, unless that has another place: then nothing is said of it.
+        let launch = |record: &Record| {
+            let path = Path::new(&record.snapshot).join(launch::file_of(&record.service));
+            Launch::parse(&files::read(&path).ok()?, &path.display().to_string()).ok()
+        };
+        let starts = launch(&old).zip(launch(&self.record));
+        let starts = starts.as_ref().map(|(old, new)| (old, new));
+        let diff = diff::diff(&a, &b, starts, (old.probe.as_ref(), self.record.probe.as_ref()));
         let groups = [
             ("main program", diff.main.iter().collect::<Vec<_>>()),
             ("Python", diff.runtime.iter().collect()),
             ("pack", diff.packs.iter().collect()),
             ("distribution", diff.distributions.iter().collect()),
             ("cache", diff.cache.iter().collect()),
+            ("folder outside", diff.sources.iter().collect()),
+            ("", diff.unowned.iter().collect()),
+            ("service's", diff.service.iter().collect()),
         ];
         let line = |what: &str, change: &diff::Change| {
             let mut sides: Vec<&str> =
                 [&change.old, &change.new].into_iter().flatten().map(String::as_str).collect();
             sides.dedup();
-            format!("{} {what} {} ({})", change.what, change.name, sides.join(" -> "))
+            let what = if what.is_empty() { String::new() } else { format!("{what} ") };
+            format!("{} {what}{} ({})", change.what, change.name, sides.join(" -> "))
         };
         let mut lines: Vec<String> =
             groups.iter().flat_map(|(what, changes)| changes.iter().map(move |c| line(what, c))).collect();

@@ -39,7 +39,7 @@ enum Format {
 }
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     signals::heed()?;
     let registry = Registry::new(&settings.state);
     let record = registry.find(args.snapshot.as_deref())?;

@@ -82,7 +82,7 @@ fn merge(local: &[Deployment], recorded: Vec<(String, Record)>, hosts: &[&str]) 
 }
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let count = args.count.to_string();
     let answers = on_each(members.iter().collect(), |member: &Member| -> Result<Vec<Record>> {

@@ -52,7 +52,7 @@ pub enum Command {
 }
 
 pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = |selectors: &[String]| {
         let selector = selectors.join(",");
         fleet::members(&settings, Some(selector.as_str()).filter(|s| !s.is_empty()))

@@ -37,7 +37,7 @@ fn exit(failed: usize) -> ExitCode {
 }
 
 pub fn cancel(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let by = format!("{}@{}", snapshot::user(), snapshot::host());
     let (values, failed) = each_says(
@@ -61,7 +61,7 @@ pub fn cancel(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<E
 }
 
 pub fn unlock(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let (values, failed) = each_says(
         &members,
@@ -85,7 +85,7 @@ pub fn unlock(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<E
 }
 
 pub fn retention(args: &RetentionArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let (values, failed) = each_says(
         &members,

@@ -51,7 +51,7 @@ fn back(settings: &Settings, to: Option<&str>, members: &[Member]) -> Result<Bac
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let started = Instant::now();
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     signals::heed()?;
     let to = back(&settings, args.to.as_deref(), &members)?;

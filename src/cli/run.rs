@@ -34,7 +34,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let record = Registry::new(&settings.state).find(args.id.as_deref())?;
     let file = Path::new(&record.snapshot).join(launch::file_of(&record.service));
     let launch = Launch::parse(&files::read(&file)?, &file.display().to_string())?;
@@ -69,7 +69,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
     let outcome = runtime.block_on(serve(&launch, &values, args, printer, &record.id));
     let written = slot::written(&launch, slot_dir.path());
-    if !written.is_empty() && !printer.json {
+    if !written.is_empty() {
         printer.note("written into the program, thrown away with this instance:");
         for path in &written {
             printer.note(&format!("  {path}"));

@@ -155,6 +155,17 @@ fn read_config(path: &Path) -> Result<(Config, String)> {
 
 impl Settings {
     pub fn resolve(env: Option<&Path>, config: Option<&Path>) -> Result<Settings> {
+        let mut settings = Self::without_environment(env, config)?;
+        settings.environment = settings.environment.canonicalize().map_err(|e| {
+            Error::new(Kind::Input, format!("cannot open the environment {}", settings.environment.display()))
+                .hint("give the directory that holds ComfyUI's main.py")
+                .caused_by(e)
+        })?;
+        Ok(settings)
+    }
+
+    /// For what works with snapshots: the environment they were taken of may be gone since.
+    pub fn without_environment(env: Option<&Path>, config: Option<&Path>) -> Result<Settings> {
         let cwd = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
         let config_path = match (config, env) {
             (Some(path), _) => Some(cwd.join(path)),
@@ -185,11 +196,6 @@ impl Settings {
             (None, Some(env), Some(base)) => base.join(env),
             _ => cwd.clone(),
         };
-        let environment = environment.canonicalize().map_err(|e| {
-            Error::new(Kind::Input, format!("cannot open the environment {}", environment.display()))
-                .hint("give the directory that holds ComfyUI's main.py")
-                .caused_by(e)
-        })?;
         // A stillframe.toml for another environment says nothing about where this one's lock goes.
         let project = match base {
             Some(base) => base.to_path_buf(),

@@ -9,6 +9,7 @@ use crate::build::launch::DEFER_GC;
 use crate::build::realise;
 use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry, Requires};
 use crate::capture::inventory::{Finding, Severity};
+use crate::capture::lock::{DistributionLock, Provenance};
 use crate::capture::whole::Captured;
 use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
@@ -111,6 +112,7 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
     };
     let snapshot = graph.snapshot.to_absolute(&store.store_dir);
     let unchanged = realised.present && known.is_some();
+    let copied = copied(&captured, &store)?;
     let record = match known {
         // The same content once more: what was asked for anew changes, and, where an index vouches for more
         // or less than the last time, the derivations.
@@ -120,6 +122,7 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
             outputs: outputs(&graph, &store),
             probe: probed,
             findings: captured.findings.clone(),
+            copied,
             ..known
         },
         _ => {
@@ -141,6 +144,7 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
                 outputs: outputs(&graph, &store),
                 probe: probed,
                 findings: captured.findings.clone(),
+                copied,
                 requires: requires(&captured),
             }
         }
@@ -181,6 +185,13 @@ fn requires(captured: &Captured) -> Requires {
         glibc: Some(captured.audit.glibc).filter(|v| *v > (0, 0)),
         cuda: captured.audit.cuda_majors.keys().next_back().copied(),
     }
+}
+
+/// See `Record::copied`.
+fn copied(captured: &Captured, store: &Store) -> Result<Vec<String>> {
+    let made_by_nothing = |d: &&DistributionLock| d.real_files && d.provenance != Provenance::Pinned;
+    let trees = captured.lock.distributions.iter().filter(made_by_nothing).map(|d| &d.tree);
+    trees.map(|tree| Ok(graph::tree_path(tree, &store.store_dir)?.to_absolute(&store.store_dir))).collect()
 }
 
 fn outputs(graph: &Graph, store: &Store) -> Vec<OutputRecord> {

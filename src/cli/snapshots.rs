@@ -41,7 +41,7 @@ pub enum Command {
 }
 
 pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let registry = Registry::new(&settings.state);
     match command {
         Command::List => list(&registry, printer),
@@ -61,7 +61,7 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
 
 fn list(registry: &Registry, printer: &Printer) -> Result<ExitCode> {
     let records = registry.list()?;
-    printer.value(&json!(records));
+    printer.value(&json!({"version": 1, "snapshots": records}));
     if records.is_empty() {
         printer.line("there is no snapshot yet: take one with `stillframe snapshot`");
     }
@@ -122,8 +122,10 @@ fn store_config(settings: &Settings) -> StoreConfig {
 fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Printer) -> Result<ExitCode> {
     let (old, new) = (registry.find(Some(a))?, registry.find(Some(b))?);
     let (old_lock, new_lock) = (registry.lock(&old)?, registry.lock(&new)?);
-    let mut diff = diff::diff(&old_lock, &new_lock, (old.probe.as_ref(), new.probe.as_ref()));
     let mut store = Store::connect(&store_config(settings))?;
+    let starts = (launch_of(&old, &mut store)?, launch_of(&new, &mut store)?);
+    let probes = (old.probe.as_ref(), new.probe.as_ref());
+    let mut diff = diff::diff(&old_lock, &new_lock, Some((&starts.0, &starts.1)), probes);
     add_files(&mut diff, &old_lock, &new_lock, &mut store)?;
     let path = |record: &Record| {
         StorePath::from_absolute(&store_config(settings).store_dir, &record.snapshot)
@@ -134,11 +136,18 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
     let fresh: Vec<_> = after.iter().filter(|(p, _)| !before.contains_key(*p)).collect();
     diff.new_paths = fresh.len() as u64;
     diff.new_bytes = fresh.iter().map(|(_, i)| i.nar_size).sum();
-    printer.value(&json!(diff));
-    if diff.is_empty() {
-        printer.line(format!("{} and {} have the same content", old.id, new.id));
+    let mut document = json!(diff);
+    document["version"] = json!(1);
+    printer.value(&document);
+    if old.snapshot == new.snapshot {
+        printer.line(format!("{} and {} are the same", old.id, new.id));
+    } else if diff.is_empty() {
+        printer.line(format!(
+            "{} and {} have the same content; what makes a snapshot of it differs (stillframe {} and {})",
+            old.id, new.id, old.stillframe, new.stillframe
+        ));
     }
-    let groups: [(&str, Vec<Change>); 7] = [
+    let groups: [(&str, Vec<Change>); 8] = [
         ("main program", diff.main.iter().cloned().collect()),
         ("Python runtime", diff.runtime.iter().cloned().collect()),
         ("packs", diff.packs.clone()),
@@ -146,6 +155,7 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
         ("cache", diff.cache.clone()),
         ("folders outside", diff.sources.clone()),
         ("files no distribution owns", diff.unowned.iter().cloned().collect()),
+        ("service", diff.service.clone()),
     ];
     for (title, changes) in groups {
         if changes.is_empty() {
@@ -164,6 +174,12 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
                 printer.line(format!("           and {} more", change.files.len() - 20));
             }
         }
+    }
+    if !diff.classes_known {
+        let unknown: Vec<&str> =
+            [&old, &new].iter().filter(|r| r.probe.is_none()).map(|r| r.id.as_str()).collect();
+        printer
+            .line(format!("node classes: not known of {} (`snapshot --probe` asks)", unknown.join(" and ")));
     }
     for (title, classes) in
         [("node classes added", &diff.classes_added), ("node classes removed", &diff.classes_removed)]

@@ -59,7 +59,7 @@ pub fn known_as(settings: &Settings, path: &str) -> String {
 }
 
 pub fn status(args: &StatusArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let mut unwell = 0;
     let (values, failed) = each_says(&members, printer, view, |member, view| {
@@ -132,7 +132,7 @@ pub fn age(seconds: u64) -> String {
 }
 
 pub fn instances(args: &StatusArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     printer.line(printer.bold(&format!(
         "{:14} {:9} {:>4} {:>4}  {:8} {:11} {:>8} {:>8} {:>6} {:>10}",
@@ -164,7 +164,7 @@ pub fn instances(args: &StatusArgs, config: Option<&Path>, printer: &Printer) ->
 
 /// Follows the deployment under way on each host, from its first event.
 pub fn attach(args: &StatusArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let (values, mut failed) = each_says(
         &members,
@@ -202,7 +202,7 @@ fn follow(member: &Member, printer: &Printer) -> Result<(Attempt, Option<Event>)
 }
 
 pub fn logs(args: &LogsArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let lines = args.lines.to_string();
     let several = members.len() > 1;

@@ -44,7 +44,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         return Err(Error::new(Kind::Input, "watch needs a terminal")
             .hint("elsewhere: stillframe status --json, stillframe attach --json"));
     }
-    let settings = Settings::resolve(None, config)?;
+    let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
     let names: Vec<String> = members.iter().map(|m| m.name().to_string()).collect();
     let service = members.first().map_or(String::new(), |m| m.service.name().to_string());
