@@ -120,9 +120,10 @@ class Workstation:
         return result
 
     def start(self, *arguments, **environment):
-        """The program in the background, with pipes."""
+        """The program in the background, with pipes, and in a process group of its own as a shell's job is."""
         process = subprocess.Popen([*self.prefix, str(BINARY), *map(str, arguments)], cwd=self.root, env=self.environment(**environment),
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   process_group=0)
         self.processes.append(process)
         return process
 

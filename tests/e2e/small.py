@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -220,6 +221,18 @@ class Index:
         while not self.stopping.wait(self.drip):
             request.wfile.write(b" ")
             request.wfile.flush()
+
+
+def shared_object(path, *needs):
+    """A library without any content that asks for others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        stubs = []
+        for at, name in enumerate(needs):
+            stubs.append(f"{scratch}/{at}.so")
+            subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", stubs[-1], f"-Wl,-soname,{name}"], check=True)
+        subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", path, "-x", "none", "-Wl,--no-as-needed", *stubs], check=True)
+    return path
 
 
 @contextmanager

@@ -8,13 +8,13 @@ import shutil
 import socket
 import stat
 import subprocess
-import tempfile
 import threading
 import unittest
+import zipfile
 from pathlib import Path
 
 import harness
-from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, record_hash, untouched, write
+from small import AS_NOBODY, Case, NOBODY, Wheel, python_for_nobody, record_hash, shared_object, untouched, write
 
 
 class Files(Case):
@@ -360,34 +360,23 @@ class Files(Case):
         self.assertIn("include-system-site-packages = false\n", (layout / "pyvenv.cfg").read_text())
         self.assertIn("never", (layout / "bin" / "run").read_text())
 
-    def shared_object(self, path, *needs):
-        """A library without any content that asks for others."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            stubs = []
-            for at, name in enumerate(needs):
-                stubs.append(f"{scratch}/{at}.so")
-                subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", stubs[-1], f"-Wl,-soname,{name}"], check=True)
-            subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", path, "-x", "none", "-Wl,--no-as-needed", *stubs], check=True)
-        return path
-
     def test_libraries_of_every_tree_are_audited(self):
         env = self.environment()
         places = self.places(env)
         for at, folder in enumerate(places):
-            self.shared_object(folder / "native.so", f"libnone{at}.so.1")
-        self.shared_object(env.pack / "native.so", "libnone3.so.1")
-        self.shared_object(env.root / "comfy" / "native.so", "libnone4.so.1")
-        self.shared_object(env.root / ".cache" / "torch_ops" / "native.so", "libnone5.so.1")
+            shared_object(folder / "native.so", f"libnone{at}.so.1")
+        shared_object(env.pack / "native.so", "libnone3.so.1")
+        shared_object(env.root / "comfy" / "native.so", "libnone4.so.1")
+        shared_object(env.root / ".cache" / "torch_ops" / "native.so", "libnone5.so.1")
         # Of distributions without a usable RECORD: one of a wheel, one known by its top level alone; and a program.
         wheel, index = Wheel("alpha"), self.index()
-        wheel.members["alpha/native.so"] = self.shared_object(self.place / "x.so", "libnone6.so.1").read_bytes()
+        wheel.members["alpha/native.so"] = shared_object(self.place / "x.so", "libnone6.so.1").read_bytes()
         wheel.install(env.site, record=False)
         index.publish(wheel)
-        self.shared_object(env.site / "beta" / "native.so", "libnone7.so.1")
+        shared_object(env.site / "beta" / "native.so", "libnone7.so.1")
         write(env.site / "beta-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: beta\nVersion: 1.0\n")
         write(env.site / "beta-1.0.dist-info" / "top_level.txt", "beta\n")
-        self.shared_object(env.site / "gamma" / "program", "libnone8.so.1")
+        shared_object(env.site / "gamma" / "program", "libnone8.so.1")
         result = self.inspect(env, PIP_INDEX_URL=index.url)
         labels = [f"{label}/native.so" for label, _, _ in places.values()] + [
             "custom_nodes/first-pack/native.so", f"{env.root}/comfy/native.so", ".cache/torch_ops/native.so", "alpha/native.so",
@@ -405,7 +394,7 @@ class Files(Case):
         env = self.environment()
         known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
         names = sorted({line.split()[0] for line in known.splitlines() if "=>" in line and "x86-64" in line and ".so." in line})
-        self.shared_object(env.site / "native.so", *names[:60])
+        shared_object(env.site / "native.so", *names[:60])
         advice = re.compile(r"needs (\S+), which nothing in the snapshot has; add (\S+) to \[python\] libraries")
         found = [(f[0], f[2], advice.fullmatch(f[3])) for f in self.findings(self.inspect(env)) if f[1] == "audit"]
         severity, path, (library, where) = next((s, p, m.groups()) for s, p, m in found if m)
@@ -432,6 +421,20 @@ class Files(Case):
         env.age()
         self.inspect(env)
         self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "outside"], wanted)
+
+    def test_folders_that_pth_files_name_in_any_way(self):
+        env = self.environment()
+        write(self.place / "beside" / "by_place.py", "")
+        write(self.place / "far" / "inner" / "by_slashes.py", "")
+        archive = self.place / "eggs.zip"
+        with zipfile.ZipFile(archive, "w") as eggs:
+            eggs.writestr("by_zip.py", "")
+        beside = os.path.relpath(self.place / "beside", env.site)
+        pth = write(env.site / "ways.pth", f"{beside}\n/{self.place}//far/../far/inner/\n{archive}\n")
+        taken = self.snapshot(env)
+        self.finds(taken, ("problem", "outside", str(pth), f"names {archive}, which is not a folder; it is not captured"))
+        python = f"{taken.json['snapshot']}/python/bin/python"
+        self.station.inside(python, "-c", "import by_place, by_slashes", hide=[self.place])
 
     def test_a_sparse_file_of_more_than_four_gigabytes(self):
         """Longer than 32 bits can count, read once as a stream: the memory does not grow with it."""

@@ -61,6 +61,23 @@ class Unhelpful(Case):
         result = self.inspect(self.env, PIP_INDEX_URL=index.url)
         self.assertEqual(self.provenance(result), {w.name: ("pinned", None) for w in self.wheels})
 
+    def test_the_index_of_a_uv_project(self):
+        index = self.index()
+        for wheel in self.wheels:
+            index.publish(wheel)
+        write(self.env.root / "pyproject.toml", f"""\
+[project]
+name = "comfyui"
+[tool.uv]
+find-links = ["{self.place}/wheels"]
+[[tool.uv.index]]
+url = "{index.url}"
+default = true
+""")
+        result = self.inspect(self.env, PIP_INDEX_URL=None)
+        self.assertEqual(self.provenance(result), {w.name: ("pinned", None) for w in self.wheels})
+        self.finds(result, ("info", "index", "index", f"not asked: {self.place}/wheels from find-links (wheels are looked for in indexes only)"))
+
     def test_pinned_later_it_is_the_same_snapshot(self):
         """The index decides what is known of the files, not what they are: nothing is sent or built again."""
         first = self.snapshot(self.env, PIP_INDEX_URL=f"http://127.0.0.1:{self.closed_port()}/simple").json

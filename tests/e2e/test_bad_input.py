@@ -19,7 +19,7 @@ class NoEnvironment(Case):
         with untouched(self, self.place):
             for command in ("inspect", "lock", "snapshot"):
                 self.failure([command, env, *arguments], code, text, **variables)
-        self.assertEqual(self.run_it("snapshots", "list", "--json").json, [])
+        self.assertEqual(self.run_it("snapshots", "list", "--json").json, {"version": 1, "snapshots": []})
 
     def test_a_directory_that_does_not_exist(self):
         self.refused(self.place / "nowhere", 2, f"""\
@@ -266,6 +266,15 @@ error: {env.root}/custom_nodes is not a ComfyUI directory: it has no main.py
         write(self.place / "stillframe.toml", f'environment = "other"\n')
         result = self.station.stillframe("inspect", "--json", cwd=env.root, **clean)
         self.assertEqual(result.json["environment"], str(other.root))
+        # Snapshots outlive the environment that they were taken of.
+        shutil.rmtree(other.root)
+        for command in ("list", "show"):
+            self.assertIn(record["id"], self.station.stillframe("snapshots", command, cwd=self.place, **clean).out)
+        done = self.station.stillframe("inspect", cwd=self.place, code=2, **clean)
+        self.says(done.err, f"""\
+error: cannot open the environment {other.root}
+  because: No such file or directory (os error 2)
+  hint: give the directory that holds ComfyUI's main.py""")
 
 
 if __name__ == "__main__":

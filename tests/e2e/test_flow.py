@@ -200,7 +200,7 @@ class Snapshot(unittest.TestCase):
         dest = str(self.comfy.parent)
         opened = {path.removeprefix(dest + "/") for path in opened if path.startswith(dest)}
         says = re.compile(r".*/\.git(/.*)?|.*\.dist-info/(METADATA|RECORD|WHEEL|direct_url\.json|entry_points\.txt)|.*\.egg-info/.*|"
-                          r".*/(config\.ini|studio\.pem)|ComfyUI/(comfy/cli_args|comfyui_version)\.py|ComfyUI/(extra_model_paths\.yaml|requirements\.txt)|"
+                          r".*/(config\.ini|studio\.pem)|ComfyUI/(comfy/cli_args|comfyui_version)\.py|ComfyUI/(extra_model_paths\.yaml|requirements\.txt|pyproject\.toml|uv\.toml)|"
                           r"ComfyUI/\.venv/(pyvenv\.cfg|bin/python)|.*/site-packages/pip/_internal/models/index\.py")
         self.assertGreater(len(opened), 50)
         self.assertEqual([path for path in sorted(opened) if not says.fullmatch(path)], [])
@@ -253,6 +253,8 @@ class Snapshot(unittest.TestCase):
         self.assertIn("failed packs: broken-import", text)
         shown = self.ws.stillframe("snapshots", "show", self.first["id"], "--json").json
         self.assertEqual(shown["record"]["snapshot"], self.first["snapshot"])
+        nested = {p["name"]: [n["path"] for n in p["nested"]] for p in shown["lock"]["packs"] if "nested" in p}
+        self.assertEqual(nested, {"nested-git": ["tools"], "with-submodule": ["vendor/shapes"]})
 
 
 class Serve(unittest.TestCase):

@@ -4,7 +4,7 @@ import shutil
 import unittest
 
 import harness
-from small import Case, Wheel, write
+from small import Case, Wheel, untouched, write
 
 SERVER = harness.ROOT / "tests" / "fixtures" / "service"
 # Reads a file of its neighbour through its own real path: with links it arrives in a store path of its own wheel.
@@ -52,6 +52,13 @@ class Imports(Case):
                                 "to have it known everywhere")])
         python = f"{probed['snapshot']}/python/bin/python"
         self.station.inside(python, "-c", "import gamma", hide=[self.place])
+        # What was copied nothing makes again: Nix keeps it for `verify`.
+        record = self.run_it("snapshots", "show", "--json", probed["id"]).json["record"]
+        alpha = next(o["path"] for o in record["outputs"] if o["label"] == "alpha 1.0")
+        dead = self.station.nix("nix-store", "--gc", "--print-dead").out.split()
+        self.assertNotIn(alpha, self.station.nix("nix-store", "--query", "--requisites", probed["snapshot"]).out.split())
+        self.assertNotIn(alpha, dead)
+        self.assertIn(first["snapshot"], self.station.nix("nix-store", "--gc", "--print-roots").out)
         # Without the check as well, and with it once more.
         for arguments in ([], ["--probe"]):
             again = self.take(*arguments)
@@ -61,6 +68,38 @@ class Imports(Case):
         mended = self.take("--probe")
         self.assertEqual(set(self.links(mended).values()), {True})
         self.assertEqual(self.imports(mended), [])
+
+    def test_what_the_user_installed_is_there_for_both(self):
+        """`pip install --user` is part of an environment that looks there: also for its own server and its own imports."""
+        home = self.place / "home"
+        user = home / ".local" / "lib" / self.env.site.parent.name / "site-packages"
+        Wheel("useralpha").install(user)
+        config = self.env.venv / "pyvenv.cfg"
+        config.write_text(config.read_text().replace("include-system-site-packages = false", "include-system-site-packages = true"))
+        main = self.env.root / "main.py"
+        main.write_text(f"import useralpha\n{main.read_text()}")
+        write(self.env.site / "beta/__init__.py", b"import sys\nimport useralpha\nassert '/nix/' not in sys.prefix, 'not here'\n")
+        taken = self.station.inside(harness.BINARY, "snapshot", "--json", "--probe", self.env.root, **self.clean({}), HOME=home).json
+        self.assertIn(("problem", "beta", "`import beta` works in the environment and not from the snapshot: AssertionError: not here"),
+                      self.imports(taken))
+        python = f"{taken['snapshot']}/python/bin/python"
+        self.station.inside(python, "-c", "import useralpha", hide=[self.place])
+
+    def test_what_the_probed_server_does_to_its_models_stays_with_it(self):
+        write(self.env.root / "models" / "vae" / "kept.pt", "kept")
+        (self.env.root / "models" / "loop").symlink_to("..")
+        main = self.env.root / "main.py"
+        main.write_text(f"""\
+import os
+models = "../base/models/"
+assert open(models + "vae/kept.pt").read() == "kept"
+assert os.environ["PIP_NO_INDEX"] == "1"
+os.mkdir(models + "clip")
+open(models + "clip/downloaded.pt", "w").close()
+os.remove(models + "vae/kept.pt")
+{main.read_text()}""")
+        with untouched(self, self.place):
+            self.take("--probe")
 
     def test_what_files_do_not_mend_is_a_problem(self):
         write(self.env.site / "beta/__init__.py", b"import sys\nassert '/nix/' not in sys.prefix, 'not here'\n")

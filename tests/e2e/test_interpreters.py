@@ -8,7 +8,7 @@ from pathlib import Path
 
 import harness
 from harness import CACHE, Server, Workstation, example
-from small import BasePython, Case, Wheel, untouched, write
+from small import BasePython, Case, Wheel, shared_object, untouched, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -90,6 +90,9 @@ class Foreign(Case):
         Wheel("alpha").install(lib / "site-packages")
         write(lib / "site-packages" / "alpha-1.0.dist-info" / "INSTALLER", "conda")
         lost = self.lost(lib)
+        # A library that came with the prefix and not in a wheel: its interpreter finds it there.
+        shared_object(lib / "site-packages" / "native.so", "libonlyhere.so.3")
+        shared_object(lib.parent / "libonlyhere.so.3")
         with untouched(self, self.place):
             report = self.inspect(self.env, CONDA_PREFIX=str(prefix)).json
             taken = self.snapshot(self.env, CONDA_PREFIX=str(prefix)).json
@@ -100,6 +103,12 @@ class Foreign(Case):
         self.assertFalse((self.runtime(taken) / "include").exists(), "the copy has no headers")
         self.assertLessEqual({p.name for p in (lib / "lib-dynload").glob("*.so") if "test" not in p.name and "xxlimited" not in p.name}, modules)
         self.starts(taken)
+        said = ("problem", "audit", "native.so")
+        advice = f"needs libonlyhere.so.3, which nothing in the snapshot has; add {lib.parent}/libonlyhere.so.3 to [python] libraries"
+        self.assertIn((*said, advice), [(f["severity"], f["topic"], f["path"], f["message"]) for f in taken["findings"]])
+        write(self.env.root / "stillframe.toml", f'[python]\nlibraries = ["{lib.parent}/libonlyhere.so.3"]\n')
+        again = self.snapshot(self.env, CONDA_PREFIX=str(prefix)).json
+        self.assertEqual([f for f in again["findings"] if (f["severity"], f["topic"], f["path"]) == said], [])
 
     def test_a_venv_of_uv_on_a_python_of_uv(self):
         prefix, lib = self.copied(f"share/uv/python/cpython-{self.version}-linux-x86_64-gnu")

@@ -293,12 +293,25 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
             "cache": [change("torch/hub/checkpoints/aux.bin", "120 bytes", "120 bytes")],
             "sources": [change("shared", "files", "files", "shared.py")],
             "unowned": change("files no distribution owns", None, "files", what="added"),
+            "service": [], "classes_known": True, "version": 1,
             "classes_added": ["New"], "classes_removed": ["Gone"]})
         text = self.run_it("snapshots", "diff", first["id"], second["id"]).out
         for line in ("packs\n", f"  changed  first-pack: {old[:10]} -> {new[:10]}\n           classes.txt\n", "           w/model.safetensors\n",
                      "  changed  beta: 1.0 (pinned) -> 1.0 (patched)\n", "node classes added: New\n", "node classes removed: Gone\n",
                      f"to ship to a host that has {first['id']}: {len(more)} paths, "):
             self.assertIn(line, text)
+        # The same files, started otherwise.
+        write(env.root / "stillframe.toml", '[service]\narguments = ["--cpu", "--lowvram"]\n')
+        third = self.taken(index)
+        diff = self.run_it("snapshots", "diff", second["id"], third["id"], "--json").json
+        before, after = diff["service"][0]["old"], diff["service"][0]["new"]
+        self.assertEqual([(c["name"], c["what"]) for c in diff["service"]], [("arguments", "changed")])
+        self.assertTrue(after.endswith("--cpu --lowvram") and not before.endswith("--lowvram"), diff["service"])
+        self.assertEqual((diff["packs"], diff["distributions"]), ([], []))
+        text = self.run_it("snapshots", "diff", second["id"], third["id"]).out
+        self.assertIn(f"service\n  changed  arguments: {before} -> {after}\n", text)
+        same = self.run_it("snapshots", "diff", third["id"], third["id"]).out
+        self.assertIn(f"{third['id']} and {third['id']} are the same\n", same)
 
 
 class UvInstall(unittest.TestCase):

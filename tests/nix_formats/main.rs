@@ -63,6 +63,18 @@ impl Nix {
     }
 }
 
+#[test]
+fn the_later_nix_is_another() {
+    let version = |nix: &Nix| {
+        let scratch = Scratch::new();
+        let told = line(&mut nix.run(&scratch, "nix-store", ["--version"]));
+        told.rsplit(' ').next().map(str::to_owned).expect("a version")
+    };
+    let (installed, newer) = (version(&INSTALLED), version(&NEWER));
+    assert!(newer.starts_with("2.26."), "{newer}");
+    assert_ne!(installed, newer);
+}
+
 /// Each of the functions becomes a test on either Nix.
 macro_rules! on_both {
     ($($name:ident)*) => {
