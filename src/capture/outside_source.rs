@@ -228,6 +228,8 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
             *source = Source::Bytes(text.into_bytes().into());
         }
     }
+    references.sort();
+    references.dedup();
     Ok(references)
 }
 

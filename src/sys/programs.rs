@@ -37,13 +37,16 @@ fn find_in(folders: impl IntoIterator<Item = PathBuf>, name: &str) -> Option<Pat
     folders.into_iter().map(|folder| folder.join(name)).find(runs)
 }
 
+/// PATH, or where programs are looked for without one (execvp(3)).
+fn whole_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into())
+}
+
 /// The user's PATH, as far as it is to be trusted.
 pub fn path() -> &'static OsStr {
     static PATH: OnceLock<OsString> = OnceLock::new();
-    PATH.get_or_init(|| {
-        // What was split at colons has none.
-        std::env::join_paths(trusted(&std::env::var_os("PATH").unwrap_or_default())).unwrap_or_default()
-    })
+    // What was split at colons has none.
+    PATH.get_or_init(|| std::env::join_paths(trusted(&whole_path())).unwrap_or_default())
 }
 
 /// The program of this name on it.
@@ -53,7 +56,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// The one that would have been run from PATH as it is.
 pub fn passed_over(name: &str) -> Option<PathBuf> {
-    find_in(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()), name)
+    find_in(std::env::split_paths(&whole_path()), name)
 }
 
 #[cfg(test)]
