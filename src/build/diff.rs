@@ -238,6 +238,7 @@ mod tests {
             tree: tree(byte),
             wheel: None,
             changed: vec![],
+            commit: None,
         }
     }
 

@@ -453,6 +453,7 @@ mod tests {
                 .iter()
                 .map(|by| FileChange { path: "cv2/cv2.so".into(), how: format!("{REPLACED}{by}") })
                 .collect(),
+            commit: None,
         };
         let names =
             |all: &[DistributionLock]| in_order(all).iter().map(|d| d.name.clone()).collect::<Vec<_>>();

@@ -10,9 +10,9 @@ use crate::capture::paths::{finding, read_small};
 use crate::formats::comfy::manager_snapshot::ManagerSnapshot;
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::name::normalize;
-use crate::formats::python::pylock::Pylock;
+use crate::formats::python::pylock::{Pylock, PylockSource};
 use crate::formats::python::requirements::Requirements;
-use crate::formats::python::uv_lock::UvLock;
+use crate::formats::python::uv_lock::{UvLock, UvSource};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use pep440_rs::{Version, VersionSpecifier};
@@ -99,6 +99,8 @@ pub fn check(path: &Path, installed: &Installed) -> Result<Vec<Finding>> {
 struct Stated {
     versions: BTreeSet<String>,
     sha256: BTreeSet<Sha256Digest>,
+    /// Of a repository.
+    commits: BTreeSet<String>,
     /// It may be meant for another platform or an extra.
     conditional: bool,
 }
@@ -118,8 +120,28 @@ fn uv(lock: &UvLock) -> Statement {
         stated.conditional = true;
         stated.versions.extend(package.version.clone());
         stated.sha256.extend(package.wheels.iter().filter_map(|w| w.sha256));
+        if let UvSource::Git(url) = &package.source {
+            stated.commits.extend(commit(url));
+        }
     }
     out
+}
+
+/// The whole commit that the URL of a repository ends in: `…#COMMIT` as uv locks it, `…@COMMIT` as pip takes it.
+/// A branch or a tag is no statement of what is installed.
+fn commit(url: &str) -> Option<String> {
+    let whole = |text: &&str| matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let (before, fragment) = url.trim().split_once('#').unwrap_or((url.trim(), ""));
+    let at = before.rsplit('@').next();
+    [Some(fragment), at].into_iter().flatten().find(whole).map(str::to_lowercase)
+}
+
+/// `NAME @ git+URL`, with a commit.
+fn from_repository(line: &str) -> Option<(String, String)> {
+    let (name, url) = line.split_once('@')?;
+    let name = name.split('[').next().unwrap_or(name).trim();
+    let url = url.split(';').next().unwrap_or(url).trim();
+    Some((normalize(name), commit(url.starts_with("git+").then_some(url)?)?))
 }
 
 fn pylock(lock: &Pylock) -> Statement {
@@ -129,6 +151,9 @@ fn pylock(lock: &Pylock) -> Statement {
         stated.conditional |= package.marker.is_some();
         stated.versions.extend(package.version.clone());
         stated.sha256.extend(package.wheels.iter().filter_map(|w| w.sha256));
+        if let PylockSource::Vcs { commit_id, .. } = &package.source {
+            stated.commits.insert(commit_id.to_lowercase());
+        }
     }
     out
 }
@@ -142,6 +167,9 @@ fn requirements(file: &Requirements) -> Statement {
         stated.conditional |= pin.marker.is_some();
         stated.versions.insert(pin.version.clone());
         stated.sha256.extend(&pin.sha256);
+    }
+    for (name, commit) in file.unpinned.iter().filter_map(|line| from_repository(line)) {
+        out.by_name.entry(name).or_default().commits.insert(commit);
     }
     out
 }
@@ -174,15 +202,24 @@ fn distributions(statement: &Statement, installed: &[DistributionLock], report: 
             if stated.conditional {
                 elsewhere.push(format!("{name} {versions}").trim_end().to_string());
             } else {
-                report.add(
-                    Severity::Warning,
-                    format!("wants {name} {versions}, which is not installed").replace("  ", " "),
-                );
+                let wanted = format!("{name} {versions}");
+                report.add(Severity::Warning, format!("wants {}, which is not installed", wanted.trim_end()));
             }
             continue;
         };
         if !stated.versions.is_empty() && !stated.versions.iter().any(|v| same_version(v, &found.version)) {
             report.add(Severity::Warning, format!("wants {name} {versions}, installed is {}", found.version));
+        } else if !stated.commits.is_empty()
+            && !found.commit.as_ref().is_some_and(|c| stated.commits.contains(c))
+        {
+            let wanted = stated.commits.iter().cloned().collect::<Vec<_>>().join(" or ");
+            let message = match &found.commit {
+                Some(commit) => format!("wants {name} at commit {wanted}, it is at {commit}"),
+                None => format!(
+                    "wants {name} from a repository at commit {wanted}; it was not installed from one"
+                ),
+            };
+            report.add(Severity::Warning, message);
         } else if let Some(wheel) = &found.wheel
             && !stated.sha256.is_empty()
             && !stated.sha256.contains(&wheel.sha256.0)
@@ -327,6 +364,9 @@ fn manager(snapshot: &ManagerSnapshot, installed: &Installed, report: &mut Repor
     let mut pips = Statement::default();
     for (name, version) in snapshot.pinned_pips() {
         pips.by_name.entry(normalize(name)).or_default().versions.insert(version.to_string());
+    }
+    for (name, commit) in snapshot.pips.keys().filter_map(|line| from_repository(line)) {
+        pips.by_name.entry(name).or_default().commits.insert(commit);
     }
     distributions(&pips, installed.distributions, report);
 }

@@ -25,6 +25,7 @@ fn distribution(name: &str, version: &str, wheel: Option<u8>) -> DistributionLoc
         tree: tree(),
         wheel,
         changed: vec![],
+        commit: (name == "torch").then(|| "a1".repeat(20)),
     }
 }
 
@@ -108,6 +109,41 @@ fn a_universal_lock_may_hold_several_versions() {
         [[package]]\nname = \"click\"\nversion = \"8.1.8\"\nsource = { registry = \"r\" }\n\
         [[package]]\nname = \"torch\"\nversion = \"2.1.0+cpu\"\nsource = { registry = \"r\" }\n";
     assert_eq!(messages("uv.lock", text).unwrap(), ["wants torch 2.1.0+cpu, installed is 2.1.0+cu121"]);
+}
+
+#[test]
+fn commits_of_repositories_are_compared() {
+    let (one, other) = ("a1".repeat(20), "B2".repeat(20));
+    let locked = |commit: &str| {
+        format!(
+            "version = 1\n[[package]]\nname = \"torch\"\nversion = \"2.1.0\"\n\
+             source = {{ git = \"https://git.example/t?rev=main#{commit}\" }}\n\
+             [[package]]\nname = \"click\"\nsource = {{ registry = \"r\" }}\n"
+        )
+    };
+    let wants = format!("wants torch at commit {}, it is at {one}", "b2".repeat(20));
+    assert_eq!(messages("uv.lock", &locked(&one)).unwrap(), [""; 0]);
+    assert_eq!(messages("uv.lock", &locked(&other)).unwrap(), [wants.as_str()]);
+    let pylock = format!(
+        "lock-version = \"1.0\"\ncreated-by = \"uv\"\n[[packages]]\nname = \"torch\"\n\
+         vcs = {{ type = \"git\", url = \"u\", commit-id = \"{other}\" }}\n[[packages]]\nname = \"click\"\n"
+    );
+    assert_eq!(messages("pylock.toml", &pylock).unwrap(), [wants.as_str()]);
+    let line = |name: &str, at: &str| format!("{name} @ git+https://git.example/t@{at}#subdirectory=x");
+    let pips = format!("{{\"comfyui\":\"c0\",\"pips\":{{\"{}\":\"\"}}}}", line("Torch", &other));
+    assert_eq!(
+        messages("snapshot.json", &pips).unwrap(),
+        ["does not name these packs: a, b", wants.as_str()]
+    );
+    // A branch states nothing; a file that came from an index is of no commit.
+    let text = format!("{}\n{}\n{}\n", line("torch", "main"), line("click[x]", &one), line("gone", &one));
+    assert_eq!(
+        messages("requirements.txt", &text).unwrap(),
+        [
+            format!("wants click from a repository at commit {one}; it was not installed from one"),
+            "wants gone, which is not installed".into(),
+        ]
+    );
 }
 
 #[test]

@@ -93,6 +93,9 @@ pub struct DistributionLock {
     pub wheel: Option<WheelRef>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<FileChange>,
+    /// Of the repository that it was installed from, as direct_url.json says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use crate::capture::trees::Trees;
 use crate::capture::{prefix, pth, unowned};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
+use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
@@ -315,6 +316,10 @@ fn lock_one(
         tree,
         wheel,
         changed: pinned.changed.clone(),
+        commit: one.direct_url.as_ref().and_then(|direct| match &direct.kind {
+            DirectKind::Vcs { commit_id, .. } => Some(commit_id.clone()),
+            _ => None,
+        }),
     })
 }
 
