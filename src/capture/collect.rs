@@ -111,6 +111,9 @@ impl Collector<'_> {
             }
             storage
         });
+        // A folder that changes is listed again.
+        models.sort();
+        models.dedup();
         for path in models {
             let message = "a models folder of extra_model_paths.yaml: not captured, like models";
             self.report(Severity::Info, "outside", &path, message);
@@ -118,6 +121,7 @@ impl Collector<'_> {
         if !outside {
             repositories.retain(|path| !path.is_empty());
             repositories.sort();
+            repositories.dedup();
             self.out.repositories = repositories;
         }
         self.out.findings.append(&mut walked.findings);

@@ -210,6 +210,28 @@ fn models_within_the_environment_are_models() {
 }
 
 #[test]
+fn names_of_every_kind_are_kept_everywhere() {
+    use std::os::unix::ffi::OsStrExt;
+    let (_dir, root) = environment();
+    let odd: [&[u8]; 2] = [b"latin\xe9.txt", b"new\nline.txt"];
+    for folder in ["comfy", ".cache/odd/hub", "custom_nodes/plain"] {
+        for name in odd {
+            write(root.join(folder).join(std::ffi::OsStr::from_bytes(name)), "x");
+        }
+    }
+    let scan = plain_scan(&root);
+    let cache = scan.cache.iter().find(|c| c.path.starts_with("odd")).unwrap();
+    for (tree, below) in [(&scan.main.tree, "comfy/"), (&cache.tree, ""), (&pack(&scan, "plain").tree, "")] {
+        for name in odd {
+            let ends = |path: &&Vec<u8>| path.ends_with(name) && path.starts_with(below.as_bytes());
+            assert_eq!(tree.entries.keys().filter(ends).count(), 1, "{}", show(name));
+        }
+    }
+    assert!(told(&scan, "name").iter().all(|path| path.contains("\\xe9") || path.contains("\\n")));
+    assert_eq!(told(&scan, "name").len(), 6);
+}
+
+#[test]
 fn excluded_by_the_user() {
     let (_dir, root) = environment();
     let options = ScanOptions {

@@ -85,7 +85,7 @@ fn a_folder_that_is_not_there_is_a_line_of_the_report() {
 }
 
 #[test]
-fn what_vanishes_is_reported_after_another_try() {
+fn what_vanishes_is_not_there_at_another_try() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
         fs::write(dir.path().join(name), "").unwrap();
@@ -98,6 +98,28 @@ fn what_vanishes_is_reported_after_another_try() {
     });
     assert_eq!(paths(&walked), ["a"]);
     assert!(walked.findings.is_empty());
+}
+
+#[test]
+fn what_vanishes_at_every_try_is_reported_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let restless = dir.path().join("b");
+    for name in ["a", "b", "c"] {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    // Listed, gone when it is looked at, and there again.
+    let walked = walk(dir.path(), "w", &mut |path, _| {
+        match path {
+            b"a" => fs::remove_file(&restless).unwrap(),
+            b"c" => fs::write(&restless, "").unwrap(),
+            _ => {}
+        }
+        false
+    });
+    assert_eq!(paths(&walked), ["a", "c"]);
+    let told: Vec<_> =
+        walked.findings.iter().map(|f| (f.severity, f.path.as_str(), f.message.as_str())).collect();
+    assert_eq!(told, [(Severity::Warning, "w/b", "vanished while its folder was read; left out")]);
 }
 
 #[test]
