@@ -105,7 +105,10 @@ impl Collector<'_> {
                 return true;
             }
             let storage = matches!(kind, NodeKind::Directory { .. })
-                && policy.models.iter().any(|folder| *folder == below(real, path));
+                && policy
+                    .models
+                    .iter()
+                    .any(|folder| folder.strip_prefix(real).is_ok_and(|inner| bytes(inner) == path));
             if storage {
                 models.push(full);
             }

@@ -3,12 +3,12 @@
 //! folder names that path instead, so nothing of this machine is needed at run time.
 use crate::capture::audit;
 use crate::capture::collect::{Collected, Policy, collect};
-use crate::capture::installed::{Installed, lexical};
+use crate::capture::installed::Installed;
 use crate::capture::inventory::{OutsidePath, Severity};
 use crate::capture::lock::SourceLock;
 use crate::capture::nar::path_of;
 use crate::capture::paths::{below, finding, show};
-use crate::capture::pth::Pth;
+use crate::capture::pth::{self, Pth};
 use crate::capture::python::{Context, Python};
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::capture::walk::NodeKind;
@@ -169,20 +169,11 @@ pub fn is_text(name: &[u8]) -> bool {
 fn relocate_lines(text: &str, site: &Path, all: &[Relocation]) -> Option<(String, Vec<String>)> {
     let mut references = Vec::new();
     let line = |line: &str| {
-        let kept = || line.to_string();
-        let named = line.trim();
-        if named.is_empty()
-            || named.starts_with('#')
-            || named.starts_with("import ")
-            || named.starts_with("import\t")
-        {
-            return kept();
-        }
-        let folder = lexical(&site.join(named));
+        let Some(folder) = pth::folder(line, site) else { return line.to_string() };
         let Some((relocation, inner)) =
             all.iter().find_map(|r| folder.strip_prefix(&r.from).ok().map(|inner| (r, inner)))
         else {
-            return kept();
+            return line.to_string();
         };
         references.push(relocation.reference.clone());
         let end = if line.ends_with('\n') { "\n" } else { "" };

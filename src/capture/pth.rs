@@ -48,21 +48,23 @@ fn read(file: &Path, site: &Path) -> Option<Pth> {
     let text = String::from_utf8_lossy(&bytes);
     let mut found = Pth { file: file.to_path_buf(), folders: Vec::new(), code: Vec::new() };
     for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        if line.starts_with('#') || line.trim().is_empty() {
-            continue;
-        }
-        if line.starts_with("import ") || line.starts_with("import\t") {
-            if changes_path(line) {
-                found.code.push((at + 1, literal(line, site)));
-            }
-            continue;
-        }
-        let folder = lexical(&site.join(line.trim()));
-        if !folder.starts_with(site) {
-            found.folders.push(folder);
+        match folder(line, site) {
+            Some(folder) if !folder.starts_with(site) => found.folders.push(folder),
+            None if is_code(line) && changes_path(line) => found.code.push((at + 1, literal(line, site))),
+            _ => {}
         }
     }
     Some(found)
+}
+
+fn is_code(line: &str) -> bool {
+    line.starts_with("import ") || line.starts_with("import\t")
+}
+
+/// What a line names; nothing if it is a comment, empty or code.
+pub fn folder(line: &str, site: &Path) -> Option<PathBuf> {
+    let none = line.starts_with('#') || line.trim().is_empty() || is_code(line);
+    (!none).then(|| lexical(&site.join(line.trim())))
 }
 
 /// Not the two lines around an `easy-install.pth`, which only put its folders in front.
