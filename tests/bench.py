@@ -90,11 +90,10 @@ def settle():
 
 
 @contextlib.contextmanager
-def in_memory():
-    """A file system that waits for no disk and remembers nothing of earlier runs, for what comes and goes in scratch
-    directories meanwhile."""
-    place = Path(tempfile.mkdtemp(prefix="sf-memory-"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80%", "none", place], check=True)
+def mounted(*what):
+    """A file system of its own for what comes and goes in scratch directories meanwhile."""
+    place = Path(tempfile.mkdtemp(prefix="sf-mount-"))
+    subprocess.run(["mount", *what, place], check=True)
     before, tempfile.tempdir = tempfile.tempdir, str(place)
     try:
         yield place
@@ -105,22 +104,21 @@ def in_memory():
 
 
 @contextlib.contextmanager
+def in_memory():
+    """One that waits for no disk and remembers nothing of earlier runs."""
+    with mounted("-t", "tmpfs", "-o", "size=80%", "none") as place:
+        yield place
+
+
+@contextlib.contextmanager
 def on_ext4():
     """An ext4 as distributions format disks. One without a journal, as virtual machines may have it, does not take again
     an inode that was freed within the minute, and searches past all of them: each text that a daemon adds frees one."""
-    place = Path(tempfile.mkdtemp(prefix="sf-ext4-"))
-    image, inside = place / "image", place / "ext4"
-    inside.mkdir()
-    subprocess.run(["truncate", "--size", "16G", image], check=True)
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, inside], check=True)
-    before, tempfile.tempdir = tempfile.tempdir, str(inside)
-    try:
-        yield inside
-    finally:
-        tempfile.tempdir = before
-        subprocess.run(["umount", inside], check=True)
-        remove_tree(place)
+    with tempfile.NamedTemporaryFile(prefix="sf-ext4-") as image:
+        image.truncate(16 << 30)
+        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image.name], check=True)
+        with mounted("-o", "loop", image.name) as place:
+            yield place
 
 
 def fresh_memory(warm):
