@@ -2,7 +2,6 @@
 import os
 import subprocess
 import unittest
-from pathlib import Path
 
 from small import Case, Wheel, untouched, write
 
@@ -46,9 +45,7 @@ class Hostile(Case):
         for tool in ("git", "nix-daemon", "sh"):
             for folder in (env.venv / "bin", env.root):
                 write(folder / tool, f"#!/bin/sh\necho x >>{self.marker}\n", 0o755)
-        os.chdir(env.root)
-        self.addCleanup(os.chdir, Path(__file__).parent)
-        result = self.every_command(PATH=f"{env.venv / 'bin'}:.::{os.environ['PATH']}")
+        result = self.every_command(cwd=env.root, PATH=f"{env.venv / 'bin'}:.::{os.environ['PATH']}")
         # All the same it is in the snapshot, as it would run there.
         self.assertIn("evil.pth", [f["path"] for f in result.json["findings"] if f["topic"] == "unowned"])
 
