@@ -1,4 +1,5 @@
 //! Formats of Nix: hashes, store paths, derivations, NAR, worker protocol messages.
+pub mod aterm;
 pub mod base32;
 pub mod derivation;
 pub mod hash;
