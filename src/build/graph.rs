@@ -39,8 +39,6 @@ pub struct Graph {
     /// In an order in which each comes after those it refers to.
     pub nodes: Vec<Node>,
     pub imports: Vec<Import>,
-    /// The runtime of the configuration, in place of a captured one: it comes with a closure of its own.
-    pub given: Option<StorePath>,
     pub environment: StorePath,
     pub snapshot: StorePath,
     pub snapshot_drv: StorePath,
@@ -419,16 +417,7 @@ fn snapshot(
             fixed: None,
         },
     )?;
-    let given = lock.runtime.store_path.is_some().then(|| runtime.path.clone());
-    Ok(Graph {
-        scripts: b.scripts,
-        nodes: b.nodes,
-        imports: b.imports,
-        given,
-        environment,
-        snapshot,
-        snapshot_drv,
-    })
+    Ok(Graph { scripts: b.scripts, nodes: b.nodes, imports: b.imports, environment, snapshot, snapshot_drv })
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ mod nodes;
 #[cfg(feature = "workstation")]
 pub mod realise;
 #[cfg(feature = "workstation")]
+pub mod recipe;
+#[cfg(feature = "workstation")]
 pub mod registry;
 #[cfg(feature = "workstation")]
 pub mod sbom;

@@ -1,15 +1,16 @@
 //! Verifying a snapshot: rebuild everything that is made from something else, with Nix, in a scratch
 //! store, the wheels fetched from the index; then compare every NAR hash with the store that serves.
 use crate::build::compare::first_difference;
-use crate::build::graph::{Graph, Import, Node, NodeKind};
+use crate::build::nodes::{Node, NodeKind};
+use crate::build::recipe::{Recipe, Source, SourceKind, gone};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{self, Hashing, NarWriter, Visitor};
 use crate::formats::nix::store_path::{StorePath, source_path};
-use crate::store::{PathInfo, Store, StoreConfig};
+use crate::store::{Store, StoreConfig, Text};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Progress, check_interrupt};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -30,6 +31,18 @@ pub struct Mismatch {
     pub copied: Option<StorePath>,
 }
 
+impl Mismatch {
+    fn new(label: &str, path: &StorePath, store: &Store, expected: &Sha256, found: &Sha256) -> Mismatch {
+        Mismatch {
+            label: label.into(),
+            path: path.to_absolute(&store.store_dir),
+            expected: expected.to_string(),
+            found: found.to_string(),
+            ..Mismatch::default()
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
     /// Copied in and hashed again.
@@ -41,32 +54,31 @@ pub struct Report {
     pub mismatches: Vec<Mismatch>,
 }
 
-/// Rebuilds `graph` in a store below `scratch`.
-pub fn verify(
-    graph: &Graph,
-    config: &StoreConfig,
-    scratch: &Path,
-    progress: &dyn Progress,
-) -> Result<Report> {
-    let mut store = Store::connect(config)?;
+/// Rebuilds `recipe`, which `store` holds, in another below `scratch`.
+pub fn verify(recipe: &Recipe, store: &mut Store, scratch: &Path, progress: &dyn Progress) -> Result<Report> {
     let scratch_config =
-        StoreConfig { remote: Some(format!("local?root={}", scratch.display())), ..config.clone() };
+        StoreConfig { remote: Some(format!("local?root={}", scratch.display())), ..store.config.clone() };
     let mut fresh = Store::connect(&scratch_config)?;
-    empty(graph, scratch, &mut fresh)?;
+    empty(recipe, scratch, &mut fresh)?;
     let mut report = Report::default();
-    sources(graph, &mut store, &mut fresh, progress, &mut report)?;
+    let total = recipe.sources.iter().map(|source| source.info.nar_size).sum();
+    progress.stage("copying sources to a scratch store", Some(total));
+    for source in &recipe.sources {
+        check_interrupt()?;
+        report.mismatches.extend(copy(source, store, &mut fresh)?);
+        report.sources += 1;
+        progress.advance(source.info.nar_size);
+    }
     // What is not as it was makes nothing as it was: what is built from it says no more.
     if report.mismatches.is_empty() {
-        rebuild(graph, &mut store, &mut fresh, progress, &mut report)?;
+        rebuild(recipe, store, &mut fresh, progress, &mut report)?;
     }
     Ok(report)
 }
 
 /// A daemon that does not look where it is told would compare a store with itself.
-fn empty(graph: &Graph, scratch: &Path, fresh: &mut Store) -> Result<()> {
-    let outputs = graph.nodes.iter().map(|node| node.out.clone());
-    let all: BTreeSet<StorePath> = graph.imports.iter().map(|i| i.path.clone()).chain(outputs).collect();
-    let Some(there) = fresh.valid(&all)?.into_iter().next() else { return Ok(()) };
+fn empty(recipe: &Recipe, scratch: &Path, fresh: &mut Store) -> Result<()> {
+    let Some(there) = fresh.valid(&recipe.paths())?.into_iter().next() else { return Ok(()) };
     Err(Error::new(
         Kind::Store,
         format!("the scratch store below {} has {there} before anything was put there", scratch.display()),
@@ -74,65 +86,16 @@ fn empty(graph: &Graph, scratch: &Path, fresh: &mut Store) -> Result<()> {
     .hint("the daemon must use the store that NIX_REMOTE names: see STILLFRAME_NIX_DAEMON"))
 }
 
-fn sources(
-    graph: &Graph,
-    store: &mut Store,
-    fresh: &mut Store,
-    progress: &dyn Progress,
-    report: &mut Report,
-) -> Result<()> {
-    let given = match &graph.given {
-        Some(path) => inputs_first(store.closure(std::slice::from_ref(path))?),
-        None => Vec::new(),
-    };
-    let mut sources: Vec<&Import> = graph.imports.iter().filter(|i| i.drv.is_none()).collect();
-    sources.sort_by_key(|i| !i.tree.references.is_empty());
-    let total = sources.iter().map(|i| i.tree.nar_size).chain(given.iter().map(|(_, info)| info.nar_size));
-    progress.stage("copying sources to a scratch store", Some(total.sum()));
-    for (path, info) in &given {
-        check_interrupt()?;
-        copy_given(path, info, store, fresh, report)?;
-        progress.advance(info.nar_size);
-        report.sources += 1;
-    }
-    for import in sources {
-        check_interrupt()?;
-        copy(import, store, fresh, report)?;
-        progress.advance(import.tree.nar_size);
-        report.sources += 1;
-    }
-    Ok(())
-}
-
-/// A closure in an order in which each path comes after those it refers to.
-fn inputs_first(mut closure: BTreeMap<StorePath, PathInfo>) -> Vec<(StorePath, PathInfo)> {
-    let mut ordered = Vec::with_capacity(closure.len());
-    while !closure.is_empty() {
-        let ready: Vec<StorePath> = closure
-            .iter()
-            .filter(|(path, info)| info.references.iter().all(|r| r == *path || !closure.contains_key(r)))
-            .map(|(path, _)| path.clone())
-            .collect();
-        // References of store paths have no circles.
-        debug_assert!(!ready.is_empty());
-        if ready.is_empty() {
-            break;
-        }
-        ordered.extend(ready.into_iter().filter_map(|path| closure.remove_entry(&path)));
-    }
-    ordered
-}
-
 fn rebuild(
-    graph: &Graph,
+    recipe: &Recipe,
     store: &mut Store,
     fresh: &mut Store,
     progress: &dyn Progress,
     report: &mut Report,
 ) -> Result<()> {
-    progress.stage("rebuilding", Some(graph.nodes.len() as u64));
-    fresh.add_texts(graph.texts().map(|(.., text)| text), |_| Ok(()))?;
-    for node in &graph.nodes {
+    progress.stage("rebuilding", Some(recipe.nodes.len() as u64));
+    fresh.add_texts(recipe.nodes.iter().map(Node::text), |_| Ok(()))?;
+    for node in &recipe.nodes {
         check_interrupt()?;
         if let Err(error) = fresh.build(std::slice::from_ref(&node.drv)) {
             let Some(mismatch) = hash_mismatch(&error, node, store, fresh)? else {
@@ -155,82 +118,79 @@ fn rebuild(
             NodeKind::Captured => continue,
             NodeKind::Distribution | NodeKind::Built => report.rebuilt += 1,
         }
-        let absent = |path: &StorePath| {
-            Error::new(Kind::Store, format!("{path} ({}) is not in the store", node.label))
-                .hint("take the snapshot again")
+        let found = fresh.info(&node.out)?.ok_or_else(|| gone(&node.out, &node.label))?;
+        let expected = match store.info(&node.out)? {
+            Some(expected) => expected,
+            // Laid out as real files, so that nothing refers to it: garbage, and its hash was Nix's to check.
+            None if node.fixed.is_some() => continue,
+            None => return Err(gone(&node.out, &node.label)),
         };
-        let expected = store.info(&node.out)?.ok_or_else(|| absent(&node.out))?;
-        let found = fresh.info(&node.out)?.ok_or_else(|| absent(&node.out))?;
         // The store's own record may be right while its files are not: hash what is there.
         let on_disk = hash_of(store, &node.out)?;
         let differs = |hash: &&Sha256| **hash != expected.nar_hash;
         if let Some(actual) = [found.nar_hash, on_disk].iter().find(differs) {
             report.mismatches.push(Mismatch {
-                label: node.label.clone(),
-                path: node.out.to_absolute(&store.store_dir),
-                expected: expected.nar_hash.to_string(),
-                found: actual.to_string(),
                 first_difference: first_difference(store, &node.out, fresh, &node.out)?,
-                ..Mismatch::default()
+                ..Mismatch::new(&node.label, &node.out, store, &expected.nar_hash, actual)
             });
         }
     }
     Ok(())
 }
 
-fn copy(import: &Import, from: &mut Store, to: &mut Store, report: &mut Report) -> Result<()> {
-    let info = from.info(&import.path)?.ok_or_else(|| {
-        Error::new(Kind::Store, format!("{} ({}) is not in the store", import.path, import.label))
-            .hint("take the snapshot again")
-    })?;
+/// Copies a path that nothing makes, and says how it differs from what it was.
+fn copy(source: &Source, from: &mut Store, to: &mut Store) -> Result<Option<Mismatch>> {
+    let Source { path, label, info, kind } = source;
+    let mut references = info.references.clone();
+    references.remove(path);
     // One that refers to what came out differently cannot be added, only hashed.
-    let found = if to.valid(&info.references)? == info.references {
-        let mut hashing = Hashing::default();
-        from.nar(&import.path, |input| {
-            to.add_tree(import.path.name(), &info.references, |out| {
-                let mut both = Both { a: out, b: &mut hashing };
-                transfer(input, &mut both)
-            })
-        })?;
-        hashing.finish().0
-    } else {
-        hash_of(from, &import.path)?
+    let addable = to.valid(&references)? == references;
+    let (expected, found) = match kind {
+        SourceKind::Locked(hash) if addable => (hash, copy_tree(path, &references, from, to)?),
+        SourceKind::Locked(hash) => (hash, hash_of(from, path)?),
+        // Read, and seen to be what its path says.
+        SourceKind::Text(bytes) => {
+            let references: Vec<StorePath> = references.into_iter().collect();
+            let text = Text { name: path.name(), references: &references, bytes };
+            if addable {
+                to.add_texts([text], |_| Ok(()))?;
+            }
+            return Ok(None);
+        }
+        SourceKind::Given => {
+            // Hashed before it is sent: a daemon that gets more than it was told of ends the connection.
+            let found = hash_of(from, path)?;
+            if found == info.nar_hash && addable {
+                from.nar(path, |input| to.add_nar(path, info, false, |out| transfer(input, out)))?;
+            }
+            (&info.nar_hash, found)
+        }
     };
-    if found != import.tree.nar_hash {
-        report.mismatches.push(Mismatch {
-            label: import.label.clone(),
-            path: import.path.to_absolute(&from.store_dir),
-            expected: import.tree.nar_hash.to_string(),
-            found: found.to_string(),
-            copied: Some(import.path.clone()),
-            ..Mismatch::default()
-        });
+    if *expected == found {
+        return Ok(None);
     }
-    Ok(())
+    let locked = matches!(kind, SourceKind::Locked(_));
+    Ok(Some(Mismatch {
+        copied: locked.then(|| path.clone()),
+        unexplained: (!locked).then(|| "no other copy of it is known".into()),
+        ..Mismatch::new(label, path, from, expected, &found)
+    }))
 }
 
-/// A path of the given runtime, which may be of any kind: it is what its store says it is, or it differs.
-fn copy_given(
+fn copy_tree(
     path: &StorePath,
-    info: &PathInfo,
+    references: &BTreeSet<StorePath>,
     from: &mut Store,
     to: &mut Store,
-    report: &mut Report,
-) -> Result<()> {
-    // Hashed before it is sent: a daemon that gets more than it was told of ends the connection.
-    let found = hash_of(from, path)?;
-    if found == info.nar_hash {
-        return from.nar(path, |input| to.add_nar(path, info, false, |out| transfer(input, out)));
-    }
-    report.mismatches.push(Mismatch {
-        label: "the given Python runtime".into(),
-        path: path.to_absolute(&from.store_dir),
-        expected: info.nar_hash.to_string(),
-        found: found.to_string(),
-        unexplained: Some("no other copy of it is known".into()),
-        ..Mismatch::default()
-    });
-    Ok(())
+) -> Result<Sha256> {
+    let mut hashing = Hashing::default();
+    from.nar(path, |input| {
+        to.add_tree(path.name(), references, |out| {
+            let mut both = Both { a: out, b: &mut hashing };
+            transfer(input, &mut both)
+        })
+    })?;
+    Ok(hashing.finish().0)
 }
 
 /// Reads one archive and prints it again: a NAR has no length, only an end.
@@ -321,13 +281,7 @@ fn hash_mismatch(
     let got = error.message.lines().find_map(|line| line.trim().strip_prefix("got:"));
     let Some(got) = got.and_then(|text| Sha256::parse(text.trim()).ok()) else { return Ok(None) };
     let Some(expected) = node.fixed else { return Ok(None) };
-    let mut mismatch = Mismatch {
-        label: node.label.clone(),
-        path: node.out.to_absolute(&store.store_dir),
-        expected: expected.to_string(),
-        found: got.to_string(),
-        ..Mismatch::default()
-    };
+    let mut mismatch = Mismatch::new(&node.label, &node.out, store, &expected, &got);
     if node.kind == NodeKind::Wheel {
         mismatch.unexplained = Some("the index serves another file under this name now".into());
         return Ok(Some(mismatch));

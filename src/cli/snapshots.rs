@@ -4,8 +4,8 @@ use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::build::compare;
 use crate::build::diff::{self, Change};
-use crate::build::graph::{self, ServiceSpec};
 use crate::build::launch::Launch;
+use crate::build::recipe;
 use crate::build::registry::{Record, Registry};
 use crate::build::scratch::Scratch;
 use crate::build::verify::{self, Mismatch};
@@ -245,26 +245,10 @@ fn verify(
     let record = registry.find(id)?;
     let lock = registry.lock(&record)?;
     let config = store_config(settings);
-    // The launch file is part of the snapshot: take it back from there, not from today's settings.
-    let launch = launch_of(&record, &mut Store::connect(&config)?)?;
-    let known = crate::build::launch::arguments(&lock.main.flags, &[]);
-    let service = ServiceSpec {
-        name: launch.service.clone(),
-        arguments: launch.arguments.get(known.len()..).unwrap_or_default().to_vec(),
-        environment: launch.environment.clone(),
-        pack_bytecode: launch.layers.iter().any(|l| l.is_pack() && l.bytecode.is_some()),
-    };
-    let graph = graph::graph(&lock, &config.store_dir, &service)?;
-    let computed = graph.snapshot.to_absolute(&config.store_dir);
-    if computed != record.snapshot {
-        return Err(Error::new(
-            Kind::Store,
-            format!("{}: its lock now gives {computed}, it was {}", record.id, record.snapshot),
-        )
-        .hint("it was taken by another version of stillframe: verify it with that one"));
-    }
+    let mut store = Store::connect(&config)?;
+    let recipe = recipe::read(&record, &lock, &mut store)?;
     let scratch = Scratch::new(&settings.cache, "verify")?;
-    let mut report = verify::verify(&graph, &config, scratch.path(), printer.progress().as_ref())?;
+    let mut report = verify::verify(&recipe, &mut store, scratch.path(), printer.progress().as_ref())?;
     drop(scratch);
     explain(&mut report.mismatches, &record, config_file, &config, printer)?;
     printer.value(

@@ -10,6 +10,7 @@ import tempfile
 import time
 import tomllib
 import unittest
+import zlib
 from pathlib import Path
 
 from harness import CACHE, FIXTURE, ROOT, Workstation, example, remove_tree
@@ -193,15 +194,96 @@ class VerifyNames(Case):
         self.assertEqual(sri(re.search(r"recorded (\S+),", done.out)[1]), true)
 
     def test_a_false_pin(self):
-        """A lock that says "pinned" of files that are not the wheel's: what Nix makes of the wheel tells."""
-        data = self.env.site / "alpha" / "data.txt"
-        data.write_bytes(b"edited by hand")
+        """A wheel that holds other bytes than its RECORD says, of the same length and CRC-32: it was never downloaded, and what Nix
+        makes of it tells."""
+        name, true = "alpha/data.txt", random.Random(2).randbytes(100)
+        # CRC-32 is linear: a multiple of its polynomial, added anywhere, changes nothing of it.
+        polynomial = (0xEDB88320 << 1 | 1).to_bytes(5, "little")
+        other = bytes(a ^ b for a, b in zip(true, bytes(50) + polynomial + bytes(45)))
+        self.assertEqual(zlib.crc32(true), zlib.crc32(other))
+        self.wheel.members[name] = true
+        self.wheel.install(self.env.site)
+        rows = self.wheel.rows()
+        self.wheel.members[name] = other
+        self.served.publish(self.wheel, self.wheel.archive(record="\n".join(rows) + "\n"))
         record = self.taken()
-        lock = self.station.root / "state" / "stillframe" / "snapshots" / record["id"] / "stillframe.lock"
-        self.assertIn('provenance = "patched"', lock.read_text())
-        lock.write_text(lock.read_text().replace('provenance = "patched"', 'provenance = "pinned"'))
+        lock = self.run_it("snapshots", "show", "--json").json["lock"]
+        self.assertEqual([d["provenance"] for d in lock["distributions"]], ["pinned"])
         self.named(self.path(record, "alpha 1.0"), "alpha 1.0",
                    "first differing file: alpha-1.0.dist-info/RECORD: a file of {{\\d+}} bytes, {{sha256-\\S+}} / a file of {{\\d+}} bytes, {{sha256-\\S+}}")
+
+    def test_a_large_wheel_of_which_the_index_says_another_hash(self):
+        """More than comes with its end, so that the hash of the whole is not known before Nix has it."""
+        self.wheel.members["alpha/large.bin"] = random.Random(3).randbytes(200_000)
+        self.wheel.install(self.env.site)
+        self.served.publish(self.wheel, sha256="0" * 64)
+        record = self.taken()
+        done = self.named(self.path(record, self.wheel.file), self.wheel.file,
+                          "the first differing file cannot be named: the index serves another file under this name now")
+        self.assertEqual(sri(re.search(r"found (\S+)", done.out)[1]), hashlib.sha256(self.wheel.archive()).hexdigest())
+
+    def test_one_whose_derivations_are_another_versions(self):
+        """What another stillframe would write for the same content: the store's derivations say how, not this program."""
+        record = self.taken()
+        derivation = record["derivation"]
+        shown = json.loads(self.station.nix("nix", "--extra-experimental-features", "nix-command", "show-derivation", derivation).out)[derivation]
+        quote = lambda text: json.dumps(text).replace("${", "\\${")
+        context = [f'{quote(path)} = {{ outputs = [ "out" ]; }};' for path in shown["inputDrvs"]]
+        context += [f"{quote(path)} = {{ path = true; }};" for path in shown["inputSrcs"]]
+        environment = {key: value for key, value in shown["env"].items() if key not in ("out", "config", "builder", "name", "system")}
+        expression = write(self.place / "other.nix", f"""\
+derivation {{
+  name = "comfyui-snapshot"; system = {quote(shown["system"])}; builder = {quote(shown["builder"])};
+  args = [ {" ".join(map(quote, shown["args"]))} ];
+  {" ".join(f"{key} = {quote(value)};" for key, value in environment.items())}
+  config = builtins.appendContext {quote(shown["env"]["config"])} {{ {" ".join(context)} }};
+  another = "1";
+}}
+""")
+        other = self.station.nix("nix-instantiate", expression).out.strip()
+        snapshot = self.station.nix("nix-store", "--realise", other).out.strip()
+        self.assertNotEqual(snapshot, record["snapshot"])
+        text = json.dumps(record).replace(record["snapshot"], snapshot).replace(derivation, other)
+        file = self.station.root / "state" / "stillframe" / "snapshots" / record["id"] / "record.json"
+        file.write_text(text)
+        self.assertRegex(self.verify(code=0).out, r" verified: .* every NAR hash is equal\n$")
+        built = self.alter({"outputs": json.loads(text)["outputs"]}, "snapshot", "snapshot.json")
+        self.assertEqual(built, snapshot)
+        self.named(built, "snapshot", self.differing("snapshot.json"))
+        file.write_text(json.dumps(record).replace(derivation, other))
+        self.says(self.verify(code=2).err, f"""\
+error: the record of {record["id"]} is damaged: {other} does not make {record["snapshot"].removeprefix("/nix/store/")}
+  hint: take the snapshot again""")
+
+    def test_a_wheel_laid_out_as_real_files_after_the_collector_came(self):
+        """Nothing in the snapshot refers to its tree; its derivation says how it is had again."""
+        write(self.env.root / "stillframe.toml", '[python]\nreal-files = ["alpha"]\n')
+        tree = self.path(self.taken(), "alpha 1.0")
+        self.station.nix("nix-store", "--gc")
+        self.assertFalse(self.station.real(tree).exists())
+        self.assertRegex(self.verify(code=0).out, r" verified: .* 1 wheels fetched, ")
+
+    def test_a_lock_or_a_text_that_was_changed(self):
+        record = self.taken()
+        lock = self.station.root / "state" / "stillframe" / "snapshots" / record["id"] / "stillframe.lock"
+        text = lock.read_text()
+        lock.write_text(text.replace('name = "alpha-1.0"', 'name = "alpha-1.1"'))
+        self.assertNotEqual(lock.read_text(), text)
+        self.says(self.verify(code=2).err, f"""\
+error: the lock of {record["id"]} names {{{{\\w+}}}}-alpha-1.1, which its derivations neither need nor make
+  hint: its stillframe.lock was changed: take the snapshot again""")
+        lock.write_text(text)
+        inputs = self.station.nix("nix-store", "--query", "--requisites", record["derivation"]).out.split()
+        for path in (next(p for p in inputs if p.endswith("-snapshot.py")), record["derivation"]):
+            file = self.station.real(path)
+            content = file.read_bytes()
+            os.chmod(file, 0o644)
+            file.write_bytes(content + b"\n")
+            self.says(self.verify().err, f"""\
+error: {path} is not what its name says: the file was changed
+  hint: remove the snapshot, collect garbage (`nix-store --gc`), and take it again""")
+            file.write_bytes(content)
+        self.verify(code=0)
 
     def test_a_daemon_that_looks_elsewhere(self):
         self.taken()
