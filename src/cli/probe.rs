@@ -147,12 +147,11 @@ fn assemble(ready_ms: u64, classes: BTreeMap<String, String>, log: &str, capture
         .iter()
         .filter(|p| p.enabled)
         .map(|pack| {
-            let (import_ms, failed) = times.get(&pack.name).copied().unwrap_or((0, false));
             let stem = pack.name.strip_suffix(".py").unwrap_or(&pack.name);
             let modules = [format!("custom_nodes.{stem}"), format!("custom_nodes.{}", pack.name)];
             let classes =
                 classes.iter().filter(|(_, m)| modules.contains(m)).map(|(name, _)| name.clone()).collect();
-            PackProbe { name: pack.name.clone(), import_ms, failed, classes }
+            PackProbe::new(&pack.name, &times, classes)
         })
         .collect();
     ProbeResult { ready_ms, classes, packs }

@@ -10,6 +10,7 @@ use crate::build::realise;
 use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry, Requires};
 use crate::capture::inventory::{Finding, Severity};
 use crate::capture::lock::{DistributionLock, Provenance};
+use crate::capture::probe_result::ProbeResult;
 use crate::capture::whole::Captured;
 use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
@@ -110,6 +111,7 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
         (false, Some(known)) => known.probe.clone(),
         (false, None) => None,
     };
+    captured.findings.extend(probed.iter().flat_map(ProbeResult::findings));
     let snapshot = graph.snapshot.to_absolute(&store.store_dir);
     let unchanged = realised.present && known.is_some();
     let copied = copied(&captured, &store)?;

@@ -103,12 +103,20 @@ fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<Exit
         printer.line(format!("  pack {:27} {commit}", plain(&pack.name)));
     }
     if let Some(probe) = &record.probe {
-        let failed: Vec<&str> = probe.packs.iter().filter(|p| p.failed).map(|p| p.name.as_str()).collect();
+        let that = |failed: Option<bool>| -> Vec<&str> {
+            probe.packs.iter().filter(|p| p.failed == failed).map(|p| p.name.as_str()).collect()
+        };
+        let (failed, unknown) = (that(Some(true)), that(None));
         printer.line(format!(
-            "  probe        {} node classes, ready in {} ms, failed packs: {}",
+            "  probe        {} node classes, ready in {} ms, failed packs: {}{}",
             probe.classes.len(),
             probe.ready_ms,
-            if failed.is_empty() { "none".into() } else { failed.join(", ") }
+            if failed.is_empty() { "none".into() } else { plain(&failed.join(", ")) },
+            if unknown.is_empty() {
+                String::new()
+            } else {
+                plain(&format!("; not known: {}", unknown.join(", ")))
+            }
         ));
     }
     findings_text(&record.findings, printer);

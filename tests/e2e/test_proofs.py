@@ -344,6 +344,12 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
         write(self.place / "shared" / "shared.py", "SHARED = 1\n")
         Wheel("delta").editable(env.site, self.place / "shared")
         first = self.taken(index)
+        # This server's log has no lines of imports, and its nodes no module.
+        self.assertEqual([(p["name"], p["import_ms"], p["failed"]) for p in first["probe"]["packs"]],
+                         [("first-pack", None, None), ("heavy", None, None)])
+        self.assertEqual([(f["severity"], f["path"]) for f in first["findings"] if f["topic"] == "probe"],
+                         [("warning", "custom_nodes/first-pack"), ("warning", "custom_nodes/heavy")])
+        self.assertRegex(self.run_it("snapshots", "show", first["id"]).out, r"failed packs: none; not known: first-pack, heavy\n")
         write(env.pack / "classes.txt", "Kept\nNew\n")
         new = self.commit()
         weight.write_bytes(bytes(1 << 20) + b"more")
