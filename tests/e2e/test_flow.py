@@ -5,9 +5,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import unittest
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from harness import BINARY, CACHE, FIXTURE, Server, Workstation, example, tree_state
@@ -29,6 +33,25 @@ def tearDownModule():
 
 def findings(report, topic):
     return {(f["path"], f["message"]) for f in report["findings"] if f["topic"] == topic}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def answered(url, process, limit=60):
+    """What a server says once it listens."""
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.URLError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 class Inspect(unittest.TestCase):
@@ -277,7 +300,25 @@ class Serve(unittest.TestCase):
         self.assertEqual(picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
 
     def test_2_node_classes_equal_the_environments(self):
-        self.assertEqual(sorted(self.server.get("/object_info")), sorted(SHARED["first"]["probe"]["classes"]))
+        """All that is said of each: its module, inputs, outputs. The environment's own program and packs beside it, with its own
+        interpreter (a copy, as one pack writes into its folder)."""
+        served = self.server.get("/object_info")
+        self.assertEqual({name: node["python_module"] for name, node in served.items()}, SHARED["first"]["probe"]["classes"])
+        # Nodes that load files list what is in these two.
+        without = shutil.ignore_patterns(".venv", ".git", "models", "input")
+        comfy = SHARED["comfy"]
+        own = shutil.copytree(comfy.parent, self.ws.root / "own", symlinks=True, ignore=without) / comfy.name
+        for name in ("models", "input"):
+            (own / name).mkdir()
+        port = free_port()
+        command = [comfy / ".venv" / "bin" / "python", "-B", "main.py", "--listen", "127.0.0.1", "--port", str(port)]
+        with open(self.ws.root / "own.log", "w") as log:
+            server = subprocess.Popen(command, cwd=own, stdout=log, stderr=log)
+        try:
+            self.assertEqual(answered(f"http://127.0.0.1:{port}/object_info", server), served)
+        finally:
+            server.kill()
+            server.wait()
 
     def test_3_no_library_from_outside_the_store(self):
         libraries = {m for m in self.server.maps() if ".so" in m or "/bin/" in m}
