@@ -1,9 +1,11 @@
 """The claims that a user must be able to rely on, each shown on real wheels and real Nix."""
+import ctypes
 import hashlib
 import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -409,6 +411,7 @@ class UvInstall(unittest.TestCase):
         venv = ws.root / "uv-venv"
         python = comfy / ".venv" / "bin" / "python"
         subprocess.run([os.path.realpath(python), "-m", "venv", "--without-pip", venv], check=True)
+        bare = {path for _, path in files_below(venv)}
         house = sorted((CACHE / "pip").glob("*/wheels-*"))[-1]
         pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
         wheels = {p.name: p for p in house.iterdir()}
@@ -416,7 +419,7 @@ class UvInstall(unittest.TestCase):
                         *(wheels[d["wheel"]["file"]] for d in pinned)], check=True)
         site = next((venv / "lib").glob("python3*/site-packages"))
         accounted = set()
-        compared = 0
+        compared = executables = 0
         for d in pinned:
             self.assertEqual(hashlib.sha256(wheels[d["wheel"]["file"]].read_bytes()).hexdigest(), sri(d["wheel"]["sha256"]), d["name"])
             tree = ws.real(next(o["path"] for o in SHARED["record"]["outputs"] if o["label"] == f"{d['name']} {d['version']}"))
@@ -429,11 +432,19 @@ class UvInstall(unittest.TestCase):
                 if "/scripts/" in name and content.startswith(b"#!python"):
                     content, there = content.split(b"\n", 1)[1], there.split(b"\n", 1)[1]
                 self.assertEqual(content, there, f"{d['name']}: {name}")
+                self.assertEqual(*(bool(p.stat().st_mode & 0o100) for p in (path, target)), f"{d['name']}: {name}: executable")
+                self.assertFalse(path.is_symlink() or target.is_symlink(), name)
+                executables += bool(path.stat().st_mode & 0o100)
                 compared += 1
         self.assertGreater(compared, 4000)
-        extra = [name for name, path in files_below(site) if path not in accounted and "__pycache__" not in name
+        self.assertGreater(executables, 10)
+        # The scripts of entry points, which the environment has: see `Layout`.
+        accounted |= {venv / "bin" / script.split("=")[0].strip() for d in pinned for script in d.get("scripts", [])}
+        extra = [name for name, path in files_below(venv) if path not in accounted | bare and "__pycache__" not in name
                  and not (".dist-info/" in name and name.rsplit("/", 1)[1] in INSTALLER_FILES)]
-        self.assertEqual(extra, [], "uv installs files that the trees lack")
+        # The lock of uv itself, and `pip3` under one more name, which installers of pip alone write.
+        self.assertEqual(extra, [".lock", f"bin/pip{site.parent.name.removeprefix('python')}"], "uv installs files that the trees lack")
+        self.assertEqual([path for path in accounted if not path.exists()], [])
 
 
 def sri(text):
@@ -451,6 +462,13 @@ def installed_at(name, distribution, site, venv):
                 "headers": venv / "include" / "site" / version / distribution["name"]}[scheme]
         return base / rest
     return site / name
+
+
+def library(name):
+    """Where the loader has a library from."""
+    ctypes.CDLL(name)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return Path(next(line.split(None, 5)[5] for line in maps if f"/{name}" in line))
 
 
 class OneByte(unittest.TestCase):
@@ -546,13 +564,21 @@ class OneByte(unittest.TestCase):
             "patched": (site / "tqdm" / "utils.py", distribution("tqdm")),
             "METADATA": (info("click") / "METADATA", distribution("click")),
             "WHEEL": (info("idna") / "WHEEL", distribution("idna")),
+            "entry points": (info("charset_normalizer") / "entry_points.txt", distribution("charset-normalizer")),
+            "code in a .pth file": (site / "distutils-precedence.pth", distribution("setuptools")),
+            "path in a .pth file": (next(site.glob("__editable__.studio_helpers-*.pth")), distribution("studio-helpers")),
             "script": (self.venv / "bin" / "jp.py", distribution("jmespath")),
             "header": (next(self.venv.glob("include/site/python3*/greenlet/greenlet.h")), distribution("greenlet")),
             "library": (next((site / "numpy" / "core").glob("_multiarray_umath.*.so")), distribution("numpy")),
         }
         for kind, (file, _) in kinds.items():
-            # In WHEEL the generator's version, not a tag.
-            self.flip(file, file.read_bytes().index(b"\n", 20) - 1 if kind == "WHEEL" else None)
+            at = None
+            if kind == "WHEEL":
+                # The generator's version, not a tag.
+                at = file.read_bytes().index(b"\n", 20) - 1
+            elif kind in ("entry points", "path in a .pth file"):
+                at = len(file.read_bytes().rstrip()) - 1
+            self.flip(file, at)
         console = self.venv / "bin" / "f2py"
         self.flip(console, console.read_bytes().index(b"sys.exit(") + 9)
         lock, report = self.locked()
@@ -580,6 +606,20 @@ class OneByte(unittest.TestCase):
                 after = runtime()
                 self.assertNotEqual(after["tree"], before["tree"], file)
                 self.assertEqual(runtime(), before)
+            # A library of the system: another file lies over it, for this one program.
+            system = library("libz.so.1")
+            other = Path(shutil.copy2(system, Path(place) / "library"))
+            content = bytearray(other.read_bytes())
+            content[len(content) // 2] ^= 1
+            other.write_bytes(content)
+            shutil.copystat(system, other)
+            kept, self.ws.prefix = self.ws.prefix, ["unshare", "--mount", "sh", "-c", f'mount --bind {other} {system} && exec "$@"', "-"]
+            try:
+                after = runtime()
+            finally:
+                self.ws.prefix = kept
+            self.assertNotEqual(after["libraries"], before["libraries"])
+            self.assertEqual(runtime(), before)
 
 
 class Reproducible(unittest.TestCase):
