@@ -508,8 +508,12 @@ LICENCE = { file = "custom_nodes/first-pack/licence.text" }
         self.assertEqual((self.tree(taken, "first-pack") / "big.dat").read_bytes(), b"quiet now")
         self.store_is_sound()
 
-    def nobody(self, *arguments, code=0):
-        """The program as a user who owns nothing here but the copy of the environment."""
+    # As most workstations have it: root's daemon has the store, and a user asks it.
+    DAEMON = "nix-daemon >/dev/null 2>&1 & daemon=$!; trap 'kill $daemon' EXIT; " \
+             "for i in $(seq 100); do [ -S /nix/var/nix/daemon-socket/socket ] && break; sleep 0.1; done; \"$@\""
+
+    def nobody(self, *arguments, code=0, store=False):
+        """The program as a user who owns nothing here but a home; with `store`, where a daemon serves the station's."""
         home = self.station.root / "nobody"
         if not home.exists():
             home.mkdir()
@@ -517,8 +521,10 @@ LICENCE = { file = "custom_nodes/first-pack/licence.text" }
             self.station.root.chmod(0o755)
             shutil.copy(harness.BINARY, self.station.root / "stillframe")
         variables = {**self.clean({}), "HOME": home, "XDG_STATE_HOME": home / "state", "XDG_CACHE_HOME": home / "cache"}
-        return self.station._run([*AS_NOBODY, self.station.root / "stillframe", *arguments], code, None,
-                                 self.station.environment(**variables), 120)
+        command = [*AS_NOBODY, self.station.root / "stillframe", *arguments]
+        if store:
+            return self.station.inside("bash", "-c", self.DAEMON, "bash", *command, code=code, **variables)
+        return self.station._run(command, code, None, self.station.environment(**variables), 120)
 
     def test_files_that_may_not_be_read(self):
         env = self.environment(python=python_for_nobody())
@@ -535,6 +541,7 @@ LICENCE = { file = "custom_nodes/first-pack/licence.text" }
         write(env.root / "comfy" / "closed.py", "x", 0)
         with untouched(self, self.place):
             result = self.nobody("inspect", "--json", env.root)
+            taken = self.nobody("snapshot", "--json", env.root, store=True)
         no = "Permission denied (os error 13)"
         self.finds(result,
                    ("problem", "unreadable", "custom_nodes/first-pack/secret.py", f"the file cannot be read; left out: {no}"),
@@ -546,6 +553,16 @@ LICENCE = { file = "custom_nodes/first-pack/licence.text" }
                    ("problem", "unreadable", "custom_nodes/single.py", f"the file cannot be read; left out: {no}"),
                    ("problem", "unreadable", "comfy/closed.py", f"the file cannot be read; left out: {no}"))
         self.assertEqual(self.provenance(result)["beta"], ("captured", f"its RECORD cannot be used: {no}"))
+        # Of a snapshot, too, which has the rest.
+        self.assertEqual(taken.json["findings"], result.json["findings"])
+        record = self.station.root / "nobody" / "state" / "stillframe" / "snapshots" / taken.json["id"] / "record.json"
+        pack = next(o["path"] for o in json.loads(record.read_text())["outputs"] if o["label"] == "first-pack")
+        self.assertEqual(os.listdir(self.station.real(pack)), ["__init__.py"])
+        # `lock` says so beside the files that it writes, which are the user's.
+        os.chown(env.root, NOBODY, NOBODY)
+        locked = self.nobody("lock", "--json", env.root)
+        self.assertEqual(locked.json["findings"], result.json["findings"])
+        self.assertIn("first-pack/secret.py", self.nobody("lock", env.root).out)
 
     def test_folders_that_may_not_be_read(self):
         env = self.environment(python=python_for_nobody())
