@@ -1,11 +1,13 @@
 //! The launch file: how to start one service from a snapshot, with the base directory (shared data:
 //! input, output, user), the models folder, a slot directory (this instance's own) and a port given at
-//! run time. Pure data; `run` carries it out.
+//! run time. Data, and where it is read; `run` carries it out.
 //!
 //! Placeholders in values: `{base}`, `{output}`, `{models}`, `{slot}`, `{listen}`, `{port}`.
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 pub const LAUNCH_VERSION: u32 = 1;
 
@@ -61,6 +63,11 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// Reads a launch file of a store that is at its place.
+    pub fn read(file: &Path) -> Result<Launch> {
+        Launch::parse(&files::read(file)?, &file.display().to_string())
+    }
+
     /// Reads the text of a launch file; `origin` is for messages.
     pub fn parse(bytes: &[u8], origin: &str) -> Result<Launch> {
         let launch: Launch = serde_json::from_slice(bytes)

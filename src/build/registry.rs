@@ -1,6 +1,7 @@
 //! The register of snapshots on this workstation: `snapshots/ID/` holds the record, both locks and the
 //! GC roots. The record says how a snapshot came about (time, user, label, findings); none of that is
 //! in the closure, so it changes no store path.
+use crate::build::launch;
 use crate::capture::inventory::Finding;
 use crate::capture::lock::Lock;
 use crate::capture::probe_result::ProbeResult;
@@ -61,6 +62,13 @@ pub struct OutputRecord {
     pub path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derivation: Option<String>,
+}
+
+impl Record {
+    /// How its service is started, in a store that is at its place.
+    pub fn launch_file(&self) -> PathBuf {
+        Path::new(&self.snapshot).join(launch::file_of(&self.service))
+    }
 }
 
 /// A host that serves a snapshot; written by a deployment.

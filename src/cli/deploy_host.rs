@@ -4,7 +4,7 @@ use super::fleet::{Member, Private, error_value};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::build::diff;
-use crate::build::launch::{self, Launch};
+use crate::build::launch::Launch;
 use crate::build::registry::{Record, Registry};
 use crate::run::overview::HostView;
 use crate::ship::ask;
@@ -15,10 +15,8 @@ use crate::ship::preflight::{self, Needs};
 use crate::ship::spec::{Rotation, Spec};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::files;
 use crate::sys::progress::{Progress, check_interrupt};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -213,10 +211,7 @@ impl Plan {
         };
         let (Ok(a), Ok(b)) = (registry.lock(&old), registry.lock(&self.record)) else { return Vec::new() };
         // Both are in this workstation's store, unless that has another place: then nothing is said of it.
-        let launch = |record: &Record| {
-            let path = Path::new(&record.snapshot).join(launch::file_of(&record.service));
-            Launch::parse(&files::read(&path).ok()?, &path.display().to_string()).ok()
-        };
+        let launch = |record: &Record| Launch::read(&record.launch_file()).ok();
         let starts = launch(&old).zip(launch(&self.record));
         let starts = starts.as_ref().map(|(old, new)| (old, new));
         let diff = diff::diff(&a, &b, starts, (old.probe.as_ref(), self.record.probe.as_ref()));

@@ -63,7 +63,7 @@ impl Instance {
     }
 
     fn launch(&self) -> Result<Launch> {
-        Launch::parse(&files::read(&self.launch)?, &self.launch.display().to_string())
+        Launch::read(&self.launch)
     }
 
     fn values(&self) -> Values {

@@ -1,6 +1,7 @@
 //! Programs of the host: found where systems keep them, run to their end with a time limit, and their last
 //! words in the error.
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::programs;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,10 +25,9 @@ pub fn command(words: &[&str]) -> Command {
     let own = std::env::var("PATH").unwrap_or_default();
     let path = if own.is_empty() { PLACES.to_string() } else { format!("{own}:{PLACES}") };
     // `Command` looks where *our* PATH says, not the child's.
-    let program = path
-        .split(':')
-        .map(|dir| std::path::Path::new(dir).join(words[0]))
-        .find(|p| !words[0].contains('/') && p.is_file())
+    let known = Some(words[0]).filter(|name| !name.contains('/'));
+    let program = known
+        .and_then(|name| programs::find_in(std::env::split_paths(&path), name))
         .unwrap_or_else(|| words[0].into());
     let mut command = Command::new(program);
     command.args(&words[1..]).env("PATH", path);

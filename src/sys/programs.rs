@@ -32,7 +32,8 @@ fn trusted(path: &OsStr) -> Vec<PathBuf> {
     std::env::split_paths(path).filter(|dir| dir.is_absolute() && !wheels_install_into(dir)).collect()
 }
 
-fn find_in(folders: impl IntoIterator<Item = PathBuf>, name: &str) -> Option<PathBuf> {
+/// The first of this name in one of the folders that may be run.
+pub(super) fn find_in(folders: impl IntoIterator<Item = PathBuf>, name: &str) -> Option<PathBuf> {
     let runs = |at: &PathBuf| at.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
     folders.into_iter().map(|folder| folder.join(name)).find(runs)
 }
