@@ -1,12 +1,11 @@
 //! `stillframe run`: serves a snapshot here, in the foreground.
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::build::launch::{self, Launch, Values};
+use crate::build::launch::{Launch, Values};
 use crate::build::registry::Registry;
 use crate::build::scratch::Scratch;
 use crate::run::{foreground, slot};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::files;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -36,10 +35,14 @@ pub struct Args {
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::without_environment(None, config)?;
     let record = Registry::new(&settings.state).find(args.id.as_deref())?;
-    let file = Path::new(&record.snapshot).join(launch::file_of(&record.service));
-    let launch = Launch::parse(&files::read(&file)?, &file.display().to_string())?;
+    let launch = Launch::read(&record.launch_file()).map_err(|e| match e.hint {
+        None => e.hint(
+            "programs are started at their store paths: a snapshot of another store cannot be run here",
+        ),
+        Some(_) => e,
+    })?;
     let port = match args.port {
-        Some(port) => port,
+        Some(port) => foreground::unused(port)?,
         None => foreground::free_port()?,
     };
     let home = settings.state.join("run").join(&record.id);
@@ -105,7 +108,7 @@ async fn serve(
         Some(Ok(took)) => {
             let pid = instance.child.id();
             printer.value(
-                &json!({"id": id, "url": instance.url, "pid": pid, "ready_ms": took.as_millis() as u64,
+                &json!({"version": 1, "id": id, "url": instance.url, "pid": pid, "ready_ms": took.as_millis() as u64,
                 "slot": values.slot, "base": values.base}),
             );
             printer.line(format!(

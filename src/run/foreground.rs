@@ -29,6 +29,15 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr().map_err(|e| Error::new(Kind::Io, "no free loopback port").caused_by(e))?.port())
 }
 
+/// A port of the user's choice: whoever listens there would answer in the place of what is started.
+pub fn unused(port: u16) -> Result<u16> {
+    std::net::TcpListener::bind(("127.0.0.1", port)).map(|_| port).map_err(|e| {
+        Error::new(Kind::Input, format!("cannot listen on port {port} of 127.0.0.1"))
+            .caused_by(e)
+            .hint("end what listens there, or name another port; without --port a free one is taken")
+    })
+}
+
 /// Starts the program with nothing of this process's environment but a short list.
 pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Result<Instance> {
     // What the slot costs is part of what its user waits for.

@@ -238,5 +238,6 @@ class Server:
         """Signals the program itself and returns its exit code."""
         self.process.send_signal(how)
         code = self.process.wait(timeout=30)
+        self.process.stdout.close()
         self.log.close()
         return code
