@@ -4,7 +4,7 @@ use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::build::registry::Registry;
 use crate::capture::intent;
-use crate::capture::inventory::{Finding, ModelFolder, Severity};
+use crate::capture::inventory::{Finding, ModelFolder, PackKind, Severity};
 use crate::capture::lock::{Lock, Provenance};
 use crate::capture::memo::Memo;
 use crate::capture::nar::path_of;
@@ -267,10 +267,16 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
     ));
     printer.line(format!("  packs         {}", captured.scan.packs.len()));
     for pack in &captured.scan.packs {
+        let kind = match pack.kind {
+            PackKind::Git => "",
+            PackKind::Folder => "folder, ",
+            PackKind::File => "file, ",
+            PackKind::Link => "behind a link, ",
+        };
         let state = if pack.enabled { git(&pack.git) } else { "disabled, not captured".into() };
         let weights: u64 = pack.weights.iter().map(|w| w.size).sum();
         let weights = if weights > 0 { format!(", weights {}", bytes(weights)) } else { String::new() };
-        printer.line(format!("    {:32} {state}, {}{weights}", plain(&pack.name), bytes(pack.size)));
+        printer.line(format!("    {:32} {kind}{state}, {}{weights}", plain(&pack.name), bytes(pack.size)));
         for (path, state) in &pack.nested {
             printer.line(format!("      {:30} {}", plain(path), git(&Some(state.clone()))));
         }

@@ -141,6 +141,9 @@ class Inspect(unittest.TestCase):
     def test_the_text_names_everything_too(self):
         text = self.ws.stillframe("inspect", self.comfy).out
         for line in ["  distributions 47: 41 pinned, 2 patched, 4 captured", "    edge-lines                       commit ",
+                     "    plain-folder                     folder, not in git, ", "    loose_gradient.py                file, not in git, ",
+                     "    old-stuff.disabled               folder, disabled, not captured, ", "\n      tools                          commit ",
+                     "\n      vendor/shapes                  commit ",
                      "  warning tqdm/utils.py: tqdm 4.67.1: changed", "    custom_nodes/symlinks-inside/luts -> "]:
             self.assertIn(line, text)
         self.assertNotIn("\x1b[", text, "colours only on a terminal")
