@@ -26,7 +26,8 @@ pub fn tree(tree: &Tree, to: &Path) -> Result<()> {
             Entry::File { source, executable } => {
                 match source {
                     Source::Disk(from) | Source::Shebang { path: from, .. } => {
-                        fs::copy(from, &path).map_err(|e| Error::io("copy", from, e))?;
+                        let verb = format!("copy {} to", from.display());
+                        fs::copy(from, &path).map_err(|e| Error::io(&verb, &path, e))?;
                     }
                     Source::Bytes(bytes) => {
                         fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
@@ -43,6 +44,7 @@ pub fn tree(tree: &Tree, to: &Path) -> Result<()> {
         .or_else(|e| if to.exists() { Ok(()) } else { Err(e) })
         .map_err(|e| Error::io("create directory", to, e))
 }
+
 /// The folders of `from` anew at `to`, its files as links: what is added, renamed or removed there changes nothing in
 /// `from`. Folders that are links are gone into, once each, and not those above; what cannot be listed is empty.
 pub fn mirror(from: &Path, to: &Path) -> Result<()> {

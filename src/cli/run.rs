@@ -10,6 +10,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -70,7 +71,13 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         .enable_all()
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
-    let outcome = runtime.block_on(serve(&launch, &values, args, printer, &record.id));
+    // With --json the standard output is ours alone.
+    let log = if printer.json { Stdio::from(std::io::stderr()) } else { Stdio::inherit() };
+    let outcome = runtime.block_on(async {
+        let signals = Signals::watch()?;
+        let instance = foreground::start(&launch, &values, log, Stdio::inherit())?;
+        Ok::<_, Error>(serve(instance, signals, &values, args, printer, &record.id).await)
+    })?;
     let written = slot::written(&launch, slot_dir.path());
     if !written.is_empty() {
         printer.note("written into the program, thrown away with this instance:");
@@ -85,20 +92,29 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     outcome
 }
 
+/// Ctrl-C and SIGTERM, heard from the moment this is made.
+struct Signals {
+    int: Signal,
+    term: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Signals> {
+        let watch =
+            |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot watch for signals").caused_by(e));
+        Ok(Signals { int: watch(SignalKind::interrupt())?, term: watch(SignalKind::terminate())? })
+    }
+}
+
 async fn serve(
-    launch: &Launch,
+    mut instance: foreground::Instance,
+    mut signals: Signals,
     values: &Values,
     args: &Args,
     printer: &Printer,
     id: &str,
 ) -> Result<ExitCode> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let watch =
-        |kind| signal(kind).map_err(|e| Error::new(Kind::Io, "cannot watch for signals").caused_by(e));
-    let (mut int, mut term) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
-    // With --json the standard output is ours alone.
-    let log = if printer.json { Stdio::from(std::io::stderr()) } else { Stdio::inherit() };
-    let mut instance = foreground::start(launch, values, log, Stdio::inherit())?;
+    let Signals { int, term } = &mut signals;
     let ready = tokio::select! {
         ready = instance.ready(Duration::from_secs(args.timeout)) => Some(ready),
         _ = int.recv() => None,

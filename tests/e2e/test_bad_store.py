@@ -249,6 +249,37 @@ error: cannot {{{{[a-z ]+}}}} {self.station.root}/state/stillframe/{{{{.+}}}}
 the next run will read everything again: cannot {{{{.+}}}} {self.station.root}/cache/stillframe{{{{.*}}}}: No space left on device (os error 28)""")
         self.goes_on()
 
+    def test_no_room_for_what_is_there_for_a_moment(self):
+        """The scratch store of `verify`, the slots of the probe and of `run`: named, and nothing of it is left."""
+        server = 'import http.server, sys\nclass H(http.server.BaseHTTPRequestHandler):\n    def do_GET(self):\n' \
+                 '        self.send_response(200)\n        self.end_headers()\n        self.wfile.write(b"{}")\n' \
+                 'http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), H).serve_forever()\n'
+        write(self.env.root / "main.py", server)
+        data = write(self.env.pack / "data.py", b"#" * (20 << 20))
+        self.snapshot(self.env)
+        cache, state = self.station.root / "cache", self.station.root / "state"
+        with self.small_disk(cache, "10m") as resize:
+            self.failure(["snapshots", "verify"], 1, """\
+error: {{.+: .*(No space left on device|disk is full).*}}
+  hint: {{.+}}""")
+            self.failure(["snapshot", "--probe", self.env.root], 1, f"""\
+error: cannot copy {data} to {cache}/stillframe/probe-{{{{\\S+}}}}/base/custom_nodes/first-pack/data.py
+  because: No space left on device (os error 28)
+  hint: free space there, then run the command again""")
+            self.assertEqual([p.name for p in (cache / "stillframe").iterdir() if p.name.startswith(("probe-", "verify-"))], [])
+            resize("1g")
+            self.assertIn(" verified: ", self.run_it("snapshots", "verify").out)
+            self.assertTrue(self.run_it("snapshot", "--probe", "--json", self.env.root).json["unchanged"])
+        records = shutil.copytree(state, self.place / "records", symlinks=True)
+        with self.small_disk(state, "10m"):
+            shutil.copytree(records, state, symlinks=True, dirs_exist_ok=True)
+            done = self.station.inside(harness.BINARY, "run", code=1)
+            self.says(done.err, f"""\
+error: cannot copy to {state}/stillframe/run/{{{{\\w+}}}}/slot-{{{{\\S+}}}}/base/custom_nodes/first-pack/data.py
+  because: No space left on device (os error 28)
+  hint: free space there, then run the command again""")
+            self.assertEqual(list(state.rglob("slot-*")), [])
+
     def test_no_room_for_a_lock_keeps_the_old_one(self):
         project = self.place / "project"
         with self.small_disk(project, "40k"):
