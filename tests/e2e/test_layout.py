@@ -1,11 +1,15 @@
 """What the builders' own scripts make of small trees and wheels, run as Nix runs them."""
+import io
 import json
 import os
+import re
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import unittest
+import zipfile
 from pathlib import Path
 
 from harness import CACHE, ROOT
@@ -216,6 +220,29 @@ class Unpack(unittest.TestCase):
                 self.unpack(Wheel("alpha").archive(more=[(name, b"")]), fails=f"unsafe name in wheel: {name!r}")
                 self.assertEqual(list(self.root.rglob("escaped.py")), [])
                 subprocess.run(["rm", "-rf", self.root / "inner"], check=True)
+
+    def test_links_are_files_with_a_name_in_them(self):
+        """As pip unpacks them: nothing is written through one."""
+        outside = self.root / "outside"
+        outside.mkdir()
+        content = io.BytesIO(Wheel("alpha").archive())
+        with zipfile.ZipFile(content, "a") as archive:
+            link = zipfile.ZipInfo("alpha/link")
+            link.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, str(outside))
+        out = self.unpack(content.getvalue())
+        self.assertFalse((out / "alpha" / "link").is_symlink())
+        self.assertEqual((out / "alpha" / "link").read_text(), str(outside))
+        self.assertEqual((out / "alpha" / "link").stat().st_mode & 0o777, 0o444)
+        with zipfile.ZipFile(content, "a") as archive:
+            archive.writestr("alpha/link/escaped.py", "")
+        subprocess.run(["rm", "-rf", self.root / "inner"], check=True)
+        (self.root / "wheel").write_bytes(content.getvalue())
+        done = subprocess.run([sys.executable, "-S", "-s", "-B", SCRIPTS / "unpack.py"], capture_output=True, text=True,
+                              env={"out": str(self.root / "out"), "src": str(self.root / "wheel")})
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"(NotADirectory|FileExists)Error: .*'" + re.escape(str(self.root / "out" / "alpha" / "link")))
+        self.assertEqual(list(outside.iterdir()), [])
 
     def test_the_tree_is_that_of_the_installed_files(self):
         """Without what installers write, library folders in their place, scripts executable, RECORD sorted."""
