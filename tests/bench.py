@@ -57,6 +57,12 @@ def measured(ws, what, *arguments, **environment):
     return seconds, json.loads(out)
 
 
+def resident(process):
+    """The most memory that a process has had resident, in KiB."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def timed(command, **options):
     started = time.monotonic()
     subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL, **options)
@@ -213,11 +219,26 @@ def store_rows(comfy, ws):
         os.utime(pack, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     larger(comfy, ws)
     remove_tree(ws.root / "peer")
+    other_commands(comfy, ws)
     with on_ext4(), Workstation() as fresh:
         _, first = measured(fresh, "snapshot, first, on ext4", "snapshot", comfy, "--label", "first")
         derivation_rows(comfy, fresh, first | shown(fresh), " on ext4", 5, 0)
     memory_rows(comfy, sources)
     remove_tree(trees)
+
+
+def other_commands(comfy, ws):
+    """What has no peer here, for the memory it takes."""
+    config = ws.root / "bench.toml"
+    config.write_text(f'environment = "{comfy}"\n')
+    measured(ws, "lock", "--config", config, "lock")
+    measured(ws, "snapshot --probe", "snapshot", comfy, "--probe")
+    snapshots = json.loads(ws.stillframe("snapshots", "list", "--json").out)["snapshots"]
+    measured(ws, "snapshots diff", "snapshots", "diff", snapshots[0]["id"], snapshots[-1]["id"])
+    seconds, value = measured(ws, "snapshots verify", "snapshots", "verify", snapshots[0]["id"])
+    assert value["verified"], value
+    report = value["report"]
+    row("verify", seconds, note=f"{report['rebuilt']} rebuilt, {report['wheels']} wheels fetched, {report['sources']} sources hashed")
 
 
 def larger(comfy, ws):
@@ -345,6 +366,7 @@ def ready_row(comfy, ws):
         theirs.append(environment_ready(own, ws))
         server = Server(ws, "cpu", hide=[comfy.parent])
         ours.append(server.ready_seconds)
+        peak["run"] = max(peak.get("run", 0), resident(server.process) / 1024)
         server.stop()
     row("time to ready from the store", statistics.median(ours), statistics.median(theirs), peer_name="environment's own warm start", target="<= 1x",
         note="median of 15, in turn, in memory; both from the start of the command, in a mount namespace")
@@ -387,7 +409,9 @@ def main():
     # In memory: where a slot was just thrown away, ext4 takes seven times as long for the files of the next.
     with in_memory(), Workstation() as ws:
         ready_row(comfy, ws)
-    row("peak memory of stillframe", max(peak.values()), unit="MiB", target="< 200 MB", note=max(peak, key=peak.get))
+    of = {name: max(kib for what, kib in peak.items() if what.split(",")[0] == name) for name in {what.split(",")[0] for what in peak}}
+    row("peak memory of stillframe", max(peak.values()), unit="MiB", target="< 200 MB",
+        note=", ".join(f"{name} {most:.0f}" for name, most in sorted(of.items(), key=lambda item: -item[1])))
     if arguments.json:
         arguments.json.write_text(json.dumps({"full": FULL, "rows": rows, "peak_mib": peak}, indent=2) + "\n")
 
