@@ -87,11 +87,13 @@ fn packs(lock: &Lock) -> Items {
     lock.packs
         .iter()
         .map(|p| {
-            let mut id = p.tree.nar_hash.to_string();
+            let shown = git_text(&p.git);
+            // The commit is part of the snapshot, also where the files are as they were.
+            let mut id = format!("{}{shown}{:?}", p.tree.nar_hash, p.git);
             for weight in &p.weights {
-                id.push_str(&weight.tree.nar_hash.to_string());
+                id.push_str(&format!("{}{}", weight.path, weight.tree.nar_hash));
             }
-            (p.name.clone(), (id, git_text(&p.git)))
+            (p.name.clone(), (id, shown))
         })
         .collect()
 }
@@ -150,7 +152,7 @@ pub fn diff(
 ) -> Diff {
     let main = |l: &Lock| {
         let shown = format!("{} ({})", l.main.version.as_deref().unwrap_or("unknown"), git_text(&l.main.git));
-        single("main program", Some(l.main.tree.nar_hash.to_string()), shown)
+        single("main program", Some(format!("{}{shown}", l.main.tree.nar_hash)), shown)
     };
     let runtime = |l: &Lock| {
         let id = format!("{:?}{:?}{:?}", l.runtime.store_path, l.runtime.libraries, l.runtime.tree);
@@ -233,6 +235,7 @@ mod tests {
             provenance,
             reason: None,
             real_files: false,
+            site: 0,
             scripts: vec![],
             has_modules: true,
             tree: tree(byte),
