@@ -1,6 +1,6 @@
 //! derivations -> realised closure: what the store lacks is sent, and only that; the rest of the graph
 //! is built by Nix. Several connections send side by side, the largest trees first.
-use crate::build::graph::{Graph, Import, NodeKind};
+use crate::build::graph::{Graph, Import, Node, NodeKind};
 use crate::capture::nar::write_tree;
 use crate::capture::trees::Trees;
 use crate::formats::nix::store_path::StorePath;
@@ -157,13 +157,25 @@ impl Write for Counting<'_> {
     }
 }
 
+/// How many builds it takes. What is in the store needs none of its inputs: neither the wheel of a distribution, nor
+/// bytecode that an environment links to nowhere and that was collected since.
+fn needed(graph: &Graph, valid: &BTreeSet<StorePath>) -> u64 {
+    let makes: HashMap<&StorePath, &Node> = graph.nodes.iter().map(|node| (&node.drv, node)).collect();
+    let (mut open, mut seen, mut builds) = (vec![&graph.snapshot_drv], BTreeSet::new(), 0);
+    while let Some(drv) = open.pop() {
+        let Some(node) = makes.get(drv).filter(|node| !valid.contains(&node.out)) else { continue };
+        if seen.insert(drv) {
+            builds += u64::from(node.kind == NodeKind::Built);
+            open.extend(&node.references);
+        }
+    }
+    builds
+}
+
 /// Builds what is input-addressed: bytecode, environment, snapshot. Nix runs the jobs side by side.
 fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Result<u64> {
     let outputs: BTreeSet<StorePath> = graph.nodes.iter().map(|n| n.out.clone()).collect();
-    let valid = store.valid(&outputs)?;
-    // A fixed output that is in the store needs neither its wheel nor its build.
-    let to_build =
-        graph.nodes.iter().filter(|n| n.kind == NodeKind::Built && !valid.contains(&n.out)).count() as u64;
+    let to_build = needed(graph, &store.valid(&outputs)?);
     progress.stage("building", Some(to_build));
     let labels: HashMap<String, String> =
         graph.nodes.iter().map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone())).collect();

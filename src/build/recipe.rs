@@ -77,6 +77,8 @@ pub fn read(record: &Record, lock: &Lock, store: &mut Store) -> Result<Recipe> {
             format!("the record of {} is damaged: {} does not make {snapshot}", record.id, record.derivation);
         return Err(Error::new(Kind::Input, message).hint("take the snapshot again"));
     }
+    // What is served must be whole; the store may have lost whatever else.
+    store.closure(&[snapshot])?;
     let paths = recipe.paths();
     if let Some(path) = locked.keys().find(|path| !paths.contains(path)) {
         let message =

@@ -5,6 +5,7 @@ use crate::build::launch;
 use crate::capture::inventory::Finding;
 use crate::capture::lock::Lock;
 use crate::capture::probe_result::ProbeResult;
+use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct Record {
     pub derivation: String,
     pub environment: PathBuf,
     pub created: String,
+    /// Milliseconds since 1970 at which the same content was last taken; 0 in records of older versions.
+    #[serde(default)]
+    pub taken_ms: u64,
     pub user: String,
     pub host: String,
     pub stillframe: String,
@@ -36,8 +40,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeResult>,
     pub findings: Vec<Finding>,
-    /// Captured trees that were copied, not linked: the closure does not refer to them, nothing builds them again, and
-    /// `verify` needs them.
+    /// Trees that were copied, not linked: the closure does not refer to them, and `verify`, `diff` and a bill of
+    /// materials read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<String>,
     /// What hosts must have.
@@ -65,6 +69,11 @@ pub struct OutputRecord {
 }
 
 impl Record {
+    /// When it was last taken.
+    pub fn taken(&self) -> String {
+        if self.taken_ms == 0 { self.created.clone() } else { clock::rfc3339(self.taken_ms / 1000) }
+    }
+
     /// How its service is started, in a store that is at its place.
     pub fn launch_file(&self) -> PathBuf {
         Path::new(&self.snapshot).join(launch::file_of(&self.service))
@@ -141,7 +150,7 @@ impl Registry {
         if path.exists() { self.read(&path).map(Some) } else { Ok(None) }
     }
 
-    /// All records, oldest first.
+    /// All records, the one that was taken last at the end.
     pub fn list(&self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         let entries = match fs::read_dir(&self.dir) {
@@ -157,7 +166,7 @@ impl Registry {
                 records.push(self.read(&path)?);
             }
         }
-        records.sort_by(|a: &Record, b: &Record| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
+        records.sort_by_cached_key(|r: &Record| (r.taken(), r.taken_ms, r.id.clone()));
         Ok(records)
     }
 
@@ -268,6 +277,7 @@ mod tests {
             derivation: format!("/nix/store/{id}-comfyui-snapshot.drv"),
             environment: "/env".into(),
             created: created.into(),
+            taken_ms: 0,
             user: "u".into(),
             host: "h".into(),
             stillframe: "0".into(),

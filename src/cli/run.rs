@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Args {
     /// The snapshot: id, label or store path (default: the latest).
     id: Option<String>,
-    /// The loopback port (default: a free one).
+    /// The loopback port (default, and 0: a free one).
     #[arg(long)]
     port: Option<u16>,
     /// The models folder (default: the environment's, if it is still there).
@@ -43,8 +43,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         Some(_) => e,
     })?;
     let port = match args.port {
-        Some(port) => foreground::unused(port)?,
-        None => foreground::free_port()?,
+        Some(port) if port != 0 => foreground::unused(port)?,
+        _ => foreground::free_port()?,
     };
     let home = settings.state.join("run").join(&record.id);
     let base = args.base.clone().unwrap_or_else(|| home.join("base"));

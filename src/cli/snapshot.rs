@@ -9,7 +9,6 @@ use crate::build::launch::DEFER_GC;
 use crate::build::realise;
 use crate::build::registry::{OutputRecord, RECORD_VERSION, Record, Registry, Requires};
 use crate::capture::inventory::{Finding, Severity};
-use crate::capture::lock::{DistributionLock, Provenance};
 use crate::capture::probe_result::ProbeResult;
 use crate::capture::whole::Captured;
 use crate::store::{Store, StoreConfig};
@@ -120,6 +119,7 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
         // or less than the last time, the derivations.
         Some(known) if unchanged => Record {
             label: args.label.clone().or(known.label.clone()),
+            taken_ms: clock::now_ms(),
             derivation: graph.snapshot_drv.to_absolute(&store.store_dir),
             outputs: outputs(&graph, &store),
             probe: probed,
@@ -137,6 +137,7 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
                 derivation: graph.snapshot_drv.to_absolute(&store.store_dir),
                 environment: captured.scan.root.clone(),
                 created: clock::rfc3339(clock::now()),
+                taken_ms: clock::now_ms(),
                 user: user(),
                 host: host(),
                 stillframe: env!("CARGO_PKG_VERSION").into(),
@@ -191,8 +192,7 @@ fn requires(captured: &Captured) -> Requires {
 
 /// See `Record::copied`.
 fn copied(captured: &Captured, store: &Store) -> Result<Vec<String>> {
-    let made_by_nothing = |d: &&DistributionLock| d.real_files && d.provenance != Provenance::Pinned;
-    let trees = captured.lock.distributions.iter().filter(made_by_nothing).map(|d| &d.tree);
+    let trees = captured.lock.distributions.iter().filter(|d| d.real_files).map(|d| &d.tree);
     trees.map(|tree| Ok(graph::tree_path(tree, &store.store_dir)?.to_absolute(&store.store_dir))).collect()
 }
 

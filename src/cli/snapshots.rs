@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// All snapshots of this workstation, oldest first.
+    /// All snapshots of this workstation, the latest at the end.
     List,
     /// One snapshot: what is in it and how it came about.
     Show { id: Option<String> },
@@ -69,7 +69,7 @@ fn list(registry: &Registry, printer: &Printer) -> Result<ExitCode> {
         printer.line(format!(
             "{}  {}  {:>10}  {:16}  {}",
             r.id,
-            r.created,
+            r.taken(),
             bytes(r.closure_bytes),
             r.label.as_deref().unwrap_or("-"),
             r.environment.display()
@@ -83,11 +83,13 @@ fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<Exit
     let lock = registry.lock(&record)?;
     printer.value(&json!({"version": 1, "record": record, "lock": lock}));
     printer.line(printer.bold(&format!("snapshot {}", record.id)));
+    let last = record.taken();
+    let again = if last == record.created { String::new() } else { format!("; last {last}") };
     for (name, value) in [
         ("label", record.label.clone().unwrap_or_else(|| "-".into())),
         ("store path", record.snapshot.clone()),
         ("derivation", record.derivation.clone()),
-        ("taken", format!("{} by {} on {}", record.created, record.user, record.host)),
+        ("taken", format!("{} by {} on {}{again}", record.created, record.user, record.host)),
         ("environment", record.environment.display().to_string()),
         ("closure", format!("{} paths, {}", record.closure_paths, bytes(record.closure_bytes))),
         ("ComfyUI", lock.main.version.clone().unwrap_or_else(|| "unknown".into())),
@@ -273,8 +275,12 @@ fn verify(
         }
     }
     if report.mismatches.is_empty() {
+        let collected = match report.collected {
+            0 => String::new(),
+            n => format!(" ({n} of them collected since, nothing needs them)"),
+        };
         printer.line(format!(
-            "{} verified: {} rebuilt, {} wheels fetched, {} sources hashed; every NAR hash is equal",
+            "{} verified: {} rebuilt{collected}, {} wheels fetched, {} sources hashed; every NAR hash is equal",
             record.id, report.rebuilt, report.wheels, report.sources
         ));
         return Ok(ExitCode::SUCCESS);

@@ -388,7 +388,11 @@ class Change(unittest.TestCase):
 
     def test_3_the_environment_put_back_is_the_first_snapshot_again(self):
         back = self.ws.stillframe("snapshot", self.comfy, "--json").json
-        self.assertEqual(back["snapshot"], self.first["snapshot"])
+        self.assertEqual((back["snapshot"], back["unchanged"]), (self.first["snapshot"], True))
+        # What was taken last is what commands without an id are about, taken anew or not.
+        self.assertEqual(self.ws.stillframe("snapshots", "show", "--json").json["record"]["id"], back["id"])
+        self.assertRegex(self.ws.stillframe("snapshots", "list").out, rf"(?s)\n{back['id']}  [^\n]*\n$")
+        self.assertRegex(self.ws.stillframe("snapshots", "show").out, r"taken        \S+ by \S+ on \S+; last \S+\n")
 
     def test_4_remove_drops_the_roots_and_nix_frees_the_space(self):
         done = self.ws.stillframe("snapshots", "remove", "second")

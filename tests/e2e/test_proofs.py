@@ -54,11 +54,15 @@ class Verify(unittest.TestCase):
         `verify` has Nix build the first from the wheel on the index, and compares NAR hashes."""
         pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
         self.assertGreaterEqual(len(pinned), 40)
+        # As any day after: what nothing refers to may be gone.
+        SHARED["ws"].nix("nix-store", "--gc")
         done = SHARED["ws"].stillframe("snapshots", "verify", "--json").json
         self.assertTrue(done["verified"])
         self.assertEqual(done["report"]["mismatches"], [])
         self.assertEqual(done["report"]["wheels"], len(pinned))
         self.assertGreater(done["report"]["rebuilt"], 2 * len(pinned))
+        # Another distribution has all modules of opencv-python-headless alike: nothing links to their bytecode.
+        self.assertEqual(done["report"]["collected"], 1)
 
     def test_2_an_altered_byte_in_the_store_is_named(self):
         """A disk that lies: one byte of one file of a store path, below Nix's notice."""
@@ -257,13 +261,35 @@ derivation {{
 error: the record of {record["id"]} is damaged: {other} does not make {record["snapshot"].removeprefix("/nix/store/")}
   hint: take the snapshot again""")
 
-    def test_a_wheel_laid_out_as_real_files_after_the_collector_came(self):
-        """Nothing in the snapshot refers to its tree; its derivation says how it is had again."""
+    def test_after_the_collector_came(self):
+        """What no path of the snapshot refers to is gone, or has a root of its own; every command has what it needs."""
         write(self.env.root / "stillframe.toml", '[python]\nreal-files = ["alpha"]\n')
-        tree = self.path(self.taken(), "alpha 1.0")
+        write(self.env.site / "own.pth", "import sys\n")
+        first = self.taken()
+        remove_tree(self.env.site / "alpha-1.0.dist-info")
+        Wheel("alpha", "2.0").install(self.env.site)
+        self.served.publish(Wheel("alpha", "2.0"))
+        second = self.taken()
         self.station.nix("nix-store", "--gc")
-        self.assertFalse(self.station.real(tree).exists())
-        self.assertRegex(self.verify(code=0).out, r" verified: .* 1 wheels fetched, ")
+        # The bytecode of a folder without modules is one that nothing links to.
+        compiled = self.path(first, "bytecode of files no distribution owns")
+        self.assertFalse(self.station.real(compiled).exists())
+        for record, version in ((first, "1.0"), (second, "2.0")):
+            self.assertTrue(self.station.real(self.path(record, f"alpha {version}")).exists())
+        self.assertRegex(self.run_it("snapshots", "verify", second["id"]).out,
+                         r" verified: \d+ rebuilt \(1 of them collected since, nothing needs them\), 1 wheels fetched, ")
+        diff = self.run_it("snapshots", "diff", first["id"], second["id"], "--json").json["distributions"]
+        self.assertIn("alpha-2.0.dist-info/METADATA", diff[0]["files"])
+        self.run_it("export", "cyclonedx", first["id"])
+        # Nix builds no more of it than a change needs, and that is what is counted.
+        write(self.env.pack / "more.py", "MORE = 1\n")
+        self.assertEqual(self.snapshot(self.env, PIP_INDEX_URL=self.served.url).json["realise"]["built"], 2)
+        self.assertFalse(self.station.real(compiled).exists())
+        # Of the environment itself nothing may be missing.
+        self.station.nix("nix-store", "--delete", "--ignore-liveness", self.path(first, "snapshot"))
+        self.says(self.run_it("snapshots", "verify", first["id"], code=1).err, f"""\
+error: {self.path(first, "snapshot")} is not in the store
+  hint: it was deleted since: take the snapshot again""")
 
     def test_a_lock_or_a_text_that_was_changed(self):
         record = self.taken()
@@ -329,6 +355,26 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 
     def taken(self, index):
         return self.run_it("snapshot", "--probe", "--json", self.env.root, PIP_INDEX_URL=index.url).json
+
+    def test_a_commit_of_the_same_files_and_a_weight_of_another_name(self):
+        self.env, index = self.environment(), self.index()
+        self.git("init", "--quiet")
+        old = self.commit()
+        write(self.env.pack / "node.py", "NODE = 1\n")
+        heavy = self.env.root / "custom_nodes" / "heavy"
+        weight = write(heavy / "w" / "a.safetensors", bytes(1 << 20))
+        write(heavy / "__init__.py")
+        take = lambda: self.snapshot(self.env, PIP_INDEX_URL=index.url).json["id"]  # noqa: E731
+        first = take()
+        new = self.commit()
+        second = take()
+        weight.rename(weight.with_name("b.safetensors"))
+        third = take()
+        packs = lambda a, b: self.run_it("snapshots", "diff", a, b, "--json").json["packs"]  # noqa: E731
+        self.assertEqual(packs(first, second), [{"name": "first-pack", "what": "changed", "old": f"{old[:10]}, dirty", "new": new[:10]}])
+        self.assertEqual(packs(second, third), [{"name": "heavy", "what": "changed", "old": "plain files", "new": "plain files",
+                                                 "files": ["w/a.safetensors", "w/b.safetensors"]}])
+        self.assertIn(f"\n  changed  first-pack: {old[:10]}, dirty -> {new[:10]}\n", self.run_it("snapshots", "diff", first, second).out)
 
     def test_every_kind_of_change(self):
         self.env, index = self.environment(), self.index()
@@ -673,6 +719,8 @@ class OtherNix(unittest.TestCase):
             pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
             self.assertEqual((done["verified"], done["report"]["wheels"]), (True, len(pinned)))
             self.assertGreater(done["report"]["rebuilt"], 2 * len(pinned))
+        # Another distribution has all modules of opencv-python-headless alike: nothing links to their bytecode.
+        self.assertEqual(done["report"]["collected"], 1)
 
 
 class Fixture(unittest.TestCase):

@@ -76,7 +76,7 @@ error: cannot open {self.place}/nowhere
 
     def test_the_models_of_the_environment_for_as_long_as_it_is_there(self):
         self.taken()
-        server = self.serve()
+        server = self.serve("--port", "0")
         self.assertEqual(server.get("/"), {"models": str(self.env.root / "models"), "files": ["own.safetensors"]})
         self.assertEqual(server.stop(), 0)
         remove_tree(self.env.root)
