@@ -150,6 +150,9 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         let (input, derived) = b.distribution(&runtime, d)?;
         let source = tree_path(&d.tree, store)?.to_absolute(store);
         let mut member = json!({"name": d.name, "path": source, "real": d.real_files});
+        if d.site != 0 {
+            member["site"] = json!(d.site);
+        }
         if !d.scripts.is_empty() {
             member["scripts"] = scripts(d)?;
         }
@@ -434,6 +437,7 @@ mod tests {
             provenance: Provenance::Patched,
             reason: None,
             real_files: false,
+            site: 0,
             scripts: vec![],
             has_modules: true,
             tree: TreeRef { name: name.into(), nar_hash: Sha256::of(name), nar_size: 0, references: vec![] },

@@ -54,6 +54,10 @@ pub struct WheelRef {
     pub size: Option<u64>,
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 /// A file that differs from the wheel's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileChange {
@@ -82,6 +86,9 @@ pub struct DistributionLock {
     /// Real files instead of links: for code that follows `realpath(__file__)` across wheels.
     #[serde(default, rename = "real-files", skip_serializing_if = "std::ops::Not::not")]
     pub real_files: bool,
+    /// Which of the site directories it is in, counted as on `sys.path`: of a file that two have, the first's is imported.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub site: usize,
     /// The scripts of its entry points: `name = module:function`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<String>,

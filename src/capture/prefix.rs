@@ -17,10 +17,16 @@ use std::path::{Path, PathBuf};
 const SCRIPT_LIMIT: u64 = 64 << 10;
 
 /// Everything of the kind that the report should name.
-pub fn findings(context: &Context, all: &[Installed], claims: &HashSet<PathBuf>) -> Vec<Finding> {
+pub fn findings(
+    context: &Context,
+    all: &[Installed],
+    claims: &HashSet<PathBuf>,
+    lost: &HashSet<(String, String)>,
+) -> Vec<Finding> {
     let mut scripts: BTreeMap<PathBuf, (&Installed, &Script)> = BTreeMap::new();
     for one in all {
-        for (name, script) in &one.scripts {
+        let own = one.scripts.iter().filter(|(name, _)| !lost.contains(&(one.name.clone(), (*name).clone())));
+        for (name, script) in own {
             scripts.insert(one.scheme.scripts.join(name), (one, script));
         }
     }
@@ -42,6 +48,48 @@ pub fn findings(context: &Context, all: &[Installed], claims: &HashSet<PathBuf>)
     found.extend(loose.iter().filter(|l| !one_more_name(l, &points)).map(|l| l.finding(context)));
     context.memo.put("prefix", digest.as_deref(), &found);
     found
+}
+
+/// Scripts of one name that several distributions make: whose the environment has, and who is passed over, by name of
+/// distribution and script.
+pub fn contested(all: &[Installed]) -> (HashSet<(String, String)>, Vec<Finding>) {
+    let mut by_path: BTreeMap<PathBuf, Vec<(&str, &Installed, &Script)>> = BTreeMap::new();
+    for one in all {
+        for (name, script) in &one.scripts {
+            by_path.entry(one.scheme.scripts.join(name)).or_default().push((name, one, script));
+        }
+    }
+    let (mut lost, mut findings) = (HashSet::new(), Vec::new());
+    for (path, rivals) in by_path {
+        let [(_, _, first), others @ ..] = rivals.as_slice() else { continue };
+        let same =
+            |s: &Script| (&s.point.module, &s.point.function) == (&first.point.module, &first.point.function);
+        if others.iter().all(|(_, _, script)| same(script)) {
+            continue;
+        }
+        let text = read_small(&path, SCRIPT_LIMIT).unwrap_or_default();
+        let on_disk = |script: &Script| {
+            let stated = script.stated.is_some_and(|stated| stated[..] == Sha256::digest(&text)[..]);
+            stated || is_wrapper(&text, &script.point)
+        };
+        // Edited by hand or gone: no better word than the last of them.
+        let winner = rivals.iter().position(|(_, _, script)| on_disk(script)).unwrap_or(rivals.len() - 1);
+        let (_, owner, script) = rivals[winner];
+        let names: Vec<&str> = rivals.iter().map(|(_, one, _)| one.name.as_str()).collect();
+        let message = format!(
+            "a script of {}: the environment has that of {}, `{}`",
+            names.join(" and of "),
+            owner.name,
+            script.point
+        );
+        findings.push(finding(Severity::Warning, "scripts", shown(&path, &owner.scheme.data), message));
+        for (at, (name, one, _)) in rivals.iter().enumerate() {
+            if at != winner {
+                lost.insert((one.name.clone(), (*name).to_string()));
+            }
+        }
+    }
+    (lost, findings)
 }
 
 /// A line of the report for the script of an entry point that is not as an installer writes it.

@@ -22,7 +22,7 @@ use crate::sys::error::Result;
 use crate::sys::progress::{Progress, check_interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -56,6 +56,8 @@ pub struct Context<'a> {
     pub venv: Option<&'a Path>,
     /// The site directories in the order of `sys.path`, also those without any distribution.
     pub sites: &'a [PathBuf],
+    /// Distributions behind others of the same name: never imported.
+    pub behind: &'a [Installed],
     /// Who is asked for wheels; `None`: nobody.
     pub index: Option<String>,
 }
@@ -91,26 +93,48 @@ impl Kept {
     }
 }
 
-/// Every distribution of the site directories, the first of a name winning as on `sys.path`.
-pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> Vec<Installed> {
-    let mut seen = HashSet::new();
-    let mut all = Vec::new();
+/// Every distribution of the site directories, the first of a name winning as on `sys.path`; and those that lie behind
+/// one of the same name in an earlier directory.
+pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> (Vec<Installed>, Vec<Installed>) {
+    let mut seen: HashMap<String, PathBuf> = HashMap::new();
+    let (mut all, mut behind) = (Vec::new(), Vec::new());
     for scheme in sites {
         for one in read_site(scheme, findings) {
-            if seen.insert(one.name.clone()) {
-                all.push(one);
-            } else {
+            if let Some(first) = seen.get(&one.name) {
                 findings.push(Finding {
                     severity: Severity::Warning,
                     topic: "captured".into(),
                     path: show(one.scheme.site.join(&one.info).as_os_str().as_bytes()),
                     message: format!("{} is installed twice; the first on sys.path counts", one.name),
                 });
+                // In the same directory its files are that of both.
+                if *first != one.scheme.site {
+                    behind.push(one);
+                }
+            } else {
+                seen.insert(one.name.clone(), one.scheme.site.clone());
+                all.push(one);
             }
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    all
+    (all, behind)
+}
+
+/// What installers make beside a distribution's own files.
+fn made_by_installers(one: &Installed) -> impl Iterator<Item = PathBuf> {
+    const MADE: [&str; 8] = [
+        "INSTALLER",
+        "REQUESTED",
+        "direct_url.json",
+        "RECORD",
+        "RECORD.jws",
+        "RECORD.p7s",
+        "uv_cache.json",
+        "uv_build.json",
+    ];
+    let info = one.scheme.site.join(&one.info);
+    MADE.iter().map(move |name| info.join(name))
 }
 
 /// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
@@ -231,22 +255,10 @@ pub fn pin_all(
     decided.sort_by_key(|(at, _)| *at);
     let decided = decided.into_iter().map(|(_, result)| result);
     let mut claims: HashSet<PathBuf> = HashSet::new();
+    let (lost, contests) = prefix::contested(all);
     let mut decided = decided.zip(&found);
     for (one, kept) in all.iter().zip(kept) {
-        let info = one.scheme.site.join(&one.info);
-        const MADE: [&str; 8] = [
-            "INSTALLER",
-            "REQUESTED",
-            "direct_url.json",
-            "RECORD",
-            "RECORD.jws",
-            "RECORD.p7s",
-            "uv_cache.json",
-            "uv_build.json",
-        ];
-        for name in MADE {
-            claims.insert(info.join(name));
-        }
+        claims.extend(made_by_installers(one));
         let mut lasting = true;
         let kept = match kept {
             Some(kept) => kept,
@@ -273,10 +285,19 @@ pub fn pin_all(
         python.objects.extend(kept.objects);
         // The user's word of today, whatever was remembered.
         let real_files = context.real_files.contains(&one.name);
-        python.distributions.push(DistributionLock { real_files, ..kept.lock });
+        // What another's script of the same name replaced is not what the environment has.
+        let own = one.scripts.iter().filter(|(name, _)| !lost.contains(&(one.name.clone(), (*name).clone())));
+        let scripts = own.map(|(_, script)| script.point.to_string()).collect();
+        let site = context.sites.iter().position(|site| *site == one.scheme.site).unwrap_or(0);
+        python.distributions.push(DistributionLock { real_files, site, scripts, ..kept.lock });
+    }
+    for one in context.behind {
+        claims.extend(made_by_installers(one));
+        claims.extend(one.files.values().map(|file| file.disk.clone()));
     }
     report(&mut python);
-    python.findings.extend(prefix::findings(context, all, &claims));
+    python.findings.extend(contests);
+    python.findings.extend(prefix::findings(context, all, &claims, &lost));
     unowned::capture(context, &claims, &sources, &mut python)?;
     Ok(python)
 }
@@ -311,6 +332,7 @@ fn lock_one(
         provenance: pinned.provenance,
         reason: pinned.reason.clone(),
         real_files: false,
+        site: 0,
         scripts: one.scripts.values().map(|script| script.point.to_string()).collect(),
         has_modules: pinned.has_modules,
         tree,

@@ -25,7 +25,8 @@ pub fn capture(
     // the wheel's files and no others, and one that somebody added would be in no tree at all.
     let owned: HashSet<&Path> = claims.iter().map(PathBuf::as_path).collect();
     let mut tree = Tree::default();
-    for site in context.sites {
+    for (at, site) in context.sites.iter().enumerate() {
+        let before = &context.sites[..at];
         let mut stack = vec![site.clone()];
         while let Some(dir) = stack.pop() {
             let entries = match std::fs::read_dir(&dir) {
@@ -50,7 +51,15 @@ pub fn capture(
                 }
                 let Ok(relative) = path.strip_prefix(site) else { continue };
                 let name = relative.as_os_str().as_bytes().to_vec();
-                if relative.to_str().is_some_and(installer_file) || tree.entries.contains_key(&name) {
+                if relative.to_str().is_some_and(installer_file) {
+                    continue;
+                }
+                if let Some(first) = hidden(relative, before) {
+                    let why = format!(
+                        "behind {}, which is earlier on sys.path: never imported, left out",
+                        show(first.as_os_str().as_bytes())
+                    );
+                    python.findings.push(finding(Severity::Info, "unowned", show(&name), why));
                     continue;
                 }
                 let shown = show(&name);
@@ -88,6 +97,20 @@ pub fn capture(
     context.memo.put(KEY, digest.as_deref(), &kept);
     python.unowned = Some(kept);
     Ok(())
+}
+
+/// What is imported in the place of a file, in an earlier one of the site directories: the same name, or the package that
+/// its first folder is there. (Without `__init__.py` it is a namespace, which is looked for in all of them.)
+fn hidden(relative: &Path, before: &[PathBuf]) -> Option<PathBuf> {
+    let top = relative.components().next()?;
+    before.iter().find_map(|site| {
+        let same = site.join(relative);
+        if same.symlink_metadata().is_ok() {
+            return Some(same);
+        }
+        let package = site.join(top);
+        (relative.components().nth(1).is_some() && package.join("__init__.py").exists()).then_some(package)
+    })
 }
 
 /// A file of a site directory that nobody owns, and what the report says of it; or why it stays out.

@@ -346,7 +346,7 @@ impl Run<'_> {
     ) -> Result<Python> {
         let options = self.options;
         let (schemes, user) = schemes::of(location, facts, &|name| std::env::var_os(name));
-        let all = python::installed(&schemes, findings);
+        let (all, behind) = python::installed(&schemes, findings);
         let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
         let ask = if options.offline { Ask::offline() } else { Ask::of(root, prefix, &schemes, facts)? };
         findings.extend(ask.findings());
@@ -363,6 +363,7 @@ impl Run<'_> {
             started: self.started,
             venv: location.venv.as_deref(),
             sites: &sites,
+            behind: &behind,
             index: ask.key(),
         };
         let mut python = python::pin_all(&context, &all, |fresh| {

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import harness
-from small import AS_NOBODY, Case, NOBODY, Wheel, python_for_nobody, record_hash, shared_object, untouched, write
+from small import AS_NOBODY, BasePython, Case, NOBODY, Wheel, python_for_nobody, record_hash, shared_object, untouched, write
 
 
 class Files(Case):
@@ -299,6 +299,56 @@ class Files(Case):
         report = self.run_it("inspect", "--json", "--offline", env.root, HOME=home)
         self.finds(report, ("warning", "unowned", "loose_of_user.py", "no distribution owns it; it is captured"))
 
+    def test_what_lies_in_two_site_directories(self):
+        """As with Debian's pip and a newer one in a venv that includes the system's: the first on sys.path is what is imported, and
+        what ships."""
+        prefix, _ = BasePython().copy(self.place / "python")
+        env = self.environment(python=prefix / "bin" / "python3")
+        home = self.place / "home"
+        user = home / ".local" / "lib" / env.site.parent.name / "site-packages"
+        config = env.venv / "pyvenv.cfg"
+        config.write_text(config.read_text().replace("include-system-site-packages = false", "include-system-site-packages = true"))
+        Wheel("alpha", members={"bin_of_alpha.py": b"WHICH = 1\n"}).install(env.site)
+        Wheel("alpha", "2.0", members={"alpha/later.py": b"", "alpha/__init__.py": b"NAME = 'two'\n"}).install(user)
+        for name, site in (("beta", env.site), ("gamma", user)):
+            Wheel(name, members={"tests_of_both/__init__.py": f"OF = {name!r}\n".encode(), f"space/{name}.py": b""}).install(site)
+        write(user / "alpha" / "loose.py", "")
+        write(user / "space" / "loose.py", "")
+        write(user / "same.py", "SITE = 'user'\n")
+        write(env.site / "same.py", "SITE = 'venv'\n")
+        code = "import importlib.metadata as m, alpha, bin_of_alpha, tests_of_both, space.beta, space.gamma, space.loose, same; " \
+               "print(m.version('alpha'), alpha.NAME, tests_of_both.OF, same.SITE)"
+        wanted = "1.0 alpha beta venv\n"
+        own = subprocess.run([env.venv / "bin" / "python", "-B", "-c", code], env={**os.environ, "HOME": str(home)}, capture_output=True,
+                             text=True)
+        self.assertEqual((own.stdout, own.stderr), (wanted, ""))
+        taken = self.run_it("snapshot", "--json", "--offline", env.root, HOME=home)
+        self.assertEqual(self.station.inside(f"{taken.json['snapshot']}/python/bin/python", "-c", code, hide=[self.place]).out, wanted)
+        self.finds(taken, ("warning", "captured", f"{user}/alpha-2.0.dist-info", "alpha is installed twice; the first on sys.path counts"),
+                   ("info", "unowned", "alpha/loose.py", f"behind {env.site}/alpha, which is earlier on sys.path: never imported, left out"),
+                   ("info", "unowned", "same.py", f"behind {env.site}/same.py, which is earlier on sys.path: never imported, left out"),
+                   ("warning", "unowned", "space/loose.py", "no distribution owns it; it is captured"))
+        self.assertNotIn("alpha/later.py", [f[2] for f in self.findings(taken)])
+        self.run_it("snapshots", "verify")
+
+    def test_two_scripts_of_one_name(self):
+        """Whose the environment has ships, whatever comes first in the alphabet."""
+        env, index = self.environment(), self.index()
+        taken, shown = [], []
+        for last in ("alpha", "zeta"):
+            for name in sorted(("alpha", "zeta"), key=lambda name: name == last):
+                Wheel(name, members={f"{name}-1.0.dist-info/entry_points.txt": f"[console_scripts]\ntool = {name}:main\n".encode()}).install(env.site)
+                write(env.venv / "bin" / "tool", f"#!{env.venv}/bin/python\nimport sys\nfrom {name} import main\nif __name__ == '__main__':\n"
+                      "    sys.exit(main())\n", 0o755)
+            taken.append(self.snapshot(env, PIP_INDEX_URL=index.url))
+            python = (self.station.real(taken[-1].json["snapshot"]) / "python").readlink()
+            shown.append(re.search(r"from (\w+) import main", (self.station.real(python) / "bin" / "tool").read_text())[1])
+            self.finds(taken[-1], ("warning", "scripts", "bin/tool",
+                                   f"a script of alpha and of zeta: the environment has that of {last}, `tool = {last}:main`"))
+            self.assertEqual([f for f in self.findings(taken[-1]) if f[1] == "patched"], [])
+        self.assertEqual(shown, ["alpha", "zeta"])
+        self.assertNotEqual(taken[0].json["snapshot"], taken[1].json["snapshot"])
+
     def test_secrets_in_distributions_that_no_index_gave(self):
         """A local project's secrets are its owner's; a key in what an index gives to everybody is a test's."""
         env = self.environment()
@@ -509,7 +559,7 @@ LICENCE = { file = "custom_nodes/first-pack/licence.text" }
         self.store_is_sound()
 
     # As most workstations have it: root's daemon has the store, and a user asks it.
-    DAEMON = "nix-daemon >/dev/null 2>&1 & daemon=$!; trap 'kill $daemon' EXIT; " \
+    DAEMON = "rm -f /nix/var/nix/daemon-socket/socket; nix-daemon >/dev/null 2>&1 & daemon=$!; trap 'kill $daemon' EXIT; " \
              "for i in $(seq 100); do [ -S /nix/var/nix/daemon-socket/socket ] && break; sleep 0.1; done; \"$@\""
 
     def nobody(self, *arguments, code=0, store=False):
@@ -558,6 +608,8 @@ LICENCE = { file = "custom_nodes/first-pack/licence.text" }
         record = self.station.root / "nobody" / "state" / "stillframe" / "snapshots" / taken.json["id"] / "record.json"
         pack = next(o["path"] for o in json.loads(record.read_text())["outputs"] if o["label"] == "first-pack")
         self.assertEqual(os.listdir(self.station.real(pack)), ["__init__.py"])
+        # The scratch store of `verify` is the user's own.
+        self.assertRegex(self.nobody("snapshots", "verify", store=True).out, r" verified: .*; every NAR hash is equal\n$")
         # `lock` says so beside the files that it writes, which are the user's.
         os.chown(env.root, NOBODY, NOBODY)
         locked = self.nobody("lock", "--json", env.root)

@@ -43,14 +43,16 @@ def script(path, text):
     if os.path.lexists(target):
         if open(target, "rb").read() == text:
             return
-        # The installer's last writer is what the environment has: see `scripts` in the lock.
+        # A script in a wheel's .data and one of an entry point: of two of a kind the lock has the environment's.
         os.unlink(target)
     with open(target, "wb") as f:
         f.write(text)
     os.chmod(target, 0o555)
 # Target -> (kind, source). `folder` stands for an empty one.
 plan = {}
-def install(top, distribution, real):
+# Target -> which of the environment's site directories it is from: of two that differ, the first on sys.path is imported.
+sites = {}
+def install(top, distribution, real, at):
     for current, folders, files in os.walk(top):
         folders.sort()
         relative = os.path.relpath(current, top)
@@ -74,9 +76,9 @@ def install(top, distribution, real):
                 script(target, data)
                 continue
             kind = "same" if os.path.islink(source) else "copy" if real else "link"
-            if target not in plan or plan[target][0] == "folder":
-                plan[target] = (kind, source)
-            elif not filecmp.cmp(source, plan[target][1], shallow=False):
+            if target not in plan or plan[target][0] == "folder" or at < sites[target]:
+                plan[target], sites[target] = (kind, source), at
+            elif at == sites[target] and not filecmp.cmp(source, plan[target][1], shallow=False):
                 raise SystemExit("%s and %s both have %s, and they differ" % (source, plan[target][1], target))
 def data_folders():
     """Folder -> the one folder of a store path that it equals."""
@@ -130,9 +132,9 @@ def entry_point(point):
         "    sys.exit(%s())\n" % (interpreter, point["module"], point["function"].split(".")[0], point["function"])
     ).encode())
 for d in config["distributions"]:
-    install(d["path"], d["name"], d["real"])
+    install(d["path"], d["name"], d["real"], d.get("site", 0))
     if d.get("bytecode"):
-        install(d["bytecode"], d["name"], False)
+        install(d["bytecode"], d["name"], False, d.get("site", 0))
     for point in d.get("scripts", ()):
         entry_point(point)
 build()
