@@ -141,6 +141,7 @@ fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>
     let policy = Policy {
         label: &shown,
         models: &context.models,
+        left_out: &context.options.left_out,
         split_weights: false,
         config_secrets: false,
         leave_out: &leave_out,

@@ -2,6 +2,7 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::inventory::{Finding, OutsidePath, Severity, Weight};
+use crate::capture::left_out::LeftOut;
 use crate::capture::paths::{self, SECRET_NOTE, below, file_name, finding, join, show, show_in};
 use crate::capture::rules;
 use crate::capture::secrets;
@@ -17,6 +18,8 @@ pub struct Policy<'a> {
     pub label: &'a str,
     /// The models folders, canonical: links into them are reported and not followed.
     pub models: &'a [PathBuf],
+    /// What the configuration leaves out, wherever a link or an install leads.
+    pub left_out: &'a LeftOut,
     /// Weights become entries of their own (packs), or are ordinary files (cache, main program).
     pub split_weights: bool,
     /// Look into configuration files for credentials.
@@ -102,6 +105,9 @@ impl Collector<'_> {
                 repositories.push(path[..path.len().saturating_sub(b"/.git".len())].to_vec());
             }
             if rules::litter(&full) || (policy.leave_out)(&full, kind) {
+                return true;
+            }
+            if !policy.left_out.is_empty() && policy.left_out.has(&below(real, path)) {
                 return true;
             }
             let storage = matches!(kind, NodeKind::Directory { .. })
@@ -219,6 +225,11 @@ impl Collector<'_> {
             let message = format!("links into the models folder ({to}): not captured, like models");
             self.report(Severity::Warning, "outside", &path, message);
             self.record(&path, to, false);
+            return;
+        }
+        if self.policy.left_out.has(&reached) {
+            let message = format!("links to {shown}, which stillframe.toml leaves out: left out");
+            self.report(Severity::Info, "excluded", &path, message);
             return;
         }
         if ["/proc", "/sys", "/dev"].iter().any(|kernel| reached.starts_with(kernel)) {

@@ -20,6 +20,7 @@ fn place() -> Place {
 fn gather(place: &Place) -> Collected {
     let models = [place.base.join("models")];
     let policy = Policy {
+        left_out: &LeftOut::default(),
         label: "custom_nodes/pack",
         models: &models,
         split_weights: true,

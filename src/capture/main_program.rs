@@ -42,6 +42,7 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, No
     let policy = Policy {
         label: "",
         models: &context.models,
+        left_out: &context.options.left_out,
         split_weights: false,
         config_secrets: true,
         leave_out: &leave_out,

@@ -13,6 +13,7 @@ pub mod installed;
 pub mod intent;
 pub mod interpreter;
 pub mod inventory;
+pub mod left_out;
 pub mod lock;
 pub mod main_program;
 pub mod materialise;

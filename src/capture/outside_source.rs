@@ -137,6 +137,7 @@ fn source_tree(context: &Context, path: &Path) -> Collected {
     let policy = Policy {
         label: &path.display().to_string(),
         models: context.models,
+        left_out: context.left_out,
         split_weights: false,
         config_secrets: true,
         leave_out: &leave_out,

@@ -200,6 +200,7 @@ fn read(context: &Context<'_>, found: &Found) -> (Option<Pack>, Notes) {
     let policy = Policy {
         label: &found.label,
         models: &context.models,
+        left_out: &context.options.left_out,
         split_weights: true,
         config_secrets: true,
         leave_out: &leave_out,

@@ -2,6 +2,7 @@
 //! and the folders outside that `.pth` files and editable installs put on the path.
 use crate::capture::installed::{Installed, Scheme, read_site};
 use crate::capture::inventory::{Finding, OutsidePath, Severity};
+use crate::capture::left_out::LeftOut;
 use crate::capture::lock::{
     DistributionLock, FileChange, Provenance, REPLACED, SourceLock, TreeRef, WheelRef,
 };
@@ -51,6 +52,8 @@ pub struct Context<'a> {
     pub environment: &'a Path,
     /// The models folders, canonical: links into them are not followed.
     pub models: &'a [PathBuf],
+    /// What the configuration leaves out.
+    pub left_out: &'a LeftOut,
     pub started: SystemTime,
     /// The virtual environment, if it is one.
     pub venv: Option<&'a Path>,

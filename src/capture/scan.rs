@@ -4,6 +4,7 @@ use crate::capture::collect::Collected;
 use crate::capture::git;
 use crate::capture::git_compare::{self, WorkTree};
 use crate::capture::inventory::{Finding, GitRead, GitState, OutsidePath, Scan, Severity};
+use crate::capture::left_out::LeftOut;
 use crate::capture::paths::{below, finding, join, show, show_in};
 use crate::capture::walk::NodeKind;
 use crate::capture::{cache, environment, main_program, outside, packs, rules};
@@ -23,11 +24,19 @@ pub struct ScanOptions {
     pub python: Vec<PathBuf>,
     /// Paths relative to the environment that stay out, with all below them.
     pub exclude: Vec<String>,
+    /// The same by where it really lies, and files that the configuration names as secret.
+    pub left_out: LeftOut,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        ScanOptions { started_at: SystemTime::now(), cache: None, python: Vec::new(), exclude: Vec::new() }
+        ScanOptions {
+            started_at: SystemTime::now(),
+            cache: None,
+            python: Vec::new(),
+            exclude: Vec::new(),
+            left_out: LeftOut::default(),
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub fn capture(
                     continue;
                 }
                 let shown = show(&name);
-                match ownerless(&path, kind, context.models) {
+                match ownerless(context, &path, kind) {
                     Ok((entry, message)) => {
                         python.findings.push(finding(Severity::Warning, "unowned", shown, message));
                         tree.entries.insert(name, entry);
@@ -114,7 +114,7 @@ fn hidden(relative: &Path, before: &[PathBuf]) -> Option<PathBuf> {
 }
 
 /// A file of a site directory that nobody owns, and what the report says of it; or why it stays out.
-fn ownerless(path: &Path, kind: std::fs::FileType, models: &[PathBuf]) -> Result<(Entry, String), Finding> {
+fn ownerless(context: &Context, path: &Path, kind: std::fs::FileType) -> Result<(Entry, String), Finding> {
     let no = |severity, topic: &str, why: String| Err(finding(severity, topic, "", why));
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let to = show(real.as_os_str().as_bytes());
@@ -130,13 +130,19 @@ fn ownerless(path: &Path, kind: std::fs::FileType, models: &[PathBuf]) -> Result
         let why = format!("a link to the folder {to}; left out: name the folder in a .pth file instead");
         return no(Severity::Problem, "symlink", why);
     }
+    // Its own name, too: an excluded link may lead anywhere.
+    let own = path.parent().and_then(|folder| folder.canonicalize().ok()).zip(path.file_name());
+    let own = own.map_or_else(|| path.to_path_buf(), |(folder, name)| folder.join(name));
+    if context.left_out.has(&real) || context.left_out.has(&own) {
+        return no(Severity::Info, "excluded", "left out, as stillframe.toml says".into());
+    }
     if kind.is_symlink() {
         if ["/proc", "/sys", "/dev"].iter().any(|kernel| real.starts_with(kernel)) {
             let link = std::fs::read_link(path).unwrap_or_default();
             let why = format!("a link to {}, the kernel's: left out", show(link.as_os_str().as_bytes()));
             return no(Severity::Problem, "symlink", why);
         }
-        if models.iter().any(|folder| real.starts_with(folder)) {
+        if context.models.iter().any(|folder| real.starts_with(folder)) {
             let why = format!("links into the models folder ({to}): not captured, like models");
             return no(Severity::Warning, "outside", why);
         }

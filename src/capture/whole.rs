@@ -4,6 +4,7 @@ use crate::capture::audit::{self, AuditReport, Unmet};
 use crate::capture::environment::{self, PythonLocation};
 use crate::capture::interpreter::InterpreterFacts;
 use crate::capture::inventory::{Finding, GitState, ModelFolder, OutsidePath, Scan, Severity};
+use crate::capture::left_out::LeftOut;
 use crate::capture::lock::{
     CacheLock, GitLock, LOCK_VERSION, Lock, MainLock, NestedLock, PackLock, RuntimeLock, TreeRef, WeightLock,
 };
@@ -37,6 +38,8 @@ pub struct Options {
     pub libraries: Vec<String>,
     pub real_files: Vec<String>,
     pub exclude: Vec<String>,
+    /// Files that the configuration names as secret.
+    pub private: Vec<PathBuf>,
     /// The environment's cache, when it is not `.cache` in the environment.
     pub environment_cache: Option<PathBuf>,
     /// Cache folder of this program.
@@ -75,6 +78,7 @@ struct Run<'a> {
     memo: &'a Memo,
     trees: &'a Trees,
     started: SystemTime,
+    left_out: LeftOut,
 }
 
 /// Captures the environment at `root`.
@@ -87,7 +91,8 @@ pub fn capture(
 ) -> Result<Captured> {
     let started = SystemTime::now();
     let root = &environment::check(root)?;
-    let run = Run { options, memo, trees, started };
+    let left_out = LeftOut::of(root, &options.exclude, &options.private);
+    let run = Run { options, memo, trees, started, left_out };
     progress.stage("finding the interpreter", None);
     let (location, mut findings) =
         environment::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
@@ -100,6 +105,7 @@ pub fn capture(
         cache: options.environment_cache.clone(),
         python: python_folders,
         exclude: options.exclude.clone(),
+        left_out: run.left_out.clone(),
     };
     let reuse =
         |key: &str, digest: &str| -> Option<GitState> { memo.get(&format!("git:{key}"), Some(digest)) };
@@ -360,6 +366,7 @@ impl Run<'_> {
             real_files: &options.real_files,
             environment: root,
             models: &models,
+            left_out: &self.left_out,
             started: self.started,
             venv: location.venv.as_deref(),
             sites: &sites,

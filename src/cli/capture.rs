@@ -47,6 +47,7 @@ pub struct Manner {
 fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, manner: Manner) -> Result<Options> {
     let config = &settings.config.python;
     let connect = || Store::connect(&StoreConfig::from_environment(settings.config.store.remote.as_deref()));
+    let private = private_files(settings)?;
     let given =
         config.runtime.as_ref().map(|path| given::look(path, store_dir, memo, connect)).transpose()?;
     Ok(Options {
@@ -55,15 +56,16 @@ fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, manner: Manne
         given,
         libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
         real_files: real_files(settings, !manner.checked),
-        exclude: settings.config.exclude.iter().cloned().chain(private_files(settings)?).collect(),
+        exclude: settings.config.exclude.iter().cloned().chain(inside(settings, &private)).collect(),
+        private,
         environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
         cache: settings.cache.clone(),
         offline: manner.offline,
     })
 }
 
-/// Files of the environment that the configuration names as secret: they are given to instances, and lie in no store.
-fn private_files(settings: &Settings) -> Result<Vec<String>> {
+/// Files that the configuration names as secret: they are given to instances, and lie in no store.
+fn private_files(settings: &Settings) -> Result<Vec<PathBuf>> {
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
     let mut put = |base: &Path, service: &ServiceConfig| {
         let secrets = service.secrets.values().filter_map(|s| s.file.clone());
@@ -79,11 +81,16 @@ fn private_files(settings: &Settings) -> Result<Vec<String>> {
             put(host.file.parent().unwrap_or(&settings.project), &host.service);
         }
     }
-    let inside = |file: PathBuf| {
+    Ok(files.into_iter().collect())
+}
+
+/// Those that lie in the environment, by their place there.
+fn inside(settings: &Settings, files: &[PathBuf]) -> Vec<String> {
+    let place = |file: &PathBuf| {
         let file = file.canonicalize().ok()?;
         Some(file.strip_prefix(&settings.environment).ok()?.to_str()?.to_string())
     };
-    Ok(files.into_iter().filter_map(inside).collect())
+    files.iter().filter_map(place).collect()
 }
 
 /// What the configuration names, and what an import check found: as the committed lock and the newest snapshot

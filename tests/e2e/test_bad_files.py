@@ -523,6 +523,34 @@ LICENCE = { file = "custom_nodes/first-pack/licence.text" }
         self.assertIn("main.py", kept)
         self.assertEqual(kept & {"key", "licence.text", "own", "stillframe.toml", "a.toml"}, set())
 
+    def test_what_is_left_out_comes_in_by_no_other_way(self):
+        """A pack behind a link, a link to the file, an editable install of the pack, a site directory."""
+        env = self.environment()
+        elsewhere = self.place / "src" / "linked-pack"
+        write(elsewhere / "__init__.py")
+        write(elsewhere / "licence.text", "ours alone")
+        (env.root / "custom_nodes" / "linked").symlink_to(elsewhere)
+        write(self.place / "home" / "private.text", "ours alone")
+        (env.pack / "by-link.text").symlink_to(self.place / "home" / "private.text")
+        write(env.pack / "also.text", "of the project's own")
+        (env.root / "custom_nodes" / "other" / "inner").mkdir(parents=True)
+        (env.root / "custom_nodes" / "other" / "inner" / "copy.text").symlink_to(env.pack / "also.text")
+        write(env.root / "custom_nodes" / "other" / "__init__.py")
+        Wheel("alpha").editable(env.site, env.pack)
+        write(env.pack / "scratch" / "x.text")
+        write(env.site / "stray.text", "")
+        write(env.root / "stillframe.toml", f"""\
+exclude = ["custom_nodes/first-pack/scratch", "custom_nodes/first-pack/also.text", ".venv/lib/{env.site.parent.name}/site-packages/stray.text"]
+[service.secrets]
+LICENCE = {{ file = "custom_nodes/linked/licence.text" }}
+LINK = {{ file = "custom_nodes/first-pack/by-link.text" }}
+""")
+        taken = self.snapshot(env)
+        self.assertEqual([path.name for path in (self.station.store / "nix/store").rglob("*.text")], [])
+        self.finds(taken, ("info", "excluded", "stray.text", "left out, as stillframe.toml says"))
+        self.assertTrue((self.tree(taken.json, "linked") / "__init__.py").exists())
+        self.station.inside(f"{taken.json['snapshot']}/python/bin/python", "-c", "import alpha", hide=[self.place])
+
     def test_a_file_that_changes_while_it_is_read(self):
         """An error that names the file and says to run again, whatever the change; now and then one is not met, and the
         snapshot has one state of the file."""

@@ -1,0 +1,59 @@
+//! What the configuration leaves out of a snapshot, by where it really lies: a folder that is captured by another way
+//! than through its place in the environment (an editable install, a pack behind a link) has the same files.
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    /// Files and folders, their own folders canonical.
+    paths: Vec<PathBuf>,
+}
+
+impl LeftOut {
+    /// `exclude`: relative to `root`. `private`: files with secrets, whose content is left out by whatever link it is had.
+    pub fn of(root: &Path, exclude: &[String], private: &[PathBuf]) -> LeftOut {
+        let own = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+        let excluded = exclude.iter().filter_map(|path| own(&root.join(path)));
+        let named = private.iter().filter_map(|path| own(path));
+        let held = private.iter().filter_map(|path| path.canonicalize().ok());
+        LeftOut { paths: excluded.chain(named).chain(held).collect() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Whether a canonical path is one of them, or below one.
+    pub fn has(&self, real: &Path) -> bool {
+        self.paths.iter().any(|path| real.starts_with(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn by_where_it_really_lies() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        for folder in ["env/custom_nodes", "src/pack/data", "home"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        fs::write(root.join("home/key"), "k").unwrap();
+        symlink(root.join("src/pack"), root.join("env/custom_nodes/pack")).unwrap();
+        symlink(root.join("home/key"), root.join("env/key")).unwrap();
+        let exclude =
+            ["custom_nodes/pack/data/".to_string(), "gone/x".to_string(), "custom_nodes/pack".to_string()];
+        let left = LeftOut::of(&root.join("env"), &exclude, &[root.join("env/key")]);
+        for out in ["src/pack/data", "src/pack/data/a", "env/custom_nodes/pack", "env/key", "home/key"] {
+            assert!(left.has(&root.join(out)), "{out}");
+        }
+        // The link is left out, not what it leads to.
+        for kept in ["src/pack", "src/pack/datum", "home", "env"] {
+            assert!(!left.has(&root.join(kept)), "{kept}");
+        }
+        assert!(LeftOut::of(&root, &[], &[]).is_empty() && !left.is_empty());
+    }
+}
