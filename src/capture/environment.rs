@@ -1,8 +1,9 @@
 //! Is a directory a ComfyUI environment, and which Python does it use?
 use crate::capture::inventory::{Finding, Severity};
-use crate::capture::paths::{finding, read_small};
+use crate::capture::paths::{finding, read_small, show};
 use crate::sys::error::{Error, Kind, Result};
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,7 @@ pub fn check(dir: &Path) -> Result<PathBuf> {
     if !root.is_dir() {
         return Err(no("it is a file"));
     }
+    utf8(&root)?;
     if !root.join("main.py").is_file() {
         return Err(no("it has no main.py"));
     }
@@ -53,6 +55,16 @@ pub fn check(dir: &Path) -> Result<PathBuf> {
         return Err(no("it has neither custom_nodes/ nor nodes.py and comfy/"));
     }
     Ok(root)
+}
+
+/// Reports and records are texts.
+fn utf8(path: &Path) -> Result<()> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    let shown = show(path.as_os_str().as_bytes());
+    Err(Error::new(Kind::Environment, format!("the path {shown} is not UTF-8"))
+        .hint("rename the folder, or reach it by a bind mount of another name"))
 }
 
 /// Finds the environment's Python: the given one (an executable or an environment's directory),
@@ -157,6 +169,7 @@ fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
         None => (Vec::new(), false),
     };
     let venv = venv.map(Path::to_path_buf);
+    utf8(&python)?;
     Ok(PythonLocation { executable: python, venv, site_packages, system, how: how.to_string() })
 }
 

@@ -40,6 +40,9 @@ pub struct InterpreterFacts {
     /// The real file, never a link or a virtual environment's copy.
     pub executable: PathBuf,
     pub include: Option<PathBuf>,
+    /// Where headers are looked for.
+    #[serde(default)]
+    pub headers: Vec<PathBuf>,
     /// Its own site directories, in the order of `sys.path`: distributions of Linux have several, and not the same.
     #[serde(default)]
     pub sites: Vec<PathBuf>,
@@ -66,7 +69,8 @@ paths = sysconfig.get_paths()
 def own(p):
     return p if p and p.startswith(base.rstrip('/') + '/') else None
 dynload = [p for p in [os.path.join(paths[k], 'lib-dynload') for k in ('platstdlib', 'stdlib')] + sys.path + [own(var('DESTSHARED'))] if p and os.path.basename(p) == 'lib-dynload' and os.path.isdir(p)]
-include = [p for p in [paths.get('include'), own(var('INCLUDEPY'))] if p and os.path.isfile(os.path.join(p, 'Python.h'))]
+headers = [p for p in [paths.get('include'), own(var('INCLUDEPY'))] if p]
+include = [p for p in headers if os.path.isfile(os.path.join(p, 'Python.h'))]
 name = sys.implementation.name
 print(json.dumps(dict(
     version=list(v[:3]), full_version=full_version, implementation=name,
@@ -74,7 +78,7 @@ print(json.dumps(dict(
     platform=sys.platform, machine=platform.machine(), multiarch=getattr(sys.implementation, '_multiarch', None),
     platlibdir=getattr(sys, 'platlibdir', 'lib'), base_prefix=sys.base_prefix,
     stdlib=paths['stdlib'], platstdlib=paths['platstdlib'], lib_dynload=(dynload + [None])[0],
-    executable=exe, include=(include + [None])[0], sites=site.getsitepackages([sys.base_prefix]), scheme_names=sorted(sysconfig.get_scheme_names()),
+    executable=exe, include=(include + [None])[0], headers=headers, sites=site.getsitepackages([sys.base_prefix]), scheme_names=sorted(sysconfig.get_scheme_names()),
     markers=dict(
         implementation_name=name, implementation_version=full(sys.implementation.version).replace('c', 'rc'),
         os_name=os.name, platform_machine=platform.machine(), platform_release=platform.release(),
@@ -86,7 +90,20 @@ print(json.dumps(dict(
 impl InterpreterFacts {
     /// Asks `python`, which may be a link, a wrapper or a virtual environment's interpreter.
     pub fn of(python: &Path) -> Result<InterpreterFacts> {
-        Self::parse(&ask(python, TIME_LIMIT)?, python)
+        Self::of_in(python, Path::new("/"))
+    }
+
+    /// The same where pyenv's shim looks for `.python-version`. (`-I`: nothing there is imported.)
+    pub fn of_in(python: &Path, folder: &Path) -> Result<InterpreterFacts> {
+        Self::parse(&ask(python, folder, TIME_LIMIT)?, python)
+    }
+
+    /// Whether what was answered is still so, as far as it depends on more than the interpreter's own file: headers
+    /// and extension modules come and go with packages of their own.
+    pub fn still_holds(&self) -> bool {
+        let headers = self.headers.iter().find(|folder| folder.join("Python.h").is_file());
+        let there = |folder: &Option<PathBuf>| folder.as_ref().is_none_or(|folder| folder.is_dir());
+        headers == self.include.as_ref() && there(&self.lib_dynload) && self.stdlib.is_dir()
     }
 
     /// The program that prints the answer.
@@ -139,7 +156,7 @@ fn broken(python: &Path, what: &str) -> Error {
         .hint("check that it starts: run it with `-I -S -c 'print(1)'`")
 }
 
-fn ask(python: &Path, limit: Duration) -> Result<String> {
+fn ask(python: &Path, folder: &Path, limit: Duration) -> Result<String> {
     match std::fs::metadata(python) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let dangling = std::fs::symlink_metadata(python).is_ok();
@@ -160,7 +177,7 @@ fn ask(python: &Path, limit: Duration) -> Result<String> {
     let mut child = Command::new(python)
         .args(["-I", "-S", "-B", "-c", SCRIPT])
         .env("LC_ALL", "C.UTF-8")
-        .current_dir("/")
+        .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -264,7 +281,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = script(dir.path(), "#!/bin/sh\nsleep 60\necho never\n");
         let start = Instant::now();
-        let error = ask(&path, Duration::from_millis(300)).expect_err("no answer");
+        let error = ask(&path, Path::new("/"), Duration::from_millis(300)).expect_err("no answer");
         assert!(error.message.contains("no answer"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(10));
     }

@@ -1,6 +1,7 @@
 //! `pylock.toml` (PEP 751) from a lock: what another installer can install again. A captured
 //! distribution has no source that an installer could use; it is named in a comment.
 use crate::capture::lock::{Lock, Provenance};
+use crate::capture::paths::show;
 use crate::formats::python::pylock::{Pylock, PylockFile, PylockPackage};
 use std::collections::BTreeMap;
 
@@ -9,8 +10,10 @@ pub fn print(lock: &Lock) -> String {
     let mut packages = Vec::new();
     for d in &lock.distributions {
         let Some(wheel) = &d.wheel else {
-            let reason = d.reason.as_deref().unwrap_or("captured").replace('\n', " ");
-            comments.push_str(&format!("# not installable from here: {} {}: {reason}\n", d.name, d.version));
+            let reason = d.reason.as_deref().unwrap_or("captured");
+            // Whatever the metadata holds stays on this line.
+            let line = format!("{} {}: {reason}", d.name, d.version);
+            comments.push_str(&format!("# not installable from here: {}\n", show(line.as_bytes())));
             continue;
         };
         let mut tool = BTreeMap::new();

@@ -54,6 +54,8 @@ pub struct Captured {
     pub lock: Lock,
     pub scan: Scan,
     pub python: PythonLocation,
+    /// The interpreter itself, where that is a script in front of several.
+    pub program: PathBuf,
     /// What PYTHONUSERBASE is where the environment's interpreter looks there.
     pub user_base: Option<PathBuf>,
     pub findings: Vec<Finding>,
@@ -96,7 +98,7 @@ pub fn capture(
     progress.stage("finding the interpreter", None);
     let (location, mut findings) =
         environment::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
-    let facts = run.facts(&location)?;
+    let facts = run.facts(root, &location)?;
     progress.stage("reading the environment", None);
     let mut python_folders: Vec<PathBuf> = location.venv.iter().cloned().collect();
     python_folders.push(facts.base_prefix.clone());
@@ -158,7 +160,9 @@ pub fn capture(
     });
     findings.dedup();
     let user_base = python.user_base;
-    Ok(Captured { lock, scan, python: location, user_base, findings, audit, index, disabled })
+    let program = if is_program(&location.executable) { &location.executable } else { &facts.executable };
+    let program = program.clone();
+    Ok(Captured { lock, scan, python: location, program, user_base, findings, audit, index, disabled })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -172,9 +176,9 @@ struct KeptRuntime {
 impl Run<'_> {
     /// Asking the interpreter costs a process: the answer is kept while its files stay the same. Not that of
     /// a script (pyenv's shim), which may start another one at any time.
-    fn facts(&self, location: &PythonLocation) -> Result<InterpreterFacts> {
+    fn facts(&self, root: &Path, location: &PythonLocation) -> Result<InterpreterFacts> {
         if !is_program(&location.executable) {
-            return InterpreterFacts::of(&location.executable);
+            return InterpreterFacts::of_in(&location.executable, root);
         }
         let paths: Vec<PathBuf> = [location.executable.clone()]
             .into_iter()
@@ -183,7 +187,8 @@ impl Run<'_> {
         // Another question has another answer.
         let digest =
             stat_digest(InterpreterFacts::QUESTION, paths.iter().map(PathBuf::as_path), self.started);
-        if let Some(facts) = self.memo.get::<InterpreterFacts>("interpreter", digest.as_deref()) {
+        let kept = self.memo.get::<InterpreterFacts>("interpreter", digest.as_deref());
+        if let Some(facts) = kept.filter(InterpreterFacts::still_holds) {
             self.memo.put("interpreter", digest.as_deref(), &facts);
             return Ok(facts);
         }

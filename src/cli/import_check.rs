@@ -74,7 +74,7 @@ pub fn check(
         return Ok(());
     }
     progress.stage("importing in the environment what failed", None);
-    let there = ask_in(&captured.python.executable, captured.user_base.as_deref(), Some(&names(&failed)))?;
+    let there = ask_in(&captured.program, captured.user_base.as_deref(), Some(&names(&failed)))?;
     let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
     let mut helped: BTreeSet<String> = BTreeSet::new();
     // First whose code failed; a second time whoever had a part in it.

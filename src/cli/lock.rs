@@ -3,6 +3,7 @@ use super::capture::{Manner, capture, exclusive, lock_texts, project_file, repor
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::lock::Lock;
+use crate::formats::python::pylock::Pylock;
 use crate::sys::error::Result;
 use crate::sys::files;
 use crate::sys::signals;
@@ -19,6 +20,17 @@ pub struct Args {
     offline: bool,
 }
 
+/// The name for our own: a pylock.toml of another tool is somebody's word of what should be installed, and stays. (PEP 751
+/// has `pylock.NAME.toml` for several.)
+fn pylock_name(settings: &Settings) -> &'static str {
+    let (usual, own) = ("pylock.toml", "pylock.stillframe.toml");
+    let Ok(text) = std::fs::read_to_string(project_file(settings, usual)) else { return usual };
+    match Pylock::parse(&text) {
+        Ok(lock) if lock.created_by == "stillframe" => usual,
+        _ => own,
+    }
+}
+
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(args.env.as_deref(), config)?;
     signals::heed()?;
@@ -32,7 +44,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         capture(&settings, printer, Manner { offline: args.offline, ..Manner::default() }, None)?;
     let (lock, pylock) = lock_texts(&captured)?;
     let mut written = Vec::new();
-    for (name, text) in [("stillframe.lock", &lock), ("pylock.toml", &pylock)] {
+    for (name, text) in [("stillframe.lock", &lock), (pylock_name(&settings), &pylock)] {
         let path = project_file(&settings, name);
         // An unchanged lock keeps its time: build tools look at it.
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {

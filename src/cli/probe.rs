@@ -55,7 +55,7 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     let launch = Launch {
         version: LAUNCH_VERSION,
         service: "probe".into(),
-        program: captured.python.executable.display().to_string(),
+        program: captured.program.display().to_string(),
         arguments,
         directory: "main".into(),
         environment,

@@ -153,6 +153,15 @@ fn read_config(path: &Path) -> Result<(Config, String)> {
     Ok((config, text))
 }
 
+/// Whether a stillframe.toml does not say that it is another environment's: of that, neither interpreter nor exclusions
+/// nor the place of its lock are this one's.
+fn may_be_of(file: &Path, environment: &Path) -> bool {
+    // What cannot be read is told of where it is used.
+    let Ok((Config { environment: Some(named), .. }, _)) = read_config(file) else { return true };
+    let named = file.parent().map(|base| base.join(named)).and_then(|path| path.canonicalize().ok());
+    environment.canonicalize().ok() == named
+}
+
 impl Settings {
     pub fn resolve(env: Option<&Path>, config: Option<&Path>) -> Result<Settings> {
         let mut settings = Self::without_environment(env, config)?;
@@ -170,7 +179,8 @@ impl Settings {
         let config_path = match (config, env) {
             (Some(path), _) => Some(cwd.join(path)),
             (None, Some(env)) if cwd.join(env).join(CONFIG).is_file() => Some(cwd.join(env).join(CONFIG)),
-            (None, _) => find_config(&cwd),
+            (None, None) => find_config(&cwd),
+            (None, Some(env)) => find_config(&cwd).filter(|file| may_be_of(file, &cwd.join(env))),
         };
         let flake = || cwd.ancestors().find(|dir| dir.join("flake.nix").is_file()).unwrap_or(&cwd);
         let mut hosts = None;
@@ -196,7 +206,6 @@ impl Settings {
             (None, Some(env), Some(base)) => base.join(env),
             _ => cwd.clone(),
         };
-        // A stillframe.toml for another environment says nothing about where this one's lock goes.
         let project = match base {
             Some(base) => base.to_path_buf(),
             None => environment.clone(),

@@ -4,11 +4,12 @@ half-written state, and a next run that works. What comes from a package index i
 import json
 import os
 import shutil
+import tomllib
 import unittest
 
 import harness
 import small
-from small import Case, untouched, write
+from small import Case, Wheel, untouched, write
 
 
 class NoEnvironment(Case):
@@ -192,6 +193,41 @@ error: {lock} has lock version 9, this stillframe reads 1
         self.run_it("lock", env.root)
         self.assertIn("lock-version = 1\n", lock.read_text())
 
+    def test_a_pylock_of_somebody_else_stays(self):
+        """It is a statement of what should be installed, compared at every run."""
+        env = self.environment()
+        Wheel("alpha").install(env.site)
+        text = 'lock-version = "1.0"\ncreated-by = "uv"\n\n[[packages]]\nname = "alpha"\nversion = "2.0"\n'
+        theirs = write(env.root / "pylock.toml", text)
+        for _ in range(2):
+            done = self.run_it("lock", "--json", env.root)
+            self.finds(done, ("warning", "intent", str(theirs), "wants alpha 2.0, installed is 1.0"))
+            self.assertEqual(theirs.read_text(), text)
+        ours = (env.root / "pylock.stillframe.toml").read_text()
+        self.assertIn('created-by = "stillframe"', ours)
+        theirs.unlink()
+        self.assertIn(f"wrote {theirs}\n", self.run_it("lock", env.root).out)
+        self.assertEqual(theirs.read_text(), ours)
+
+    def test_metadata_that_would_write_into_the_lock(self):
+        env = self.environment()
+        Wheel("alpha").install(env.site)
+        metadata = env.site / "alpha-1.0.dist-info" / "METADATA"
+        metadata.write_text("Metadata-Version: 2.1\nName: alpha\nVersion: 1.0\n [[packages]]\n name = 'evil'\n version = '1' #\n")
+        self.run_it("lock", env.root)
+        pylock = tomllib.loads((env.root / "pylock.toml").read_text())
+        self.assertEqual(pylock.get("packages", []), [])
+        self.assertNotIn("evil", {d["name"] for d in tomllib.loads((env.root / "stillframe.lock").read_text())["distributions"]})
+
+    def test_an_environment_whose_path_is_no_text(self):
+        env = self.environment()
+        odd = os.fsencode(self.place) + b"/caf\xe9"
+        os.rename(env.root, odd)
+        for command in ("inspect", "lock", "snapshot"):
+            self.failure([command, os.fsdecode(odd)], 1, f"""\
+error: the path {self.place}/caf\\xe9 is not UTF-8
+  hint: rename the folder, or reach it by a bind mount of another name""")
+
     def test_a_record_and_a_recorded_lock_of_a_newer_version(self):
         env = self.environment()
         first = self.snapshot(env).json
@@ -266,6 +302,16 @@ error: {env.root}/custom_nodes is not a ComfyUI directory: it has no main.py
         write(self.place / "stillframe.toml", f'environment = "other"\n')
         result = self.station.stillframe("inspect", "--json", cwd=env.root, **clean)
         self.assertEqual(result.json["environment"], str(other.root))
+        # One that is named is none of that project's: neither its lock's place nor its configuration.
+        write(self.place / "stillframe.toml", 'environment = "other"\nexclude = ["custom_nodes/first-pack"]\n')
+        for name in ("stillframe.lock", "pylock.toml"):
+            (env.root / name).unlink(missing_ok=True)
+        result = self.station.stillframe("lock", "--json", env.root, cwd=self.place, **clean)
+        self.assertEqual((result.json["environment"], [p["name"] for p in result.json["packs"]]), (str(env.root), ["first-pack", "inner"]))
+        self.assertTrue((env.root / "stillframe.lock").exists() and not (self.place / "stillframe.lock").exists())
+        result = self.station.stillframe("inspect", "--json", self.place / "other", cwd=self.place, **clean)
+        self.assertEqual(result.json["packs"], [])
+        write(self.place / "stillframe.toml", 'environment = "other"\n')
         # Snapshots outlive the environment that they were taken of.
         shutil.rmtree(other.root)
         for command in ("list", "show"):
