@@ -2,7 +2,7 @@
 //! change the others' paths.
 use crate::capture::collect::{Policy, collect};
 use crate::capture::inventory::{CacheEntry, OutsidePath, Severity};
-use crate::capture::paths::{SECRET_NOTE, file_name, join, show};
+use crate::capture::paths::{SECRET_NOTE, case_twins, file_name, join, show};
 use crate::capture::rules;
 use crate::capture::scan::{Context, Notes};
 use crate::capture::secrets;
@@ -42,6 +42,9 @@ pub fn scan(context: &Context<'_>) -> (Vec<CacheEntry>, Notes) {
         notes.merge(part);
         entries.extend(entry);
     }
+    let names: Vec<String> =
+        entries.iter().map(|entry: &CacheEntry| format!(".cache/{}", entry.path)).collect();
+    notes.findings.extend(case_twins(names.iter().map(String::as_str)));
     (entries, notes)
 }
 

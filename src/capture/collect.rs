@@ -76,6 +76,7 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
         }
         _ => collector.directory(root, &[], false),
     }
+    collector.links_to_nothing();
     collector.out
 }
 
@@ -92,6 +93,37 @@ impl Collector<'_> {
     fn report(&mut self, severity: Severity, topic: &str, path: &[u8], message: impl Into<String>) {
         let shown = show_in(self.policy.label, path);
         self.out.findings.push(finding(severity, topic, shown, message));
+    }
+
+    /// Links that are kept, and lead to what is not: left out, or captured as something else.
+    fn links_to_nothing(&mut self) {
+        let tree = &self.out.tree.entries;
+        let there = |path: &[u8]| {
+            let inner = join(path, b"");
+            let below = tree.range(inner.clone()..).next().is_some_and(|(next, _)| next.starts_with(&inner));
+            tree.contains_key(path) || below || self.out.weights.iter().any(|w| w.path.as_bytes() == path)
+        };
+        let behind = |path: &[u8]| {
+            let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+            ends.into_iter().any(|end| matches!(tree.get(&path[..end]), Some(Entry::Symlink(_))))
+        };
+        let lost: Vec<(Vec<u8>, Vec<u8>)> = tree
+            .iter()
+            .filter_map(|(path, entry)| match entry {
+                Entry::Symlink(target) => Some((path, target)),
+                _ => None,
+            })
+            .filter_map(|(path, target)| {
+                let to = target_of(path, target);
+                let found = to.is_empty() || there(&to) || behind(&to);
+                (!found).then(|| (path.clone(), target.clone()))
+            })
+            .collect();
+        for (path, target) in lost {
+            let message =
+                format!("links to {}, which does not ship with it: the link leads nowhere", show(&target));
+            self.report(Severity::Warning, "symlink", &path, message);
+        }
     }
 
     /// `real`: canonical. `at`: where it is in the tree.
@@ -323,6 +355,20 @@ fn stays_below(inner: &[u8], target: &[u8]) -> bool {
         }
     }
     true
+}
+
+/// Where a relative link at `path` leads, in the same tree.
+fn target_of(path: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+    parts.pop();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
 }
 
 fn bytes(path: &Path) -> &[u8] {

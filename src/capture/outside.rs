@@ -1,5 +1,6 @@
 //! What is listed and not captured: models, user data, and the folders that
 //! `extra_model_paths.yaml` names.
+use crate::capture::installed::lexical;
 use crate::capture::inventory::{ModelFolder, OutsidePath, Severity};
 use crate::capture::paths::{read_small, show};
 use crate::capture::scan::{Context, Notes};
@@ -44,7 +45,8 @@ pub fn extra_paths(root: &Path, notes: &mut Notes) -> Vec<ExtraPath> {
             notes.note(Severity::Warning, "outside", EXTRA, message);
         }
         let captured = path.key == "custom_nodes";
-        if !path.location.starts_with(root) {
+        let real = path.location.canonicalize();
+        if !real.as_ref().unwrap_or(&path.location).starts_with(root) {
             notes.outside.push(OutsidePath { from: EXTRA.to_string(), to, captured });
         }
     }
@@ -91,7 +93,8 @@ fn finish(section: &mut Vec<(String, String)>, root: &Path, out: &mut Vec<ExtraP
     let base = base.map_or_else(|| root.to_path_buf(), |base| root.join(base));
     for (key, value) in section.drain(..) {
         if key != "base_path" && key != "is_default" {
-            out.push(ExtraPath { key, location: tidy(&base.join(expand(&value))) });
+            // As ComfyUI's `normpath`: equal places compare equal.
+            out.push(ExtraPath { key, location: lexical(&base.join(expand(&value))) });
         }
     }
 }
@@ -108,11 +111,6 @@ fn expand(path: &str) -> PathBuf {
         None => part.to_string(),
     });
     PathBuf::from(parts.collect::<Vec<_>>().join("/"))
-}
-
-/// Without `.` and trailing slashes, so that equal places compare equal.
-fn tidy(path: &Path) -> PathBuf {
-    path.components().collect()
 }
 
 /// Canonical models folders: the environment's and the extra ones.
@@ -161,19 +159,42 @@ pub fn models(context: &Context<'_>, extra: &[ExtraPath]) -> Vec<ModelFolder> {
 }
 
 /// Where those of the environment's own folders lead that are links: none is captured.
-pub fn links(root: &Path) -> Vec<OutsidePath> {
+pub fn links(root: &Path, extra: &[ExtraPath], notes: &mut Notes) {
     let models = root.join("models");
     let inner = std::fs::read_dir(&models).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut all: Vec<PathBuf> =
         ["models", "user", "input", "output"].iter().map(|name| root.join(name)).collect();
     all.extend(inner);
     all.sort();
-    let outside = all.iter().filter(|path| path.is_symlink()).filter_map(|path| {
-        let to = std::fs::canonicalize(path).ok().filter(|to| !to.starts_with(root))?;
-        let from = path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes();
-        Some(OutsidePath { from: show(from), to: show(to.as_os_str().as_bytes()), captured: false })
-    });
-    outside.collect()
+    all.extend(extra.iter().filter(|path| path.key != "custom_nodes").map(|path| path.location.clone()));
+    all.dedup();
+    for path in &all {
+        let from = show(path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes());
+        if path.is_dir()
+            && let Err(e) = std::fs::read_dir(path)
+        {
+            notes.note(
+                Severity::Warning,
+                "unreadable",
+                &from,
+                format!("cannot be listed: its size is not known: {e}"),
+            );
+        }
+        let Ok(target) = std::fs::read_link(path) else { continue };
+        match std::fs::canonicalize(path) {
+            Ok(to) if to.starts_with(root) => {}
+            Ok(to) => {
+                let to = show(to.as_os_str().as_bytes());
+                notes.outside.push(OutsidePath { from, to, captured: false });
+            }
+            Err(e) => {
+                let to = show(target.as_os_str().as_bytes());
+                let message =
+                    format!("links to {to}, which cannot be followed now: its size is not known: {e}");
+                notes.note(Severity::Warning, "outside", from, message);
+            }
+        }
+    }
 }
 
 /// User data: kept on the host in slots, listed here so that nobody expects it in a snapshot.
@@ -233,7 +254,8 @@ a111:
   base_path: rel
   loras: l
 plain:
-  vae: /x/vae
+  vae: /x/vae/../vae/.
+  custom_nodes: ../root/custom_nodes
 ";
         let paths = parse(text, Path::new("/root"));
         let shown: Vec<String> =
@@ -247,6 +269,7 @@ plain:
                 "custom_nodes=/srv/packs",
                 "loras=/root/rel/l",
                 "vae=/x/vae",
+                "custom_nodes=/root/custom_nodes",
             ]
         );
     }

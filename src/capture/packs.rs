@@ -2,7 +2,7 @@
 use crate::capture::collect::{Policy, collect};
 use crate::capture::inventory::{OutsidePath, Pack, PackKind, Severity};
 use crate::capture::outside::ExtraPath;
-use crate::capture::paths::show;
+use crate::capture::paths::{case_twins, show};
 use crate::capture::rules;
 use crate::capture::scan::{Context, Notes, repositories};
 use crate::capture::tree::Tree;
@@ -32,7 +32,10 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>, extra: &[ExtraPath]
     }
     let mut found = list(context, &home, "custom_nodes", kept, &mut notes);
     // ComfyUI loads packs from such folders too.
-    for folder in extra.iter().filter(|path| path.key == "custom_nodes" && path.location != home) {
+    let same = |folder: &Path| {
+        folder == home || folder.canonicalize().is_ok_and(|to| home.canonicalize().is_ok_and(|own| own == to))
+    };
+    for folder in extra.iter().filter(|path| path.key == "custom_nodes" && !same(&path.location)) {
         let label = show(folder.location.as_os_str().as_bytes());
         found.extend(list(context, &folder.location, &label, &BTreeSet::new(), &mut notes));
     }
@@ -46,6 +49,7 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>, extra: &[ExtraPath]
         unique.insert(pack.name.clone(), pack);
     }
     let found: Vec<Found> = unique.into_values().collect();
+    notes.findings.extend(case_twins(found.iter().map(|pack| pack.label.as_str())));
     let read: Vec<(Option<Pack>, Notes)> = found.par_iter().map(|pack| read(context, pack)).collect();
     let mut packs = Vec::with_capacity(read.len());
     for (pack, part) in read {

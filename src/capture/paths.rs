@@ -1,6 +1,7 @@
 //! Relative paths as bytes, names fit to be shown, lines of the report, and files opened without
 //! waiting for what is not a file.
 use crate::capture::inventory::{Finding, Severity};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -67,6 +68,22 @@ pub fn finding(
     message: impl Into<String>,
 ) -> Finding {
     Finding { severity, topic: topic.to_string(), path: path.into(), message: message.into() }
+}
+
+/// Names that only differ in case: fine on Linux, lost on a case-insensitive file system.
+pub fn case_twins<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Finding> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    let mut found = Vec::new();
+    for name in names {
+        match seen.get(&name.to_lowercase()) {
+            Some(first) => {
+                let message = format!("differs from {first} only in case; both are kept");
+                found.push(finding(Severity::Info, "case", name, message));
+            }
+            None => drop(seen.insert(name.to_lowercase(), name)),
+        }
+    }
+    found
 }
 
 /// The report line for what cannot be read.

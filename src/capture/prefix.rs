@@ -22,6 +22,7 @@ pub fn findings(
     all: &[Installed],
     claims: &HashSet<PathBuf>,
     lost: &HashSet<(String, String)>,
+    sources: &[PathBuf],
 ) -> Vec<Finding> {
     let mut scripts: BTreeMap<PathBuf, (&Installed, &Script)> = BTreeMap::new();
     for one in all {
@@ -30,7 +31,7 @@ pub fn findings(
             scripts.insert(one.scheme.scripts.join(name), (one, script));
         }
     }
-    let walked = context.venv.map(|venv| Walk { context, venv, claims, scripts: &scripts }.whole());
+    let walked = context.venv.map(|venv| Walk { context, venv, claims, scripts: &scripts, sources }.whole());
     let loose = walked.unwrap_or_default();
     // What is in a script decides, and is remembered as long as the script stays as it is.
     let read = scripts.keys().chain(loose.iter().filter(|l| l.files == 1).map(|l| &l.path));
@@ -143,6 +144,8 @@ struct Walk<'a> {
     venv: &'a Path,
     claims: &'a HashSet<PathBuf>,
     scripts: &'a BTreeMap<PathBuf, (&'a Installed, &'a Script)>,
+    /// Projects that are captured by themselves: `pip install -e git+…` clones into `src`.
+    sources: &'a [PathBuf],
 }
 
 /// What a folder holds.
@@ -179,7 +182,7 @@ impl Walk<'_> {
         let mut held = Held::default();
         for (path, folder) in self.entries(dir) {
             if folder {
-                if self.context.sites.contains(&path) {
+                if self.context.sites.contains(&path) || self.sources.contains(&path) {
                     held.owned = true;
                     continue;
                 }

@@ -300,7 +300,8 @@ pub fn pin_all(
     }
     report(&mut python);
     python.findings.extend(contests);
-    python.findings.extend(prefix::findings(context, all, &claims, &lost));
+    let projects: Vec<PathBuf> = sources.iter().map(|source| PathBuf::from(&source.from)).collect();
+    python.findings.extend(prefix::findings(context, all, &claims, &lost, &projects));
     unowned::capture(context, &claims, &sources, &mut python)?;
     Ok(python)
 }

@@ -103,7 +103,7 @@ pub fn scan(root: &Path, options: &ScanOptions, reuse: &Reuse<'_>) -> Result<Sca
     let root = environment::check(root)?;
     let mut notes = Notes::default();
     let extra = outside::extra_paths(&root, &mut notes);
-    notes.outside.extend(outside::links(&root));
+    outside::links(&root, &extra, &mut notes);
     let models = outside::model_folders(&root, &extra);
     let context = Context { root: &root, options, reuse, models };
     for path in &options.exclude {

@@ -59,11 +59,20 @@ pub fn wants_content(path: &[u8], size: u64) -> bool {
         return false;
     }
     let path = text(file_name(path));
-    is_key(&path) || is_account(&path) || is_config(&path)
+    is_key(&path) || is_account(&path) || is_config(&path) || is_token(&path)
 }
 
+/// By its extension, or as people name keys: `deploy_key`, `id_rsa_work`.
 fn is_key(name: &str) -> bool {
-    matches!(extension(name), "pem" | "key" | "ppk" | "p8")
+    let known = matches!(extension(name), "pem" | "key" | "ppk" | "p8");
+    let plain = extension(name).is_empty()
+        && (name.contains("key") || ["rsa", "dsa", "ed25519"].iter().any(|kind| name.contains(kind)));
+    known || plain
+}
+
+/// Hugging Face's, in whatever folder HF_HOME or HF_TOKEN_PATH says.
+fn is_token(name: &str) -> bool {
+    matches!(name, "token" | "stored_tokens")
 }
 
 fn is_account(name: &str) -> bool {
@@ -88,6 +97,9 @@ pub fn secret_content(path: &[u8], content: &[u8], configs: bool) -> Option<Stri
     let content = String::from_utf8_lossy(content);
     if (is_key(&name) || is_account(&name)) && has_private_key(&content) {
         return Some("a private key".to_string());
+    }
+    if is_token(&name) && content.contains("hf_") {
+        return Some("a Hugging Face token".to_string());
     }
     if configs && (is_config(&name) || is_account(&name)) {
         return config_key(&name, &content).map(|key| format!("a value for `{key}`"));
@@ -211,6 +223,17 @@ mod tests {
             r#"{"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\nMII"}"#
         ));
         assert!(!content("config.py", "token = 'hf_abcdefgh'"));
+        // As people name keys; Hugging Face's in a folder of another name.
+        for name in ["deploy_key", "id_rsa_work", "x/my-ed25519"] {
+            assert!(content(name, "-----BEGIN OPENSSH PRIVATE KEY-----\nx"), "{name}");
+            assert!(!content(name, "ssh-rsa AAAA"), "{name}");
+        }
+        assert!(
+            content("hf/token", "hf_abcdefgh") && content("hf/stored_tokens", "[me]\nhf_token = hf_abc\n")
+        );
+        assert!(
+            !content("tokenizer/token", "a word") && !content("keyboard.py", "-----BEGIN PRIVATE KEY-----")
+        );
         assert!(!content("workflow.json", r#"{"token": "hf_abcdefgh"}"#));
     }
 }

@@ -9,7 +9,9 @@ use crate::capture::python::{Context, Python};
 use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::sys::error::Result;
-use std::collections::HashSet;
+use std::collections::hash_map;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -37,8 +39,12 @@ pub fn capture(
                     continue;
                 }
             };
-            for entry in entries.flatten() {
+            let mut names = HashMap::new();
+            let mut entries: Vec<_> = entries.flatten().collect();
+            entries.sort_by_key(std::fs::DirEntry::file_name);
+            for entry in entries {
                 let path = entry.path();
+                python.findings.extend(twin(&mut names, &entry.file_name(), &path, site));
                 let Ok(kind) = entry.file_type() else { continue };
                 if kind.is_dir() {
                     if entry.file_name() != "__pycache__" {
@@ -97,6 +103,19 @@ pub fn capture(
     context.memo.put(KEY, digest.as_deref(), &kept);
     python.unowned = Some(kept);
     Ok(())
+}
+
+/// A name that differs from another of its folder only in case: see `walk`.
+fn twin(names: &mut HashMap<String, OsString>, name: &OsStr, path: &Path, site: &Path) -> Option<Finding> {
+    let first = match names.entry(name.to_str()?.to_lowercase()) {
+        hash_map::Entry::Vacant(free) => {
+            free.insert(name.into());
+            return None;
+        }
+        hash_map::Entry::Occupied(first) => show(first.get().as_bytes()),
+    };
+    let shown = show(path.strip_prefix(site).unwrap_or(path).as_os_str().as_bytes());
+    Some(finding(Severity::Info, "case", shown, format!("differs from {first} only in case; both are kept")))
 }
 
 /// What is imported in the place of a file, in an earlier one of the site directories: the same name, or the package that

@@ -250,7 +250,8 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         ),
         None => "not in git".into(),
     };
-    printer.line(printer.bold(&format!("ComfyUI environment {}", captured.scan.root.display())));
+    let environment = plain(&captured.scan.root.display().to_string());
+    printer.line(printer.bold(&format!("ComfyUI environment {environment}")));
     printer.line(format!(
         "  main program  {} ({}, {})",
         plain(lock.main.version.as_deref().unwrap_or("version unknown")),
@@ -260,8 +261,8 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
     printer.line(format!(
         "  Python        {} ({}, {})",
         lock.runtime.version,
-        captured.python.executable.display(),
-        captured.python.how
+        plain(&captured.python.executable.display().to_string()),
+        plain(&captured.python.how)
     ));
     let counts = lock.provenance_counts();
     let count = |p: Provenance| counts.get(p.name()).copied().unwrap_or(0);
@@ -296,11 +297,11 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         printer.line("  outside       paths out of the environment that it points at");
         for path in &captured.scan.outside {
             let what = if path.captured { "captured" } else { "NOT captured" };
-            printer.line(format!("    {} -> {} ({what})", path.from, path.to));
+            printer.line(format!("    {} -> {} ({what})", plain(&path.from), plain(&path.to)));
         }
     }
     if let Some((floor, file)) = &captured.audit.glibc_floor {
-        printer.line(format!("  GLIBC floor   {}.{} ({file})", floor.0, floor.1));
+        printer.line(format!("  GLIBC floor   {}.{} ({})", floor.0, floor.1, plain(file)));
     }
     if let Some(index) = &captured.index {
         printer.line(format!(
@@ -319,7 +320,12 @@ fn folders(title: &str, why: &str, folders: &[ModelFolder], printer: &Printer) {
     let (files, size) = whole::total(folders);
     printer.line(format!("  {title:13} {files} files, {} ({why})", bytes(size)));
     for folder in folders.iter().filter(|f| f.bytes > 0) {
-        printer.line(format!("    {:32} {} files, {}", folder.path, folder.files, bytes(folder.bytes)));
+        printer.line(format!(
+            "    {:32} {} files, {}",
+            plain(&folder.path),
+            folder.files,
+            bytes(folder.bytes)
+        ));
     }
 }
 

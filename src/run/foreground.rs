@@ -19,6 +19,13 @@ pub struct Instance {
     pub url: String,
     pub slot: PathBuf,
     started: Instant,
+    group: Option<rustix::process::Pid>,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.end_group();
+    }
 }
 
 /// A loopback port nobody listens on now. Another process may take it before the instance does; the
@@ -51,6 +58,8 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Re
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(log_err)
+        // What it starts goes down with it, however it ends.
+        .process_group(0)
         .kill_on_drop(true);
     for name in ["TERM", "TZ", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"] {
         // The driver's libraries are the host's, not the snapshot's: the caller says where they are.
@@ -61,8 +70,10 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Re
     command.envs(slot::environment(launch, values));
     die_with_us(&mut command);
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;
+    let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
     Ok(Instance {
         child,
+        group,
         url: format!("http://{}:{}", values.listen, values.port),
         slot: PathBuf::from(&values.slot),
         started,
@@ -119,11 +130,12 @@ impl Instance {
         self.child.try_wait().map_err(|e| Error::new(Kind::Io, "cannot wait for the server").caused_by(e))
     }
 
-    /// Ends the instance: SIGTERM, then SIGKILL after a limit.
+    /// Ends the instance: SIGTERM, then SIGKILL after a limit; and whatever it started and left behind.
     pub async fn stop(&mut self) -> Result<()> {
+        use rustix::process::{Signal, kill_process};
         if let Some(pid) = self.child.id().and_then(|p| rustix::process::Pid::from_raw(p as i32)) {
             // It may have ended by itself in this moment: then there is nothing to signal.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = kill_process(pid, Signal::TERM);
         }
         if tokio::time::timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
             self.child
@@ -131,6 +143,14 @@ impl Instance {
                 .await
                 .map_err(|e| Error::new(Kind::Io, "cannot stop the server").caused_by(e))?;
         }
+        self.end_group();
         Ok(())
+    }
+
+    fn end_group(&mut self) {
+        if let Some(group) = self.group.take() {
+            // Mostly nobody is left in it.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
     }
 }

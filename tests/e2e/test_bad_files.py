@@ -61,14 +61,49 @@ class Files(Case):
         write(env.pack / "foo.py", "A = 2\n")
         write(env.site / "Bar.py", "A = 3\n")
         write(env.site / "bar.py", "A = 4\n")
+        write(env.root / "custom_nodes" / "First-Pack" / "__init__.py")
+        write(env.root / ".cache" / "entry" / "a", "a")
+        write(env.root / ".cache" / "Entry" / "a", "b")
         with untouched(self, self.place):
             taken = self.snapshot(env)
-        self.finds(taken, ("info", "case", "custom_nodes/first-pack/foo.py",
-                           "differs from custom_nodes/first-pack/Foo.py only in case; both are kept"))
+        self.finds(taken, *(("info", "case", name, f"differs from {first} only in case; both are kept") for name, first in (
+            ("custom_nodes/first-pack/foo.py", "custom_nodes/first-pack/Foo.py"), ("custom_nodes/first-pack", "custom_nodes/First-Pack"),
+            (".cache/entry", ".cache/Entry"), ("bar.py", "Bar.py"))))
         tree = self.tree(taken.json, "first-pack")
         self.assertEqual([(tree / n).read_text() for n in ("Foo.py", "foo.py")], ["A = 1\n", "A = 2\n"])
         tree = self.tree(taken.json, "files no distribution owns")
         self.assertEqual([(tree / n).read_text() for n in ("Bar.py", "bar.py")], ["A = 3\n", "A = 4\n"])
+
+    def test_what_leads_nowhere(self):
+        """Links to what does not ship, folders that are not mounted, and what `..` in extra_model_paths.yaml means."""
+        env = self.environment()
+        write(env.root / "user" / "styles.csv", "s")
+        (env.root / "styles.csv").symlink_to("user/styles.csv")
+        write(env.root / "web" / "own.js", "j")
+        (env.root / "web" / "kept.js").symlink_to("own.js")
+        (env.root / "web" / "pack").symlink_to("../custom_nodes/first-pack/js")
+        write(env.pack / "js" / "a.js", "j")
+        (env.root / "models" / "vae").symlink_to("/mnt/nowhere/vae")
+        (env.root / "output").symlink_to("/mnt/nowhere/output")
+        write(self.place / "shared" / "loras" / "a.safetensors", "x")
+        write(env.root / "extra_model_paths.yaml", "a:\n  base_path: ../shared\n  loras: loras\nb:\n  base_path: ../ComfyUI\n  custom_nodes: custom_nodes\n")
+        project = env.venv / "src" / "cloned"
+        Wheel("cloned").editable(env.site, project)
+        write(project / "setup.py", "")
+        escape = write(env.site / "\x1b[31m.pth", f"{self.place}/shared\n")
+        result = self.inspect(env)
+        gone = "which cannot be followed now: its size is not known: No such file or directory (os error 2)"
+        nothing = "which does not ship with it: the link leads nowhere"
+        self.finds(result, ("warning", "symlink", "styles.csv", f"links to user/styles.csv, {nothing}"),
+                   ("warning", "symlink", "web/pack", f"links to ../custom_nodes/first-pack/js, {nothing}"),
+                   ("warning", "outside", "models/vae", f"links to /mnt/nowhere/vae, {gone}"),
+                   ("warning", "outside", "output", f"links to /mnt/nowhere/output, {gone}"))
+        have = self.findings(result)
+        self.assertEqual([f for f in have if f[2] == "web/kept.js" or "a second pack" in f[3] or "src/cloned" in f[2]], [])
+        self.assertIn({"from": "extra_model_paths.yaml", "to": str(self.place / "shared" / "loras"), "captured": False}, result.json["outside"])
+        text = self.run_it("inspect", env.root).out
+        self.assertNotIn("\x1b", text)
+        self.assertIn(f"    {str(escape).replace(chr(27), chr(92) + 'u{1b}')} -> {self.place}/shared (captured)\n", text)
 
     def specials(self, folder):
         """A FIFO, a socket and, where this machine allows it, a device."""

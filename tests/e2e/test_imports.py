@@ -1,6 +1,7 @@
 """The import check of `snapshot --probe`: code that follows its own real path out of its wheel is found and laid out as files."""
 import json
 import shutil
+import subprocess
 import unittest
 
 import harness
@@ -84,6 +85,13 @@ class Imports(Case):
                       self.imports(taken))
         python = f"{taken['snapshot']}/python/bin/python"
         self.station.inside(python, "-c", "import useralpha", hide=[self.place])
+
+    def test_what_the_probed_server_starts_ends_with_it(self):
+        main = self.env.root / "main.py"
+        main.write_text(f"import subprocess\nsubprocess.Popen(['sleep', '86399.5'])\n{main.read_text()}")
+        self.take("--probe")
+        running = subprocess.run(["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null"], capture_output=True).stdout
+        self.assertNotIn(b"86399.5", running.replace(b"\0", b" "))
 
     def test_what_the_probed_server_does_to_its_models_stays_with_it(self):
         write(self.env.root / "models" / "vae" / "kept.pt", "kept")

@@ -139,7 +139,7 @@ exec "{root}/libexec/pyenv" exec "$program" "$@"
 shift
 program="$1"
 shift
-exec "$PYENV_ROOT/versions/$(cat "$PYENV_ROOT/version")/bin/$program" "$@"
+exec "$PYENV_ROOT/versions/$(cat .python-version 2>/dev/null || cat "$PYENV_ROOT/version")/bin/$program" "$@"
 ''', 0o755)
         write(self.env.root / "stillframe.toml", f'[python]\ninterpreter = "{shim}"\n')
         for name in ("one", "two"):
@@ -151,6 +151,28 @@ exec "$PYENV_ROOT/versions/$(cat "$PYENV_ROOT/version")/bin/$program" "$@"
             self.assertEqual((self.tree(taken, "alpha 1.0") / "alpha" / "which.txt").read_text(), name)
             self.assertEqual(self.inspect(self.env).json["python"]["executable"], str(shim))
         self.starts(taken)
+        # `pyenv local`: what the environment's own folder says.
+        write(self.env.root / ".python-version", "one\n")
+        self.assertEqual((self.tree(self.snapshot(self.env).json, "alpha 1.0") / "alpha" / "which.txt").read_text(), "one")
+
+    def test_headers_that_come_and_go(self):
+        """A package of its own on most systems: what was remembered of the interpreter does not outlive it."""
+        prefix, lib = self.copied("python")
+        headers = prefix / "include" / lib.name
+        write(self.env.root / "stillframe.toml", f'[python]\ninterpreter = "{prefix}/bin/python3"\n')
+        trees = []
+        for there in (True, False, True):
+            if there:
+                write(headers / "Python.h", "")
+            else:
+                harness.remove_tree(headers)
+            self.env.age()
+            self.snapshot(self.env)
+            taken = self.snapshot(self.env).json
+            self.assertEqual((self.runtime(taken) / "include" / lib.name / "Python.h").exists(), there)
+            trees.append(taken["snapshot"])
+        self.assertEqual(trees[0], trees[2])
+        self.assertNotEqual(trees[0], trees[1])
 
 
 class SystemInterpreter(unittest.TestCase):
