@@ -44,4 +44,4 @@ pub mod walk;
 pub mod whole;
 
 /// Raised when the same files would give other trees than before: the metadata index starts anew.
-pub const CAPTURE_REVISION: u32 = 4;
+pub const CAPTURE_REVISION: u32 = 5;
