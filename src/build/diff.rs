@@ -89,7 +89,8 @@ fn packs(lock: &Lock) -> Items {
         .map(|p| {
             let shown = git_text(&p.git);
             // The commit is part of the snapshot, also where the files are as they were.
-            let mut id = format!("{}{shown}{:?}", p.tree.nar_hash, p.git);
+            let commit = p.git.as_ref().and_then(|git| git.commit.as_deref());
+            let mut id = format!("{}{shown}{commit:?}", p.tree.nar_hash);
             for weight in &p.weights {
                 id.push_str(&format!("{}{}", weight.path, weight.tree.nar_hash));
             }

@@ -165,8 +165,8 @@ pub fn links(root: &Path, extra: &[ExtraPath], notes: &mut Notes) {
     let mut all: Vec<PathBuf> =
         ["models", "user", "input", "output"].iter().map(|name| root.join(name)).collect();
     all.extend(inner);
-    all.sort();
     all.extend(extra.iter().filter(|path| path.key != "custom_nodes").map(|path| path.location.clone()));
+    all.sort();
     all.dedup();
     for path in &all {
         let from = show(path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes());

@@ -54,8 +54,6 @@ pub struct Captured {
     pub lock: Lock,
     pub scan: Scan,
     pub python: PythonLocation,
-    /// The interpreter itself, where that is a script in front of several.
-    pub program: PathBuf,
     /// What PYTHONUSERBASE is where the environment's interpreter looks there.
     pub user_base: Option<PathBuf>,
     pub findings: Vec<Finding>,
@@ -160,9 +158,7 @@ pub fn capture(
     });
     findings.dedup();
     let user_base = python.user_base;
-    let program = if is_program(&location.executable) { &location.executable } else { &facts.executable };
-    let program = program.clone();
-    Ok(Captured { lock, scan, python: location, program, user_base, findings, audit, index, disabled })
+    Ok(Captured { lock, scan, python: location, user_base, findings, audit, index, disabled })
 }
 
 #[derive(Serialize, Deserialize)]

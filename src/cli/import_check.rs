@@ -74,7 +74,7 @@ pub fn check(
         return Ok(());
     }
     progress.stage("importing in the environment what failed", None);
-    let there = ask_in(&captured.program, captured.user_base.as_deref(), Some(&names(&failed)))?;
+    let there = ask_in(&captured.python.executable, captured.user_base.as_deref(), Some(&names(&failed)))?;
     let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
     let mut helped: BTreeSet<String> = BTreeSet::new();
     // First whose code failed; a second time whoever had a part in it.
@@ -166,6 +166,8 @@ fn ask(
         .env("HOME", scratch.path())
         .env("TMPDIR", scratch.path())
         .env("LC_ALL", "C.UTF-8")
+        // Where pyenv's shim looks for `.python-version`.
+        .env("PYENV_DIR", &settings.environment)
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .current_dir(scratch.path())
         .stdin(Stdio::piped())

@@ -45,6 +45,8 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     .into_iter()
     .map(|(k, v)| (k.to_string(), v.to_string()))
     .collect();
+    // Where pyenv's shim looks for `.python-version`, which may lie above the environment.
+    environment.insert("PYENV_DIR".into(), captured.scan.root.display().to_string());
     environment.extend(settings.config.service.environment.clone());
     let mut arguments = launch::arguments(&captured.lock.main.flags, &settings.config.service.arguments);
     if let Some(base) = &captured.user_base {
@@ -55,7 +57,7 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     let launch = Launch {
         version: LAUNCH_VERSION,
         service: "probe".into(),
-        program: captured.program.display().to_string(),
+        program: captured.python.executable.display().to_string(),
         arguments,
         directory: "main".into(),
         environment,

@@ -3,6 +3,7 @@ by hand, and a package index on the loopback that misbehaves on request. It take
 example environment takes a minute.
 """
 import base64
+import ctypes
 import hashlib
 import io
 import json
@@ -233,6 +234,13 @@ def shared_object(path, *needs):
             subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", stubs[-1], f"-Wl,-soname,{name}"], check=True)
         subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", path, "-x", "none", "-Wl,--no-as-needed", *stubs], check=True)
     return path
+
+
+def library(name):
+    """Where the loader has a library from."""
+    ctypes.CDLL(name)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return Path(next(line.split(None, 5)[5] for line in maps if f"/{name}" in line))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Files that a file system can hold and a store path cannot, or can only just: kept as they are, or named and left out, and a next
 run works. What is no environment at all is in test_bad_input.py, what is made to do harm in test_hostile.py.
 """
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import harness
-from small import AS_NOBODY, BasePython, Case, NOBODY, Wheel, python_for_nobody, record_hash, shared_object, untouched, write
+from small import AS_NOBODY, BasePython, Case, NOBODY, Wheel, library, python_for_nobody, record_hash, shared_object, untouched, write
 
 
 class Files(Case):
@@ -474,6 +475,36 @@ class Files(Case):
         self.inspect(env, PIP_INDEX_URL=index.url)
         result = self.inspect(env, PIP_INDEX_URL=index.url)
         self.assertEqual(sorted(f for f in self.findings(result) if f[1] == "audit"), sorted(wanted))
+
+    def test_what_else_the_audit_warns_of(self):
+        """Two majors of CUDA, a newer C library than the captured one, and a RUNPATH in front of the snapshot's libraries."""
+        env = self.environment()
+        shared_object(env.site / "eleven" / "a.so", "libcudart.so.11.0")
+        shared_object(env.site / "twelve" / "b.so", "libcublas.so.12")
+        newer = env.site / "newer" / "c.so"
+        newer.parent.mkdir()
+        build = self.place / "build"
+        write(build / "stub.c", "void wanted(void) {}\n")
+        write(build / "stub.map", "GLIBC_2.99 { global: wanted; };\n")
+        write(build / "user.c", "void wanted(void); void call(void) { wanted(); }\n")
+        cc = ["cc", "-shared", "-nostdlib", "-fPIC"]
+        subprocess.run([*cc, build / "stub.c", "-o", build / "libc.so.6", "-Wl,-soname,libc.so.6", f"-Wl,--version-script,{build}/stub.map"], check=True)
+        subprocess.run([*cc, build / "user.c", build / "libc.so.6", "-o", newer], check=True)
+        # One that a module of the standard library needs, and that is not loaded before it.
+        modules = {"_lzma": "liblzma.so.5", "_bz2": "libbz2.so.1.0", "_ctypes": "libffi.so.8"}
+        brought = next(name for module, name in modules.items() if importlib.util.find_spec(module))
+        far = env.site / "far" / "d.so"
+        far.parent.mkdir()
+        subprocess.run([*cc, "-x", "c", "/dev/null", "-x", "none", "-o", far, "-Wl,--no-as-needed", "-Wl,--enable-new-dtags,-rpath,/usr/lib/x86_64-linux-gnu",
+                        library(brought)], check=True)
+        result = self.inspect(env)
+        found = [f for f in self.findings(result) if f[1] == "audit"]
+        self.assertIn(("warning", "audit", "CUDA", "CUDA versions are mixed: CUDA 11 by eleven; CUDA 12 by twelve"), found)
+        self.assertIn(("warning", "audit", "far/d.so", f"its RUNPATH hides the snapshot's {brought}; the host's would be used"), found)
+        grave = next(f for f in found if f[0] == "problem" and f[2] == "newer/c.so")
+        self.assertRegex(grave[3], r"^needs GLIBC 2\.99, the captured C library is 2\.\d+$")
+        self.assertRegex(next(f for f in found if f[2] == "GLIBC")[3], r"^newer/c\.so needs glibc 2\.99, the captured one is 2\.\d+$")
+        self.assertEqual(result.json["audit"]["glibc_floor"][0], [2, 99])
 
     def test_a_library_of_the_system_is_advised_and_the_advice_helps(self):
         env = self.environment()

@@ -1,5 +1,4 @@
 """The claims that a user must be able to rely on, each shown on real wheels and real Nix."""
-import ctypes
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from harness import CACHE, FIXTURE, ROOT, Workstation, example, remove_tree
-from small import BasePython, Case, Wheel, write
+from small import BasePython, Case, Wheel, library, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -508,13 +507,6 @@ def installed_at(name, distribution, site, venv):
                 "headers": venv / "include" / "site" / version / distribution["name"]}[scheme]
         return base / rest
     return site / name
-
-
-def library(name):
-    """Where the loader has a library from."""
-    ctypes.CDLL(name)
-    maps = Path("/proc/self/maps").read_text().splitlines()
-    return Path(next(line.split(None, 5)[5] for line in maps if f"/{name}" in line))
 
 
 class OneByte(unittest.TestCase):
