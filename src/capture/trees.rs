@@ -93,7 +93,13 @@ impl Trees {
         if let Some(sender) = &self.sender
             && !sender.names.contains(name)
         {
-            return sender.send(name, &tree, promises, references, store);
+            let mut connection = sender.connection()?;
+            let paths = paths(&references)?;
+            // What it refers to may be hashed first, for its name, and sent later: then so is this.
+            if paths.is_empty() || connection.valid(&paths)? == paths {
+                return sender.send(connection, name, &tree, promises, references, store);
+            }
+            sender.put_back(connection);
         }
         let (nar_hash, nar_size) = hash_promised(&tree, promises)?;
         let reference = TreeRef { name: name.into(), nar_hash, nar_size, references };
@@ -109,26 +115,33 @@ impl Trees {
     }
 }
 
+fn paths(references: &[String]) -> Result<BTreeSet<StorePath>> {
+    let parsed = references.iter().map(|text| StorePath::from_base_name(text));
+    parsed
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))
+}
+
 impl Sender {
+    fn connection(&self) -> Result<Store> {
+        let kept = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        kept.map_or_else(|| Store::connect(&self.config), Ok)
+    }
+
+    fn put_back(&self, store: Store) {
+        self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(store);
+    }
+
     fn send(
         &self,
+        mut store: Store,
         name: &str,
         tree: &Tree,
         promises: &mut Promises,
         references: Vec<String>,
         dir: &StoreDir,
     ) -> Result<TreeRef> {
-        let idle = || self.idle.lock().unwrap_or_else(|e| e.into_inner());
-        let kept = idle().pop();
-        let mut store = match kept {
-            Some(store) => store,
-            None => Store::connect(&self.config)?,
-        };
-        let paths: BTreeSet<StorePath> = references
-            .iter()
-            .map(|text| StorePath::from_base_name(text))
-            .collect::<Result<_, _>>()
-            .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?;
+        let paths = paths(&references)?;
         let (path, info) = store
             .add_unhashed(name, &paths, |out| write_promised(tree, promises, out))
             .map_err(|e| match e.kind {
@@ -145,7 +158,7 @@ impl Sender {
                 format!("{name}: Nix put it at {path}, stillframe computed {computed}"),
             ));
         }
-        idle().push(store);
+        self.put_back(store);
         self.sent.lock().unwrap_or_else(|e| e.into_inner()).insert(path, info.nar_size);
         Ok(reference)
     }

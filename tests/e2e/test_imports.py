@@ -5,7 +5,8 @@ import subprocess
 import unittest
 
 import harness
-from small import Case, Wheel, untouched, write
+from harness import remove_tree
+from small import BasePython, Case, Wheel, untouched, write
 
 SERVER = harness.ROOT / "tests" / "fixtures" / "service"
 # Reads a file of its neighbour through its own real path: with links it arrives in a store path of its own wheel.
@@ -73,6 +74,10 @@ class Imports(Case):
     def test_what_the_user_installed_is_there_for_both(self):
         """`pip install --user` is part of an environment that looks there: also for its own server and its own imports."""
         home = self.place / "home"
+        prefix, _ = BasePython().copy(self.place / "python")
+        remove_tree(self.env.venv)
+        subprocess.run([prefix / "bin" / "python3", "-m", "venv", "--without-pip", self.env.venv], check=True)
+        Wheel("beta").install(self.env.site)
         user = home / ".local" / "lib" / self.env.site.parent.name / "site-packages"
         Wheel("useralpha").install(user)
         config = self.env.venv / "pyvenv.cfg"

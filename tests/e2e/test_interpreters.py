@@ -1,6 +1,7 @@
 """Environments made by other tools than `python -m venv` and pip, and a runtime that is given, not captured."""
 import json
 import os
+import re
 import subprocess
 import sys
 import unittest
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import harness
 from harness import CACHE, Server, Workstation, example
-from small import BasePython, Case, Wheel, shared_object, untouched, write
+from small import BasePython, Case, Environment, Wheel, shared_object, untouched, write
 
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
@@ -173,6 +174,32 @@ exec "$PYENV_ROOT/versions/$(cat .python-version 2>/dev/null || cat "$PYENV_ROOT
             trees.append(taken["snapshot"])
         self.assertEqual(trees[0], trees[2])
         self.assertNotEqual(trees[0], trees[1])
+
+
+class Versions(Case):
+    def of_this_machine(self):
+        """An interpreter of each version that is here and can be captured."""
+        found = {}
+        for path in [*Path.home().glob(".pyenv/versions/*/bin/python3"), *Path("/usr/bin").glob("python3*")]:
+            done = subprocess.run([path, "-c", "import ensurepip, sys, venv; print(*sys.version_info[:2])"], capture_output=True, text=True)
+            if re.fullmatch(r"3 \d+\n", done.stdout) and int(done.stdout.split()[1]) >= 9:
+                found.setdefault(int(done.stdout.split()[1]), path)
+        return found
+
+    def test_the_oldest_and_the_newest_use_what_was_compiled(self):
+        """Before 3.11 an interpreter finds its library by where its real file is, since then by what pyvenv.cfg says. And two
+        environments of one workstation, whose runtimes have base libraries of one name."""
+        found = self.of_this_machine() or {sys.version_info[1]: Path(sys.executable)}
+        for minor in sorted({min(found), max(found)}):
+            with self.subTest(minor=minor):
+                env = Environment(self.place / f"env-{minor}", python=found[minor])
+                Wheel("alpha").install(env.site)
+                taken = self.snapshot(env).json
+                code = "import bz2, ctypes, decimal, hashlib, json, lzma, sqlite3, ssl, sys, zlib, alpha; print(sys.base_prefix, json.__spec__.cached)"
+                # As root, who may write into a store, and with bytecode asked for.
+                out = self.station.inside(f"{taken['snapshot']}/python/bin/python", "-c", code, hide=[self.place]).out
+                self.assertRegex(out, rf"^(/nix/store/\w{{32}}-python-3\.{minor}\.\d+) \1/lib/python3\.{minor}/json/__pycache__/__init__\.cpython-3{minor}\.pyc\n$")
+                self.store_is_sound()
 
 
 class SystemInterpreter(unittest.TestCase):
