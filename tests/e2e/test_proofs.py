@@ -698,8 +698,6 @@ class OtherNix(unittest.TestCase):
             pinned = [d for d in SHARED["lock"]["distributions"] if d["provenance"] == "pinned"]
             self.assertEqual((done["verified"], done["report"]["wheels"]), (True, len(pinned)))
             self.assertGreater(done["report"]["rebuilt"], 2 * len(pinned))
-        # Another distribution has all modules of opencv-python-headless alike: nothing links to their bytecode.
-        self.assertEqual(done["report"]["collected"], 1)
 
 
 class Fixture(unittest.TestCase):
