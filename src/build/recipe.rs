@@ -47,7 +47,7 @@ impl Recipe {
 
 /// Reads the recipe of a snapshot.
 pub fn read(record: &Record, lock: &Lock, store: &mut Store) -> Result<Recipe> {
-    let root = path_of(record, &record.derivation, store)?;
+    let root = record.store_path(&record.derivation, &store.store_dir)?;
     let locked = locked(lock, store)?;
     let labels: HashMap<&str, &str> =
         record.outputs.iter().map(|o| (o.path.as_str(), o.label.as_str())).collect();
@@ -70,7 +70,7 @@ pub fn read(record: &Record, lock: &Lock, store: &mut Store) -> Result<Recipe> {
             recipe.sources.push(source(path, info, &locked, store, &label)?);
         }
     }
-    let snapshot = path_of(record, &record.snapshot, store)?;
+    let snapshot = record.store_path(&record.snapshot, &store.store_dir)?;
     let made = recipe.nodes.last().map(|node| &node.out);
     if made != Some(&snapshot) {
         let message =
@@ -88,11 +88,6 @@ pub fn read(record: &Record, lock: &Lock, store: &mut Store) -> Result<Recipe> {
         );
     }
     Ok(recipe)
-}
-
-fn path_of(record: &Record, text: &str, store: &Store) -> Result<StorePath> {
-    StorePath::from_absolute(&store.store_dir, text)
-        .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))
 }
 
 pub fn gone(path: &StorePath, label: &str) -> Error {

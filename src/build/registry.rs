@@ -5,6 +5,7 @@ use crate::build::launch;
 use crate::capture::inventory::Finding;
 use crate::capture::lock::Lock;
 use crate::capture::probe_result::ProbeResult;
+use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -72,6 +73,12 @@ impl Record {
     /// When it was last taken.
     pub fn taken(&self) -> String {
         if self.taken_ms == 0 { self.created.clone() } else { clock::rfc3339(self.taken_ms / 1000) }
+    }
+
+    /// One of the store paths that it names.
+    pub fn store_path(&self, text: &str, store_dir: &StoreDir) -> Result<StorePath> {
+        StorePath::from_absolute(store_dir, text)
+            .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", self.id)))
     }
 
     /// How its service is started, in a store that is at its place.

@@ -42,9 +42,8 @@ pub fn scan(context: &Context<'_>) -> (Vec<CacheEntry>, Notes) {
         notes.merge(part);
         entries.extend(entry);
     }
-    let names: Vec<String> =
-        entries.iter().map(|entry: &CacheEntry| format!(".cache/{}", entry.path)).collect();
-    notes.findings.extend(case_twins(names.iter().map(String::as_str)));
+    let paths = entries.iter().map(|entry: &CacheEntry| (entry.path.as_str(), entry.path.as_str()));
+    notes.findings.extend(case_twins(paths, |path| label(path.as_bytes())));
     (entries, notes)
 }
 

@@ -2,6 +2,11 @@
 //! than through its place in the environment (an editable install, a pack behind a link) has the same files.
 use std::path::{Path, PathBuf};
 
+/// Where a path is: in a canonical folder, under its own name.
+fn place(path: &Path) -> Option<PathBuf> {
+    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct LeftOut {
     /// Files and folders, their own folders canonical.
@@ -11,15 +16,19 @@ pub struct LeftOut {
 impl LeftOut {
     /// `exclude`: relative to `root`. `private`: files with secrets, whose content is left out by whatever link it is had.
     pub fn of(root: &Path, exclude: &[String], private: &[PathBuf]) -> LeftOut {
-        let own = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
-        let excluded = exclude.iter().filter_map(|path| own(&root.join(path)));
-        let named = private.iter().filter_map(|path| own(path));
+        let excluded = exclude.iter().filter_map(|path| place(&root.join(path)));
+        let named = private.iter().filter_map(|path| place(path));
         let held = private.iter().filter_map(|path| path.canonicalize().ok());
         LeftOut { paths: excluded.chain(named).chain(held).collect() }
     }
 
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
+    }
+
+    /// Whether a path is one by its own name: a link may lead anywhere.
+    pub fn names(&self, path: &Path) -> bool {
+        !self.is_empty() && place(path).is_some_and(|own| self.has(&own))
     }
 
     /// Whether a canonical path is one of them, or below one.

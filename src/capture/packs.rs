@@ -49,7 +49,9 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>, extra: &[ExtraPath]
         unique.insert(pack.name.clone(), pack);
     }
     let found: Vec<Found> = unique.into_values().collect();
-    notes.findings.extend(case_twins(found.iter().map(|pack| pack.label.as_str())));
+    notes
+        .findings
+        .extend(case_twins(found.iter().map(|pack| (pack.label.as_str(), pack)), |pack| pack.label.clone()));
     let read: Vec<(Option<Pack>, Notes)> = found.par_iter().map(|pack| read(context, pack)).collect();
     let mut packs = Vec::with_capacity(read.len());
     for (pack, part) in read {

@@ -2,6 +2,7 @@
 //! waiting for what is not a file.
 use crate::capture::inventory::{Finding, Severity};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -70,17 +71,21 @@ pub fn finding(
     Finding { severity, topic: topic.to_string(), path: path.into(), message: message.into() }
 }
 
-/// Names that only differ in case: fine on Linux, lost on a case-insensitive file system.
-pub fn case_twins<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Finding> {
-    let mut seen: HashMap<String, &str> = HashMap::new();
+/// Names of one folder that only differ in case: fine on Linux, lost on a case-insensitive file system. Each comes with
+/// what `show` makes its place in the report of.
+pub fn case_twins<'a, T: Copy>(
+    names: impl Iterator<Item = (&'a str, T)>,
+    show: impl Fn(T) -> String,
+) -> Vec<Finding> {
+    let mut seen: HashMap<String, T> = HashMap::new();
     let mut found = Vec::new();
-    for name in names {
-        match seen.get(&name.to_lowercase()) {
-            Some(first) => {
-                let message = format!("differs from {first} only in case; both are kept");
-                found.push(finding(Severity::Info, "case", name, message));
+    for (name, place) in names {
+        match seen.entry(name.to_lowercase()) {
+            Entry::Occupied(first) => {
+                let message = format!("differs from {} only in case; both are kept", show(*first.get()));
+                found.push(finding(Severity::Info, "case", show(place), message));
             }
-            None => drop(seen.insert(name.to_lowercase(), name)),
+            Entry::Vacant(free) => drop(free.insert(place)),
         }
     }
     found

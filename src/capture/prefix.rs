@@ -21,13 +21,12 @@ pub fn findings(
     context: &Context,
     all: &[Installed],
     claims: &HashSet<PathBuf>,
-    lost: &HashSet<(String, String)>,
+    lost: &Lost,
     sources: &[PathBuf],
 ) -> Vec<Finding> {
     let mut scripts: BTreeMap<PathBuf, (&Installed, &Script)> = BTreeMap::new();
     for one in all {
-        let own = one.scripts.iter().filter(|(name, _)| !lost.contains(&(one.name.clone(), (*name).clone())));
-        for (name, script) in own {
+        for (name, script) in own_scripts(one, lost) {
             scripts.insert(one.scheme.scripts.join(name), (one, script));
         }
     }
@@ -51,9 +50,22 @@ pub fn findings(
     found
 }
 
-/// Scripts of one name that several distributions make: whose the environment has, and who is passed over, by name of
-/// distribution and script.
-pub fn contested(all: &[Installed]) -> (HashSet<(String, String)>, Vec<Finding>) {
+/// Distribution and script whose place another distribution's script of the same name has.
+pub type Lost = HashSet<(String, String)>;
+
+/// The scripts of entry points that the environment has of a distribution.
+pub fn own_scripts<'a>(one: &'a Installed, lost: &'a Lost) -> impl Iterator<Item = (&'a String, &'a Script)> {
+    one.scripts.iter().filter(|(name, _)| !lost.contains(&(one.name.clone(), (*name).clone())))
+}
+
+/// Whether a script is as an installer left it: one that we know, or what it wrote down.
+fn as_installed(script: &Script, text: &[u8]) -> bool {
+    let stated = script.stated.is_some_and(|stated| stated[..] == Sha256::digest(text)[..]);
+    stated || is_wrapper(text, &script.point)
+}
+
+/// Scripts of one name that several distributions make: whose the environment has, and who is passed over.
+pub fn contested(all: &[Installed]) -> (Lost, Vec<Finding>) {
     let mut by_path: BTreeMap<PathBuf, Vec<(&str, &Installed, &Script)>> = BTreeMap::new();
     for one in all {
         for (name, script) in &one.scripts {
@@ -69,12 +81,9 @@ pub fn contested(all: &[Installed]) -> (HashSet<(String, String)>, Vec<Finding>)
             continue;
         }
         let text = read_small(&path, SCRIPT_LIMIT).unwrap_or_default();
-        let on_disk = |script: &Script| {
-            let stated = script.stated.is_some_and(|stated| stated[..] == Sha256::digest(&text)[..]);
-            stated || is_wrapper(&text, &script.point)
-        };
         // Edited by hand or gone: no better word than the last of them.
-        let winner = rivals.iter().position(|(_, _, script)| on_disk(script)).unwrap_or(rivals.len() - 1);
+        let winner =
+            rivals.iter().position(|(_, _, script)| as_installed(script, &text)).unwrap_or(rivals.len() - 1);
         let (_, owner, script) = rivals[winner];
         let names: Vec<&str> = rivals.iter().map(|(_, one, _)| one.name.as_str()).collect();
         let message = format!(
@@ -97,9 +106,7 @@ pub fn contested(all: &[Installed]) -> (HashSet<(String, String)>, Vec<Finding>)
 fn edited(path: &Path, (one, script): &(&Installed, &Script)) -> Option<Finding> {
     // One that is not there is no loss: it will be.
     let text = read_small(path, SCRIPT_LIMIT)?;
-    // As an installer left it, though none we know.
-    let stated = script.stated.is_some_and(|stated| stated[..] == Sha256::digest(&text)[..]);
-    if stated || is_wrapper(&text, &script.point) {
+    if as_installed(script, &text) {
         return None;
     }
     let message = format!(

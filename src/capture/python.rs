@@ -289,7 +289,7 @@ pub fn pin_all(
         // The user's word of today, whatever was remembered.
         let real_files = context.real_files.contains(&one.name);
         // What another's script of the same name replaced is not what the environment has.
-        let own = one.scripts.iter().filter(|(name, _)| !lost.contains(&(one.name.clone(), (*name).clone())));
+        let own = prefix::own_scripts(one, &lost);
         let scripts = own.map(|(_, script)| script.point.to_string()).collect();
         let site = context.sites.iter().position(|site| *site == one.scheme.site).unwrap_or(0);
         python.distributions.push(DistributionLock { real_files, site, scripts, ..kept.lock });

@@ -97,7 +97,7 @@ impl Trees {
             let paths = paths(&references)?;
             // What it refers to may be hashed first, for its name, and sent later: then so is this.
             if paths.is_empty() || connection.valid(&paths)? == paths {
-                return sender.send(connection, name, &tree, promises, references, store);
+                return sender.send(connection, name, &tree, promises, paths, store);
             }
             sender.put_back(connection);
         }
@@ -138,10 +138,9 @@ impl Sender {
         name: &str,
         tree: &Tree,
         promises: &mut Promises,
-        references: Vec<String>,
+        paths: BTreeSet<StorePath>,
         dir: &StoreDir,
     ) -> Result<TreeRef> {
-        let paths = paths(&references)?;
         let (path, info) = store
             .add_unhashed(name, &paths, |out| write_promised(tree, promises, out))
             .map_err(|e| match e.kind {
@@ -149,6 +148,7 @@ impl Sender {
                 Kind::Store => Error { message: format!("{name}: {}", e.message), ..e },
                 _ => e,
             })?;
+        let references = paths.iter().map(ToString::to_string).collect();
         let reference =
             TreeRef { name: name.into(), nar_hash: info.nar_hash, nar_size: info.nar_size, references };
         let computed = path_of(&reference, dir)?;

@@ -4,14 +4,14 @@ use crate::capture::installed::installer_file;
 use crate::capture::inventory::{Finding, Severity};
 use crate::capture::memo::stat_digest;
 use crate::capture::outside_source::{Relocation, fingerprint, relocate};
-use crate::capture::paths::{SECRET_NOTE, finding, may_read, show, unreadable};
+use crate::capture::paths::{SECRET_NOTE, case_twins, finding, may_read, show, unreadable};
 use crate::capture::python::{Context, Python};
 use crate::capture::secrets;
 use crate::capture::tree::{Entry, Source, Tree};
 use crate::sys::error::Result;
-use std::collections::hash_map;
-use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -39,12 +39,15 @@ pub fn capture(
                     continue;
                 }
             };
-            let mut names = HashMap::new();
-            let mut entries: Vec<_> = entries.flatten().collect();
-            entries.sort_by_key(std::fs::DirEntry::file_name);
-            for entry in entries {
+            let mut entries: Vec<(OsString, DirEntry)> =
+                entries.flatten().map(|e| (e.file_name(), e)).collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            let names = entries.iter().filter_map(|(name, _)| Some((name.to_str()?, name)));
+            python.findings.extend(case_twins(names, |name| {
+                show(dir.join(name).strip_prefix(site).unwrap_or(&dir).as_os_str().as_bytes())
+            }));
+            for (_, entry) in entries {
                 let path = entry.path();
-                python.findings.extend(twin(&mut names, &entry.file_name(), &path, site));
                 let Ok(kind) = entry.file_type() else { continue };
                 if kind.is_dir() {
                     if entry.file_name() != "__pycache__" {
@@ -105,19 +108,6 @@ pub fn capture(
     Ok(())
 }
 
-/// A name that differs from another of its folder only in case: see `walk`.
-fn twin(names: &mut HashMap<String, OsString>, name: &OsStr, path: &Path, site: &Path) -> Option<Finding> {
-    let first = match names.entry(name.to_str()?.to_lowercase()) {
-        hash_map::Entry::Vacant(free) => {
-            free.insert(name.into());
-            return None;
-        }
-        hash_map::Entry::Occupied(first) => show(first.get().as_bytes()),
-    };
-    let shown = show(path.strip_prefix(site).unwrap_or(path).as_os_str().as_bytes());
-    Some(finding(Severity::Info, "case", shown, format!("differs from {first} only in case; both are kept")))
-}
-
 /// What is imported in the place of a file, in an earlier one of the site directories: the same name, or the package that
 /// its first folder is there. (Without `__init__.py` it is a namespace, which is looked for in all of them.)
 fn hidden(relative: &Path, before: &[PathBuf]) -> Option<PathBuf> {
@@ -149,10 +139,7 @@ fn ownerless(context: &Context, path: &Path, kind: std::fs::FileType) -> Result<
         let why = format!("a link to the folder {to}; left out: name the folder in a .pth file instead");
         return no(Severity::Problem, "symlink", why);
     }
-    // Its own name, too: an excluded link may lead anywhere.
-    let own = path.parent().and_then(|folder| folder.canonicalize().ok()).zip(path.file_name());
-    let own = own.map_or_else(|| path.to_path_buf(), |(folder, name)| folder.join(name));
-    if context.left_out.has(&real) || context.left_out.has(&own) {
+    if context.left_out.names(path) || context.left_out.has(&real) {
         return no(Severity::Info, "excluded", "left out, as stillframe.toml says".into());
     }
     if kind.is_symlink() {

@@ -1,10 +1,10 @@
 //! Reads a directory's metadata, following nothing: what is there, sorted, and what could not be
 //! taken. Bytes are read by others; a walk costs one `lstat` and one `access` a file.
 use crate::capture::inventory::{Finding, Severity};
-use crate::capture::paths::{below, file_name, finding, join, odd, show_in, unreadable};
+use crate::capture::paths::{below, case_twins, file_name, finding, join, odd, show_in, unreadable};
 use crate::formats::hex::hex;
 use sha2::{Digest, Sha256};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -138,7 +138,10 @@ fn list(
             }
         }
         if vanished.is_empty() || attempt == LISTINGS {
-            twins(label, &listed.entries, &mut noted);
+            let names = listed.entries.iter();
+            let names =
+                names.filter_map(|entry| Some((std::str::from_utf8(file_name(&entry.path)).ok()?, entry)));
+            noted.extend(case_twins(names, |entry| show_in(label, &entry.path)));
             for gone in &vanished {
                 noted.push(finding(
                     Severity::Warning,
@@ -241,26 +244,6 @@ fn special(kind: &std::fs::FileType) -> Option<&'static str> {
         Some("a device")
     } else {
         None
-    }
-}
-
-/// Names that only differ in case: fine on Linux, lost on a case-insensitive file system.
-fn twins(label: &str, entries: &[WalkEntry], findings: &mut Vec<Finding>) {
-    let mut seen: HashMap<String, &WalkEntry> = HashMap::new();
-    for entry in entries {
-        let Ok(name) = std::str::from_utf8(file_name(&entry.path)) else {
-            continue;
-        };
-        if let Some(first) = seen.get(&name.to_lowercase()) {
-            findings.push(finding(
-                Severity::Info,
-                "case",
-                show_in(label, &entry.path),
-                format!("differs from {} only in case; both are kept", show_in(label, &first.path)),
-            ));
-        } else {
-            seen.insert(name.to_lowercase(), entry);
-        }
     }
 }
 

@@ -11,9 +11,8 @@ use crate::build::scratch::Scratch;
 use crate::build::verify::{self, Mismatch};
 use crate::capture::lock::{Lock, TreeRef};
 use crate::capture::nar::path_of;
-use crate::formats::nix::store_path::StorePath;
 use crate::store::{Store, StoreConfig};
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::{Kind, Result};
 use crate::sys::progress::check_interrupt;
 use crate::sys::signals;
 use serde_json::json;
@@ -137,12 +136,8 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
     let probes = (old.probe.as_ref(), new.probe.as_ref());
     let mut diff = diff::diff(&old_lock, &new_lock, Some((&starts.0, &starts.1)), probes);
     add_files(&mut diff, &old_lock, &new_lock, &mut store)?;
-    let path = |record: &Record| {
-        StorePath::from_absolute(&store_config(settings).store_dir, &record.snapshot)
-            .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))
-    };
-    let before = store.closure(&[path(&old)?])?;
-    let after = store.closure(&[path(&new)?])?;
+    let before = store.closure(&[old.store_path(&old.snapshot, &store.store_dir)?])?;
+    let after = store.closure(&[new.store_path(&new.snapshot, &store.store_dir)?])?;
     let fresh: Vec<_> = after.iter().filter(|(p, _)| !before.contains_key(*p)).collect();
     diff.new_paths = fresh.len() as u64;
     diff.new_bytes = fresh.iter().map(|(_, i)| i.nar_size).sum();
@@ -290,8 +285,7 @@ fn verify(
 
 /// The launch file, through the store: a scratch store's paths are not where their names say.
 fn launch_of(record: &Record, store: &mut Store) -> Result<Launch> {
-    let path = StorePath::from_absolute(&store.store_dir, &record.snapshot)
-        .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", record.id)))?;
+    let path = record.store_path(&record.snapshot, &store.store_dir)?;
     let name = crate::build::launch::file_of(&record.service);
     let bytes = compare::file(store, &path, &name)?;
     Launch::parse(&bytes, &format!("{}/{name}", record.snapshot))
