@@ -22,7 +22,7 @@ import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
-from harness import BINARY, CACHE, FIXTURE, ROOT, Peak, Server, Workstation, example, remove_tree  # noqa: E402
+from harness import BINARY, CACHE, FIXTURE, ROOT, Peak, Server, Workstation, example, remove_tree, resident  # noqa: E402
 
 UV = CACHE / "tools" / "bin" / "uv"
 FULL = os.environ.get("FULL") == "1"
@@ -55,12 +55,6 @@ def measured(ws, what, *arguments, **environment):
         sys.exit(f"{what} failed: {out}{err}")
     peak[what] = max(peak.get(what, 0), memory.kib() / 1024)
     return seconds, json.loads(out)
-
-
-def resident(process):
-    """The most memory that a process has had resident, in KiB."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def timed(command, **options):

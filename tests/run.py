@@ -16,7 +16,7 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-E2E = ["test_layout", "test_imports", "test_flow", "test_export", "test_import", "test_interpreters", "test_proofs", "test_bad_input", "test_bad_files", "test_hostile", "test_bad_index", "test_bad_store", "test_run", "test_hosts", "test_ship", "test_deploy", "test_trouble", "test_fleet", "test_inside", "test_public", "test_nix", "test_init", "test_rotation"]
+E2E = ["test_layout", "test_imports", "test_flow", "test_export", "test_import", "test_interpreters", "test_proofs", "test_verify", "test_bad_input", "test_bad_files", "test_bad_site", "test_hostile", "test_bad_index", "test_bad_store", "test_run", "test_hosts", "test_ship", "test_deploy", "test_trouble", "test_fleet", "test_inside", "test_public", "test_nix", "test_init", "test_rotation"]
 
 
 class Tally:

@@ -146,6 +146,12 @@ class Workstation:
         return self.store / str(store_path).lstrip("/")
 
 
+def resident(process):
+    """The most memory that a process has had resident, in KiB."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return max((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), default=0)
+
+
 class Peak(threading.Thread):
     """The most memory a process had resident by itself. (What wait4 tells is not that: it begins with what the
     parent had when it forked, and takes the children in.)"""
@@ -158,8 +164,7 @@ class Peak(threading.Thread):
     def run(self):
         while self.process.poll() is None:
             try:
-                text = Path(f"/proc/{self.process.pid}/status").read_text()
-                self.high = max([self.high, *(int(l.split()[1]) for l in text.splitlines() if l.startswith("VmHWM"))])
+                self.high = max(self.high, resident(self.process))
             except OSError:
                 pass
             time.sleep(0.005)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import harness
-from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, untouched, write
+from small import AS_NOBODY, NOBODY, Case, Wheel, python_for_nobody, server, untouched, write
 
 INTERRUPTED = """\
 stopping at the next safe point; once more to stop at once
@@ -251,10 +251,7 @@ the next run will read everything again: cannot {{{{.+}}}} {self.station.root}/c
 
     def test_no_room_for_what_is_there_for_a_moment(self):
         """The scratch store of `verify`, the slots of the probe and of `run`: named, and nothing of it is left."""
-        server = 'import http.server, sys\nclass H(http.server.BaseHTTPRequestHandler):\n    def do_GET(self):\n' \
-                 '        self.send_response(200)\n        self.end_headers()\n        self.wfile.write(b"{}")\n' \
-                 'http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), H).serve_forever()\n'
-        write(self.env.root / "main.py", server)
+        write(self.env.root / "main.py", server("{}"))
         data = write(self.env.pack / "data.py", b"#" * (20 << 20))
         self.snapshot(self.env)
         cache, state = self.station.root / "cache", self.station.root / "state"
@@ -382,19 +379,7 @@ error: interrupted
         cache = self.station.root / "cache" / "stillframe"
         return [p.name for p in cache.iterdir() if p.name.startswith(("probe-", "verify-"))] if cache.exists() else []
 
-    SERVER = """\
-import http.server, json, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps({"Node": {"python_module": "custom_nodes.first-pack"}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
-"""
+    SERVER = server('{"Node": {"python_module": "custom_nodes.first-pack"}}')
 
     def probes(self):
         """A server that answers: the run that goes on after one that did not."""

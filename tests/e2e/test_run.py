@@ -6,23 +6,11 @@ from pathlib import Path
 
 import harness
 from harness import remove_tree
-from small import Case, write
+from small import Case, server, write
 
-SERVER = """\
-import http.server, json, os, sys
-open("made.txt", "w").write("by the program")
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        models = "../base/models"
-        body = json.dumps({"models": os.path.realpath(models), "files": sorted(os.listdir(models))}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
-"""
+MODELS = "../base/models"
+SERVER = server(f'{{"models": os.path.realpath("{MODELS}"), "files": sorted(os.listdir("{MODELS}"))}}',
+                'import os\nopen("made.txt", "w").write("by the program")')
 
 
 class Run(Case):
