@@ -60,7 +60,7 @@ struct Held {
     attempt: Attempt,
     lease: Lease,
     journal: Journal,
-    /// Its record has an outcome.
+    /// Its record has an outcome, or is the activation's to end.
     over: bool,
 }
 
@@ -384,6 +384,8 @@ impl Talk<'_> {
 
     /// Passes on what the activation writes, to its end; then the lease is ours again.
     fn follow(&mut self, held: &mut Held, previous: Option<u64>) -> Step<Done> {
+        // Its record, its goal and its roots are the activation's now: it goes on without us, whatever ends this.
+        held.over = true;
         let mut follower = Follower::new(&held.service, held.attempt.attempt, false);
         let unit = held.service.activation_unit(held.attempt.attempt);
         let (mut heard, mut looked) = (Instant::now(), Instant::now());
@@ -392,7 +394,6 @@ impl Talk<'_> {
                 let outcome = event.outcome.clone();
                 self.say(&Answer::Event { event })?;
                 let Some(outcome) = outcome else { continue };
-                held.over = true;
                 if let Err(other) = held.lease.take_back(&held.holder)? {
                     self.say(&Answer::Outcome { outcome })?;
                     let text = format!("{} began a deployment meanwhile", other.by);
@@ -408,15 +409,12 @@ impl Talk<'_> {
                     files::write_atomic(&held.service.cancel(), text.as_bytes())?;
                 }
                 Ok(Some(_)) => heard = Instant::now(),
-                // It goes on without us.
                 Ok(None) | Err(RecvTimeoutError::Disconnected) => {
-                    held.over = true;
                     return Err(Stop::Gone("the workstation ended the connection"));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if heard.elapsed().as_millis() as u64 > SILENCE_MS {
-                held.over = true;
                 return Err(Stop::Gone("the workstation was silent for too long"));
             }
             // A unit that could not even begin writes nothing.
@@ -425,6 +423,7 @@ impl Talk<'_> {
                 let state = systemd::show(&unit, &["ActiveState"])?;
                 let gone = state.get("ActiveState").is_none_or(|s| s == "inactive" || s == "failed");
                 if gone && journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
+                    held.over = false;
                     let tail = systemd::log_tail(&unit, 10);
                     return Err(Error::new(
                         Kind::Host,

@@ -121,3 +121,29 @@ fn what_cannot_be_is_refused_by_name() {
         assert_eq!(last(&layout), (Status::Failed, message.into()));
     }
 }
+
+/// A connection that is gone may show in what is said before it shows in what is heard.
+#[test]
+fn an_activation_that_nobody_hears_keeps_its_record() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let service = layout.service("demo");
+    let (_tell, orders) = std::sync::mpsc::channel();
+    let mut talk = Talk { layout: &layout, output: &mut Closed, orders };
+    let Ok(Some(mut held)) = talk.begin(*attempt("demo", "d1")) else { panic!("nothing was begun") };
+    goal::write(&service, 1, &Task::Kept(1)).unwrap();
+    let Err(stop) = talk.follow(&mut held, None) else { panic!("it was heard") };
+    assert!(matches!(stop, Stop::Gone("the workstation is gone")));
+    talk.stop(Some(held), stop).unwrap();
+    assert_eq!(journal::read(&service, 1).unwrap().outcome(), None);
+    assert!(service.goal(1).exists());
+}
