@@ -44,10 +44,16 @@ pub struct Store {
     pub config: StoreConfig,
     /// The daemon's Nix version.
     pub version: String,
+    /// The daemon takes settings from us that are not every user's to give.
+    trusted: bool,
     on_event: Box<dyn FnMut(Event) + Send>,
     /// Errors that the daemon told of while it worked on the request in hand.
     causes: Vec<String>,
 }
+
+/// The daemon collects an archive of up to 32 MiB in memory before it writes the first file; with a buffer of one
+/// chunk it writes while it reads: a first snapshot takes a seventh less [measured with Nix 2.8].
+const TRUSTED_SETTINGS: &[(&str, &str)] = &[("nar-buffer-size", "65536")];
 
 const ACTIVITY_BUILD: u64 = 105;
 const RESULT_LOG_LINE: u64 = 101;
@@ -63,6 +69,7 @@ impl Store {
             store_dir: config.store_dir.clone(),
             config: config.clone(),
             version: String::new(),
+            trusted: false,
             on_event: Box::new(|_| {}),
             causes: Vec::new(),
         };
@@ -163,9 +170,11 @@ impl Store {
             out.put_number(0)?;
             out.flush()?;
             let version = store.input.string()?;
-            if common >= 0x123 {
-                store.input.number()?;
-            }
+            // 1: trusted, 2: not, 0: not known. Before 1.35 nothing is said, and root is whom it trusts.
+            store.trusted = match common {
+                0x123.. => store.input.number()? == 1,
+                _ => rustix::process::geteuid().is_root(),
+            };
             Ok(version)
         };
         self.version = rest(self).map_err(|e| self.gone(e))?;
@@ -178,11 +187,15 @@ impl Store {
         // build (no), log type, trace, cores per build, substitutes: nothing of ours is in a cache that
         // we were not told of, and asking one costs a time-out where there is no network.
         let values = [0, 0, 0, 0, jobs, 0, 0, 7, 0, 0, 0, 0];
+        let more = if self.trusted { TRUSTED_SETTINGS } else { &[] };
         self.ask(
             |out| {
                 out.put_number(op::SET_OPTIONS)?;
                 values.iter().try_for_each(|v| out.put_number(*v))?;
-                out.put_number(0)
+                out.put_number(more.len() as u64)?;
+                more.iter()
+                    .flat_map(|(name, value)| [name, value])
+                    .try_for_each(|s| out.put_bytes(s.as_bytes()))
             },
             |_| Ok(()),
         )

@@ -4,6 +4,7 @@ use crate::common::{Scratch, newer, outcome};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use stillframe::formats::nix::store_path::{StoreDir, StorePath};
 use stillframe::store::{Store, StoreConfig, Text};
@@ -61,17 +62,34 @@ impl Host {
     /// Ends the daemon that was started last, as a crash would.
     pub fn killer(&self) -> impl Fn() + Send + 'static {
         let file = self.scratch.join("pid");
-        move || {
-            let text = fs::read_to_string(&file).expect("the daemon's id");
-            let id = text.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
-            kill_process(id, Signal::KILL).expect("kill");
+        move || kill_process(daemon(&file), Signal::KILL).expect("kill")
+    }
+
+    /// The most memory that the daemon that was started last had, in bytes.
+    pub fn peak_memory(&self) -> usize {
+        let mut id = daemon(&self.scratch.join("pid")).to_string();
+        // What enters another root waits for it.
+        while let Ok(children) = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
+            && let Some(child) = children.split_whitespace().next()
+        {
+            id = child.into();
         }
+        let text = fs::read_to_string(format!("/proc/{id}/status")).expect("the daemon's status");
+        assert!(text.starts_with("Name:\tnix-daemon\n"), "{text}");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib * 1024
     }
 
     pub fn collect(&self) {
         let output = outcome(&mut self.nix(&["nix-store", "--gc"]));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+fn daemon(file: &Path) -> Pid {
+    let text = fs::read_to_string(file).expect("the daemon's id");
+    text.trim().parse().ok().and_then(Pid::from_raw).expect("a process id")
 }
 
 /// One text, as `.drv` files are added.

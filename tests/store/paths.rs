@@ -16,6 +16,7 @@ use stillframe::sys::error::{Error, Kind};
 
 on_both! {
     what_goes_in_comes_out
+    the_daemon_writes_while_it_reads
     texts_go_ahead_of_their_answers
     roots_hold_and_the_rest_goes
     roots_of_what_does_not_exist
@@ -63,6 +64,19 @@ fn read_all(store: &mut Store, path: &StorePath, size: u64) -> Vec<u8> {
         })
         .unwrap();
     bytes
+}
+
+/// With its own settings it holds an archive of up to 32 MiB in memory first.
+fn the_daemon_writes_while_it_reads(host: &Host) {
+    const MIB: usize = 1 << 20;
+    let mut store = host.store();
+    let mut tree = Tree::default();
+    (0..96).for_each(|i| tree.bytes(format!("{i}"), vec![7; MIB / 4], false));
+    add(&mut store, "small", &file("x"), []);
+    let before = host.peak_memory();
+    add(&mut store, "big", &tree, []);
+    let grown = host.peak_memory() - before;
+    assert!(grown < 8 * MIB, "{} MiB more for an archive of 24", grown / MIB);
 }
 
 fn what_goes_in_comes_out(host: &Host) {
