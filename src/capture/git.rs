@@ -184,6 +184,13 @@ impl Config {
     }
 }
 
+/// The places of a work tree's submodules, as its `.gitmodules` names them (gitmodules(5)).
+pub fn submodules(dir: &Path) -> Vec<String> {
+    let config = Config::parse(&text(&dir.join(".gitmodules")).unwrap_or_default());
+    let paths = config.0.into_iter().filter(|v| v.0 == "submodule" && v.2 == "path");
+    paths.map(|v| v.3.trim_end_matches('/').to_string()).collect()
+}
+
 /// The URL without user, password and query, and whether it held a secret. An SSH user name is part
 /// of the address and stays.
 pub fn without_credentials(url: &str) -> (String, bool) {

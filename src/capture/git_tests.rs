@@ -115,6 +115,7 @@ fn submodules_and_linked_worktrees() {
     git(&main, &["submodule", "--quiet", "add", library.to_str().unwrap(), "lib"]);
     git(&main, &["commit", "-qm", "two"]);
     assert_eq!(read(&main).dirty, Some(false), "{:?}", read(&main).changed);
+    assert_eq!((submodules(&main), submodules(&library)), (vec!["lib".to_string()], vec![]));
     git(&main.join("lib"), &["commit", "-q", "--allow-empty", "-m", "three"]);
     assert_eq!(read(&main).changed, [" M lib"]);
 

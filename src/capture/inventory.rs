@@ -38,6 +38,16 @@ pub struct GitState {
     pub changed: Vec<String>,
 }
 
+/// A repository below another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Nested {
+    pub path: String,
+    /// The `.gitmodules` of a repository around it names it.
+    pub submodule: bool,
+    #[serde(flatten)]
+    pub git: GitState,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackKind {
@@ -64,8 +74,8 @@ pub struct Pack {
     pub enabled: bool,
     pub location: PathBuf,
     pub git: Option<GitState>,
-    /// Repositories below the pack's own (nested or submodules): relative path and state.
-    pub nested: Vec<(String, GitState)>,
+    /// Repositories below the pack's own.
+    pub nested: Vec<Nested>,
     pub tree: Tree,
     pub weights: Vec<Weight>,
     pub size: u64,

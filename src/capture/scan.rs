@@ -3,13 +3,13 @@
 use crate::capture::collect::Collected;
 use crate::capture::git;
 use crate::capture::git_compare::{self, WorkTree};
-use crate::capture::inventory::{Finding, GitRead, GitState, OutsidePath, Scan, Severity};
+use crate::capture::inventory::{Finding, GitRead, GitState, Nested, OutsidePath, Scan, Severity};
 use crate::capture::left_out::LeftOut;
 use crate::capture::paths::{below, finding, join, show, show_in};
 use crate::capture::walk::NodeKind;
 use crate::capture::{cache, environment, main_program, outside, packs, rules};
 use crate::sys::error::Result;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -150,10 +150,14 @@ pub fn repositories(
     collected: &Collected,
     leave_out: &(dyn Fn(&[u8], &NodeKind) -> bool + Sync),
     notes: &mut Notes,
-) -> (Option<GitState>, Vec<(String, GitState)>) {
+) -> (Option<GitState>, Vec<Nested>) {
     let heads: BTreeMap<Vec<u8>, git::Head> = std::iter::once(Vec::new())
         .chain(collected.repositories.iter().cloned())
         .filter_map(|at| Some((at.clone(), git::read_head(&below(dir, &at))?)))
+        .collect();
+    let submodules: BTreeSet<Vec<u8>> = heads
+        .keys()
+        .flat_map(|at| git::submodules(&below(dir, at)).into_iter().map(|path| join(at, path.as_bytes())))
         .collect();
     let mut own = None;
     let mut nested = Vec::new();
@@ -192,7 +196,11 @@ pub fn repositories(
         } else if let Some(digest) = digest {
             notes.git_reads.push(GitRead { key, digest, state: state.clone() });
         }
-        if at.is_empty() { own = Some(state) } else { nested.push((show(at), state)) }
+        if at.is_empty() {
+            own = Some(state);
+        } else {
+            nested.push(Nested { path: show(at), submodule: submodules.contains(at), git: state });
+        }
     }
     (own, nested)
 }

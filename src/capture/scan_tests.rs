@@ -72,7 +72,7 @@ fn a_whole_environment() {
     let state = repo.git.as_ref().unwrap();
     assert_eq!(state.changed, ["?? inner"]);
     assert_eq!(repo.nested.len(), 1);
-    assert_eq!((repo.nested[0].0.as_str(), repo.nested[0].1.dirty), ("inner", Some(false)));
+    assert_eq!((repo.nested[0].path.as_str(), repo.nested[0].git.dirty), ("inner", Some(false)));
 
     let cache: Vec<&str> = scan.cache.iter().map(|c| c.path.as_str()).collect();
     assert_eq!(

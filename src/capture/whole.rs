@@ -321,8 +321,9 @@ impl Run<'_> {
                     nested: pack
                         .nested
                         .iter()
-                        .filter_map(|(path, state)| {
-                            Some(NestedLock { path: path.clone(), git: git_lock(&Some(state.clone()))? })
+                        .filter_map(|nested| {
+                            let git = git_lock(&Some(nested.git.clone()))?;
+                            Some(NestedLock { path: nested.path.clone(), git })
                         })
                         .collect(),
                 })

@@ -285,8 +285,10 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         let weights: u64 = pack.weights.iter().map(|w| w.size).sum();
         let weights = if weights > 0 { format!(", weights {}", bytes(weights)) } else { String::new() };
         printer.line(format!("    {:32} {kind}{state}, {}{weights}", plain(&pack.name), bytes(pack.size)));
-        for (path, state) in &pack.nested {
-            printer.line(format!("      {:30} {}", plain(path), git(&Some(state.clone()))));
+        for nested in &pack.nested {
+            let kind = if nested.submodule { "submodule" } else { "repository of its own" };
+            let state = git(&Some(nested.git.clone()));
+            printer.line(format!("      {:30} {kind}, {state}", plain(&nested.path)));
         }
     }
     let cache: u64 = captured.scan.cache.iter().map(|c| c.size).sum();

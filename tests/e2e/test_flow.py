@@ -88,8 +88,8 @@ class Inspect(unittest.TestCase):
         self.assertFalse(packs["pixel-tools"]["git"]["dirty"])
         self.assertTrue(packs["edge-lines"]["git"]["dirty"])
         self.assertIsNone(packs["plain-folder"]["git"])
-        self.assertEqual([n for n, _ in packs["nested-git"]["nested"]], ["tools"])
-        self.assertEqual([n for n, _ in packs["with-submodule"]["nested"]], ["vendor/shapes"])
+        self.assertEqual([(n["path"], n["submodule"]) for n in packs["nested-git"]["nested"]], [("tools", False)])
+        self.assertEqual([(n["path"], n["submodule"]) for n in packs["with-submodule"]["nested"]], [("vendor/shapes", True)])
         self.assertEqual(packs["weights-inside"]["weights"], [{"path": "weights/detector.safetensors", "bytes": 52428896}])
         commit = subprocess.run(["git", "-C", self.comfy / "custom_nodes/pixel-tools", "rev-parse", "HEAD"],
                                 capture_output=True, text=True, check=True).stdout.strip()
@@ -142,8 +142,8 @@ class Inspect(unittest.TestCase):
         text = self.ws.stillframe("inspect", self.comfy).out
         for line in ["  distributions 47: 41 pinned, 2 patched, 4 captured", "    edge-lines                       commit ",
                      "    plain-folder                     folder, not in git, ", "    loose_gradient.py                file, not in git, ",
-                     "    old-stuff.disabled               folder, disabled, not captured, ", "\n      tools                          commit ",
-                     "\n      vendor/shapes                  commit ",
+                     "    old-stuff.disabled               folder, disabled, not captured, ", "\n      tools                          repository of its own, commit ",
+                     "\n      vendor/shapes                  submodule, commit ",
                      "  warning tqdm/utils.py: tqdm 4.67.1: changed", "    custom_nodes/symlinks-inside/luts -> "]:
             self.assertIn(line, text)
         self.assertNotIn("\x1b[", text, "colours only on a terminal")
