@@ -155,8 +155,10 @@ pub fn repositories(
         .chain(collected.repositories.iter().cloned())
         .filter_map(|at| Some((at.clone(), git::read_head(&below(dir, &at))?)))
         .collect();
+    // Asked only where there is a repository below another.
     let submodules: BTreeSet<Vec<u8>> = heads
         .keys()
+        .filter(|_| heads.len() > 1)
         .flat_map(|at| git::submodules(&below(dir, at)).into_iter().map(|path| join(at, path.as_bytes())))
         .collect();
     let mut own = None;

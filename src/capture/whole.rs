@@ -62,8 +62,8 @@ pub struct Captured {
     pub disabled: Vec<String>,
 }
 
-fn git_lock(state: &Option<GitState>) -> Option<GitLock> {
-    state.as_ref().map(|s| GitLock { remote: s.remote.clone(), commit: s.commit.clone(), dirty: s.dirty })
+fn git_lock(state: &GitState) -> GitLock {
+    GitLock { remote: state.remote.clone(), commit: state.commit.clone(), dirty: state.dirty }
 }
 
 /// What the lock has besides the Python side.
@@ -286,7 +286,7 @@ impl Run<'_> {
             version: scan.main.version.clone(),
             flags: scan.main.flags.clone(),
             tree: self.hashed("main", "comfyui", digest, &scan.main.tree)?,
-            git: git_lock(&scan.main.git),
+            git: scan.main.git.as_ref().map(git_lock),
         };
         let packs: Vec<PackLock> = scan
             .packs
@@ -316,15 +316,12 @@ impl Run<'_> {
                     name: pack.name.clone(),
                     kind: pack.kind,
                     tree,
-                    git: git_lock(&pack.git),
+                    git: pack.git.as_ref().map(git_lock),
                     weights,
                     nested: pack
                         .nested
                         .iter()
-                        .filter_map(|nested| {
-                            let git = git_lock(&Some(nested.git.clone()))?;
-                            Some(NestedLock { path: nested.path.clone(), git })
-                        })
+                        .map(|nested| NestedLock { path: nested.path.clone(), git: git_lock(&nested.git) })
                         .collect(),
                 })
             })

@@ -238,7 +238,7 @@ pub fn report_json(captured: &Captured) -> Value {
 /// The report for a person.
 pub fn report_text(captured: &Captured, printer: &Printer) {
     let lock = &captured.lock;
-    let git = |state: &Option<crate::capture::inventory::GitState>| match state {
+    let git = |state: Option<&crate::capture::inventory::GitState>| match state {
         Some(s) => format!(
             "commit {}{}",
             s.commit.as_deref().map_or("none", |c| c.get(..10).unwrap_or(c)),
@@ -255,7 +255,7 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
     printer.line(format!(
         "  main program  {} ({}, {})",
         plain(lock.main.version.as_deref().unwrap_or("version unknown")),
-        git(&captured.scan.main.git),
+        git(captured.scan.main.git.as_ref()),
         bytes(captured.scan.main.size)
     ));
     printer.line(format!(
@@ -281,13 +281,13 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
             PackKind::File => "file, ",
             PackKind::Link => "behind a link, ",
         };
-        let state = if pack.enabled { git(&pack.git) } else { "disabled, not captured".into() };
+        let state = if pack.enabled { git(pack.git.as_ref()) } else { "disabled, not captured".into() };
         let weights: u64 = pack.weights.iter().map(|w| w.size).sum();
         let weights = if weights > 0 { format!(", weights {}", bytes(weights)) } else { String::new() };
         printer.line(format!("    {:32} {kind}{state}, {}{weights}", plain(&pack.name), bytes(pack.size)));
         for nested in &pack.nested {
             let kind = if nested.submodule { "submodule" } else { "repository of its own" };
-            let state = git(&Some(nested.git.clone()));
+            let state = git(Some(&nested.git));
             printer.line(format!("      {:30} {kind}, {state}", plain(&nested.path)));
         }
     }
