@@ -1,20 +1,18 @@
 //! stillframe publishes a ComfyUI environment as an immutable Nix store closure.
 //!
-//! ```text
-//! environment ─▶ capture ─▶ inventory, lock ─▶ build ─▶ derivations, closure, snapshot
-//! ```
-//!
-//! Layer rule (checked by `tests/layers.rs`): `formats` imports nothing of ours; `sys` and `store`
-//! import `formats`; `capture` and `build` import `formats`, `store`, `sys` and the data types of the
-//! room before them, never a room after them; only `cli` and `bin` see everything.
-
-pub mod build;
+pub mod agent;
 #[cfg(feature = "workstation")]
 pub mod capture;
+#[cfg(feature = "workstation")]
 pub mod cli;
+#[cfg(feature = "workstation")]
+pub mod closure;
 pub mod formats;
 pub mod gateway;
-pub mod run;
+pub mod host;
+pub mod protocol;
+#[cfg(feature = "workstation")]
 pub mod ship;
 pub mod store;
 pub mod sys;
+pub mod words;

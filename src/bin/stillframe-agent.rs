@@ -1,4 +1,4 @@
 //! The host's program: agent and gateway; everything is in the library.
 fn main() -> std::process::ExitCode {
-    stillframe::cli::agent::main()
+    stillframe::agent::main()
 }

@@ -4,9 +4,9 @@
 //! `uv.lock`, `pylock.toml` (PEP 751) and requirements with hashes name everything that should be
 //! installed, on every platform; requirements without hashes name some of it; a ManagerSnapshot names
 //! the main program, the packs and what `pip freeze` printed.
-use crate::capture::inventory::{Finding, Severity};
-use crate::capture::lock::{DistributionLock, MainLock, PackLock};
-use crate::capture::paths::{finding, read_small};
+use crate::capture::files::paths::{finding, read_small};
+use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::lock::{DistributionLock, MainLock, PackLock};
 use crate::formats::comfy::manager_snapshot::ManagerSnapshot;
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::name::normalize;

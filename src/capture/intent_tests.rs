@@ -1,6 +1,6 @@
 use super::*;
-use crate::capture::inventory::PackKind;
-use crate::capture::lock::{GitLock, Provenance, TreeRef, WheelRef};
+use crate::capture::model::inventory::PackKind;
+use crate::capture::model::lock::{GitLock, Provenance, TreeRef, WheelRef};
 use crate::formats::nix::hash::Sha256;
 
 fn tree() -> TreeRef {

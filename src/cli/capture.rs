@@ -2,15 +2,15 @@
 //! capture itself, and its report.
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
-use crate::build::registry::Registry;
 use crate::capture::intent;
-use crate::capture::inventory::{Finding, ModelFolder, PackKind, Severity};
-use crate::capture::lock::{Lock, Provenance};
-use crate::capture::memo::Memo;
-use crate::capture::nar::path_of;
+use crate::capture::model::inventory::{Finding, ModelFolder, PackKind, Severity};
+use crate::capture::model::lock::{Lock, Provenance};
+use crate::capture::pipeline::{self, Captured, Options};
 use crate::capture::runtime::given;
 use crate::capture::trees::Trees;
-use crate::capture::whole::{self, Captured, Options};
+use crate::capture::trees::memo::Memo;
+use crate::capture::trees::nar::path_of;
+use crate::closure::registry::Registry;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::ship::config::ServiceConfig;
 use crate::store::{Store, StoreConfig};
@@ -120,7 +120,7 @@ pub fn trees_of(settings: &Settings, printer: &Printer, store_dir: &StoreDir) ->
     let memo = Memo::open(&settings.cache, &settings.environment);
     let trees = Trees::kept();
     let options = options(settings, &memo, store_dir, Manner { offline: true, checked: false })?;
-    whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
+    pipeline::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
     Ok(trees)
 }
 
@@ -153,7 +153,7 @@ pub fn capture(
     };
     let options = options(settings, &memo, &store_dir, manner)?;
     let mut captured =
-        whole::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
+        pipeline::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
     let paths: Vec<String> = captured
         .lock
         .trees()
@@ -238,7 +238,7 @@ pub fn report_json(captured: &Captured) -> Value {
 /// The report for a person.
 pub fn report_text(captured: &Captured, printer: &Printer) {
     let lock = &captured.lock;
-    let git = |state: Option<&crate::capture::inventory::GitState>| match state {
+    let git = |state: Option<&crate::capture::model::inventory::GitState>| match state {
         Some(s) => format!(
             "commit {}{}",
             s.commit.as_deref().map_or("none", |c| c.get(..10).unwrap_or(c)),
@@ -319,7 +319,7 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
 
 /// Folders that are listed by size and never captured; empty ones would only be noise.
 fn folders(title: &str, why: &str, folders: &[ModelFolder], printer: &Printer) {
-    let (files, size) = whole::total(folders);
+    let (files, size) = pipeline::total(folders);
     printer.line(format!("  {title:13} {files} files, {} ({why})", bytes(size)));
     for folder in folders.iter().filter(|f| f.bytes > 0) {
         printer.line(format!(
@@ -347,7 +347,7 @@ pub fn findings_text(findings: &[Finding], printer: &Printer) {
 
 /// Puts both locks where the project keeps them.
 pub fn lock_texts(captured: &Captured) -> Result<(String, String)> {
-    Ok((captured.lock.to_toml()?, crate::capture::pylock::print(&captured.lock)))
+    Ok((captured.lock.to_toml()?, crate::capture::model::pylock::print(&captured.lock)))
 }
 
 pub fn project_file(settings: &Settings, name: &str) -> PathBuf {

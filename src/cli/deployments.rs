@@ -1,6 +1,6 @@
 //! This workstation's own record of its deployments: what each host said, also of hosts that were never
 //! reached and so know nothing of it. What happened on a host is in that host's history.
-use crate::ship::orders::{Kind as What, Status};
+use crate::protocol::messages::{Kind as What, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;

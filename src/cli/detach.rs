@@ -3,7 +3,7 @@
 use super::deployments;
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::build::registry::Record;
+use crate::closure::registry::Record;
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::{Value, json};
 use std::fs::File;

@@ -2,8 +2,8 @@
 use super::fleet;
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
-use crate::capture::environment;
-use crate::capture::interpreter::InterpreterFacts;
+use crate::capture::python::find;
+use crate::capture::python::interpreter::InterpreterFacts;
 use crate::ship::agent;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
@@ -54,9 +54,9 @@ fn room(place: &Path) -> Result<String> {
 }
 
 fn python(settings: &Settings) -> Result<String> {
-    let root = environment::check(&settings.environment)?;
+    let root = find::check(&settings.environment)?;
     let given = settings.config.python.interpreter.as_ref().map(|p| settings.project.join(p));
-    let (found, _) = environment::find_python(&root, given.as_deref(), &|name| std::env::var_os(name))?;
+    let (found, _) = find::find_python(&root, given.as_deref(), &|name| std::env::var_os(name))?;
     let facts = InterpreterFacts::of(&found.executable)?;
     Ok(format!("Python {} at {} ({})", facts.full_version, found.executable.display(), found.how))
 }
@@ -93,7 +93,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             looks.push(("configuration", Ok(file)));
             looks.push((
                 "environment",
-                environment::check(&settings.environment).map(|root| root.display().to_string()),
+                find::check(&settings.environment).map(|root| root.display().to_string()),
             ));
             looks.push(("interpreter", python(settings)));
             looks.push(("cache", room(&settings.cache)));

@@ -2,7 +2,7 @@
 //! answers (error.kind of its JSON body, the access log, the metrics) bear, and what to do.
 use super::printer::Printer;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::words;
+use crate::words;
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(codes(ERROR), Kind::ALL.iter().map(|k| k.name()).collect());
         assert_eq!(codes(GATEWAY), Fault::ALL.iter().map(|f| f.name()).collect());
         // The stable words of the report are listed where it is defined.
-        let source = include_str!("../capture/inventory.rs");
+        let source = include_str!("../capture/model/inventory.rs");
         let list = source.split("`topic` is a stable word").nth(1).unwrap().split("#[derive").next().unwrap();
         let topics: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
         assert_eq!(codes(REPORT), topics);

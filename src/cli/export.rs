@@ -2,9 +2,9 @@
 //! what it is made of with licences (CycloneDX).
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::build::registry::{Record, Registry};
-use crate::build::{compare, graph, sbom};
-use crate::capture::lock::Lock;
+use crate::capture::model::lock::Lock;
+use crate::closure::registry::{Record, Registry};
+use crate::closure::{compare, graph, sbom};
 use crate::formats::comfy::manager_snapshot::{FileNode, GitNode, ManagerSnapshot};
 use crate::formats::python::metadata::Metadata;
 use crate::store::{Store, StoreConfig};
@@ -85,7 +85,8 @@ fn pretty(value: &serde_json::Value) -> String {
 /// And what has no place in one: packs that no repository has, changes to files.
 fn manager_snapshot(lock: &Lock) -> (ManagerSnapshot, Vec<String>) {
     let mut unable = Vec::new();
-    let commit = |git: &Option<crate::capture::lock::GitLock>| git.as_ref().and_then(|g| g.commit.clone());
+    let commit =
+        |git: &Option<crate::capture::model::lock::GitLock>| git.as_ref().and_then(|g| g.commit.clone());
     let mut out = ManagerSnapshot { comfyui: commit(&lock.main.git), ..ManagerSnapshot::default() };
     if out.comfyui.is_none() {
         unable.push("the main program: it is not in git".into());

@@ -5,8 +5,8 @@ use super::fleet::{self, Member, Selection, on_each};
 use super::printer::{Printer, plain};
 use super::settings::Settings;
 use super::watching::{LIMIT, exit, known_as};
+use crate::protocol::messages::{Kind as What, Record, Status};
 use crate::ship::ask;
-use crate::ship::orders::{Kind as What, Record, Status};
 use crate::sys::clock;
 use crate::sys::error::Result;
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ fn record_text(host: &str, record: &Record, events: bool, printer: &Printer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ship::orders::Attempt;
+    use crate::protocol::messages::Attempt;
 
     #[test]
     fn what_hosts_and_workstation_know_is_one_deployment() {

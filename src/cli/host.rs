@@ -2,7 +2,7 @@
 use super::fleet::{self, Member, error_value, on_each};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
-use crate::build::registry::Registry;
+use crate::closure::registry::Registry;
 use crate::ship::copy::{self, Load};
 use crate::ship::hosts::Host;
 use crate::ship::preflight::{self, Facts, Needs, Problem};

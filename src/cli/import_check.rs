@@ -4,10 +4,10 @@
 //! out as real files, and looked at again.
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::build::scratch::Scratch;
-use crate::capture::ask::interrupted;
-use crate::capture::inventory::{Finding, Severity};
-use crate::capture::whole::Captured;
+use crate::capture::index::lookup::interrupted;
+use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::pipeline::Captured;
+use crate::closure::scratch::Scratch;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Progress;
 use serde::Deserialize;

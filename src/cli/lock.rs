@@ -2,7 +2,7 @@
 use super::capture::{Manner, capture, exclusive, lock_texts, project_file, report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::capture::lock::Lock;
+use crate::capture::model::lock::Lock;
 use crate::formats::python::pylock::Pylock;
 use crate::sys::error::Result;
 use crate::sys::files;

@@ -1,6 +1,6 @@
 //! The one place that writes to the terminal: text or JSON, colours only on a terminal, progress with
 //! bytes and time left, and errors with their sources and what to do next.
-use crate::capture::inventory::{Finding, Severity};
+use crate::capture::model::inventory::{Finding, Severity};
 use crate::sys::error::Error;
 use crate::sys::progress::Progress;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
@@ -120,7 +120,7 @@ impl Printer {
 
 /// Text of an environment, which may be hostile: it can neither break a line nor move the cursor.
 pub fn plain(text: &str) -> String {
-    crate::capture::paths::show(text.as_bytes())
+    crate::capture::files::paths::show(text.as_bytes())
 }
 
 /// The same, where a text of several lines is expected.

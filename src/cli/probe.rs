@@ -3,13 +3,13 @@
 //! times are read, and the server is stopped. The environment itself is only read.
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::build::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
-use crate::build::scratch::Scratch;
-use crate::capture::ask::interrupted;
-use crate::capture::materialise;
-use crate::capture::probe_result::{PackProbe, ProbeResult, import_times};
-use crate::capture::whole::Captured;
-use crate::run::foreground;
+use crate::capture::index::lookup::interrupted;
+use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
+use crate::capture::pipeline::Captured;
+use crate::capture::trees::materialise;
+use crate::closure::scratch::Scratch;
+use crate::host::foreground;
+use crate::protocol::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::process::Stdio;

@@ -1,10 +1,10 @@
 //! `stillframe run`: serves a snapshot here, in the foreground.
 use super::printer::Printer;
 use super::settings::Settings;
-use crate::build::launch::{Launch, Values};
-use crate::build::registry::Registry;
-use crate::build::scratch::Scratch;
-use crate::run::{foreground, slot};
+use crate::closure::registry::Registry;
+use crate::closure::scratch::Scratch;
+use crate::host::{foreground, slot};
+use crate::protocol::launch::{Launch, Values};
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
-use crate::sys::words;
+use crate::words;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;

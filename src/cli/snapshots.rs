@@ -2,15 +2,15 @@
 use super::capture::{self, findings_text};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
-use crate::build::compare;
-use crate::build::diff::{self, Change};
-use crate::build::launch::Launch;
-use crate::build::recipe;
-use crate::build::registry::{Record, Registry};
-use crate::build::scratch::Scratch;
-use crate::build::verify::{self, Mismatch};
-use crate::capture::lock::{Lock, TreeRef};
-use crate::capture::nar::path_of;
+use crate::capture::model::lock::{Lock, TreeRef};
+use crate::capture::trees::nar::path_of;
+use crate::closure::compare;
+use crate::closure::diff::{self, Change};
+use crate::closure::recipe;
+use crate::closure::registry::{Record, Registry};
+use crate::closure::scratch::Scratch;
+use crate::closure::verify::{self, Mismatch};
+use crate::protocol::launch::Launch;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Kind, Result};
 use crate::sys::progress::check_interrupt;
@@ -286,7 +286,7 @@ fn verify(
 /// The launch file, through the store: a scratch store's paths are not where their names say.
 fn launch_of(record: &Record, store: &mut Store) -> Result<Launch> {
     let path = record.store_path(&record.snapshot, &store.store_dir)?;
-    let name = crate::build::launch::file_of(&record.service);
+    let name = crate::protocol::launch::file_of(&record.service);
     let bytes = compare::file(store, &path, &name)?;
     Launch::parse(&bytes, &format!("{}/{name}", record.snapshot))
 }

@@ -3,11 +3,11 @@ use super::fleet::{self, Member, Selection, each_says, on_each};
 use super::printer::{Printer, bytes, plain};
 use super::rollout_run::show_event;
 use super::settings::Settings;
-use crate::build::registry::Registry;
-use crate::run::overview::{HostView, InstanceView, ServiceView};
+use crate::closure::registry::Registry;
+use crate::host::overview::{HostView, InstanceView, ServiceView};
+use crate::protocol::messages::{Attempt, Event, Status};
+use crate::protocol::wire;
 use crate::ship::ask;
-use crate::ship::orders::{Attempt, Event, Status};
-use crate::ship::wire;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
         printer.line(format!("  {} {}{reason}", instance.id, instance.condition.name()));
     }
     for instance in
-        service.instances.iter().filter(|i| i.condition == crate::run::overview::Condition::Stopped)
+        service.instances.iter().filter(|i| i.condition == crate::host::overview::Condition::Stopped)
     {
         printer.line(format!("  {} is stopped; start it: systemctl start {}", instance.id, instance.unit));
     }

@@ -1,9 +1,9 @@
 //! The body of an answer on its way to the client. It holds the request's claim on the instance and the
 //! connection to it until it ends.
+use crate::gateway::access::Access;
 use crate::gateway::affinity;
 use crate::gateway::client::{Client, Phase};
 use crate::gateway::link::Link;
-use crate::gateway::record::Record;
 use crate::gateway::refusal::Fault;
 use crate::gateway::router::Claim;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -21,7 +21,7 @@ pub struct Stream {
     pub incoming: Incoming,
     pub link: Option<Link>,
     pub claim: Claim,
-    pub record: Record,
+    pub access: Access,
     pub client: Arc<Client>,
     /// The start of an answer that names a job.
     pub job: Option<Vec<u8>>,
@@ -58,7 +58,7 @@ impl Stream {
     }
 
     fn break_off(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        self.record.failed(fault);
+        self.access.failed(fault);
         self.link = None;
         self.over = true;
         Poll::Ready(Some(Err(Broken(fault))))
@@ -72,7 +72,7 @@ impl Stream {
             Poll::Ready(Some(Ok(frame))) => {
                 self.client.touch();
                 if let Some(data) = frame.data_ref() {
-                    self.record.bytes += data.len() as u64;
+                    self.access.bytes += data.len() as u64;
                     self.look_for_job(data);
                 }
                 // Nothing is asked for behind trailers.
@@ -105,19 +105,19 @@ impl Stream {
         if let Some(seen) = self.job.take()
             && let Some(id) = affinity::job_of(&seen)
         {
-            self.record.gateway.affinity.learn_prompt(&id, self.claim.instance.id());
+            self.access.gateway.affinity.learn_prompt(&id, self.claim.instance.id());
         }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.record.received = self.client.received();
+        self.access.received = self.client.received();
         // A body without a byte is never polled.
-        let whole = self.record.fault.is_none() && (self.over || self.incoming.is_end_stream());
-        if !whole && self.record.fault.is_none() {
+        let whole = self.access.fault.is_none() && (self.over || self.incoming.is_end_stream());
+        if !whole && self.access.fault.is_none() {
             let slow = self.waiting && self.client.is_expired();
-            self.record.failed(match slow {
+            self.access.failed(match slow {
                 _ if self.claim.instance.is_cut() => Fault::InstanceEnded,
                 true => Fault::InstanceSlow,
                 false => Fault::ClientGone,

@@ -1,6 +1,6 @@
 //! One client's connection: what it is at, for the limits; and all of them together.
+use crate::gateway::deadlines::{self, Millis};
 use crate::gateway::instance::Instance;
-use crate::gateway::sweep::{self, Millis};
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use std::collections::HashMap;
@@ -73,7 +73,7 @@ impl Client {
             ip,
             text: HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             phase: AtomicU8::new(Phase::Idle as u8),
-            since: AtomicU64::new(sweep::now()),
+            since: AtomicU64::new(deadlines::now()),
             expired: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             written: AtomicBool::new(true),
@@ -96,14 +96,14 @@ impl Client {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
-        self.since.store(sweep::now(), Ordering::Relaxed);
+        self.since.store(deadlines::now(), Ordering::Relaxed);
         self.expired.store(false, Ordering::Relaxed);
         self.rests.store(false, Ordering::Relaxed);
     }
 
     /// Something moved.
     pub fn touch(&self) {
-        self.since.store(sweep::now(), Ordering::Relaxed);
+        self.since.store(deadlines::now(), Ordering::Relaxed);
     }
 
     /// A new request, with a body or without.

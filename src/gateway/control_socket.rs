@@ -3,7 +3,7 @@ use crate::gateway::access_log::Level;
 use crate::gateway::instance::FirstHealth;
 use crate::gateway::router::check_table;
 use crate::gateway::{Gateway, health, settings, upgrade};
-use crate::run::control::{Reply, Request, Table, TargetStatus};
+use crate::protocol::control::{Reply, Request, Table, TargetStatus};
 use crate::sys::error::{Error, Result};
 use crate::sys::files;
 use std::fs::Permissions;
@@ -104,7 +104,7 @@ async fn act(gateway: &Arc<Gateway>, request: Request) -> Result<Reply, String> 
 
 /// What this process and the one before it have.
 pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
-    let mut reply = Reply { error: None, targets: gateway.router.status(), held: gateway.hold.count() };
+    let mut reply = Reply { error: None, targets: gateway.router.status(), held: gateway.waiting.count() };
     if let Some(before) = gateway.predecessor()
         && let Some(its) = before.status().await?
     {

@@ -1,4 +1,5 @@
 //! A request on its way to an instance: which one, over which connection, and what if that fails.
+use crate::gateway::access::Access;
 use crate::gateway::affinity::{Key, Route};
 use crate::gateway::answer::{AnswerBody, Stream};
 use crate::gateway::body::RequestBody;
@@ -6,11 +7,10 @@ use crate::gateway::client::{BodyFault, Client, Phase};
 use crate::gateway::health::{REFUSED, unwell};
 use crate::gateway::instance::Instance;
 use crate::gateway::link::{ConnectError, Link, SendError};
-use crate::gateway::record::Record;
 use crate::gateway::refusal::{Fault, Refusal};
-use crate::gateway::router::{Claim, Wish};
+use crate::gateway::router::{Claim, Preference};
 use crate::gateway::tunnel::{self, Tunnel};
-use crate::gateway::{Active, Gateway, headers, wish};
+use crate::gateway::{Active, Gateway, headers, preference};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ACCEPT_ENCODING, HOST, SET_COOKIE, TRANSFER_ENCODING};
 use hyper::upgrade::OnUpgrade;
@@ -28,7 +28,7 @@ pub struct Forward<'a> {
     route: Route<'a>,
     /// Whose WebSocket it is.
     key: Option<Key>,
-    wish: Wish,
+    preference: Preference,
     /// A kept connection failed it: the next one is new.
     retried: bool,
     hold_until: Option<Instant>,
@@ -74,9 +74,9 @@ impl<'a> Forward<'a> {
             client,
             active,
             client_side,
-            key: wish::client_key(&route, query),
+            key: preference::client_key(&route, query),
             route,
-            wish: Wish::default(),
+            preference: Preference::default(),
             retried: false,
             hold_until: None,
             unreachable: None,
@@ -86,29 +86,29 @@ impl<'a> Forward<'a> {
     pub async fn run(
         &mut self,
         request: &mut Request<RequestBody>,
-        record: &mut Option<Record>,
+        access: &mut Option<Access>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         if self.gateway.router.known() > 1 {
-            let wish = wish::wish(self.gateway, &self.route, self.key, request);
-            self.wish = Box::pin(wish).await.map_err(|_| self.broken_body())?;
+            let preference = preference::of(self.gateway, &self.route, self.key, request);
+            self.preference = Box::pin(preference).await.map_err(|_| self.broken_body())?;
         }
-        self.wish.upgrade = self.client_side.is_some();
+        self.preference.upgrade = self.client_side.is_some();
         // May be sent again when an instance ends before it answers (RFC 9110, 9.2.2).
         let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
             && request.body().is_end_stream()
-            && !self.wish.upgrade;
+            && !self.preference.upgrade;
         if self.route == Route::Prompt {
             // The answer is read for the job's id.
             request.headers_mut().remove(ACCEPT_ENCODING);
         }
         loop {
-            let claim = self.claim(record.as_mut()).await?;
+            let claim = self.claim(access.as_mut()).await?;
             let instance = claim.instance.clone();
             if !request.headers().contains_key(HOST) {
                 // A client of HTTP/1.0.
                 request.headers_mut().insert(HOST, instance.host.clone());
             }
-            if self.wish.upgrade
+            if self.preference.upgrade
                 && let Some(key) = self.key
             {
                 Box::pin(self.make_way(key, &instance)).await;
@@ -117,8 +117,8 @@ impl<'a> Forward<'a> {
             let drains = !self.gateway.router.is_named(&instance);
             let spare: Option<Spare> = (safe && (link.reused || drains || self.route == Route::View))
                 .then(|| (request.method().clone(), request.uri().clone(), request.headers().clone()));
-            if let Some(record) = record {
-                record.instance = Some(instance.clone());
+            if let Some(access) = access {
+                access.instance = Some(instance.clone());
             }
             let outgoing = std::mem::replace(request, Request::new(RequestBody::empty()));
             let failed = match self.send(&mut link, outgoing, &instance).await {
@@ -131,7 +131,7 @@ impl<'a> Forward<'a> {
                     {
                         answered = found;
                     }
-                    return self.respond(answered, record);
+                    return self.respond(answered, access);
                 }
                 Err(failed) => failed,
             };
@@ -144,8 +144,8 @@ impl<'a> Forward<'a> {
                 }
                 (SendError::Ended(_), Some(spare)) if drains => {
                     // It was stopped while it was asked for what it held.
-                    self.wish.holder = None;
-                    self.wish.not.push(instance);
+                    self.preference.holder = None;
+                    self.preference.not.push(instance);
                     *request = build(&spare);
                 }
                 (failed, _) => return Err(self.failure(failed, &instance)),
@@ -154,21 +154,21 @@ impl<'a> Forward<'a> {
         }
     }
 
-    async fn claim(&mut self, record: Option<&mut Record>) -> Result<Claim, Refusal> {
-        if let Some(claim) = self.gateway.router.claim(&self.wish) {
+    async fn claim(&mut self, access: Option<&mut Access>) -> Result<Claim, Refusal> {
+        if let Some(claim) = self.gateway.router.claim(&self.preference) {
             return Ok(claim);
         }
         if let Some((instance, refusal)) = self.unreachable.take() {
             // Each that is well was tried.
-            if let Some(record) = record {
-                record.instance = Some(instance);
+            if let Some(access) = access {
+                access.instance = Some(instance);
             }
             return Err(refusal);
         }
         self.client.enter(Phase::Wait);
         let limits = &self.active.settings.limits;
-        let hold = &self.gateway.hold;
-        Box::pin(hold.claim(&self.gateway.router, &self.wish, limits, &mut self.hold_until)).await
+        let hold = &self.gateway.waiting;
+        Box::pin(hold.claim(&self.gateway.router, &self.preference, limits, &mut self.hold_until)).await
     }
 
     /// ComfyUI must not have two WebSockets of one client: the older is closed first.
@@ -193,7 +193,7 @@ impl<'a> Forward<'a> {
             if safe && let Some(link) = instance.take_link() {
                 return Some(link);
             }
-            if !self.wish.upgrade
+            if !self.preference.upgrade
                 && let Some(link) = instance.take_fresh_link()
                 && let Some(link) = link.if_alive().await
             {
@@ -219,7 +219,7 @@ impl<'a> Forward<'a> {
             ),
         };
         instance.look.notify_one();
-        self.wish.not.push(instance.clone());
+        self.preference.not.push(instance.clone());
         self.unreachable = Some((instance.clone(), why));
         None
     }
@@ -232,9 +232,9 @@ impl<'a> Forward<'a> {
             unwell(self.gateway, instance, REFUSED);
             instance.look.notify_one();
         }
-        if self.wish.holder.as_deref() == Some(instance.id()) {
+        if self.preference.holder.as_deref() == Some(instance.id()) {
             // What it held is gone with it.
-            self.wish.holder = None;
+            self.preference.holder = None;
         }
     }
 
@@ -281,7 +281,7 @@ impl<'a> Forward<'a> {
     fn respond(
         &mut self,
         answered: Answered,
-        record: &mut Option<Record>,
+        access: &mut Option<Access>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         #[allow(unused_mut)]
         let Answered { mut claim, link, response } = answered;
@@ -299,7 +299,7 @@ impl<'a> Forward<'a> {
         {
             return Err(garbled(&instance, "it used a transfer coding that it was not asked for"));
         }
-        let Some(mut record) = record.take() else { return Err(ended(&instance, "")) };
+        let Some(mut access) = access.take() else { return Err(ended(&instance, "")) };
         headers::strip(&mut head.headers, upgraded);
         head.headers.insert(headers::INSTANCE, instance.label.clone());
         if self.gives_slot(&instance) {
@@ -307,12 +307,12 @@ impl<'a> Forward<'a> {
         }
         // An instance of HTTP/1.0 does not make ours a connection of 1.0.
         head.version = Version::HTTP_11;
-        record.answered(&instance, head.status.as_u16());
+        access.answered(&instance, head.status.as_u16());
         if let (true, Some(client)) = (upgraded, client_side) {
             claim.becomes_websocket();
-            record.upgrade = true;
+            access.upgrade = true;
             let tunnel = Arc::new(Tunnel::new(&instance));
-            tunnel::open(tunnel::Opening { tunnel, link, client, claim, record, client_key: self.key });
+            tunnel::open(tunnel::Opening { tunnel, link, client, claim, access, client_key: self.key });
             return Ok(Response::from_parts(head, AnswerBody::Own(Bytes::new())));
         }
         self.client.enter(Phase::Stream);
@@ -322,7 +322,7 @@ impl<'a> Forward<'a> {
             incoming,
             link: Some(link),
             claim,
-            record,
+            access,
             client: self.client.clone(),
             job: names_job.then(Vec::new),
             over: false,
@@ -333,8 +333,8 @@ impl<'a> Forward<'a> {
 
     /// Whether a browser should come back to this slot, and does not know it yet.
     fn gives_slot(&self, instance: &Arc<Instance>) -> bool {
-        self.wish.holder.is_none()
-            && self.wish.slot != Some(instance.target.slot)
+        self.preference.holder.is_none()
+            && self.preference.slot != Some(instance.target.slot)
             && self.gateway.router.ready() > 1
             && self.gateway.router.is_named(instance)
     }

@@ -4,7 +4,7 @@ use crate::gateway::access_log::Level;
 use crate::gateway::body::RequestBody;
 use crate::gateway::instance::Instance;
 use crate::gateway::link::{ConnectError, Link, SendError};
-use crate::run::control::{Check, Limits};
+use crate::protocol::control::{Check, Limits};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::header::{HOST, HeaderValue, USER_AGENT};

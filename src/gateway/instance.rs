@@ -1,7 +1,7 @@
 //! One instance as the gateway sees it: what is open on it, whether it is well, connections kept to it.
+use crate::gateway::deadlines::{self, Millis};
 use crate::gateway::link::Link;
-use crate::gateway::sweep::{self, Millis};
-use crate::run::control::{Target, TargetStatus};
+use crate::protocol::control::{Target, TargetStatus};
 use hyper::header::HeaderValue;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -152,7 +152,7 @@ impl Instance {
 
     /// The one that was used last, if that was a moment ago.
     pub fn take_fresh_link(&self) -> Option<Link> {
-        let fresh = sweep::now().saturating_sub(FRESH);
+        let fresh = deadlines::now().saturating_sub(FRESH);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.pop_if(|link| link.since >= fresh)
     }
@@ -161,7 +161,7 @@ impl Instance {
         if self.is_closed() {
             return;
         }
-        link.since = sweep::now();
+        link.since = deadlines::now();
         link.reused = true;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT {
@@ -171,7 +171,7 @@ impl Instance {
 
     /// Closes what nobody needed for a while. The last in is the first out, so the oldest come first.
     pub fn drop_old_links(&self) {
-        let old = sweep::now().saturating_sub(KEPT_FOR);
+        let old = deadlines::now().saturating_sub(KEPT_FOR);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let count = kept.iter().take_while(|link| link.since < old).count();
         kept.drain(..count);

@@ -92,7 +92,7 @@ impl Metrics {
             "held_requests",
             "gauge",
             "Requests that wait for an instance.",
-            gateway.hold.count() as u64,
+            gateway.waiting.count() as u64,
         );
         page.one("connections", "gauge", "Connections of clients.", gateway.connections.count() as u64);
         page.one("connections_total", "counter", "Connections accepted.", read(&self.connections));

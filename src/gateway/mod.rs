@@ -1,7 +1,7 @@
 //! The gateway: one process a service, between its public port and the instances of the host.
 //!
 //! ```text
-//! client ─▶ server ─▶ proxy ─▶ wish ─▶ router ─▶ forward ─▶ link ─▶ instance
+//! client ─▶ server ─▶ proxy ─▶ preference ─▶ router ─▶ forward ─▶ link ─▶ instance
 //!             │         │                 │          └─▶ tunnel (WebSockets)
 //!             │         ├─ auth, own      ├─ hold (nothing is ready)
 //!             └─ sweep  └─ record         └─ health
@@ -17,6 +17,7 @@
 //!    waits (`hold`).
 //! 3. `upgrade`, `server::leave`: a new version of this program takes the listening socket over before the
 //!    old one stops, and what the old one still has is asked of it by the new one.
+pub mod access;
 pub mod access_log;
 pub mod affinity;
 pub mod answer;
@@ -24,38 +25,37 @@ pub mod auth;
 pub mod body;
 pub mod client;
 pub mod control_socket;
+pub mod deadlines;
 pub mod forward;
 pub mod headers;
 pub mod health;
-pub mod hold;
 pub mod instance;
 pub mod link;
 pub mod metrics;
 pub mod metrics_page;
 pub mod notify;
-pub mod own;
+pub mod pages;
+pub mod preference;
 pub mod process;
 pub mod proxy;
-pub mod record;
 pub mod refusal;
 pub mod router;
 pub mod server;
 pub mod settings;
 pub mod successor;
-pub mod sweep;
 pub mod tunnel;
 pub mod upgrade;
-pub mod wish;
+pub mod waiting;
 
 use crate::gateway::access_log::Log;
 use crate::gateway::affinity::Affinity;
 use crate::gateway::client::Connections;
-use crate::gateway::hold::Hold;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::router::Router;
 use crate::gateway::settings::Active;
 use crate::gateway::successor::Predecessor;
 use crate::gateway::tunnel::Tunnels;
+use crate::gateway::waiting::Waiting;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -68,7 +68,7 @@ pub struct Gateway {
     active: RwLock<Arc<Active>>,
     pub settings_file: PathBuf,
     pub router: Router,
-    pub hold: Hold,
+    pub waiting: Waiting,
     pub affinity: Affinity,
     pub metrics: Metrics,
     pub log: Arc<Log>,
@@ -112,7 +112,7 @@ impl Gateway {
             active: RwLock::new(Arc::new(active)),
             settings_file,
             router: Router::default(),
-            hold: Hold::default(),
+            waiting: Waiting::default(),
             affinity: Affinity::default(),
             metrics: Metrics::default(),
             log: Arc::default(),

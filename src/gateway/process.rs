@@ -5,8 +5,8 @@ use crate::gateway::instance::FirstHealth;
 use crate::gateway::router::check_table;
 use crate::gateway::server::{self, Leave};
 use crate::gateway::successor::Handover;
-use crate::gateway::{Ending, Gateway, health, metrics_page, notify, settings, sweep};
-use crate::run::control::Table;
+use crate::gateway::{Ending, Gateway, deadlines, health, metrics_page, notify, settings};
+use crate::protocol::control::Table;
 use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ async fn serve(settings_file: &Path) -> Result<()> {
     }
     let log = tokio::spawn(gateway.log.clone().run());
     let tasks = [
-        tokio::spawn(sweep::run(gateway.clone())),
+        tokio::spawn(deadlines::run(gateway.clone())),
         tokio::spawn(control_socket::serve(gateway.clone(), control)),
         match gateway.active().settings.metrics {
             Some(address) => tokio::spawn(metrics_page::serve(gateway.clone(), address)),

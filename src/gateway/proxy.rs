@@ -1,12 +1,12 @@
 //! One request: may it pass, is it for the gateway itself, and its answer, whatever becomes of it.
+use crate::gateway::access::Access;
 use crate::gateway::affinity;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{Client, Phase};
 use crate::gateway::forward::{Forward, too_large};
-use crate::gateway::record::Record;
 use crate::gateway::refusal::{Fault, Refusal};
-use crate::gateway::{Active, Gateway, headers, own};
+use crate::gateway::{Active, Gateway, headers, pages};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
@@ -22,26 +22,26 @@ pub async fn answer(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let active = gateway.active();
     client.begin(!request.body().is_end_stream());
-    let mut record = Some(Record::new(gateway, client.ip, request.method(), request.uri()));
+    let mut access = Some(Access::new(gateway, client.ip, request.method(), request.uri()));
     let served = match prepare(gateway, client, &active, request) {
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => {
             let uri = request.uri().clone();
             let route = affinity::route(request.method(), uri.path());
             let mut forward = Forward::new(gateway, client, &active, client_side, route, uri.query());
-            forward.run(&mut request, &mut record).await
+            forward.run(&mut request, &mut access).await
         }
         Err(refusal) => Err(refusal),
     };
     let mut response = match served {
         Ok(response) => response,
-        Err(refusal) => refuse(&active, &refusal, record.as_mut()),
+        Err(refusal) => refuse(&active, &refusal, access.as_mut()),
     };
-    if let Some(mut record) = record {
-        record.received = client.received();
-        record.status = response.status().as_u16();
-        record.bytes = response.body().size_hint().exact().unwrap_or(0);
-        gateway.metrics.own_answer(record.status);
+    if let Some(mut access) = access {
+        access.received = client.received();
+        access.status = response.status().as_u16();
+        access.bytes = response.body().size_hint().exact().unwrap_or(0);
+        gateway.metrics.own_answer(access.status);
         client.enter(Phase::Idle);
     }
     // An answer before the end of the request's body: hyper closes the connection behind it rather than read
@@ -53,10 +53,10 @@ pub async fn answer(
     Ok(response)
 }
 
-fn refuse(active: &Active, refusal: &Refusal, record: Option<&mut Record>) -> Response<AnswerBody> {
+fn refuse(active: &Active, refusal: &Refusal, access: Option<&mut Access>) -> Response<AnswerBody> {
     let service = &active.settings.service;
-    if let Some(record) = record {
-        record.failed(refusal.fault);
+    if let Some(access) = access {
+        access.failed(refusal.fault);
     }
     let mut response = Response::new(AnswerBody::Own(refusal.body(service)));
     *response.status_mut() = refusal.fault.status();
@@ -77,13 +77,13 @@ fn prepare(
     mut request: Request<Incoming>,
 ) -> Result<Prepared, Refusal> {
     let path = request.uri().path();
-    let is_own = path.starts_with(own::BELOW);
-    let is_public = is_own && own::is_public(path);
+    let is_own = path.starts_with(pages::BELOW);
+    let is_public = is_own && pages::is_public(path);
     if !is_public && !active.keys.admit(request.headers_mut()) {
         return Err(Refusal::new(Fault::NotAllowed, "this service asks for an API key"));
     }
     if is_own {
-        let (status, body) = own::page(gateway, request.method(), request.uri().path())?;
+        let (status, body) = pages::page(gateway, request.method(), request.uri().path())?;
         let mut response = Response::new(AnswerBody::Own(body));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

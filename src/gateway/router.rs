@@ -2,7 +2,7 @@
 //! lock; `set` swaps under the write lock. So when `set` has returned, every request that is on its way to
 //! an instance that left the table is counted on it, and none comes to it later (kamal-proxy's rule).
 use crate::gateway::instance::{FirstHealth, Instance};
-use crate::run::control::{GATEWAY_VERSION, Table, Target, TargetStatus};
+use crate::protocol::control::{GATEWAY_VERSION, Table, Target, TargetStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
@@ -27,7 +27,7 @@ struct Routes {
 
 /// Where a request would like to go.
 #[derive(Default, Clone)]
-pub struct Wish {
+pub struct Preference {
     /// The one that has its job or its results, even while it drains.
     pub holder: Option<Arc<str>>,
     /// The one with its client's WebSocket, if it is in the table and well.
@@ -40,7 +40,7 @@ pub struct Wish {
     pub not: Vec<Arc<Instance>>,
 }
 
-impl Wish {
+impl Preference {
     fn allows(&self, instance: &Arc<Instance>) -> bool {
         !instance.is_closed() && !self.not.iter().any(|n| Arc::ptr_eq(n, instance))
     }
@@ -166,18 +166,21 @@ impl Router {
     }
 
     /// Picks an instance and counts a request on it.
-    pub fn claim(&self, wish: &Wish) -> Option<Claim> {
+    pub fn claim(&self, preference: &Preference) -> Option<Claim> {
         let routes = self.read();
-        if let Some(id) = &wish.holder
-            && let Some(holder) =
-                routes.current.iter().chain(&routes.draining).find(|i| i.id() == &**id && wish.allows(i))
+        if let Some(id) = &preference.holder
+            && let Some(holder) = routes
+                .current
+                .iter()
+                .chain(&routes.draining)
+                .find(|i| i.id() == &**id && preference.allows(i))
         {
             return Some(Claim::new(holder));
         }
-        let ready = |i: &&Arc<Instance>| i.is_healthy() && wish.allows(i);
-        let named = |i: &&Arc<Instance>| wish.instance.as_deref() == Some(i.id());
-        let seated = |i: &&Arc<Instance>| wish.slot == Some(i.target.slot);
-        if (wish.instance.is_some() || wish.slot.is_some())
+        let ready = |i: &&Arc<Instance>| i.is_healthy() && preference.allows(i);
+        let named = |i: &&Arc<Instance>| preference.instance.as_deref() == Some(i.id());
+        let seated = |i: &&Arc<Instance>| preference.slot == Some(i.target.slot);
+        if (preference.instance.is_some() || preference.slot.is_some())
             && let Some(wanted) = (routes.current.iter().filter(ready).find(named))
                 .or_else(|| routes.current.iter().filter(ready).find(seated))
         {
@@ -193,7 +196,7 @@ impl Router {
                 continue;
             }
             let (requests, websockets) = instance.open();
-            let load = if wish.upgrade { requests + websockets } else { requests };
+            let load = if preference.upgrade { requests + websockets } else { requests };
             if best.is_none_or(|(least, _)| load < least) {
                 best = Some((load, instance));
             }

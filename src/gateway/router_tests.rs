@@ -23,7 +23,7 @@ fn router(targets: &[Target]) -> Router {
 }
 
 fn claim(router: &Router) -> Claim {
-    router.claim(&Wish::default()).unwrap()
+    router.claim(&Preference::default()).unwrap()
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn websockets_count_for_websockets_alone() {
     let router = router(&[target(0, 1), target(1, 1)]);
     let mut first = claim(&router);
     first.becomes_websocket();
-    let other = router.claim(&Wish { upgrade: true, ..Wish::default() }).unwrap();
+    let other = router.claim(&Preference { upgrade: true, ..Preference::default() }).unwrap();
     assert_ne!(other.instance.id(), first.instance.id());
 }
 
@@ -70,11 +70,11 @@ fn what_left_the_table_is_shown_until_nothing_is_open() {
 fn a_holder_is_asked_while_it_drains_until_it_is_closed() {
     let router = router(&[target(0, 1)]);
     router.set(&[target(0, 2)], FirstHealth::Well);
-    let wish = Wish { holder: Some("s0-g1".into()), ..Wish::default() };
-    let holder = router.claim(&wish).unwrap();
+    let preference = Preference { holder: Some("s0-g1".into()), ..Preference::default() };
+    let holder = router.claim(&preference).unwrap();
     assert_eq!(holder.instance.id(), "s0-g1");
     holder.instance.close();
-    assert_eq!(router.claim(&wish).unwrap().instance.id(), "s0-g2");
+    assert_eq!(router.claim(&preference).unwrap().instance.id(), "s0-g2");
     // It is still shown: a request is open on it.
     assert_eq!(router.status().len(), 2);
 }
@@ -175,8 +175,8 @@ proptest! {
                 }
                 Step::Claim { slot, holder } => {
                     let holder: Option<Arc<str>> = holder.map(|(s, g)| target(s, g).id.into());
-                    let wish = Wish { slot, holder: holder.clone(), ..Wish::default() };
-                    match router.claim(&wish) {
+                    let preference = Preference { slot, holder: holder.clone(), ..Preference::default() };
+                    match router.claim(&preference) {
                         Some(claim) => {
                             let id = claim.instance.id().to_string();
                             let by_holder = holder.as_deref() == Some(&id);
@@ -232,8 +232,8 @@ proptest! {
 #[test]
 fn a_cookie_or_a_websocket_names_a_ready_instance_only() {
     let router = router(&[target(0, 1), target(1, 1)]);
-    let seated = Wish { slot: Some(1), ..Wish::default() };
-    let named = Wish { instance: Some("s0-g1".into()), slot: Some(1), ..Wish::default() };
+    let seated = Preference { slot: Some(1), ..Preference::default() };
+    let named = Preference { instance: Some("s0-g1".into()), slot: Some(1), ..Preference::default() };
     for _ in 0..4 {
         assert_eq!(router.claim(&seated).unwrap().instance.id(), "s1-g1");
         assert_eq!(router.claim(&named).unwrap().instance.id(), "s0-g1");
@@ -249,12 +249,12 @@ fn a_cookie_or_a_websocket_names_a_ready_instance_only() {
 #[test]
 fn those_not_reached_are_not_asked_again() {
     let router = router(&[target(0, 1), target(1, 1)]);
-    let mut wish = Wish::default();
-    wish.not.push(router.claim(&wish).unwrap().instance.clone());
-    let other = router.claim(&wish).unwrap();
-    assert!(!Arc::ptr_eq(&other.instance, &wish.not[0]));
-    wish.not.push(other.instance.clone());
-    assert!(router.claim(&wish).is_none());
+    let mut preference = Preference::default();
+    preference.not.push(router.claim(&preference).unwrap().instance.clone());
+    let other = router.claim(&preference).unwrap();
+    assert!(!Arc::ptr_eq(&other.instance, &preference.not[0]));
+    preference.not.push(other.instance.clone());
+    assert!(router.claim(&preference).is_none());
 }
 
 #[test]
@@ -275,18 +275,18 @@ fn an_address_that_has_a_new_instance_has_no_old_one() {
     let router = router(&[target(0, 1)]);
     let again = Target { id: "s0-g2".into(), generation: 2, ..target(0, 1) };
     router.set(&[again], FirstHealth::Well);
-    let wish = Wish { holder: Some("s0-g1".into()), ..Wish::default() };
-    assert_eq!(router.claim(&wish).unwrap().instance.id(), "s0-g2");
+    let preference = Preference { holder: Some("s0-g1".into()), ..Preference::default() };
+    assert_eq!(router.claim(&preference).unwrap().instance.id(), "s0-g2");
 }
 
 #[test]
 fn unknown_health_waits_for_a_look() {
     let router = Router::default();
     let fresh = router.set(&[target(0, 1)], FirstHealth::Unknown);
-    assert!(router.claim(&Wish::default()).is_none());
+    assert!(router.claim(&Preference::default()).is_none());
     assert_eq!(router.why_none(), "s0-g1: not looked at yet");
     fresh[0].well();
-    assert!(router.claim(&Wish::default()).is_some());
+    assert!(router.claim(&Preference::default()).is_some());
     router.set(&[], FirstHealth::Well);
     assert_eq!(router.why_none(), "no instance is in the table");
 }

@@ -1,6 +1,6 @@
 //! The settings file, checked; and what of it may change while the gateway runs.
 use crate::gateway::auth::Keys;
-use crate::run::control::{GATEWAY_VERSION, GatewaySettings};
+use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use hyper::http::uri::PathAndQuery;
@@ -75,7 +75,7 @@ pub fn renew(old: &GatewaySettings, mut new: Active) -> (Active, Vec<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::control::{Check, Limits};
+    use crate::protocol::control::{Check, Limits};
 
     fn settings() -> GatewaySettings {
         GatewaySettings {

@@ -4,7 +4,7 @@ use crate::gateway::affinity::{Key, Learned};
 use crate::gateway::instance::FirstHealth;
 use crate::gateway::upgrade::{Ask, Hears, ToNew, ToOld, say};
 use crate::gateway::{Gateway, health};
-use crate::run::control::{GATEWAY_VERSION, Reply, Table, Target};
+use crate::protocol::control::{GATEWAY_VERSION, Reply, Table, Target};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,10 +1,10 @@
 //! A WebSocket, or any other upgraded connection: bytes both ways until both sides have ended. A quiet one
 //! stays as long as TCP keepalive says that the other side lives.
+use crate::gateway::access::Access;
 use crate::gateway::affinity::Key;
 use crate::gateway::client::ClientIo;
 use crate::gateway::instance::Instance;
 use crate::gateway::link::Link;
-use crate::gateway::record::Record;
 use crate::gateway::router::Claim;
 use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
@@ -147,14 +147,14 @@ pub struct Opening {
     pub link: Link,
     pub client: OnUpgrade,
     pub claim: Claim,
-    pub record: Record,
+    pub access: Access,
     pub client_key: Option<Key>,
 }
 
 /// Runs a tunnel in a task of its own: the client's connection task ends with its 101.
 pub fn open(opening: Opening) {
-    let Opening { tunnel, link, client, claim, mut record, client_key } = opening;
-    let gateway = record.gateway.clone();
+    let Opening { tunnel, link, client, claim, mut access, client_key } = opening;
+    let gateway = access.gateway.clone();
     let number = gateway.tunnels.enter(&tunnel);
     if let Some(key) = client_key {
         // Before the client can know that it is connected.
@@ -181,13 +181,13 @@ pub fn open(opening: Opening) {
                 timer: None,
             };
             poll_fn(|cx| pump.poll(cx)).await;
-            record.bytes = pump.down.bytes;
-            record.received = pump.up.bytes;
+            access.bytes = pump.down.bytes;
+            access.received = pump.up.bytes;
         }
         tunnel.is_over.store(true, Ordering::SeqCst);
         tunnel.over.notify_waiters();
         drop(claim);
-        drop(record);
+        drop(access);
         gateway.tunnels.leave(number);
     });
 }
@@ -338,7 +338,7 @@ impl Pump<'_> {
 mod tests {
     use super::*;
     use crate::gateway::instance::FirstHealth;
-    use crate::run::control::Target;
+    use crate::protocol::control::Target;
 
     #[test]
     fn the_close_frame_is_one() {

@@ -8,7 +8,7 @@ use crate::gateway::access_log::Level;
 use crate::gateway::affinity::{Key, Learned};
 use crate::gateway::notify::{HANDOVER, notify};
 use crate::gateway::{Ending, Gateway, control_socket};
-use crate::run::control::{GATEWAY_VERSION, Reply, Table, Target};
+use crate::protocol::control::{GATEWAY_VERSION, Reply, Table, Target};
 use crate::sys::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -1,11 +1,11 @@
 //! The workstation's end of a deployment's conversation (see `orders`): what is said at once, and what comes
 //! back is read in a thread, so that a Ctrl-C never waits for a silent host.
-use crate::ship::orders::{
+use crate::protocol::messages::{
     ALIVE_MS, Answer, Attempt, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
 };
+use crate::protocol::wire;
 use crate::ship::send::Channel;
 use crate::ship::ssh::LastWords;
-use crate::ship::wire;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! In which order hosts are taken from one generation to the next. Pure: a few hosts first, then the others
 //! in batches; and how many may be missing.
+use crate::protocol::spec::Rotation;
 use crate::ship::config::{RolloutConfig, Share};
-use crate::ship::spec::Rotation;
 use std::ops::Range;
 
 /// The hosts of each stage, as ranges of their list.

@@ -4,7 +4,7 @@
 //! A path goes out once everything it refers to is on the host or ahead of it on the same stream, because
 //! a store takes no path whose references it lacks.
 use crate::formats::nix::store_path::StorePath;
-use crate::ship::wire::{self, ABORT, CHUNK, FromHost, PathHeader, TRANSFER_VERSION, ToHost};
+use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, PathHeader, TRANSFER_VERSION, ToHost};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Progress;

@@ -45,7 +45,6 @@ impl Client {
         self.ask(Method::POST, port, path, json, limit)
     }
 
-    /// The error says what is wrong with the answer, for a person.
     fn ask(
         &self,
         method: Method,
@@ -54,36 +53,49 @@ impl Client {
         body: Bytes,
         limit: Duration,
     ) -> std::result::Result<Reply, String> {
-        let work = async {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let stream = TcpStream::connect(address).await.map_err(|e| match e.kind() {
-                std::io::ErrorKind::ConnectionRefused => "refuses connections".to_string(),
-                _ => format!("cannot be reached: {e}"),
-            })?;
-            let broken = |e: hyper::Error| format!("broke off its answer: {e}");
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-            tokio::spawn(connection);
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", format!("127.0.0.1:{port}"))
-                .header("content-type", "application/json")
-                .body(Full::new(body))
-                .map_err(|e| format!("cannot be asked for {path}: {e}"))?;
-            let reply = sender.send_request(request).await.map_err(broken)?;
-            let status = reply.status();
-            let body = Limited::new(reply.into_body(), LARGEST)
-                .collect()
-                .await
-                .map_err(|e| format!("broke off its answer: {e}"))?;
-            Ok(Reply { status, body: body.to_bytes() })
-        };
-        self.runtime.block_on(async {
-            match tokio::time::timeout(limit, work).await {
-                Ok(answer) => answer,
-                Err(_) => Err(format!("gave no answer within {} ms", limit.as_millis())),
-            }
-        })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        self.runtime.block_on(ask(method, address, path, body, limit))
     }
+}
+
+/// One GET, for a caller with a network loop of its own.
+pub async fn get(address: SocketAddr, path: &str, limit: Duration) -> std::result::Result<Reply, String> {
+    ask(Method::GET, address, path, Bytes::new(), limit).await
+}
+
+/// The error says what is wrong with the answer, for a person.
+async fn ask(
+    method: Method,
+    address: SocketAddr,
+    path: &str,
+    body: Bytes,
+    limit: Duration,
+) -> std::result::Result<Reply, String> {
+    let work = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| match e.kind() {
+            std::io::ErrorKind::ConnectionRefused => "refuses connections".to_string(),
+            _ => format!("cannot be reached: {e}"),
+        })?;
+        let broken = |e: hyper::Error| format!("broke off its answer: {e}");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", address.to_string())
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(|e| format!("cannot be asked for {path}: {e}"))?;
+        let reply = sender.send_request(request).await.map_err(broken)?;
+        let status = reply.status();
+        let body = Limited::new(reply.into_body(), LARGEST)
+            .collect()
+            .await
+            .map_err(|e| format!("broke off its answer: {e}"))?;
+        Ok(Reply { status, body: body.to_bytes() })
+    };
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(format!("gave no answer within {} ms", limit.as_millis())))
 }

@@ -10,4 +10,3 @@ pub mod programs;
 pub mod progress;
 pub mod signals;
 pub mod systemd;
-pub mod words;

@@ -5,7 +5,7 @@ use crate::standin::StandIn;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::slice;
-use stillframe::run::control::{Reply, Request, Table};
+use stillframe::protocol::control::{Reply, Request, Table};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 

@@ -72,7 +72,7 @@ async fn an_instance_that_hangs_is_found_out() {
     let change = json!({ "check": { "timeout_ms": 100, "failures": 2, "interval_ms": 20 } });
     let gateway = Gateway::start(crate::harness::with(change)).await;
     let table = crate::harness::table(&[target]);
-    gateway.ask(&stillframe::run::control::Request::Set { table }).await;
+    gateway.ask(&stillframe::protocol::control::Request::Set { table }).await;
     wait("it to be found out", || async { !gateway.status().await.targets[0].healthy }).await;
     assert_eq!(gateway.status().await.targets[0].reason.as_deref(), Some("no answer within 100 ms"));
     assert!(answers.load(Ordering::SeqCst) >= 2);
@@ -254,7 +254,7 @@ async fn a_client_that_goes_away_takes_its_request_along() {
 async fn nothing_listens_anywhere() {
     let gateway = Gateway::start(crate::harness::with(json!({ "limits": { "hold_ms": 200 } }))).await;
     let table = crate::harness::table(&[crate::standin::target(0, 1, free_port())]);
-    gateway.ask(&stillframe::run::control::Request::Set { table }).await;
+    gateway.ask(&stillframe::protocol::control::Request::Set { table }).await;
     let error = get(gateway.address, "/queue").await.error();
     let why = "no instance was ready within 200 ms: s0-g1: connection refused";
     assert_eq!(error, (503, "no-instance".into(), why.into()));

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use stillframe::run::control::{GATEWAY_VERSION, Reply, Request, Table, Target};
+use stillframe::protocol::control::{GATEWAY_VERSION, Reply, Request, Table, Target};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 

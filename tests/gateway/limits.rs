@@ -135,14 +135,14 @@ async fn an_instance_that_takes_no_connection() {
     })))
     .await;
     let table = crate::harness::table(std::slice::from_ref(&target));
-    gateway.ask(&stillframe::run::control::Request::Set { table: table.clone() }).await;
+    gateway.ask(&stillframe::protocol::control::Request::Set { table: table.clone() }).await;
     let (status, kind, message) = get(gateway.address, "/queue").await.error();
     assert_eq!((status, &*kind), (504, "instance-slow"));
     assert_eq!(message, "s0-g1 did not take a connection within 300 ms");
     // Nothing was sent: another one may have it.
     let other = StandIn::start(1, 1).await;
     gateway
-        .ask(&stillframe::run::control::Request::Set {
+        .ask(&stillframe::protocol::control::Request::Set {
             table: crate::harness::table(&[target, other.target.clone()]),
         })
         .await;
@@ -248,7 +248,7 @@ async fn a_request_does_not_wait_for_ever() {
     // One that goes away does not hold its place.
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     gateway.change_settings(&limits(json!({ "hold_ms": 20_000 })));
-    gateway.ask(&stillframe::run::control::Request::Reload).await;
+    gateway.ask(&stillframe::protocol::control::Request::Reload).await;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     wait("it to be held", || async { gateway.status().await.held == 1 }).await;
     drop(stream);

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use stillframe::run::control::Request;
+use stillframe::protocol::control::Request;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

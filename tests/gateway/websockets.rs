@@ -4,7 +4,7 @@ use crate::harness::{Gateway, wait};
 use crate::standin::{StandIn, raw};
 use serde_json::json;
 use std::time::{Duration, Instant};
-use stillframe::run::control::Request;
+use stillframe::protocol::control::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

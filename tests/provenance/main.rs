@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use stillframe::capture::index::provenance::{Candidate, Want, find_wheels};
 use stillframe::capture::index::{
     ClientOptions, IndexClient, IndexSettings, IndexUrl, SettingsInput, WheelListing,
 };
-use stillframe::capture::provenance::{Candidate, Want, find_wheels};
 use stillframe::formats::hex::hex;
 use stillframe::formats::python::digest::base64url;
 use stillframe::formats::python::record::Record;

@@ -2,7 +2,9 @@
 pub mod cache;
 pub mod client;
 pub mod listing;
+pub mod lookup;
 mod pip_default;
+pub mod provenance;
 pub mod settings;
 mod uv_settings;
 

@@ -1,6 +1,6 @@
 //! Which index the environment's own pip or uv installs from. Everything is read, nothing is run: a
 //! hostile pack in the environment must not get to run during capture.
-use crate::capture::paths::open_regular;
+use crate::capture::files::paths::open_regular;
 use crate::formats::python::pip_config::{PipConfig, seconds, truth};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::BTreeMap;

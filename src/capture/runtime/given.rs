@@ -3,8 +3,8 @@
 //! libraries it brings: the audit must not count on those of a runtime that does not ship.
 use super::shelf::Shelf;
 use crate::capture::audit::Provided;
-use crate::capture::interpreter::InterpreterFacts;
-use crate::capture::memo::Memo;
+use crate::capture::python::interpreter::InterpreterFacts;
+use crate::capture::trees::memo::Memo;
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::nar::{self, Visitor};
 use crate::formats::nix::store_path::{StoreDir, StorePath, StorePathName};

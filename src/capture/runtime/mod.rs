@@ -19,7 +19,7 @@ use crate::formats::elf::{self, Patch};
 use crate::sys::error::{Error, Kind, Result};
 
 use crate::capture::audit::Provided;
-pub use crate::capture::interpreter::InterpreterFacts;
+pub use crate::capture::python::interpreter::InterpreterFacts;
 use closure::{Resolver, inspect};
 
 /// One file of a tree that is not on disk yet.

@@ -1,5 +1,5 @@
 //! What can be known without asking: the environment, its interpreter, GPUs, models, and the port it runs on.
-use crate::capture::environment::{self, PythonLocation};
+use crate::capture::python::find::{self, PythonLocation};
 use crate::sys::error::Result;
 use crate::sys::process;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Found {
 impl Found {
     pub fn look(root: &Path) -> Result<Found> {
         let variables = |name: &str| std::env::var_os(name);
-        let (python, _): (PythonLocation, _) = environment::find_python(root, None, &variables)?;
+        let (python, _): (PythonLocation, _) = find::find_python(root, None, &variables)?;
         let models = root.join("models");
         Ok(Found {
             environment: root.to_path_buf(),

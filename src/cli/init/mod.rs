@@ -6,7 +6,7 @@ mod questions;
 
 use super::printer::Printer;
 use super::settings::{CONFIG, Config, Settings};
-use crate::capture::environment;
+use crate::capture::python::find;
 use crate::ship::hosts::HostConfig;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{files, signals};
@@ -75,10 +75,10 @@ fn refuse_existing(files: &[PathBuf], project: &Path) -> Result<()> {
 
 fn place(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(given) = given {
-        return environment::check(given);
+        return find::check(given);
     }
-    let here = environment::check(Path::new("."));
-    match environment::check(Path::new("ComfyUI")) {
+    let here = find::check(Path::new("."));
+    match find::check(Path::new("ComfyUI")) {
         Ok(inner) if here.is_err() => Ok(inner),
         _ => here,
     }

@@ -151,7 +151,7 @@ fn absolute(text: &str) -> Result<String, String> {
 }
 
 fn service(text: &str) -> Result<String, String> {
-    crate::ship::spec::valid_service(text).then(|| text.to_string()).ok_or_else(|| {
+    crate::protocol::spec::valid_service(text).then(|| text.to_string()).ok_or_else(|| {
         format!("{text:?} is no name: use 1 to 27 letters a-z, digits and '-', neither first nor last")
     })
 }

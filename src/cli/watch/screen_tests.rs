@@ -40,7 +40,7 @@ fn view(generation: u64, ready: u32, instances: Vec<Value>) -> News {
 }
 
 fn step(host: &str, status: Status, text: &str, bytes: Option<(u64, u64)>) -> News {
-    let event = crate::ship::orders::Event { at: 0, status, text: text.into(), bytes, outcome: None };
+    let event = crate::protocol::messages::Event { at: 0, status, text: text.into(), bytes, outcome: None };
     News::Step(host.into(), Box::new(event))
 }
 

@@ -1,7 +1,7 @@
 //! `[service]` of stillframe.toml and of hosts/NAME.toml: one schema, in which everything may be left out. A
 //! host's values come before the project's; what nobody says has the default given here.
+use crate::protocol::spec::Rotation;
 use crate::ship::quantity::{Size, Span};
-use crate::ship::spec::Rotation;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;

@@ -1,7 +1,9 @@
 //! From both files' values to what a host is asked to serve: a host's over the project's, defaults, and what a
 //! type cannot say.
 use super::*;
-use crate::ship::spec::{Folder, Health, Limits, Retention, SPEC_VERSION, SecretUse, Spec, valid_service};
+use crate::protocol::spec::{
+    Folder, Health, Limits, Retention, SPEC_VERSION, SecretUse, Spec, valid_service,
+};
 use std::net::Ipv4Addr;
 
 macro_rules! over {

@@ -4,7 +4,7 @@ use crate::ship::config::ServiceConfig;
 use crate::ship::ssh::Target;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
-use crate::sys::words;
+use crate::words;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

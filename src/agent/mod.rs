@@ -1,0 +1,301 @@
+//! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
+use crate::gateway;
+use crate::host::instance;
+use crate::host::journal::{self, Follower};
+use crate::host::layout::Layout;
+use crate::host::lease;
+use crate::host::session;
+use crate::host::{activating, overview, prepare, receive, retention};
+use crate::protocol::spec::valid_service;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use crate::sys::process;
+use crate::sys::signals;
+use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitCode, Stdio};
+use std::time::Duration;
+
+/// Where an agent keeps what is not its to lose.
+const STATE: &str = "/var/lib/stillframe";
+
+#[derive(Debug, Parser)]
+#[command(name = "stillframe-agent", version, about = "Runs stillframe services on this host")]
+struct Arguments {
+    /// Where state is kept.
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take store paths from standard input: the host's end of a transfer.
+    Receive,
+    /// Converse with the workstation about one deployment, on standard input and output.
+    Order,
+    /// Carry out what an attempt is to do; runs in a unit of its own.
+    Activate { service: String, attempt: u64 },
+    /// After a start of the host: make each service what its state says.
+    Boot,
+    /// Become an instance: what an instance's unit starts.
+    Instance { file: PathBuf },
+    /// Take the slot of an ended instance apart.
+    Clear { file: PathBuf, heir: Option<PathBuf> },
+    /// Set this host up: folders, the link to this agent, the boot service.
+    Install,
+    /// What is served, as JSON.
+    Status { service: Option<String> },
+    /// The newest attempts, newest first, as JSON.
+    History {
+        service: String,
+        #[arg(long, default_value_t = 20)]
+        count: usize,
+    },
+    /// The events of an attempt as JSON lines, until it ends.
+    Follow {
+        service: String,
+        /// Default: the newest.
+        attempt: Option<u64>,
+    },
+    /// The log of a service or of one of its instances.
+    Logs {
+        service: String,
+        /// `s0-g7`, `gateway` or `activation`.
+        part: Option<String>,
+        #[arg(short, long)]
+        follow: bool,
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: u32,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop the deployment that is under way.
+    Cancel {
+        service: String,
+        #[arg(long)]
+        by: String,
+    },
+    /// Take the lease away from a deployment that hangs before its activation.
+    Unlock { service: String },
+    /// What is kept and why, as JSON.
+    Retention {
+        service: Option<String>,
+        /// Let go of the rest and run the garbage collector.
+        #[arg(long)]
+        free: bool,
+    },
+    /// Carry the traffic of one service: the public port, its instances, its WebSockets.
+    Gateway {
+        /// The settings file, written by the agent.
+        #[arg(long, value_name = "FILE")]
+        settings: PathBuf,
+        /// The step of an upgrade in which this process becomes another program.
+        #[arg(long, value_name = "PROGRAM", hide = true)]
+        r#become: Option<String>,
+    },
+}
+
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let layout = Layout::new(&arguments.state);
+    match &arguments.command {
+        Command::Receive => receive::receive(
+            std::io::stdin().lock(),
+            std::io::stdout().lock(),
+            &receive::store_config(None),
+            &layout.incoming(),
+        ),
+        Command::Order => session::converse(&layout, std::io::stdin(), &mut std::io::stdout().lock()),
+        Command::Activate { service, attempt } => {
+            signals::heed()?;
+            activating::run(&layout, named(service)?, *attempt)
+        }
+        Command::Boot => activating::boot(&layout),
+        Command::Instance { file } => instance::run(file),
+        Command::Clear { file, heir } => print(&instance::clear(file, heir.as_deref())?),
+        Command::Install => {
+            let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
+            let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
+            prepare::install(&layout, path)
+        }
+        Command::Status { service } => print(&overview::look(&layout, service.as_deref())?),
+        Command::History { service, count } => {
+            print(&journal::newest(&layout.service(named(service)?), *count)?)
+        }
+        Command::Follow { service, attempt } => follow(&layout, named(service)?, *attempt),
+        Command::Logs { service, part, follow, lines, json } => {
+            logs(named(service)?, part.as_deref(), *follow, *lines, *json)
+        }
+        Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
+        Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
+        Command::Retention { service, free } => {
+            let config = receive::store_config(None);
+            print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
+        }
+        Command::Gateway { settings, r#become: None } => gateway::process::run(settings),
+        Command::Gateway { settings, r#become: Some(program) } => {
+            Err(gateway::upgrade::become_program(program, settings))
+        }
+    }
+}
+
+/// Names become paths and unit names.
+fn named(service: &str) -> Result<&str> {
+    if valid_service(service) {
+        return Ok(service);
+    }
+    Err(Error::new(Kind::Input, format!("{service:?} is no name for a service")))
+}
+
+fn print(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value)
+        .map_err(|e| Error::new(Kind::Io, "cannot write the answer").caused_by(e))?;
+    line(&text)
+}
+
+fn line(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::io("write to", "standard output", e))
+}
+
+fn follow(layout: &Layout, name: &str, attempt: Option<u64>) -> Result<()> {
+    let service = layout.service(name);
+    let Some(number) = attempt.or_else(|| journal::numbers(&service).pop()) else {
+        return Err(Error::new(Kind::Input, format!("{name} was never deployed here")));
+    };
+    print(&journal::read(&service, number)?.attempt)?;
+    let mut follower = Follower::new(&service, number, false);
+    let mut idle = 0;
+    loop {
+        let events = follower.more()?;
+        for event in &events {
+            print(event)?;
+        }
+        if events.last().is_some_and(|e| e.outcome.is_some()) {
+            return Ok(());
+        }
+        // Whoever wrote it may be gone for good; a killed activation is started again within seconds.
+        let working = lease::holder(&service).is_some_and(|(h, _)| h.attempt == number);
+        idle = if working || !events.is_empty() { 0 } else { idle + 1 };
+        if idle > 300 {
+            activating::end_abandoned(&service, None)?;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+const FOLLOW_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+fn logs(name: &str, part: Option<&str>, follow: bool, lines: u32, json: bool) -> Result<()> {
+    let units = match part {
+        None => format!("stillframe-{name}-*"),
+        Some("activation") => format!("stillframe-{name}-activation-*"),
+        Some("gateway") => format!("stillframe-{name}-gateway.service"),
+        Some(id) => {
+            let valid = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            if !valid {
+                return Err(Error::new(Kind::Input, format!("{id:?} is no instance"))
+                    .hint("as `stillframe instances` shows them: s0-g7; or gateway, activation"));
+            }
+            format!("stillframe-{name}-{id}.service")
+        }
+    };
+    let count = lines.to_string();
+    let output = if json { "--output=json" } else { "--output=short-iso" };
+    let base = ["journalctl", "--quiet", "--no-pager", "--no-hostname", output];
+    let mut words = [&base[..], &["-n", &count, "-u", &units]].concat();
+    if follow {
+        words.push("-f");
+    }
+    if follow && part.is_none() {
+        return follow_all(name, &words, &base);
+    }
+    Err(Error::io("start", "journalctl", process::command(&words).exec()))
+}
+
+/// journalctl looks once, at its start, which units a pattern names. The units of a generation that comes later are
+/// followed by a process each, from their first line on, for as long as they are there.
+fn follow_all(name: &str, words: &[&str], base: &[&str]) -> Result<()> {
+    let pattern = format!("stillframe-{name}-*");
+    let units = || -> Result<BTreeSet<String>> {
+        let list = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", &pattern];
+        let text = process::must(&list, Duration::from_secs(20))?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(String::from).collect())
+    };
+    let begin = |words: &[&str]| {
+        process::command(words).stdin(Stdio::null()).spawn().map_err(|e| Error::io("start", "journalctl", e))
+    };
+    let mut known = units()?;
+    let mut first = begin(words)?;
+    let mut more: BTreeMap<String, Child> = BTreeMap::new();
+    let out = std::io::stdout();
+    loop {
+        let mut gone = [PollFd::new(&out, PollFlags::empty())];
+        // Nobody reads any more: the connection is closed.
+        if rustix::event::poll(&mut gone, Some(&FOLLOW_PAUSE)).is_ok_and(|n| n > 0) {
+            for child in more.values_mut().chain([&mut first]) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            return Ok(());
+        }
+        // Of a service that was never deployed there is nothing yet, and it has ended.
+        let _ = first.try_wait();
+        let now = units()?;
+        for unit in now.difference(&known) {
+            let own = [base, &["-n", "all", "-f", "-u", unit]].concat();
+            more.insert(unit.clone(), begin(&own)?);
+        }
+        // Its last lines are written by now: it was there a look before.
+        more.retain(|unit, child| {
+            let stays = now.contains(unit) || known.contains(unit);
+            if !stays {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            stays
+        });
+        known = now;
+    }
+}
+
+fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
+    let service = layout.service(name);
+    let Some((holder, _)) = lease::holder(&service) else {
+        return Err(Error::new(Kind::Input, format!("no deployment of {name} is under way here")));
+    };
+    files::write_atomic(&service.cancel(), format!("{} {by}\n", holder.deployment).as_bytes())?;
+    print(&holder)
+}
+
+fn report(error: &Error) {
+    eprintln!("error: {error}");
+    let mut source = error.source.as_deref().map(|e| e as &dyn std::error::Error);
+    while let Some(cause) = source {
+        eprintln!("  because: {cause}");
+        source = cause.source();
+    }
+    if let Some(hint) = &error.hint {
+        eprintln!("hint: {hint}");
+    }
+}

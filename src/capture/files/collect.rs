@@ -1,0 +1,381 @@
+//! From a directory to the tree that will ship: litter, secrets and weights apart, links kept where
+//! they stay inside and followed where they leave. A store path has nothing outside to point at, so
+//! what a link reaches is captured in its place or named, never lost.
+use crate::capture::files::left_out::LeftOut;
+use crate::capture::files::paths::{self, SECRET_NOTE, below, file_name, finding, join, show, show_in};
+use crate::capture::files::rules;
+use crate::capture::files::secrets;
+use crate::capture::files::walk::{self, NodeKind, WalkEntry};
+use crate::capture::model::inventory::{Finding, OutsidePath, Severity, Weight};
+use crate::capture::trees::tree::{Entry, Source, Tree};
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// How one room of the environment is collected.
+pub struct Policy<'a> {
+    /// How the report names the root (`custom_nodes/foo`; empty for the environment itself).
+    pub label: &'a str,
+    /// The models folders, canonical: links into them are reported and not followed.
+    pub models: &'a [PathBuf],
+    /// What the configuration leaves out, wherever a link or an install leads.
+    pub left_out: &'a LeftOut,
+    /// Weights become entries of their own (packs), or are ordinary files (cache, main program).
+    pub split_weights: bool,
+    /// Look into configuration files for credentials.
+    pub config_secrets: bool,
+    /// Paths besides litter that stay out.
+    pub leave_out: &'a (dyn Fn(&[u8], &NodeKind) -> bool + Sync),
+}
+
+/// What was collected.
+#[derive(Debug, Default)]
+pub struct Collected {
+    pub tree: Tree,
+    pub weights: Vec<Weight>,
+    /// Bytes of the tree and of the weights.
+    pub size: u64,
+    /// The directory's own entries: links as links, nothing of what they lead to.
+    pub own: Vec<WalkEntry>,
+    /// What links led to, under the paths it is captured at.
+    pub followed: Vec<WalkEntry>,
+    /// Directories below the root that hold a `.git`.
+    pub repositories: Vec<Vec<u8>>,
+    pub outside: Vec<OutsidePath>,
+    pub findings: Vec<Finding>,
+}
+
+impl Collected {
+    pub fn stat_digest(&self, started_at: std::time::SystemTime) -> Option<String> {
+        let own = walk::stat_digest(&self.own, started_at)?;
+        if self.followed.is_empty() {
+            return Some(own);
+        }
+        let followed = walk::stat_digest(&self.followed, started_at)?;
+        Some(format!("{own}+{followed}"))
+    }
+}
+
+/// Links that lead to folders full of links multiply; a pack that needs more is an attack.
+const FOLLOWED_LINKS: usize = 10_000;
+const FOLLOWED_ENTRIES: usize = 2_000_000;
+
+/// Collects `root`, a canonical path of a directory, or of a file (a tree that is one file).
+pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
+    let mut collector = Collector { policy, root, out: Collected::default(), stack: Vec::new(), links: 0 };
+    match std::fs::metadata(root) {
+        Ok(meta) if meta.is_file() => {
+            if let Err(e) = paths::may_read(root) {
+                let what = "the file cannot be read; left out";
+                collector.out.findings.push(paths::unreadable(policy.label, what, &e));
+                return collector.out;
+            }
+            let entry = WalkEntry::new(Vec::new(), NodeKind::File, &meta);
+            collector.file(root, Vec::new(), &entry, false);
+            collector.out.own.push(entry);
+        }
+        _ => collector.directory(root, &[], false),
+    }
+    collector.links_to_nothing();
+    collector.out
+}
+
+struct Collector<'a> {
+    policy: &'a Policy<'a>,
+    root: &'a Path,
+    out: Collected,
+    /// Where the links being followed are, canonical: a link to a folder above one is a loop.
+    stack: Vec<PathBuf>,
+    links: usize,
+}
+
+impl Collector<'_> {
+    fn report(&mut self, severity: Severity, topic: &str, path: &[u8], message: impl Into<String>) {
+        let shown = show_in(self.policy.label, path);
+        self.out.findings.push(finding(severity, topic, shown, message));
+    }
+
+    /// Links that are kept, and lead to what is not: left out, or captured as something else.
+    fn links_to_nothing(&mut self) {
+        let tree = &self.out.tree.entries;
+        let there = |path: &[u8]| {
+            let inner = join(path, b"");
+            let below = tree.range(inner.clone()..).next().is_some_and(|(next, _)| next.starts_with(&inner));
+            tree.contains_key(path) || below || self.out.weights.iter().any(|w| w.path.as_bytes() == path)
+        };
+        let behind = |path: &[u8]| {
+            let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+            ends.into_iter().any(|end| matches!(tree.get(&path[..end]), Some(Entry::Symlink(_))))
+        };
+        let lost: Vec<(Vec<u8>, Vec<u8>)> = tree
+            .iter()
+            .filter_map(|(path, entry)| match entry {
+                Entry::Symlink(target) => Some((path, target)),
+                _ => None,
+            })
+            .filter_map(|(path, target)| {
+                let to = target_of(path, target);
+                let found = to.is_empty() || there(&to) || behind(&to);
+                (!found).then(|| (path.clone(), target.clone()))
+            })
+            .collect();
+        for (path, target) in lost {
+            let message =
+                format!("links to {}, which does not ship with it: the link leads nowhere", show(&target));
+            self.report(Severity::Warning, "symlink", &path, message);
+        }
+    }
+
+    /// `real`: canonical. `at`: where it is in the tree.
+    fn directory(&mut self, real: &Path, at: &[u8], outside: bool) {
+        let policy = self.policy;
+        let label = if at.is_empty() { policy.label.to_string() } else { show_in(policy.label, at) };
+        let (mut repositories, mut models) = (Vec::new(), Vec::new());
+        let mut walked = walk::walk(real, &label, &mut |path, kind| {
+            let full = join(at, path);
+            if file_name(path) == b".git" && !matches!(kind, NodeKind::Symlink(_)) {
+                repositories.push(path[..path.len().saturating_sub(b"/.git".len())].to_vec());
+            }
+            if rules::litter(&full) || (policy.leave_out)(&full, kind) {
+                return true;
+            }
+            if !policy.left_out.is_empty() && policy.left_out.has(&below(real, path)) {
+                return true;
+            }
+            let storage = matches!(kind, NodeKind::Directory { .. })
+                && policy
+                    .models
+                    .iter()
+                    .any(|folder| folder.strip_prefix(real).is_ok_and(|inner| bytes(inner) == path));
+            if storage {
+                models.push(full);
+            }
+            storage
+        });
+        // A folder that changes is listed again.
+        models.sort();
+        models.dedup();
+        for path in models {
+            let message = "a models folder of extra_model_paths.yaml: not captured, like models";
+            self.report(Severity::Info, "outside", &path, message);
+        }
+        if !outside {
+            repositories.retain(|path| !path.is_empty());
+            repositories.sort();
+            repositories.dedup();
+            self.out.repositories = repositories;
+        }
+        self.out.findings.append(&mut walked.findings);
+        drop_redundant_bytecode(&mut walked.entries);
+        for entry in &walked.entries {
+            let path = join(at, &entry.path);
+            match &entry.kind {
+                NodeKind::Directory { empty: true } => {
+                    self.out.tree.insert(&path, Entry::Directory);
+                }
+                NodeKind::Directory { empty: false } => {}
+                NodeKind::File => self.file(&below(real, &entry.path), path, entry, outside),
+                NodeKind::Symlink(target) => self.link(real, &entry.path, path, target),
+            }
+        }
+        if outside {
+            self.out.followed.extend(walked.entries.into_iter().map(|mut entry| {
+                entry.path = join(at, &entry.path);
+                entry
+            }));
+        } else {
+            self.out.own = walked.entries;
+        }
+    }
+
+    fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
+        let name = join(self.policy.label.as_bytes(), &path);
+        let secret = secrets::judge(&[&name, bytes(real)], real, entry.size, self.policy.config_secrets);
+        if let Some(what) = secret {
+            self.report(Severity::Warning, "secret", &path, format!("{what}: {SECRET_NOTE}"));
+            return;
+        }
+        let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);
+        // A weight is named in UTF-8 documents; one that cannot be stays in its pack.
+        if split && let Ok(name) = std::str::from_utf8(&path) {
+            if outside {
+                self.storage(real, &path, "a model weight outside the pack");
+                return;
+            }
+            self.out.size += entry.size;
+            self.out.weights.push(Weight {
+                path: name.to_string(),
+                size: entry.size,
+                tree: Tree::single_file(Source::Disk(real.to_path_buf()), false),
+            });
+            return;
+        }
+        self.out.size += entry.size;
+        self.out.tree.disk(path, real, entry.executable());
+    }
+
+    /// Shared storage that a link points at: named, not copied.
+    fn storage(&mut self, real: &Path, path: &[u8], what: &str) {
+        let to = show(bytes(real));
+        let message = format!("links to {to}, {what}: not captured; the host must provide it");
+        self.report(Severity::Problem, "outside", path, message);
+        self.record(path, to, false);
+    }
+
+    fn record(&mut self, path: &[u8], to: String, captured: bool) {
+        let from = show_in(self.policy.label, path);
+        self.out.outside.push(OutsidePath { from, to, captured });
+    }
+
+    /// A link at `real`/`inner`, in the tree at `path`.
+    fn link(&mut self, real: &Path, inner: &[u8], path: Vec<u8>, target: &[u8]) {
+        let place = below(real, inner);
+        let shown = show(target);
+        let reached = match std::fs::canonicalize(&place) {
+            Ok(reached) => reached,
+            Err(e) => {
+                let why = match e.kind() {
+                    ErrorKind::NotFound => "which does not exist".to_string(),
+                    // ELOOP has no stable ErrorKind.
+                    _ if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                        "which leads back to itself".to_string()
+                    }
+                    _ => format!("which cannot be followed ({e})"),
+                };
+                let message = format!("links to {shown}, {why}; left out");
+                self.report(Severity::Problem, "symlink", &path, message);
+                return;
+            }
+        };
+        let relative = !target.starts_with(b"/");
+        if relative && reached.starts_with(real) && stays_below(inner, target) {
+            self.out.tree.insert(&path, Entry::Symlink(target.to_vec()));
+            return;
+        }
+        if self.policy.models.iter().any(|folder| reached.starts_with(folder)) {
+            let to = show(bytes(&reached));
+            let message = format!("links into the models folder ({to}): not captured, like models");
+            self.report(Severity::Warning, "outside", &path, message);
+            self.record(&path, to, false);
+            return;
+        }
+        if self.policy.left_out.has(&reached) {
+            let message = format!("links to {shown}, which stillframe.toml leaves out: left out");
+            self.report(Severity::Info, "excluded", &path, message);
+            return;
+        }
+        if ["/proc", "/sys", "/dev"].iter().any(|kernel| reached.starts_with(kernel)) {
+            let message = format!("links to {shown}, the kernel's: left out");
+            self.report(Severity::Problem, "symlink", &path, message);
+            return;
+        }
+        self.follow(&place, &reached, path);
+    }
+
+    fn follow(&mut self, place: &Path, reached: &Path, path: Vec<u8>) {
+        // The canonical place of the link itself: its parent resolved, its own name kept.
+        let home = place.parent().and_then(|p| std::fs::canonicalize(p).ok()).unwrap_or_default();
+        let to = show(bytes(reached));
+        let above = |link: &PathBuf| link.starts_with(reached);
+        if above(&home) || self.stack.iter().any(above) {
+            let message = format!("links to {to}, a folder it is itself in: left out");
+            self.report(Severity::Problem, "symlink", &path, message);
+            return;
+        }
+        self.links += 1;
+        if self.links > FOLLOWED_LINKS || self.out.followed.len() > FOLLOWED_ENTRIES {
+            let message = format!("links to {to}: too many links to follow; left out");
+            self.report(Severity::Problem, "symlink", &path, message);
+            return;
+        }
+        let meta = match std::fs::metadata(reached) {
+            Ok(meta) => meta,
+            Err(e) => {
+                let message = format!("links to {to}, which cannot be read: {e}");
+                self.report(Severity::Problem, "unreadable", &path, message);
+                return;
+            }
+        };
+        if meta.is_dir() {
+            if !reached.starts_with(self.root) {
+                self.record(&path, to, true);
+            }
+            self.stack.push(home);
+            self.directory(reached, &path, true);
+            self.stack.pop();
+        } else if meta.is_file() {
+            let readable = paths::may_read(reached);
+            if let Err(e) = readable {
+                let message = format!("links to {to}, which cannot be read: {e}");
+                self.report(Severity::Problem, "unreadable", &path, message);
+                return;
+            }
+            let entry = WalkEntry::new(path.clone(), NodeKind::File, &meta);
+            let before = self.out.tree.entries.len();
+            let inside = reached.starts_with(self.root);
+            self.file(reached, path.clone(), &entry, !inside);
+            if !inside && self.out.tree.entries.len() > before {
+                self.record(&path, to, true);
+            }
+            self.out.followed.push(entry);
+        } else {
+            let message = format!("links to {to}, neither file nor folder; left out");
+            self.report(Severity::Warning, "special-file", &path, message);
+        }
+    }
+}
+
+/// Drops `x.pyc` where `x.py` is.
+fn drop_redundant_bytecode(entries: &mut Vec<WalkEntry>) {
+    let redundant: HashSet<Vec<u8>> = {
+        let present: HashSet<&[u8]> = entries.iter().map(|e| e.path.as_slice()).collect();
+        let compiled = entries.iter().filter(|e| e.path.ends_with(b".pyc"));
+        compiled
+            .filter(|e| rules::source_of_bytecode(&e.path).is_some_and(|s| present.contains(&*s)))
+            .map(|e| e.path.clone())
+            .collect()
+    };
+    if !redundant.is_empty() {
+        entries.retain(|entry| !redundant.contains(&entry.path));
+    }
+}
+
+/// Whether a link at `inner` with a relative `target` stays below the root at every step: one that
+/// leaves and comes back (`../foo/x` in `foo`) depends on the root's name, which the store changes.
+fn stays_below(inner: &[u8], target: &[u8]) -> bool {
+    let mut depth = inner.iter().filter(|b| **b == b'/').count();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return false,
+            },
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
+/// Where a relative link at `path` leads, in the same tree.
+fn target_of(path: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+    parts.pop();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes()
+}
+
+#[cfg(test)]
+#[path = "collect_tests.rs"]
+mod tests;

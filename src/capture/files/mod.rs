@@ -1,0 +1,7 @@
+//! From a directory to a tree of files: what is read, what stays out, and how paths are named.
+pub mod collect;
+pub mod left_out;
+pub mod paths;
+pub mod rules;
+pub mod secrets;
+pub mod walk;

@@ -1,0 +1,132 @@
+//! Relative paths as bytes, names fit to be shown, lines of the report, and files opened without
+//! waiting for what is not a file.
+use crate::capture::model::inventory::{Finding, Severity};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What the report says of every secret.
+pub const SECRET_NOTE: &str = "left out; give it to the host as a service secret";
+
+/// `root/path` for a relative path of bytes; the empty path is the root.
+pub fn below(root: &Path, path: &[u8]) -> std::path::PathBuf {
+    if path.is_empty() { root.to_path_buf() } else { root.join(OsStr::from_bytes(path)) }
+}
+
+/// `folder/name`, without a slash where one side is empty.
+pub fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() || name.is_empty() {
+        return [folder, name].concat();
+    }
+    [folder, b"/", name].concat()
+}
+
+/// The last component.
+pub fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|b| *b == b'/').next().unwrap_or(path)
+}
+
+/// Not UTF-8, or holding control characters.
+pub fn odd(path: &[u8]) -> bool {
+    match std::str::from_utf8(file_name(path)) {
+        Ok(name) => name.chars().any(char::is_control),
+        Err(_) => true,
+    }
+}
+
+/// A path for people: control characters and bytes that are not UTF-8 escaped, so that a hostile
+/// name can neither break a line of the report nor move the cursor.
+pub fn show(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// `label/path` for people.
+pub fn show_in(label: &str, path: &[u8]) -> String {
+    match (label.is_empty(), path.is_empty()) {
+        (true, true) => ".".to_string(),
+        (true, false) => show(path),
+        (false, true) => label.to_string(),
+        (false, false) => format!("{label}/{}", show(path)),
+    }
+}
+
+/// A line of the report.
+pub fn finding(
+    severity: Severity,
+    topic: &str,
+    path: impl Into<String>,
+    message: impl Into<String>,
+) -> Finding {
+    Finding { severity, topic: topic.to_string(), path: path.into(), message: message.into() }
+}
+
+/// Names of one folder that only differ in case: fine on Linux, lost on a case-insensitive file system. Each comes with
+/// what `show` makes its place in the report of.
+pub fn case_twins<'a, T: Copy>(
+    names: impl Iterator<Item = (&'a str, T)>,
+    show: impl Fn(T) -> String,
+) -> Vec<Finding> {
+    let mut seen: HashMap<String, T> = HashMap::new();
+    let mut found = Vec::new();
+    for (name, place) in names {
+        match seen.entry(name.to_lowercase()) {
+            Entry::Occupied(first) => {
+                let message = format!("differs from {} only in case; both are kept", show(*first.get()));
+                found.push(finding(Severity::Info, "case", show(place), message));
+            }
+            Entry::Vacant(free) => drop(free.insert(place)),
+        }
+    }
+    found
+}
+
+/// The report line for what cannot be read.
+pub fn unreadable(shown: &str, what: &str, error: &std::io::Error) -> Finding {
+    finding(Severity::Problem, "unreadable", shown, format!("{what}: {error}"))
+}
+
+/// The content of a small regular file; `None` when it is not one, is larger, or cannot be read.
+/// Opened without blocking: a FIFO put in its place a moment ago must not hang the capture.
+pub fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    read_at_most(path, limit).ok()
+}
+
+/// As `read_small`, and why it could not be read.
+pub fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut content = Vec::new();
+    open_regular(path)?.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
+    }
+    Ok(content)
+}
+
+/// Whether a regular file (through links) may be read, without opening it.
+pub fn may_read(path: &Path) -> std::io::Result<()> {
+    rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
+    if std::fs::metadata(path)?.is_file() { Ok(()) } else { Err(std::io::Error::other("not a regular file")) }
+}
+
+/// Opens a regular file (through links), refusing everything else without waiting for it.
+pub fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let file =
+        std::fs::OpenOptions::new().read(true).custom_flags(i32::try_from(flags).unwrap_or(0)).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    Ok(file)
+}

@@ -1,0 +1,155 @@
+//! Asking the package index which wheels the installed distributions came from, for a whole capture: the
+//! settings read once, what it took, and an end when the user asks for one.
+use crate::capture::files::paths::finding;
+use crate::capture::index::client::{ClientOptions, IndexClient, Stats};
+use crate::capture::index::provenance::{Candidate, Want, find_wheels};
+use crate::capture::index::settings::{IndexSettings, SettingsInput};
+use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::python::installed::{Installed, Scheme};
+use crate::capture::python::interpreter::InterpreterFacts;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::{Progress, check_interrupt};
+use serde::Serialize;
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct IndexReport {
+    pub source: String,
+    pub index_bytes: u64,
+    pub range_bytes: u64,
+    pub requests: u64,
+    pub seconds: f64,
+}
+
+/// Who is asked; nobody with `--offline`.
+pub struct Ask {
+    settings: Option<IndexSettings>,
+    /// `cp311` and `x86_64`, of the environment's interpreter.
+    python: String,
+    machine: String,
+}
+
+impl Ask {
+    pub fn offline() -> Self {
+        Ask { settings: None, python: String::new(), machine: String::new() }
+    }
+
+    /// What the environment's pip or uv is configured with.
+    pub fn of(root: &Path, prefix: &Path, schemes: &[Scheme], facts: &InterpreterFacts) -> Result<Self> {
+        let input = SettingsInput {
+            project: Some(root.to_path_buf()),
+            prefix: Some(prefix.to_path_buf()),
+            site_packages: schemes.iter().map(|s| s.site.clone()).collect(),
+            stdlib: Some(facts.stdlib.clone()),
+            ..SettingsInput::from_process()
+        };
+        Ok(Ask {
+            settings: Some(IndexSettings::discover(&input)?),
+            python: format!("cp{}{}", facts.version.0, facts.version.1),
+            machine: facts.machine.clone(),
+        })
+    }
+
+    /// What is configured and not asked.
+    pub fn findings(&self) -> Vec<Finding> {
+        let ignored = self.settings.iter().flat_map(|settings| &settings.ignored);
+        ignored.map(|what| finding(Severity::Info, "index", "index", format!("not asked: {what}"))).collect()
+    }
+
+    /// Names those who are asked: an answer of "no such wheel" lasts as long as this stays the same.
+    /// `None`: nobody, so that any earlier answer is as good as it gets.
+    pub fn key(&self) -> Option<String> {
+        let settings = self.settings.as_ref()?;
+        let urls: Vec<String> = settings.indexes.iter().map(ToString::to_string).collect();
+        Some(urls.join(" "))
+    }
+
+    /// One candidate for each of `fresh`, in their order.
+    pub fn candidates(
+        &self,
+        fresh: &[&Installed],
+        cache: &Path,
+        progress: &dyn Progress,
+        report: &mut Option<IndexReport>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Vec<Candidate>> {
+        let Some(settings) = &self.settings else {
+            let reason = "no index was asked (--offline)";
+            return Ok(fresh.iter().map(|_| Candidate::lasting(reason)).collect());
+        };
+        let options = ClientOptions::default().at_most(settings.timeout);
+        let client = IndexClient::new(settings.clone(), Some(cache), options)?;
+        let wants: Vec<Want> = fresh
+            .iter()
+            .map(|one| Want {
+                name: one.name.clone(),
+                version: one.version.clone(),
+                wheel_tags: one.wheel_tags.clone(),
+                wheel_file: one.wheel_file.clone(),
+                python: self.python.clone(),
+                machine: self.machine.clone(),
+                build: one.build.clone(),
+                direct_url: one.direct_url.clone(),
+            })
+            .collect();
+        progress.stage("asking the index", Some(wants.len() as u64));
+        let started = Instant::now();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(Kind::Io, "cannot start the network threads").caused_by(e))?;
+        let asking = find_wheels(&client, &wants, |done, _| {
+            if done > 0 {
+                progress.advance(1);
+            }
+        });
+        let found = runtime.block_on(async {
+            tokio::select! { found = asking => Ok(found), e = interrupted() => Err(e) }
+        });
+        // A look-up of a host name cannot be cut short: it is left behind.
+        runtime.shutdown_background();
+        let found = found?;
+        let Stats { index_bytes, range_bytes, requests } = client.stats();
+        let (source, seconds) = (settings.source.clone(), started.elapsed().as_secs_f64());
+        let before = report.take();
+        let sum = |part: fn(&IndexReport) -> u64| before.as_ref().map_or(0, part);
+        *report = Some(IndexReport {
+            source,
+            index_bytes: index_bytes + sum(|r| r.index_bytes),
+            range_bytes: range_bytes + sum(|r| r.range_bytes),
+            requests: requests + sum(|r| r.requests),
+            seconds: seconds + before.as_ref().map_or(0.0, |r| r.seconds),
+        });
+        let unreachable: Vec<&str> = found
+            .iter()
+            .filter_map(|c| match c {
+                Candidate::None { reason, .. } if reason.contains("could not be reached") => {
+                    Some(reason.as_str())
+                }
+                _ => None,
+            })
+            .collect();
+        if let Some(reason) = unreachable.first() {
+            findings.push(Finding {
+                severity: Severity::Problem,
+                topic: "index".into(),
+                path: format!("{} distributions", unreachable.len()),
+                message: format!("captured, not pinned: {reason}"),
+            });
+        }
+        Ok(found)
+    }
+}
+
+/// Ends when the user asks for a stop: what is slow must not keep a Ctrl-C waiting.
+pub async fn interrupted() -> Error {
+    loop {
+        if let Err(e) = check_interrupt() {
+            return e;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,272 @@
+//! The lock: every item of the inventory pinned by hash, with its provenance. Written as
+//! `stillframe.lock` (TOML, sorted, one item a table) so that a change in the environment is a
+//! readable diff. The trees' content is on disk or in the store; the lock holds only what names it.
+use crate::formats::nix::hash::Sha256;
+use crate::sys::error::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Bumped when a reader of an older version could misread the file.
+pub const LOCK_VERSION: u32 = 1;
+
+/// A content-addressed tree: with the store directory, this is its store path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TreeRef {
+    /// The name part of the store path.
+    pub name: String,
+    #[serde(rename = "nar-hash")]
+    pub nar_hash: Sha256,
+    #[serde(rename = "nar-size")]
+    pub nar_size: u64,
+    /// Store paths (base names) the content refers to, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+}
+
+/// How sure we are of where a distribution came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provenance {
+    /// Every installed file equals the wheel's RECORD; the wheel is named by URL and hash.
+    Pinned,
+    /// A wheel of the index with some files changed, each named; what is on disk ships.
+    Patched,
+    /// No wheel vouches for it; what is on disk ships.
+    Captured,
+}
+
+impl Provenance {
+    pub fn name(self) -> &'static str {
+        match self {
+            Provenance::Pinned => "pinned",
+            Provenance::Patched => "patched",
+            Provenance::Captured => "captured",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WheelRef {
+    pub file: String,
+    pub url: String,
+    pub sha256: Sha256,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// A file that differs from the wheel's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    pub path: String,
+    /// `changed`, `missing`, or `replaced by NAME` (another distribution's file lies there).
+    pub how: String,
+}
+
+/// How the line of a file begins that another distribution has put there.
+pub const REPLACED: &str = "replaced by ";
+
+impl FileChange {
+    /// The distribution whose file lies there.
+    pub fn replaced_by(&self) -> Option<&str> {
+        self.how.strip_prefix(REPLACED)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistributionLock {
+    pub name: String,
+    pub version: String,
+    pub provenance: Provenance,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Real files instead of links: for code that follows `realpath(__file__)` across wheels.
+    #[serde(default, rename = "real-files", skip_serializing_if = "std::ops::Not::not")]
+    pub real_files: bool,
+    /// Which of the site directories it is in, counted as on `sys.path`: of a file that two have, the first's is imported.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub site: usize,
+    /// The scripts of its entry points: `name = module:function`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<String>,
+    /// Whether it has modules to compile.
+    #[serde(default, rename = "has-modules", skip_serializing_if = "std::ops::Not::not")]
+    pub has_modules: bool,
+    pub tree: TreeRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wheel: Option<WheelRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<FileChange>,
+    /// Of the repository that it was installed from, as direct_url.json says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitLock {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MainLock {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    pub tree: TreeRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitLock>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightLock {
+    pub path: String,
+    pub tree: TreeRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackLock {
+    pub name: String,
+    pub kind: crate::capture::model::inventory::PackKind,
+    pub tree: TreeRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitLock>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<WeightLock>,
+    /// Repositories below its own: submodules, and others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nested: Vec<NestedLock>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NestedLock {
+    /// In the pack.
+    pub path: String,
+    pub git: GitLock,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheLock {
+    pub path: String,
+    pub tree: TreeRef,
+}
+
+/// The interpreter: captured and patched, or a store path that stands in for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeLock {
+    pub version: String,
+    #[serde(default, rename = "store-path", skip_serializing_if = "Option::is_none")]
+    pub store_path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libraries: Option<TreeRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeRef>,
+}
+
+/// A folder outside the environment that a `.pth` file or an editable install puts on the path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceLock {
+    pub path: String,
+    pub tree: TreeRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    #[serde(rename = "lock-version")]
+    pub version: u32,
+    pub system: String,
+    pub main: MainLock,
+    pub runtime: RuntimeLock,
+    /// Files of site-packages that no distribution owns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unowned: Option<TreeRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packs: Vec<PackLock>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceLock>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cache: Vec<CacheLock>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distributions: Vec<DistributionLock>,
+}
+
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "lock-version")]
+    version: u32,
+}
+
+fn other_version(origin: &str, version: u32) -> Error {
+    let message = format!("{origin} has lock version {version}, this stillframe reads {LOCK_VERSION}");
+    Error::new(Kind::Input, message)
+}
+
+impl Lock {
+    /// The file's text. A header says what it is; the rest is plain TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        let body = toml::to_string(self)
+            .map_err(|e| Error::new(Kind::Input, "cannot write stillframe.lock as TOML").caused_by(e))?;
+        Ok(format!(
+            "# Written by `stillframe lock`; commit it. It pins every item of the environment by hash.\n{body}"
+        ))
+    }
+
+    pub fn from_toml(text: &str, origin: &str) -> Result<Lock> {
+        let broken = |e: toml::de::Error| {
+            Error::new(Kind::Input, format!("{origin} is not a stillframe lock: {}", e.message()))
+                .hint("take the snapshot again; the same environment gives the same lock")
+        };
+        let head: Head = toml::from_str(text).map_err(broken)?;
+        if head.version != LOCK_VERSION {
+            let hint = "use the stillframe that wrote it, or take the snapshot again";
+            return Err(other_version(origin, head.version).hint(hint));
+        }
+        toml::from_str(text).map_err(broken)
+    }
+
+    /// Refuses to write over a lock of a newer version: someone else of the project works with that
+    /// one. Anything older, or no lock at all, may be replaced.
+    pub fn may_replace(text: &str, origin: &str) -> Result<()> {
+        match toml::from_str::<Head>(text) {
+            Ok(head) if head.version > LOCK_VERSION => {
+                let hint = "use the stillframe that wrote it, or remove it and run `stillframe lock`";
+                Err(other_version(origin, head.version).hint(hint))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every tree the lock names, in a fixed order.
+    pub fn trees(&self) -> Vec<&TreeRef> {
+        let mut all = vec![&self.main.tree];
+        all.extend(self.runtime.libraries.iter());
+        all.extend(self.runtime.tree.iter());
+        all.extend(self.unowned.iter());
+        for pack in &self.packs {
+            all.push(&pack.tree);
+            all.extend(pack.weights.iter().map(|w| &w.tree));
+        }
+        all.extend(self.sources.iter().map(|s| &s.tree));
+        all.extend(self.cache.iter().map(|c| &c.tree));
+        all.extend(self.distributions.iter().map(|d| &d.tree));
+        all
+    }
+
+    /// How many distributions have each provenance.
+    pub fn provenance_counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for d in &self.distributions {
+            *counts.entry(d.provenance.name()).or_insert(0) += 1;
+        }
+        counts
+    }
+}

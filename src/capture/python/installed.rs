@@ -1,0 +1,324 @@
+//! The distributions installed in an environment, read from their metadata directories (PEP 376,
+//! PEP 627): which files each owns, where an installer put them, and where they lie in the wheel's own
+//! layout. Nothing is imported and nothing is run.
+use crate::capture::files::paths::{self, read_at_most, read_small, show};
+use crate::capture::model::inventory::{Finding, Severity};
+use crate::formats::python::digest::Sha256Digest;
+use crate::formats::python::direct_url::DirectUrl;
+use crate::formats::python::entry_points::{EntryPoint, EntryPoints};
+use crate::formats::python::metadata::Metadata;
+use crate::formats::python::name::normalize;
+use crate::formats::python::record::Record;
+use crate::formats::python::wheel::Wheel;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// The longest metadata file that is read: the RECORD of the largest wheels is a few megabytes.
+pub const LONGEST: u64 = 64 << 20;
+
+/// Where an installer puts each scheme of a wheel.
+#[derive(Debug, Clone)]
+pub struct Scheme {
+    pub site: PathBuf,
+    pub scripts: PathBuf,
+    pub data: PathBuf,
+    /// Headers of distribution NAME go to `headers/NAME`.
+    pub headers: PathBuf,
+    /// The real file that a script's `#!` line leads to.
+    pub interpreter: PathBuf,
+}
+
+/// A file of a distribution, and what its installed RECORD says of it, which vouches for nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    pub disk: PathBuf,
+    pub stated: Option<Sha256Digest>,
+}
+
+/// A script that an installer writes.
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub point: EntryPoint,
+    pub stated: Option<Sha256Digest>,
+}
+
+/// One installed distribution.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    pub name: String,
+    pub version: String,
+    pub scheme: Scheme,
+    /// `numpy-1.26.4.dist-info`.
+    pub info: String,
+    pub wheel_tags: Vec<String>,
+    /// The WHEEL file itself.
+    pub wheel_file: Vec<u8>,
+    pub build: Option<String>,
+    pub direct_url: Option<DirectUrl>,
+    /// The scripts of its entry points, by name.
+    pub scripts: BTreeMap<String, Script>,
+    /// By canonical path, from the installed RECORD.
+    pub files: BTreeMap<String, Owned>,
+    /// Why no wheel can vouch for it, when that is known already.
+    pub reason: Option<String>,
+}
+
+impl Installed {
+    fn data_prefix(&self) -> String {
+        let stem = self.info.trim_end_matches(".dist-info").trim_end_matches(".egg-info");
+        format!("{stem}.data")
+    }
+
+    /// Where a member of the wheel is in the canonical tree. What the wheel keeps for either library folder
+    /// cannot be told from the rest once it is installed.
+    pub fn member(name: &str) -> &str {
+        let mut parts = name.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(first), Some("purelib" | "platlib"), Some(rest)) if first.ends_with(".data") => rest,
+            _ => name,
+        }
+    }
+
+    /// Where an installer puts a member of the wheel (binary distribution format, "The .data
+    /// directory"). `None` for a scheme that does not exist.
+    pub fn target(&self, canonical: &str) -> Option<PathBuf> {
+        let mut parts = canonical.splitn(3, '/');
+        if let (Some(first), Some(scheme), Some(rest)) = (parts.next(), parts.next(), parts.next())
+            && first.ends_with(".data")
+        {
+            return match scheme {
+                "purelib" | "platlib" => Some(self.scheme.site.join(rest)),
+                "scripts" => Some(self.scheme.scripts.join(rest)),
+                "data" => Some(self.scheme.data.join(rest)),
+                "headers" => Some(self.scheme.headers.join(&self.name).join(rest)),
+                _ => None,
+            };
+        }
+        Some(self.scheme.site.join(canonical))
+    }
+
+    /// The canonical path of an installed file, or `None` when an installer made it.
+    fn canonical(&self, disk: &Path) -> Option<String> {
+        let text = |p: &Path| p.to_str().map(String::from);
+        if let Ok(rest) = disk.strip_prefix(&self.scheme.site) {
+            return text(rest);
+        }
+        let data = self.data_prefix();
+        if let Ok(rest) = disk.strip_prefix(&self.scheme.scripts) {
+            let rest = text(rest)?;
+            return (!self.scripts.contains_key(&rest)).then(|| format!("{data}/scripts/{rest}"));
+        }
+        if let Ok(rest) = disk.strip_prefix(self.scheme.headers.join(&self.name)) {
+            return Some(format!("{data}/headers/{}", text(rest)?));
+        }
+        disk.strip_prefix(&self.scheme.data).ok().and_then(text).map(|r| format!("{data}/data/{r}"))
+    }
+}
+
+/// What an installer adds to a wheel's files: never part of the canonical tree.
+pub fn installer_file(canonical: &str) -> bool {
+    if canonical.split('/').any(|part| part == "__pycache__") {
+        return true;
+    }
+    match canonical.split_once('/') {
+        Some((info, file)) if info.ends_with(".dist-info") => {
+            matches!(file, "INSTALLER" | "REQUESTED" | "direct_url.json" | "uv_cache.json" | "uv_build.json")
+        }
+        _ => false,
+    }
+}
+
+/// `a/b/../c` -> `a/c`, without asking the file system.
+pub fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn finding(severity: Severity, topic: &str, path: &Path, message: String) -> Finding {
+    paths::finding(severity, topic, show(path.as_os_str().as_bytes()), message)
+}
+
+/// Reads every distribution of one site-packages directory, in name order.
+pub fn read_site(scheme: &Scheme, findings: &mut Vec<Finding>) -> Vec<Installed> {
+    let mut names: Vec<String> = match fs::read_dir(&scheme.site) {
+        Ok(entries) => entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|n| n.ends_with(".dist-info") || n.ends_with(".egg-info"))
+            .collect(),
+        Err(e) => {
+            findings.push(finding(
+                Severity::Problem,
+                "unreadable",
+                &scheme.site,
+                format!("cannot be listed: {e}"),
+            ));
+            return Vec::new();
+        }
+    };
+    names.sort();
+    names.into_iter().filter_map(|info| read_one(scheme, info, findings)).collect()
+}
+
+fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Option<Installed> {
+    let dir = scheme.site.join(&info);
+    let legacy = info.ends_with(".egg-info");
+    let metadata_path = match (legacy, dir.is_file()) {
+        (true, true) => dir.clone(),
+        (true, false) => dir.join("PKG-INFO"),
+        _ => dir.join("METADATA"),
+    };
+    // Never `fs::read`: a FIFO in place of any of these would hang the capture.
+    let read = |path: &Path| read_at_most(path, LONGEST);
+    let metadata = match read(&metadata_path)
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| Metadata::parse(&bytes).map_err(|e| e.to_string()))
+    {
+        Ok(metadata) => metadata,
+        Err(e) => {
+            // pip leaves `~umpy-1.0.dist-info` behind after an interrupted upgrade.
+            findings.push(finding(
+                Severity::Warning,
+                "captured",
+                &metadata_path,
+                format!("no usable metadata ({e}): its files count as owned by no distribution"),
+            ));
+            return None;
+        }
+    };
+    let mut installed = Installed {
+        name: normalize(&metadata.name),
+        version: metadata.version,
+        scheme: scheme.clone(),
+        info: info.clone(),
+        wheel_tags: Vec::new(),
+        wheel_file: Vec::new(),
+        build: None,
+        direct_url: None,
+        scripts: BTreeMap::new(),
+        files: BTreeMap::new(),
+        reason: None,
+    };
+    if let Ok(bytes) = read(&dir.join("WHEEL"))
+        && let Ok(wheel) = Wheel::parse(&bytes)
+    {
+        installed.wheel_file = bytes;
+        installed.wheel_tags = wheel.tags;
+        installed.build = wheel.build;
+    } else {
+        installed.reason = Some("it has no WHEEL file, so it was not installed from a wheel".into());
+    }
+    if let Ok(bytes) = read(&dir.join("direct_url.json")) {
+        match DirectUrl::parse(&bytes) {
+            Ok(url) => installed.direct_url = Some(url),
+            Err(e) => installed.reason = Some(format!("its direct_url.json is unreadable: {e}")),
+        }
+    }
+    if let Ok(bytes) = read(&dir.join("entry_points.txt")) {
+        read_scripts(&mut installed, &bytes, findings);
+    }
+    match read(&dir.join("RECORD"))
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| Record::parse_installed(&bytes).map_err(|e| e.to_string()))
+    {
+        Ok(record) => own_by_record(&mut installed, &record, findings),
+        Err(e) => {
+            installed.reason = Some(format!("its RECORD cannot be used: {e}"));
+            own_by_top_level(&mut installed, &dir);
+        }
+    }
+    Some(installed)
+}
+
+/// Names that are the interpreter's own: a script in its place would call itself for ever.
+pub fn is_interpreter(name: &str) -> bool {
+    name.strip_prefix("python").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+}
+
+fn read_scripts(installed: &mut Installed, entry_points: &[u8], findings: &mut Vec<Finding>) {
+    let (points, wrong) = EntryPoints::parse(entry_points);
+    let mut wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    for (name, point) in points.scripts() {
+        if is_interpreter(&name) {
+            wrong.push(format!("entry_points.txt: {name:?} is the interpreter's own name"));
+            continue;
+        }
+        installed.scripts.insert(name, Script { point, stated: None });
+    }
+    let path = PathBuf::from(&installed.info).join("entry_points.txt");
+    for why in wrong {
+        let message = format!("{}: {}; no script is made of it", installed.name, show(why.as_bytes()));
+        findings.push(finding(Severity::Warning, "scripts", &path, message));
+    }
+}
+
+fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<Finding>) {
+    for row in &record.rows {
+        let disk = lexical(&installed.scheme.site.join(&row.path));
+        let inside = disk.starts_with(&installed.scheme.site) || disk.starts_with(&installed.scheme.data);
+        if !inside {
+            findings.push(finding(
+                Severity::Problem,
+                "outside",
+                &disk,
+                format!(
+                    "{}'s RECORD claims a file outside the environment; it is not captured",
+                    installed.name
+                ),
+            ));
+            continue;
+        }
+        match installed.canonical(&disk) {
+            Some(canonical) if !installer_file(&canonical) => {
+                installed.files.insert(canonical, Owned { disk, stated: row.sha256 });
+            }
+            Some(_) => {}
+            None => {
+                let name = disk.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if let Some(script) = installed.scripts.get_mut(name) {
+                    script.stated = row.sha256;
+                }
+            }
+        }
+    }
+}
+
+/// Without a RECORD (distribution packages of a Linux system, `setup.py install`), the metadata names
+/// only the importable top levels.
+fn own_by_top_level(installed: &mut Installed, dir: &Path) {
+    let tops = read_small(&dir.join("top_level.txt"), LONGEST).unwrap_or_default();
+    let tops = String::from_utf8_lossy(&tops);
+    let mut roots: Vec<PathBuf> = tops
+        .lines()
+        .map(str::trim)
+        .filter(|t| !t.is_empty() && !t.contains('/') && *t != "..")
+        .flat_map(|t| [installed.scheme.site.join(t), installed.scheme.site.join(format!("{t}.py"))])
+        .filter(|p| p.exists())
+        .collect();
+    roots.push(dir.to_path_buf());
+    let mut stack = roots;
+    while let Some(path) = stack.pop() {
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if meta.is_dir() {
+            if let Ok(entries) = fs::read_dir(&path) {
+                stack.extend(entries.flatten().map(|e| e.path()));
+            }
+        } else if meta.is_file()
+            && let Some(canonical) = installed.canonical(&path)
+            && !installer_file(&canonical)
+        {
+            installed.files.insert(canonical, Owned { disk: path, stated: None });
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The Python side of a capture: every distribution decided, its tree hashed, the files nobody owns
+//! and the folders outside that `.pth` files and editable installs put on the path.
+pub mod editable;
+pub mod find;
+pub mod installed;
+pub mod interpreter;
+pub mod pin;
+pub mod prefix;
+pub mod pth;
+pub mod reach;
+pub mod schemes;
+pub mod unowned;
+
+use crate::capture::files::left_out::LeftOut;
+use crate::capture::files::paths::{finding, show};
+use crate::capture::index::provenance::Candidate;
+use crate::capture::model::inventory::{Finding, OutsidePath, Severity};
+use crate::capture::model::lock::{
+    DistributionLock, FileChange, Provenance, REPLACED, SourceLock, TreeRef, WheelRef,
+};
+use crate::capture::python::installed::{Installed, Scheme, read_site};
+use crate::capture::python::pin::{Pinned, Trust};
+use crate::capture::python::reach::{LEFT_OUT, SECRET};
+use crate::capture::trees::Trees;
+use crate::capture::trees::memo::{Memo, stat_digest};
+use crate::capture::trees::nar::hash_tree;
+use crate::capture::trees::tree::Tree;
+use crate::formats::nix::hash::Sha256;
+use crate::formats::nix::store_path::{StoreDir, StorePathName};
+use crate::formats::python::direct_url::DirectKind;
+use crate::sys::error::Result;
+use crate::sys::progress::{Progress, check_interrupt};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What the Python side contributes to the lock.
+#[derive(Debug, Default)]
+pub struct Python {
+    pub distributions: Vec<DistributionLock>,
+    pub sources: Vec<SourceLock>,
+    pub unowned: Option<TreeRef>,
+    pub outside: Vec<OutsidePath>,
+    pub findings: Vec<Finding>,
+    /// What may be a program or a library, for the audit: its name in the report, and where it lies.
+    pub objects: Vec<(String, PathBuf)>,
+    /// Where `pip install --user` installs (PYTHONUSERBASE), if the interpreter looks there.
+    pub user_base: Option<PathBuf>,
+}
+
+pub struct Context<'a> {
+    pub store: &'a StoreDir,
+    pub memo: &'a Memo,
+    pub trees: &'a Trees,
+    pub progress: &'a dyn Progress,
+    pub real_files: &'a [String],
+    /// The ComfyUI directory: a `.pth` file may not pull all of it in.
+    pub environment: &'a Path,
+    /// The models folders, canonical: links into them are not followed.
+    pub models: &'a [PathBuf],
+    /// What the configuration leaves out.
+    pub left_out: &'a LeftOut,
+    pub started: SystemTime,
+    /// The virtual environment, if it is one.
+    pub venv: Option<&'a Path>,
+    /// The site directories in the order of `sys.path`, also those without any distribution.
+    pub sites: &'a [PathBuf],
+    /// Distributions behind others of the same name: never imported.
+    pub behind: &'a [Installed],
+    /// Who is asked for wheels; `None`: nobody.
+    pub index: Option<String>,
+}
+
+impl Context<'_> {
+    /// A tree of the last run, if its files are the same and the store still has it.
+    pub fn remembered(&self, key: &str, digest: Option<&str>) -> Option<TreeRef> {
+        self.memo.get(key, digest).filter(|tree| self.trees.known(tree, self.store))
+    }
+}
+
+/// What the index keeps of a distribution that did not change.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    lock: DistributionLock,
+    /// Files it accounts for.
+    claims: Vec<PathBuf>,
+    /// Its programs and libraries.
+    objects: Vec<(String, PathBuf)>,
+    /// Where no wheel vouches for it: who was asked for one. Others may have it.
+    asked: Option<String>,
+    /// Where its texts may name a folder that has another place in the store: which folders have.
+    relocated: Option<String>,
+}
+
+impl Kept {
+    fn still_holds(&self, now: &Option<String>) -> bool {
+        match (&self.asked, now) {
+            (Some(then), Some(now)) => then == now,
+            // A wheel was found; or nobody is asked now, and nothing better can be had.
+            _ => true,
+        }
+    }
+}
+
+/// Every distribution of the site directories, the first of a name winning as on `sys.path`; and those that lie behind
+/// one of the same name in an earlier directory.
+pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> (Vec<Installed>, Vec<Installed>) {
+    let mut seen: HashMap<String, PathBuf> = HashMap::new();
+    let (mut all, mut behind) = (Vec::new(), Vec::new());
+    for scheme in sites {
+        for one in read_site(scheme, findings) {
+            if let Some(first) = seen.get(&one.name) {
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    topic: "captured".into(),
+                    path: show(one.scheme.site.join(&one.info).as_os_str().as_bytes()),
+                    message: format!("{} is installed twice; the first on sys.path counts", one.name),
+                });
+                // In the same directory its files are that of both.
+                if *first != one.scheme.site {
+                    behind.push(one);
+                }
+            } else {
+                seen.insert(one.name.clone(), one.scheme.site.clone());
+                all.push(one);
+            }
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    (all, behind)
+}
+
+/// What installers make beside a distribution's own files.
+fn made_by_installers(one: &Installed) -> impl Iterator<Item = PathBuf> {
+    const MADE: [&str; 8] = [
+        "INSTALLER",
+        "REQUESTED",
+        "direct_url.json",
+        "RECORD",
+        "RECORD.jws",
+        "RECORD.p7s",
+        "uv_cache.json",
+        "uv_build.json",
+    ];
+    let info = one.scheme.site.join(&one.info);
+    MADE.iter().map(move |name| info.join(name))
+}
+
+/// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
+/// which need not be the same, and the metadata that says which wheel to ask for.
+fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option<String> {
+    const READ: [&str; 6] =
+        ["METADATA", "RECORD", "WHEEL", "direct_url.json", "entry_points.txt", "top_level.txt"];
+    let info = one.scheme.site.join(&one.info);
+    let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
+    files.insert(info);
+    let listed = one.files.values().map(|file| &file.disk).chain(claims);
+    let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
+    let salt = format!("{}\0{}\0{}", one.name, one.version, one.scheme.interpreter.display());
+    stat_digest(&salt, files.into_iter(), started)
+}
+
+/// What the last run decided, where nothing of it changed.
+fn kept(context: &Context, all: &[Installed], relocations: &str) -> Vec<Option<Kept>> {
+    let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    all.par_iter()
+        .map(|one| {
+            let (digest, kept): (&str, Kept) = context.memo.entry(&key(one))?;
+            let now = digest_of(one, &kept.claims, context.started)?;
+            // Who replaced a file may have gone, and left its file behind.
+            let replaced = kept.lock.changed.iter().filter_map(FileChange::replaced_by);
+            let good = now == digest
+                && kept.still_holds(&context.index)
+                && kept.relocated.as_deref().is_none_or(|then| then == relocations)
+                && context.trees.known(&kept.lock.tree, context.store)
+                && replaced.into_iter().all(|by| names.contains(by));
+            good.then_some(kept)
+        })
+        .collect()
+}
+
+fn key(one: &Installed) -> String {
+    format!("distribution:{}", one.name)
+}
+
+/// Asks for the wheels of all that is decided anew, which draws in whoever shares a file with it: of two
+/// that own a path, one has the file that lies there, and the other says so.
+fn candidates(
+    all: &[Installed],
+    kept: &mut [Option<Kept>],
+    mut ask: impl FnMut(&[&Installed]) -> Result<Vec<Candidate>>,
+) -> Result<Vec<Option<Candidate>>> {
+    let mut found: Vec<Option<Candidate>> = vec![None; all.len()];
+    loop {
+        let fresh: Vec<usize> =
+            (0..all.len()).filter(|at| kept[*at].is_none() && found[*at].is_none()).collect();
+        if fresh.is_empty() {
+            return Ok(found);
+        }
+        let asked: Vec<&Installed> = fresh.iter().map(|at| &all[*at]).collect();
+        let answers = ask(&asked)?;
+        let mut paths: HashSet<PathBuf> = HashSet::new();
+        for (at, answer) in fresh.into_iter().zip(answers) {
+            paths.extend(all[at].files.values().map(|file| file.disk.clone()));
+            if let Candidate::Wheel(listing) = &answer {
+                paths.extend(listing.entries.keys().filter_map(|name| all[at].target(name)));
+            }
+            found[at] = Some(answer);
+        }
+        for slot in kept.iter_mut() {
+            if slot.as_ref().is_some_and(|k| k.claims.iter().any(|path| paths.contains(path))) {
+                *slot = None;
+            }
+        }
+    }
+}
+
+/// Pins every distribution. `ask` is asked only for those whose files changed since the last run, so an
+/// unchanged environment needs neither network nor hashing.
+pub fn pin_all(
+    context: &Context,
+    all: &[Installed],
+    ask: impl FnMut(&[&Installed]) -> Result<Vec<Candidate>>,
+) -> Result<Python> {
+    let mut python = Python::default();
+    let pth = pth::read_all(context.sites, context.memo, context.started);
+    python.findings.extend(pth::findings(&pth));
+    let sources = editable::sources(context, all, &pth, &mut python)?;
+    let relocations = editable::fingerprint(&sources);
+    let mut kept = kept(context, all, &relocations);
+    let found = candidates(all, &mut kept, ask)?;
+    let (fresh, found): (Vec<&Installed>, Vec<Candidate>) =
+        all.iter().zip(found).filter_map(|(one, found)| Some((one, found?))).unzip();
+    let owners = pin::owners(fresh.iter().copied().zip(&found));
+    let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
+    context.progress.stage("reading distributions", Some(sizes.iter().sum()));
+    let attempt = |at: usize, trust: Trust| -> Result<(Result<DistributionLock>, Pinned)> {
+        let (one, candidate) = (fresh[at], &found[at]);
+        check_interrupt()?;
+        let mut pinned = pin::decide(one, candidate, &owners, trust)?;
+        let references = match pinned.provenance {
+            // Whatever it names.
+            Provenance::Pinned => Vec::new(),
+            _ => editable::relocate(&mut pinned.tree, &sources)?,
+        };
+        pinned.finish(one);
+        let lock = lock_one(context, one, candidate, &mut pinned, references);
+        Ok((lock, pinned))
+    };
+    let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
+        let (mut lock, mut pinned) = attempt(at, Trust::Stated)?;
+        if pinned.promises.broken() {
+            (lock, pinned) = attempt(at, Trust::Nothing)?;
+        }
+        pinned.settle();
+        context.progress.advance(sizes[at]);
+        Ok((lock?, pinned))
+    };
+    // The largest first: one that begins last would keep all but one core waiting.
+    let mut order: Vec<usize> = (0..fresh.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(sizes[*at]));
+    let mut decided: Vec<(usize, Result<(DistributionLock, Pinned)>)> =
+        order.par_iter().with_max_len(1).map(|at| (*at, decide(*at))).collect();
+    decided.sort_by_key(|(at, _)| *at);
+    let decided = decided.into_iter().map(|(_, result)| result);
+    let mut claims: HashSet<PathBuf> = HashSet::new();
+    let (lost, contests) = prefix::contested(all);
+    let mut decided = decided.zip(&found);
+    for (one, kept) in all.iter().zip(kept) {
+        claims.extend(made_by_installers(one));
+        let mut lasting = true;
+        let kept = match kept {
+            Some(kept) => kept,
+            None => {
+                let Some((next, candidate)) = decided.next() else { continue };
+                let (lock, pinned) = next?;
+                let mut asked = None;
+                if let Candidate::None { lasting: lasts, .. } = candidate {
+                    lasting = *lasts;
+                    asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
+                }
+                // A wheel's own text is the wheel's; any other may name a folder that moves.
+                let text = pinned.tree.entries.keys().any(|name| editable::is_text(name));
+                let moves = lock.provenance != Provenance::Pinned && text;
+                let relocated = moves.then(|| relocations.clone());
+                let Pinned { claims, objects, .. } = pinned;
+                Kept { lock, claims, objects, asked, relocated }
+            }
+        };
+        // Looked at after the files were read: one that changed meanwhile is too young to be trusted.
+        let digest = lasting.then(|| digest_of(one, &kept.claims, context.started)).flatten();
+        context.memo.put(&key(one), digest.as_deref(), &kept);
+        claims.extend(kept.claims);
+        python.objects.extend(kept.objects);
+        // The user's word of today, whatever was remembered.
+        let real_files = context.real_files.contains(&one.name);
+        // What another's script of the same name replaced is not what the environment has.
+        let own = prefix::own_scripts(one, &lost);
+        let scripts = own.map(|(_, script)| script.point.to_string()).collect();
+        let site = context.sites.iter().position(|site| *site == one.scheme.site).unwrap_or(0);
+        python.distributions.push(DistributionLock { real_files, site, scripts, ..kept.lock });
+    }
+    for one in context.behind {
+        claims.extend(made_by_installers(one));
+        claims.extend(one.files.values().map(|file| file.disk.clone()));
+    }
+    report(&mut python);
+    python.findings.extend(contests);
+    let projects: Vec<PathBuf> = sources.iter().map(|source| PathBuf::from(&source.from)).collect();
+    python.findings.extend(prefix::findings(context, all, &claims, &lost, &projects));
+    unowned::capture(context, &claims, &sources, &mut python)?;
+    Ok(python)
+}
+
+/// Bytes on disk, as far as they can be read: for progress and order only.
+fn size_of(one: &Installed) -> u64 {
+    one.files.values().filter_map(|file| std::fs::metadata(&file.disk).ok()).map(|meta| meta.len()).sum()
+}
+
+fn lock_one(
+    context: &Context,
+    one: &Installed,
+    candidate: &Candidate,
+    pinned: &mut Pinned,
+    references: Vec<String>,
+) -> Result<DistributionLock> {
+    let name = StorePathName::sanitize(&format!("{}-{}", one.name, one.version)).to_string();
+    let tree = pinned.tree.clone();
+    let tree = context.trees.add_promised(&name, tree, &mut pinned.promises, references, context.store)?;
+    let wheel = match (candidate, pinned.provenance) {
+        (Candidate::Wheel(listing), Provenance::Pinned | Provenance::Patched) => Some(WheelRef {
+            file: listing.file.filename.clone(),
+            url: listing.file.url.clone(),
+            sha256: Sha256(listing.file.sha256.unwrap_or_default()),
+            size: listing.file.size,
+        }),
+        _ => None,
+    };
+    Ok(DistributionLock {
+        name: one.name.clone(),
+        version: one.version.clone(),
+        provenance: pinned.provenance,
+        reason: pinned.reason.clone(),
+        real_files: false,
+        site: 0,
+        scripts: one.scripts.values().map(|script| script.point.to_string()).collect(),
+        has_modules: pinned.has_modules,
+        tree,
+        wheel,
+        changed: pinned.changed.clone(),
+        commit: one.direct_url.as_ref().and_then(|direct| match &direct.kind {
+            DirectKind::Vcs { commit_id, .. } => Some(commit_id.clone()),
+            _ => None,
+        }),
+    })
+}
+
+fn report(python: &mut Python) {
+    for d in &python.distributions {
+        for change in &d.changed {
+            // Another's file lies there; a file that should ship does not; anything else was edited.
+            let (severity, topic) = match change.how.as_str() {
+                how if how.starts_with(REPLACED) => (Severity::Info, "patched"),
+                how if how.starts_with(LEFT_OUT) => (Severity::Problem, "unreadable"),
+                how if how.starts_with(SECRET) => (Severity::Warning, "secret"),
+                _ => (Severity::Warning, "patched"),
+            };
+            let message = format!("{} {}: {}", d.name, d.version, change.how);
+            python.findings.push(finding(severity, topic, show(change.path.as_bytes()), message));
+        }
+        if d.provenance == Provenance::Captured {
+            python.findings.push(Finding {
+                severity: Severity::Info,
+                topic: "captured".into(),
+                path: d.name.clone(),
+                message: d.reason.clone().unwrap_or_default(),
+            });
+        }
+    }
+}
+
+/// Names of distributions for a report.
+pub fn by_name(python: &[DistributionLock]) -> BTreeMap<&str, &DistributionLock> {
+    python.iter().map(|d| (d.name.as_str(), d)).collect()
+}
+
+/// Hashes a tree without keeping it: for callers that only compare.
+pub fn tree_hash(tree: &Tree) -> Result<Sha256> {
+    hash_tree(tree).map(|(hash, _)| hash)
+}

@@ -1,0 +1,11 @@
+//! lock -> derivations -> realised closure -> snapshot; diff, verify.
+pub mod compare;
+pub mod diff;
+pub mod graph;
+mod nodes;
+pub mod realise;
+pub mod recipe;
+pub mod registry;
+pub mod sbom;
+pub mod scratch;
+pub mod verify;

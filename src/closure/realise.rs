@@ -1,0 +1,205 @@
+//! derivations -> realised closure: what the store lacks is sent, and only that; the rest of the graph
+//! is built by Nix. Several connections send side by side, the largest trees first.
+use crate::capture::trees::Trees;
+use crate::capture::trees::nar::write_tree;
+use crate::closure::graph::{Graph, Import, Node, NodeKind};
+use crate::formats::nix::store_path::StorePath;
+use crate::store::{Event, Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::parallel;
+use crate::sys::progress::{Progress, check_interrupt};
+use serde::Serialize;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What it took.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    pub sent_paths: u64,
+    pub sent_bytes: u64,
+    pub derivations_written: u64,
+    pub built: u64,
+    /// Everything was there already, derivations too.
+    pub unchanged: bool,
+    /// The snapshot was there already.
+    pub present: bool,
+    /// Writing the `.drv` files into the store.
+    pub derivations_ms: f64,
+    pub build_seconds: f64,
+}
+
+/// Two senders fill two cores: the daemon hashes and writes, we read.
+const SENDERS: usize = 3;
+
+/// Brings the graph's output into the store. `progress` hears bytes sent, then derivations built.
+pub fn realise(
+    graph: &Graph,
+    trees: &Trees,
+    config: &StoreConfig,
+    store: &mut Store,
+    progress: &Arc<dyn Progress>,
+) -> Result<Report> {
+    // What the capture sent while it read is here already.
+    let (sent_paths, sent_bytes) = trees.sent();
+    let mut report = Report { sent_paths, sent_bytes, ..Report::default() };
+    let wanted: BTreeSet<StorePath> = graph
+        .imports
+        .iter()
+        .map(|i| i.path.clone())
+        .chain(graph.texts().map(|(path, ..)| path.clone()))
+        .chain([graph.snapshot.clone()])
+        .collect();
+    // Roots first: what is found valid then cannot be collected while we work.
+    store.add_temp_roots(&wanted)?;
+    let valid = store.valid(&wanted)?;
+    report.present = valid.contains(&graph.snapshot);
+    if valid.len() == wanted.len() {
+        report.unchanged = true;
+        return Ok(report);
+    }
+    let missing: Vec<&Import> = graph.imports.iter().filter(|i| !valid.contains(&i.path)).collect();
+    let total = missing.iter().map(|i| i.tree.nar_size).sum();
+    progress.stage("sending to the store", Some(total));
+    // What others refer to goes first.
+    let (plain, referring): (Vec<&Import>, Vec<&Import>) =
+        missing.into_iter().partition(|i| i.tree.references.is_empty());
+    for batch in [plain, referring] {
+        send(batch, trees, config, progress, &mut report)?;
+    }
+    progress.stage("writing derivations", Some(graph.nodes.len() as u64));
+    let started = Instant::now();
+    let to_write = || graph.texts().filter(|(path, ..)| !valid.contains(path));
+    let mut expected = to_write();
+    store.add_texts(to_write().map(|(.., text)| text), |at| {
+        if let Some((path, label, _)) = expected.next() {
+            same(&at, path, label)?;
+        }
+        if at.is_derivation() {
+            report.derivations_written += 1;
+            progress.advance(1);
+        }
+        Ok(())
+    })?;
+    report.derivations_ms = started.elapsed().as_secs_f64() * 1000.0;
+    check_interrupt()?;
+    let started = Instant::now();
+    report.built = build(graph, store, progress)?;
+    report.build_seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn same(at: &StorePath, wanted: &StorePath, label: &str) -> Result<()> {
+    if at == wanted {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Store, format!("{label}: Nix put it at {at}, stillframe computed {wanted}"))
+        .hint("the files changed between hashing and sending: run the command again"))
+}
+
+fn send(
+    mut imports: Vec<&Import>,
+    trees: &Trees,
+    config: &StoreConfig,
+    progress: &Arc<dyn Progress>,
+    report: &mut Report,
+) -> Result<()> {
+    imports.sort_by_key(|i| Reverse(i.tree.nar_size));
+    report.sent_paths += imports.len() as u64;
+    report.sent_bytes += imports.iter().map(|i| i.tree.nar_size).sum::<u64>();
+    parallel::each(
+        &imports,
+        SENDERS,
+        || Store::connect(config),
+        |store, import| {
+            check_interrupt()?;
+            send_one(import, trees, store, progress.as_ref())
+        },
+    )
+}
+
+fn send_one(import: &Import, trees: &Trees, store: &mut Store, progress: &dyn Progress) -> Result<()> {
+    let tree = trees.take(&import.path).ok_or_else(|| {
+        Error::new(Kind::Store, format!("{} left the store while stillframe ran", import.path))
+            .hint("run the command again; do not collect garbage meanwhile")
+    })?;
+    let mut references = BTreeSet::new();
+    for text in &import.tree.references {
+        let path = StorePath::from_base_name(text)
+            .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?;
+        references.insert(path);
+    }
+    let at = store
+        .add_tree(&import.tree.name, &references, |out| write_tree(&tree, &mut Counting { out, progress }))
+        .map_err(|e| match e.kind {
+            Kind::Interrupted => e,
+            _ => Error { message: format!("{}: {}", import.label, e.message), ..e },
+        })?;
+    same(&at, &import.path, &import.label)
+}
+
+struct Counting<'a> {
+    out: &'a mut dyn Write,
+    progress: &'a dyn Progress,
+}
+
+impl Write for Counting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.progress.advance(n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// How many builds it takes. What is in the store needs none of its inputs: neither the wheel of a distribution, nor
+/// bytecode that an environment links to nowhere and that was collected since.
+fn needed(graph: &Graph, valid: &BTreeSet<StorePath>) -> u64 {
+    let makes: HashMap<&StorePath, &Node> = graph.nodes.iter().map(|node| (&node.drv, node)).collect();
+    let (mut open, mut seen, mut builds) = (vec![&graph.snapshot_drv], BTreeSet::new(), 0);
+    while let Some(drv) = open.pop() {
+        let Some(node) = makes.get(drv).filter(|node| !valid.contains(&node.out)) else { continue };
+        if seen.insert(drv) {
+            builds += u64::from(node.kind == NodeKind::Built);
+            open.extend(&node.references);
+        }
+    }
+    builds
+}
+
+/// Builds what is input-addressed: bytecode, environment, snapshot. Nix runs the jobs side by side.
+fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Result<u64> {
+    let outputs: BTreeSet<StorePath> = graph.nodes.iter().map(|n| n.out.clone()).collect();
+    let to_build = needed(graph, &store.valid(&outputs)?);
+    progress.stage("building", Some(to_build));
+    let labels: HashMap<String, String> =
+        graph.nodes.iter().map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone())).collect();
+    let hear = progress.clone();
+    let mut running: HashMap<u64, String> = HashMap::new();
+    store.on_event(move |event| match event {
+        Event::Building { id, derivation } => {
+            let label = labels.get(&derivation).cloned().unwrap_or(derivation);
+            tracing::debug!("building {label}");
+            running.insert(id, label);
+        }
+        Event::Stopped { id } => {
+            if let Some(label) = running.remove(&id) {
+                tracing::debug!("built {label}");
+                hear.advance(1);
+            }
+        }
+        Event::Log(_) => {}
+    });
+    let built = store.build(std::slice::from_ref(&graph.snapshot_drv));
+    store.on_event(|_| {});
+    let log = |e: Error| match e.hint {
+        None => e.hint("the whole log: nix-store --read-log DERIVATION"),
+        Some(_) => e,
+    };
+    built.map_err(log).map(|()| to_build)
+}

@@ -1,0 +1,360 @@
+//! The register of snapshots on this workstation: `snapshots/ID/` holds the record, both locks and the
+//! GC roots. The record says how a snapshot came about (time, user, label, findings); none of that is
+//! in the closure, so it changes no store path.
+use crate::capture::model::inventory::Finding;
+use crate::capture::model::lock::Lock;
+use crate::capture::model::probe::ProbeResult;
+use crate::formats::nix::store_path::{StoreDir, StorePath};
+use crate::protocol::launch;
+use crate::sys::clock;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub const RECORD_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    pub version: u32,
+    /// The first characters of the store path's hash.
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Absolute store path of the snapshot.
+    pub snapshot: String,
+    pub derivation: String,
+    pub environment: PathBuf,
+    pub created: String,
+    /// Milliseconds since 1970 at which the same content was last taken; 0 in records of older versions.
+    #[serde(default)]
+    pub taken_ms: u64,
+    pub user: String,
+    pub host: String,
+    pub stillframe: String,
+    pub service: String,
+    pub closure_paths: u64,
+    pub closure_bytes: u64,
+    /// Every output of the graph with its NAR hash: what `verify` compares.
+    pub outputs: Vec<OutputRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeResult>,
+    pub findings: Vec<Finding>,
+    /// Trees that were copied, not linked: the closure does not refer to them, and `verify`, `diff` and a bill of
+    /// materials read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<String>,
+    /// What hosts must have.
+    #[serde(default)]
+    pub requires: Requires,
+}
+
+/// What a snapshot asks of a host that serves it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requires {
+    /// `x86_64-linux`; empty in records of an older version.
+    pub system: String,
+    /// The version of the C library that it brings: the GPU driver's libraries may not need a newer one.
+    pub glibc: Option<(u32, u32)>,
+    /// The newest major version of CUDA in it.
+    pub cuda: Option<u32>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutputRecord {
+    pub label: String,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derivation: Option<String>,
+}
+
+impl Record {
+    /// When it was last taken.
+    pub fn taken(&self) -> String {
+        if self.taken_ms == 0 { self.created.clone() } else { clock::rfc3339(self.taken_ms / 1000) }
+    }
+
+    /// One of the store paths that it names.
+    pub fn store_path(&self, text: &str, store_dir: &StoreDir) -> Result<StorePath> {
+        StorePath::from_absolute(store_dir, text)
+            .map_err(|e| Error::new(Kind::Input, format!("the record of {} is damaged: {e}", self.id)))
+    }
+
+    /// How its service is started, in a store that is at its place.
+    pub fn launch_file(&self) -> PathBuf {
+        Path::new(&self.snapshot).join(launch::file_of(&self.service))
+    }
+}
+
+/// A host that serves a snapshot; written by a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    pub host: String,
+    pub service: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Registry {
+    dir: PathBuf,
+}
+
+impl Registry {
+    pub fn new(state: &Path) -> Self {
+        Registry { dir: state.join("snapshots") }
+    }
+
+    pub fn folder(&self, id: &str) -> PathBuf {
+        self.dir.join(id)
+    }
+
+    /// The symlinks that keep a snapshot from Nix's garbage collector, and what they point at.
+    pub fn roots(&self, record: &Record) -> Vec<(PathBuf, String)> {
+        let dir = self.folder(&record.id).join("roots");
+        let own = [("snapshot", &record.snapshot), ("derivation", &record.derivation)];
+        let own = own.map(|(name, path)| (dir.join(name), path.clone()));
+        let copied = record.copied.iter().filter_map(|path| {
+            let name = Path::new(path).file_name()?;
+            Some((dir.join(name), path.clone()))
+        });
+        own.into_iter().chain(copied).collect()
+    }
+
+    pub fn save(&self, record: &Record, lock: &str, pylock: &str) -> Result<()> {
+        let dir = self.folder(&record.id);
+        files::write_atomic(&dir.join("stillframe.lock"), lock.as_bytes())?;
+        files::write_atomic(&dir.join("pylock.toml"), pylock.as_bytes())?;
+        let json = serde_json::to_vec_pretty(record)
+            .map_err(|e| Error::new(Kind::Io, "cannot write the record").caused_by(e))?;
+        // Last: a folder without a record is not a snapshot yet.
+        files::write_atomic(&dir.join("record.json"), &json)
+    }
+
+    fn read(&self, path: &Path) -> Result<Record> {
+        let bytes = files::read(path)?;
+        let broken = |e: serde_json::Error| {
+            Error::new(Kind::Input, format!("{} is not a snapshot record: {e}", path.display()))
+                .hint("take the snapshot again; the same environment gives the same record")
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
+        let version = value["version"].as_u64().unwrap_or(0);
+        if version != u64::from(RECORD_VERSION) {
+            return Err(Error::new(
+                Kind::Input,
+                format!(
+                    "{} has record version {version}, this stillframe reads {RECORD_VERSION}",
+                    path.display()
+                ),
+            )
+            .hint("use the stillframe that wrote it"));
+        }
+        serde_json::from_value(value).map_err(broken)
+    }
+
+    /// The record of one id, if it was taken: whatever is wrong with others is no concern of it.
+    pub fn get(&self, id: &str) -> Result<Option<Record>> {
+        let path = self.folder(id).join("record.json");
+        if path.exists() { self.read(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// All records, the one that was taken last at the end.
+    pub fn list(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            // No snapshot was ever taken here.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(records),
+            Err(e) => return Err(Error::io("list", &self.dir, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io("list", &self.dir, e))?;
+            let path = entry.path().join("record.json");
+            if path.exists() {
+                records.push(self.read(&path)?);
+            }
+        }
+        records.sort_by_cached_key(|r: &Record| (r.taken(), r.taken_ms, r.id.clone()));
+        Ok(records)
+    }
+
+    /// Finds one by id, a unique prefix of it, label, store path, or `latest`.
+    pub fn find(&self, wanted: Option<&str>) -> Result<Record> {
+        let mut records = self.list()?;
+        let none = || {
+            Error::new(Kind::Input, "there is no snapshot yet").hint("take one with `stillframe snapshot`")
+        };
+        let Some(wanted) = wanted.filter(|w| *w != "latest") else {
+            return records.pop().ok_or_else(none);
+        };
+        if records.is_empty() {
+            return Err(none());
+        }
+        let exact: Vec<&Record> = records
+            .iter()
+            .filter(|r| r.id == wanted || r.snapshot == wanted || r.label.as_deref() == Some(wanted))
+            .collect();
+        let matches = if exact.is_empty() {
+            records.iter().filter(|r| r.id.starts_with(wanted)).collect()
+        } else {
+            exact
+        };
+        match matches.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Error::new(Kind::Input, format!("no snapshot is called {wanted:?}"))
+                .hint("`stillframe snapshots list` shows those there are")),
+            many => Err(Error::new(
+                Kind::Input,
+                format!(
+                    "{wanted:?} fits {} snapshots: {}",
+                    many.len(),
+                    many.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+            )
+            .hint("give more of the id")),
+        }
+    }
+
+    pub fn lock(&self, record: &Record) -> Result<Lock> {
+        let path = self.folder(&record.id).join("stillframe.lock");
+        Lock::from_toml(&files::read_text(&path)?, &path.display().to_string())
+    }
+
+    pub fn served_by(&self, record: &Record) -> Result<Vec<Served>> {
+        let path = self.folder(&record.id).join("served.json");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        serde_json::from_slice(&files::read(&path)?)
+            .map_err(|e| Error::new(Kind::Input, format!("{} is malformed: {e}", path.display())))
+    }
+
+    /// Notes what a host serves from now on; `None`: nothing that was taken here.
+    pub fn note_served(&self, host: &str, service: &str, snapshot: Option<&str>) -> Result<()> {
+        let here = Served { host: host.into(), service: service.into() };
+        for record in self.list()? {
+            let was = self.served_by(&record)?;
+            let mut now: Vec<Served> = was.iter().filter(|s| **s != here).cloned().collect();
+            if snapshot == Some(record.snapshot.as_str()) {
+                now.push(here.clone());
+            }
+            if now != was {
+                let bytes = serde_json::to_vec_pretty(&now)
+                    .map_err(|e| Error::new(Kind::Io, "cannot write who serves a snapshot").caused_by(e))?;
+                files::write_atomic(&self.folder(&record.id).join("served.json"), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a snapshot: its roots first, so that a crash leaves a record without roots, which
+    /// `remove` removes again, and never roots without a record.
+    pub fn remove(&self, record: &Record, force: bool) -> Result<()> {
+        let served = self.served_by(record)?;
+        if !served.is_empty() && !force {
+            let hosts: Vec<_> = served.iter().map(|s| format!("{} ({})", s.host, s.service)).collect();
+            return Err(Error::new(
+                Kind::Input,
+                format!("snapshot {} is served by {}", record.id, hosts.join(", ")),
+            )
+            .hint("--force removes it from this workstation all the same"));
+        }
+        for (link, _) in self.roots(record) {
+            match fs::remove_file(&link) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("remove", &link, e)),
+            }
+        }
+        let dir = self.folder(&record.id);
+        fs::remove_dir_all(&dir).map_err(|e| Error::io("remove", &dir, e))?;
+        files::sync_dir(&self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, label: Option<&str>, created: &str) -> Record {
+        Record {
+            version: RECORD_VERSION,
+            id: id.into(),
+            label: label.map(String::from),
+            snapshot: format!("/nix/store/{id}-comfyui-snapshot"),
+            derivation: format!("/nix/store/{id}-comfyui-snapshot.drv"),
+            environment: "/env".into(),
+            created: created.into(),
+            taken_ms: 0,
+            user: "u".into(),
+            host: "h".into(),
+            stillframe: "0".into(),
+            service: "comfyui".into(),
+            closure_paths: 1,
+            closure_bytes: 1,
+            outputs: vec![],
+            probe: None,
+            findings: vec![],
+            copied: vec![],
+            requires: Requires::default(),
+        }
+    }
+
+    #[test]
+    fn a_host_serves_one_snapshot_of_a_service() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        let (one, two) = (record("one1", None, "1"), record("two2", None, "2"));
+        registry.save(&one, "", "").unwrap();
+        registry.save(&two, "", "").unwrap();
+        let hosts =
+            |r: &Record| registry.served_by(r).unwrap().into_iter().map(|s| s.host).collect::<Vec<_>>();
+        registry.note_served("a", "s", Some(&one.snapshot)).unwrap();
+        registry.note_served("b", "s", Some(&one.snapshot)).unwrap();
+        registry.note_served("a", "s", Some(&two.snapshot)).unwrap();
+        assert_eq!((hosts(&one), hosts(&two)), (vec!["b".to_string()], vec!["a".to_string()]));
+        registry.note_served("b", "s", None).unwrap();
+        assert_eq!(hosts(&one), Vec::<String>::new());
+    }
+
+    #[test]
+    fn records_are_found_by_prefix_label_and_latest() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        assert_eq!(registry.find(None).unwrap_err().to_string(), "there is no snapshot yet");
+        for (id, label, created) in [("abc1", Some("blue"), "2026-01-01"), ("abd2", None, "2026-01-02")] {
+            registry.save(&record(id, label, created), "", "").unwrap();
+        }
+        assert_eq!(registry.find(None).unwrap().id, "abd2");
+        assert_eq!(registry.find(Some("blue")).unwrap().id, "abc1");
+        assert_eq!(registry.find(Some("abc")).unwrap().id, "abc1");
+        assert_eq!(registry.find(Some("ab")).unwrap_err().to_string(), "\"ab\" fits 2 snapshots: abc1, abd2");
+        assert_eq!(registry.find(Some("x")).unwrap_err().to_string(), "no snapshot is called \"x\"");
+    }
+
+    #[test]
+    fn a_served_snapshot_is_not_removed_without_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        let one = record("abc1", None, "2026-01-01");
+        registry.save(&one, "", "").unwrap();
+        fs::write(registry.folder("abc1").join("served.json"), r#"[{"host":"gpu1","service":"s"}]"#).unwrap();
+        assert_eq!(
+            registry.remove(&one, false).unwrap_err().to_string(),
+            "snapshot abc1 is served by gpu1 (s)"
+        );
+        registry.remove(&one, true).unwrap();
+        assert!(registry.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        let path = registry.folder("x").join("record.json");
+        files::write_atomic(&path, br#"{"version": 9}"#).unwrap();
+        assert_eq!(
+            registry.list().unwrap_err().to_string(),
+            format!("{} has record version 9, this stillframe reads 1", path.display())
+        );
+    }
+}

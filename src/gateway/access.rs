@@ -1,0 +1,89 @@
+//! What is said of one request when it is over: a line of the access log, and the metrics.
+use crate::gateway::Gateway;
+use crate::gateway::access_log::Line;
+use crate::gateway::instance::Instance;
+use crate::gateway::metrics::class;
+use crate::gateway::refusal::Fault;
+use hyper::{Method, Uri};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+pub struct Access {
+    pub gateway: Arc<Gateway>,
+    client: IpAddr,
+    method: Method,
+    uri: Uri,
+    started: Instant,
+    pub instance: Option<Arc<Instance>>,
+    pub status: u16,
+    /// To the client, and from it.
+    pub bytes: u64,
+    pub received: u64,
+    pub upgrade: bool,
+    pub fault: Option<Fault>,
+}
+
+impl Access {
+    pub fn new(gateway: &Arc<Gateway>, client: IpAddr, method: &Method, uri: &Uri) -> Access {
+        gateway.metrics.open.fetch_add(1, Ordering::Relaxed);
+        Access {
+            gateway: gateway.clone(),
+            client,
+            method: method.clone(),
+            uri: uri.clone(),
+            started: Instant::now(),
+            instance: None,
+            status: 0,
+            bytes: 0,
+            received: 0,
+            upgrade: false,
+            fault: None,
+        }
+    }
+
+    /// The instance answered.
+    pub fn answered(&mut self, instance: &Arc<Instance>, status: u16) {
+        instance.served.fetch_add(1, Ordering::Relaxed);
+        instance.classes[class(status)].fetch_add(1, Ordering::Relaxed);
+        self.instance = Some(instance.clone());
+        self.status = status;
+    }
+
+    /// It came to no good end.
+    pub fn failed(&mut self, fault: Fault) {
+        self.fault = Some(fault);
+        self.gateway.metrics.error(fault);
+        if let Some(instance) = &self.instance
+            && fault.is_instances()
+        {
+            instance.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        let metrics = &self.gateway.metrics;
+        let took = self.started.elapsed();
+        metrics.open.fetch_sub(1, Ordering::Relaxed);
+        metrics.received.fetch_add(self.received, Ordering::Relaxed);
+        metrics.sent.fetch_add(self.bytes, Ordering::Relaxed);
+        if !self.upgrade {
+            metrics.latency(took);
+        }
+        self.gateway.log.request(&Line {
+            client: self.client,
+            method: &self.method,
+            uri: &self.uri,
+            // The client went before there was an answer: nginx' number for it.
+            status: if self.status == 0 { 499 } else { self.status },
+            bytes: self.bytes,
+            took,
+            instance: self.instance.as_ref(),
+            upgrade: self.upgrade,
+            fault: self.fault,
+        });
+    }
+}

@@ -1,0 +1,92 @@
+//! The clock of the limits, and the one task that looks at it. Every connection says what it is at and since
+//! when; a few times a second all are looked at. So a request sets no timer, and a limit is kept to within
+//! one tick.
+use crate::gateway::Gateway;
+use crate::gateway::client::Phase;
+use crate::protocol::control::Limits;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+pub type Millis = u64;
+
+/// How long a closing connection is still read from.
+pub const LINGER: Millis = 5_000;
+
+/// After so long without a request a connection is put to rest.
+const REST: Millis = 1_000;
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static NOW: AtomicU64 = AtomicU64::new(0);
+
+/// Milliseconds since the start, as of the last tick.
+pub fn now() -> Millis {
+    NOW.load(Ordering::Relaxed)
+}
+
+fn tick() -> Millis {
+    let now = START.elapsed().as_millis() as Millis;
+    NOW.store(now, Ordering::Relaxed);
+    now
+}
+
+/// How long a connection may be at something.
+fn limit(phase: Phase, limits: &Limits) -> Option<Millis> {
+    match phase {
+        Phase::Idle | Phase::Body | Phase::Stream => Some(limits.idle_ms),
+        Phase::Head => Some(limits.head_ms),
+        Phase::Answer => Some(limits.response_ms),
+        Phase::Linger => Some(LINGER),
+        // These have timers of their own.
+        Phase::Wait => None,
+    }
+}
+
+/// Between two looks: an eighth of the smallest limit, but neither busy nor slow.
+fn pause(limits: &Limits) -> Duration {
+    let least = limits.idle_ms.min(limits.head_ms).min(limits.response_ms);
+    Duration::from_millis((least / 8).clamp(20, 250))
+}
+
+pub async fn run(gateway: Arc<Gateway>) {
+    let mut tidied = tick();
+    loop {
+        let active = gateway.active();
+        let pause = pause(&active.settings.limits);
+        tokio::time::sleep(pause).await;
+        let now = tick();
+        // What began since the last tick bears that tick's time: nobody's time is up too early.
+        let ago = now.saturating_sub(pause.as_millis() as Millis);
+        gateway.connections.each(|client| {
+            let phase = client.phase();
+            if limit(phase, &active.settings.limits).is_some_and(|limit| ago > client.since() + limit) {
+                client.expire(phase);
+            } else if phase == Phase::Idle && ago > client.since() + REST {
+                client.rest();
+            }
+        });
+        if now > tidied + 1_000 {
+            tidied = now;
+            gateway.router.tidy();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_phase_has_its_limit() {
+        let limits = Limits { head_ms: 1, response_ms: 2, idle_ms: 3, ..Limits::default() };
+        let shown = |phase| limit(phase, &limits);
+        assert_eq!((shown(Phase::Head), shown(Phase::Answer)), (Some(1), Some(2)));
+        assert_eq!(
+            (shown(Phase::Idle), shown(Phase::Body), shown(Phase::Stream)),
+            (Some(3), Some(3), Some(3))
+        );
+        assert_eq!(shown(Phase::Wait), None);
+        assert_eq!(pause(&limits), Duration::from_millis(20));
+        assert_eq!(pause(&Limits::default()), Duration::from_millis(250));
+    }
+}

@@ -1,0 +1,53 @@
+//! Where a request would like to go, by what ComfyUI keeps in one process (see `affinity`).
+use crate::gateway::Gateway;
+use crate::gateway::affinity::{self, Key, PROMPT_BODY, Route, SMALL_BODY};
+use crate::gateway::body::{Broken, RequestBody};
+use crate::gateway::headers;
+use crate::gateway::router::Preference;
+use hyper::Request;
+use std::sync::Arc;
+
+/// The client of a WebSocket request.
+pub fn client_key(route: &Route, query: Option<&str>) -> Option<Key> {
+    match route {
+        Route::WebSocket => affinity::client_id(query?).map(|id| affinity::key(&id)),
+        _ => None,
+    }
+}
+
+/// Asked only when there is more than one instance to choose from.
+pub async fn of(
+    gateway: &Gateway,
+    route: &Route<'_>,
+    client: Option<Key>,
+    request: &mut Request<RequestBody>,
+) -> Result<Preference, Broken> {
+    let mut preference = Preference { slot: headers::slot(request.headers()), ..Preference::default() };
+    match route {
+        Route::Job(id) => preference.holder = gateway.affinity.prompt(id),
+        Route::Jobs => {
+            if let Some(body) = request.body_mut().read_ahead(SMALL_BODY).await? {
+                preference.holder = holder(gateway, &affinity::jobs_of(&body));
+            }
+        }
+        // A browser has its slot, and its WebSocket went there too.
+        Route::Prompt if preference.slot.is_none() => {
+            if let Some(body) = request.body_mut().read_ahead(PROMPT_BODY).await?
+                && let Some(client) = affinity::client_of(&body)
+            {
+                preference.instance = gateway.affinity.client(affinity::key(&client));
+            }
+        }
+        // One that comes again goes where its jobs are.
+        Route::WebSocket if preference.slot.is_none() => {
+            preference.instance = client.and_then(|key| gateway.affinity.client(key));
+        }
+        _ => {}
+    }
+    Ok(preference)
+}
+
+/// The instance of the first job that is known: a request that names jobs of several can go to one alone.
+fn holder(gateway: &Gateway, jobs: &[String]) -> Option<Arc<str>> {
+    jobs.iter().find_map(|id| gateway.affinity.prompt(id))
+}

@@ -1,0 +1,220 @@
+//! `stillframe-agent activate`: an activation's own process, in a unit of its own, so that a cut connection
+//! changes nothing. Killed, it is started again by systemd and brings to an end what it had begun; after a
+//! power loss the boot service does.
+use crate::host::activation::{self, Goal};
+use crate::host::effects::HostWorld;
+use crate::host::goal::{self, Task};
+use crate::host::journal::{self, Journal};
+use crate::host::layout::{Layout, Service};
+use crate::host::lease;
+use crate::host::state::ServiceState;
+use crate::protocol::messages::{Outcome, Status};
+use crate::sys::clock;
+use crate::sys::error::{Error, Result};
+use crate::sys::files;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Local ports that something listens on (proc_net_tcp(5): state 0A).
+fn listened() -> BTreeSet<u16> {
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let port = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
+        (state == "0A").then(|| u16::from_str_radix(local.rsplit(':').next()?, 16).ok()).flatten()
+    };
+    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(port)).collect()
+}
+
+pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
+    let service = layout.service(name);
+    let record = journal::read(&service, attempt)?;
+    if record.outcome().is_some() {
+        return Ok(());
+    }
+    let _lease = lease::take_over(&service, &record.attempt.deployment)?;
+    let mut state = ServiceState::load(&service.state(), name)?;
+    let mut begun = record.status() > Status::Copying;
+    if let Some(pending) = state.pending.clone() {
+        let ours = pending.attempt == attempt;
+        end_pending(&service, &mut state)?;
+        if ours {
+            return Ok(());
+        }
+        begun = false;
+    }
+    let task = goal::read(&service, attempt)?;
+    let mut journal = Journal::reopen(&service, attempt)?;
+    if begun {
+        // It was killed between the end of its work and the end of its record.
+        let outcome = state.complete(ended(&state, attempt, &task));
+        journal.end(&outcome)?;
+        return finish(&service, attempt, &task, &outcome);
+    }
+    let mut world = HostWorld::new(&service, Some(journal), Some(&record.attempt.deployment))?;
+    let taken = listened();
+    let result = match &task {
+        Task::Withdraw { why } => activation::withdraw(&mut world, &mut state, attempt, why),
+        other => {
+            let goal = match other {
+                Task::New(wanted) => Goal::New(wanted.clone()),
+                Task::Kept(number) => Goal::Kept(*number),
+                Task::Restored { to, .. } => Goal::Restored(*to),
+                Task::Withdraw { .. } => return Ok(()),
+            };
+            activation::activate(&mut world, &mut state, &goal, attempt, clock::now(), |port| {
+                taken.contains(&port)
+            })
+        }
+    };
+    let outcome = match result {
+        Ok(outcome) => outcome,
+        Err(e) if ServiceState::load(&service.state(), name).is_ok_and(|s| s.pending.is_none()) => {
+            // It could not even begin.
+            refused(&state, &e)
+        }
+        // Not even the way back could be written down: started again, it tries once more.
+        Err(e) => return Err(e),
+    };
+    let outcome = match &task {
+        Task::Restored { why, .. } if outcome.status == Status::Succeeded => {
+            Outcome { status: Status::Reverted, error: Some(why.clone()), ..outcome }
+        }
+        _ => outcome,
+    };
+    let outcome = state.complete(outcome);
+    Journal::reopen(&service, attempt)?.end(&outcome)?;
+    finish(&service, attempt, &task, &outcome)
+}
+
+fn refused(state: &ServiceState, e: &Error) -> Outcome {
+    let cause = e.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
+    Outcome {
+        status: Status::Failed,
+        generation: state.serving,
+        snapshot: None,
+        previous: state.serving,
+        error: Some(format!("{e}{cause}")),
+        hint: e.hint.clone(),
+        warnings: Vec::new(),
+    }
+}
+
+/// What became of an attempt whose work is over, told by the state.
+fn ended(state: &ServiceState, attempt: u64, task: &Task) -> Outcome {
+    let serves = match task {
+        Task::New(_) => {
+            state.serving.is_some_and(|n| state.generations.get(&n).is_some_and(|g| g.attempt == attempt))
+        }
+        Task::Kept(n) | Task::Restored { to: n, .. } => state.serving == Some(*n),
+        Task::Withdraw { .. } => state.serving.is_none(),
+    };
+    Outcome {
+        status: if serves { Status::Succeeded } else { Status::Interrupted },
+        generation: state.serving,
+        snapshot: None,
+        previous: state.serving.and_then(|n| state.generations.get(&n)?.before),
+        error: (!serves).then(|| "the activation was interrupted".into()),
+        hint: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn finish(service: &Service, attempt: u64, task: &Task, outcome: &Outcome) -> Result<()> {
+    if let Task::New(wanted) = task
+        && outcome.status == Status::Succeeded
+    {
+        // The state was written by this agent: the boot service must be able to read it.
+        files::replace_link(&service.layout.agent(), Path::new(&wanted.agent))?;
+        files::replace_link(&service.layout.agent_roots().join("agent"), Path::new(&wanted.agent))?;
+    }
+    if let Task::New(_) = task
+        && outcome.status != Status::Succeeded
+    {
+        // Where the generation did not come to be, its secrets have nobody left.
+        files::remove_tree(&service.secrets(attempt))?;
+    }
+    files::remove(&service.cancel())?;
+    for root in service.attempt_roots(attempt) {
+        files::remove(&root)?;
+    }
+    files::remove(&service.goal(attempt))
+}
+
+/// Brings to an end what the state says is under way, and writes it into the record of that attempt.
+pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
+    let Some(pending) = state.pending.clone() else { return Ok(()) };
+    let journal = Journal::reopen(service, pending.attempt).ok();
+    let mut world = HostWorld::new(service, journal, None)?;
+    if let Some(outcome) = activation::recover(&mut world, state)? {
+        let outcome = state.complete(outcome);
+        if let Ok(mut journal) = Journal::reopen(service, pending.attempt)
+            && journal::read(service, pending.attempt).is_ok_and(|r| r.outcome().is_none())
+        {
+            journal.end(&outcome)?;
+        }
+        if let Ok(task) = goal::read(service, pending.attempt) {
+            finish(service, pending.attempt, &task, &outcome)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the records of attempts that nobody works on any more. `except`: the one that is beginning.
+pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
+    let state = ServiceState::load(&service.state(), &service.name)?;
+    let busy = state.pending.as_ref().map(|p| p.attempt);
+    for number in journal::numbers(service).into_iter().rev().take(20) {
+        if Some(number) == except || Some(number) == busy {
+            continue;
+        }
+        if journal::read(service, number)?.outcome().is_some() {
+            continue;
+        }
+        let outcome = Outcome {
+            status: Status::Interrupted,
+            generation: state.serving,
+            snapshot: None,
+            previous: state.serving,
+            error: Some("it was interrupted before its activation".into()),
+            hint: Some("deploy again: what was copied is there".into()),
+            warnings: Vec::new(),
+        };
+        Journal::reopen(service, number)?.end(&state.complete(outcome))?;
+        files::remove(&service.goal(number))?;
+        for root in service.attempt_roots(number) {
+            files::remove(&root)?;
+        }
+        let kept = state.generations.values().any(|g| g.attempt == number);
+        if !kept {
+            files::remove_tree(&service.secrets(number))?;
+        }
+    }
+    Ok(())
+}
+
+/// `stillframe-agent boot`: after a start of the host, each service is exactly what its state says.
+pub fn boot(layout: &Layout) -> Result<()> {
+    let mut failed = None;
+    for name in layout.known() {
+        if let Err(e) = boot_service(layout, &name) {
+            let cause = e.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
+            eprintln!("{name}: {e}{cause}");
+            failed.get_or_insert(e);
+        }
+    }
+    match failed {
+        Some(e) => Err(e),
+        None => Ok(()),
+    }
+}
+
+fn boot_service(layout: &Layout, name: &str) -> Result<()> {
+    let service = layout.service(name);
+    let mut state = ServiceState::load(&service.state(), name)?;
+    end_pending(&service, &mut state)?;
+    end_abandoned(&service, None)?;
+    let mut world = HostWorld::new(&service, None, None)?;
+    activation::reconcile(&mut world, &mut state)
+}

@@ -1,0 +1,404 @@
+//! The effects of an activation, carried out: files, links, systemd, the instances' own answers.
+use crate::host::gateway_units::Gateway;
+use crate::host::instance::{INSTANCE_VERSION, Instance};
+use crate::host::journal::Journal;
+use crate::host::layout::{Service, id_of};
+use crate::host::state::{Generation, ServiceState, unit};
+use crate::host::units;
+use crate::host::world::{Status, UnitState, World};
+use crate::protocol::control::{Reply, Request, Table};
+use crate::protocol::launch;
+use crate::protocol::spec::{Spec, Wanted};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use crate::sys::http;
+use crate::sys::process;
+use crate::sys::progress::check_interrupt;
+use crate::sys::systemd;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// ComfyUI answers late while a node computes: it has one interpreter lock.
+const QUEUE_LIMIT: Duration = Duration::from_secs(5);
+const CLASSES_LIMIT: Duration = Duration::from_secs(120);
+/// Of a log, in an error.
+const TAIL_LINES: u32 = 20;
+/// For what runs as the service's user, to the end.
+const CLEAR_LIMIT: Duration = Duration::from_secs(300);
+
+pub struct HostWorld {
+    service: Service,
+    gateway: Gateway,
+    /// None after a boot: nobody's attempt.
+    journal: Option<Journal>,
+    client: http::Client,
+    born: Instant,
+    /// Unit files have changed since systemd last read them.
+    stale: bool,
+    /// Who may be looked at, and for which deployment, to stop this activation.
+    cancel: Option<String>,
+}
+
+impl HostWorld {
+    /// `deployment`: the one that may be cancelled; none while what was interrupted is brought to an end.
+    pub fn new(service: &Service, journal: Option<Journal>, deployment: Option<&str>) -> Result<HostWorld> {
+        Ok(HostWorld {
+            service: service.clone(),
+            gateway: Gateway::new(service),
+            journal,
+            client: http::Client::new()?,
+            born: Instant::now(),
+            stale: false,
+            cancel: deployment.map(String::from),
+        })
+    }
+
+    fn reload(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.stale) {
+            systemd::reload().inspect_err(|_| self.stale = true)?;
+        }
+        Ok(())
+    }
+
+    fn instance_file(&self, unit: &str) -> Result<PathBuf> {
+        let id = id_of(&self.service.name, unit)
+            .ok_or_else(|| Error::new(Kind::Host, format!("{unit} is no unit of {}", self.service.name)))?;
+        Ok(self.service.instance_file(&id))
+    }
+
+    fn instance(&self, number: u64, generation: &Generation, at: usize) -> Instance {
+        let place = generation.instances[at];
+        let wanted = &generation.wanted;
+        let spec = &wanted.spec;
+        let id = format!("s{}-g{number}", place.slot);
+        let data = self.service.data();
+        let outputs = spec.output.as_ref().map_or_else(|| data.join("output"), PathBuf::from);
+        Instance {
+            version: INSTANCE_VERSION,
+            launch: Path::new(&wanted.snapshot).join(launch::file_of(&wanted.launch)),
+            output: outputs.join(&id),
+            data,
+            models: spec.models.clone(),
+            port: place.port,
+            gpus: spec.slots.get(place.slot as usize).cloned().unwrap_or_default(),
+            folders: spec.folders.clone(),
+            keep: spec.keep.clone(),
+            secrets: spec.secrets.clone(),
+            arguments: spec.arguments.clone(),
+            environment: spec.environment.clone(),
+            driver: spec.driver.as_ref().map(PathBuf::from),
+            id,
+        }
+    }
+
+    /// Asks the gateway, which is a moment late when it was just started.
+    fn control(&self, request: &Request) -> Result<Reply> {
+        self.gateway.ask(request)
+    }
+
+    fn cancelled(&self) -> Result<()> {
+        let Some(deployment) = &self.cancel else { return Ok(()) };
+        let Ok(text) = std::fs::read_to_string(self.service.cancel()) else { return Ok(()) };
+        // One for another deployment is old.
+        match text.trim().split_once(' ') {
+            Some((wanted, by)) if wanted == deployment => {
+                Err(Error::new(Kind::Interrupted, format!("cancelled by {by}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl World for HostWorld {
+    fn step(&mut self, status: Status, text: &str) -> Result<()> {
+        match &mut self.journal {
+            Some(journal) => journal.event(status, text, None).map(drop),
+            None => {
+                eprintln!("{}: {status}: {text}", self.service.name);
+                Ok(())
+            }
+        }
+    }
+
+    fn save(&mut self, state: &ServiceState) -> Result<()> {
+        state.save(&self.service.state())
+    }
+
+    fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()> {
+        files::replace_link(&self.service.generation_link(number), Path::new(&wanted.snapshot))?;
+        files::replace_link(&self.service.agent_root(number), Path::new(&wanted.agent))
+    }
+
+    fn unlink(&mut self, number: u64, attempt: u64) -> Result<()> {
+        files::remove(&self.service.generation_link(number))?;
+        files::remove(&self.service.agent_root(number))?;
+        files::remove_tree(&self.service.secrets(attempt))
+    }
+
+    fn point(&mut self, number: Option<u64>) -> Result<()> {
+        let profile = self.service.profile();
+        let Some(number) = number else { return files::remove(&profile) };
+        // Relative, as Nix's own profiles are.
+        let target = self.service.generation_link(number);
+        files::replace_link(&profile, Path::new(target.file_name().unwrap_or_default()))
+    }
+
+    fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
+        for (at, place) in generation.instances.iter().enumerate() {
+            let instance = self.instance(number, generation, at);
+            let file = self.service.instance_file(&instance.id);
+            let text = serde_json::to_vec_pretty(&instance)
+                .map_err(|e| Error::new(Kind::Io, "cannot write the instance file").caused_by(e))?;
+            files::write_if_changed(&file, &text)?;
+            let name = unit(&self.service.name, place.slot, number);
+            let text = units::instance(&self.service, number, *place, &generation.wanted, generation.attempt);
+            self.stale |= files::write_if_changed(&self.service.layout.units.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn remove_units(&mut self, units: &[String]) -> Result<()> {
+        for name in units {
+            files::remove(&self.service.layout.units.join(name))?;
+            files::remove(&self.instance_file(name)?)?;
+        }
+        // systemd forgets a stopped unit by itself; reading all units again takes it a quarter of a second.
+        self.stale = true;
+        Ok(())
+    }
+
+    fn start(&mut self, unit: &str) -> Result<()> {
+        self.reload()?;
+        systemd::start(&[unit])
+    }
+
+    fn stop(&mut self, unit: &str) -> Result<()> {
+        systemd::stop(unit)
+    }
+
+    fn unit(&mut self, unit: &str) -> Result<UnitState> {
+        let shown = systemd::show(unit, &["ActiveState", "NRestarts", "Result"])?;
+        let text = |key: &str| shown.get(key).cloned().unwrap_or_default();
+        Ok(UnitState {
+            active: text("ActiveState"),
+            restarts: text("NRestarts").parse().unwrap_or(0),
+            result: text("Result"),
+        })
+    }
+
+    fn log_tail(&mut self, unit: &str) -> String {
+        systemd::log_tail(unit, TAIL_LINES)
+    }
+
+    fn clear_slot(&mut self, unit: &str, heir: Option<&str>) -> Result<Vec<String>> {
+        let file = self.instance_file(unit)?;
+        if !file.exists() {
+            // It never was.
+            return Ok(Vec::new());
+        }
+        // The files are the instance's: root must not follow the links that may lie there.
+        let state = ServiceState::load(&self.service.state(), &self.service.name)?;
+        let owner = id_of(&self.service.name, unit).and_then(|id| id.rsplit_once("-g")?.1.parse().ok());
+        let Some(generation) = owner.and_then(|n: u64| state.generations.get(&n)) else {
+            return Ok(Vec::new());
+        };
+        let spec = &generation.wanted.spec;
+        let mut words: Vec<String> =
+            ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"].map(String::from).to_vec();
+        let mut property = |text: String| words.extend(["-p".to_string(), text]);
+        units::user_lines(spec).lines().for_each(|line| property(line.into()));
+        property(format!("StateDirectory=stillframe-data/{}", self.service.name));
+        for line in
+            ["ProtectSystem=strict", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "PrivateNetwork=yes"]
+        {
+            property(line.into());
+        }
+        if let Some(output) = &spec.output {
+            property(format!("ReadWritePaths={output}"));
+        }
+        words.extend([units::program(&generation.wanted.agent), "clear".into(), file.display().to_string()]);
+        if let Some(heir) = heir {
+            words.push(self.instance_file(heir)?.display().to_string());
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let said = process::must(&words, CLEAR_LIMIT)?;
+        serde_json::from_slice(&said)
+            .map_err(|e| Error::new(Kind::Host, format!("cannot read what {unit} had written")).caused_by(e))
+    }
+
+    fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>> {
+        let limit = Duration::from_millis(spec.health.timeout_ms);
+        Ok(self.client.get(port, &spec.health.path, limit).and_then(|reply| {
+            if reply.status.is_success() {
+                Ok(())
+            } else {
+                Err(format!("answered {}", reply.status.as_u16()))
+            }
+        }))
+    }
+
+    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
+        Ok(self.client.get(port, "/object_info", CLASSES_LIMIT).and_then(|reply| {
+            if !reply.status.is_success() {
+                return Err(format!("/object_info answered {}", reply.status.as_u16()));
+            }
+            // Only the names: the values are the bulk.
+            let all: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
+                serde_json::from_slice(&reply.body)
+                    .map_err(|e| format!("/object_info is no JSON object: {e}"))?;
+            Ok(all.into_keys().collect())
+        }))
+    }
+
+    fn smoke(
+        &mut self,
+        port: u16,
+        workflow: &Value,
+        limit_ms: u64,
+    ) -> Result<std::result::Result<(), String>> {
+        let body = json!({"prompt": workflow, "client_id": "stillframe-smoke"});
+        let limit = Duration::from_secs(30);
+        let posted = self.client.post(port, "/prompt", body.to_string().into(), limit).and_then(|reply| {
+            let answer: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+            match answer["prompt_id"].as_str().filter(|_| reply.status.is_success()) {
+                Some(id) => Ok(id.to_string()),
+                None => Err(refusal(reply.status.as_u16(), &answer)),
+            }
+        });
+        let id = match posted {
+            Ok(id) => id,
+            Err(why) => return Ok(Err(why)),
+        };
+        let until = self.now() + limit_ms;
+        loop {
+            let looked = self.client.get(port, &format!("/history/{id}"), limit);
+            match looked.map(|reply| serde_json::from_slice::<Value>(&reply.body).unwrap_or_default()) {
+                Ok(answer) => match answer[&id]["status"]["status_str"].as_str() {
+                    Some("success") => return Ok(Ok(())),
+                    Some(other) => return Ok(Err(execution_error(other, &answer[&id]["status"]))),
+                    None => {}
+                },
+                Err(why) => return Ok(Err(why)),
+            }
+            if self.now() >= until {
+                return Ok(Err(format!("it did not end within {} s", limit_ms / 1000)));
+            }
+            self.wait(200)?;
+        }
+    }
+
+    fn queue(&mut self, port: u16) -> Option<u64> {
+        let reply = self.client.get(port, "/prompt", QUEUE_LIMIT).ok()?;
+        let answer: Value = serde_json::from_slice(&reply.body).ok()?;
+        answer["exec_info"]["queue_remaining"].as_u64()
+    }
+
+    fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
+        self.stale |= self.gateway.write(wanted)?;
+        self.reload()?;
+        self.gateway.run(wanted)
+    }
+
+    fn settle(&mut self, state: &ServiceState) -> Result<()> {
+        let Some(generation) = state.serving.and_then(|n| state.generations.get(&n)) else { return Ok(()) };
+        self.gateway.upgrade(&generation.wanted)
+    }
+
+    fn remove_gateway(&mut self) -> Result<()> {
+        self.gateway.remove()?;
+        self.stale = true;
+        self.reload()
+    }
+
+    fn has_data(&mut self) -> bool {
+        self.service.data().exists()
+    }
+
+    fn remove_data(&mut self) -> Result<()> {
+        let data = self.service.data();
+        // A dynamic user's folder is elsewhere, where no other user comes near it (systemd.exec(5), DynamicUser=).
+        if let Ok(target) = std::fs::read_link(&data) {
+            files::remove_tree(&data.parent().unwrap_or(Path::new("/")).join(target))?;
+            return files::remove(&data);
+        }
+        files::remove_tree(&data)
+    }
+
+    fn set_table(&mut self, table: &Table) -> Result<()> {
+        self.control(&Request::Set { table: table.clone() }).map(drop)
+    }
+
+    fn gateway_status(&mut self) -> Result<Reply> {
+        self.control(&Request::Status)
+    }
+
+    fn cut(&mut self, id: &str) -> Result<()> {
+        self.control(&Request::Cut { id: id.into() }).map(drop)
+    }
+
+    fn now(&mut self) -> u64 {
+        self.born.elapsed().as_millis() as u64
+    }
+
+    fn wait(&mut self, milliseconds: u64) -> Result<()> {
+        let until = Instant::now() + Duration::from_millis(milliseconds);
+        loop {
+            self.cancelled()?;
+            check_interrupt().map_err(|_| Error::new(Kind::Interrupted, "stopped by a signal"))?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(200)));
+        }
+    }
+}
+
+/// What ComfyUI says of a workflow that it does not take: the first node's first error, if it names one.
+fn refusal(status: u16, answer: &Value) -> String {
+    let general = answer["error"]["message"].as_str().unwrap_or("no reason given");
+    let node = answer["node_errors"].as_object().and_then(|all| all.iter().next());
+    let detail = node.map(|(id, errors)| {
+        let class = errors["class_type"].as_str().unwrap_or("?");
+        let first = &errors["errors"][0];
+        let text = |key: &str| first[key].as_str().unwrap_or_default().to_string();
+        format!("; node {id} ({class}): {} {}", text("message"), text("details")).trim_end().to_string()
+    });
+    format!("it is refused with {status}: {general}{}", detail.unwrap_or_default())
+}
+
+fn execution_error(status: &str, value: &Value) -> String {
+    let messages = value["messages"].as_array().cloned().unwrap_or_default();
+    let found = messages.iter().find(|m| m[0] == "execution_error").map(|m| &m[1]);
+    match found {
+        Some(error) => {
+            let text = |key: &str| error[key].as_str().unwrap_or("?").trim().to_string();
+            format!("node {} ({}): {}", text("node_id"), text("node_type"), text("exception_message"))
+        }
+        None => format!("it ended with {status:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_workflow_says_why() {
+        let golden = include_str!("../../tests/golden/comfyui-wire/prompt_400_unknown_node.json");
+        let answer: Value = serde_json::from_str(golden).unwrap();
+        let text = refusal(400, &answer);
+        assert!(text.starts_with("it is refused with 400: "), "{text}");
+        let node = json!({"error": {"message": "Prompt outputs failed validation"},
+            "node_errors": {"4": {"class_type": "Loader", "errors": [{"message": "Value not in list", "details": "ckpt_name"}]}}});
+        assert_eq!(
+            refusal(400, &node),
+            "it is refused with 400: Prompt outputs failed validation; node 4 (Loader): Value not in list ckpt_name"
+        );
+        let status = json!({"messages": [["execution_start", {}], ["execution_error",
+            {"node_id": "7", "node_type": "Edge", "exception_message": "no such file\n"}]]});
+        assert_eq!(execution_error("error", &status), "node 7 (Edge): no such file");
+    }
+}

@@ -1,0 +1,163 @@
+//! The gateway's units and settings, and words with it over its control socket.
+use crate::host::layout::Service;
+use crate::host::units;
+use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings, Reply, Request};
+use crate::protocol::spec::{Check, Spec, Wanted};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use crate::sys::process;
+use crate::sys::systemd;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// One that computes keys and tables only: longer than this it is stuck.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// A gateway that was just started, or hands over, has no socket for a moment.
+const APPEAR_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub struct Gateway {
+    service: Service,
+    /// What `write` changed.
+    socket_changed: bool,
+    settings_changed: bool,
+}
+
+impl Gateway {
+    pub fn new(service: &Service) -> Gateway {
+        Gateway { service: service.clone(), socket_changed: false, settings_changed: false }
+    }
+
+    fn settings(&self, spec: &Spec) -> GatewaySettings {
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        GatewaySettings {
+            version: GATEWAY_VERSION,
+            service: spec.service.clone(),
+            listen: SocketAddr::new(spec.listen, spec.port),
+            metrics: spec.metrics_port.map(loopback),
+            control: self.service.control(),
+            table: self.service.gateway_folder().join("table.json"),
+            api_keys: spec.api_keys.clone(),
+            limits: spec.gateway.clone(),
+            check: Check { path: spec.health.path.clone(), ..Check::default() },
+        }
+    }
+
+    /// Writes units and settings; says whether systemd must read its units again.
+    pub fn write(&mut self, wanted: &Wanted) -> Result<bool> {
+        let spec = &wanted.spec;
+        let settings = serde_json::to_vec_pretty(&self.settings(spec))
+            .map_err(|e| Error::new(Kind::Io, "cannot write the gateway's settings").caused_by(e))?;
+        self.settings_changed |= files::write_if_changed(&self.service.gateway_settings(), &settings)?;
+        let units = &self.service.layout.units;
+        let socket = units::gateway_socket(&self.service, spec);
+        let socket_file = units.join(self.service.gateway_unit("socket"));
+        self.socket_changed |= files::write_if_changed(&socket_file, socket.as_bytes())?;
+        let text = units::gateway_service(&self.service, wanted);
+        let service_changed =
+            files::write_if_changed(&units.join(self.service.gateway_unit("service")), text.as_bytes())?;
+        Ok(self.socket_changed || service_changed)
+    }
+
+    /// Makes it run as `write` wrote it. One that runs is not restarted: that would cut its WebSockets.
+    pub fn run(&mut self, wanted: &Wanted) -> Result<()> {
+        let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
+        let shown = systemd::show_all(&[&socket, &service], &["ActiveState"])?;
+        let active = |at: usize| {
+            shown.get(at).and_then(|u| u.get("ActiveState")).is_some_and(|state| state == "active")
+        };
+        if !active(0) || self.socket_changed {
+            // A socket unit takes a new address only when it is made anew.
+            systemd::stop(&service)?;
+            systemd::stop(&socket)?;
+            free(&wanted.spec)?;
+            systemd::start_and_wait(&socket)?;
+            systemd::start_and_wait(&service)?;
+        } else if !active(1) {
+            systemd::start_and_wait(&service)?;
+        } else if self.settings_changed {
+            self.ask(&Request::Reload)?;
+        }
+        (self.socket_changed, self.settings_changed) = (false, false);
+        Ok(())
+    }
+
+    /// Another version of the program takes the socket over; connections stay with the old until they end.
+    pub fn upgrade(&self, wanted: &Wanted) -> Result<()> {
+        let program = units::program(&wanted.agent);
+        let shown = systemd::show(&self.service.gateway_unit("service"), &["MainPID"])?;
+        let pid = shown.get("MainPID").map_or("0", String::as_str);
+        let runs = std::fs::read_link(format!("/proc/{pid}/exe"));
+        if runs.is_ok_and(|runs| runs == std::path::Path::new(&program)) {
+            return Ok(());
+        }
+        self.ask(&Request::Upgrade { program, limit_ms: wanted.spec.drain_ms }).map(drop)
+    }
+
+    pub fn remove(&self) -> Result<()> {
+        let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
+        systemd::stop(&service)?;
+        systemd::stop(&socket)?;
+        if self.service.gateway_folder().exists() {
+            process::must(&["systemctl", "clean", "--what=runtime", &service], ANSWER_LIMIT)?;
+        }
+        files::remove(&self.service.layout.units.join(socket))?;
+        files::remove(&self.service.layout.units.join(service))?;
+        files::remove(&self.service.gateway_settings())
+    }
+
+    /// One question, one answer.
+    pub fn ask(&self, request: &Request) -> Result<Reply> {
+        let path = self.service.control();
+        let failed = |e: std::io::Error| {
+            Error::io("ask the gateway at", &path, e)
+                .hint(format!("is it running? systemctl status {}", self.service.gateway_unit("service")))
+        };
+        let started = Instant::now();
+        let mut stream = loop {
+            match UnixStream::connect(&path) {
+                Ok(stream) => break stream,
+                Err(e) if started.elapsed() > APPEAR_LIMIT || !self.starting() => return Err(failed(e)),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let limit = match request {
+            // The other version starts first.
+            Request::Upgrade { .. } => ANSWER_LIMIT * 6,
+            _ => ANSWER_LIMIT,
+        };
+        stream.set_read_timeout(Some(limit)).map_err(failed)?;
+        let mut line = serde_json::to_vec(request)
+            .map_err(|e| Error::new(Kind::Io, "cannot ask the gateway").caused_by(e))?;
+        line.push(b'\n');
+        stream.write_all(&line).map_err(failed)?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
+        let reply: Reply = serde_json::from_str(&answer).map_err(|e| failed(e.into()))?;
+        match reply.error {
+            Some(error) => {
+                Err(Error::new(Kind::Host, format!("the gateway of {}: {error}", self.service.name)))
+            }
+            None => Ok(reply),
+        }
+    }
+
+    fn starting(&self) -> bool {
+        self.service.layout.units.join(self.service.gateway_unit("service")).exists()
+    }
+}
+
+/// Whether the public port can be listened on now; systemd's own words for that say less.
+fn free(spec: &Spec) -> Result<()> {
+    let address = SocketAddr::new(spec.listen, spec.port);
+    TcpListener::bind(address).map(drop).map_err(|e| {
+        let error = Error::new(Kind::Host, format!("cannot listen on {address}"));
+        let error = error.hint(format!(
+            "see who has it: ss -ltnp 'sport = :{}'; or give the service another port",
+            spec.port
+        ));
+        error.caused_by(e)
+    })
+}

@@ -1,0 +1,319 @@
+//! `stillframe-agent instance FILE`: what an instance's unit starts. It puts the slot together, adds what is
+//! this host's own (folders, the GPU driver's libraries, secrets) and becomes the program. It runs as the
+//! service's user inside the unit's sandbox; so does `clear`, which takes the slot apart.
+use crate::host::driver;
+use crate::host::slot;
+use crate::protocol::launch::{Launch, Values};
+use crate::protocol::spec::{Folder, SecretUse};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use rustix::fs::{CWD, RenameFlags};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+pub const INSTANCE_VERSION: u32 = 1;
+
+/// All that an instance needs to know; written by the agent beside its unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    pub version: u32,
+    /// `s0-g7`.
+    pub id: String,
+    /// The launch file in the snapshot.
+    pub launch: PathBuf,
+    /// The service's own folder.
+    pub data: PathBuf,
+    pub output: PathBuf,
+    pub models: String,
+    pub port: u16,
+    pub gpus: Vec<String>,
+    pub folders: Vec<Folder>,
+    pub keep: Vec<String>,
+    pub secrets: Vec<SecretUse>,
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    pub driver: Option<PathBuf>,
+}
+
+impl Instance {
+    pub fn read(file: &Path) -> Result<Instance> {
+        let broken =
+            |why: String| Error::new(Kind::Io, format!("{} is no instance file: {why}", file.display()));
+        let instance: Instance =
+            serde_json::from_slice(&files::read(file)?).map_err(|e| broken(e.to_string()))?;
+        if instance.version != INSTANCE_VERSION {
+            return Err(broken(format!("version {}, this agent reads {INSTANCE_VERSION}", instance.version)));
+        }
+        Ok(instance)
+    }
+
+    fn slot(&self) -> PathBuf {
+        self.data.join("slots").join(&self.id)
+    }
+
+    /// The slot of a run that ended without being stopped, for as long as the next one is made.
+    fn gone(&self) -> PathBuf {
+        self.slot().with_extension("gone")
+    }
+
+    fn launch(&self) -> Result<Launch> {
+        Launch::read(&self.launch)
+    }
+
+    fn values(&self) -> Values {
+        Values {
+            base: self.data.display().to_string(),
+            output: self.output.display().to_string(),
+            models: self.models.clone(),
+            slot: self.slot().display().to_string(),
+            listen: "127.0.0.1".into(),
+            port: self.port,
+        }
+    }
+
+    /// Where a path relative to ComfyUI's base directory really is: input and user are all instances'.
+    fn place(&self, at: &str) -> PathBuf {
+        match at.split_once('/').unwrap_or((at, "")) {
+            ("output", rest) => self.output.join(rest),
+            ("input" | "user", _) => self.data.join(at),
+            _ => self.slot().join("base").join(at),
+        }
+    }
+}
+
+/// Assembles the slot and becomes the program; returns only what went wrong.
+pub fn run(file: &Path) -> Result<()> {
+    let instance = Instance::read(file)?;
+    let launch = instance.launch()?;
+    let values = instance.values();
+    let slot = instance.slot();
+    if slot.exists() {
+        // It ended without being stopped, and systemd starts it again.
+        for path in slot::written(&launch, &slot) {
+            eprintln!("the last run had written into its own program: {path}");
+        }
+        // Gone after the new one is there: ext4 searches longer for free inodes among those just deleted.
+        files::remove_tree(&instance.gone())?;
+        fs::rename(&slot, instance.gone()).map_err(|e| Error::io("move aside", &slot, e))?;
+    }
+    slot::assemble(&launch, &values)?;
+    files::remove_tree(&instance.gone())?;
+    for folder in &instance.folders {
+        link_to(&instance.place(&folder.at), Path::new(&folder.path))?;
+    }
+    for kept in &instance.keep {
+        keep(&instance.place(kept), &instance.data.join("kept").join(kept))?;
+    }
+    let libraries = driver::assemble(instance.driver.as_deref(), &slot.join("driver"))?;
+    let mut command = Command::new(&launch.program);
+    command
+        .args(launch.arguments.iter().chain(&instance.arguments).map(|a| values.fill(a)))
+        .current_dir(slot.join(&launch.directory))
+        .env_clear();
+    let cache = instance.data.join("cache");
+    for (name, folder) in
+        [("CUDA_CACHE_PATH", "cuda"), ("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")]
+    {
+        // Compiled kernels are named by their content: all generations may have them.
+        let folder = cache.join(folder);
+        make(&folder)?;
+        command.env(name, folder);
+    }
+    command.env("CUDA_VISIBLE_DEVICES", instance.gpus.join(","));
+    if let Some(libraries) = &libraries {
+        command.env("LD_LIBRARY_PATH", libraries).env("TRITON_LIBCUDA_PATH", libraries);
+    }
+    command.envs(slot::environment(&launch, &values));
+    command.envs(instance.environment.iter().map(|(name, value)| (name, values.fill(value))));
+    command.envs(secrets(&instance.secrets)?);
+    Err(Error::io("start", &launch.program, command.exec()))
+}
+
+/// Secrets as variables; as files they are there already (systemd's credentials).
+fn secrets(uses: &[SecretUse]) -> Result<Vec<(String, String)>> {
+    if uses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .map(PathBuf::from)
+        .ok_or_else(|| Error::new(Kind::Host, "systemd passed no credentials"))?;
+    let mut found = vec![("CREDENTIALS_DIRECTORY".to_string(), folder.display().to_string())];
+    for secret in uses {
+        if let Some(variable) = &secret.variable {
+            let value = files::read_text(&folder.join(&secret.name))?;
+            found.push((variable.clone(), value.trim_end_matches('\n').to_string()));
+        }
+    }
+    Ok(found)
+}
+
+fn make(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, e))
+}
+
+/// A link at `at`, in place of an empty folder or an older link, never of anything else.
+fn link_to(at: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = at.parent() {
+        make(parent)?;
+    }
+    if fs::read_link(at).is_ok_and(|now| now == to) {
+        return Ok(());
+    }
+    let cleared = match fs::symlink_metadata(at) {
+        Ok(meta) if meta.is_symlink() => fs::remove_file(at),
+        Ok(_) => fs::remove_dir(at),
+        Err(_) => Ok(()),
+    };
+    cleared.map_err(|e| {
+        Error::io("put a folder at", at, e)
+            .hint("something else is there: choose another place for the folder")
+    })?;
+    symlink(to, at).map_err(|e| Error::io("link", at, e))
+}
+
+/// What is at `at` lives at `kept` from now on; the first time with what the snapshot has there.
+fn keep(at: &Path, kept: &Path) -> Result<()> {
+    if fs::symlink_metadata(kept).is_err() {
+        if let Some(parent) = kept.parent() {
+            make(parent)?;
+        }
+        if at.exists() {
+            // Whole or not at all: a copy that was cut off would be taken for what was kept.
+            let partial = kept.with_extension("partial");
+            let _ = fs::remove_dir_all(&partial).or_else(|_| fs::remove_file(&partial));
+            slot::copy_tree(at, &partial)?;
+            fs::rename(&partial, kept).map_err(|e| Error::io("replace", kept, e))?;
+        } else {
+            make(kept)?;
+        }
+    }
+    let gone = if at.is_dir() { fs::remove_dir_all(at) } else { fs::remove_file(at) };
+    match gone {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io("remove", at, e)),
+    }
+    link_to(at, kept)
+}
+
+/// Takes the slot of an ended instance apart: what it had written into its own program is returned, and its
+/// pictures go to the instance that goes on, under the names they had.
+pub fn clear(file: &Path, heir: Option<&Path>) -> Result<Vec<String>> {
+    let instance = Instance::read(file)?;
+    let slot = instance.slot();
+    let mut written = match instance.launch() {
+        Ok(launch) => slot::written(&launch, &slot),
+        // Its snapshot was deleted by hand: the slot goes all the same.
+        Err(_) => Vec::new(),
+    };
+    let linked: Vec<String> =
+        instance.folders.iter().map(|f| &f.at).chain(&instance.keep).map(|at| format!("base/{at}")).collect();
+    written.retain(|path| !linked.iter().any(|at| Path::new(path).starts_with(at)));
+    files::remove_tree(&slot)?;
+    files::remove_tree(&instance.gone())?;
+    if let Some(heir) = heir {
+        let heir = Instance::read(heir)?;
+        if instance.output.exists() {
+            hand_over(&instance.output, &heir.output, &heir.output.join(&instance.id))?;
+            files::remove_tree(&instance.output)?;
+        }
+    }
+    Ok(written)
+}
+
+/// Moves everything below `from` to `to`; what has a twin there goes to `aside`.
+fn hand_over(from: &Path, to: &Path, aside: &Path) -> Result<()> {
+    make(to)?;
+    for entry in fs::read_dir(from).map_err(|e| Error::io("list", from, e))? {
+        let entry = entry.map_err(|e| Error::io("list", from, e))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+        match rustix::fs::renameat_with(CWD, &path, CWD, to.join(&name), RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) if is_dir => {
+                hand_over(&path, &to.join(&name), &aside.join(&name))?;
+            }
+            Err(rustix::io::Errno::EXIST) => {
+                make(aside)?;
+                fs::rename(&path, aside.join(&name)).map_err(|e| Error::io("move", &path, e))?;
+            }
+            Err(e) => return Err(Error::io("move", &path, e.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path of the configuration stays below where it is put.
+pub fn stays_below(at: &str) -> bool {
+    !at.is_empty() && Path::new(at).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn pictures_are_handed_over_and_none_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("s0-g1"), dir.path().join("s0-g2"));
+        touch(&from.join("a_00001_.png"), "old");
+        touch(&from.join("b.png"), "only old");
+        touch(&from.join("sub/c.png"), "old");
+        touch(&from.join("sub/d.png"), "only old");
+        touch(&to.join("a_00001_.png"), "new");
+        touch(&to.join("sub/c.png"), "new");
+        hand_over(&from, &to, &to.join("s0-g1")).unwrap();
+        let read = |path: &str| fs::read_to_string(to.join(path)).unwrap();
+        assert_eq!(
+            ["a_00001_.png", "b.png", "sub/c.png", "sub/d.png", "s0-g1/a_00001_.png", "s0-g1/sub/c.png"]
+                .map(read),
+            ["new", "only old", "new", "only old", "old", "old"]
+        );
+    }
+
+    #[test]
+    fn a_kept_folder_begins_with_the_snapshots_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, kept) = (dir.path().join("slot/pack/data"), dir.path().join("kept/pack/data"));
+        touch(&at.join("seed"), "from the snapshot");
+        keep(&at, &kept).unwrap();
+        fs::write(at.join("more"), "written").unwrap();
+        // The next generation's slot.
+        fs::remove_file(&at).unwrap();
+        touch(&at.join("seed"), "of the next snapshot");
+        keep(&at, &kept).unwrap();
+        assert_eq!(fs::read_to_string(at.join("seed")).unwrap(), "from the snapshot");
+        assert_eq!(fs::read_to_string(kept.join("more")).unwrap(), "written");
+        let new = dir.path().join("slot/pack/empty");
+        keep(&new, &dir.path().join("kept/pack/empty")).unwrap();
+        assert!(new.is_dir());
+    }
+
+    #[test]
+    fn a_folder_takes_no_others_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("base/models");
+        fs::create_dir_all(&at).unwrap();
+        link_to(&at, Path::new("/srv/a")).unwrap();
+        link_to(&at, Path::new("/srv/b")).unwrap();
+        assert_eq!(fs::read_link(&at).unwrap(), Path::new("/srv/b"));
+        fs::remove_file(&at).unwrap();
+        touch(&at.join("full"), "");
+        let error = link_to(&at, Path::new("/srv/a")).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot put a folder at {}", at.display()));
+        for (path, ok) in [("a/b", true), ("", false), ("/a", false), ("a/../b", false)] {
+            assert_eq!(stays_below(path), ok, "{path}");
+        }
+    }
+}

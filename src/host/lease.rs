@@ -1,0 +1,190 @@
+//! The lease of a service: one deployment at a time. It names its holder, and is free as soon as the holder's
+//! process is gone, however it went.
+//!
+//! First the process that talks with the workstation holds it; the activation, which outlives that
+//! conversation, takes it over by the deployment's id.
+use crate::host::layout::Service;
+use crate::protocol::messages::Holder;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files::{self, FileLock};
+use crate::sys::process::Life;
+use serde::{Deserialize, Serialize};
+
+const LEASE_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct File {
+    version: u32,
+    holder: Holder,
+    life: Life,
+    /// The activation has begun: the lease cannot be taken away any more, only cancelled.
+    activating: bool,
+}
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    service: Service,
+    life: Life,
+}
+
+fn lock(service: &Service) -> Result<FileLock> {
+    FileLock::acquire(&service.mutex(), "", |_| {})
+}
+
+fn read(service: &Service) -> Option<File> {
+    let bytes = std::fs::read(service.lease()).ok()?;
+    // It is written whole; what cannot be read was written by something else and holds nothing.
+    serde_json::from_slice(&bytes).ok().filter(|f: &File| f.version == LEASE_VERSION)
+}
+
+fn write(service: &Service, holder: &Holder, activating: bool) -> Result<Life> {
+    let life = Life::own();
+    let file = File { version: LEASE_VERSION, holder: holder.clone(), life: life.clone(), activating };
+    let bytes =
+        serde_json::to_vec(&file).map_err(|e| Error::new(Kind::Io, "cannot write the lease").caused_by(e))?;
+    files::write_atomic(&service.lease(), &bytes)?;
+    Ok(life)
+}
+
+/// Takes the lease, or says who has it.
+pub fn take(service: &Service, holder: &Holder) -> Result<std::result::Result<Lease, Holder>> {
+    let _lock = lock(service)?;
+    match read(service) {
+        Some(file) if file.life.goes_on() => Ok(Err(file.holder)),
+        _ => Ok(Ok(Lease { life: write(service, holder, false)?, service: service.clone() })),
+    }
+}
+
+/// Takes the lease over from another process of the same deployment.
+pub fn take_over(service: &Service, deployment: &str) -> Result<Lease> {
+    let _lock = lock(service)?;
+    match read(service) {
+        Some(file) if file.holder.deployment == deployment => {
+            Ok(Lease { life: write(service, &file.holder, true)?, service: service.clone() })
+        }
+        other => {
+            let who = other.map_or("nobody".into(), |f| f.holder.by);
+            Err(Error::new(Kind::Busy, format!("the lease of {} belongs to {who}", service.name))
+                .hint("deploy again"))
+        }
+    }
+}
+
+/// Who has it now, and whether an activation runs.
+pub fn holder(service: &Service) -> Option<(Holder, bool)> {
+    read(service).filter(|f| f.life.goes_on()).map(|f| (f.holder, f.activating))
+}
+
+/// Takes the lease away from a deployment that has not begun its activation.
+pub fn break_it(service: &Service) -> Result<Option<Holder>> {
+    let _lock = lock(service)?;
+    let Some(file) = read(service).filter(|f| f.life.goes_on()) else { return Ok(None) };
+    if file.activating {
+        return Err(Error::new(
+            Kind::Busy,
+            format!("an activation of {} is under way, begun by {}", service.name, file.holder.by),
+        )
+        .hint("stillframe cancel stops it and brings the old generation back"));
+    }
+    std::fs::remove_file(service.lease()).map_err(|e| Error::io("remove", service.lease(), e))?;
+    Ok(Some(file.holder))
+}
+
+impl Lease {
+    /// Names the holder anew, once more of it is known.
+    pub fn rename(&mut self, holder: &Holder) -> Result<()> {
+        let _lock = lock(&self.service)?;
+        if !self.is_ours() {
+            return Err(Error::new(Kind::Busy, format!("the lease of {} was taken away", self.service.name)));
+        }
+        write(&self.service, holder, false).map(drop)
+    }
+
+    /// Takes it back after an activation of the same deployment, which may be about to let it go.
+    pub fn take_back(&mut self, holder: &Holder) -> Result<std::result::Result<(), Holder>> {
+        let _lock = lock(&self.service)?;
+        match read(&self.service) {
+            Some(file) if file.life.goes_on() && file.holder.deployment != holder.deployment => {
+                Ok(Err(file.holder))
+            }
+            _ => {
+                self.life = write(&self.service, holder, false)?;
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    /// Whether nobody took it over or away.
+    pub fn is_ours(&self) -> bool {
+        read(&self.service).is_some_and(|f| f.life == self.life)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // What is not removed here is free all the same once this process has ended.
+        if let Ok(_lock) = lock(&self.service)
+            && self.is_ours()
+        {
+            let _ = std::fs::remove_file(self.service.lease());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::layout::Layout;
+    use crate::protocol::messages::Kind as What;
+
+    fn holder_of(deployment: &str) -> Holder {
+        Holder { deployment: deployment.into(), kind: What::Deploy, by: "a@b".into(), since: 1, attempt: 1 }
+    }
+
+    #[test]
+    fn one_holder_at_a_time_and_none_after_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Layout::new(dir.path()).service("demo");
+        let one = take(&service, &holder_of("one")).unwrap().unwrap();
+        assert_eq!(take(&service, &holder_of("two")).unwrap().unwrap_err(), holder_of("one"));
+        assert_eq!(holder(&service), Some((holder_of("one"), false)));
+        drop(one);
+        assert_eq!(holder(&service), None);
+        // One whose process was killed.
+        let mut left = take(&service, &holder_of("three")).unwrap().unwrap();
+        let mut file = read(&service).unwrap();
+        file.life.started += 1;
+        files::write_atomic(&service.lease(), &serde_json::to_vec(&file).unwrap()).unwrap();
+        left.life.started = 0;
+        assert_eq!(holder(&service), None);
+        drop(take(&service, &holder_of("four")).unwrap().unwrap());
+    }
+
+    #[test]
+    fn an_activation_takes_it_over_and_then_nobody_takes_it_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Layout::new(dir.path()).service("demo");
+        let one = take(&service, &holder_of("one")).unwrap().unwrap();
+        assert_eq!(break_it(&service).unwrap(), Some(holder_of("one")));
+        assert!(!one.is_ours());
+        assert_eq!(
+            take_over(&service, "one").unwrap_err().to_string(),
+            "the lease of demo belongs to nobody"
+        );
+        let one = take(&service, &holder_of("one")).unwrap().unwrap();
+        let over = take_over(&service, "one").unwrap();
+        assert_eq!(holder(&service), Some((holder_of("one"), true)));
+        assert_eq!(
+            break_it(&service).unwrap_err().to_string(),
+            "an activation of demo is under way, begun by a@b"
+        );
+        let mut one = one;
+        one.take_back(&holder_of("one")).unwrap().unwrap();
+        assert_eq!(holder(&service), Some((holder_of("one"), false)));
+        drop(one);
+        // In this test both are one process; what the activation lets go is not there any more.
+        drop(over);
+        assert_eq!(break_it(&service).unwrap(), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! What a host serves now: wanted and actual instances, the life of each, and who deploys.
+use crate::host::gateway_units::Gateway;
+use crate::host::layout::{Layout, Service};
+use crate::host::lease;
+use crate::host::state::{Generation, Place, ServiceState, unit};
+use crate::protocol::control::{Reply, Request, TargetStatus};
+use crate::protocol::messages::Holder;
+use crate::sys::error::Result;
+use crate::sys::http;
+use crate::sys::systemd;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub const OVERVIEW_VERSION: u32 = 1;
+
+const QUEUE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How an instance is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// It runs and does not answer yet.
+    Starting,
+    Healthy,
+    /// It runs, answered once, and does not now.
+    Unhealthy,
+    /// It has no new requests and finishes what it has.
+    Draining,
+    /// It ended and is started again.
+    Restarting,
+    Stopped,
+    Failed,
+}
+
+impl Condition {
+    pub fn name(self) -> &'static str {
+        match self {
+            Condition::Starting => "starting",
+            Condition::Healthy => "healthy",
+            Condition::Unhealthy => "unhealthy",
+            Condition::Draining => "draining",
+            Condition::Restarting => "restarting",
+            Condition::Stopped => "stopped",
+            Condition::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// `s0-g7`.
+    pub id: String,
+    pub unit: String,
+    pub generation: u64,
+    pub slot: u32,
+    pub gpus: Vec<String>,
+    pub port: u16,
+    pub condition: Condition,
+    /// Why it has no requests, in the gateway's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since its start, in seconds.
+    pub age_s: Option<u64>,
+    pub restarts: u64,
+    /// Jobs that wait or run in it.
+    pub queue: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub requests: u64,
+    pub websockets: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationView {
+    pub generation: u64,
+    pub snapshot: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    pub attempt: u64,
+    pub before: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    pub service: String,
+    pub serving: Option<u64>,
+    pub address: Option<SocketAddr>,
+    /// What the scaling policy asks for, and how many of them have requests.
+    pub wanted: u32,
+    pub ready: u32,
+    /// Requests that wait for an instance.
+    pub held: u64,
+    /// Why the gateway does not answer, if it does not.
+    pub gateway_error: Option<String>,
+    pub instances: Vec<InstanceView>,
+    pub generations: Vec<GenerationView>,
+    /// The deployment under way, and whether its activation has begun.
+    pub deployment: Option<Holder>,
+    pub activating: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    pub version: u32,
+    pub agent: String,
+    pub services: Vec<ServiceView>,
+}
+
+/// Everything of a host, or one service of it.
+pub fn look(layout: &Layout, only: Option<&str>) -> Result<HostView> {
+    let names = layout.known();
+    let wanted = names.iter().filter(|n| only.is_none_or(|only| only == n.as_str()));
+    let services = wanted.map(|name| service(&layout.service(name))).collect::<Result<_>>()?;
+    let agent = std::fs::read_link(layout.agent()).unwrap_or_default().display().to_string();
+    Ok(HostView { version: OVERVIEW_VERSION, agent, services })
+}
+
+fn service(service: &Service) -> Result<ServiceView> {
+    let state = ServiceState::load(&service.state(), &service.name)?;
+    // What serves, and what an activation has begun to put in its place.
+    let shown: Vec<u64> = state
+        .pending
+        .iter()
+        .map(|p| p.generation)
+        .chain(state.serving)
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let gateway = if state.serving.is_some() || state.pending.is_some() {
+        Some(Gateway::new(service).ask(&Request::Status))
+    } else {
+        None
+    };
+    let (reply, gateway_error) = match gateway {
+        Some(Ok(reply)) => (Some(reply), None),
+        Some(Err(e)) => (None, Some(e.to_string())),
+        None => (None, None),
+    };
+    let instances = instances(&state, &shown, reply.as_ref())?;
+    let serving = state.serving.and_then(|n| state.generations.get(&n));
+    let ready = |i: &&InstanceView| Some(i.generation) == state.serving && i.condition == Condition::Healthy;
+    let (holder, activating) = lease::holder(service).map_or((None, false), |(h, a)| (Some(h), a));
+    Ok(ServiceView {
+        service: service.name.clone(),
+        serving: state.serving,
+        address: serving.map(|g| SocketAddr::new(g.wanted.spec.listen, g.wanted.spec.port)),
+        wanted: serving.map_or(0, |g| g.instances.len() as u32),
+        ready: instances.iter().filter(ready).count() as u32,
+        held: reply.as_ref().map_or(0, |r| r.held as u64),
+        gateway_error,
+        instances,
+        generations: state.generations.iter().map(|(n, g)| generation(*n, g)).collect(),
+        deployment: holder,
+        activating,
+    })
+}
+
+fn generation(number: u64, g: &Generation) -> GenerationView {
+    GenerationView {
+        generation: number,
+        snapshot: g.wanted.snapshot.clone(),
+        created: g.created,
+        attempt: g.attempt,
+        before: g.before,
+    }
+}
+
+const PROPERTIES: &[&str] =
+    &["ActiveState", "SubState", "NRestarts", "MainPID", "MemoryCurrent", "ExecMainStartTimestampMonotonic"];
+
+fn instances(state: &ServiceState, shown: &[u64], gateway: Option<&Reply>) -> Result<Vec<InstanceView>> {
+    let all: Vec<(u64, &Generation, Place)> = shown
+        .iter()
+        .filter_map(|n| Some((*n, state.generations.get(n)?)))
+        .flat_map(|(n, g)| g.instances.iter().map(move |place| (n, g, *place)))
+        .collect();
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let units: Vec<String> = all.iter().map(|(n, _, place)| unit(&state.service, place.slot, *n)).collect();
+    let names: Vec<&str> = units.iter().map(String::as_str).collect();
+    let looks = systemd::show_all(&names, PROPERTIES)?;
+    let client = http::Client::new()?;
+    let uptime = uptime_us();
+    let mut views = Vec::new();
+    for (((number, generation, place), unit), look) in all.into_iter().zip(&units).zip(&looks) {
+        let text = |key: &str| look.get(key).map_or("", String::as_str);
+        let id = format!("s{}-g{number}", place.slot);
+        let target = gateway.and_then(|r| r.targets.iter().find(|t| t.id == id));
+        let pid: u32 = text("MainPID").parse().unwrap_or(0);
+        let started: u64 = text("ExecMainStartTimestampMonotonic").parse().unwrap_or(0);
+        let runs = pid > 0;
+        let queue = if runs { queue(&client, place.port) } else { None };
+        views.push(InstanceView {
+            unit: unit.clone(),
+            generation: number,
+            slot: place.slot,
+            gpus: generation.wanted.spec.slots.get(place.slot as usize).cloned().unwrap_or_default(),
+            port: place.port,
+            condition: condition(text("ActiveState"), text("SubState"), target, queue.is_some()),
+            reason: target.and_then(|t| t.reason.clone()),
+            age_s: (runs && started > 0).then(|| uptime.saturating_sub(started) / 1_000_000),
+            restarts: text("NRestarts").parse().unwrap_or(0),
+            queue,
+            // Where the memory controller is not there, the program's own resident memory.
+            memory_bytes: text("MemoryCurrent").parse().ok().or_else(|| resident(pid)),
+            requests: target.map_or(0, |t| t.requests),
+            websockets: target.map_or(0, |t| t.websockets),
+            id,
+        });
+    }
+    Ok(views)
+}
+
+fn condition(active: &str, sub: &str, target: Option<&TargetStatus>, answers: bool) -> Condition {
+    match (active, sub) {
+        ("failed", _) => Condition::Failed,
+        (_, "auto-restart") => Condition::Restarting,
+        ("active", _) => match target {
+            Some(target) if target.draining => Condition::Draining,
+            Some(target) if target.healthy => Condition::Healthy,
+            _ if answers => Condition::Starting,
+            Some(_) => Condition::Unhealthy,
+            None => Condition::Starting,
+        },
+        ("activating", _) => Condition::Starting,
+        _ => Condition::Stopped,
+    }
+}
+
+fn queue(client: &http::Client, port: u16) -> Option<u64> {
+    let reply = client.get(port, "/prompt", QUEUE_LIMIT).ok()?;
+    serde_json::from_slice::<Value>(&reply.body).ok()?["exec_info"]["queue_remaining"].as_u64()
+}
+
+fn uptime_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions() {
+        let target = |healthy, draining| TargetStatus {
+            id: "s0-g1".into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            generation: 1,
+            draining,
+            healthy,
+            reason: None,
+            requests: 0,
+            websockets: 0,
+            served: 0,
+            failed: 0,
+        };
+        for (active, sub, target, answers, expected) in [
+            ("active", "running", Some(target(true, false)), true, Condition::Healthy),
+            ("active", "running", Some(target(true, true)), true, Condition::Draining),
+            ("active", "running", Some(target(false, false)), false, Condition::Unhealthy),
+            ("active", "running", None, true, Condition::Starting),
+            ("activating", "auto-restart", None, false, Condition::Restarting),
+            ("activating", "start-pre", None, false, Condition::Starting),
+            ("failed", "failed", None, false, Condition::Failed),
+            ("inactive", "dead", Some(target(false, false)), false, Condition::Stopped),
+        ] {
+            assert_eq!(condition(active, sub, target.as_ref(), answers), expected, "{active} {sub}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is kept of a service, and why; and letting go of the rest.
+use crate::formats::nix::store_path::StorePath;
+use crate::host::activation::expired;
+use crate::host::effects::HostWorld;
+use crate::host::layout::Layout;
+use crate::host::lease;
+use crate::host::state::ServiceState;
+use crate::host::world::World;
+use crate::store::{Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptGeneration {
+    pub service: String,
+    pub generation: u64,
+    pub snapshot: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// `None`: it goes.
+    pub why: Option<String>,
+    /// Bytes of its closure, and of them what no other generation of this host needs.
+    pub bytes: u64,
+    pub own_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionReport {
+    pub generations: Vec<KeptGeneration>,
+    /// Unfinished transfers.
+    pub incoming_bytes: u64,
+    /// What the garbage collector freed; `None` when it was not asked to.
+    pub freed_bytes: Option<u64>,
+}
+
+fn why(state: &ServiceState, number: u64, goes: &[u64]) -> Option<String> {
+    let serving = state.serving.and_then(|n| state.generations.get(&n));
+    if state.serving == Some(number) {
+        return Some("it serves".into());
+    }
+    if state.pending.as_ref().is_some_and(|p| p.generation == number) {
+        return Some("it is being activated".into());
+    }
+    if serving.and_then(|g| g.before) == Some(number) {
+        return Some("it served before: rollback goes there".into());
+    }
+    let keep = serving.map_or(0, |g| g.wanted.spec.retention.generations);
+    (!goes.contains(&number)).then(|| format!("one of the newest {keep} besides the serving one"))
+}
+
+/// Shows what is kept; with `free`, lets go of the rest and runs Nix's garbage collector.
+pub fn retention(
+    layout: &Layout,
+    only: Option<&str>,
+    config: &StoreConfig,
+    free: bool,
+) -> Result<RetentionReport> {
+    let mut store = Store::connect(config)?;
+    let mut generations = Vec::new();
+    let mut closures: Vec<BTreeSet<StorePath>> = Vec::new();
+    let mut sizes = std::collections::BTreeMap::new();
+    for name in layout.known() {
+        let service = layout.service(&name);
+        let mut state = ServiceState::load(&service.state(), &name)?;
+        let goes = expired(&state);
+        for (number, generation) in &state.generations {
+            let snapshot = &generation.wanted.snapshot;
+            let roots = [snapshot, &generation.wanted.agent]
+                .map(|path| StorePath::from_absolute(&config.store_dir, path));
+            let mut closure = BTreeSet::new();
+            for root in roots.into_iter().flatten() {
+                // A path that was deleted by hand has no closure any more.
+                for (path, info) in store.closure(&[root]).unwrap_or_default() {
+                    sizes.insert(path.clone(), info.nar_size);
+                    closure.insert(path);
+                }
+            }
+            generations.push(KeptGeneration {
+                service: name.clone(),
+                generation: *number,
+                snapshot: snapshot.clone(),
+                created: generation.created,
+                why: why(&state, *number, &goes),
+                bytes: closure.iter().filter_map(|p| sizes.get(p)).sum(),
+                own_bytes: 0,
+            });
+            closures.push(closure);
+        }
+        if free && only.is_none_or(|only| only == name) && !goes.is_empty() {
+            if let Some((holder, _)) = lease::holder(&service) {
+                return Err(Error::new(
+                    Kind::Busy,
+                    format!("a deployment of {name} is under way, begun by {}", holder.by),
+                )
+                .hint("run it again when that has ended"));
+            }
+            let mut world = HostWorld::new(&service, None, None)?;
+            for number in goes {
+                if let Some(generation) = state.generations.remove(&number) {
+                    world.unlink(number, generation.attempt)?;
+                }
+            }
+            world.save(&state)?;
+        }
+    }
+    for at in 0..closures.len() {
+        let others = closures.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, c)| c);
+        let shared: BTreeSet<&StorePath> = others.flatten().collect();
+        generations[at].own_bytes =
+            closures[at].iter().filter(|p| !shared.contains(p)).filter_map(|p| sizes.get(p)).sum();
+    }
+    let freed_bytes = if free { Some(store.collect_garbage()?) } else { None };
+    Ok(RetentionReport { generations, incoming_bytes: incoming(layout), freed_bytes })
+}
+
+fn incoming(layout: &Layout) -> u64 {
+    let Ok(entries) = std::fs::read_dir(layout.incoming()) else { return 0 };
+    entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}

@@ -1,0 +1,557 @@
+//! `stillframe-agent order`: this host's end of a deployment's conversation (see `ship::orders`). It holds the
+//! service's lease, keeps the attempt's record while paths are copied, starts the activation in a unit of its
+//! own, and then only passes on what that writes: when the connection is cut, the activation goes on.
+use crate::host::activating;
+use crate::host::goal::{self, Task};
+use crate::host::journal::{self, Follower, Journal};
+use crate::host::layout::{Layout, Service};
+use crate::host::lease::{self, Lease};
+use crate::host::state::{Generation, ServiceState};
+use crate::host::{receive, secrets, units};
+use crate::protocol::messages::{
+    Answer, Attempt, Back, Holder, Kind as What, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Serving, Status,
+};
+use crate::protocol::spec::{Wanted, valid_service};
+use crate::protocol::wire;
+use crate::sys::clock;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use crate::sys::process;
+use crate::sys::systemd;
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How often a record that is being written is looked at.
+const LOOK: Duration = Duration::from_millis(25);
+/// How often somebody else's wish is looked for.
+const WISH: Duration = Duration::from_millis(200);
+/// A binary cache may be slow, but not for ever.
+const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);
+
+/// Why a conversation ends before its time.
+enum Stop {
+    /// Nobody hears us any more.
+    Gone(&'static str),
+    /// This is said, and recorded.
+    Told { status: Status, error: Error },
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Told { status: Status::Failed, error }
+    }
+}
+
+type Step<T> = std::result::Result<T, Stop>;
+
+struct Talk<'a> {
+    layout: &'a Layout,
+    output: &'a mut dyn Write,
+    orders: Receiver<Option<Order>>,
+}
+
+/// The attempt in hand.
+struct Held {
+    service: Service,
+    holder: Holder,
+    attempt: Attempt,
+    lease: Lease,
+    journal: Journal,
+    /// Its record has an outcome, or is the activation's to end.
+    over: bool,
+}
+
+/// What the activation of this conversation did, so that it can be undone.
+struct Done {
+    previous: Option<u64>,
+    changed: bool,
+}
+
+pub fn converse(layout: &Layout, input: impl Read + Send + 'static, output: &mut dyn Write) -> Result<()> {
+    let (tell, orders) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut input = BufReader::new(input);
+        loop {
+            // What cannot be read is the end of it: its sender is of another version, or cut off.
+            let order = wire::read_line::<Order>(&mut input).ok().flatten();
+            let last = order.is_none();
+            if tell.send(order).is_err() || last {
+                return;
+            }
+        }
+    });
+    let mut talk = Talk { layout, output, orders };
+    let mut held = None;
+    match talk.conduct(&mut held) {
+        Ok(()) => Ok(()),
+        Err(stop) => talk.stop(held, stop),
+    }
+}
+
+impl Talk<'_> {
+    fn say(&mut self, answer: &Answer) -> Step<()> {
+        wire::write_line(self.output, answer).map_err(|_| Stop::Gone("the workstation is gone"))
+    }
+
+    /// The next order that says something, within the silence that is allowed.
+    fn next(&mut self, held: Option<&Held>) -> Step<Order> {
+        let mut heard = Instant::now();
+        loop {
+            match self.orders.recv_timeout(WISH) {
+                Ok(Some(Order::Alive)) => heard = Instant::now(),
+                Ok(Some(order)) => return Ok(order),
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Stop::Gone("the workstation ended the connection"));
+                }
+                Err(RecvTimeoutError::Timeout) if heard.elapsed().as_millis() as u64 > SILENCE_MS => {
+                    return Err(Stop::Gone("the workstation was silent for too long"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(held) = held {
+                wishes(held)?;
+            }
+        }
+    }
+
+    fn conduct(&mut self, slot: &mut Option<Held>) -> Step<()> {
+        let Order::Begin { version, attempt } = self.next(None)? else {
+            return Err(Error::new(Kind::Input, "a conversation begins with `begin`").into());
+        };
+        if version != ORDERS_VERSION {
+            let text = format!("the workstation speaks version {version}, this agent {ORDERS_VERSION}");
+            return Err(Error::new(Kind::Input, text)
+                .hint(
+                    "stillframe and the agent on the host must be of one version: deploy with the newer one",
+                )
+                .into());
+        }
+        let Some(held) = self.begin(*attempt)? else { return Ok(()) };
+        let held = slot.insert(held);
+        let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        let serving = serving(&state);
+        self.say(&Answer::Held { attempt: held.attempt.attempt, serving })?;
+        let mut done = None;
+        loop {
+            match self.next(Some(held))? {
+                Order::Copying { text, bytes } => {
+                    held.journal.event(Status::Copying, &text, bytes)?;
+                }
+                Order::Fetch { url, public_keys, path } => {
+                    self.fetch(held, &url, &public_keys, &path)?;
+                    self.say(&Answer::Fetched)?;
+                }
+                Order::Activate { wanted, secrets, again } => {
+                    done = Some(self.activate(held, *wanted, &secrets, again)?);
+                }
+                Order::Return { to } => done = Some(self.return_to(held, &to)?),
+                Order::TakeBack { why } => {
+                    if let Some(done) = done.take() {
+                        self.take_back(held, &done, why)?;
+                    }
+                }
+                Order::GiveUp { status, message, hint } => {
+                    let error = Error::new(Kind::Host, message);
+                    let error = match hint {
+                        Some(hint) => error.hint(hint),
+                        None => error,
+                    };
+                    return Err(Stop::Told { status, error });
+                }
+                Order::Cancel { by } => {
+                    let error = Error::new(Kind::Interrupted, format!("cancelled by {by}"));
+                    return Err(Stop::Told { status: Status::Cancelled, error });
+                }
+                Order::End => return Ok(()),
+                Order::Begin { .. } | Order::Alive => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, attempt: Attempt) -> Step<Option<Held>> {
+        if !valid_service(&attempt.service) {
+            let text = format!("{:?} is no name for a service", attempt.service);
+            return Err(Error::new(Kind::Input, text)
+                .hint("1 to 27 letters a-z, digits and '-', neither first nor last")
+                .into());
+        }
+        let service = self.layout.service(&attempt.service);
+        let folder = &service.home;
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create directory", folder, e))?;
+        let mut holder = Holder {
+            deployment: attempt.deployment.clone(),
+            kind: attempt.kind,
+            by: attempt.by.clone(),
+            since: clock::now_ms(),
+            attempt: 0,
+        };
+        let mut lease = match lease::take(&service, &holder)? {
+            Ok(lease) => lease,
+            Err(holder) => {
+                self.say(&Answer::Busy { holder })?;
+                return Ok(None);
+            }
+        };
+        // What somebody else's end left unfinished comes first.
+        let mut state = ServiceState::load(&service.state(), &service.name)?;
+        activating::end_pending(&service, &mut state)?;
+        let (mut journal, attempt) = Journal::begin(&service, attempt)?;
+        activating::end_abandoned(&service, Some(attempt.attempt))?;
+        holder.attempt = attempt.attempt;
+        lease.rename(&holder)?;
+        journal.event(Status::Queued, &format!("begun by {}", attempt.by), None)?;
+        Ok(Some(Held { service, holder, attempt, lease, journal, over: false }))
+    }
+
+    /// Copies from a binary cache with this host's own Nix.
+    fn fetch(&mut self, held: &mut Held, url: &str, keys: &[String], path: &str) -> Step<()> {
+        held.journal.event(Status::Copying, &format!("copying from {url}"), None)?;
+        let mut words = vec!["nix", "--extra-experimental-features", "nix-command", "copy", "--from", url];
+        let joined = keys.join(" ");
+        if keys.is_empty() {
+            // Most paths are content-addressed and need no signature; the others are the user's own cache's to vouch for.
+            words.push("--no-check-sigs");
+        } else {
+            words.extend(["--option", "trusted-public-keys", joined.as_str()]);
+        }
+        words.push(path);
+        let mut gone = None;
+        let orders = &self.orders;
+        let output = process::run_until(&words, FETCH_LIMIT, &mut || {
+            match orders.try_recv() {
+                Ok(None) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                    gone = Some(Stop::Gone("the workstation ended the connection"));
+                }
+                Ok(Some(_)) | Err(std::sync::mpsc::TryRecvError::Empty) => {}
+            }
+            if let Err(stop) = wishes(held) {
+                gone = Some(stop);
+            }
+            gone.is_some()
+        });
+        if let Some(stop) = gone {
+            return Err(stop);
+        }
+        let output = output?;
+        if output.code == Some(0) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Store, format!("cannot copy {path} from {url}: {}", output.stderr))
+            .hint("fill the cache first: nix copy --to URL PATH; or leave [ship] cache out")
+            .into())
+    }
+
+    fn activate(
+        &mut self,
+        held: &mut Held,
+        wanted: Wanted,
+        given: &BTreeMap<String, String>,
+        again: bool,
+    ) -> Step<Done> {
+        let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        secrets::complete(&wanted.spec.secrets, given)?;
+        if !again
+            && let Some((number, generation)) = exactly(&state, &wanted)
+            && secrets::same(&held.service.secrets(generation.attempt), given)
+            && runs(&state, number)
+        {
+            let text = format!("generation {number} serves exactly this already");
+            let outcome = Outcome {
+                status: Status::Succeeded,
+                generation: Some(number),
+                snapshot: None,
+                previous: Some(number),
+                error: None,
+                hint: None,
+                warnings: vec![text],
+            };
+            let outcome = state.complete(outcome);
+            held.journal.end(&outcome)?;
+            held.over = true;
+            self.say(&Answer::Outcome { outcome })?;
+            return Ok(Done { previous: Some(number), changed: false });
+        }
+        for path in [&wanted.snapshot, &wanted.agent] {
+            if !Path::new(path).exists() {
+                return Err(Error::new(Kind::Store, format!("{path} is not on this host"))
+                    .hint("deploy again")
+                    .into());
+            }
+        }
+        secrets::write(&held.service.secrets(held.attempt.attempt), given)?;
+        // The transfer's own roots end with its connection, which may end now.
+        for (root, path) in
+            held.service.attempt_roots(held.attempt.attempt).iter().zip([&wanted.snapshot, &wanted.agent])
+        {
+            files::replace_link(root, Path::new(path))?;
+        }
+        let agent = units::program(&wanted.agent);
+        self.start(held, &Task::New(Box::new(wanted)), &agent)?;
+        self.follow(held, state.serving)
+    }
+
+    fn return_to(&mut self, held: &mut Held, to: &Back) -> Step<Done> {
+        let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        let number = resolve(&state, to)?;
+        let generation = &state.generations[&number];
+        let config = receive::store_config(None);
+        for root in [&generation.wanted.snapshot, &generation.wanted.agent] {
+            if let Some(path) = receive::deleted(&config, root)?.first() {
+                return Err(Error::new(
+                    Kind::Store,
+                    format!("{path}, which generation {number} needs, is gone from this host"),
+                )
+                .hint("bring it back by deploying its snapshot: stillframe deploy --snapshot ID")
+                .into());
+            }
+        }
+        let snapshot = generation.wanted.snapshot.clone();
+        held.journal.event(Status::Queued, &format!("to generation {number}: {snapshot}"), None)?;
+        let agent = own_program(self.layout)?;
+        self.start(held, &Task::Kept(number), &agent)?;
+        self.follow(held, state.serving)
+    }
+
+    fn take_back(&mut self, held: &mut Held, done: &Done, why: String) -> Step<()> {
+        if !done.changed {
+            return self.say(&Answer::Outcome {
+                outcome: Outcome {
+                    status: Status::Reverted,
+                    generation: done.previous,
+                    snapshot: None,
+                    previous: done.previous,
+                    error: Some(why),
+                    hint: None,
+                    warnings: vec!["nothing had changed".into()],
+                },
+            });
+        }
+        let attempt = Attempt { kind: What::TakeBack, ..held.attempt.clone() };
+        let (journal, attempt) = Journal::begin(&held.service, attempt)?;
+        held.holder = Holder { kind: What::TakeBack, attempt: attempt.attempt, ..held.holder.clone() };
+        held.lease.rename(&held.holder)?;
+        (held.journal, held.attempt, held.over) = (journal, attempt, false);
+        held.journal.event(Status::Queued, &why, None)?;
+        let task = match done.previous {
+            Some(to) => Task::Restored { to, why },
+            None => Task::Withdraw { why },
+        };
+        let agent = own_program(self.layout)?;
+        self.start(held, &task, &agent)?;
+        self.follow(held, None).map(drop)
+    }
+
+    /// Starts the activation in a unit of its own.
+    fn start(&mut self, held: &mut Held, task: &Task, agent: &str) -> Step<()> {
+        let attempt = held.attempt.attempt;
+        goal::write(&held.service, attempt, task)?;
+        let unit = held.service.activation_unit(attempt);
+        let description = format!("Activation {attempt} of {}", held.service.name);
+        let (state, number) = (self.layout.state.display().to_string(), attempt.to_string());
+        let words = [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            "--service-type=exec",
+            "--unit",
+            &unit,
+            "--description",
+            &description,
+            "-p",
+            "Restart=on-failure",
+            "-p",
+            "RestartSec=2",
+            "-p",
+            "StartLimitIntervalSec=0",
+            "-p",
+            "TimeoutStopSec=120",
+            // A stop is the activation's to hear, not that of a command that it runs just then.
+            "-p",
+            "KillMode=mixed",
+            agent,
+            "--state",
+            &state,
+            "activate",
+            &held.service.name,
+            &number,
+        ];
+        process::must(&words, Duration::from_secs(60))?;
+        Ok(())
+    }
+
+    /// Passes on what the activation writes, to its end; then the lease is ours again.
+    fn follow(&mut self, held: &mut Held, previous: Option<u64>) -> Step<Done> {
+        // Its record, its goal and its roots are the activation's now: it goes on without us, whatever ends this.
+        held.over = true;
+        let mut follower = Follower::new(&held.service, held.attempt.attempt, false);
+        let unit = held.service.activation_unit(held.attempt.attempt);
+        let (mut heard, mut looked) = (Instant::now(), Instant::now());
+        loop {
+            for event in follower.more()? {
+                let outcome = event.outcome.clone();
+                self.say(&Answer::Event { event })?;
+                let Some(outcome) = outcome else { continue };
+                if let Err(other) = held.lease.take_back(&held.holder)? {
+                    self.say(&Answer::Outcome { outcome })?;
+                    let text = format!("{} began a deployment meanwhile", other.by);
+                    return Err(Error::new(Kind::Busy, text).into());
+                }
+                let changed = outcome.status == Status::Succeeded;
+                self.say(&Answer::Outcome { outcome })?;
+                return Ok(Done { previous, changed });
+            }
+            match self.orders.recv_timeout(LOOK) {
+                Ok(Some(Order::Cancel { by })) => {
+                    let text = format!("{} {by}\n", held.attempt.deployment);
+                    files::write_atomic(&held.service.cancel(), text.as_bytes())?;
+                }
+                Ok(Some(_)) => heard = Instant::now(),
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Stop::Gone("the workstation ended the connection"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if heard.elapsed().as_millis() as u64 > SILENCE_MS {
+                return Err(Stop::Gone("the workstation was silent for too long"));
+            }
+            // A unit that could not even begin writes nothing.
+            if looked.elapsed() > Duration::from_secs(5) {
+                looked = Instant::now();
+                let state = systemd::show(&unit, &["ActiveState"])?;
+                let gone = state.get("ActiveState").is_none_or(|s| s == "inactive" || s == "failed");
+                if gone && journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
+                    held.over = false;
+                    let tail = systemd::log_tail(&unit, 10);
+                    return Err(Error::new(
+                        Kind::Host,
+                        format!("the activation ended without a word: {tail}"),
+                    )
+                    .hint(format!("all it said: journalctl -u {unit}"))
+                    .into());
+                }
+            }
+        }
+    }
+
+    /// Records why it ends, and says so if somebody still hears.
+    fn stop(&mut self, held: Option<Held>, stop: Stop) -> Result<()> {
+        let (status, error) = match stop {
+            Stop::Gone(why) => (Status::Interrupted, Error::new(Kind::Interrupted, why)),
+            Stop::Told { status, error } => (status, error),
+        };
+        let cause = error.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
+        let message = format!("{error}{cause}");
+        if let Some(mut held) = held
+            && !held.over
+        {
+            let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+            let outcome = Outcome {
+                status,
+                generation: state.serving,
+                snapshot: None,
+                previous: state.serving,
+                error: Some(message.clone()),
+                hint: error.hint.clone(),
+                warnings: Vec::new(),
+            };
+            held.journal.end(&state.complete(outcome))?;
+            files::remove(&held.service.goal(held.attempt.attempt))?;
+            files::remove(&held.service.cancel())?;
+            for root in held.service.attempt_roots(held.attempt.attempt) {
+                files::remove(&root)?;
+            }
+            files::remove_tree(&held.service.secrets(held.attempt.attempt))?;
+        }
+        let answer = Answer::Failed { status, message, hint: error.hint };
+        // Nobody may be there to hear it.
+        let _ = wire::write_line(self.output, &answer);
+        Ok(())
+    }
+}
+
+/// Whether somebody else wants this deployment to end.
+fn wishes(held: &Held) -> Step<()> {
+    if held.over {
+        return Ok(());
+    }
+    if !held.lease.is_ours() {
+        let error =
+            Error::new(Kind::Busy, "the lease was taken away (stillframe unlock)").hint("deploy again");
+        return Err(Stop::Told { status: Status::Interrupted, error });
+    }
+    let Ok(text) = std::fs::read_to_string(held.service.cancel()) else { return Ok(()) };
+    match text.trim().split_once(' ') {
+        Some((deployment, by)) if deployment == held.attempt.deployment => {
+            let error = Error::new(Kind::Interrupted, format!("cancelled by {by}"));
+            Err(Stop::Told { status: Status::Cancelled, error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn serving(state: &ServiceState) -> Option<Serving> {
+    let number = state.serving?;
+    let wanted = &state.generations.get(&number)?.wanted;
+    Some(Serving { generation: number, snapshot: wanted.snapshot.clone(), port: wanted.spec.port })
+}
+
+/// The serving generation, if it is exactly what is wanted.
+fn exactly<'a>(state: &'a ServiceState, wanted: &Wanted) -> Option<(u64, &'a Generation)> {
+    let number = state.serving?;
+    let generation = state.generations.get(&number)?;
+    (generation.wanted == *wanted).then_some((number, generation))
+}
+
+/// Whether every instance of a generation runs.
+fn runs(state: &ServiceState, number: u64) -> bool {
+    let units = state.units(number);
+    let names: Vec<&str> = units.iter().map(String::as_str).collect();
+    systemd::show_all(&names, &["ActiveState"])
+        .is_ok_and(|all| all.iter().all(|unit| unit.get("ActiveState").is_some_and(|s| s == "active")))
+}
+
+fn resolve(state: &ServiceState, to: &Back) -> Result<u64> {
+    let known = || {
+        let all: Vec<String> = state.generations.keys().map(u64::to_string).collect();
+        if all.is_empty() {
+            "it has none: deploy first".into()
+        } else {
+            format!("it has: {}", all.join(", "))
+        }
+    };
+    let none = |what: String| Error::new(Kind::Input, what).hint(known());
+    match to {
+        Back::Generation(number) if state.generations.contains_key(number) => Ok(*number),
+        Back::Generation(number) => Err(none(format!("{} has no generation {number}", state.service))),
+        Back::Previous => state
+            .serving
+            .and_then(|n| state.generations.get(&n)?.before)
+            .filter(|n| state.generations.contains_key(n))
+            .ok_or_else(|| none(format!("no generation of {} served before this one", state.service))),
+        Back::Snapshot(snapshot) => {
+            let base = |g: &Generation| g.wanted.snapshot.rsplit('/').next().unwrap_or_default().to_string();
+            let fits =
+                |g: &Generation| g.wanted.snapshot == *snapshot || base(g).starts_with(snapshot.as_str());
+            let found = state.generations.iter().rev().find(|(_, g)| fits(g));
+            found.map(|(n, _)| *n).ok_or_else(|| {
+                none(format!("no generation of {} has the snapshot {snapshot}", state.service))
+            })
+        }
+    }
+}
+
+/// The newest agent of this host: it can read what the state says.
+fn own_program(layout: &Layout) -> Result<String> {
+    let link = layout.agent();
+    let path = std::fs::read_link(&link).map_err(|e| {
+        Error::io("read the link", &link, e).hint("prepare the host: stillframe host prepare")
+    })?;
+    Ok(units::program(&path.display().to_string()))
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+//! What a host knows of a service, in one versioned file: its generations, which of them serves, and the
+//! activation that is under way. It is written before each effect that it speaks of, so whoever reads it
+//! after a crash knows what may have happened.
+use crate::protocol::control::{Table, Target};
+use crate::protocol::messages::Outcome;
+use crate::protocol::spec::Wanted;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+pub const STATE_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceState {
+    pub version: u32,
+    pub service: String,
+    /// Numbers are never used twice, whatever became of them.
+    pub next_generation: u64,
+    /// The truth: what serves when nothing is under way.
+    pub serving: Option<u64>,
+    pub generations: BTreeMap<u64, Generation>,
+    pub pending: Option<Pending>,
+    /// The instances' folder was not there before the first activation: if that fails, it goes again.
+    #[serde(default)]
+    pub data_is_new: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    pub wanted: Wanted,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The attempt that brought it.
+    pub attempt: u64,
+    /// Slot and loopback port of each instance.
+    pub instances: Vec<Place>,
+    /// What served before it did: where a rollback from it goes.
+    pub before: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    pub slot: u32,
+    pub port: u16,
+}
+
+/// An activation that is not over. `previous` is exactly what serves if it fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    pub attempt: u64,
+    pub generation: u64,
+    pub previous: Option<u64>,
+    /// The generation existed before (a rollback): a failure does not remove it.
+    pub kept: bool,
+}
+
+pub fn unit(service: &str, slot: u32, generation: u64) -> String {
+    format!("stillframe-{service}-s{slot}-g{generation}.service")
+}
+
+impl ServiceState {
+    pub fn new(service: &str) -> Self {
+        ServiceState {
+            version: STATE_VERSION,
+            service: service.into(),
+            next_generation: 1,
+            serving: None,
+            generations: BTreeMap::new(),
+            pending: None,
+            data_is_new: false,
+        }
+    }
+
+    /// The state of a service; a new one where there is none yet.
+    pub fn load(file: &Path, service: &str) -> Result<ServiceState> {
+        let bytes = match files::read(file) {
+            Ok(bytes) => bytes,
+            Err(_) if !file.exists() => return Ok(ServiceState::new(service)),
+            Err(e) => return Err(e),
+        };
+        let broken = |why: String| {
+            Error::new(Kind::Io, format!("{} is not a service's state: {why}", file.display())).hint(
+                "it is never half written: look at what else wrote there; the services go on as they are",
+            )
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
+        if value["version"] != STATE_VERSION {
+            return Err(broken(format!("version {}, this agent reads {STATE_VERSION}", value["version"])));
+        }
+        serde_json::from_value(value).map_err(|e| broken(e.to_string()))
+    }
+
+    pub fn save(&self, file: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::new(Kind::Io, "cannot write the state").caused_by(e))?;
+        files::write_atomic(file, &bytes)
+    }
+
+    /// An outcome with the snapshot that serves after it.
+    pub fn complete(&self, outcome: Outcome) -> Outcome {
+        let generation = outcome.generation.and_then(|n| self.generations.get(&n));
+        Outcome { snapshot: generation.map(|g| g.wanted.snapshot.clone()), ..outcome }
+    }
+
+    pub fn units(&self, generation: u64) -> Vec<String> {
+        let places = self.generations.get(&generation).map_or(&[][..], |g| &g.instances);
+        places.iter().map(|p| unit(&self.service, p.slot, generation)).collect()
+    }
+
+    /// The gateway's table when exactly this generation serves.
+    pub fn table(&self, generation: Option<u64>) -> Table {
+        let found = generation.and_then(|n| Some((n, self.generations.get(&n)?)));
+        let targets = found.map_or_else(Vec::new, |(number, g)| {
+            g.instances
+                .iter()
+                .map(|place| Target {
+                    id: format!("s{}-g{number}", place.slot),
+                    address: SocketAddr::from((Ipv4Addr::LOCALHOST, place.port)),
+                    slot: place.slot,
+                    generation: number,
+                })
+                .collect()
+        });
+        Table { version: 1, targets }
+    }
+
+    /// Loopback ports for `count` instances, none of which another generation or `taken` has.
+    pub fn free_ports(
+        &self,
+        range: (u16, u16),
+        count: usize,
+        taken: impl Fn(u16) -> bool,
+    ) -> Result<Vec<u16>> {
+        let ours: Vec<u16> =
+            self.generations.values().flat_map(|g| g.instances.iter().map(|p| p.port)).collect();
+        let free: Vec<u16> =
+            (range.0..=range.1).filter(|p| !ours.contains(p) && !taken(*p)).take(count).collect();
+        if free.len() < count {
+            return Err(Error::new(
+                Kind::Host,
+                format!("no {count} free ports between {} and {} for the instances", range.0, range.1),
+            )
+            .hint("give the service a wider range of instance ports"));
+        }
+        Ok(free)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_broken_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state.json");
+        let fresh = ServiceState::load(&file, "demo").unwrap();
+        assert_eq!(fresh, ServiceState::new("demo"));
+        fresh.save(&file).unwrap();
+        assert_eq!(ServiceState::load(&file, "demo").unwrap(), fresh);
+        let name = file.display();
+        std::fs::write(&file, "{\"version\": 7}").unwrap();
+        let error = ServiceState::load(&file, "demo").unwrap_err().to_string();
+        assert_eq!(error, format!("{name} is not a service's state: version 7, this agent reads 1"));
+        std::fs::write(&file, "{").unwrap();
+        let error = ServiceState::load(&file, "demo").unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{name} is not a service's state: EOF")), "{error}");
+    }
+}

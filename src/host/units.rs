@@ -1,0 +1,288 @@
+//! The texts of the units (systemd.unit(5), systemd.service(5), systemd.exec(5)). Pure.
+//!
+//! One unit for each generation and slot, not a template: editing a template changes how what runs is
+//! stopped. Not used because CUDA does not start with them: PrivateDevices, MemoryDenyWriteExecute,
+//! ProcSubset=pid.
+use crate::host::layout::Service;
+use crate::host::state::{Place, unit};
+use crate::protocol::spec::{Spec, Wanted};
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// The agent's program of an agent's store path.
+pub fn program(agent: &str) -> String {
+    format!("{agent}/bin/stillframe-agent")
+}
+
+/// The user of a service's instances: a dynamic one, unless the host has one for it.
+pub fn user_lines(spec: &Spec) -> String {
+    match &spec.user {
+        Some(user) => format!("User={user}\n"),
+        None => format!("DynamicUser=yes\nUser=sf-{}\n", spec.service),
+    }
+}
+
+const SANDBOX: &str = "\
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+RemoveIPC=yes
+KeyringMode=private
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+UMask=0022
+";
+
+const GPU_DEVICES: &[&str] = &[
+    "/dev/nvidiactl",
+    "/dev/nvidia-uvm",
+    "/dev/nvidia-uvm-tools",
+    "/dev/nvidia-modeset",
+    "char-nvidia-caps",
+    "char-nvidia-caps-imex-channels",
+];
+
+/// A home folder is not there for an instance, but for what it was told to see.
+fn in_a_home(path: &str) -> bool {
+    ["/home", "/root", "/run/user"].iter().any(|home| Path::new(path).starts_with(home))
+}
+
+pub fn instance(service: &Service, number: u64, place: Place, wanted: &Wanted, attempt: u64) -> String {
+    let spec = &wanted.spec;
+    let id = format!("s{}-g{number}", place.slot);
+    let name = &service.name;
+    let mut text = format!(
+        "[Unit]
+Description=ComfyUI {name}, slot {}, generation {number}
+StartLimitIntervalSec=0
+RequiresMountsFor=/nix/store {data}
+
+[Service]
+Type=exec
+ExecStart={} instance {}
+SyslogIdentifier={name}-{id}
+Restart=always
+RestartSec=1
+KillMode=mixed
+TimeoutStopSec=15
+LimitNOFILE=65536
+StateDirectory=stillframe-data/{name}
+",
+        place.slot,
+        program(&wanted.agent),
+        service.instance_file(&id).display(),
+        data = service.layout.data.display(),
+    );
+    text.push_str(&user_lines(spec));
+    text.push_str(SANDBOX);
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(text, "{key}={value}");
+    };
+    line("ProtectHome", "tmpfs");
+    line("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK");
+    line("DevicePolicy", "closed");
+    let gpus = spec.slots.get(place.slot as usize).map_or(&[][..], Vec::as_slice);
+    if !gpus.is_empty() {
+        // Makes the device nodes of a driver that nothing has used yet; a host without it has made them.
+        line("ExecStartPre", "+-/usr/bin/nvidia-modprobe -u -c0");
+        for device in GPU_DEVICES {
+            line("DeviceAllow", &format!("{device} rw"));
+        }
+        if gpus.iter().all(|gpu| gpu.bytes().all(|b| b.is_ascii_digit())) {
+            for gpu in gpus {
+                line("DeviceAllow", &format!("/dev/nvidia{gpu} rw"));
+            }
+        } else {
+            // Named by UUID: which node that is, is the driver's to say.
+            line("DeviceAllow", "char-nvidia rw");
+            line("DeviceAllow", "char-nvidia-frontend rw");
+        }
+    }
+    if let Some(bytes) = spec.memory_bytes {
+        line("MemoryMax", &bytes.to_string());
+    }
+    if let Some(percent) = spec.cpu_percent {
+        line("CPUQuota", &format!("{percent}%"));
+    }
+    let writable = spec.folders.iter().filter(|f| f.writable).map(|f| f.path.as_str());
+    for path in writable.chain(spec.output.as_deref()) {
+        line(if in_a_home(path) { "BindPaths" } else { "ReadWritePaths" }, path);
+    }
+    let read = spec.folders.iter().filter(|f| !f.writable).map(|f| f.path.as_str());
+    for path in read.chain([spec.models.as_str()]).filter(|path| in_a_home(path)) {
+        line("BindReadOnlyPaths", path);
+    }
+    for secret in &spec.secrets {
+        let file = service.secrets(attempt).join(&secret.name);
+        line("LoadCredential", &format!("{}:{}", secret.name, file.display()));
+    }
+    text
+}
+
+pub fn gateway_socket(service: &Service, spec: &Spec) -> String {
+    format!(
+        "[Unit]
+Description=The public port of {}
+
+[Socket]
+ListenStream={}
+Backlog=4096
+NoDelay=yes
+Service={}
+",
+        service.name,
+        SocketAddr::new(spec.listen, spec.port),
+        service.gateway_unit("service"),
+    )
+}
+
+pub fn gateway_service(service: &Service, wanted: &Wanted) -> String {
+    format!(
+        "[Unit]
+Description=The gateway of {name}
+StartLimitIntervalSec=0
+Requires={socket}
+After={socket}
+
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart={program} gateway --settings {settings}
+Restart=always
+RestartSec=100ms
+KillMode=mixed
+TimeoutStopSec=20
+LimitNOFILE=65536
+RuntimeDirectory={runtime}
+RuntimeDirectoryPreserve=yes
+SyslogIdentifier={name}-gateway
+DynamicUser=yes
+User=sfg-{name}
+{SANDBOX}ProtectHome=yes
+PrivateDevices=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+",
+        name = service.name,
+        socket = service.gateway_unit("socket"),
+        program = program(&wanted.agent),
+        settings = service.gateway_settings().display(),
+        runtime = service.gateway_runtime(),
+    )
+}
+
+/// The one unit outside /run: it makes the others, at boot.
+pub fn boot(agent: &Path) -> String {
+    format!(
+        "[Unit]
+Description=stillframe: brings back this host's services
+RequiresMountsFor=/nix/store {state}
+After=local-fs.target network.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={agent}/bin/stillframe-agent boot
+
+[Install]
+WantedBy=multi-user.target
+",
+        state = agent.parent().unwrap_or(Path::new("/")).display(),
+        agent = agent.display(),
+    )
+}
+
+/// The unit names of a generation's instances.
+pub fn instances(service: &Service, number: u64, places: &[Place]) -> Vec<(Place, String)> {
+    places.iter().map(|place| (*place, unit(&service.name, place.slot, number))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::layout::Layout;
+    use crate::protocol::spec::{Folder, Rotation, SPEC_VERSION, SecretUse};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn wanted() -> Wanted {
+        let spec = Spec {
+            version: SPEC_VERSION,
+            service: "demo".into(),
+            listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 8188,
+            api_keys: vec![],
+            gateway: Default::default(),
+            metrics_port: None,
+            slots: vec![vec![], vec!["0".into(), "3".into()], vec!["GPU-12ab".into()]],
+            instances: 3,
+            maximum: 3,
+            memory_bytes: Some(24 << 30),
+            cpu_percent: Some(350),
+            user: None,
+            models: "/home/artist/models".into(),
+            output: Some("/mnt/pictures".into()),
+            folders: vec![
+                Folder { path: "/home/artist/drop".into(), at: "input/drop".into(), writable: true },
+                Folder { path: "/srv/luts".into(), at: "luts".into(), writable: false },
+            ],
+            keep: vec![],
+            secrets: vec![SecretUse { name: "HF_TOKEN".into(), variable: Some("HF_TOKEN".into()) }],
+            arguments: vec![],
+            environment: Default::default(),
+            driver: None,
+            ports: (20_000, 20_999),
+            health: Default::default(),
+            rotation: Rotation::Surge,
+            drain_ms: 1,
+            retention: Default::default(),
+        };
+        Wanted {
+            snapshot: "/nix/store/h-comfyui-snapshot".into(),
+            agent: "/nix/store/h-stillframe-agent-0.1.0".into(),
+            launch: "demo".into(),
+            classes: Default::default(),
+            spec,
+        }
+    }
+
+    /// Every word of a unit is read by systemd as root: none changes unseen.
+    #[test]
+    fn the_units_are_the_golden_ones() {
+        let service = Layout::new(Path::new("/var/lib/stillframe")).service("demo");
+        let (wanted, place) = (wanted(), |slot| Place { slot, port: 20_000 });
+        let host_user =
+            Wanted { spec: Spec { user: Some("comfy".into()), ..wanted.spec.clone() }, ..wanted.clone() };
+        let texts = [
+            ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12)),
+            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12)),
+            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12)),
+            ("gateway.socket", gateway_socket(&service, &wanted.spec)),
+            ("gateway.service", gateway_service(&service, &wanted)),
+            ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),
+        ];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/units");
+        for (name, text) in texts {
+            let golden = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            if std::env::var_os("STILLFRAME_WRITE_GOLDEN").is_some() {
+                std::fs::write(folder.join(name), &text).unwrap();
+                continue;
+            }
+            assert_eq!(text, golden, "{name}; STILLFRAME_WRITE_GOLDEN=1 writes it anew, to be read");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The effects of an activation, behind one trait: the host carries them out, the tests break them.
+use crate::host::state::{Generation, ServiceState};
+use crate::protocol::control::{Reply, Table};
+pub use crate::protocol::messages::Status;
+use crate::protocol::spec::{Spec, Wanted};
+use crate::sys::error::Result;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// How an instance's unit is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnitState {
+    /// systemd's ActiveState.
+    pub active: String,
+    pub restarts: u64,
+    /// How it ended the last time: `exit-code`, `signal`, `oom-kill`; empty or `success`: it did not.
+    pub result: String,
+}
+
+impl UnitState {
+    /// ActiveState, and why.
+    pub fn told(&self) -> String {
+        match self.result.as_str() {
+            "" | "success" => self.active.clone(),
+            result => format!("{}: {result}", self.active),
+        }
+    }
+}
+
+impl UnitState {
+    pub fn is_over(&self) -> bool {
+        matches!(self.active.as_str(), "failed" | "inactive")
+    }
+}
+
+pub trait World {
+    /// A step, in the journal before it is taken.
+    fn step(&mut self, status: Status, text: &str) -> Result<()>;
+    fn save(&mut self, state: &ServiceState) -> Result<()>;
+    /// The links that keep a generation from the garbage collector.
+    fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()>;
+    /// Lets go of a generation: its links, and the secrets that came with it.
+    fn unlink(&mut self, number: u64, attempt: u64) -> Result<()>;
+    /// The profile's own link: what serves.
+    fn point(&mut self, number: Option<u64>) -> Result<()>;
+    fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()>;
+    fn remove_units(&mut self, units: &[String]) -> Result<()>;
+    fn start(&mut self, unit: &str) -> Result<()>;
+    /// Stops a unit; one that is not there is stopped.
+    fn stop(&mut self, unit: &str) -> Result<()>;
+    fn unit(&mut self, unit: &str) -> Result<UnitState>;
+    /// The last lines an instance logged.
+    fn log_tail(&mut self, unit: &str) -> String;
+    /// Throws a slot away and says what its instance had written into its own program. Pictures go to the
+    /// slot of `heir`.
+    fn clear_slot(&mut self, unit: &str, heir: Option<&str>) -> Result<Vec<String>>;
+    /// One look at an instance; the inner error says what is wrong with its answer.
+    fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>>;
+    /// The node classes that an instance has.
+    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>>;
+    /// Runs a workflow on an instance, to its end.
+    fn smoke(
+        &mut self,
+        port: u16,
+        workflow: &Value,
+        limit_ms: u64,
+    ) -> Result<std::result::Result<(), String>>;
+    /// Jobs that wait or run in an instance; `None` when it does not answer.
+    fn queue(&mut self, port: u16) -> Option<u64>;
+    /// Units and settings of the gateway as wanted, running.
+    fn gateway(&mut self, wanted: &Wanted) -> Result<()>;
+    /// After the commit: what the gateway need not have had before.
+    fn settle(&mut self, state: &ServiceState) -> Result<()>;
+    fn remove_gateway(&mut self) -> Result<()>;
+    /// Whether the instances' own folder is there: pictures, uploads, user data.
+    fn has_data(&mut self) -> bool;
+    fn remove_data(&mut self) -> Result<()>;
+    fn set_table(&mut self, table: &Table) -> Result<()>;
+    fn gateway_status(&mut self) -> Result<Reply>;
+    fn cut(&mut self, id: &str) -> Result<()>;
+    /// Milliseconds on a clock that only goes forward.
+    fn now(&mut self) -> u64;
+    /// Sleeps; an error when the activation was cancelled.
+    fn wait(&mut self, milliseconds: u64) -> Result<()>;
+}

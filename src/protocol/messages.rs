@@ -1,0 +1,259 @@
+//! The conversation of a deployment: what the workstation tells `stillframe-agent order` and hears from it,
+//! one JSON document a line; and the host's record of each attempt, which `attach` and `history` show.
+//!
+//! ```text
+//! begin ─▶ held (or busy) ─▶ copying … ─▶ activate ─▶ event … ─▶ outcome ─▶ end (or take-back)
+//! ```
+//!
+//! The host holds the service's lease as long as the conversation lives, and the activation holds it when
+//! that ends earlier.
+use crate::protocol::spec::Wanted;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub const ORDERS_VERSION: u32 = 1;
+
+/// A workstation that was silent for so long is gone: a cut network says nothing.
+pub const SILENCE_MS: u64 = 30_000;
+/// So it says something this often.
+pub const ALIVE_MS: u64 = 5_000;
+
+/// Where an attempt is: what a user of an online service sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    Queued,
+    Copying,
+    Starting,
+    Checking,
+    Rotating,
+    Draining,
+    Succeeded,
+    Failed,
+    Reverted,
+    Cancelled,
+    Interrupted,
+}
+
+impl Status {
+    pub fn is_final(self) -> bool {
+        self >= Status::Succeeded
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Queued => "queued",
+            Status::Copying => "copying",
+            Status::Starting => "starting",
+            Status::Checking => "checking",
+            Status::Rotating => "rotating",
+            Status::Draining => "draining",
+            Status::Succeeded => "succeeded",
+            Status::Failed => "failed",
+            Status::Reverted => "reverted",
+            Status::Cancelled => "cancelled",
+            Status::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Deploy,
+    Rollback,
+    /// Another host of the same deployment failed.
+    TakeBack,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Deploy => "deploy",
+            Kind::Rollback => "rollback",
+            Kind::TakeBack => "take-back",
+        }
+    }
+}
+
+/// Who began an attempt, and what for: the first line of its record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub version: u32,
+    pub attempt: u64,
+    pub service: String,
+    /// The same on all hosts of a deployment.
+    pub deployment: String,
+    pub kind: Kind,
+    /// `user@workstation`.
+    pub by: String,
+    /// The snapshot's store path; not known yet for a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// All hosts of the deployment, by name.
+    pub hosts: Vec<String>,
+    /// Milliseconds since 1970.
+    pub began: u64,
+}
+
+/// A step, and the last of them with the outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Milliseconds since 1970, on the host's clock.
+    pub at: u64,
+    pub status: Status,
+    pub text: String,
+    /// Bytes done and of how many, while copying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub status: Status,
+    /// What serves now.
+    pub generation: Option<u64>,
+    /// Its snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// What served before.
+    pub previous: Option<u64>,
+    /// Why not, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// What went wrong after the commit: worth knowing, not undone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// An attempt with all that happened: one item of the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    #[serde(flatten)]
+    pub attempt: Attempt,
+    pub events: Vec<Event>,
+}
+
+impl Record {
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.events.last()?.outcome.as_ref()
+    }
+
+    pub fn status(&self) -> Status {
+        self.events.last().map_or(Status::Queued, |e| e.status)
+    }
+}
+
+/// Where a rollback goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Back {
+    /// To the exact generation that served before the serving one.
+    Previous,
+    Generation(u64),
+    /// To the newest generation of this snapshot: a store path or the beginning of its hash.
+    Snapshot(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Order {
+    /// Takes the lease and opens the attempt's record.
+    Begin {
+        version: u32,
+        attempt: Box<Attempt>,
+    },
+    /// Nothing to say, still there.
+    Alive,
+    Copying {
+        text: String,
+        bytes: Option<(u64, u64)>,
+    },
+    /// Copy from a binary cache with this host's own Nix.
+    Fetch {
+        url: String,
+        public_keys: Vec<String>,
+        path: String,
+    },
+    /// `secrets`: name and value; they go into files that only root reads, and nowhere else.
+    Activate {
+        wanted: Box<Wanted>,
+        secrets: BTreeMap<String, String>,
+        /// Even if exactly this serves already.
+        again: bool,
+    },
+    Return {
+        to: Back,
+    },
+    /// Undoes what this conversation's activation did.
+    TakeBack {
+        why: String,
+    },
+    /// Ends the attempt before its activation.
+    GiveUp {
+        status: Status,
+        message: String,
+        hint: Option<String>,
+    },
+    /// Stops the activation.
+    Cancel {
+        by: String,
+    },
+    End,
+}
+
+/// Who holds a service's lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub deployment: String,
+    pub kind: Kind,
+    pub by: String,
+    /// Milliseconds since 1970.
+    pub since: u64,
+    pub attempt: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    pub generation: u64,
+    pub snapshot: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Answer {
+    Held {
+        attempt: u64,
+        serving: Option<Serving>,
+    },
+    Busy {
+        holder: Holder,
+    },
+    Fetched,
+    Event {
+        event: Event,
+    },
+    Outcome {
+        outcome: Outcome,
+    },
+    /// It can go no further; the record says so too.
+    Failed {
+        status: Status,
+        message: String,
+        hint: Option<String>,
+    },
+}

@@ -1,0 +1,6 @@
+//! What our programs say to each other, and the state that two of them share: plain data, no I/O.
+pub mod control;
+pub mod launch;
+pub mod messages;
+pub mod spec;
+pub mod wire;
