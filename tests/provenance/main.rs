@@ -9,10 +9,12 @@ use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use stillframe::capture::index::client::{ClientOptions, IndexClient};
 use stillframe::capture::index::provenance::{Candidate, Want, find_wheels};
-use stillframe::capture::index::{
-    ClientOptions, IndexClient, IndexSettings, IndexUrl, SettingsInput, WheelListing,
-};
+use stillframe::capture::index::settings::IndexSettings;
+use stillframe::capture::index::sources::SettingsInput;
+use stillframe::capture::index::url::IndexUrl;
+use stillframe::capture::index::wheel::WheelListing;
 use stillframe::formats::hex::hex;
 use stillframe::formats::python::digest::base64url;
 use stillframe::formats::python::record::Record;

@@ -6,6 +6,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 mod layout;
+pub mod report;
 
 use layout::Layout;
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
 //! The cache: downloads that a workflow needs, each its own entry, so that one more model does not
 //! change the others' paths.
-use crate::capture::comfy::{Context, Notes};
+use crate::capture::comfy::context::{Context, Notes};
 use crate::capture::files::collect::{Policy, collect};
 use crate::capture::files::paths::{SECRET_NOTE, case_twins, file_name, join, show};
 use crate::capture::files::rules;

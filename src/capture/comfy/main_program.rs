@@ -1,6 +1,6 @@
 //! The main program: everything of the environment's folder that is not packs, models, user data,
 //! cache, Python environment or the tools' own files.
-use crate::capture::comfy::{Context, Notes, repositories};
+use crate::capture::comfy::context::{Context, Notes, repositories};
 use crate::capture::files::collect::{Policy, collect};
 use crate::capture::files::paths::read_small;
 use crate::capture::files::walk::NodeKind;

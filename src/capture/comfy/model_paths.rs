@@ -1,6 +1,6 @@
 //! What is listed and not captured: models, user data, and the folders that
 //! `extra_model_paths.yaml` names.
-use crate::capture::comfy::{Context, Notes};
+use crate::capture::comfy::context::{Context, Notes};
 use crate::capture::files::paths::{read_small, show};
 use crate::capture::model::inventory::{ModelFolder, OutsidePath, Severity};
 use crate::capture::python::installed::lexical;

@@ -1,6 +1,6 @@
 //! The packs of `custom_nodes`: what ComfyUI would load, as it is on disk.
+use crate::capture::comfy::context::{Context, Notes, repositories};
 use crate::capture::comfy::model_paths::ExtraPath;
-use crate::capture::comfy::{Context, Notes, repositories};
 use crate::capture::files::collect::{Policy, collect};
 use crate::capture::files::paths::{case_twins, show};
 use crate::capture::files::rules;

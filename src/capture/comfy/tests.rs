@@ -1,4 +1,6 @@
 use super::*;
+use crate::capture::files::paths::show;
+use crate::capture::model::inventory::Finding;
 use crate::capture::model::inventory::{Pack, PackKind};
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
+use std::time::SystemTime;
 
 #[path = "fixture.rs"]
 mod fixture;

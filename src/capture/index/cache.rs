@@ -1,7 +1,7 @@
 //! Index answers and wheel listings on disk. Only a cache: whatever cannot be read is as if absent and
 //! written anew, and a failure to write costs the next run a request, no more.
-use super::listing::{WheelListing, assemble, cache_key};
-use super::settings::IndexUrl;
+use super::url::IndexUrl;
+use super::wheel::{WheelListing, assemble, cache_key};
 use crate::formats::hex::hex;
 use crate::formats::python::simple_index::IndexFile;
 use crate::formats::python::zip_directory::ZipEntry;

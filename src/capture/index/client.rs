@@ -1,6 +1,7 @@
 //! Asks a package index over HTTP: bounded in bytes, time and parallelism, counted, and cached.
 use super::cache::Cache;
-use super::settings::{IndexSettings, IndexUrl};
+use super::settings::IndexSettings;
+use super::url::IndexUrl;
 use crate::formats::python::simple_index::{self, IndexFile};
 use crate::sys::error::{Error, Kind, Result};
 use reqwest::header::{self, HeaderMap, HeaderValue};

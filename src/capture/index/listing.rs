@@ -1,32 +1,18 @@
 //! What a wheel holds, read from its tail by range requests. The wheel itself is never downloaded.
 use super::client::{Failure, IndexClient, host};
-use crate::formats::hex::hex;
-use crate::formats::python::record::Record;
+use super::wheel::{WheelListing, assemble};
 use crate::formats::python::simple_index::IndexFile;
-use crate::formats::python::wheel_archive::{self, WheelArchiveError, WheelEntry};
+use crate::formats::python::wheel_archive::{self, WheelArchiveError};
 use crate::formats::python::wheel_name::WheelName;
 use crate::formats::python::zip_directory::{self, LONGEST_END, ZipEntry, ZipError};
 use reqwest::{StatusCode, header};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use url::Url;
 
 /// Fetched first; enough for the whole directory and RECORD of most wheels.
 const FIRST_TAIL: u64 = 64 << 10;
 /// A gap smaller than this is fetched with the rest instead of by a request of its own.
 const SMALL_GAP: u64 = 256 << 10;
-
-/// A wheel's files and hashes, as its index entry, directory and RECORD agree on them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WheelListing {
-    pub file: IndexFile,
-    /// `name-version.dist-info`, as the wheel spells it.
-    pub dist_info: String,
-    pub record_bytes: Vec<u8>,
-    pub wheel_bytes: Vec<u8>,
-    /// Every file; RECORD itself is listed with a zero hash.
-    pub entries: BTreeMap<String, WheelEntry>,
-}
 
 impl IndexClient {
     /// Reads a wheel's listing, from the cache when its sha256 is there. The error is a sentence.
@@ -83,24 +69,6 @@ impl IndexClient {
         let (record_bytes, wheel_bytes) = if std::ptr::eq(first, record_entry) { (a, b) } else { (b, a) };
         assemble(file.clone(), dist_info, &entries, record_bytes, wheel_bytes).map_err(|e| e.to_string())
     }
-}
-
-/// Checks RECORD against the directory; also how a listing comes out of the cache.
-pub(super) fn assemble(
-    file: IndexFile,
-    dist_info: String,
-    entries: &[ZipEntry],
-    record_bytes: Vec<u8>,
-    wheel_bytes: Vec<u8>,
-) -> Result<WheelListing, WheelArchiveError> {
-    let record = Record::parse(&record_bytes)?;
-    let entries = wheel_archive::check(&dist_info, entries, &record)?;
-    let wheel = entries.get(&format!("{dist_info}/WHEEL"));
-    let wheel = wheel.ok_or(WheelArchiveError::NoWheelFile)?;
-    if wheel.sha256[..] != Sha256::digest(&wheel_bytes)[..] {
-        return Err(WheelArchiveError::WheelHash);
-    }
-    Ok(WheelListing { file, dist_info, record_bytes, wheel_bytes, entries })
 }
 
 /// An entry's header and data end where the next entry, or the directory, begins.
@@ -233,11 +201,6 @@ fn content_range(text: &str) -> Option<(u64, u64, u64)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (start, end) = range.split_once('-')?;
     Some((start.trim().parse().ok()?, end.trim().parse().ok()?, total.trim().parse().ok()?))
-}
-
-/// The name a wheel's listing is cached under.
-pub(super) fn cache_key(file: &IndexFile) -> Option<String> {
-    file.sha256.map(|digest| hex(&digest))
 }
 
 #[cfg(test)]

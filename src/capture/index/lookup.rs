@@ -3,7 +3,8 @@
 use crate::capture::files::paths::finding;
 use crate::capture::index::client::{ClientOptions, IndexClient, Stats};
 use crate::capture::index::provenance::{Candidate, Want, find_wheels};
-use crate::capture::index::settings::{IndexSettings, SettingsInput};
+use crate::capture::index::settings::IndexSettings;
+use crate::capture::index::sources::SettingsInput;
 use crate::capture::model::inventory::{Finding, Severity};
 use crate::capture::python::installed::{Installed, Scheme};
 use crate::capture::python::interpreter::InterpreterFacts;

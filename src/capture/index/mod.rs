@@ -6,8 +6,7 @@ pub mod lookup;
 mod pip_default;
 pub mod provenance;
 pub mod settings;
+pub mod sources;
+pub mod url;
 mod uv_settings;
-
-pub use client::{ClientOptions, IndexClient, Stats};
-pub use listing::WheelListing;
-pub use settings::{IndexSettings, IndexUrl, SettingsInput};
+pub mod wheel;

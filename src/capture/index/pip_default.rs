@@ -1,6 +1,6 @@
 //! pip's built-in default index, read out of pip's source text in the environment: never hard-coded
 //! here, and never asked of a running pip, which would run the environment's code.
-use super::settings::{MAX_TEXT, SettingsInput, read_text};
+use super::sources::{MAX_TEXT, SettingsInput, read_text};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use url::Url;

@@ -1,6 +1,6 @@
 //! Which wheel of the index an installed distribution came from, without downloading any.
 use crate::capture::index::client::{Failure, IndexClient};
-use crate::capture::index::listing::WheelListing;
+use crate::capture::index::wheel::WheelListing;
 use crate::formats::python::direct_url::{DirectKind, DirectUrl};
 use crate::formats::python::name::normalize;
 use crate::formats::python::simple_index::{IndexFile, percent_decoded};

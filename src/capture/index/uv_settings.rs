@@ -1,5 +1,5 @@
 //! uv's index settings: variables, the user's uv.toml, the system's.
-use super::settings::{Found, SettingsInput, read_text};
+use super::sources::{Found, SettingsInput, read_text};
 use crate::sys::error::{Error, Kind, Result};
 
 /// uv's configuration: the user's file before the system's, variables before both.

@@ -1,9 +1,11 @@
 //! The Python side of a capture: every distribution decided, its tree hashed, the files nobody owns
 //! and the folders outside that `.pth` files and editable installs put on the path.
+pub mod context;
 pub mod editable;
 pub mod find;
 pub mod installed;
 pub mod interpreter;
+mod kept;
 pub mod pin;
 pub mod prefix;
 pub mod pth;
@@ -11,99 +13,27 @@ pub mod reach;
 pub mod schemes;
 pub mod unowned;
 
-use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::paths::{finding, show};
 use crate::capture::index::provenance::Candidate;
-use crate::capture::model::inventory::{Finding, OutsidePath, Severity};
-use crate::capture::model::lock::{
-    DistributionLock, FileChange, Provenance, REPLACED, SourceLock, TreeRef, WheelRef,
-};
+use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::lock::{DistributionLock, Provenance, REPLACED, WheelRef};
+use crate::capture::python::context::{Context, Python};
+use crate::capture::python::editable::Relocation;
 use crate::capture::python::installed::{Installed, Scheme, read_site};
+use crate::capture::python::kept::Kept;
 use crate::capture::python::pin::{Pinned, Trust};
 use crate::capture::python::reach::{LEFT_OUT, SECRET};
-use crate::capture::trees::Trees;
-use crate::capture::trees::memo::{Memo, stat_digest};
 use crate::capture::trees::nar::hash_tree;
 use crate::capture::trees::tree::Tree;
 use crate::formats::nix::hash::Sha256;
-use crate::formats::nix::store_path::{StoreDir, StorePathName};
+use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::Result;
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::check_interrupt;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-
-/// What the Python side contributes to the lock.
-#[derive(Debug, Default)]
-pub struct Python {
-    pub distributions: Vec<DistributionLock>,
-    pub sources: Vec<SourceLock>,
-    pub unowned: Option<TreeRef>,
-    pub outside: Vec<OutsidePath>,
-    pub findings: Vec<Finding>,
-    /// What may be a program or a library, for the audit: its name in the report, and where it lies.
-    pub objects: Vec<(String, PathBuf)>,
-    /// Where `pip install --user` installs (PYTHONUSERBASE), if the interpreter looks there.
-    pub user_base: Option<PathBuf>,
-}
-
-pub struct Context<'a> {
-    pub store: &'a StoreDir,
-    pub memo: &'a Memo,
-    pub trees: &'a Trees,
-    pub progress: &'a dyn Progress,
-    pub real_files: &'a [String],
-    /// The ComfyUI directory: a `.pth` file may not pull all of it in.
-    pub environment: &'a Path,
-    /// The models folders, canonical: links into them are not followed.
-    pub models: &'a [PathBuf],
-    /// What the configuration leaves out.
-    pub left_out: &'a LeftOut,
-    pub started: SystemTime,
-    /// The virtual environment, if it is one.
-    pub venv: Option<&'a Path>,
-    /// The site directories in the order of `sys.path`, also those without any distribution.
-    pub sites: &'a [PathBuf],
-    /// Distributions behind others of the same name: never imported.
-    pub behind: &'a [Installed],
-    /// Who is asked for wheels; `None`: nobody.
-    pub index: Option<String>,
-}
-
-impl Context<'_> {
-    /// A tree of the last run, if its files are the same and the store still has it.
-    pub fn remembered(&self, key: &str, digest: Option<&str>) -> Option<TreeRef> {
-        self.memo.get(key, digest).filter(|tree| self.trees.known(tree, self.store))
-    }
-}
-
-/// What the index keeps of a distribution that did not change.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    lock: DistributionLock,
-    /// Files it accounts for.
-    claims: Vec<PathBuf>,
-    /// Its programs and libraries.
-    objects: Vec<(String, PathBuf)>,
-    /// Where no wheel vouches for it: who was asked for one. Others may have it.
-    asked: Option<String>,
-    /// Where its texts may name a folder that has another place in the store: which folders have.
-    relocated: Option<String>,
-}
-
-impl Kept {
-    fn still_holds(&self, now: &Option<String>) -> bool {
-        match (&self.asked, now) {
-            (Some(then), Some(now)) => then == now,
-            // A wheel was found; or nobody is asked now, and nothing better can be had.
-            _ => true,
-        }
-    }
-}
+use std::path::PathBuf;
 
 /// Every distribution of the site directories, the first of a name winning as on `sys.path`; and those that lie behind
 /// one of the same name in an earlier directory.
@@ -147,43 +77,6 @@ fn made_by_installers(one: &Installed) -> impl Iterator<Item = PathBuf> {
     ];
     let info = one.scheme.site.join(&one.info);
     MADE.iter().map(move |name| info.join(name))
-}
-
-/// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
-/// which need not be the same, and the metadata that says which wheel to ask for.
-fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option<String> {
-    const READ: [&str; 6] =
-        ["METADATA", "RECORD", "WHEEL", "direct_url.json", "entry_points.txt", "top_level.txt"];
-    let info = one.scheme.site.join(&one.info);
-    let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
-    files.insert(info);
-    let listed = one.files.values().map(|file| &file.disk).chain(claims);
-    let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
-    let salt = format!("{}\0{}\0{}", one.name, one.version, one.scheme.interpreter.display());
-    stat_digest(&salt, files.into_iter(), started)
-}
-
-/// What the last run decided, where nothing of it changed.
-fn kept(context: &Context, all: &[Installed], relocations: &str) -> Vec<Option<Kept>> {
-    let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
-    all.par_iter()
-        .map(|one| {
-            let (digest, kept): (&str, Kept) = context.memo.entry(&key(one))?;
-            let now = digest_of(one, &kept.claims, context.started)?;
-            // Who replaced a file may have gone, and left its file behind.
-            let replaced = kept.lock.changed.iter().filter_map(FileChange::replaced_by);
-            let good = now == digest
-                && kept.still_holds(&context.index)
-                && kept.relocated.as_deref().is_none_or(|then| then == relocations)
-                && context.trees.known(&kept.lock.tree, context.store)
-                && replaced.into_iter().all(|by| names.contains(by));
-            good.then_some(kept)
-        })
-        .collect()
-}
-
-fn key(one: &Installed) -> String {
-    format!("distribution:{}", one.name)
 }
 
 /// Asks for the wheels of all that is decided anew, which draws in whoever shares a file with it: of two
@@ -230,69 +123,26 @@ pub fn pin_all(
     python.findings.extend(pth::findings(&pth));
     let sources = editable::sources(context, all, &pth, &mut python)?;
     let relocations = editable::fingerprint(&sources);
-    let mut kept = kept(context, all, &relocations);
+    let mut kept = kept::all(context, all, &relocations);
     let found = candidates(all, &mut kept, ask)?;
     let (fresh, found): (Vec<&Installed>, Vec<Candidate>) =
         all.iter().zip(found).filter_map(|(one, found)| Some((one, found?))).unzip();
-    let owners = pin::owners(fresh.iter().copied().zip(&found));
-    let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
-    context.progress.stage("reading distributions", Some(sizes.iter().sum()));
-    let attempt = |at: usize, trust: Trust| -> Result<(Result<DistributionLock>, Pinned)> {
-        let (one, candidate) = (fresh[at], &found[at]);
-        check_interrupt()?;
-        let mut pinned = pin::decide(one, candidate, &owners, trust)?;
-        let references = match pinned.provenance {
-            // Whatever it names.
-            Provenance::Pinned => Vec::new(),
-            _ => editable::relocate(&mut pinned.tree, &sources)?,
-        };
-        pinned.finish(one);
-        let lock = lock_one(context, one, candidate, &mut pinned, references);
-        Ok((lock, pinned))
-    };
-    let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
-        let (mut lock, mut pinned) = attempt(at, Trust::Stated)?;
-        if pinned.promises.broken() {
-            (lock, pinned) = attempt(at, Trust::Nothing)?;
-        }
-        pinned.settle();
-        context.progress.advance(sizes[at]);
-        Ok((lock?, pinned))
-    };
-    // The largest first: one that begins last would keep all but one core waiting.
-    let mut order: Vec<usize> = (0..fresh.len()).collect();
-    order.sort_by_key(|at| std::cmp::Reverse(sizes[*at]));
-    let mut decided: Vec<(usize, Result<(DistributionLock, Pinned)>)> =
-        order.par_iter().with_max_len(1).map(|at| (*at, decide(*at))).collect();
-    decided.sort_by_key(|(at, _)| *at);
-    let decided = decided.into_iter().map(|(_, result)| result);
+    let mut decided = decide(context, &fresh, &found, &sources).into_iter().zip(&found);
     let mut claims: HashSet<PathBuf> = HashSet::new();
     let (lost, contests) = prefix::contested(all);
-    let mut decided = decided.zip(&found);
     for (one, kept) in all.iter().zip(kept) {
         claims.extend(made_by_installers(one));
-        let mut lasting = true;
-        let kept = match kept {
-            Some(kept) => kept,
+        let (kept, lasting) = match kept {
+            Some(kept) => (kept, true),
             None => {
                 let Some((next, candidate)) = decided.next() else { continue };
                 let (lock, pinned) = next?;
-                let mut asked = None;
-                if let Candidate::None { lasting: lasts, .. } = candidate {
-                    lasting = *lasts;
-                    asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
-                }
-                // A wheel's own text is the wheel's; any other may name a folder that moves.
-                let text = pinned.tree.entries.keys().any(|name| editable::is_text(name));
-                let moves = lock.provenance != Provenance::Pinned && text;
-                let relocated = moves.then(|| relocations.clone());
-                let Pinned { claims, objects, .. } = pinned;
-                Kept { lock, claims, objects, asked, relocated }
+                Kept::anew(context, lock, pinned, candidate, &relocations)
             }
         };
         // Looked at after the files were read: one that changed meanwhile is too young to be trusted.
-        let digest = lasting.then(|| digest_of(one, &kept.claims, context.started)).flatten();
-        context.memo.put(&key(one), digest.as_deref(), &kept);
+        let digest = lasting.then(|| kept::digest_of(one, &kept.claims, context.started)).flatten();
+        context.memo.put(&kept::key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
         python.objects.extend(kept.objects);
         // The user's word of today, whatever was remembered.
@@ -313,6 +163,47 @@ pub fn pin_all(
     python.findings.extend(prefix::findings(context, all, &claims, &lost, &projects));
     unowned::capture(context, &claims, &sources, &mut python)?;
     Ok(python)
+}
+
+/// Decides each distribution of `fresh` by the wheel that was found for it, side by side; in their order.
+fn decide(
+    context: &Context,
+    fresh: &[&Installed],
+    found: &[Candidate],
+    sources: &[Relocation],
+) -> Vec<Result<(DistributionLock, Pinned)>> {
+    let owners = pin::owners(fresh.iter().copied().zip(found));
+    let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
+    context.progress.stage("reading distributions", Some(sizes.iter().sum()));
+    let attempt = |at: usize, trust: Trust| -> Result<(Result<DistributionLock>, Pinned)> {
+        let (one, candidate) = (fresh[at], &found[at]);
+        check_interrupt()?;
+        let mut pinned = pin::decide(one, candidate, &owners, trust)?;
+        let references = match pinned.provenance {
+            // Whatever it names.
+            Provenance::Pinned => Vec::new(),
+            _ => editable::relocate(&mut pinned.tree, sources)?,
+        };
+        pinned.finish(one);
+        let lock = lock_one(context, one, candidate, &mut pinned, references);
+        Ok((lock, pinned))
+    };
+    let decide = |at: usize| -> Result<(DistributionLock, Pinned)> {
+        let (mut lock, mut pinned) = attempt(at, Trust::Stated)?;
+        if pinned.promises.broken() {
+            (lock, pinned) = attempt(at, Trust::Nothing)?;
+        }
+        pinned.settle();
+        context.progress.advance(sizes[at]);
+        Ok((lock?, pinned))
+    };
+    // The largest first: one that begins last would keep all but one core waiting.
+    let mut order: Vec<usize> = (0..fresh.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(sizes[*at]));
+    let mut decided: Vec<(usize, Result<(DistributionLock, Pinned)>)> =
+        order.par_iter().with_max_len(1).map(|at| (*at, decide(*at))).collect();
+    decided.sort_by_key(|(at, _)| *at);
+    decided.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Bytes on disk, as far as they can be read: for progress and order only.

@@ -1,8 +1,8 @@
 //! Decides what a distribution is: *pinned* when every installed file equals the wheel's RECORD,
 //! *patched* when some differ (each named), *captured* when no wheel vouches for it. The tree is always
 //! what is on disk, in the wheel's own layout; never a false "pinned".
-use crate::capture::index::WheelListing;
 use crate::capture::index::provenance::Candidate;
+use crate::capture::index::wheel::WheelListing;
 use crate::capture::model::lock::{FileChange, Provenance, REPLACED};
 use crate::capture::python::installed::{Installed, Scheme, installer_file, is_interpreter};
 use crate::capture::python::reach::{Look, Reach};

@@ -3,7 +3,7 @@
 //! of entry points, which are written anew: one that was edited by hand is named too.
 use crate::capture::files::paths::{finding, read_small, show};
 use crate::capture::model::inventory::{Finding, Severity};
-use crate::capture::python::Context;
+use crate::capture::python::context::Context;
 use crate::capture::python::installed::{Installed, Script, is_interpreter};
 use crate::capture::trees::memo::stat_digest;
 use crate::formats::python::wrapper::is_wrapper;

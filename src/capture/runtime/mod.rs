@@ -6,6 +6,7 @@
 pub mod closure;
 pub mod given;
 pub mod ld_conf;
+pub mod lock;
 mod shelf;
 pub mod stdlib;
 

@@ -1,0 +1,95 @@
+//! What the memo keeps of each distribution, and when that still holds.
+use crate::capture::index::provenance::Candidate;
+use crate::capture::model::lock::{DistributionLock, FileChange, Provenance};
+use crate::capture::python::context::Context;
+use crate::capture::python::editable;
+use crate::capture::python::installed::Installed;
+use crate::capture::python::pin::Pinned;
+use crate::capture::trees::memo::stat_digest;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What the memo keeps of a distribution that did not change.
+#[derive(Serialize, Deserialize)]
+pub struct Kept {
+    pub lock: DistributionLock,
+    /// Files it accounts for.
+    pub claims: Vec<PathBuf>,
+    /// Its programs and libraries.
+    pub objects: Vec<(String, PathBuf)>,
+    /// Where no wheel vouches for it: who was asked for one. Others may have it.
+    asked: Option<String>,
+    /// Where its texts may name a folder that has another place in the store: which folders have.
+    relocated: Option<String>,
+}
+
+impl Kept {
+    /// Of one that was decided just now, and whether that decision lasts.
+    pub fn anew(
+        context: &Context,
+        lock: DistributionLock,
+        pinned: Pinned,
+        candidate: &Candidate,
+        relocations: &str,
+    ) -> (Kept, bool) {
+        let (mut lasting, mut asked) = (true, None);
+        if let Candidate::None { lasting: lasts, .. } = candidate {
+            lasting = *lasts;
+            asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
+        }
+        // A wheel's own text is the wheel's; any other may name a folder that moves.
+        let text = pinned.tree.entries.keys().any(|name| editable::is_text(name));
+        let moves = lock.provenance != Provenance::Pinned && text;
+        let relocated = moves.then(|| relocations.to_string());
+        let Pinned { claims, objects, .. } = pinned;
+        (Kept { lock, claims, objects, asked, relocated }, lasting)
+    }
+
+    fn still_holds(&self, now: &Option<String>) -> bool {
+        match (&self.asked, now) {
+            (Some(then), Some(now)) => then == now,
+            // A wheel was found; or nobody is asked now, and nothing better can be had.
+            _ => true,
+        }
+    }
+}
+
+/// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
+/// which need not be the same, and the metadata that says which wheel to ask for.
+pub fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option<String> {
+    const READ: [&str; 6] =
+        ["METADATA", "RECORD", "WHEEL", "direct_url.json", "entry_points.txt", "top_level.txt"];
+    let info = one.scheme.site.join(&one.info);
+    let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
+    files.insert(info);
+    let listed = one.files.values().map(|file| &file.disk).chain(claims);
+    let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
+    let salt = format!("{}\0{}\0{}", one.name, one.version, one.scheme.interpreter.display());
+    stat_digest(&salt, files.into_iter(), started)
+}
+
+/// What the last run decided, where nothing of it changed.
+pub fn all(context: &Context, all: &[Installed], relocations: &str) -> Vec<Option<Kept>> {
+    let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    all.par_iter()
+        .map(|one| {
+            let (digest, kept): (&str, Kept) = context.memo.entry(&key(one))?;
+            let now = digest_of(one, &kept.claims, context.started)?;
+            // Who replaced a file may have gone, and left its file behind.
+            let replaced = kept.lock.changed.iter().filter_map(FileChange::replaced_by);
+            let good = now == digest
+                && kept.still_holds(&context.index)
+                && kept.relocated.as_deref().is_none_or(|then| then == relocations)
+                && context.trees.known(&kept.lock.tree, context.store)
+                && replaced.into_iter().all(|by| names.contains(by));
+            good.then_some(kept)
+        })
+        .collect()
+}
+
+pub fn key(one: &Installed) -> String {
+    format!("distribution:{}", one.name)
+}
