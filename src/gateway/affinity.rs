@@ -3,10 +3,11 @@
 //!
 //! What is remembered is a digest of each id and the instance: 100,000 jobs take a few MiB.
 use crate::gateway::tunnel::Tunnel;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// So many jobs, and so many clients, are remembered.
@@ -93,7 +94,7 @@ impl Default for Affinity {
 
 impl Affinity {
     fn with<T>(&self, act: impl FnOnce(&mut Memory) -> T) -> T {
-        act(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.memory.lock())
     }
 
     pub fn learn(&self, learned: &Learned) {

@@ -3,12 +3,13 @@ use crate::gateway::deadlines::{self, Millis};
 use crate::gateway::instance::Instance;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -113,7 +114,7 @@ impl Client {
         self.waiting.store(false, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         if body {
-            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.fault.lock() = None;
         }
     }
 
@@ -162,11 +163,11 @@ impl Client {
     }
 
     pub fn fail_body(&self, fault: BodyFault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        *self.fault.lock() = Some(fault);
     }
 
     pub fn body_fault(&self) -> Option<BodyFault> {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.fault.lock()
     }
 
     /// Its time at this phase is over.
@@ -194,14 +195,14 @@ impl Client {
 
     /// The connection's task: whatever concerns the connection wakes it.
     pub fn register(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waker = self.waker.lock();
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
     }
 
     pub fn wake(&self) {
-        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(waker) = &*self.waker.lock() {
             waker.wake_by_ref();
         }
     }
@@ -223,7 +224,7 @@ pub struct Place {
 
 impl Connections {
     pub fn enter(self: &Arc<Self>, client: &Arc<Client>) -> Place {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock();
         all.0 += 1;
         let number = all.0;
         all.1.insert(number, client.clone());
@@ -231,11 +232,11 @@ impl Connections {
     }
 
     pub fn count(&self) -> usize {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+        self.all.lock().1.len()
     }
 
     pub fn each(&self, look: impl FnMut(&Arc<Client>)) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.values().for_each(look);
+        self.all.lock().1.values().for_each(look);
     }
 
     /// Something that concerns all changed.
@@ -246,7 +247,7 @@ impl Connections {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.all.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
+        self.connections.all.lock().1.remove(&self.number);
         self.connections.fewer.notify_waiters();
     }
 }

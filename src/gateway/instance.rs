@@ -3,8 +3,8 @@ use crate::gateway::deadlines::{self, Millis};
 use crate::gateway::link::Link;
 use crate::protocol::control::{Target, TargetStatus};
 use hyper::header::HeaderValue;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// So many connections without a request are kept; a burst's others are closed.
@@ -109,14 +109,14 @@ impl Instance {
 
     /// Nothing listens there. True when it was well before.
     pub fn refused(&self, reason: &str) -> bool {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+        *self.reason.lock() = reason.to_string();
         self.healthy.swap(false, Ordering::SeqCst)
     }
 
     /// A bad look; so many in a row and it is not well. True when it was well before.
     pub fn bad_look(&self, reason: &str, failures: u32) -> bool {
         let bad = self.bad_looks.fetch_add(1, Ordering::SeqCst) + 1;
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+        *self.reason.lock() = reason.to_string();
         bad >= failures.max(1) && self.healthy.swap(false, Ordering::SeqCst)
     }
 
@@ -126,7 +126,7 @@ impl Instance {
 
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.kept.lock().clear();
     }
 
     /// Named again: what was said before does not count.
@@ -147,13 +147,13 @@ impl Instance {
 
     /// A connection that is kept open from an earlier request.
     pub fn take_link(&self) -> Option<Link> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.kept.lock().pop()
     }
 
     /// The one that was used last, if that was a moment ago.
     pub fn take_fresh_link(&self) -> Option<Link> {
         let fresh = deadlines::now().saturating_sub(FRESH);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         kept.pop_if(|link| link.since >= fresh)
     }
 
@@ -163,7 +163,7 @@ impl Instance {
         }
         link.since = deadlines::now();
         link.reused = true;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         if kept.len() < KEPT {
             kept.push(link);
         }
@@ -172,7 +172,7 @@ impl Instance {
     /// Closes what nobody needed for a while. The last in is the first out, so the oldest come first.
     pub fn drop_old_links(&self) {
         let old = deadlines::now().saturating_sub(KEPT_FOR);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         let count = kept.iter().take_while(|link| link.since < old).count();
         kept.drain(..count);
     }
@@ -180,11 +180,7 @@ impl Instance {
     pub fn status(&self, draining: bool) -> TargetStatus {
         let (requests, websockets) = self.open();
         let healthy = self.is_healthy();
-        let reason = if healthy {
-            None
-        } else {
-            Some(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone())
-        };
+        let reason = if healthy { None } else { Some(self.reason.lock().clone()) };
         TargetStatus {
             id: self.target.id.clone(),
             address: self.target.address,

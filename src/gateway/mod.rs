@@ -56,10 +56,11 @@ use crate::gateway::settings::Active;
 use crate::gateway::successor::Predecessor;
 use crate::gateway::tunnel::Tunnels;
 use crate::gateway::waiting::Waiting;
+use parking_lot::{Mutex, RwLock};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -128,39 +129,39 @@ impl Gateway {
     }
 
     pub fn listener(&self) -> Option<OwnedFd> {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = self.listener.lock();
         listener.as_ref().and_then(|fd| fd.try_clone().ok())
     }
 
     pub fn close_listener(&self) {
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.listener.lock() = None;
     }
 
     /// The settings in force.
     pub fn active(&self) -> Arc<Active> {
-        self.active.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.active.read().clone()
     }
 
     pub fn set_active(&self, active: Active) {
-        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(active);
+        *self.active.write() = Arc::new(active);
     }
 
     pub fn predecessor(&self) -> Option<Arc<Predecessor>> {
-        self.predecessor.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.predecessor.read().clone()
     }
 
     pub fn set_predecessor(&self, predecessor: Option<Arc<Predecessor>>) {
-        *self.predecessor.write().unwrap_or_else(PoisonError::into_inner) = predecessor;
+        *self.predecessor.write() = predecessor;
     }
 
     /// Ends accepting. A stop ends a hand-over's wait, too.
     pub fn end(&self, ending: Ending) {
-        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
+        *self.ending.lock() = Some(ending);
         self.leave.notify_one();
     }
 
     pub fn ending(&self) -> Option<Ending> {
-        *self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.ending.lock()
     }
 
     fn reach(&self, stage: Stage) {

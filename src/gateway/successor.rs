@@ -6,8 +6,9 @@ use crate::gateway::upgrade::{Ask, Hears, ToNew, ToOld, say};
 use crate::gateway::{Gateway, health};
 use crate::protocol::control::{GATEWAY_VERSION, Reply, Table, Target};
 use crate::sys::error::{Error, Kind, Result};
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
@@ -106,7 +107,7 @@ impl Handover {
             }
             // It has ended, and has nothing any more. Who waits for an answer hears of it.
             gateway.set_predecessor(None);
-            before.asked.lock().unwrap_or_else(PoisonError::into_inner).1.clear();
+            before.asked.lock().1.clear();
         });
         Ok(())
     }
@@ -129,7 +130,7 @@ pub struct Predecessor {
 
 impl Predecessor {
     fn answered(&self, ask: u64, reply: Reply) {
-        let waiting = self.asked.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&ask);
+        let waiting = self.asked.lock().1.remove(&ask);
         if let Some(waiting) = waiting {
             // Who asked may have given up.
             let _ = waiting.send(reply);
@@ -140,7 +141,7 @@ impl Predecessor {
     async fn ask(&self, what: Ask) -> Result<Option<Reply>, String> {
         let (answer, waiting) = oneshot::channel();
         let ask = {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = self.asked.lock();
             asked.0 += 1;
             let ask = asked.0;
             asked.1.insert(ask, answer);

@@ -9,14 +9,15 @@ use crate::gateway::router::Claim;
 use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustix::net::Shutdown;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -79,7 +80,7 @@ impl Tunnel {
 
     fn tell(&self, order: Order) {
         self.order.fetch_max(order as u8, Ordering::SeqCst);
-        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(waker) = &*self.waker.lock() {
             waker.wake_by_ref();
         }
     }
@@ -118,7 +119,7 @@ pub struct Tunnels {
 
 impl Tunnels {
     fn enter(&self, tunnel: &Arc<Tunnel>) -> u64 {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock();
         all.0 += 1;
         let number = all.0;
         all.1.insert(number, tunnel.clone());
@@ -126,17 +127,17 @@ impl Tunnels {
     }
 
     fn leave(&self, number: u64) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&number);
+        self.all.lock().1.remove(&number);
         self.fewer.notify_waiters();
     }
 
     pub fn count(&self) -> usize {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+        self.all.lock().1.len()
     }
 
     /// Ends those that `which` names.
     pub fn end(&self, which: impl Fn(&Tunnel) -> bool) {
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock();
         all.1.values().filter(|tunnel| which(tunnel)).for_each(|tunnel| tunnel.end());
     }
 }
@@ -292,7 +293,7 @@ impl Pump<'_> {
     /// Ready when it is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         {
-            let mut waker = self.tunnel.waker.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waker = self.tunnel.waker.lock();
             if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
                 *waker = Some(cx.waker().clone());
             }
