@@ -2,10 +2,10 @@
 //! a job's results are where the job was queued, and a client's jobs belong where its WebSocket is.
 //!
 //! What is remembered is a digest of each id and the instance: 100,000 jobs take a few MiB.
+use crate::gateway::key::{Key, key};
 use crate::gateway::tunnel::Tunnel;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::UnboundedSender;
@@ -19,15 +19,6 @@ pub const ANSWER: usize = 64 * 1024;
 /// Bodies that are read for an id before they go on.
 pub const PROMPT_BODY: u64 = 1 << 20;
 pub const SMALL_BODY: u64 = 64 * 1024;
-
-/// The first half of an id's SHA-256: the same in the process that comes after this one.
-pub type Key = (u64, u64);
-
-pub fn key(id: &str) -> Key {
-    let sum: [u8; 32] = Sha256::digest(id.as_bytes()).into();
-    let half = |at: usize| sum[at..at + 8].iter().fold(0u64, |n, b| (n << 8) | u64::from(*b));
-    (half(0), half(8))
-}
 
 /// The newest entries of a map; the oldest goes when a new one has no room.
 struct Newest<V> {

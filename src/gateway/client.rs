@@ -1,6 +1,5 @@
 //! One client's connection: what it is at, for the limits; and all of them together.
-use crate::gateway::deadlines::{self, Millis};
-use crate::gateway::instance::Instance;
+use crate::gateway::clock::{self, Millis};
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
@@ -9,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -62,7 +61,7 @@ pub struct Client {
     waiting: AtomicBool,
     fault: Mutex<Option<BodyFault>>,
     received: AtomicU64,
-    instance: AtomicUsize,
+    instance: AtomicU64,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -74,7 +73,7 @@ impl Client {
             ip,
             text: HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             phase: AtomicU8::new(Phase::Idle as u8),
-            since: AtomicU64::new(deadlines::now()),
+            since: AtomicU64::new(clock::now()),
             expired: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             written: AtomicBool::new(true),
@@ -82,7 +81,7 @@ impl Client {
             waiting: AtomicBool::new(false),
             fault: Mutex::new(None),
             received: AtomicU64::new(0),
-            instance: AtomicUsize::new(0),
+            instance: AtomicU64::new(0),
             waker: Mutex::new(None),
         }
     }
@@ -97,14 +96,14 @@ impl Client {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
-        self.since.store(deadlines::now(), Ordering::Relaxed);
+        self.since.store(clock::now(), Ordering::Relaxed);
         self.expired.store(false, Ordering::Relaxed);
         self.rests.store(false, Ordering::Relaxed);
     }
 
     /// Something moved.
     pub fn touch(&self) {
-        self.since.store(deadlines::now(), Ordering::Relaxed);
+        self.since.store(clock::now(), Ordering::Relaxed);
     }
 
     /// A new request, with a body or without.
@@ -145,14 +144,13 @@ impl Client {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Whose answer it gets; compared, never followed.
-    pub fn served_by(&self, instance: &Arc<Instance>) {
-        self.instance.store(Arc::as_ptr(instance) as usize, Ordering::Relaxed);
+    /// The number of the instance whose answer it gets (see `Instance::number`).
+    pub fn served_by(&self, instance: u64) {
+        self.instance.store(instance, Ordering::Relaxed);
     }
 
-    pub fn is_served_by(&self, instance: &Arc<Instance>) -> bool {
-        self.phase() == Phase::Stream
-            && self.instance.load(Ordering::Relaxed) == Arc::as_ptr(instance) as usize
+    pub fn is_served_by(&self, instance: u64) -> bool {
+        self.phase() == Phase::Stream && self.instance.load(Ordering::Relaxed) == instance
     }
 
     /// The request is with the instance, whole.

@@ -172,7 +172,7 @@ async fn cut(gateway: &Arc<Gateway>, id: &str) -> Result<(), String> {
 pub fn cut_here(gateway: &Gateway, id: &str) -> Result<(), String> {
     let gone = gateway.router.cut(id)?;
     gateway.connections.each(|client| {
-        if gone.iter().any(|instance| client.is_served_by(instance)) {
+        if gone.iter().any(|instance| client.is_served_by(instance.number)) {
             // Its client may not read: then nothing else would end it.
             client.expire(crate::gateway::client::Phase::Stream);
         }

@@ -1,11 +1,12 @@
 //! A request on its way to an instance: which one, over which connection, and what if that fails.
 use crate::gateway::access::Access;
-use crate::gateway::affinity::{Key, Route};
+use crate::gateway::affinity::Route;
 use crate::gateway::answer::{AnswerBody, Stream};
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{BodyFault, Client, Phase};
 use crate::gateway::health::{REFUSED, unwell};
 use crate::gateway::instance::Instance;
+use crate::gateway::key::Key;
 use crate::gateway::link::{ConnectError, Link, SendError};
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::router::{Claim, Preference};
@@ -316,7 +317,7 @@ impl<'a> Forward<'a> {
             return Ok(Response::from_parts(head, AnswerBody::Own(Bytes::new())));
         }
         self.client.enter(Phase::Stream);
-        self.client.served_by(&instance);
+        self.client.served_by(instance.number);
         let names_job = self.route == Route::Prompt && head.status == StatusCode::OK;
         let stream = Stream {
             incoming,

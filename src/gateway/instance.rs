@@ -1,5 +1,5 @@
 //! One instance as the gateway sees it: what is open on it, whether it is well, connections kept to it.
-use crate::gateway::deadlines::{self, Millis};
+use crate::gateway::clock::{self, Millis};
 use crate::gateway::link::Link;
 use crate::protocol::control::{Target, TargetStatus};
 use hyper::header::HeaderValue;
@@ -27,8 +27,13 @@ pub enum FirstHealth {
     Unknown,
 }
 
+/// The numbers of instances begin with 1: 0 is none.
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
 pub struct Instance {
     pub target: Target,
+    /// Which one of this process it is: an id may be named again, a number is not.
+    pub number: u64,
     /// Its id, and its address, as header values.
     pub label: HeaderValue,
     pub host: HeaderValue,
@@ -57,6 +62,7 @@ impl Instance {
             label: text(&target.id),
             host: text(&target.address.to_string()),
             target,
+            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
             open: AtomicU64::new(0),
             healthy: AtomicBool::new(health == FirstHealth::Well),
             reason: Mutex::new("not looked at yet".into()),
@@ -152,7 +158,7 @@ impl Instance {
 
     /// The one that was used last, if that was a moment ago.
     pub fn take_fresh_link(&self) -> Option<Link> {
-        let fresh = deadlines::now().saturating_sub(FRESH);
+        let fresh = clock::now().saturating_sub(FRESH);
         let mut kept = self.kept.lock();
         kept.pop_if(|link| link.since >= fresh)
     }
@@ -161,7 +167,7 @@ impl Instance {
         if self.is_closed() {
             return;
         }
-        link.since = deadlines::now();
+        link.since = clock::now();
         link.reused = true;
         let mut kept = self.kept.lock();
         if kept.len() < KEPT {
@@ -171,7 +177,7 @@ impl Instance {
 
     /// Closes what nobody needed for a while. The last in is the first out, so the oldest come first.
     pub fn drop_old_links(&self) {
-        let old = deadlines::now().saturating_sub(KEPT_FOR);
+        let old = clock::now().saturating_sub(KEPT_FOR);
         let mut kept = self.kept.lock();
         let count = kept.iter().take_while(|link| link.since < old).count();
         kept.drain(..count);

@@ -1,8 +1,9 @@
 //! Where a request would like to go, by what ComfyUI keeps in one process (see `affinity`).
 use crate::gateway::Gateway;
-use crate::gateway::affinity::{self, Key, PROMPT_BODY, Route, SMALL_BODY};
+use crate::gateway::affinity::{self, PROMPT_BODY, Route, SMALL_BODY};
 use crate::gateway::body::{Broken, RequestBody};
 use crate::gateway::headers;
+use crate::gateway::key::{Key, key};
 use crate::gateway::router::Preference;
 use hyper::Request;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 /// The client of a WebSocket request.
 pub fn client_key(route: &Route, query: Option<&str>) -> Option<Key> {
     match route {
-        Route::WebSocket => affinity::client_id(query?).map(|id| affinity::key(&id)),
+        Route::WebSocket => affinity::client_id(query?).map(|id| key(&id)),
         _ => None,
     }
 }
@@ -35,12 +36,12 @@ pub async fn of(
             if let Some(body) = request.body_mut().read_ahead(PROMPT_BODY).await?
                 && let Some(client) = affinity::client_of(&body)
             {
-                preference.instance = gateway.affinity.client(affinity::key(&client));
+                preference.instance = gateway.affinity.client(key(&client));
             }
         }
         // One that comes again goes where its jobs are.
         Route::WebSocket if preference.slot.is_none() => {
-            preference.instance = client.and_then(|key| gateway.affinity.client(key));
+            preference.instance = client.and_then(|client| gateway.affinity.client(client));
         }
         _ => {}
     }

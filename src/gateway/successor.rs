@@ -1,7 +1,8 @@
 //! The new process of an upgrade: what it learns from the old one before it takes over, and what it asks of
 //! it afterwards.
-use crate::gateway::affinity::{Key, Learned};
+use crate::gateway::affinity::Learned;
 use crate::gateway::instance::FirstHealth;
+use crate::gateway::key::Key;
 use crate::gateway::upgrade::{Ask, Hears, ToNew, ToOld, say};
 use crate::gateway::{Gateway, health};
 use crate::protocol::control::{GATEWAY_VERSION, Reply, Table, Target};

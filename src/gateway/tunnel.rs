@@ -1,9 +1,9 @@
 //! A WebSocket, or any other upgraded connection: bytes both ways until both sides have ended. A quiet one
 //! stays as long as TCP keepalive says that the other side lives.
 use crate::gateway::access::Access;
-use crate::gateway::affinity::Key;
 use crate::gateway::client::ClientIo;
 use crate::gateway::instance::Instance;
+use crate::gateway::key::Key;
 use crate::gateway::link::Link;
 use crate::gateway::router::Claim;
 use bytes::{Buf, Bytes};

@@ -5,7 +5,8 @@
 //! The two talk over a stream, JSON lines both ways (see `successor` for the other end). As long as the old
 //! process has something open the new one asks it: an instance is idle only when both say so.
 use crate::gateway::access_log::Level;
-use crate::gateway::affinity::{Key, Learned};
+use crate::gateway::affinity::Learned;
+use crate::gateway::key::Key;
 use crate::gateway::notify::{HANDOVER, notify};
 use crate::gateway::{Ending, Gateway, control_socket};
 use crate::protocol::control::{GATEWAY_VERSION, Reply, Table, Target};
