@@ -1,9 +1,9 @@
 //! The one task that keeps the limits of time. Every connection says which phase it is in and since when; a
 //! few times a second this task checks them all. So a request sets no timer, and a limit is kept to within one
 //! tick.
-use crate::gateway::Gateway;
 use crate::gateway::client::Phase;
 use crate::gateway::clock::{Millis, tick};
+use crate::gateway::shared::Gateway;
 use crate::protocol::control::Limits;
 use std::sync::Arc;
 use std::time::Duration;

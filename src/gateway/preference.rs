@@ -1,10 +1,10 @@
 //! Where a request would like to go, by what ComfyUI keeps in one process (see `affinity`).
-use crate::gateway::Gateway;
 use crate::gateway::affinity::{self, PROMPT_BODY, Route, SMALL_BODY};
 use crate::gateway::body::{Broken, RequestBody};
 use crate::gateway::headers;
 use crate::gateway::key::{Key, key};
 use crate::gateway::router::Preference;
+use crate::gateway::shared::Gateway;
 use hyper::Request;
 use std::sync::Arc;
 

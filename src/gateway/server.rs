@@ -1,12 +1,12 @@
 //! The public port: accepts connections, serves each, and at the end lets them finish.
-use crate::gateway::Gateway;
 use crate::gateway::access_log::Level;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::client::{Client, ClientIo, Phase, Place};
+use crate::gateway::keepalive::keep_alive;
 use crate::gateway::link::BUFFER;
 use crate::gateway::proxy;
 use crate::gateway::refusal::{Fault, Refusal};
-use crate::gateway::tunnel;
+use crate::gateway::shared::Gateway;
 use crate::sys::error::{Error, Kind, Result};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, UpgradeableConnection};
@@ -50,7 +50,7 @@ pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
 pub fn prepare(listener: &std::net::TcpListener, idle: Duration) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
-    tunnel::keep_alive(listener, idle);
+    keep_alive(listener, idle);
     Ok(())
 }
 
