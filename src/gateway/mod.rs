@@ -24,6 +24,7 @@ pub mod answer;
 pub mod auth;
 pub mod body;
 pub mod client;
+pub mod client_socket;
 pub mod clock;
 pub mod control_socket;
 pub mod deadlines;

@@ -1,6 +1,6 @@
 //! Opening a tunnel, once an instance has agreed to change the protocol.
 use crate::gateway::access::Access;
-use crate::gateway::client::ClientIo;
+use crate::gateway::client_socket::ClientSocket;
 use crate::gateway::keepalive::keep_alive;
 use crate::gateway::key::Key;
 use crate::gateway::link::Link;
@@ -35,7 +35,7 @@ pub fn open(opening: Opening) {
     tokio::spawn(async move {
         if let Some((upstream, early)) = link.into_stream().await
             && let Ok(upgraded) = client.await
-            && let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>()
+            && let Ok(parts) = upgraded.downcast::<TokioIo<ClientSocket>>()
         {
             let idle = gateway.active().settings.limits.idle_ms;
             keep_alive(&upstream, Duration::from_millis(idle));
