@@ -1,6 +1,6 @@
 //! A request on its way to an instance: which one, over which connection, and what if that fails.
+use crate::formats::comfy::api::route::Route;
 use crate::gateway::access::Access;
-use crate::gateway::affinity::Route;
 use crate::gateway::answer::{AnswerBody, Stream};
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{BodyFault, Client, Phase};
