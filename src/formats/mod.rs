@@ -1,5 +1,4 @@
 //! Other people's formats, pure: parse and print, no I/O, nothing of ours imported.
-#[cfg(feature = "workstation")]
 pub mod comfy;
 #[cfg(feature = "workstation")]
 pub mod elf;

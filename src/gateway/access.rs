@@ -1,9 +1,9 @@
 //! What is said of one request when it is over: a line of the access log, and the metrics.
-use crate::gateway::Gateway;
 use crate::gateway::access_log::Line;
 use crate::gateway::instance::Instance;
 use crate::gateway::metrics::class;
 use crate::gateway::refusal::Fault;
+use crate::gateway::shared::Gateway;
 use hyper::{Method, Uri};
 use std::net::IpAddr;
 use std::sync::Arc;

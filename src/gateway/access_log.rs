@@ -4,9 +4,10 @@
 use crate::gateway::instance::Instance;
 use crate::gateway::refusal::Fault;
 use hyper::{Method, Uri};
+use parking_lot::Mutex;
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -74,7 +75,7 @@ impl Log {
     }
 
     fn add(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         if lines.text.len() > MOST {
             lines.lost += 1;
             return;
@@ -88,7 +89,7 @@ impl Log {
     }
 
     fn take(&self, spare: Vec<u8>) -> Vec<u8> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         let mut text = std::mem::replace(&mut lines.text, spare);
         let lost = std::mem::take(&mut lines.lost);
         if lost > 0 {

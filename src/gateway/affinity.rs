@@ -2,11 +2,11 @@
 //! a job's results are where the job was queued, and a client's jobs belong where its WebSocket is.
 //!
 //! What is remembered is a digest of each id and the instance: 100,000 jobs take a few MiB.
+use crate::gateway::key::{Key, key};
 use crate::gateway::tunnel::Tunnel;
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
+use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// So many jobs, and so many clients, are remembered.
@@ -18,15 +18,6 @@ pub const ANSWER: usize = 64 * 1024;
 /// Bodies that are read for an id before they go on.
 pub const PROMPT_BODY: u64 = 1 << 20;
 pub const SMALL_BODY: u64 = 64 * 1024;
-
-/// The first half of an id's SHA-256: the same in the process that comes after this one.
-pub type Key = (u64, u64);
-
-pub fn key(id: &str) -> Key {
-    let sum: [u8; 32] = Sha256::digest(id.as_bytes()).into();
-    let half = |at: usize| sum[at..at + 8].iter().fold(0u64, |n, b| (n << 8) | u64::from(*b));
-    (half(0), half(8))
-}
 
 /// The newest entries of a map; the oldest goes when a new one has no room.
 struct Newest<V> {
@@ -93,7 +84,7 @@ impl Default for Affinity {
 
 impl Affinity {
     fn with<T>(&self, act: impl FnOnce(&mut Memory) -> T) -> T {
-        act(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.memory.lock())
     }
 
     pub fn learn(&self, learned: &Learned) {
@@ -174,126 +165,9 @@ impl Memory {
     }
 }
 
-/// Where ComfyUI's paths lead, with or without `/api` before them.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Route<'a> {
-    /// POST a job: its answer names it, its body the client.
-    Prompt,
-    /// What concerns one job.
-    Job(&'a str),
-    /// POST with ids of jobs in the body: /interrupt, /queue, /history.
-    Jobs,
-    View,
-    WebSocket,
-    Other,
-}
-
-pub fn route<'a>(method: &hyper::Method, path: &'a str) -> Route<'a> {
-    let under_api = path.strip_prefix("/api");
-    let path = under_api.unwrap_or(path);
-    let post = method == hyper::Method::POST;
-    match path {
-        "/prompt" if post => return Route::Prompt,
-        "/interrupt" | "/queue" | "/history" if post => return Route::Jobs,
-        "/view" if method == hyper::Method::GET || method == hyper::Method::HEAD => return Route::View,
-        "/ws" => return Route::WebSocket,
-        _ => {}
-    }
-    let jobs = under_api.and_then(|path| path.strip_prefix("/jobs/"));
-    let id = path.strip_prefix("/history/").or(jobs).map(|rest| rest.split('/').next().unwrap_or(rest));
-    match id {
-        Some(id) if !id.is_empty() => Route::Job(id),
-        _ => Route::Other,
-    }
-}
-
-/// The `clientId` of a WebSocket's query, decoded as ComfyUI decodes it.
-pub fn client_id(query: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("clientId="))?;
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(b) = rest.next() {
-        bytes.push(match b {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok().filter(|id| !id.is_empty())
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Ids {
-    prompt_id: Option<String>,
-    client_id: Option<String>,
-    delete: Vec<String>,
-}
-
-fn ids(body: &[u8]) -> Ids {
-    // Not JSON, or other types: then it names nothing, and the instance says what is wrong with it.
-    serde_json::from_slice(body).unwrap_or_default()
-}
-
-/// The client that a job's body names.
-pub fn client_of(body: &[u8]) -> Option<String> {
-    ids(body).client_id
-}
-
-/// The jobs that a body names.
-pub fn jobs_of(body: &[u8]) -> Vec<String> {
-    let ids = ids(body);
-    ids.prompt_id.into_iter().chain(ids.delete).collect()
-}
-
-/// The job that an answer names.
-pub fn job_of(answer: &[u8]) -> Option<String> {
-    ids(answer).prompt_id
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::Method;
-
-    #[test]
-    fn routes_of_comfyui() {
-        for api in ["", "/api"] {
-            let path = |rest: &str| format!("{api}{rest}");
-            assert_eq!(route(&Method::POST, &path("/prompt")), Route::Prompt);
-            assert_eq!(route(&Method::GET, &path("/prompt")), Route::Other);
-            assert_eq!(route(&Method::GET, &path("/history/abc")), Route::Job("abc"));
-            assert_eq!(route(&Method::GET, &path("/history")), Route::Other);
-            assert_eq!(route(&Method::GET, &path("/history/")), Route::Other);
-            assert_eq!(route(&Method::POST, &path("/queue")), Route::Jobs);
-            assert_eq!(route(&Method::HEAD, &path("/view")), Route::View);
-            assert_eq!(route(&Method::GET, &path("/ws")), Route::WebSocket);
-        }
-        assert_eq!(route(&Method::DELETE, "/api/jobs/abc/cancel"), Route::Job("abc"));
-        assert_eq!(route(&Method::GET, "/jobs/abc"), Route::Other);
-        assert_eq!(route(&Method::GET, "/viewer"), Route::Other);
-    }
-
-    #[test]
-    fn client_ids_of_queries() {
-        assert_eq!(client_id("a=b&clientId=x%20y").as_deref(), Some("x y"));
-        assert_eq!(client_id("clientId=").as_deref(), None);
-        assert_eq!(client_id("clientId=%zz"), None);
-        assert_eq!(client_id("clientid=x"), None);
-    }
-
-    #[test]
-    fn ids_of_bodies() {
-        assert_eq!(jobs_of(br#"{"delete": ["a", "b"]}"#), ["a", "b"]);
-        assert_eq!(jobs_of(br#"{"prompt_id": "a"}"#), ["a"]);
-        assert!(jobs_of(br#"{"delete": 3}"#).is_empty());
-        assert!(jobs_of(b"nonsense").is_empty());
-        assert_eq!(client_of(br#"{"prompt": {"1": {}}, "client_id": "c"}"#).as_deref(), Some("c"));
-        assert_eq!(job_of(br#"{"prompt_id": "p", "number": 1, "node_errors": {}}"#).as_deref(), Some("p"));
-    }
 
     #[test]
     fn the_newest_jobs_are_remembered() {

@@ -1,5 +1,6 @@
 //! The body of an answer on its way to the client. It holds the request's claim on the instance and the
 //! connection to it until it ends.
+use crate::formats::comfy::api::ids;
 use crate::gateway::access::Access;
 use crate::gateway::affinity;
 use crate::gateway::client::{Client, Phase};
@@ -103,7 +104,7 @@ impl Stream {
     fn end(&mut self) {
         self.over = true;
         if let Some(seen) = self.job.take()
-            && let Some(id) = affinity::job_of(&seen)
+            && let Some(id) = ids::job_of(&seen)
         {
             self.access.gateway.affinity.learn_prompt(&id, self.claim.instance.id());
         }

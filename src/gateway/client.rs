@@ -1,17 +1,12 @@
 //! One client's connection: what it is at, for the limits; and all of them together.
-use crate::gateway::deadlines::{self, Millis};
-use crate::gateway::instance::Instance;
-use bytes::Bytes;
+use crate::gateway::clock::{self, Millis};
 use hyper::header::HeaderValue;
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Waker};
 use tokio::sync::Notify;
 
 /// What a connection is at.
@@ -61,7 +56,7 @@ pub struct Client {
     waiting: AtomicBool,
     fault: Mutex<Option<BodyFault>>,
     received: AtomicU64,
-    instance: AtomicUsize,
+    instance: AtomicU64,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -73,7 +68,7 @@ impl Client {
             ip,
             text: HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             phase: AtomicU8::new(Phase::Idle as u8),
-            since: AtomicU64::new(deadlines::now()),
+            since: AtomicU64::new(clock::now()),
             expired: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             written: AtomicBool::new(true),
@@ -81,7 +76,7 @@ impl Client {
             waiting: AtomicBool::new(false),
             fault: Mutex::new(None),
             received: AtomicU64::new(0),
-            instance: AtomicUsize::new(0),
+            instance: AtomicU64::new(0),
             waker: Mutex::new(None),
         }
     }
@@ -96,14 +91,14 @@ impl Client {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
-        self.since.store(deadlines::now(), Ordering::Relaxed);
+        self.since.store(clock::now(), Ordering::Relaxed);
         self.expired.store(false, Ordering::Relaxed);
         self.rests.store(false, Ordering::Relaxed);
     }
 
     /// Something moved.
     pub fn touch(&self) {
-        self.since.store(deadlines::now(), Ordering::Relaxed);
+        self.since.store(clock::now(), Ordering::Relaxed);
     }
 
     /// A new request, with a body or without.
@@ -113,8 +108,13 @@ impl Client {
         self.waiting.store(false, Ordering::Relaxed);
         self.received.store(0, Ordering::Relaxed);
         if body {
-            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.fault.lock() = None;
         }
+    }
+
+    /// Whether the socket took what was last written to it whole.
+    pub fn set_written(&self, whole: bool) {
+        self.written.store(whole, Ordering::Relaxed);
     }
 
     pub fn received(&self) -> u64 {
@@ -144,14 +144,13 @@ impl Client {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Whose answer it gets; compared, never followed.
-    pub fn served_by(&self, instance: &Arc<Instance>) {
-        self.instance.store(Arc::as_ptr(instance) as usize, Ordering::Relaxed);
+    /// The number of the instance whose answer it gets (see `Instance::number`).
+    pub fn served_by(&self, instance: u64) {
+        self.instance.store(instance, Ordering::Relaxed);
     }
 
-    pub fn is_served_by(&self, instance: &Arc<Instance>) -> bool {
-        self.phase() == Phase::Stream
-            && self.instance.load(Ordering::Relaxed) == Arc::as_ptr(instance) as usize
+    pub fn is_served_by(&self, instance: u64) -> bool {
+        self.phase() == Phase::Stream && self.instance.load(Ordering::Relaxed) == instance
     }
 
     /// The request is with the instance, whole.
@@ -162,11 +161,11 @@ impl Client {
     }
 
     pub fn fail_body(&self, fault: BodyFault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        *self.fault.lock() = Some(fault);
     }
 
     pub fn body_fault(&self) -> Option<BodyFault> {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.fault.lock()
     }
 
     /// Its time at this phase is over.
@@ -194,14 +193,14 @@ impl Client {
 
     /// The connection's task: whatever concerns the connection wakes it.
     pub fn register(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waker = self.waker.lock();
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
     }
 
     pub fn wake(&self) {
-        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(waker) = &*self.waker.lock() {
             waker.wake_by_ref();
         }
     }
@@ -223,7 +222,7 @@ pub struct Place {
 
 impl Connections {
     pub fn enter(self: &Arc<Self>, client: &Arc<Client>) -> Place {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock();
         all.0 += 1;
         let number = all.0;
         all.1.insert(number, client.clone());
@@ -231,11 +230,11 @@ impl Connections {
     }
 
     pub fn count(&self) -> usize {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+        self.all.lock().1.len()
     }
 
     pub fn each(&self, look: impl FnMut(&Arc<Client>)) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).1.values().for_each(look);
+        self.all.lock().1.values().for_each(look);
     }
 
     /// Something that concerns all changed.
@@ -246,116 +245,8 @@ impl Connections {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.all.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
+        self.connections.all.lock().1.remove(&self.number);
         self.connections.fewer.notify_waiters();
-    }
-}
-
-/// The client's socket: says when bytes move, and lingers at the end.
-pub struct ClientIo {
-    pub stream: TcpStream,
-    client: Arc<Client>,
-    /// Read by an earlier part of the connection, and not by this one yet.
-    ahead: Bytes,
-    shut: bool,
-}
-
-impl ClientIo {
-    pub fn new(stream: TcpStream, client: Arc<Client>) -> ClientIo {
-        ClientIo { stream, client, ahead: Bytes::new(), shut: false }
-    }
-
-    /// Puts back what was read too far: the start of a request whose rest is not here yet.
-    pub fn put_back(&mut self, bytes: &[u8]) {
-        self.ahead = Bytes::copy_from_slice(bytes);
-    }
-
-    /// Ready when there is something to read, if only the end.
-    pub fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
-    }
-
-    fn wrote(&self, offered: usize, done: &Poll<io::Result<usize>>) {
-        let n = if let Poll::Ready(Ok(n)) = done { *n } else { 0 };
-        self.client.written.store(n == offered, Ordering::Relaxed);
-        if n > 0 && matches!(self.client.phase(), Phase::Stream | Phase::Idle) {
-            self.client.touch();
-        }
-    }
-}
-
-impl AsyncRead for ClientIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let done = if self.ahead.is_empty() {
-            Pin::new(&mut self.stream).poll_read(cx, buffer)
-        } else {
-            let n = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead.split_to(n));
-            Poll::Ready(Ok(()))
-        };
-        if buffer.filled().len() > before && self.client.phase() == Phase::Idle {
-            self.client.enter(Phase::Head);
-        }
-        done
-    }
-}
-
-impl AsyncWrite for ClientIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.wrote(bytes.len(), &done);
-        done
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.wrote(slices.iter().map(|slice| slice.len()).sum(), &done);
-        done
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    /// Closing while the client still sends makes the kernel answer with a reset, which can take our answer
-    /// (413, 401) out of the client's hands unread. So what comes is read for a while (RFC 9112, 9.6).
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shut {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.shut = true;
-            self.client.enter(Phase::Linger);
-        }
-        if !self.client.is_unread() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut scratch = [0; 8192];
-        let mut left = 64;
-        loop {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            left -= 1;
-            if left == 0 {
-                // A fast sender must not keep the others waiting; its time is up after `LINGER` in any case.
-                cx.waker().wake_by_ref();
-                return if self.client.is_expired() { Poll::Ready(Ok(())) } else { Poll::Pending };
-            }
-        }
     }
 }
 

@@ -1,36 +1,20 @@
-//! The clock of the limits, and the one task that looks at it. Every connection says what it is at and since
-//! when; a few times a second all are looked at. So a request sets no timer, and a limit is kept to within
-//! one tick.
-use crate::gateway::Gateway;
+//! The one task that keeps the limits of time. Every connection says which phase it is in and since when; a
+//! few times a second this task checks them all. So a request sets no timer, and a limit is kept to within one
+//! tick.
 use crate::gateway::client::Phase;
+use crate::gateway::clock::{Millis, tick};
+use crate::gateway::shared::Gateway;
 use crate::protocol::control::Limits;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
-
-pub type Millis = u64;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How long a closing connection is still read from.
 pub const LINGER: Millis = 5_000;
 
-/// After so long without a request a connection is put to rest.
+/// A connection without a request is put to rest after this time.
 const REST: Millis = 1_000;
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-static NOW: AtomicU64 = AtomicU64::new(0);
-
-/// Milliseconds since the start, as of the last tick.
-pub fn now() -> Millis {
-    NOW.load(Ordering::Relaxed)
-}
-
-fn tick() -> Millis {
-    let now = START.elapsed().as_millis() as Millis;
-    NOW.store(now, Ordering::Relaxed);
-    now
-}
-
-/// How long a connection may be at something.
+/// How long a connection may stay in a phase.
 fn limit(phase: Phase, limits: &Limits) -> Option<Millis> {
     match phase {
         Phase::Idle | Phase::Body | Phase::Stream => Some(limits.idle_ms),
@@ -42,7 +26,7 @@ fn limit(phase: Phase, limits: &Limits) -> Option<Millis> {
     }
 }
 
-/// Between two looks: an eighth of the smallest limit, but neither busy nor slow.
+/// Between two ticks: an eighth of the smallest limit, but neither busy nor slow.
 fn pause(limits: &Limits) -> Duration {
     let least = limits.idle_ms.min(limits.head_ms).min(limits.response_ms);
     Duration::from_millis((least / 8).clamp(20, 250))

@@ -1,16 +1,21 @@
 //! A request on its way to an instance: which one, over which connection, and what if that fails.
+use crate::formats::comfy::api::route::Route;
 use crate::gateway::access::Access;
-use crate::gateway::affinity::{Key, Route};
 use crate::gateway::answer::{AnswerBody, Stream};
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{BodyFault, Client, Phase};
+use crate::gateway::headers;
 use crate::gateway::health::{REFUSED, unwell};
 use crate::gateway::instance::Instance;
+use crate::gateway::key::Key;
 use crate::gateway::link::{ConnectError, Link, SendError};
+use crate::gateway::opening::{self, Opening};
+use crate::gateway::preference;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::router::{Claim, Preference};
-use crate::gateway::tunnel::{self, Tunnel};
-use crate::gateway::{Active, Gateway, headers, preference};
+use crate::gateway::settings::Active;
+use crate::gateway::shared::Gateway;
+use crate::gateway::tunnel::Tunnel;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ACCEPT_ENCODING, HOST, SET_COOKIE, TRANSFER_ENCODING};
 use hyper::upgrade::OnUpgrade;
@@ -88,19 +93,7 @@ impl<'a> Forward<'a> {
         request: &mut Request<RequestBody>,
         access: &mut Option<Access>,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        if self.gateway.router.known() > 1 {
-            let preference = preference::of(self.gateway, &self.route, self.key, request);
-            self.preference = Box::pin(preference).await.map_err(|_| self.broken_body())?;
-        }
-        self.preference.upgrade = self.client_side.is_some();
-        // May be sent again when an instance ends before it answers (RFC 9110, 9.2.2).
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
-            && request.body().is_end_stream()
-            && !self.preference.upgrade;
-        if self.route == Route::Prompt {
-            // The answer is read for the job's id.
-            request.headers_mut().remove(ACCEPT_ENCODING);
-        }
+        let safe = self.prepare(request).await?;
         loop {
             let claim = self.claim(access.as_mut()).await?;
             let instance = claim.instance.clone();
@@ -121,7 +114,7 @@ impl<'a> Forward<'a> {
                 access.instance = Some(instance.clone());
             }
             let outgoing = std::mem::replace(request, Request::new(RequestBody::empty()));
-            let failed = match self.send(&mut link, outgoing, &instance).await {
+            match self.send(&mut link, outgoing, &instance).await {
                 Ok(response) => {
                     let mut answered = Answered { claim, link, response };
                     if self.route == Route::View
@@ -133,24 +126,52 @@ impl<'a> Forward<'a> {
                     }
                     return self.respond(answered, access);
                 }
-                Err(failed) => failed,
-            };
-            match (failed, spare) {
-                // A kept connection had ended: nothing was sent, so anything may be sent again.
-                (SendError::NotSent(back), _) if link.reused => *request = *back,
-                (SendError::Ended(_), Some(spare)) if link.reused => {
-                    instance.look.notify_one();
-                    *request = build(&spare);
-                }
-                (SendError::Ended(_), Some(spare)) if drains => {
-                    // It was stopped while it was asked for what it held.
-                    self.preference.holder = None;
-                    self.preference.not.push(instance);
-                    *request = build(&spare);
-                }
-                (failed, _) => return Err(self.failure(failed, &instance)),
+                Err(failed) => *request = self.once_more(failed, spare, (link.reused, drains), &instance)?,
             }
             self.retried = true;
+        }
+    }
+
+    /// Where the request would like to go, and what its headers must not ask for. Says whether it may be sent
+    /// again when an instance ends before it answers (RFC 9110, 9.2.2).
+    async fn prepare(&mut self, request: &mut Request<RequestBody>) -> Result<bool, Refusal> {
+        if self.gateway.router.known() > 1 {
+            let preference = preference::of(self.gateway, &self.route, self.key, request);
+            self.preference = Box::pin(preference).await.map_err(|_| self.broken_body())?;
+        }
+        self.preference.upgrade = self.client_side.is_some();
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+            && request.body().is_end_stream()
+            && !self.preference.upgrade;
+        if self.route == Route::Prompt {
+            // The answer is read for the job's id.
+            request.headers_mut().remove(ACCEPT_ENCODING);
+        }
+        Ok(safe)
+    }
+
+    /// The request again, after a failure that allows it.
+    fn once_more(
+        &mut self,
+        failed: SendError<Stop>,
+        spare: Option<Spare>,
+        (reused, drains): (bool, bool),
+        instance: &Arc<Instance>,
+    ) -> Result<Request<RequestBody>, Refusal> {
+        match (failed, spare) {
+            // A kept connection had ended: nothing was sent, so anything may be sent again.
+            (SendError::NotSent(back), _) if reused => Ok(*back),
+            (SendError::Ended(_), Some(spare)) if reused => {
+                instance.look.notify_one();
+                Ok(build(&spare))
+            }
+            (SendError::Ended(_), Some(spare)) if drains => {
+                // It was stopped while it was asked for what it held.
+                self.preference.holder = None;
+                self.preference.not.push(instance.clone());
+                Ok(build(&spare))
+            }
+            (failed, _) => Err(self.failure(failed, instance)),
         }
     }
 
@@ -312,11 +333,11 @@ impl<'a> Forward<'a> {
             claim.becomes_websocket();
             access.upgrade = true;
             let tunnel = Arc::new(Tunnel::new(&instance));
-            tunnel::open(tunnel::Opening { tunnel, link, client, claim, access, client_key: self.key });
+            opening::open(Opening { tunnel, link, client, claim, access, client_key: self.key });
             return Ok(Response::from_parts(head, AnswerBody::Own(Bytes::new())));
         }
         self.client.enter(Phase::Stream);
-        self.client.served_by(&instance);
+        self.client.served_by(instance.number);
         let names_job = self.route == Route::Prompt && head.status == StatusCode::OK;
         let stream = Stream {
             incoming,

@@ -1,9 +1,9 @@
 //! The gateway's own look at each instance: is it well, does it have requests.
-use crate::gateway::Gateway;
 use crate::gateway::access_log::Level;
 use crate::gateway::body::RequestBody;
 use crate::gateway::instance::Instance;
 use crate::gateway::link::{ConnectError, Link, SendError};
+use crate::gateway::shared::Gateway;
 use crate::protocol::control::{Check, Limits};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;

@@ -1,10 +1,10 @@
 //! One instance as the gateway sees it: what is open on it, whether it is well, connections kept to it.
-use crate::gateway::deadlines::{self, Millis};
+use crate::gateway::clock::{self, Millis};
 use crate::gateway::link::Link;
 use crate::protocol::control::{Target, TargetStatus};
 use hyper::header::HeaderValue;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// So many connections without a request are kept; a burst's others are closed.
@@ -27,8 +27,13 @@ pub enum FirstHealth {
     Unknown,
 }
 
+/// The numbers of instances begin with 1: 0 is none.
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
 pub struct Instance {
     pub target: Target,
+    /// Which one of this process it is: an id may be named again, a number is not.
+    pub number: u64,
     /// Its id, and its address, as header values.
     pub label: HeaderValue,
     pub host: HeaderValue,
@@ -57,6 +62,7 @@ impl Instance {
             label: text(&target.id),
             host: text(&target.address.to_string()),
             target,
+            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
             open: AtomicU64::new(0),
             healthy: AtomicBool::new(health == FirstHealth::Well),
             reason: Mutex::new("not looked at yet".into()),
@@ -109,14 +115,14 @@ impl Instance {
 
     /// Nothing listens there. True when it was well before.
     pub fn refused(&self, reason: &str) -> bool {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+        *self.reason.lock() = reason.to_string();
         self.healthy.swap(false, Ordering::SeqCst)
     }
 
     /// A bad look; so many in a row and it is not well. True when it was well before.
     pub fn bad_look(&self, reason: &str, failures: u32) -> bool {
         let bad = self.bad_looks.fetch_add(1, Ordering::SeqCst) + 1;
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+        *self.reason.lock() = reason.to_string();
         bad >= failures.max(1) && self.healthy.swap(false, Ordering::SeqCst)
     }
 
@@ -126,7 +132,7 @@ impl Instance {
 
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.kept.lock().clear();
     }
 
     /// Named again: what was said before does not count.
@@ -147,13 +153,13 @@ impl Instance {
 
     /// A connection that is kept open from an earlier request.
     pub fn take_link(&self) -> Option<Link> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.kept.lock().pop()
     }
 
     /// The one that was used last, if that was a moment ago.
     pub fn take_fresh_link(&self) -> Option<Link> {
-        let fresh = deadlines::now().saturating_sub(FRESH);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = clock::now().saturating_sub(FRESH);
+        let mut kept = self.kept.lock();
         kept.pop_if(|link| link.since >= fresh)
     }
 
@@ -161,9 +167,9 @@ impl Instance {
         if self.is_closed() {
             return;
         }
-        link.since = deadlines::now();
+        link.since = clock::now();
         link.reused = true;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         if kept.len() < KEPT {
             kept.push(link);
         }
@@ -171,8 +177,8 @@ impl Instance {
 
     /// Closes what nobody needed for a while. The last in is the first out, so the oldest come first.
     pub fn drop_old_links(&self) {
-        let old = deadlines::now().saturating_sub(KEPT_FOR);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = clock::now().saturating_sub(KEPT_FOR);
+        let mut kept = self.kept.lock();
         let count = kept.iter().take_while(|link| link.since < old).count();
         kept.drain(..count);
     }
@@ -180,11 +186,7 @@ impl Instance {
     pub fn status(&self, draining: bool) -> TargetStatus {
         let (requests, websockets) = self.open();
         let healthy = self.is_healthy();
-        let reason = if healthy {
-            None
-        } else {
-            Some(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone())
-        };
+        let reason = if healthy { None } else { Some(self.reason.lock().clone()) };
         TargetStatus {
             id: self.target.id.clone(),
             address: self.target.address,

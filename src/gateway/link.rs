@@ -1,7 +1,7 @@
 //! One connection to an instance. It is driven from inside the request's own task: no task of its own, no
 //! channel between two, and the head of an answer leaves in one write with the first part of its body.
 use crate::gateway::body::RequestBody;
-use crate::gateway::deadlines::{self, Millis};
+use crate::gateway::clock::{self, Millis};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
@@ -71,7 +71,7 @@ impl Link {
         let (sender, connection) =
             builder.handshake(TokioIo::new(InstanceIo { stream, deaf: false })).await?;
         let connection = Some(Box::new(connection));
-        Ok(Link { sender, connection, reused: false, since: deadlines::now() })
+        Ok(Link { sender, connection, reused: false, since: clock::now() })
     }
 
     /// A kept connection, if the instance has not closed it by this moment. Without this look a close is known

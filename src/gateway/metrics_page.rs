@@ -1,62 +1,113 @@
-//! The port of the metrics page: loopback, one path, for Prometheus.
-use crate::gateway::Gateway;
-use crate::gateway::access_log::Level;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
-use std::net::SocketAddr;
+//! The page of metrics, in Prometheus' text format 0.0.4.
+use crate::gateway::instance::Instance;
+use crate::gateway::metrics::{BOUNDS, Metrics};
+use crate::gateway::refusal::Fault;
+use crate::gateway::shared::Gateway;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::time::sleep;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Between two tries to have the port: the process before this one may still have it.
-const AGAIN: Duration = Duration::from_secs(1);
+pub fn text(gateway: &Gateway) -> String {
+    let mut page = Page(String::new());
+    let instances = gateway.router.all();
+    answers(&mut page, &gateway.metrics, &instances);
+    traffic(&mut page, gateway);
+    open(&mut page, &instances);
+    errors(&mut page, &gateway.metrics);
+    times(&mut page, &gateway.metrics);
+    page.0
+}
 
-pub async fn serve(gateway: Arc<Gateway>, address: SocketAddr) {
-    let mut complained = false;
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(e) => {
-                if !complained {
-                    complained = true;
-                    gateway.log.note(Level::Error, &format!("no metrics: cannot listen on {address}: {e}"));
-                }
-                sleep(AGAIN).await;
-            }
-        }
-    };
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(AGAIN).await;
-            continue;
-        };
-        let gateway = gateway.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request| answer(&gateway, request));
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
-            // A client that ends early is of no interest here.
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-        });
+/// Every instance, and whether it drains.
+type Instances = [(Arc<Instance>, bool)];
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn answers(page: &mut Page, metrics: &Metrics, instances: &Instances) {
+    page.head("requests_total", "counter", "Requests answered, by instance and class of status.");
+    let own = (metrics.own.iter().enumerate()).map(|(class, n)| ("", class, n));
+    let others = instances.iter().flat_map(|(i, _)| {
+        i.classes.iter().enumerate().map(|(class, n)| (i.id(), class, n)).collect::<Vec<_>>()
+    });
+    for (instance, class, count) in own.chain(others).filter(|(_, _, n)| read(n) > 0) {
+        let labels = format!("instance=\"{instance}\",class=\"{}xx\"", class + 1);
+        page.line("requests_total", &labels, read(count));
     }
 }
 
-async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let mut response = Response::new(Full::default());
-    if *request.method() != Method::GET || request.uri().path() != "/metrics" {
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        return Ok(response);
+fn traffic(page: &mut Page, gateway: &Gateway) {
+    let metrics = &gateway.metrics;
+    let held = gateway.waiting.count() as u64;
+    let connections = gateway.connections.count() as u64;
+    page.one("open_requests", "gauge", "Requests begun and not ended.", read(&metrics.open));
+    page.one("held_requests", "gauge", "Requests that wait for an instance.", held);
+    page.one("connections", "gauge", "Connections of clients.", connections);
+    page.one("connections_total", "counter", "Connections accepted.", read(&metrics.connections));
+    page.one("received_bytes_total", "counter", "Bytes from clients to instances.", read(&metrics.received));
+    page.one("sent_bytes_total", "counter", "Bytes from instances to clients.", read(&metrics.sent));
+}
+
+fn open(page: &mut Page, instances: &Instances) {
+    page.head("instance_healthy", "gauge", "1 when the instance has new requests.");
+    for (instance, draining) in instances {
+        page.line("instance_healthy", &label(instance), u64::from(instance.is_healthy() && !draining));
     }
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-    *response.body_mut() = Full::new(Bytes::from(gateway.metrics.page(gateway)));
-    Ok(response)
+    page.head("instance_requests", "gauge", "Requests open on an instance.");
+    for (instance, _) in instances {
+        page.line("instance_requests", &label(instance), instance.open().0);
+    }
+    page.head("websockets", "gauge", "Upgraded connections, by instance.");
+    for (instance, _) in instances {
+        page.line("websockets", &label(instance), instance.open().1);
+    }
+}
+
+fn label(instance: &Instance) -> String {
+    format!("instance=\"{}\"", instance.id())
+}
+
+fn errors(page: &mut Page, metrics: &Metrics) {
+    page.head("errors_total", "counter", "Answers that the gateway made itself, and cut ones, by kind.");
+    for (fault, count) in Fault::ALL.iter().zip(&metrics.errors) {
+        page.line("errors_total", &format!("kind=\"{}\"", fault.name()), read(count));
+    }
+}
+
+fn times(page: &mut Page, metrics: &Metrics) {
+    page.head("request_seconds", "histogram", "From the head of a request to the end of its answer.");
+    let mut total = 0;
+    for (bucket, count) in metrics.latency.iter().enumerate() {
+        total += read(count);
+        let bound =
+            BOUNDS.get(bucket).map_or("+Inf".to_string(), |micros| format!("{}", *micros as f64 / 1e6));
+        page.line("request_seconds_bucket", &format!("le=\"{bound}\""), total);
+    }
+    page.line("request_seconds_sum", "", read(&metrics.latency_micros) as f64 / 1e6);
+    page.line("request_seconds_count", "", total);
+    page.0.push_str("# HELP process_start_time_seconds Start of the process since the epoch.\n");
+    page.0.push_str("# TYPE process_start_time_seconds gauge\n");
+    // Writing to a string does not fail.
+    let _ = writeln!(page.0, "process_start_time_seconds {:.3}", metrics.started.as_secs_f64());
+}
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let name = format!("stillframe_gateway_{name}");
+        // Writing to a string does not fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let _ = writeln!(self.0, "stillframe_gateway_{name}{labels} {value}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.head(name, kind, help);
+        self.line(name, "", value);
+    }
 }

@@ -24,176 +24,36 @@ pub mod answer;
 pub mod auth;
 pub mod body;
 pub mod client;
+pub mod client_socket;
+pub mod clock;
 pub mod control_socket;
 pub mod deadlines;
 pub mod forward;
+pub mod handover;
 pub mod headers;
 pub mod health;
 pub mod instance;
+pub mod keepalive;
+pub mod key;
 pub mod link;
 pub mod metrics;
 pub mod metrics_page;
+pub mod metrics_port;
 pub mod notify;
+pub mod opening;
+pub mod orders;
 pub mod pages;
+pub mod predecessor;
 pub mod preference;
 pub mod process;
 pub mod proxy;
+pub mod pump;
 pub mod refusal;
 pub mod router;
 pub mod server;
 pub mod settings;
+pub mod shared;
 pub mod successor;
 pub mod tunnel;
 pub mod upgrade;
 pub mod waiting;
-
-use crate::gateway::access_log::Log;
-use crate::gateway::affinity::Affinity;
-use crate::gateway::client::Connections;
-use crate::gateway::metrics::Metrics;
-use crate::gateway::router::Router;
-use crate::gateway::settings::Active;
-use crate::gateway::successor::Predecessor;
-use crate::gateway::tunnel::Tunnels;
-use crate::gateway::waiting::Waiting;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
-use tokio::sync::Notify;
-
-/// What every part of it works on.
-pub struct Gateway {
-    active: RwLock<Arc<Active>>,
-    pub settings_file: PathBuf,
-    pub router: Router,
-    pub waiting: Waiting,
-    pub affinity: Affinity,
-    pub metrics: Metrics,
-    pub log: Arc<Log>,
-    pub connections: Arc<Connections>,
-    pub tunnels: Tunnels,
-    /// One change of the table or the settings at a time.
-    pub turn: tokio::sync::Mutex<()>,
-    /// The process that this one took over from, while it still has something.
-    predecessor: RwLock<Option<Arc<Predecessor>>>,
-    stage: AtomicU8,
-    ending: Mutex<Option<Ending>>,
-    /// Accept no more.
-    pub leave: Notify,
-    /// The listening socket once more, to hand over.
-    listener: Mutex<Option<OwnedFd>>,
-}
-
-/// Why the gateway leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    Stopped,
-    /// Another process accepts from now on; what is open here has this long.
-    HandedOver(Duration),
-}
-
-/// How far it is with leaving.
-#[derive(PartialEq, PartialOrd)]
-#[repr(u8)]
-enum Stage {
-    Open,
-    /// Answers say `connection: close`.
-    Closing,
-    /// Connections without a request are closed.
-    NoIdle,
-    Over,
-}
-
-impl Gateway {
-    pub fn new(settings_file: PathBuf, active: Active, listener: OwnedFd) -> Gateway {
-        Gateway {
-            active: RwLock::new(Arc::new(active)),
-            settings_file,
-            router: Router::default(),
-            waiting: Waiting::default(),
-            affinity: Affinity::default(),
-            metrics: Metrics::default(),
-            log: Arc::default(),
-            connections: Arc::default(),
-            tunnels: Tunnels::default(),
-            turn: tokio::sync::Mutex::new(()),
-            predecessor: RwLock::new(None),
-            stage: AtomicU8::new(Stage::Open as u8),
-            ending: Mutex::new(None),
-            leave: Notify::new(),
-            listener: Mutex::new(Some(listener)),
-        }
-    }
-
-    pub fn listener(&self) -> Option<OwnedFd> {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        listener.as_ref().and_then(|fd| fd.try_clone().ok())
-    }
-
-    pub fn close_listener(&self) {
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// The settings in force.
-    pub fn active(&self) -> Arc<Active> {
-        self.active.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set_active(&self, active: Active) {
-        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(active);
-    }
-
-    pub fn predecessor(&self) -> Option<Arc<Predecessor>> {
-        self.predecessor.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set_predecessor(&self, predecessor: Option<Arc<Predecessor>>) {
-        *self.predecessor.write().unwrap_or_else(PoisonError::into_inner) = predecessor;
-    }
-
-    /// Ends accepting. A stop ends a hand-over's wait, too.
-    pub fn end(&self, ending: Ending) {
-        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
-        self.leave.notify_one();
-    }
-
-    pub fn ending(&self) -> Option<Ending> {
-        *self.ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn reach(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::SeqCst);
-        self.connections.wake_all();
-    }
-
-    fn reached(&self, stage: Stage) -> bool {
-        self.stage.load(Ordering::Relaxed) >= stage as u8
-    }
-
-    pub fn answer_with_close(&self) {
-        self.reach(Stage::Closing);
-    }
-
-    pub fn is_leaving(&self) -> bool {
-        self.reached(Stage::Closing)
-    }
-
-    pub fn close_idle(&self) {
-        self.reach(Stage::NoIdle);
-    }
-
-    pub fn closes_idle(&self) -> bool {
-        self.reached(Stage::NoIdle)
-    }
-
-    pub fn end_all(&self) {
-        self.reach(Stage::Over);
-        self.tunnels.end(|_| true);
-    }
-
-    pub fn is_over(&self) -> bool {
-        self.reached(Stage::Over)
-    }
-}

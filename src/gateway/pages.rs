@@ -1,6 +1,6 @@
 //! The gateway's own pages, below `/-/`. They never go to an instance.
-use crate::gateway::Gateway;
 use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::shared::Gateway;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde_json::json;

@@ -1,16 +1,19 @@
 //! Where a request would like to go, by what ComfyUI keeps in one process (see `affinity`).
-use crate::gateway::Gateway;
-use crate::gateway::affinity::{self, Key, PROMPT_BODY, Route, SMALL_BODY};
+use crate::formats::comfy::api::ids;
+use crate::formats::comfy::api::route::Route;
+use crate::gateway::affinity::{PROMPT_BODY, SMALL_BODY};
 use crate::gateway::body::{Broken, RequestBody};
 use crate::gateway::headers;
+use crate::gateway::key::{Key, key};
 use crate::gateway::router::Preference;
+use crate::gateway::shared::Gateway;
 use hyper::Request;
 use std::sync::Arc;
 
 /// The client of a WebSocket request.
 pub fn client_key(route: &Route, query: Option<&str>) -> Option<Key> {
     match route {
-        Route::WebSocket => affinity::client_id(query?).map(|id| affinity::key(&id)),
+        Route::WebSocket => ids::client_id(query?).map(|id| key(&id)),
         _ => None,
     }
 }
@@ -27,20 +30,20 @@ pub async fn of(
         Route::Job(id) => preference.holder = gateway.affinity.prompt(id),
         Route::Jobs => {
             if let Some(body) = request.body_mut().read_ahead(SMALL_BODY).await? {
-                preference.holder = holder(gateway, &affinity::jobs_of(&body));
+                preference.holder = holder(gateway, &ids::jobs_of(&body));
             }
         }
         // A browser has its slot, and its WebSocket went there too.
         Route::Prompt if preference.slot.is_none() => {
             if let Some(body) = request.body_mut().read_ahead(PROMPT_BODY).await?
-                && let Some(client) = affinity::client_of(&body)
+                && let Some(client) = ids::client_of(&body)
             {
-                preference.instance = gateway.affinity.client(affinity::key(&client));
+                preference.instance = gateway.affinity.client(key(&client));
             }
         }
         // One that comes again goes where its jobs are.
         Route::WebSocket if preference.slot.is_none() => {
-            preference.instance = client.and_then(|key| gateway.affinity.client(key));
+            preference.instance = client.and_then(|client| gateway.affinity.client(client));
         }
         _ => {}
     }

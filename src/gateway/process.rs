@@ -1,11 +1,17 @@
 //! The gateway as a process: sockets in, signals, READY and the end.
 use crate::gateway::access_log::Level;
 use crate::gateway::control_socket::{self, Bound};
+use crate::gateway::deadlines;
+use crate::gateway::health;
 use crate::gateway::instance::FirstHealth;
+use crate::gateway::metrics_port;
+use crate::gateway::notify;
+use crate::gateway::orders;
 use crate::gateway::router::check_table;
 use crate::gateway::server::{self, Leave};
-use crate::gateway::successor::Handover;
-use crate::gateway::{Ending, Gateway, deadlines, health, metrics_page, notify, settings};
+use crate::gateway::settings;
+use crate::gateway::shared::{Ending, Gateway};
+use crate::gateway::successor::Successor;
 use crate::protocol::control::Table;
 use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
@@ -35,31 +41,31 @@ pub fn run(settings_file: &Path) -> Result<()> {
 
 async fn serve(settings_file: &Path) -> Result<()> {
     let passed = notify::passed()?;
-    let mut handover = passed.handover.map(Handover::new).transpose()?;
-    let started = start(settings_file, passed.listener, &mut handover).await;
+    let mut successor = passed.handover.map(Successor::new).transpose()?;
+    let started = start(settings_file, passed.listener, &mut successor).await;
     let (gateway, control, listener) = match started {
         Ok(started) => started,
         Err(e) => {
-            if let Some(handover) = &mut handover {
-                handover.failed(&e.to_string()).await;
+            if let Some(successor) = &mut successor {
+                successor.failed(&e.to_string()).await;
             }
             return Err(e);
         }
     };
     let mut stop = signals(&gateway)?;
-    if let Some(handover) = &mut handover {
-        handover.ready(&gateway).await?;
+    if let Some(successor) = &mut successor {
+        successor.ready(&gateway).await?;
     }
     let control = control.take_place()?;
-    if let Some(handover) = handover {
-        handover.taken(&gateway).await?;
+    if let Some(successor) = successor {
+        successor.taken(&gateway).await?;
     }
     let log = tokio::spawn(gateway.log.clone().run());
     let tasks = [
         tokio::spawn(deadlines::run(gateway.clone())),
         tokio::spawn(control_socket::serve(gateway.clone(), control)),
         match gateway.active().settings.metrics {
-            Some(address) => tokio::spawn(metrics_page::serve(gateway.clone(), address)),
+            Some(address) => tokio::spawn(metrics_port::serve(gateway.clone(), address)),
             None => tokio::spawn(async {}),
         },
     ];
@@ -90,7 +96,7 @@ async fn serve(settings_file: &Path) -> Result<()> {
 async fn start(
     settings_file: &Path,
     passed: Option<std::net::TcpListener>,
-    handover: &mut Option<Handover>,
+    successor: &mut Option<Successor>,
 ) -> Result<(Arc<Gateway>, Bound, TcpListener)> {
     // What it creates is its user's alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -104,8 +110,8 @@ async fn start(
     let spare = listener.try_clone().map_err(failed)?;
     let gateway = Arc::new(Gateway::new(settings_file.to_path_buf(), active, spare.into()));
     raise_descriptors(&gateway);
-    match handover {
-        Some(handover) => handover.learn(&gateway).await?,
+    match successor {
+        Some(successor) => successor.learn(&gateway).await?,
         None => read_table(&gateway, &table),
     }
     let control = Bound::new(&control)?;
@@ -161,7 +167,7 @@ fn signals(gateway: &Arc<Gateway>) -> Result<tokio::sync::mpsc::Receiver<()>> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
-                    if let Err(why) = control_socket::reload(&gateway).await {
+                    if let Err(why) = orders::reload(&gateway).await {
                         gateway.log.note(Level::Error, &why);
                     }
                 }

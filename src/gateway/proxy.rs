@@ -1,12 +1,15 @@
 //! One request: may it pass, is it for the gateway itself, and its answer, whatever becomes of it.
+use crate::formats::comfy::api::route::route;
 use crate::gateway::access::Access;
-use crate::gateway::affinity;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{Client, Phase};
 use crate::gateway::forward::{Forward, too_large};
+use crate::gateway::headers;
+use crate::gateway::pages;
 use crate::gateway::refusal::{Fault, Refusal};
-use crate::gateway::{Active, Gateway, headers, pages};
+use crate::gateway::settings::Active;
+use crate::gateway::shared::Gateway;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
@@ -27,7 +30,7 @@ pub async fn answer(
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => {
             let uri = request.uri().clone();
-            let route = affinity::route(request.method(), uri.path());
+            let route = route(request.method().as_str(), uri.path());
             let mut forward = Forward::new(gateway, client, &active, client_side, route, uri.query());
             forward.run(&mut request, &mut access).await
         }

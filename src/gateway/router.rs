@@ -3,8 +3,9 @@
 //! an instance that left the table is counted on it, and none comes to it later (kamal-proxy's rule).
 use crate::gateway::instance::{FirstHealth, Instance};
 use crate::protocol::control::{GATEWAY_VERSION, Table, Target, TargetStatus};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
 
 /// So many instances that left the table and have nothing open are remembered for what is only in them.
@@ -122,11 +123,11 @@ pub fn check_table(table: &Table) -> Result<(), String> {
 
 impl Router {
     fn read(&self) -> RwLockReadGuard<'_, Routes> {
-        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+        self.routes.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Routes> {
-        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+        self.routes.write()
     }
 
     /// The new table; gives back the instances that were not known before.

@@ -1,12 +1,13 @@
 //! The public port: accepts connections, serves each, and at the end lets them finish.
-use crate::gateway::Gateway;
 use crate::gateway::access_log::Level;
 use crate::gateway::answer::AnswerBody;
-use crate::gateway::client::{Client, ClientIo, Phase, Place};
+use crate::gateway::client::{Client, Phase, Place};
+use crate::gateway::client_socket::ClientSocket;
+use crate::gateway::keepalive::keep_alive;
 use crate::gateway::link::BUFFER;
 use crate::gateway::proxy;
 use crate::gateway::refusal::{Fault, Refusal};
-use crate::gateway::tunnel;
+use crate::gateway::shared::Gateway;
 use crate::sys::error::{Error, Kind, Result};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, UpgradeableConnection};
@@ -50,7 +51,7 @@ pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
 pub fn prepare(listener: &std::net::TcpListener, idle: Duration) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
-    tunnel::keep_alive(listener, idle);
+    keep_alive(listener, idle);
     Ok(())
 }
 
@@ -128,7 +129,7 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _p
     let mut builder = http1::Builder::new();
     // Limits of time are kept by `sweep`, without a timer for each request.
     builder.max_buf_size(BUFFER).max_header_size(HEAD).header_read_timeout(None);
-    let mut io = Some(ClientIo::new(stream, client.clone()));
+    let mut io = Some(ClientSocket::new(stream, client.clone()));
     while let Some(awake) = io.take() {
         let service = service_fn(|request| proxy::answer(&gateway, &client, request));
         let connection = builder.serve_connection(TokioIo::new(awake), service).with_upgrades();
@@ -153,8 +154,8 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _p
 async fn serve_until_rest<S>(
     gateway: &Gateway,
     client: &Client,
-    mut connection: Box<UpgradeableConnection<TokioIo<ClientIo>, S>>,
-) -> Option<ClientIo>
+    mut connection: Box<UpgradeableConnection<TokioIo<ClientSocket>, S>>,
+) -> Option<ClientSocket>
 where
     S: HttpService<Incoming, ResBody = AnswerBody, Error = Infallible>,
 {

@@ -1,24 +1,20 @@
 //! The new process of an upgrade: what it learns from the old one before it takes over, and what it asks of
 //! it afterwards.
-use crate::gateway::affinity::{Key, Learned};
+use crate::gateway::affinity::Learned;
+use crate::gateway::handover::{Hears, ToNew, ToOld, say};
+use crate::gateway::health;
 use crate::gateway::instance::FirstHealth;
-use crate::gateway::upgrade::{Ask, Hears, ToNew, ToOld, say};
-use crate::gateway::{Gateway, health};
-use crate::protocol::control::{GATEWAY_VERSION, Reply, Table, Target};
+use crate::gateway::predecessor::Predecessor;
+use crate::gateway::shared::Gateway;
+use crate::protocol::control::{GATEWAY_VERSION, Target};
 use crate::sys::error::{Error, Kind, Result};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::mpsc;
 
-/// An old process that does not answer a question for so long is in trouble.
-const ANSWER: Duration = Duration::from_secs(5);
-
-/// The stream to the old process before the take-over.
-pub struct Handover {
+/// This process, until it has taken over.
+pub struct Successor {
     hears: Hears,
     says: OwnedWriteHalf,
 }
@@ -27,15 +23,15 @@ fn gone() -> Error {
     Error::new(Kind::Io, "the process to take over from has ended")
 }
 
-impl Handover {
-    pub fn new(stream: std::os::unix::net::UnixStream) -> Result<Handover> {
+impl Successor {
+    pub fn new(stream: std::os::unix::net::UnixStream) -> Result<Successor> {
         let open = |stream: std::os::unix::net::UnixStream| -> std::io::Result<UnixStream> {
             stream.set_nonblocking(true)?;
             UnixStream::from_std(stream)
         };
         let stream = open(stream).map_err(|e| gone().caused_by(e))?;
         let (hears, says) = stream.into_split();
-        Ok(Handover { hears: Hears::new(hears), says })
+        Ok(Successor { hears: Hears::new(hears), says })
     }
 
     /// Takes in what the old process knows.
@@ -86,9 +82,9 @@ impl Handover {
     pub async fn taken(mut self, gateway: &Arc<Gateway>) -> Result<()> {
         say(&mut self.says, &ToOld::Taken).await.map_err(|e| gone().caused_by(e))?;
         let (tell, mut questions) = mpsc::unbounded_channel();
-        let before = Arc::new(Predecessor { tell, asked: Mutex::default() });
+        let before = Arc::new(Predecessor::new(tell));
         gateway.set_predecessor(Some(before.clone()));
-        let Handover { mut hears, mut says } = self;
+        let Successor { mut hears, mut says } = self;
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {
                 if say(&mut says, &question).await.is_err() {
@@ -106,7 +102,7 @@ impl Handover {
             }
             // It has ended, and has nothing any more. Who waits for an answer hears of it.
             gateway.set_predecessor(None);
-            before.asked.lock().unwrap_or_else(PoisonError::into_inner).1.clear();
+            before.ended();
         });
         Ok(())
     }
@@ -118,59 +114,5 @@ fn take(gateway: &Gateway, message: ToNew) {
         for key in keys {
             gateway.affinity.learn(&Learned { prompt, key, instance: instance.clone() });
         }
-    }
-}
-
-/// The old process, as long as it lives.
-pub struct Predecessor {
-    tell: mpsc::UnboundedSender<ToOld>,
-    asked: Mutex<(u64, HashMap<u64, oneshot::Sender<Reply>>)>,
-}
-
-impl Predecessor {
-    fn answered(&self, ask: u64, reply: Reply) {
-        let waiting = self.asked.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&ask);
-        if let Some(waiting) = waiting {
-            // Who asked may have given up.
-            let _ = waiting.send(reply);
-        }
-    }
-
-    /// `None`: it has ended.
-    async fn ask(&self, what: Ask) -> Result<Option<Reply>, String> {
-        let (answer, waiting) = oneshot::channel();
-        let ask = {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            asked.0 += 1;
-            let ask = asked.0;
-            asked.1.insert(ask, answer);
-            ask
-        };
-        if self.tell.send(ToOld::Ask { ask, what }).is_err() {
-            return Ok(None);
-        }
-        match timeout(ANSWER, waiting).await {
-            Ok(Ok(Reply { error: Some(error), .. })) => Err(error),
-            Ok(Ok(reply)) => Ok(Some(reply)),
-            Ok(Err(_)) => Ok(None),
-            Err(_) => Err("the process before this one does not answer".into()),
-        }
-    }
-
-    pub async fn status(&self) -> Result<Option<Reply>, String> {
-        self.ask(Ask::Status).await
-    }
-
-    pub async fn set(&self, table: Table) -> Result<(), String> {
-        self.ask(Ask::Set { table }).await.map(|_| ())
-    }
-
-    pub async fn cut(&self, id: &str) -> Result<(), String> {
-        self.ask(Ask::Cut { id: id.into() }).await.map(|_| ())
-    }
-
-    pub async fn make_way(&self, key: Key, instance: &str) {
-        // Whatever it says, the new WebSocket is opened.
-        let _ = self.ask(Ask::MakeWay { instance: instance.into(), key }).await;
     }
 }

@@ -2,24 +2,24 @@
 //! accepts. The new process is started, learns what this one knows, says that it is ready, takes the control
 //! socket's place and accepts; then this one stops accepting and goes on with what it has.
 //!
-//! The two talk over a stream, JSON lines both ways (see `successor` for the other end). As long as the old
-//! process has something open the new one asks it: an instance is idle only when both say so.
+//! What the two say to each other is in `handover`, the new one's end in `successor`. As long as the old process
+//! has something open the new one asks it: an instance is idle only when both say so.
 use crate::gateway::access_log::Level;
-use crate::gateway::affinity::{Key, Learned};
+use crate::gateway::affinity::Learned;
+use crate::gateway::handover::{Ask, Hears, Known, ToNew, ToOld, say};
 use crate::gateway::notify::{HANDOVER, notify};
-use crate::gateway::{Ending, Gateway, control_socket};
-use crate::protocol::control::{GATEWAY_VERSION, Reply, Table, Target};
+use crate::gateway::orders;
+use crate::gateway::shared::{Ending, Gateway};
+use crate::protocol::control::{GATEWAY_VERSION, Reply};
 use crate::sys::error::{Error, Kind, Result};
-use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -27,88 +27,6 @@ use tokio::time::timeout;
 const READY: Duration = Duration::from_secs(10);
 /// So many ids go in one line.
 const BATCH: usize = 2_000;
-const LINE: u64 = 16 << 20;
-
-/// From the old process.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "say", rename_all = "kebab-case")]
-pub enum ToNew {
-    /// Which instances there are.
-    Begin {
-        version: u32,
-        targets: Vec<Known>,
-    },
-    /// Which jobs or clients an instance has.
-    Learned {
-        prompt: bool,
-        instance: String,
-        keys: Vec<Key>,
-    },
-    /// That was all so far: get ready.
-    Prepare,
-    /// Take over.
-    Take,
-    Answer {
-        ask: u64,
-        reply: Reply,
-    },
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Known {
-    pub target: Target,
-    pub draining: bool,
-    pub healthy: bool,
-}
-
-/// From the new one.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "say", rename_all = "kebab-case")]
-pub enum ToOld {
-    Ready,
-    Failed { message: String },
-    Taken,
-    Ask { ask: u64, what: Ask },
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "kebab-case")]
-pub enum Ask {
-    Status,
-    Set {
-        table: Table,
-    },
-    Cut {
-        id: String,
-    },
-    /// Close a client's WebSocket on an instance: the client has come to the new process.
-    MakeWay {
-        instance: String,
-        key: Key,
-    },
-}
-
-/// One end's reading half.
-pub struct Hears(BufReader<OwnedReadHalf>);
-
-impl Hears {
-    pub fn new(half: OwnedReadHalf) -> Hears {
-        Hears(BufReader::new(half))
-    }
-
-    /// The next message; `None` when the other side has ended.
-    pub async fn next<T: for<'a> Deserialize<'a>>(&mut self) -> Option<T> {
-        let mut line = Vec::new();
-        (&mut self.0).take(LINE).read_until(b'\n', &mut line).await.ok().filter(|n| *n > 0)?;
-        serde_json::from_slice(&line).ok()
-    }
-}
-
-pub async fn say<T: Serialize>(half: &mut OwnedWriteHalf, message: &T) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    half.write_all(&line).await
-}
 
 /// Starts `program` in this process's place.
 pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -> Result<(), String> {
@@ -247,13 +165,13 @@ async fn act(gateway: &Arc<Gateway>, what: Ask) -> Result<Reply, String> {
     match what {
         Ask::Status => {}
         Ask::Set { table } => {
-            control_socket::apply(gateway, &table);
+            orders::apply(gateway, &table);
             if let Some(before) = before {
                 before.set(table).await?;
             }
         }
         Ask::Cut { id } => {
-            control_socket::cut_here(gateway, &id)?;
+            orders::cut_here(gateway, &id)?;
             if let Some(before) = before {
                 before.cut(&id).await?;
             }
@@ -267,7 +185,7 @@ async fn act(gateway: &Arc<Gateway>, what: Ask) -> Result<Reply, String> {
             }
         }
     }
-    control_socket::status(gateway).await
+    orders::status(gateway).await
 }
 
 /// The step between the old process and the new one: standard input is the listening socket, standard output

@@ -1,4 +1,6 @@
 //! The effects of an activation, carried out: files, links, systemd, the instances' own answers.
+use crate::formats::comfy::api::history::{self, NodeFailure, Outcome};
+use crate::formats::comfy::api::{classes, ids, paths, prompt};
 use crate::host::gateway_units::Gateway;
 use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
@@ -15,7 +17,7 @@ use crate::sys::http;
 use crate::sys::process;
 use crate::sys::progress::check_interrupt;
 use crate::sys::systemd;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -240,15 +242,11 @@ impl World for HostWorld {
     }
 
     fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
-        Ok(self.client.get(port, "/object_info", CLASSES_LIMIT).and_then(|reply| {
+        Ok(self.client.get(port, paths::OBJECT_INFO, CLASSES_LIMIT).and_then(|reply| {
             if !reply.status.is_success() {
-                return Err(format!("/object_info answered {}", reply.status.as_u16()));
+                return Err(format!("{} answered {}", paths::OBJECT_INFO, reply.status.as_u16()));
             }
-            // Only the names: the values are the bulk.
-            let all: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
-                serde_json::from_slice(&reply.body)
-                    .map_err(|e| format!("/object_info is no JSON object: {e}"))?;
-            Ok(all.into_keys().collect())
+            classes::names(&reply.body).map_err(|e| format!("{} is no JSON object: {e}", paths::OBJECT_INFO))
         }))
     }
 
@@ -258,28 +256,26 @@ impl World for HostWorld {
         workflow: &Value,
         limit_ms: u64,
     ) -> Result<std::result::Result<(), String>> {
-        let body = json!({"prompt": workflow, "client_id": "stillframe-smoke"});
+        let body = prompt::request(workflow, "stillframe-smoke");
         let limit = Duration::from_secs(30);
-        let posted = self.client.post(port, "/prompt", body.to_string().into(), limit).and_then(|reply| {
-            let answer: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-            match answer["prompt_id"].as_str().filter(|_| reply.status.is_success()) {
-                Some(id) => Ok(id.to_string()),
-                None => Err(refusal(reply.status.as_u16(), &answer)),
-            }
-        });
+        let posted =
+            self.client.post(port, paths::PROMPT, body.to_string().into(), limit).and_then(|reply| {
+                let id = ids::job_of(&reply.body).filter(|_| reply.status.is_success());
+                id.ok_or_else(|| refusal(reply.status.as_u16(), &prompt::refusal(&reply.body)))
+            });
         let id = match posted {
             Ok(id) => id,
             Err(why) => return Ok(Err(why)),
         };
         let until = self.now() + limit_ms;
         loop {
-            let looked = self.client.get(port, &format!("/history/{id}"), limit);
-            match looked.map(|reply| serde_json::from_slice::<Value>(&reply.body).unwrap_or_default()) {
-                Ok(answer) => match answer[&id]["status"]["status_str"].as_str() {
-                    Some("success") => return Ok(Ok(())),
-                    Some(other) => return Ok(Err(execution_error(other, &answer[&id]["status"]))),
-                    None => {}
-                },
+            let looked = self.client.get(port, &paths::history_of(&id), limit);
+            match looked.map(|reply| history::outcome(&reply.body, &id)) {
+                Ok(None) => {}
+                Ok(Some(Outcome::Success)) => return Ok(Ok(())),
+                Ok(Some(Outcome::Failure { status, error })) => {
+                    return Ok(Err(execution_error(&status, error.as_ref())));
+                }
                 Err(why) => return Ok(Err(why)),
             }
             if self.now() >= until {
@@ -290,9 +286,8 @@ impl World for HostWorld {
     }
 
     fn queue(&mut self, port: u16) -> Option<u64> {
-        let reply = self.client.get(port, "/prompt", QUEUE_LIMIT).ok()?;
-        let answer: Value = serde_json::from_slice(&reply.body).ok()?;
-        answer["exec_info"]["queue_remaining"].as_u64()
+        let reply = self.client.get(port, paths::PROMPT, QUEUE_LIMIT).ok()?;
+        prompt::queue_remaining(&reply.body)
     }
 
     fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
@@ -357,25 +352,22 @@ impl World for HostWorld {
 }
 
 /// What ComfyUI says of a workflow that it does not take: the first node's first error, if it names one.
-fn refusal(status: u16, answer: &Value) -> String {
-    let general = answer["error"]["message"].as_str().unwrap_or("no reason given");
-    let node = answer["node_errors"].as_object().and_then(|all| all.iter().next());
-    let detail = node.map(|(id, errors)| {
-        let class = errors["class_type"].as_str().unwrap_or("?");
-        let first = &errors["errors"][0];
-        let text = |key: &str| first[key].as_str().unwrap_or_default().to_string();
-        format!("; node {id} ({class}): {} {}", text("message"), text("details")).trim_end().to_string()
+fn refusal(status: u16, said: &prompt::Refusal) -> String {
+    let general = said.message.as_deref().unwrap_or("no reason given");
+    let detail = said.node.as_ref().map(|error| {
+        let class = error.class.as_deref().unwrap_or("?");
+        let text = format!("; node {} ({class}): {} {}", error.node, error.message, error.details);
+        text.trim_end().to_string()
     });
     format!("it is refused with {status}: {general}{}", detail.unwrap_or_default())
 }
 
-fn execution_error(status: &str, value: &Value) -> String {
-    let messages = value["messages"].as_array().cloned().unwrap_or_default();
-    let found = messages.iter().find(|m| m[0] == "execution_error").map(|m| &m[1]);
-    match found {
+fn execution_error(status: &str, error: Option<&NodeFailure>) -> String {
+    match error {
         Some(error) => {
-            let text = |key: &str| error[key].as_str().unwrap_or("?").trim().to_string();
-            format!("node {} ({}): {}", text("node_id"), text("node_type"), text("exception_message"))
+            let [node, class, message] =
+                [&error.node, &error.class, &error.message].map(|text| text.as_deref().unwrap_or("?"));
+            format!("node {node} ({class}): {message}")
         }
         None => format!("it ended with {status:?}"),
     }
@@ -384,21 +376,25 @@ fn execution_error(status: &str, value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_refused_workflow_says_why() {
-        let golden = include_str!("../../tests/golden/comfyui-wire/prompt_400_unknown_node.json");
-        let answer: Value = serde_json::from_str(golden).unwrap();
-        let text = refusal(400, &answer);
+        let golden = include_bytes!("../../tests/golden/comfyui-wire/prompt_400_unknown_node.json");
+        let text = refusal(400, &prompt::refusal(golden));
         assert!(text.starts_with("it is refused with 400: "), "{text}");
         let node = json!({"error": {"message": "Prompt outputs failed validation"},
             "node_errors": {"4": {"class_type": "Loader", "errors": [{"message": "Value not in list", "details": "ckpt_name"}]}}});
         assert_eq!(
-            refusal(400, &node),
+            refusal(400, &prompt::refusal(node.to_string().as_bytes())),
             "it is refused with 400: Prompt outputs failed validation; node 4 (Loader): Value not in list ckpt_name"
         );
-        let status = json!({"messages": [["execution_start", {}], ["execution_error",
-            {"node_id": "7", "node_type": "Edge", "exception_message": "no such file\n"}]]});
-        assert_eq!(execution_error("error", &status), "node 7 (Edge): no such file");
+        let ended = json!({"a": {"status": {"status_str": "error", "messages": [["execution_start", {}], ["execution_error",
+            {"node_id": "7", "node_type": "Edge", "exception_message": "no such file\n"}]]}}});
+        let Some(Outcome::Failure { status, error }) = history::outcome(ended.to_string().as_bytes(), "a")
+        else {
+            panic!("{ended}");
+        };
+        assert_eq!(execution_error(&status, error.as_ref()), "node 7 (Edge): no such file");
     }
 }

@@ -1,5 +1,6 @@
 //! One instance in the foreground: assemble a slot, start the program, wait until it answers, pass
 //! signals on, list what it wrote, throw the slot away.
+use crate::formats::comfy::api::paths;
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::error::{Error, Kind, Result};
@@ -17,7 +18,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What ComfyUI answers once its imports are done.
-const READY: &str = "/system_stats";
+const READY: &str = paths::SYSTEM_STATS;
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 pub struct Instance {

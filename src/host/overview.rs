@@ -1,4 +1,5 @@
 //! What a host serves now: wanted and actual instances, the life of each, and who deploys.
+use crate::formats::comfy::api::{paths, prompt};
 use crate::host::gateway_units::Gateway;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
@@ -9,7 +10,6 @@ use crate::sys::error::Result;
 use crate::sys::http;
 use crate::sys::systemd;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -230,8 +230,8 @@ fn condition(active: &str, sub: &str, target: Option<&TargetStatus>, answers: bo
 }
 
 fn queue(client: &http::Client, port: u16) -> Option<u64> {
-    let reply = client.get(port, "/prompt", QUEUE_LIMIT).ok()?;
-    serde_json::from_slice::<Value>(&reply.body).ok()?["exec_info"]["queue_remaining"].as_u64()
+    let reply = client.get(port, paths::PROMPT, QUEUE_LIMIT).ok()?;
+    prompt::queue_remaining(&reply.body)
 }
 
 fn uptime_us() -> u64 {

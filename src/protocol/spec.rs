@@ -1,5 +1,6 @@
 //! What the workstation asks a host to serve. It is kept with each generation, so that going back to one
 //! needs nothing from anywhere else.
+use crate::formats::comfy::api::paths;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -39,7 +40,7 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         Health {
-            path: "/system_stats".into(),
+            path: paths::SYSTEM_STATS.into(),
             interval_ms: 500,
             passes: 3,
             minimum_ms: 2_000,
@@ -137,7 +138,7 @@ pub struct Check {
 
 impl Default for Check {
     fn default() -> Self {
-        Check { path: "/system_stats".into(), interval_ms: 2_000, timeout_ms: 10_000, failures: 3 }
+        Check { path: paths::SYSTEM_STATS.into(), interval_ms: 2_000, timeout_ms: 10_000, failures: 3 }
     }
 }
 

@@ -1,4 +1,5 @@
 //! Formats of ComfyUI, of ComfyUI-Manager, and of tools that describe environments.
+pub mod api;
 #[cfg(feature = "workstation")]
 pub mod description;
 pub mod manager_snapshot;

@@ -1,0 +1,26 @@
+//! Where things are. Each path exists below `/api` too (`server.py`, `add_routes`); jobs exist only there.
+
+/// Answers once the imports are done, whether or not they succeeded.
+pub const SYSTEM_STATS: &str = "/system_stats";
+/// The node classes that were loaded.
+pub const OBJECT_INFO: &str = "/object_info";
+/// POST queues a job, GET counts those that are queued.
+pub const PROMPT: &str = "/prompt";
+/// POST takes jobs out of the queue.
+pub const QUEUE: &str = "/queue";
+/// GET answers with the jobs that have ended, POST forgets some.
+pub const HISTORY: &str = "/history";
+/// POST stops the job that runs.
+pub const INTERRUPT: &str = "/interrupt";
+/// GET answers with a picture.
+pub const VIEW: &str = "/view";
+pub const WEBSOCKET: &str = "/ws";
+/// Jobs in any state.
+pub const JOBS: &str = "/api/jobs";
+
+pub const API: &str = "/api";
+
+/// Of one job, once it has ended.
+pub fn history_of(id: &str) -> String {
+    format!("{HISTORY}/{id}")
+}

@@ -1,0 +1,54 @@
+//! Opening a tunnel, once an instance has agreed to change the protocol.
+use crate::gateway::access::Access;
+use crate::gateway::client_socket::ClientSocket;
+use crate::gateway::keepalive::keep_alive;
+use crate::gateway::key::Key;
+use crate::gateway::link::Link;
+use crate::gateway::pump::Pump;
+use crate::gateway::router::Claim;
+use crate::gateway::tunnel::Tunnel;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a tunnel is made of.
+pub struct Opening {
+    pub tunnel: Arc<Tunnel>,
+    pub link: Link,
+    pub client: OnUpgrade,
+    pub claim: Claim,
+    pub access: Access,
+    pub client_key: Option<Key>,
+}
+
+/// Runs a tunnel in a task of its own: the client's connection task ends with its 101.
+pub fn open(opening: Opening) {
+    let Opening { tunnel, link, client, claim, mut access, client_key } = opening;
+    let gateway = access.gateway.clone();
+    let number = gateway.tunnels.enter(&tunnel);
+    if let Some(key) = client_key {
+        // Before the client can know that it is connected.
+        gateway.affinity.learn_socket(key, &tunnel);
+    }
+    tokio::spawn(async move {
+        if let Some((upstream, early)) = link.into_stream().await
+            && let Ok(upgraded) = client.await
+            && let Ok(parts) = upgraded.downcast::<TokioIo<ClientSocket>>()
+        {
+            let idle = gateway.active().settings.limits.idle_ms;
+            keep_alive(&upstream, Duration::from_millis(idle));
+            let client = (parts.io.into_inner().stream, &*parts.read_buf);
+            let mut pump = Pump::new(&tunnel, client, (upstream, &early), Duration::from_millis(idle));
+            drop((parts.read_buf, early));
+            poll_fn(|cx| pump.poll(cx)).await;
+            access.bytes = pump.down.bytes;
+            access.received = pump.up.bytes;
+        }
+        tunnel.closed();
+        drop(claim);
+        drop(access);
+        gateway.tunnels.leave(number);
+    });
+}

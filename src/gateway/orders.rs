@@ -1,0 +1,108 @@
+//! What a gateway can be told and asked while it runs: by the agent (`control_socket`), and by the process
+//! that took over from it (`upgrade`). An order goes on to the process before this one, as long as that lives.
+use crate::gateway::access_log::Level;
+use crate::gateway::client::Phase;
+use crate::gateway::health;
+use crate::gateway::instance::FirstHealth;
+use crate::gateway::router::check_table;
+use crate::gateway::settings;
+use crate::gateway::shared::Gateway;
+use crate::protocol::control::{Reply, Table, TargetStatus};
+use crate::sys::files;
+use std::sync::Arc;
+
+/// What this process and the one before it have.
+pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
+    let mut reply = Reply { error: None, targets: gateway.router.status(), held: gateway.waiting.count() };
+    if let Some(before) = gateway.predecessor()
+        && let Some(its) = before.status().await?
+    {
+        reply.held += its.held;
+        add(&mut reply.targets, its.targets);
+    }
+    Ok(reply)
+}
+
+fn add(ours: &mut Vec<TargetStatus>, theirs: Vec<TargetStatus>) {
+    for its in theirs {
+        if let Some(same) = ours.iter_mut().find(|t| t.id == its.id) {
+            same.requests += its.requests;
+            same.websockets += its.websockets;
+            same.served += its.served;
+            same.failed += its.failed;
+        } else if its.requests + its.websockets > 0 {
+            ours.push(TargetStatus { draining: true, healthy: false, ..its });
+        }
+    }
+}
+
+pub async fn set(gateway: &Arc<Gateway>, table: Table) -> Result<(), String> {
+    let _turn = gateway.turn.lock().await;
+    if gateway.ending().is_some() {
+        return Err("another process has taken over".into());
+    }
+    check_table(&table)?;
+    let file = gateway.active().settings.table.clone();
+    let bytes = serde_json::to_vec_pretty(&table).map_err(|e| e.to_string())?;
+    // Syncing takes milliseconds, in which requests go on.
+    let written = tokio::task::spawn_blocking(move || files::write_atomic(&file, &bytes)).await;
+    match written {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => {
+            let cause = e.source.as_deref().map(|s| format!(": {s}")).unwrap_or_default();
+            return Err(format!("the table is as before: {e}{cause}"));
+        }
+        Err(e) => return Err(format!("the table is as before: {e}")),
+    }
+    apply(gateway, &table);
+    let ids: Vec<&str> = table.targets.iter().map(|t| t.id.as_str()).collect();
+    gateway.log.note(Level::Info, &format!("the table is now: {}", ids.join(" ")));
+    if let Some(before) = gateway.predecessor() {
+        before.set(table).await?;
+    }
+    Ok(())
+}
+
+/// Swaps the table, without writing it.
+pub fn apply(gateway: &Arc<Gateway>, table: &Table) {
+    let fresh = gateway.router.set(&table.targets, FirstHealth::Well);
+    health::watch(gateway, fresh);
+}
+
+pub async fn cut(gateway: &Arc<Gateway>, id: &str) -> Result<(), String> {
+    cut_here(gateway, id)?;
+    if let Some(before) = gateway.predecessor() {
+        before.cut(id).await?;
+    }
+    gateway.log.note(Level::Warning, &format!("{id} was cut"));
+    Ok(())
+}
+
+pub fn cut_here(gateway: &Gateway, id: &str) -> Result<(), String> {
+    let gone = gateway.router.cut(id)?;
+    gateway.connections.each(|client| {
+        if gone.iter().any(|instance| client.is_served_by(instance.number)) {
+            // Its client may not read: then nothing else would end it.
+            client.expire(Phase::Stream);
+        }
+    });
+    gateway.connections.wake_all();
+    gateway.tunnels.end(|tunnel| tunnel.instance.is_cut());
+    Ok(())
+}
+
+/// Reads the settings file again.
+pub async fn reload(gateway: &Gateway) -> Result<(), String> {
+    let _turn = gateway.turn.lock().await;
+    let new = settings::read(&gateway.settings_file).map_err(|e| {
+        let cause = e.source.as_deref().map(|s| format!(": {s}")).unwrap_or_default();
+        format!("the settings are as before: {e}{cause}")
+    })?;
+    let (new, kept) = settings::renew(&gateway.active().settings, new);
+    gateway.set_active(new);
+    for name in kept {
+        gateway.log.note(Level::Warning, &format!("{name} changes when the gateway is started again"));
+    }
+    gateway.log.note(Level::Info, "the settings were read again");
+    Ok(())
+}
