@@ -290,10 +290,8 @@ fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
 
 fn report(error: &Error) {
     eprintln!("error: {error}");
-    let mut source = error.source.as_deref().map(|e| e as &dyn std::error::Error);
-    while let Some(cause) = source {
+    for cause in error.causes() {
         eprintln!("  because: {cause}");
-        source = cause.source();
     }
     if let Some(hint) = &error.hint {
         eprintln!("hint: {hint}");

@@ -163,8 +163,7 @@ pub fn capture(
     memo.put("trees", Some(&store_dir.0), &paths);
     if let Err(e) = memo.save() {
         // A cache: the capture stands without it.
-        let why = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
-        printer.note(&format!("the next run will read everything again: {e}{why}"));
+        printer.note(&format!("the next run will read everything again: {}", e.full()));
     }
     intents(settings, &mut captured)?;
     Ok((captured, trees))
@@ -195,7 +194,7 @@ fn intents(settings: &Settings, captured: &mut Captured) -> Result<()> {
                 severity: Severity::Warning,
                 topic: "intent".into(),
                 path: file.display().to_string(),
-                message: format!("not checked: {error}"),
+                message: format!("not checked: {}", error.full()),
             }),
         }
     }

@@ -297,12 +297,7 @@ impl Prepared {
             conversation.give_up(status, error);
             on_host = true;
         }
-        let again = Error {
-            kind: error.kind,
-            message: format!("{}: {}", self.member.name(), error.message),
-            hint: error.hint.clone(),
-            source: None,
-        };
+        let again = error.clone().within(self.member.name());
         Failed { host: self.member.name().into(), error: again, on_host }
     }
 }

@@ -100,8 +100,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             looks.push(("hosts", hosts(settings)));
         }
         Err(e) => {
-            let told = Error { kind: e.kind, message: e.message.clone(), hint: e.hint.clone(), source: None };
-            looks.push(("configuration", Err(told)));
+            looks.push(("configuration", Err(e.clone())));
         }
     }
     let failed = looks.iter().filter(|(_, look)| look.is_err()).count();
@@ -117,13 +116,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         match look {
             Ok(text) => printer.line(format!("{} {what:16} {}", printer.paint("32", "ok     "), plain(text))),
             Err(e) => {
-                let causes = e.source.as_ref().map_or(String::new(), |s| format!(": {s}"));
-                printer.line(format!(
-                    "{} {what:16} {}{}",
-                    printer.paint("31", "problem"),
-                    plain(&e.message),
-                    plain(&causes)
-                ));
+                let text = plain(&e.full());
+                printer.line(format!("{} {what:16} {text}", printer.paint("31", "problem")));
                 if let Some(hint) = &e.hint {
                     printer.line(format!("        {:16} hint: {}", "", plain(hint)));
                 }

@@ -32,10 +32,10 @@ fn read(file: &Path) -> Result<Description> {
         Error::new(Kind::Input, format!("{}: {e}", file.display()))
             .hint("stillframe import --help names the files it reads")
     };
-    let text = || files::read_text(file).map_err(|e| Error { kind: Kind::Input, ..e });
+    let text = || files::read_text(file).map_err(|e| e.of_kind(Kind::Input));
     if name.ends_with(".zip") {
         let opened =
-            File::open(file).map_err(|e| Error { kind: Kind::Input, ..Error::io("open", file, e) })?;
+            File::open(file).map_err(|e| Error::io("open", file, e).of_kind(Kind::Input))?;
         return Description::of_comfy_pack(opened).map_err(wrong);
     }
     if name.ends_with(".json") {
@@ -77,7 +77,7 @@ fn other_python(d: &Description, python: &str) -> Result<Option<String>> {
     let Some(wanted) = &d.python else { return Ok(None) };
     let code = "import sys; print('%d.%d' % sys.version_info[:2])";
     let output = process::must(&[python, "-c", code], Duration::from_secs(30))
-        .map_err(|e| Error { kind: Kind::Input, ..e }.hint("name an interpreter with --python"))?;
+        .map_err(|e| e.of_kind(Kind::Input).hint("name an interpreter with --python"))?;
     let version = String::from_utf8_lossy(&output).trim().to_string();
     let same = *wanted == version || wanted.starts_with(&format!("{version}."));
     Ok((!same).then(|| format!("Python {wanted}: {python} is {version}; another can be named with --python")))
@@ -117,7 +117,7 @@ fn step(words: &[&str], what: &str) -> Result<()> {
     let done = process::run_until(words, LIMIT, &mut || check_interrupt().is_err()).map_err(|e| {
         match check_interrupt() {
             Err(stop) => stop,
-            Ok(()) => Error { kind: Kind::Io, ..e },
+            Ok(()) => e.of_kind(Kind::Io),
         }
     })?;
     if done.code == Some(0) {

@@ -94,12 +94,7 @@ impl Printer {
     }
 
     pub fn error(&self, error: &Error) {
-        let mut causes = Vec::new();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            causes.push(cause.to_string());
-            source = cause.source();
-        }
+        let causes = error.causes();
         if self.json {
             self.write(&format!(
                 "{:#}",

@@ -144,7 +144,7 @@ fn read_config(path: &Path) -> Result<(Config, String)> {
     let invalid = |why: &str| Error::new(Kind::Input, format!("{} is not valid: {why}", path.display()));
     const CORRECT: &str = "correct the file, or name another with --config";
     // Which file it is, and that it can be read, is the user's to say.
-    let bytes = files::read(path).map_err(|e| Error { kind: Kind::Input, ..e }.hint(CORRECT))?;
+    let bytes = files::read(path).map_err(|e| e.of_kind(Kind::Input).hint(CORRECT))?;
     let text = String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8").hint(CORRECT))?;
     let config = toml::from_str::<Config>(&text).map_err(|e| {
         let hint = words::nearest_field(e.message()).map(|key| format!("did you mean `{key}`?"));

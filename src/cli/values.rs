@@ -20,7 +20,7 @@ pub fn resolve(value: &ValueConfig, what: &str, origin: &Path) -> Result<String>
         }),
         (None, Some(file), None) => {
             let path = folder.join(file);
-            let text = files::read_text(&path).map_err(|e| Error { kind: Kind::Input, ..e })?;
+            let text = files::read_text(&path).map_err(|e| e.of_kind(Kind::Input))?;
             let text = text.strip_suffix('\n').unwrap_or(&text).to_string();
             if text.is_empty() {
                 Err(wrong(format!("comes from {}, which is empty", path.display())))

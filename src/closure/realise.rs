@@ -135,7 +135,7 @@ fn send_one(import: &Import, trees: &Trees, store: &mut Store, progress: &dyn Pr
         .add_tree(&import.tree.name, &references, |out| write_tree(&tree, &mut Counting { out, progress }))
         .map_err(|e| match e.kind {
             Kind::Interrupted => e,
-            _ => Error { message: format!("{}: {}", import.label, e.message), ..e },
+            _ => e.within(&import.label),
         })?;
     same(&at, &import.path, &import.label)
 }

@@ -101,10 +101,7 @@ fn rebuild(
         check_interrupt()?;
         if let Err(error) = fresh.build(std::slice::from_ref(&node.drv)) {
             let Some(mismatch) = hash_mismatch(&error, node, store, fresh)? else {
-                return Err(Error {
-                    message: format!("rebuilding {}: {}", node.label, error.message),
-                    ..error
-                });
+                return Err(error.within(format!("rebuilding {}", node.label)));
             };
             report.mismatches.push(mismatch);
             // Nothing that depends on it can be built.

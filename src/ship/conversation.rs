@@ -163,9 +163,7 @@ impl Conversation {
 
     /// Ends the attempt before its activation; the host records why.
     pub fn give_up(&mut self, status: Status, error: &Error) {
-        let cause = error.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
-        let order =
-            Order::GiveUp { status, message: format!("{}{cause}", error.message), hint: error.hint.clone() };
+        let order = Order::GiveUp { status, message: error.full(), hint: error.hint.clone() };
         // Where it does not arrive, the host records that we are gone.
         if self.say(&order).is_ok() {
             let _ = self.answers.recv_timeout(Duration::from_secs(5));

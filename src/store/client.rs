@@ -415,7 +415,7 @@ impl Store {
             },
             |input| input.number().map(drop),
         )
-        .map_err(|e| if e.kind == Kind::Store { Error { kind: Kind::Build, ..e } } else { e })
+        .map_err(|e| if e.kind == Kind::Store { e.of_kind(Kind::Build) } else { e })
     }
 
     /// Streams a path's NAR into `sink`, which must read exactly one archive.

@@ -1,10 +1,13 @@
 //! The one error type of every room above `formats`: a kind, a message that names the path or
 //! command, a hint that says what to do next, and a source. Display leaves the source to the printer.
+use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What went wrong, for exit codes and `--json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The user's input or configuration is at fault.
     Input,
@@ -55,28 +58,32 @@ impl Kind {
     }
 }
 
-/// An error a person can act on.
-#[derive(Debug)]
+/// An error a person can act on. An error that a caller tells from others is an enum of its own module, which
+/// becomes one of these where nobody asks any more.
+#[derive(Debug, Clone)]
 pub struct Error {
     pub kind: Kind,
     pub message: String,
     pub hint: Option<String>,
-    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// The file or folder that it is about, where it is about one.
+    pub path: Option<PathBuf>,
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), hint: None, source: None }
+        Error { kind, message: message.into(), hint: None, path: None, source: None }
     }
 
     /// An I/O error always carries its path and the verb that failed: `io("read", path, e)`.
     pub fn io(verb: &str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         let full =
             matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        let error = Error::new(Kind::Io, format!("cannot {verb} {}", path.as_ref().display()));
-        let error = error.caused_by(source);
+        let path = path.as_ref();
+        let error = Error::new(Kind::Io, format!("cannot {verb} {}", path.display())).caused_by(source);
+        let error = Error { path: Some(path.to_path_buf()), ..error };
         if full { error.hint("free space there, then run the command again") } else { error }
     }
 
@@ -86,8 +93,30 @@ impl Error {
     }
 
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(source.into().into());
         self
+    }
+
+    /// Of another kind: what to do about it depends on whose file or program it is.
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Error { kind, ..self }
+    }
+
+    /// Says first what it is about.
+    pub fn within(self, what: impl fmt::Display) -> Self {
+        Error { message: format!("{what}: {}", self.message), ..self }
+    }
+
+    /// Why, outermost cause first.
+    pub fn causes(&self) -> Vec<String> {
+        let first = std::error::Error::source(self);
+        std::iter::successors(first, |cause| cause.source()).map(ToString::to_string).collect()
+    }
+
+    /// The message and its causes as one text: for a record, a reason or another machine. A printer shows
+    /// them apart.
+    pub fn full(&self) -> String {
+        self.causes().into_iter().fold(self.message.clone(), |text, cause| format!("{text}: {cause}"))
     }
 }
 
@@ -100,5 +129,26 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_its_causes_only_when_asked() {
+        let cause = std::io::Error::other("the disk is gone");
+        let error = Error::io("read", "/p/file", cause).within("the configuration");
+        assert_eq!(error.to_string(), "the configuration: cannot read /p/file");
+        assert_eq!(error.full(), "the configuration: cannot read /p/file: the disk is gone");
+        assert_eq!(error.path.as_deref(), Some(Path::new("/p/file")));
+    }
+
+    #[test]
+    fn a_kind_is_called_the_same_everywhere() {
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
     }
 }

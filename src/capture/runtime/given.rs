@@ -82,7 +82,7 @@ fn ask(path: &StorePath, store: &mut Store) -> Result<InterpreterFacts> {
     let runtime = path.to_absolute(&store.store_dir);
     let failed = |e: Error| match e.kind {
         Kind::Interrupted => e,
-        _ => Error::new(Kind::Input, format!("the Python runtime {runtime} cannot be used: {}", e.message))
+        _ => Error::new(Kind::Input, format!("the Python runtime {runtime} cannot be used: {}", e.full()))
             .hint("it must have bin/python3, and run on this machine"),
     };
     let (system, builder) = (format!("{}-linux", std::env::consts::ARCH), format!("{runtime}/bin/python3"));

@@ -152,7 +152,7 @@ impl Sender {
             .add_unhashed(name, &paths, |out| write_promised(tree, promises, out))
             .map_err(|e| match e.kind {
                 // What went wrong here names its own path.
-                Kind::Store => Error { message: format!("{name}: {}", e.message), ..e },
+                Kind::Store => e.within(name),
                 _ => e,
             })?;
         let references = paths.iter().map(ToString::to_string).collect();
