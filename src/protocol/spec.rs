@@ -18,6 +18,7 @@ pub enum Rotation {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Health {
     pub path: String,
@@ -53,6 +54,7 @@ impl Default for Health {
 
 /// A folder of the host that instances see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Folder {
     pub path: String,
@@ -63,6 +65,7 @@ pub struct Folder {
 
 /// A secret that an instance gets: its value is not here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretUse {
     /// The credential's name: a file of that name in `$CREDENTIALS_DIRECTORY`.
@@ -74,6 +77,7 @@ pub struct SecretUse {
 
 /// What is kept of generations that no longer serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// How many besides the serving one.
@@ -88,6 +92,7 @@ impl Default for Retention {
 
 /// The gateway's limits. Times in milliseconds, sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The largest request body.
@@ -142,6 +147,7 @@ impl Default for Check {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     pub version: u32,
