@@ -5,7 +5,7 @@ use super::fleet::{self, Member, Private, Selection, on_each};
 use super::printer::{Printer, plain};
 use super::rollout_run::{Host, Rollout};
 use super::settings::Settings;
-use super::snapshot::{self, How, take};
+use super::snapshot::{How, take};
 use crate::closure::registry::Registry;
 use crate::protocol::messages::{Kind as What, Order, Status};
 use crate::protocol::spec::{Rotation, Wanted};
@@ -15,6 +15,7 @@ use crate::store::StoreConfig;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use crate::sys::signals;
+use crate::sys::who;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -59,10 +60,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             let private = member.private()?;
             let smoke = member.smoke()?;
             // GPUs are the host's to tell; everything else can be checked.
-            member
-                .spec(&["0".into()], &private, None)
-                .map(drop)
-                .or_else(|e| if e.message.contains("service.gpus") { Ok(()) } else { Err(e) })?;
+            member.service.check().map_err(|wrong| member.located(wrong))?;
             Ok((member, private, smoke))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -90,7 +88,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let source = StoreConfig::from_environment(settings.config.store.remote.as_deref());
     let load = Load::of(&source, &record.snapshot)?;
     let plan = Plan {
-        by: format!("{}@{}", snapshot::user(), snapshot::host()),
+        by: who::me(),
         hosts: with_private.iter().map(|(m, _, _)| m.name().to_string()).collect(),
         again: args.again,
         dry_run: args.dry_run,

@@ -5,9 +5,9 @@ use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::closure::diff;
 use crate::closure::registry::{Record, Registry};
-use crate::host::overview::HostView;
 use crate::protocol::launch::Launch;
 use crate::protocol::messages::{Attempt, Kind as What, Order, Serving, Status};
+use crate::protocol::overview::HostView;
 use crate::protocol::spec::{Rotation, Spec};
 use crate::ship::ask;
 use crate::ship::conversation::{Begun, Conversation};
@@ -260,7 +260,7 @@ impl Plan {
         };
         let check = || {
             check_interrupt()?;
-            lock(conversation).still_ours()
+            Ok(lock(conversation).still_ours()?)
         };
         match host.ready.send(&self.load, &progress, &check) {
             Ok(sent) => {

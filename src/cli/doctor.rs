@@ -65,7 +65,7 @@ fn hosts(settings: &Settings) -> Result<String> {
     let members = fleet::members(settings, None)?;
     let names: Vec<&str> = members.iter().map(|m| m.name()).collect();
     for member in &members {
-        // GPUs and slots are the host's to tell.
+        // GPUs are the host's to tell.
         member.service.check().map_err(|wrong| member.located(wrong))?;
         member.private()?;
         member.smoke()?;

@@ -34,8 +34,7 @@ fn read(file: &Path) -> Result<Description> {
     };
     let text = || files::read_text(file).map_err(|e| e.of_kind(Kind::Input));
     if name.ends_with(".zip") {
-        let opened =
-            File::open(file).map_err(|e| Error::io("open", file, e).of_kind(Kind::Input))?;
+        let opened = File::open(file).map_err(|e| Error::io("open", file, e).of_kind(Kind::Input))?;
         return Description::of_comfy_pack(opened).map_err(wrong);
     }
     if name.ends_with(".json") {

@@ -2,12 +2,12 @@
 use super::fleet::{self, Selection, each_says};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
-use super::snapshot;
-use crate::host::retention::RetentionReport;
 use crate::protocol::messages::Holder;
+use crate::protocol::retention::RetentionReport;
 use crate::ship::ask;
 use crate::sys::clock;
 use crate::sys::error::Result;
+use crate::sys::who;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ fn exit(failed: usize) -> ExitCode {
 pub fn cancel(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::without_environment(None, config)?;
     let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
-    let by = format!("{}@{}", snapshot::user(), snapshot::host());
+    let by = who::me();
     let (values, failed) = each_says(
         &members,
         printer,

@@ -5,14 +5,14 @@ use super::fleet::{self, Member, Selection, on_each};
 use super::printer::Printer;
 use super::rollout_run::{self, show_event};
 use super::settings::Settings;
-use super::snapshot;
 use crate::closure::registry::Registry;
 use crate::protocol::messages::{Attempt, Back, Kind as What, Order, Outcome, Status};
 use crate::ship::ask;
-use crate::ship::conversation::{Begun, Conversation};
+use crate::ship::conversation::{Begun, Conversation, ConversationError};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::signals;
+use crate::sys::who;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,7 +56,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     signals::heed()?;
     let to = back(&settings, args.to.as_deref(), &members)?;
     let names: Vec<String> = members.iter().map(|m| m.name().to_string()).collect();
-    let by = format!("{}@{}", snapshot::user(), snapshot::host());
+    let by = who::me();
     let id = deployments::new_id();
     let goal = match &to {
         Back::Previous => "what served before".to_string(),
@@ -129,11 +129,11 @@ fn one(
     let mut conversation = match Conversation::begin(channel, last_words.clone(), attempt) {
         Ok(Begun::Held(conversation, _)) => conversation,
         Ok(Begun::Busy(holder)) => return Err(rollout_run::busy(member.name(), &holder)),
-        Err(e) if e.message.ends_with("the conversation ended") => {
-            return Err(ask::ended(member.name(), &last_words));
-        }
-        Err(e) => return Err(e),
+        // There is no agent, or it said itself why it does not go on.
+        Err(ConversationError::Gone { .. }) => return Err(ask::ended(member.name(), &last_words)),
+        Err(e) => return Err(e.into()),
     };
     *begun = true;
-    conversation.act(&Order::Return { to: to.clone() }, |event| show_event(member.name(), event, printer))
+    let order = Order::Return { to: to.clone() };
+    Ok(conversation.act(&order, |event| show_event(member.name(), event, printer))?)
 }

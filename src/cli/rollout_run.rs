@@ -119,7 +119,7 @@ fn act(mut host: Host, printer: &Printer) -> Acted {
     host.conversation = Some(conversation);
     match acted {
         Ok(outcome) => Acted::Done(host, outcome),
-        Err(e) => Acted::Lost(host, e),
+        Err(e) => Acted::Lost(host, e.into()),
     }
 }
 
@@ -133,6 +133,7 @@ fn take_back(host: Host, why: &str, printer: &Printer) -> HostResult {
             HostResult { error: Some(format!("taken back: {why}")), ..result(&host.name, &outcome) }
         }
         Err(e) => {
+            let e = Error::from(e);
             let error =
                 Error { message: format!("{}: could not be taken back: {}", host.name, e.message), ..e };
             lost(&host.name, &error)

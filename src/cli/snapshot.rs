@@ -16,6 +16,7 @@ use crate::sys::clock;
 use crate::sys::error::Result;
 use crate::sys::files;
 use crate::sys::signals;
+use crate::sys::who;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -138,8 +139,8 @@ pub fn take(settings: &Settings, args: &How, printer: &Printer) -> Result<Taken>
                 environment: captured.scan.root.clone(),
                 created: clock::rfc3339(clock::now()),
                 taken_ms: clock::now_ms(),
-                user: user(),
-                host: host(),
+                user: who::user(),
+                host: who::host(),
                 stillframe: env!("CARGO_PKG_VERSION").into(),
                 service: settings.config.service.name().into(),
                 closure_paths: closure.len() as u64,
@@ -215,22 +216,4 @@ fn outputs(graph: &Graph, store: &Store) -> Vec<OutputRecord> {
 fn root(store: &mut Store, link: &Path, target: &str) -> Result<()> {
     files::replace_link(link, Path::new(target))?;
     store.add_indirect_root(link)
-}
-
-pub fn user() -> String {
-    std::env::var("USER")
-        .or_else(|_| std::env::var("LOGNAME"))
-        .or_else(|_| passwd_name(rustix::process::getuid().as_raw()).ok_or(()))
-        .unwrap_or_else(|()| format!("uid {}", rustix::process::getuid().as_raw()))
-}
-
-/// As passwd(5) has it.
-fn passwd_name(uid: u32) -> Option<String> {
-    let text = std::fs::read_to_string("/etc/passwd").ok()?;
-    let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    lines.find(|f| f.get(2).is_some_and(|id| *id == uid.to_string())).map(|f| f[0].to_string())
-}
-
-pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

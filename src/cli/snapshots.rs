@@ -310,7 +310,9 @@ fn explain(
         let Some(path) = &mismatch.copied else { continue };
         match &trees {
             Err(e) if e.kind == Kind::Interrupted => return check_interrupt(),
-            Err(e) => mismatch.unexplained = Some(format!("{environment} cannot be read again: {}", e.full())),
+            Err(e) => {
+                mismatch.unexplained = Some(format!("{environment} cannot be read again: {}", e.full()))
+            }
             Ok(trees) => match trees.take(path) {
                 Some(tree) => mismatch.first_difference = compare::difference_from(&mut store, path, &tree)?,
                 None => {

@@ -4,8 +4,8 @@ use super::printer::{Printer, bytes, plain};
 use super::rollout_run::show_event;
 use super::settings::Settings;
 use crate::closure::registry::Registry;
-use crate::host::overview::{HostView, InstanceView, ServiceView};
 use crate::protocol::messages::{Attempt, Event, Status};
+use crate::protocol::overview::{HostView, InstanceView, ServiceView};
 use crate::protocol::wire;
 use crate::ship::ask;
 use crate::sys::clock;
@@ -99,7 +99,7 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
         printer.line(format!("  {} {}{reason}", instance.id, instance.condition.name()));
     }
     for instance in
-        service.instances.iter().filter(|i| i.condition == crate::host::overview::Condition::Stopped)
+        service.instances.iter().filter(|i| i.condition == crate::protocol::overview::Condition::Stopped)
     {
         printer.line(format!("  {} is stopped; start it: systemctl start {}", instance.id, instance.unit));
     }

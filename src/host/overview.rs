@@ -5,107 +5,16 @@ use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::state::{Generation, Place, ServiceState, unit};
 use crate::protocol::control::{Reply, Request, TargetStatus};
-use crate::protocol::messages::Holder;
+use crate::protocol::overview::{
+    Condition, GenerationView, HostView, InstanceView, OVERVIEW_VERSION, ServiceView,
+};
 use crate::sys::error::Result;
 use crate::sys::http;
 use crate::sys::systemd;
-use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub const OVERVIEW_VERSION: u32 = 1;
-
 const QUEUE_LIMIT: Duration = Duration::from_secs(2);
-
-/// How an instance is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Condition {
-    /// It runs and does not answer yet.
-    Starting,
-    Healthy,
-    /// It runs, answered once, and does not now.
-    Unhealthy,
-    /// It has no new requests and finishes what it has.
-    Draining,
-    /// It ended and is started again.
-    Restarting,
-    Stopped,
-    Failed,
-}
-
-impl Condition {
-    pub fn name(self) -> &'static str {
-        match self {
-            Condition::Starting => "starting",
-            Condition::Healthy => "healthy",
-            Condition::Unhealthy => "unhealthy",
-            Condition::Draining => "draining",
-            Condition::Restarting => "restarting",
-            Condition::Stopped => "stopped",
-            Condition::Failed => "failed",
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceView {
-    /// `s0-g7`.
-    pub id: String,
-    pub unit: String,
-    pub generation: u64,
-    pub slot: u32,
-    pub gpus: Vec<String>,
-    pub port: u16,
-    pub condition: Condition,
-    /// Why it has no requests, in the gateway's words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Since its start, in seconds.
-    pub age_s: Option<u64>,
-    pub restarts: u64,
-    /// Jobs that wait or run in it.
-    pub queue: Option<u64>,
-    pub memory_bytes: Option<u64>,
-    pub requests: u64,
-    pub websockets: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GenerationView {
-    pub generation: u64,
-    pub snapshot: String,
-    /// Seconds since 1970.
-    pub created: u64,
-    pub attempt: u64,
-    pub before: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceView {
-    pub service: String,
-    pub serving: Option<u64>,
-    pub address: Option<SocketAddr>,
-    /// What the scaling policy asks for, and how many of them have requests.
-    pub wanted: u32,
-    pub ready: u32,
-    /// Requests that wait for an instance.
-    pub held: u64,
-    /// Why the gateway does not answer, if it does not.
-    pub gateway_error: Option<String>,
-    pub instances: Vec<InstanceView>,
-    pub generations: Vec<GenerationView>,
-    /// The deployment under way, and whether its activation has begun.
-    pub deployment: Option<Holder>,
-    pub activating: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostView {
-    pub version: u32,
-    pub agent: String,
-    pub services: Vec<ServiceView>,
-}
 
 /// Everything of a host, or one service of it.
 pub fn look(layout: &Layout, only: Option<&str>) -> Result<HostView> {

@@ -6,33 +6,10 @@ use crate::host::layout::Layout;
 use crate::host::lease;
 use crate::host::state::ServiceState;
 use crate::host::world::World;
+use crate::protocol::retention::{KeptGeneration, RetentionReport};
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptGeneration {
-    pub service: String,
-    pub generation: u64,
-    pub snapshot: String,
-    /// Seconds since 1970.
-    pub created: u64,
-    /// `None`: it goes.
-    pub why: Option<String>,
-    /// Bytes of its closure, and of them what no other generation of this host needs.
-    pub bytes: u64,
-    pub own_bytes: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RetentionReport {
-    pub generations: Vec<KeptGeneration>,
-    /// Unfinished transfers.
-    pub incoming_bytes: u64,
-    /// What the garbage collector freed; `None` when it was not asked to.
-    pub freed_bytes: Option<u64>,
-}
 
 fn why(state: &ServiceState, number: u64, goes: &[u64]) -> Option<String> {
     let serving = state.serving.and_then(|n| state.generations.get(&n));

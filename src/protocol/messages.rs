@@ -8,6 +8,7 @@
 //! The host holds the service's lease as long as the conversation lives, and the activation holds it when
 //! that ends earlier.
 use crate::protocol::spec::Wanted;
+use crate::sys::error::{self, Error};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ pub const ALIVE_MS: u64 = 5_000;
 
 /// Where an attempt is: what a user of an online service sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     Queued,
@@ -37,6 +39,14 @@ pub enum Status {
 }
 
 impl Status {
+    /// How an attempt ended that this error ended.
+    pub fn of(error: &Error) -> Status {
+        match error.kind {
+            error::Kind::Interrupted => Status::Cancelled,
+            _ => Status::Failed,
+        }
+    }
+
     pub fn is_final(self) -> bool {
         self >= Status::Succeeded
     }
@@ -65,6 +75,7 @@ impl fmt::Display for Status {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "Purpose"))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     Deploy,
@@ -85,6 +96,7 @@ impl Kind {
 
 /// Who began an attempt, and what for: the first line of its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Attempt {
     pub version: u32,
     pub attempt: u64,
@@ -107,6 +119,7 @@ pub struct Attempt {
 
 /// A step, and the last of them with the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "Step"))]
 pub struct Event {
     /// Milliseconds since 1970, on the host's clock.
     pub at: u64,
@@ -120,6 +133,7 @@ pub struct Event {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Outcome {
     pub status: Status,
     /// What serves now.
@@ -159,6 +173,7 @@ impl Record {
 
 /// Where a rollback goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Back {
     /// To the exact generation that served before the serving one.
@@ -227,6 +242,7 @@ pub struct Holder {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Serving {
     pub generation: u64,
     pub snapshot: String,

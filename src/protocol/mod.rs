@@ -2,5 +2,7 @@
 pub mod control;
 pub mod launch;
 pub mod messages;
+pub mod overview;
+pub mod retention;
 pub mod spec;
 pub mod wire;

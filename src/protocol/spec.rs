@@ -19,6 +19,7 @@ pub enum Rotation {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Health {
     pub path: String,
@@ -54,6 +55,7 @@ impl Default for Health {
 
 /// A folder of the host that instances see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Folder {
     pub path: String,
@@ -64,6 +66,7 @@ pub struct Folder {
 
 /// A secret that an instance gets: its value is not here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretUse {
     /// The credential's name: a file of that name in `$CREDENTIALS_DIRECTORY`.
@@ -75,6 +78,7 @@ pub struct SecretUse {
 
 /// What is kept of generations that no longer serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// How many besides the serving one.
@@ -89,6 +93,7 @@ impl Default for Retention {
 
 /// The gateway's limits. Times in milliseconds, sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The largest request body.
@@ -143,6 +148,7 @@ impl Default for Check {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     pub version: u32,

@@ -1,4 +1,4 @@
-//! The workstation's end of a deployment's conversation (see `orders`): what is said at once, and what comes
+//! The workstation's end of a deployment's conversation (see `protocol::messages`): what is said at once, and what comes
 //! back is read in a thread, so that a Ctrl-C never waits for a silent host.
 use crate::protocol::messages::{
     ALIVE_MS, Answer, Attempt, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
@@ -6,7 +6,7 @@ use crate::protocol::messages::{
 use crate::protocol::wire;
 use crate::ship::send::Channel;
 use crate::ship::ssh::LastWords;
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::{Error, Kind};
 use crate::sys::progress::check_interrupt;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -28,6 +28,46 @@ pub struct Conversation {
     cancelled: bool,
     by: String,
 }
+
+/// How a conversation can fail.
+#[derive(Debug, thiserror::Error)]
+pub enum ConversationError {
+    /// The line ended, or the agent did; `said` is what it printed last.
+    #[error("{host}: the conversation ended{}", after(said))]
+    Gone { host: String, said: String, source: Option<std::io::Error> },
+    /// The agent goes no further, and says why.
+    #[error("{host}: {message}")]
+    Refused { host: String, status: Status, message: String, hint: Option<String> },
+    #[error("{host}: the agent answered something else than was asked")]
+    Unexpected { host: String },
+}
+
+fn after(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
+impl From<ConversationError> for Error {
+    fn from(e: ConversationError) -> Error {
+        let message = e.to_string();
+        match e {
+            ConversationError::Gone { source, .. } => {
+                let error = Error::new(Kind::Host, message)
+                    .hint("what was begun on the host goes on by itself: stillframe attach shows it");
+                match source {
+                    Some(source) => error.caused_by(source),
+                    None => error,
+                }
+            }
+            ConversationError::Refused { status, hint, .. } => {
+                let kind = if status == Status::Cancelled { Kind::Interrupted } else { Kind::Host };
+                Error { hint, ..Error::new(kind, message) }
+            }
+            ConversationError::Unexpected { .. } => Error::new(Kind::Host, message),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, ConversationError>;
 
 /// What `begin` found.
 pub enum Begun {
@@ -75,7 +115,7 @@ impl Conversation {
         match talk.next()? {
             Answer::Held { serving, .. } => Ok(Begun::Held(Box::new(talk), serving)),
             Answer::Busy { holder } => Ok(Begun::Busy(holder)),
-            other => Err(talk.unexpected(&other)),
+            other => Err(talk.unexpected(other)),
         }
     }
 
@@ -83,27 +123,18 @@ impl Conversation {
         write(&self.output, order).map_err(|e| self.gone(Some(e)))
     }
 
-    fn gone(&self, e: Option<std::io::Error>) -> Error {
-        let said = self.last_words.text();
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        let error = Error::new(Kind::Host, format!("{}: the conversation ended{said}", self.host))
-            .hint("what was begun on the host goes on by itself: stillframe attach shows it");
-        match e {
-            Some(e) => error.caused_by(e),
-            None => error,
-        }
+    fn gone(&self, source: Option<std::io::Error>) -> ConversationError {
+        ConversationError::Gone { host: self.host.clone(), said: self.last_words.text(), source }
     }
 
-    fn unexpected(&self, answer: &Answer) -> Error {
-        if let Answer::Failed { status, message, hint } = answer {
-            let kind = if *status == Status::Cancelled { Kind::Interrupted } else { Kind::Host };
-            let error = Error::new(kind, format!("{}: {message}", self.host));
-            return match hint {
-                Some(hint) => error.hint(hint.clone()),
-                None => error,
-            };
+    fn unexpected(&self, answer: Answer) -> ConversationError {
+        let host = self.host.clone();
+        match answer {
+            Answer::Failed { status, message, hint } => {
+                ConversationError::Refused { host, status, message, hint }
+            }
+            _ => ConversationError::Unexpected { host },
         }
-        Error::new(Kind::Host, format!("{}: the agent answered something else than was asked", self.host))
     }
 
     fn received(&self, answer: std::io::Result<Option<Answer>>) -> Result<Answer> {
@@ -134,7 +165,7 @@ impl Conversation {
         match self.answers.try_recv() {
             Ok(answer) => {
                 let answer = self.received(answer)?;
-                Err(self.unexpected(&answer))
+                Err(self.unexpected(answer))
             }
             Err(std::sync::mpsc::TryRecvError::Empty) => Ok(()),
             Err(std::sync::mpsc::TryRecvError::Disconnected) => Err(self.gone(None)),
@@ -148,7 +179,7 @@ impl Conversation {
             match self.next()? {
                 Answer::Event { event } => on_event(&event),
                 Answer::Outcome { outcome } => return Ok(outcome),
-                other => return Err(self.unexpected(&other)),
+                other => return Err(self.unexpected(other)),
             }
         }
     }
@@ -157,7 +188,7 @@ impl Conversation {
         self.say(&Order::Fetch { url: url.into(), public_keys: public_keys.to_vec(), path: path.into() })?;
         match self.next()? {
             Answer::Fetched => Ok(()),
-            other => Err(self.unexpected(&other)),
+            other => Err(self.unexpected(other)),
         }
     }
 
@@ -174,5 +205,31 @@ impl Conversation {
 impl Drop for Conversation {
     fn drop(&mut self) {
         let _ = write(&self.output, &Order::End);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_it_failed_is_told_apart() {
+        let gone = |said: &str| ConversationError::Gone { host: "a".into(), said: said.into(), source: None };
+        assert_eq!(gone("").to_string(), "a: the conversation ended");
+        assert_eq!(gone("no space left").to_string(), "a: the conversation ended: no space left");
+        let refused = |status| {
+            Error::from(ConversationError::Refused {
+                host: "a".into(),
+                status,
+                message: "it is full".into(),
+                hint: Some("make room".into()),
+            })
+        };
+        let error = refused(Status::Failed);
+        assert_eq!(
+            (error.kind, error.message.as_str(), error.hint.as_deref()),
+            (Kind::Host, "a: it is full", Some("make room"))
+        );
+        assert_eq!(refused(Status::Cancelled).kind, Kind::Interrupted);
     }
 }

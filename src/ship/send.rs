@@ -8,6 +8,8 @@ use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, PathHeader, TRANSFER_V
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Progress;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -35,7 +37,8 @@ pub struct Missing {
     pub partial: HashMap<StorePath, u64>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+/// What a transfer brought.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sent {
     pub paths: u64,
     pub nar_bytes: u64,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 /// What went wrong, for exit codes and `--json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The user's input or configuration is at fault.

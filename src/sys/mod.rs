@@ -10,3 +10,4 @@ pub mod programs;
 pub mod progress;
 pub mod signals;
 pub mod systemd;
+pub mod who;

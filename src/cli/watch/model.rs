@@ -1,6 +1,6 @@
 //! What `watch` shows, and how news and keys change it. No terminal, no network: see the modules beside.
-use crate::host::overview::HostView;
 use crate::protocol::messages::{Attempt, Event, Status};
+use crate::protocol::overview::HostView;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Lines of the log that are kept.

@@ -2,8 +2,8 @@
 use super::model::{Host, Model, Steps};
 use crate::cli::printer::{bytes, plain};
 use crate::cli::watching::age;
-use crate::host::overview::{Condition, InstanceView, ServiceView};
 use crate::protocol::messages::Status;
+use crate::protocol::overview::{Condition, InstanceView, ServiceView};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};

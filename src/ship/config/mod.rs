@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod check;
 mod resolve;
-pub use resolve::{Wrong, line_of};
+pub use check::Wrong;
+pub use resolve::line_of;
 
 pub const DEFAULT_NAME: &str = "comfyui";
 pub const DEFAULT_PORT: u16 = 8188;

@@ -58,6 +58,25 @@ fn slots_follow_the_gpus() {
 }
 
 #[test]
+fn how_many_instances_there_may_be_is_judged_by_the_hosts_own_gpus() {
+    let service = |text: &str| config(&format!("models = \"/m\"\nscaling.minimum = 2\n{text}"));
+    let few = Err("service.scaling.minimum asks for 2 instances, and there are 1 slots".to_string());
+    let check = |text: &str| service(text).check().map_err(|w| w.to_string());
+    // A host may have two GPUs, as far as this workstation knows.
+    assert_eq!([check(""), check("gpus = \"auto\""), check("gpus = \"all\"")], [Ok(()), Ok(()), Ok(())]);
+    assert_eq!(
+        [check("gpus = \"none\""), check("slots = 1"), check("gpus = [3]")],
+        [few.clone(), few.clone(), few.clone()]
+    );
+    assert_eq!(check("gpus = []"), Err("service.slots leaves no slot".into()));
+    let on_host = |gpus: &[&str]| {
+        let found: Vec<String> = gpus.iter().map(|g| (*g).to_string()).collect();
+        service("").spec(&found, Vec::new(), None).map(|s| s.instances).map_err(|w| w.to_string())
+    };
+    assert_eq!([on_host(&["0", "1"]), on_host(&["0"])], [Ok(2), few.map(|()| 0)]);
+}
+
+#[test]
 fn what_cannot_be_is_named_by_its_key() {
     let wrong = |text: &str| spec(&format!("models = \"/m\"\n{text}"), "", &[]).unwrap_err();
     assert_eq!(

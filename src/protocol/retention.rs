@@ -1,0 +1,25 @@
+//! What a host keeps of its services, and why: the answer to `retention`. Data alone; `host::retention` decides.
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptGeneration {
+    pub service: String,
+    pub generation: u64,
+    pub snapshot: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// `None`: it goes.
+    pub why: Option<String>,
+    /// Bytes of its closure, and of them what no other generation of this host needs.
+    pub bytes: u64,
+    pub own_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionReport {
+    pub generations: Vec<KeptGeneration>,
+    /// Unfinished transfers.
+    pub incoming_bytes: u64,
+    /// What the garbage collector freed; `None` when it was not asked to.
+    pub freed_bytes: Option<u64>,
+}

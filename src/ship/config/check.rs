@@ -1,0 +1,168 @@
+//! What a type cannot say of `[service]`: values that cannot be, each named by its key. No host is asked.
+use super::ServiceConfig;
+use crate::protocol::spec::valid_service;
+
+/// A key whose value cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} {why}")]
+pub struct Wrong {
+    pub key: &'static str,
+    pub why: String,
+}
+
+pub(super) fn wrong(key: &'static str, why: impl Into<String>) -> Wrong {
+    Wrong { key, why: why.into() }
+}
+
+impl ServiceConfig {
+    /// All that is wrong whatever the host has. Where slots follow its GPUs, they are judged when it has been
+    /// looked at (`spec`).
+    pub fn check(&self) -> Result<(), Wrong> {
+        self.check_name()?;
+        self.check_paths()?;
+        self.check_counts()?;
+        self.check_words()?;
+        self.check_exposure()?;
+        match self.own_slots() {
+            Some(slots) => self.check_slots(&slots),
+            None => Ok(()),
+        }
+    }
+
+    fn check_name(&self) -> Result<(), Wrong> {
+        if !valid_service(self.name()) {
+            let text = format!(
+                "is {:?}: use 1 to 27 letters a-z, digits and '-', neither first nor last",
+                self.name()
+            );
+            return Err(wrong("service.name", text));
+        }
+        if self.port() == 0 {
+            return Err(wrong("service.port", "is 0, which is no port"));
+        }
+        Ok(())
+    }
+
+    fn check_paths(&self) -> Result<(), Wrong> {
+        let Some(models) = &self.models else {
+            return Err(wrong("service.models", "is not set: say where the models are on the host"));
+        };
+        let absolute = [
+            ("service.models", Some(models)),
+            ("service.output", self.output.as_ref()),
+            ("service.driver", self.driver.as_ref()),
+        ];
+        for (key, path) in absolute {
+            if let Some(path) = path {
+                clean_path(key, path)?;
+            }
+        }
+        for folder in self.folders.iter().flatten() {
+            clean_path("service.folders.path", &folder.path)?;
+            below("service.folders.at", &folder.at)?;
+        }
+        for path in self.keep.iter().flatten() {
+            below("service.keep", path)?;
+            if ["input", "output", "user", "models"]
+                .iter()
+                .any(|d| path == d || path.starts_with(&format!("{d}/")))
+            {
+                return Err(wrong("service.keep", format!("names {path:?}, which is kept anyway")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), Wrong> {
+        if let (Some(minimum), Some(maximum)) = (self.scaling.minimum, self.scaling.maximum)
+            && minimum > maximum
+        {
+            return Err(wrong(
+                "service.scaling.maximum",
+                format!("is {maximum}, below the minimum of {minimum}"),
+            ));
+        }
+        if self.scaling.minimum == Some(0) {
+            return Err(wrong("service.scaling.minimum", "is 0: at least one instance runs always"));
+        }
+        if self.health.passes == Some(0) {
+            return Err(wrong("service.health.passes", "is 0: at least one good answer is needed"));
+        }
+        Ok(())
+    }
+
+    fn check_words(&self) -> Result<(), Wrong> {
+        if let Some(path) = self.health.path.as_ref().filter(|p| !p.starts_with('/')) {
+            return Err(wrong("service.health.path", format!("is {path:?}: it begins with '/'")));
+        }
+        if let Some(name) = self.secrets.keys().find(|name| !variable(name)) {
+            return Err(wrong("service.secrets", format!("names {name:?}: use letters, digits and '_'")));
+        }
+        if let Some(name) = self.environment.keys().find(|name| !variable(name)) {
+            return Err(wrong("service.environment", format!("names {name:?}: use letters, digits and '_'")));
+        }
+        if let Some(user) = self.user.as_ref().filter(|u| !variable(&u.replace('-', "_")) || *u == "root") {
+            return Err(wrong(
+                "service.user",
+                format!("is {user:?}: name a user of the host, other than root"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_exposure(&self) -> Result<(), Wrong> {
+        let open = self.listen.is_some_and(|listen| !listen.is_loopback());
+        let keys = self.gateway.api_keys.as_ref().is_some_and(|keys| !keys.is_empty());
+        if open && !keys && self.gateway.without_api_key != Some(true) {
+            return Err(wrong(
+                "service.listen",
+                "is not loopback, and ComfyUI runs whatever it is sent: set [service.gateway] api-keys \
+                 (or without-api-key = true, where nobody else can reach it)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the instances that always run find a place.
+    pub(super) fn check_slots(&self, slots: &[Vec<String>]) -> Result<(), Wrong> {
+        if slots.is_empty() {
+            return Err(wrong("service.slots", "leaves no slot"));
+        }
+        let minimum = self.minimum();
+        if minimum as usize > slots.len() {
+            let text = format!("asks for {minimum} instances, and there are {} slots", slots.len());
+            return Err(wrong("service.scaling.minimum", text));
+        }
+        Ok(())
+    }
+}
+
+/// Names of variables, as a shell takes them.
+fn variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.as_bytes()[0].is_ascii_digit()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Paths become lines of unit files.
+fn clean_path(key: &'static str, path: &str) -> Result<(), Wrong> {
+    let strange = |c: char| c.is_whitespace() || c.is_control() || "\"'\\%$:;".contains(c);
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains(strange) {
+        let text = format!(
+            "is {path:?}: write an absolute path, without \"..\", blanks, quotes, '\\', '%', '$', ':' and ';'"
+        );
+        return Err(wrong(key, text));
+    }
+    Ok(())
+}
+
+fn below(key: &'static str, path: &str) -> Result<(), Wrong> {
+    let fine = !path.is_empty()
+        && !path.starts_with('/')
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    if fine {
+        Ok(())
+    } else {
+        Err(wrong(key, format!("is {path:?}: write a path below ComfyUI's base directory")))
+    }
+}
