@@ -1,5 +1,6 @@
 //! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
 use crate::gateway;
+use crate::host::cancel;
 use crate::host::instance;
 use crate::host::journal::{self, Follower};
 use crate::host::layout::Layout;
@@ -8,7 +9,6 @@ use crate::host::session;
 use crate::host::{activating, overview, prepare, receive, retention};
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::files;
 use crate::sys::process;
 use crate::sys::signals;
 use clap::{Parser, Subcommand};
@@ -284,7 +284,7 @@ fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
     let Some((holder, _)) = lease::holder(&service) else {
         return Err(Error::new(Kind::Input, format!("no deployment of {name} is under way here")));
     };
-    files::write_atomic(&service.cancel(), format!("{} {by}\n", holder.deployment).as_bytes())?;
+    cancel::wish(&service, &holder.deployment, by)?;
     print(&holder)
 }
 

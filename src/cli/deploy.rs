@@ -7,7 +7,7 @@ use super::rollout_run::{Host, Rollout};
 use super::settings::Settings;
 use super::snapshot::{How, take};
 use crate::closure::registry::Registry;
-use crate::protocol::messages::{Kind as What, Order, Status};
+use crate::protocol::messages::{AttemptKind, Order, Status};
 use crate::protocol::spec::{Rotation, Wanted};
 use crate::ship::copy::Load;
 use crate::ship::rollout::allowed;
@@ -118,7 +118,7 @@ impl Plan {
             &json!({"type": "begin", "version": 1, "deployment": self.id, "snapshot": self.record.snapshot,
             "id": self.record.id, "label": self.record.label, "hosts": self.hosts}),
         );
-        let mut deployment = Deployment::new(&self.id, What::Deploy, config.service.name(), &self.by);
+        let mut deployment = Deployment::new(&self.id, AttemptKind::Deploy, config.service.name(), &self.by);
         deployment.snapshot = Some(self.record.snapshot.clone());
         deployment.label = self.record.label.clone();
         if !self.dry_run {

@@ -6,7 +6,7 @@ use super::settings::Settings;
 use crate::closure::diff;
 use crate::closure::registry::{Record, Registry};
 use crate::protocol::launch::Launch;
-use crate::protocol::messages::{Attempt, Kind as What, Order, Serving, Status};
+use crate::protocol::messages::{Attempt, AttemptKind, Order, Serving, Status};
 use crate::protocol::overview::HostView;
 use crate::protocol::spec::{Rotation, Spec};
 use crate::ship::ask;
@@ -134,7 +134,7 @@ impl Plan {
             attempt: 0,
             service: member.service.name().into(),
             deployment: self.id.clone(),
-            kind: What::Deploy,
+            kind: AttemptKind::Deploy,
             by: self.by.clone(),
             snapshot: Some(self.record.snapshot.clone()),
             label: self.record.label.clone(),

@@ -1,6 +1,6 @@
 //! This workstation's own record of its deployments: what each host said, also of hosts that were never
 //! reached and so know nothing of it. What happened on a host is in that host's history.
-use crate::protocol::messages::{Kind as What, Status};
+use crate::protocol::messages::{AttemptKind, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 pub struct Deployment {
     pub version: u32,
     pub deployment: String,
-    pub kind: What,
+    pub kind: AttemptKind,
     pub service: String,
     pub by: String,
     /// Milliseconds since 1970.
@@ -56,7 +56,7 @@ impl Deployment {
         files::write_atomic(&folder(state).join(format!("{}.json", self.deployment)), &bytes)
     }
 
-    pub fn new(id: &str, kind: What, service: &str, by: &str) -> Deployment {
+    pub fn new(id: &str, kind: AttemptKind, service: &str, by: &str) -> Deployment {
         Deployment {
             version: VERSION,
             deployment: id.into(),
@@ -90,7 +90,7 @@ mod tests {
     fn records_are_kept_newest_first() {
         let dir = tempfile::tempdir().unwrap();
         for id in ["20260101T000000Z-aaaa", "20260102T000000Z-bbbb"] {
-            Deployment::new(id, What::Deploy, "demo", "a@b").save(dir.path()).unwrap();
+            Deployment::new(id, AttemptKind::Deploy, "demo", "a@b").save(dir.path()).unwrap();
         }
         std::fs::write(folder(dir.path()).join("20260103T000000Z-cccc.json"), "{").unwrap();
         let ids: Vec<String> = newest(dir.path(), 9).into_iter().map(|d| d.deployment).collect();

@@ -5,7 +5,7 @@ use super::fleet::{self, Member, Selection, on_each};
 use super::printer::{Printer, plain};
 use super::settings::Settings;
 use super::watching::{LIMIT, exit, known_as};
-use crate::protocol::messages::{Kind as What, Record, Status};
+use crate::protocol::messages::{AttemptKind, Record, Status};
 use crate::ship::ask;
 use crate::sys::clock;
 use crate::sys::error::Result;
@@ -35,7 +35,7 @@ enum Part {
 /// A deployment, put together from what its hosts and this workstation know of it.
 struct Merged {
     began: u64,
-    kind: What,
+    kind: AttemptKind,
     by: String,
     snapshot: Option<String>,
     parts: Vec<(String, Part)>,
@@ -157,7 +157,7 @@ fn record_text(host: &str, record: &Record, events: bool, printer: &Printer) {
         s if s.is_final() => "31",
         _ => "33",
     };
-    let kind = if record.attempt.kind == What::TakeBack { " (taken back)" } else { "" };
+    let kind = if record.attempt.kind == AttemptKind::TakeBack { " (taken back)" } else { "" };
     printer.line(format!(
         "  {host:14} {} {:>7.1} s  {serves}{kind}{}",
         printer.paint(code, &format!("{:11}", status.name())),
@@ -206,16 +206,16 @@ mod tests {
             hint: None,
             on_host,
         };
-        let mut local = Deployment::new("d1", What::Deploy, "demo", "a@b");
+        let mut local = Deployment::new("d1", AttemptKind::Deploy, "demo", "a@b");
         local.hosts = vec![result("alpha", true), result("gamma", false), result("other", false)];
-        let mut down = Deployment::new("d2", What::Deploy, "demo", "a@b");
+        let mut down = Deployment::new("d2", AttemptKind::Deploy, "demo", "a@b");
         down.hosts = vec![result("gamma", false)];
         let records = vec![
-            ("beta".to_string(), record(9, What::TakeBack)),
-            ("alpha".to_string(), record(5, What::Deploy)),
+            ("beta".to_string(), record(9, AttemptKind::TakeBack)),
+            ("alpha".to_string(), record(5, AttemptKind::Deploy)),
         ];
         let all = merge(&[local, down], records, &["alpha", "beta", "gamma"]);
-        assert_eq!((all["d1"].began, all["d1"].kind), (5, What::Deploy));
+        assert_eq!((all["d1"].began, all["d1"].kind), (5, AttemptKind::Deploy));
         let names = |id: &str| all[id].parts.iter().map(|(h, _)| h.as_str()).collect::<Vec<_>>();
         assert_eq!((names("d1"), names("d2")), (vec!["alpha", "beta", "gamma"], vec!["gamma"]));
     }

@@ -6,7 +6,7 @@ use super::printer::Printer;
 use super::rollout_run::{self, show_event};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
-use crate::protocol::messages::{Attempt, Back, Kind as What, Order, Outcome, Status};
+use crate::protocol::messages::{Attempt, AttemptKind, Back, Order, Outcome, Status};
 use crate::ship::ask;
 use crate::ship::conversation::{Begun, Conversation, ConversationError};
 use crate::sys::clock;
@@ -65,14 +65,14 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     };
     printer.line(printer.bold(&format!("rolling back to {goal}: {}", names.join(", "))));
     printer.event(&json!({"type": "begin", "version": 1, "deployment": id, "rollback": to, "hosts": names}));
-    let mut deployment = Deployment::new(&id, What::Rollback, settings.config.service.name(), &by);
+    let mut deployment = Deployment::new(&id, AttemptKind::Rollback, settings.config.service.name(), &by);
     deployment.save(&settings.state)?;
     let attempt = |member: &Member| Attempt {
         version: 0,
         attempt: 0,
         service: member.service.name().into(),
         deployment: id.clone(),
-        kind: What::Rollback,
+        kind: AttemptKind::Rollback,
         by: by.clone(),
         snapshot: None,
         label: None,

@@ -1,16 +1,16 @@
 //! `stillframe-agent activate`: an activation's own process, in a unit of its own, so that a cut connection
 //! changes nothing. Killed, it is started again by systemd and brings to an end what it had begun; after a
 //! power loss the boot service does.
-use crate::host::activation::{self, Goal};
+use crate::host::activation;
 use crate::host::effects::HostWorld;
-use crate::host::goal::{self, Task};
+use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::state::ServiceState;
 use crate::protocol::messages::{Outcome, Status};
 use crate::sys::clock;
-use crate::sys::error::{Error, Result};
+use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -44,92 +44,57 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
         }
         begun = false;
     }
-    let task = goal::read(&service, attempt)?;
+    let goal = goal::read(&service, attempt)?;
     let mut journal = Journal::reopen(&service, attempt)?;
     if begun {
         // It was killed between the end of its work and the end of its record.
-        let outcome = state.complete(ended(&state, attempt, &task));
+        let outcome = state.complete(ended(&state, attempt, &goal));
         journal.end(&outcome)?;
-        return finish(&service, attempt, &task, &outcome);
+        return finish(&service, attempt, &goal, &outcome);
     }
     let mut world = HostWorld::new(&service, Some(journal), Some(&record.attempt.deployment))?;
     let taken = listened();
-    let result = match &task {
-        Task::Withdraw { why } => activation::withdraw(&mut world, &mut state, attempt, why),
-        other => {
-            let goal = match other {
-                Task::New(wanted) => Goal::New(wanted.clone()),
-                Task::Kept(number) => Goal::Kept(*number),
-                Task::Restored { to, .. } => Goal::Restored(*to),
-                Task::Withdraw { .. } => return Ok(()),
-            };
-            activation::activate(&mut world, &mut state, &goal, attempt, clock::now(), |port| {
-                taken.contains(&port)
-            })
-        }
-    };
+    let result = activation::activate(&mut world, &mut state, &goal, attempt, clock::now(), |port| {
+        taken.contains(&port)
+    });
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(e) if ServiceState::load(&service.state(), name).is_ok_and(|s| s.pending.is_none()) => {
             // It could not even begin.
-            refused(&state, &e)
+            Outcome::unchanged(Status::Failed, state.serving).because(&e)
         }
         // Not even the way back could be written down: started again, it tries once more.
         Err(e) => return Err(e),
     };
-    let outcome = match &task {
-        Task::Restored { why, .. } if outcome.status == Status::Succeeded => {
-            Outcome { status: Status::Reverted, error: Some(why.clone()), ..outcome }
-        }
-        _ => outcome,
-    };
     let outcome = state.complete(outcome);
     Journal::reopen(&service, attempt)?.end(&outcome)?;
-    finish(&service, attempt, &task, &outcome)
-}
-
-fn refused(state: &ServiceState, e: &Error) -> Outcome {
-    let cause = e.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
-    Outcome {
-        status: Status::Failed,
-        generation: state.serving,
-        snapshot: None,
-        previous: state.serving,
-        error: Some(format!("{e}{cause}")),
-        hint: e.hint.clone(),
-        warnings: Vec::new(),
-    }
+    finish(&service, attempt, &goal, &outcome)
 }
 
 /// What became of an attempt whose work is over, told by the state.
-fn ended(state: &ServiceState, attempt: u64, task: &Task) -> Outcome {
-    let serves = match task {
-        Task::New(_) => {
-            state.serving.is_some_and(|n| state.generations.get(&n).is_some_and(|g| g.attempt == attempt))
-        }
-        Task::Kept(n) | Task::Restored { to: n, .. } => state.serving == Some(*n),
-        Task::Withdraw { .. } => state.serving.is_none(),
-    };
-    Outcome {
-        status: if serves { Status::Succeeded } else { Status::Interrupted },
-        generation: state.serving,
-        snapshot: None,
-        previous: state.serving.and_then(|n| state.generations.get(&n)?.before),
-        error: (!serves).then(|| "the activation was interrupted".into()),
-        hint: None,
-        warnings: Vec::new(),
+fn ended(state: &ServiceState, attempt: u64, goal: &Goal) -> Outcome {
+    let serving = state.serving;
+    if !goal.is_reached(state, attempt) {
+        let outcome = Outcome::unchanged(Status::Interrupted, serving);
+        return Outcome { previous: before(state), ..outcome }.saying("the activation was interrupted");
     }
+    let outcome = Outcome::unchanged(Status::Succeeded, serving);
+    goal.reached(Outcome { previous: before(state), ..outcome })
 }
 
-fn finish(service: &Service, attempt: u64, task: &Task, outcome: &Outcome) -> Result<()> {
-    if let Task::New(wanted) = task
+fn before(state: &ServiceState) -> Option<u64> {
+    state.serving.and_then(|n| state.generations.get(&n)?.before)
+}
+
+fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Result<()> {
+    if let Goal::New(wanted) = goal
         && outcome.status == Status::Succeeded
     {
         // The state was written by this agent: the boot service must be able to read it.
         files::replace_link(&service.layout.agent(), Path::new(&wanted.agent))?;
         files::replace_link(&service.layout.agent_roots().join("agent"), Path::new(&wanted.agent))?;
     }
-    if let Task::New(_) = task
+    if let Goal::New(_) = goal
         && outcome.status != Status::Succeeded
     {
         // Where the generation did not come to be, its secrets have nobody left.
@@ -147,15 +112,16 @@ pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
     let Some(pending) = state.pending.clone() else { return Ok(()) };
     let journal = Journal::reopen(service, pending.attempt).ok();
     let mut world = HostWorld::new(service, journal, None)?;
-    if let Some(outcome) = activation::recover(&mut world, state)? {
+    let goal = goal::read(service, pending.attempt).ok();
+    if let Some(outcome) = activation::recover(&mut world, state, goal.as_ref())? {
         let outcome = state.complete(outcome);
         if let Ok(mut journal) = Journal::reopen(service, pending.attempt)
             && journal::read(service, pending.attempt).is_ok_and(|r| r.outcome().is_none())
         {
             journal.end(&outcome)?;
         }
-        if let Ok(task) = goal::read(service, pending.attempt) {
-            finish(service, pending.attempt, &task, &outcome)?;
+        if let Some(goal) = goal {
+            finish(service, pending.attempt, &goal, &outcome)?;
         }
     }
     Ok(())
@@ -172,15 +138,9 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
         if journal::read(service, number)?.outcome().is_some() {
             continue;
         }
-        let outcome = Outcome {
-            status: Status::Interrupted,
-            generation: state.serving,
-            snapshot: None,
-            previous: state.serving,
-            error: Some("it was interrupted before its activation".into()),
-            hint: Some("deploy again: what was copied is there".into()),
-            warnings: Vec::new(),
-        };
+        let interrupted = Error::new(Kind::Interrupted, "it was interrupted before its activation")
+            .hint("deploy again: what was copied is there");
+        let outcome = Outcome::unchanged(Status::Interrupted, state.serving).because(&interrupted);
         Journal::reopen(service, number)?.end(&state.complete(outcome))?;
         files::remove(&service.goal(number))?;
         for root in service.attempt_roots(number) {
@@ -199,8 +159,7 @@ pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
     for name in layout.known() {
         if let Err(e) = boot_service(layout, &name) {
-            let cause = e.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
-            eprintln!("{name}: {e}{cause}");
+            eprintln!("{name}: {}", e.full());
             failed.get_or_insert(e);
         }
     }

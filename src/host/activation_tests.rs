@@ -3,6 +3,7 @@
 use super::*;
 use crate::host::world::UnitState;
 use crate::protocol::control::{Limits, Reply, Table, TargetStatus};
+use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Health, Retention, SPEC_VERSION, Spec};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +20,8 @@ struct Host {
     data_stays: bool,
     profile: Option<u64>,
     // In /run and in memory.
-    units: BTreeSet<String>,
-    running: BTreeSet<String>,
+    units: BTreeSet<InstanceId>,
+    running: BTreeSet<InstanceId>,
     gateway: bool,
     table: Table,
 }
@@ -51,7 +52,7 @@ struct Fake {
     /// Generations with a pack that failed to import.
     lame: BTreeSet<u64>,
     /// Whose pictures went to whom.
-    inherited: Vec<(String, String)>,
+    inherited: Vec<(InstanceId, InstanceId)>,
     steps: Vec<(Status, String)>,
 }
 
@@ -122,38 +123,39 @@ impl World for Fake {
         self.effect("point", |h| h.profile = number)
     }
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
-        let names: Vec<String> = generation.instances.iter().map(|p| unit("demo", p.slot, number)).collect();
+        let names: Vec<InstanceId> =
+            generation.instances.iter().map(|p| InstanceId { slot: p.slot, generation: number }).collect();
         self.effect("units", |h| h.units.extend(names))
     }
-    fn remove_units(&mut self, units: &[String]) -> Result<()> {
+    fn remove_units(&mut self, units: &[InstanceId]) -> Result<()> {
         self.effect("remove units", |h| {
             units.iter().for_each(|u| {
                 h.units.remove(u);
             })
         })
     }
-    fn start(&mut self, unit: &str) -> Result<()> {
-        assert!(self.dead || self.host.units.contains(unit), "{unit} is started without its file");
+    fn start(&mut self, unit: InstanceId) -> Result<()> {
+        assert!(self.dead || self.host.units.contains(&unit), "{unit} is started without its file");
         self.effect("start", |h| {
             h.data = true;
-            h.running.insert(unit.into());
+            h.running.insert(unit);
         })
     }
-    fn stop(&mut self, unit: &str) -> Result<()> {
+    fn stop(&mut self, unit: InstanceId) -> Result<()> {
         self.effect("stop", |h| {
-            h.running.remove(unit);
+            h.running.remove(&unit);
         })
     }
-    fn unit(&mut self, unit: &str) -> Result<UnitState> {
-        let active = if self.host.running.contains(unit) { "active" } else { "inactive" };
+    fn unit(&mut self, unit: InstanceId) -> Result<UnitState> {
+        let active = if self.host.running.contains(&unit) { "active" } else { "inactive" };
         self.effect("look", |_| UnitState { active: active.into(), ..UnitState::default() })
     }
-    fn log_tail(&mut self, _: &str) -> String {
+    fn log_tail(&mut self, _: InstanceId) -> String {
         "Traceback".into()
     }
-    fn clear_slot(&mut self, unit: &str, heir: Option<&str>) -> Result<Vec<String>> {
-        assert!(self.dead || !self.host.running.contains(unit), "the slot of running {unit} is thrown away");
-        self.inherited.extend(heir.map(|heir| (unit.to_string(), heir.to_string())));
+    fn clear_slot(&mut self, unit: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>> {
+        assert!(self.dead || !self.host.running.contains(&unit), "the slot of running {unit} is thrown away");
+        self.inherited.extend(heir.map(|heir| (unit, heir)));
         self.effect("clear", |_| Vec::new())
     }
     fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
@@ -198,7 +200,7 @@ impl World for Fake {
     fn set_table(&mut self, table: &Table) -> Result<()> {
         assert!(self.dead || self.host.gateway, "a table for no gateway");
         for target in &table.targets {
-            let name = unit("demo", target.slot, target.generation);
+            let name: InstanceId = target.id.parse().unwrap();
             assert!(self.dead || self.host.running.contains(&name), "traffic for {name}, which is stopped");
         }
         self.effect("table", |h| h.table = table.clone())
@@ -292,7 +294,8 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     assert_eq!(state.serving, number, "{context}: state");
     assert_eq!(state.pending, None, "{context}: pending");
     assert_eq!(host.profile, number, "{context}: profile");
-    let units: BTreeSet<String> = number.map(|n| state.units(n)).unwrap_or_default().into_iter().collect();
+    let units: BTreeSet<InstanceId> =
+        number.map(|n| state.instances(n)).unwrap_or_default().into_iter().collect();
     assert_eq!(host.running, units, "{context}: running");
     assert_eq!(host.units, units, "{context}: unit files");
     assert_eq!(host.gateway, number.is_some(), "{context}: gateway");
@@ -380,7 +383,7 @@ fn every_effect_may_fail_and_the_old_one_serves() {
                     // The very last save: the state still says that it is under way, and recovery ends it.
                     Err(_) => {
                         let mut state = world.host.state.clone().unwrap();
-                        recover(&mut world, &mut state).unwrap();
+                        recover(&mut world, &mut state, None).unwrap();
                         assert_serves(&world.host, state.serving, &context);
                     }
                 }
@@ -432,7 +435,7 @@ fn the_process_and_the_power_may_go_at_every_effect() {
 
 /// What the boot service does.
 fn boot(world: &mut Fake, state: &mut ServiceState) {
-    recover(world, state).unwrap();
+    recover(world, state, None).unwrap();
     reconcile(world, state).unwrap();
 }
 
@@ -447,7 +450,7 @@ fn recovery_may_itself_be_interrupted() {
             let mut state = world.host.state.clone().unwrap();
             let mut world = Fake::new(world.host);
             world.fault = Some((again, Fault::After));
-            let _ = recover(&mut world, &mut state);
+            let _ = recover(&mut world, &mut state, None);
             let mut state = world.host.state.clone().unwrap();
             let mut world = Fake::new(world.host);
             boot(&mut world, &mut state);
@@ -537,7 +540,8 @@ fn a_rollback_goes_where_service_was_before_and_a_restoration_leaves_no_trace() 
     run(&mut world, &Goal::Kept(3)).unwrap();
     assert_eq!(before(&world, 3), Some(1));
     run(&mut world, &wanted("four", Rotation::Surge, 1)).unwrap();
-    run(&mut world, &Goal::Restored(3)).unwrap();
+    let outcome = run(&mut world, &Goal::Restored { to: 3, why: "beta failed".into() }).unwrap();
+    assert_eq!((outcome.status, outcome.error.as_deref()), (Status::Reverted, Some("beta failed")));
     assert_eq!(before(&world, 3), Some(1));
     assert_serves(&world.host, Some(3), "restored");
 }
@@ -546,7 +550,7 @@ fn a_rollback_goes_where_service_was_before_and_a_restoration_leaves_no_trace() 
 fn pictures_go_to_the_instance_that_goes_on() {
     let mut world = Fake::new(after(1, Rotation::Surge));
     run(&mut world, &wanted("narrow", Rotation::Surge, 1)).unwrap();
-    let unit = |slot: u32, n: u64| super::unit("demo", slot, n);
+    let unit = |slot: u32, generation: u64| InstanceId { slot, generation };
     assert_eq!(world.inherited, [(unit(0, 1), unit(0, 2)), (unit(1, 1), unit(0, 2))]);
 }
 
@@ -568,5 +572,39 @@ fn a_first_deployment_can_be_withdrawn_whole() {
             assert_eq!(outcome.unwrap().status, Status::Reverted);
             break;
         }
+    }
+}
+
+/// A process that was killed leaves the same record behind as one that was not.
+#[test]
+fn an_interrupted_withdrawal_or_restoration_says_what_it_was() {
+    let why = || "beta failed".to_string();
+    for goal in [Goal::Withdraw { why: why() }, Goal::Restored { to: 1, why: why() }] {
+        let served = if goal.target().is_some() { 2 } else { 1 };
+        let mut seen = 0;
+        for at in 1.. {
+            let mut world = Fake::new(after(served, Rotation::Surge));
+            world.fault = Some((at, Fault::After));
+            drop(run(&mut world, &goal));
+            if world.effects < at {
+                break;
+            }
+            let mut state = world.host.state.clone().unwrap();
+            let began = state.pending.is_some();
+            let reached = goal.is_reached(&state, 1);
+            let mut world = Fake::new(world.host);
+            let outcome = recover(&mut world, &mut state, Some(&goal)).unwrap();
+            assert_eq!(outcome.is_some(), began, "{goal:?}, {at}");
+            if let Some(outcome) = outcome.filter(|_| reached) {
+                seen += 1;
+                assert_eq!(
+                    (outcome.status, outcome.error),
+                    (Status::Reverted, Some(why())),
+                    "{goal:?}, {at}"
+                );
+                assert_serves(&world.host, goal.target(), "recovered");
+            }
+        }
+        assert!(seen > 0, "{goal:?}");
     }
 }

@@ -1,14 +1,16 @@
 //! The effects of an activation, carried out: files, links, systemd, the instances' own answers.
 use crate::formats::comfy::api::history::{self, NodeFailure, Outcome};
 use crate::formats::comfy::api::{classes, ids, paths, prompt};
+use crate::host::cancel;
 use crate::host::gateway_units::Gateway;
 use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
-use crate::host::layout::{Service, id_of};
-use crate::host::state::{Generation, ServiceState, unit};
+use crate::host::layout::Service;
+use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
 use crate::host::world::{Status, UnitState, World};
 use crate::protocol::control::{Reply, Request, Table};
+use crate::protocol::instance_id::InstanceId;
 use crate::protocol::launch;
 use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
@@ -64,23 +66,21 @@ impl HostWorld {
         Ok(())
     }
 
-    fn instance_file(&self, unit: &str) -> Result<PathBuf> {
-        let id = id_of(&self.service.name, unit)
-            .ok_or_else(|| Error::new(Kind::Host, format!("{unit} is no unit of {}", self.service.name)))?;
-        Ok(self.service.instance_file(&id))
+    fn unit_file(&self, id: InstanceId) -> PathBuf {
+        self.service.layout.units.join(id.unit(&self.service.name))
     }
 
     fn instance(&self, number: u64, generation: &Generation, at: usize) -> Instance {
         let place = generation.instances[at];
         let wanted = &generation.wanted;
         let spec = &wanted.spec;
-        let id = format!("s{}-g{number}", place.slot);
+        let id = InstanceId { slot: place.slot, generation: number };
         let data = self.service.data();
         let outputs = spec.output.as_ref().map_or_else(|| data.join("output"), PathBuf::from);
         Instance {
             version: INSTANCE_VERSION,
             launch: Path::new(&wanted.snapshot).join(launch::file_of(&wanted.launch)),
-            output: outputs.join(&id),
+            output: outputs.join(id.to_string()),
             data,
             models: spec.models.clone(),
             port: place.port,
@@ -91,7 +91,7 @@ impl HostWorld {
             arguments: spec.arguments.clone(),
             environment: spec.environment.clone(),
             driver: spec.driver.as_ref().map(PathBuf::from),
-            id,
+            id: id.to_string(),
         }
     }
 
@@ -101,15 +101,7 @@ impl HostWorld {
     }
 
     fn cancelled(&self) -> Result<()> {
-        let Some(deployment) = &self.cancel else { return Ok(()) };
-        let Ok(text) = std::fs::read_to_string(self.service.cancel()) else { return Ok(()) };
-        // One for another deployment is old.
-        match text.trim().split_once(' ') {
-            Some((wanted, by)) if wanted == deployment => {
-                Err(Error::new(Kind::Interrupted, format!("cancelled by {by}")))
-            }
-            _ => Ok(()),
-        }
+        self.cancel.as_ref().map_or(Ok(()), |deployment| cancel::check(&self.service, deployment))
     }
 }
 
@@ -149,39 +141,39 @@ impl World for HostWorld {
 
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
         for (at, place) in generation.instances.iter().enumerate() {
+            let id = InstanceId { slot: place.slot, generation: number };
             let instance = self.instance(number, generation, at);
-            let file = self.service.instance_file(&instance.id);
+            let file = self.service.instance_file(id);
             let text = serde_json::to_vec_pretty(&instance)
                 .map_err(|e| Error::new(Kind::Io, "cannot write the instance file").caused_by(e))?;
             files::write_if_changed(&file, &text)?;
-            let name = unit(&self.service.name, place.slot, number);
             let text = units::instance(&self.service, number, *place, &generation.wanted, generation.attempt);
-            self.stale |= files::write_if_changed(&self.service.layout.units.join(name), text.as_bytes())?;
+            self.stale |= files::write_if_changed(&self.unit_file(id), text.as_bytes())?;
         }
         Ok(())
     }
 
-    fn remove_units(&mut self, units: &[String]) -> Result<()> {
-        for name in units {
-            files::remove(&self.service.layout.units.join(name))?;
-            files::remove(&self.instance_file(name)?)?;
+    fn remove_units(&mut self, instances: &[InstanceId]) -> Result<()> {
+        for id in instances {
+            files::remove(&self.unit_file(*id))?;
+            files::remove(&self.service.instance_file(*id))?;
         }
         // systemd forgets a stopped unit by itself; reading all units again takes it a quarter of a second.
         self.stale = true;
         Ok(())
     }
 
-    fn start(&mut self, unit: &str) -> Result<()> {
+    fn start(&mut self, id: InstanceId) -> Result<()> {
         self.reload()?;
-        systemd::start(&[unit])
+        systemd::start(&[&id.unit(&self.service.name)])
     }
 
-    fn stop(&mut self, unit: &str) -> Result<()> {
-        systemd::stop(unit)
+    fn stop(&mut self, id: InstanceId) -> Result<()> {
+        systemd::stop(&id.unit(&self.service.name))
     }
 
-    fn unit(&mut self, unit: &str) -> Result<UnitState> {
-        let shown = systemd::show(unit, &["ActiveState", "NRestarts", "Result"])?;
+    fn unit(&mut self, id: InstanceId) -> Result<UnitState> {
+        let shown = systemd::show(&id.unit(&self.service.name), &["ActiveState", "NRestarts", "Result"])?;
         let text = |key: &str| shown.get(key).cloned().unwrap_or_default();
         Ok(UnitState {
             active: text("ActiveState"),
@@ -190,22 +182,19 @@ impl World for HostWorld {
         })
     }
 
-    fn log_tail(&mut self, unit: &str) -> String {
-        systemd::log_tail(unit, TAIL_LINES)
+    fn log_tail(&mut self, id: InstanceId) -> String {
+        systemd::log_tail(&id.unit(&self.service.name), TAIL_LINES)
     }
 
-    fn clear_slot(&mut self, unit: &str, heir: Option<&str>) -> Result<Vec<String>> {
-        let file = self.instance_file(unit)?;
+    fn clear_slot(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>> {
+        let file = self.service.instance_file(id);
         if !file.exists() {
             // It never was.
             return Ok(Vec::new());
         }
         // The files are the instance's: root must not follow the links that may lie there.
         let state = ServiceState::load(&self.service.state(), &self.service.name)?;
-        let owner = id_of(&self.service.name, unit).and_then(|id| id.rsplit_once("-g")?.1.parse().ok());
-        let Some(generation) = owner.and_then(|n: u64| state.generations.get(&n)) else {
-            return Ok(Vec::new());
-        };
+        let Some(generation) = state.generations.get(&id.generation) else { return Ok(Vec::new()) };
         let spec = &generation.wanted.spec;
         let mut words: Vec<String> =
             ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"].map(String::from).to_vec();
@@ -222,12 +211,12 @@ impl World for HostWorld {
         }
         words.extend([units::program(&generation.wanted.agent), "clear".into(), file.display().to_string()]);
         if let Some(heir) = heir {
-            words.push(self.instance_file(heir)?.display().to_string());
+            words.push(self.service.instance_file(heir).display().to_string());
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let said = process::must(&words, CLEAR_LIMIT)?;
         serde_json::from_slice(&said)
-            .map_err(|e| Error::new(Kind::Host, format!("cannot read what {unit} had written")).caused_by(e))
+            .map_err(|e| Error::new(Kind::Host, format!("cannot read what {id} had written")).caused_by(e))
     }
 
     fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>> {

@@ -1,18 +1,23 @@
 //! What an activation's own process is to do: written by the conversation, read by that process and by the
 //! one that goes on after it was killed.
 use crate::host::layout::Service;
+use crate::host::state::ServiceState;
+use crate::protocol::messages::{Outcome, Status};
 use crate::protocol::spec::Wanted;
+use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
 
+const GOAL_VERSION: u32 = 1;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Task {
+pub enum Goal {
     New(Box<Wanted>),
     /// A rollback to a generation that is still there.
     Kept(u64),
-    /// Back to what served before, as if nothing had been.
+    /// Back to what served before, as if what serves had never done so.
     Restored {
         to: u64,
         why: String,
@@ -23,14 +28,65 @@ pub enum Task {
     },
 }
 
-pub fn write(service: &Service, attempt: u64, task: &Task) -> Result<()> {
+impl Goal {
+    /// The generation that is there already.
+    pub fn target(&self) -> Option<u64> {
+        match self {
+            Goal::Kept(number) | Goal::Restored { to: number, .. } => Some(*number),
+            Goal::New(_) | Goal::Withdraw { .. } => None,
+        }
+    }
+
+    /// Whether the state says that this was carried out.
+    pub fn is_reached(&self, state: &ServiceState, attempt: u64) -> bool {
+        match self {
+            Goal::New(_) => {
+                let serving = state.serving.and_then(|n| state.generations.get(&n));
+                serving.is_some_and(|generation| generation.attempt == attempt)
+            }
+            Goal::Kept(_) | Goal::Restored { .. } => state.serving == self.target(),
+            Goal::Withdraw { .. } => state.serving.is_none(),
+        }
+    }
+
+    /// What is said of this goal once it is reached: who was taken back hears why.
+    pub fn reached(&self, outcome: Outcome) -> Outcome {
+        match self {
+            Goal::New(_) | Goal::Kept(_) => outcome,
+            Goal::Restored { why, .. } | Goal::Withdraw { why } => {
+                Outcome { status: Status::Reverted, ..outcome }.saying(why)
+            }
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    #[serde(flatten)]
+    goal: Goal,
+}
+
+pub fn write(service: &Service, attempt: u64, goal: &Goal) -> Result<()> {
+    let file = File { version: GOAL_VERSION, goal: goal.clone() };
     let bytes =
-        serde_json::to_vec(task).map_err(|e| Error::new(Kind::Io, "cannot write the goal").caused_by(e))?;
+        serde_json::to_vec(&file).map_err(|e| Error::new(Kind::Io, "cannot write the goal").caused_by(e))?;
     files::write_atomic(&service.goal(attempt), &bytes)
 }
 
-pub fn read(service: &Service, attempt: u64) -> Result<Task> {
+pub fn read(service: &Service, attempt: u64) -> Result<Goal> {
     let path = service.goal(attempt);
-    serde_json::from_slice(&files::read(&path)?)
-        .map_err(|e| Error::new(Kind::Io, format!("{} is no goal: {e}", path.display())))
+    let broken = |why: String| Error::new(Kind::Io, format!("{} is no goal: {why}", path.display()));
+    let mut document: serde_json::Value =
+        serde_json::from_slice(&files::read(&path)?).map_err(|e| broken(e.to_string()))?;
+    // The first ones had no version, and were as version 1 is.
+    if let Some(fields) = document.as_object_mut() {
+        fields.entry("version").or_insert(GOAL_VERSION.into());
+    }
+    version::check_document(&document, GOAL_VERSION).map_err(|e| broken(e.to_string()))?;
+    let file: File = serde_json::from_value(document).map_err(|e| broken(e.to_string()))?;
+    if let Goal::New(wanted) = &file.goal {
+        wanted.spec.check_version().map_err(|e| broken(format!("what is wanted is of {e}")))?;
+    }
+    Ok(file.goal)
 }

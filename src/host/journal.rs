@@ -1,13 +1,14 @@
 //! The record of each attempt: one file of JSON lines, appended to and synced before the step that a line
 //! speaks of is taken. The last line has the outcome; a record without one was cut off.
 use crate::host::layout::Service;
-use crate::protocol::messages::{Attempt, Event, Kind, Outcome, Record, Status};
+use crate::protocol::messages::{Attempt, AttemptKind, Event, Outcome, Record, Status};
+use crate::protocol::version;
 use crate::sys::clock;
-use crate::sys::error::{Error, Result};
+use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub const RECORD_VERSION: u32 = 1;
 
@@ -109,13 +110,21 @@ pub fn read(service: &Service, attempt: u64) -> Result<Record> {
     let path = file_of(service, attempt);
     let text = files::read_text(&path)?;
     let mut lines = text.lines();
-    let head: Attempt = lines
-        .next()
-        .and_then(|line| serde_json::from_str(line).ok())
+    let head = match lines.next().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        Some(head) => read_head(head).map_err(|why| {
+            Error::new(Kind::Io, format!("{} is not a deployment's record: {why}", path.display()))
+                .hint("a newer stillframe wrote it: deploy with that one")
+        })?,
         // Power was lost while it was begun: it did nothing.
-        .unwrap_or_else(|| lost_head(service, attempt));
+        None => lost_head(service, attempt),
+    };
     let events = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
     Ok(Record { attempt: head, events })
+}
+
+fn read_head(head: serde_json::Value) -> std::result::Result<Attempt, String> {
+    version::check_document(&head, RECORD_VERSION).map_err(|e| e.to_string())?;
+    serde_json::from_value(head).map_err(|e| e.to_string())
 }
 
 fn lost_head(service: &Service, attempt: u64) -> Attempt {
@@ -124,7 +133,7 @@ fn lost_head(service: &Service, attempt: u64) -> Attempt {
         attempt,
         service: service.name.clone(),
         deployment: String::new(),
-        kind: Kind::Deploy,
+        kind: AttemptKind::Deploy,
         by: "unknown".into(),
         snapshot: None,
         label: None,
@@ -167,16 +176,11 @@ impl Follower {
     }
 }
 
-/// Removes what an attempt needed only while it ran.
-pub fn forget_goal(path: &Path) {
-    // One that is left is overwritten by nobody and read by nobody.
-    let _ = fs::remove_file(path);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::layout::Layout;
+    use std::path::Path;
 
     fn attempt() -> Attempt {
         Attempt { by: "a@b".into(), deployment: "d1".into(), ..lost_head(&service(Path::new("/x")), 0) }
@@ -199,15 +203,7 @@ mod tests {
         one.event(Status::Copying, "", Some((1, 2))).unwrap();
         assert_eq!(follower.more().unwrap()[0].bytes, Some((1, 2)));
         assert_eq!(read(&service, 1).unwrap().status(), Status::Copying);
-        let outcome = Outcome {
-            status: Status::Succeeded,
-            generation: Some(4),
-            snapshot: None,
-            previous: None,
-            error: None,
-            hint: None,
-            warnings: vec![],
-        };
+        let outcome = Outcome::succeeded(4, None);
         one.end(&outcome).unwrap();
         let record = read(&service, 1).unwrap();
         assert_eq!((record.outcome(), record.attempt.by.as_str()), (Some(&outcome), "a@b"));

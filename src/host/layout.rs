@@ -11,6 +11,7 @@
 //! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
 //! /nix/var/nix/gcroots/stillframe/         the agents of the generations
 //! ```
+use crate::protocol::instance_id::InstanceId;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone)]
@@ -119,7 +120,7 @@ impl Service {
         self.layout.run.join(&self.name)
     }
 
-    pub fn instance_file(&self, id: &str) -> PathBuf {
+    pub fn instance_file(&self, id: InstanceId) -> PathBuf {
         self.run().join(format!("{id}.json"))
     }
 
@@ -167,10 +168,4 @@ impl Service {
     pub fn agent_root(&self, number: u64) -> PathBuf {
         self.layout.agent_roots().join(format!("{}-{number}", self.name))
     }
-}
-
-/// `s0-g7` of `stillframe-demo-s0-g7.service`.
-pub fn id_of(service: &str, unit: &str) -> Option<String> {
-    let rest = unit.strip_prefix("stillframe-")?.strip_prefix(service)?.strip_prefix('-')?;
-    Some(rest.strip_suffix(".service")?.to_string())
 }

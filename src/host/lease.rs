@@ -136,10 +136,16 @@ impl Drop for Lease {
 mod tests {
     use super::*;
     use crate::host::layout::Layout;
-    use crate::protocol::messages::Kind as What;
+    use crate::protocol::messages::AttemptKind;
 
     fn holder_of(deployment: &str) -> Holder {
-        Holder { deployment: deployment.into(), kind: What::Deploy, by: "a@b".into(), since: 1, attempt: 1 }
+        Holder {
+            deployment: deployment.into(),
+            kind: AttemptKind::Deploy,
+            by: "a@b".into(),
+            since: 1,
+            attempt: 1,
+        }
     }
 
     #[test]

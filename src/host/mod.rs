@@ -2,6 +2,8 @@
 //! foreground.
 pub mod activating;
 pub mod activation;
+pub mod cancel;
+pub mod change;
 pub mod driver;
 pub mod effects;
 pub mod foreground;
@@ -12,6 +14,7 @@ pub mod instance;
 pub mod journal;
 pub mod layout;
 pub mod lease;
+pub mod lookup;
 pub mod overview;
 pub mod prepare;
 pub mod receive;

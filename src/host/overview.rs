@@ -3,8 +3,9 @@ use crate::formats::comfy::api::{paths, prompt};
 use crate::host::gateway_units::Gateway;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
-use crate::host::state::{Generation, Place, ServiceState, unit};
+use crate::host::state::{Generation, Place, ServiceState};
 use crate::protocol::control::{Reply, Request, TargetStatus};
+use crate::protocol::instance_id::InstanceId;
 use crate::protocol::overview::{
     Condition, GenerationView, HostView, InstanceView, OVERVIEW_VERSION, ServiceView,
 };
@@ -87,7 +88,8 @@ fn instances(state: &ServiceState, shown: &[u64], gateway: Option<&Reply>) -> Re
     if all.is_empty() {
         return Ok(Vec::new());
     }
-    let units: Vec<String> = all.iter().map(|(n, _, place)| unit(&state.service, place.slot, *n)).collect();
+    let id = |number: u64, place: Place| InstanceId { slot: place.slot, generation: number };
+    let units: Vec<String> = all.iter().map(|(n, _, place)| id(*n, *place).unit(&state.service)).collect();
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
     let looks = systemd::show_all(&names, PROPERTIES)?;
     let client = http::Client::new()?;
@@ -95,7 +97,7 @@ fn instances(state: &ServiceState, shown: &[u64], gateway: Option<&Reply>) -> Re
     let mut views = Vec::new();
     for (((number, generation, place), unit), look) in all.into_iter().zip(&units).zip(&looks) {
         let text = |key: &str| look.get(key).map_or("", String::as_str);
-        let id = format!("s{}-g{number}", place.slot);
+        let id = id(number, place).to_string();
         let target = gateway.and_then(|r| r.targets.iter().find(|t| t.id == id));
         let pid: u32 = text("MainPID").parse().unwrap_or(0);
         let started: u64 = text("ExecMainStartTimestampMonotonic").parse().unwrap_or(0);

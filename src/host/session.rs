@@ -1,15 +1,17 @@
-//! `stillframe-agent order`: this host's end of a deployment's conversation (see `ship::orders`). It holds the
+//! `stillframe-agent order`: this host's end of a deployment's conversation (see `protocol::messages`). It holds the
 //! service's lease, keeps the attempt's record while paths are copied, starts the activation in a unit of its
 //! own, and then only passes on what that writes: when the connection is cut, the activation goes on.
 use crate::host::activating;
-use crate::host::goal::{self, Task};
+use crate::host::cancel;
+use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Follower, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
-use crate::host::state::{Generation, ServiceState};
+use crate::host::lookup::{exactly, own_program, resolve, runs, serving};
+use crate::host::state::ServiceState;
 use crate::host::{receive, secrets, units};
 use crate::protocol::messages::{
-    Answer, Attempt, Back, Holder, Kind as What, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Serving, Status,
+    Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
 };
 use crate::protocol::spec::{Wanted, valid_service};
 use crate::protocol::wire;
@@ -47,10 +49,34 @@ impl From<Error> for Stop {
 
 type Step<T> = std::result::Result<T, Stop>;
 
+/// What comes from the workstation.
+enum Heard {
+    Order(Order),
+    /// Nothing any more: it said all, or the line was cut.
+    End,
+    /// A whole line that is no order of this version.
+    Unreadable(String),
+}
+
+impl From<std::io::Result<Option<Order>>> for Heard {
+    fn from(read: std::io::Result<Option<Order>>) -> Heard {
+        match read {
+            Ok(Some(order)) => Heard::Order(order),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Heard::Unreadable(e.to_string()),
+            Ok(None) | Err(_) => Heard::End,
+        }
+    }
+}
+
+const GONE: Stop = Stop::Gone("the workstation ended the connection");
+const SILENT: Stop = Stop::Gone("the workstation was silent for too long");
+const VERSIONS: &str =
+    "stillframe and the agent on the host must be of one version: deploy with the newer one";
+
 struct Talk<'a> {
     layout: &'a Layout,
     output: &'a mut dyn Write,
-    orders: Receiver<Option<Order>>,
+    orders: Receiver<Heard>,
 }
 
 /// The attempt in hand.
@@ -75,10 +101,9 @@ pub fn converse(layout: &Layout, input: impl Read + Send + 'static, output: &mut
     std::thread::spawn(move || {
         let mut input = BufReader::new(input);
         loop {
-            // What cannot be read is the end of it: its sender is of another version, or cut off.
-            let order = wire::read_line::<Order>(&mut input).ok().flatten();
-            let last = order.is_none();
-            if tell.send(order).is_err() || last {
+            let heard = Heard::from(wire::read_line(&mut input));
+            let last = !matches!(heard, Heard::Order(_));
+            if tell.send(heard).is_err() || last {
                 return;
             }
         }
@@ -101,13 +126,16 @@ impl Talk<'_> {
         let mut heard = Instant::now();
         loop {
             match self.orders.recv_timeout(WISH) {
-                Ok(Some(Order::Alive)) => heard = Instant::now(),
-                Ok(Some(order)) => return Ok(order),
-                Ok(None) | Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Stop::Gone("the workstation ended the connection"));
+                Ok(Heard::Order(Order::Alive)) => heard = Instant::now(),
+                Ok(Heard::Order(order)) => return Ok(order),
+                Ok(Heard::Unreadable(why)) => {
+                    let text =
+                        format!("the workstation asks for something that this agent does not know: {why}");
+                    return Err(Error::new(Kind::Input, text).hint(VERSIONS).into());
                 }
+                Ok(Heard::End) | Err(RecvTimeoutError::Disconnected) => return Err(GONE),
                 Err(RecvTimeoutError::Timeout) if heard.elapsed().as_millis() as u64 > SILENCE_MS => {
-                    return Err(Stop::Gone("the workstation was silent for too long"));
+                    return Err(SILENT);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -123,11 +151,7 @@ impl Talk<'_> {
         };
         if version != ORDERS_VERSION {
             let text = format!("the workstation speaks version {version}, this agent {ORDERS_VERSION}");
-            return Err(Error::new(Kind::Input, text)
-                .hint(
-                    "stillframe and the agent on the host must be of one version: deploy with the newer one",
-                )
-                .into());
+            return Err(Error::new(Kind::Input, text).hint(VERSIONS).into());
         }
         let Some(held) = self.begin(*attempt)? else { return Ok(()) };
         let held = slot.insert(held);
@@ -162,8 +186,7 @@ impl Talk<'_> {
                     return Err(Stop::Told { status, error });
                 }
                 Order::Cancel { by } => {
-                    let error = Error::new(Kind::Interrupted, format!("cancelled by {by}"));
-                    return Err(Stop::Told { status: Status::Cancelled, error });
+                    return Err(Stop::Told { status: Status::Cancelled, error: cancel::cancelled(&by) });
                 }
                 Order::End => return Ok(()),
                 Order::Begin { .. } | Order::Alive => {}
@@ -222,10 +245,8 @@ impl Talk<'_> {
         let orders = &self.orders;
         let output = process::run_until(&words, FETCH_LIMIT, &mut || {
             match orders.try_recv() {
-                Ok(None) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
-                    gone = Some(Stop::Gone("the workstation ended the connection"));
-                }
-                Ok(Some(_)) | Err(std::sync::mpsc::TryRecvError::Empty) => {}
+                Ok(Heard::Order(_)) | Err(std::sync::mpsc::TryRecvError::Empty) => {}
+                Ok(_) | Err(std::sync::mpsc::TryRecvError::Disconnected) => gone = Some(GONE),
             }
             if let Err(stop) = wishes(held) {
                 gone = Some(stop);
@@ -252,6 +273,10 @@ impl Talk<'_> {
         again: bool,
     ) -> Step<Done> {
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        wanted
+            .spec
+            .check_version()
+            .map_err(|e| Error::new(Kind::Input, format!("what is to be served is of {e}")).hint(VERSIONS))?;
         secrets::complete(&wanted.spec.secrets, given)?;
         if !again
             && let Some((number, generation)) = exactly(&state, &wanted)
@@ -259,15 +284,7 @@ impl Talk<'_> {
             && runs(&state, number)
         {
             let text = format!("generation {number} serves exactly this already");
-            let outcome = Outcome {
-                status: Status::Succeeded,
-                generation: Some(number),
-                snapshot: None,
-                previous: Some(number),
-                error: None,
-                hint: None,
-                warnings: vec![text],
-            };
+            let outcome = Outcome::succeeded(number, Some(number)).warning(vec![text]);
             let outcome = state.complete(outcome);
             held.journal.end(&outcome)?;
             held.over = true;
@@ -289,7 +306,7 @@ impl Talk<'_> {
             files::replace_link(root, Path::new(path))?;
         }
         let agent = units::program(&wanted.agent);
-        self.start(held, &Task::New(Box::new(wanted)), &agent)?;
+        self.start(held, &Goal::New(Box::new(wanted)), &agent)?;
         self.follow(held, state.serving)
     }
 
@@ -311,43 +328,37 @@ impl Talk<'_> {
         let snapshot = generation.wanted.snapshot.clone();
         held.journal.event(Status::Queued, &format!("to generation {number}: {snapshot}"), None)?;
         let agent = own_program(self.layout)?;
-        self.start(held, &Task::Kept(number), &agent)?;
+        self.start(held, &Goal::Kept(number), &agent)?;
         self.follow(held, state.serving)
     }
 
     fn take_back(&mut self, held: &mut Held, done: &Done, why: String) -> Step<()> {
         if !done.changed {
-            return self.say(&Answer::Outcome {
-                outcome: Outcome {
-                    status: Status::Reverted,
-                    generation: done.previous,
-                    snapshot: None,
-                    previous: done.previous,
-                    error: Some(why),
-                    hint: None,
-                    warnings: vec!["nothing had changed".into()],
-                },
-            });
+            let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+            let outcome = Outcome::unchanged(Status::Reverted, done.previous)
+                .saying(why)
+                .warning(vec!["nothing had changed".into()]);
+            return self.say(&Answer::Outcome { outcome: state.complete(outcome) });
         }
-        let attempt = Attempt { kind: What::TakeBack, ..held.attempt.clone() };
+        let attempt = Attempt { kind: AttemptKind::TakeBack, ..held.attempt.clone() };
         let (journal, attempt) = Journal::begin(&held.service, attempt)?;
-        held.holder = Holder { kind: What::TakeBack, attempt: attempt.attempt, ..held.holder.clone() };
+        held.holder = Holder { kind: AttemptKind::TakeBack, attempt: attempt.attempt, ..held.holder.clone() };
         held.lease.rename(&held.holder)?;
         (held.journal, held.attempt, held.over) = (journal, attempt, false);
         held.journal.event(Status::Queued, &why, None)?;
-        let task = match done.previous {
-            Some(to) => Task::Restored { to, why },
-            None => Task::Withdraw { why },
+        let goal = match done.previous {
+            Some(to) => Goal::Restored { to, why },
+            None => Goal::Withdraw { why },
         };
         let agent = own_program(self.layout)?;
-        self.start(held, &task, &agent)?;
+        self.start(held, &goal, &agent)?;
         self.follow(held, None).map(drop)
     }
 
     /// Starts the activation in a unit of its own.
-    fn start(&mut self, held: &mut Held, task: &Task, agent: &str) -> Step<()> {
+    fn start(&mut self, held: &mut Held, goal: &Goal, agent: &str) -> Step<()> {
         let attempt = held.attempt.attempt;
-        goal::write(&held.service, attempt, task)?;
+        goal::write(&held.service, attempt, goal)?;
         let unit = held.service.activation_unit(attempt);
         let description = format!("Activation {attempt} of {}", held.service.name);
         let (state, number) = (self.layout.state.display().to_string(), attempt.to_string());
@@ -404,18 +415,15 @@ impl Talk<'_> {
                 return Ok(Done { previous, changed });
             }
             match self.orders.recv_timeout(LOOK) {
-                Ok(Some(Order::Cancel { by })) => {
-                    let text = format!("{} {by}\n", held.attempt.deployment);
-                    files::write_atomic(&held.service.cancel(), text.as_bytes())?;
+                Ok(Heard::Order(Order::Cancel { by })) => {
+                    cancel::wish(&held.service, &held.attempt.deployment, &by)?;
                 }
-                Ok(Some(_)) => heard = Instant::now(),
-                Ok(None) | Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Stop::Gone("the workstation ended the connection"));
-                }
+                Ok(Heard::Order(_)) => heard = Instant::now(),
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(GONE),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if heard.elapsed().as_millis() as u64 > SILENCE_MS {
-                return Err(Stop::Gone("the workstation was silent for too long"));
+                return Err(SILENT);
             }
             // A unit that could not even begin writes nothing.
             if looked.elapsed() > Duration::from_secs(5) {
@@ -442,21 +450,11 @@ impl Talk<'_> {
             Stop::Gone(why) => (Status::Interrupted, Error::new(Kind::Interrupted, why)),
             Stop::Told { status, error } => (status, error),
         };
-        let cause = error.source.as_ref().map(|s| format!(": {s}")).unwrap_or_default();
-        let message = format!("{error}{cause}");
         if let Some(mut held) = held
             && !held.over
         {
             let state = ServiceState::load(&held.service.state(), &held.service.name)?;
-            let outcome = Outcome {
-                status,
-                generation: state.serving,
-                snapshot: None,
-                previous: state.serving,
-                error: Some(message.clone()),
-                hint: error.hint.clone(),
-                warnings: Vec::new(),
-            };
+            let outcome = Outcome::unchanged(status, state.serving).because(&error);
             held.journal.end(&state.complete(outcome))?;
             files::remove(&held.service.goal(held.attempt.attempt))?;
             files::remove(&held.service.cancel())?;
@@ -465,7 +463,7 @@ impl Talk<'_> {
             }
             files::remove_tree(&held.service.secrets(held.attempt.attempt))?;
         }
-        let answer = Answer::Failed { status, message, hint: error.hint };
+        let answer = Answer::Failed { status, message: error.full(), hint: error.hint };
         // Nobody may be there to hear it.
         let _ = wire::write_line(self.output, &answer);
         Ok(())
@@ -482,74 +480,8 @@ fn wishes(held: &Held) -> Step<()> {
             Error::new(Kind::Busy, "the lease was taken away (stillframe unlock)").hint("deploy again");
         return Err(Stop::Told { status: Status::Interrupted, error });
     }
-    let Ok(text) = std::fs::read_to_string(held.service.cancel()) else { return Ok(()) };
-    match text.trim().split_once(' ') {
-        Some((deployment, by)) if deployment == held.attempt.deployment => {
-            let error = Error::new(Kind::Interrupted, format!("cancelled by {by}"));
-            Err(Stop::Told { status: Status::Cancelled, error })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn serving(state: &ServiceState) -> Option<Serving> {
-    let number = state.serving?;
-    let wanted = &state.generations.get(&number)?.wanted;
-    Some(Serving { generation: number, snapshot: wanted.snapshot.clone(), port: wanted.spec.port })
-}
-
-/// The serving generation, if it is exactly what is wanted.
-fn exactly<'a>(state: &'a ServiceState, wanted: &Wanted) -> Option<(u64, &'a Generation)> {
-    let number = state.serving?;
-    let generation = state.generations.get(&number)?;
-    (generation.wanted == *wanted).then_some((number, generation))
-}
-
-/// Whether every instance of a generation runs.
-fn runs(state: &ServiceState, number: u64) -> bool {
-    let units = state.units(number);
-    let names: Vec<&str> = units.iter().map(String::as_str).collect();
-    systemd::show_all(&names, &["ActiveState"])
-        .is_ok_and(|all| all.iter().all(|unit| unit.get("ActiveState").is_some_and(|s| s == "active")))
-}
-
-fn resolve(state: &ServiceState, to: &Back) -> Result<u64> {
-    let known = || {
-        let all: Vec<String> = state.generations.keys().map(u64::to_string).collect();
-        if all.is_empty() {
-            "it has none: deploy first".into()
-        } else {
-            format!("it has: {}", all.join(", "))
-        }
-    };
-    let none = |what: String| Error::new(Kind::Input, what).hint(known());
-    match to {
-        Back::Generation(number) if state.generations.contains_key(number) => Ok(*number),
-        Back::Generation(number) => Err(none(format!("{} has no generation {number}", state.service))),
-        Back::Previous => state
-            .serving
-            .and_then(|n| state.generations.get(&n)?.before)
-            .filter(|n| state.generations.contains_key(n))
-            .ok_or_else(|| none(format!("no generation of {} served before this one", state.service))),
-        Back::Snapshot(snapshot) => {
-            let base = |g: &Generation| g.wanted.snapshot.rsplit('/').next().unwrap_or_default().to_string();
-            let fits =
-                |g: &Generation| g.wanted.snapshot == *snapshot || base(g).starts_with(snapshot.as_str());
-            let found = state.generations.iter().rev().find(|(_, g)| fits(g));
-            found.map(|(n, _)| *n).ok_or_else(|| {
-                none(format!("no generation of {} has the snapshot {snapshot}", state.service))
-            })
-        }
-    }
-}
-
-/// The newest agent of this host: it can read what the state says.
-fn own_program(layout: &Layout) -> Result<String> {
-    let link = layout.agent();
-    let path = std::fs::read_link(&link).map_err(|e| {
-        Error::io("read the link", &link, e).hint("prepare the host: stillframe host prepare")
-    })?;
-    Ok(units::program(&path.display().to_string()))
+    cancel::check(&held.service, &held.attempt.deployment)
+        .map_err(|error| Stop::Told { status: Status::Cancelled, error })
 }
 
 #[cfg(test)]

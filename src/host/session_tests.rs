@@ -21,7 +21,7 @@ fn attempt(service: &str, deployment: &str) -> Box<Attempt> {
         attempt: 0,
         service: service.into(),
         deployment: deployment.into(),
-        kind: What::Deploy,
+        kind: AttemptKind::Deploy,
         by: "a@b".into(),
         snapshot: None,
         label: None,
@@ -137,13 +137,28 @@ fn an_activation_that_nobody_hears_keeps_its_record() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path());
     let service = layout.service("demo");
-    let (_tell, orders) = std::sync::mpsc::channel();
+    let (_tell, orders) = std::sync::mpsc::channel::<Heard>();
     let mut talk = Talk { layout: &layout, output: &mut Closed, orders };
     let Ok(Some(mut held)) = talk.begin(*attempt("demo", "d1")) else { panic!("nothing was begun") };
-    goal::write(&service, 1, &Task::Kept(1)).unwrap();
+    goal::write(&service, 1, &Goal::Kept(1)).unwrap();
     let Err(stop) = talk.follow(&mut held, None) else { panic!("it was heard") };
     assert!(matches!(stop, Stop::Gone("the workstation is gone")));
     talk.stop(Some(held), stop).unwrap();
     assert_eq!(journal::read(&service, 1).unwrap().outcome(), None);
     assert!(service.goal(1).exists());
+}
+
+/// A newer workstation may ask for what an older agent does not know: that is told, not taken for a cut line.
+#[test]
+fn what_is_of_another_version_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let mut input = Vec::new();
+    wire::write_line(&mut input, &begin("demo", "d1")).unwrap();
+    input.extend(b"{\"type\":\"scale\",\"to\":3}\n");
+    let mut said = Said::default();
+    converse(&layout, std::io::Cursor::new(input), &mut said).unwrap();
+    let (status, message) = last(&layout);
+    let start = "the workstation asks for something that this agent does not know: unknown variant `scale`";
+    assert!(status == Status::Failed && message.starts_with(start), "{status}: {message}");
 }

@@ -1,7 +1,8 @@
 //! What a host knows of a service, in one versioned file: its generations, which of them serves, and the
 //! activation that is under way. It is written before each effect that it speaks of, so whoever reads it
 //! after a crash knows what may have happened.
-use crate::protocol::control::{Table, Target};
+use crate::protocol::control::{GATEWAY_VERSION, Table, Target};
+use crate::protocol::instance_id::InstanceId;
 use crate::protocol::messages::Outcome;
 use crate::protocol::spec::Wanted;
 use crate::sys::error::{Error, Kind, Result};
@@ -61,10 +62,6 @@ pub struct Pending {
     pub kept: bool,
 }
 
-pub fn unit(service: &str, slot: u32, generation: u64) -> String {
-    format!("stillframe-{service}-s{slot}-g{generation}.service")
-}
-
 impl ServiceState {
     pub fn new(service: &str) -> Self {
         ServiceState {
@@ -94,7 +91,12 @@ impl ServiceState {
         if value["version"] != STATE_VERSION {
             return Err(broken(format!("version {}, this agent reads {STATE_VERSION}", value["version"])));
         }
-        serde_json::from_value(value).map_err(|e| broken(e.to_string()))
+        let state: ServiceState = serde_json::from_value(value).map_err(|e| broken(e.to_string()))?;
+        for (number, generation) in &state.generations {
+            let spec = generation.wanted.spec.check_version();
+            spec.map_err(|e| broken(format!("what generation {number} is to serve is of {e}")))?;
+        }
+        Ok(state)
     }
 
     pub fn save(&self, file: &Path) -> Result<()> {
@@ -109,9 +111,14 @@ impl ServiceState {
         Outcome { snapshot: generation.map(|g| g.wanted.snapshot.clone()), ..outcome }
     }
 
-    pub fn units(&self, generation: u64) -> Vec<String> {
+    pub fn instances(&self, generation: u64) -> Vec<InstanceId> {
         let places = self.generations.get(&generation).map_or(&[][..], |g| &g.instances);
-        places.iter().map(|p| unit(&self.service, p.slot, generation)).collect()
+        places.iter().map(|place| InstanceId { slot: place.slot, generation }).collect()
+    }
+
+    /// Their systemd units.
+    pub fn units(&self, generation: u64) -> Vec<String> {
+        self.instances(generation).into_iter().map(|id| id.unit(&self.service)).collect()
     }
 
     /// The gateway's table when exactly this generation serves.
@@ -121,14 +128,14 @@ impl ServiceState {
             g.instances
                 .iter()
                 .map(|place| Target {
-                    id: format!("s{}-g{number}", place.slot),
+                    id: InstanceId { slot: place.slot, generation: number }.to_string(),
                     address: SocketAddr::from((Ipv4Addr::LOCALHOST, place.port)),
                     slot: place.slot,
                     generation: number,
                 })
                 .collect()
         });
-        Table { version: 1, targets }
+        Table { version: GATEWAY_VERSION, targets }
     }
 
     /// Loopback ports for `count` instances, none of which another generation or `taken` has.

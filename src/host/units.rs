@@ -4,7 +4,8 @@
 //! stopped. Not used because CUDA does not start with them: PrivateDevices, MemoryDenyWriteExecute,
 //! ProcSubset=pid.
 use crate::host::layout::Service;
-use crate::host::state::{Place, unit};
+use crate::host::state::Place;
+use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -64,7 +65,7 @@ fn in_a_home(path: &str) -> bool {
 
 pub fn instance(service: &Service, number: u64, place: Place, wanted: &Wanted, attempt: u64) -> String {
     let spec = &wanted.spec;
-    let id = format!("s{}-g{number}", place.slot);
+    let id = InstanceId { slot: place.slot, generation: number };
     let name = &service.name;
     let mut text = format!(
         "[Unit]
@@ -85,7 +86,7 @@ StateDirectory=stillframe-data/{name}
 ",
         place.slot,
         program(&wanted.agent),
-        service.instance_file(&id).display(),
+        service.instance_file(id).display(),
         data = service.layout.data.display(),
     );
     text.push_str(&user_lines(spec));
@@ -209,7 +210,10 @@ WantedBy=multi-user.target
 
 /// The unit names of a generation's instances.
 pub fn instances(service: &Service, number: u64, places: &[Place]) -> Vec<(Place, String)> {
-    places.iter().map(|place| (*place, unit(&service.name, place.slot, number))).collect()
+    places
+        .iter()
+        .map(|place| (*place, InstanceId { slot: place.slot, generation: number }.unit(&service.name)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The effects of an activation, behind one trait: the host carries them out, the tests break them.
 use crate::host::state::{Generation, ServiceState};
 use crate::protocol::control::{Reply, Table};
+use crate::protocol::instance_id::InstanceId;
 pub use crate::protocol::messages::Status;
 use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::Result;
@@ -44,16 +45,16 @@ pub trait World {
     /// The profile's own link: what serves.
     fn point(&mut self, number: Option<u64>) -> Result<()>;
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()>;
-    fn remove_units(&mut self, units: &[String]) -> Result<()>;
-    fn start(&mut self, unit: &str) -> Result<()>;
-    /// Stops a unit; one that is not there is stopped.
-    fn stop(&mut self, unit: &str) -> Result<()>;
-    fn unit(&mut self, unit: &str) -> Result<UnitState>;
+    fn remove_units(&mut self, instances: &[InstanceId]) -> Result<()>;
+    fn start(&mut self, id: InstanceId) -> Result<()>;
+    /// Stops an instance; one that is not there is stopped.
+    fn stop(&mut self, id: InstanceId) -> Result<()>;
+    fn unit(&mut self, id: InstanceId) -> Result<UnitState>;
     /// The last lines an instance logged.
-    fn log_tail(&mut self, unit: &str) -> String;
+    fn log_tail(&mut self, id: InstanceId) -> String;
     /// Throws a slot away and says what its instance had written into its own program. Pictures go to the
     /// slot of `heir`.
-    fn clear_slot(&mut self, unit: &str, heir: Option<&str>) -> Result<Vec<String>>;
+    fn clear_slot(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>>;
     /// One look at an instance; the inner error says what is wrong with its answer.
     fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>>;
     /// The node classes that an instance has.

@@ -77,19 +77,19 @@ impl fmt::Display for Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "Purpose"))]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum AttemptKind {
     Deploy,
     Rollback,
     /// Another host of the same deployment failed.
     TakeBack,
 }
 
-impl Kind {
+impl AttemptKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Deploy => "deploy",
-            Kind::Rollback => "rollback",
-            Kind::TakeBack => "take-back",
+            AttemptKind::Deploy => "deploy",
+            AttemptKind::Rollback => "rollback",
+            AttemptKind::TakeBack => "take-back",
         }
     }
 }
@@ -103,7 +103,7 @@ pub struct Attempt {
     pub service: String,
     /// The same on all hosts of a deployment.
     pub deployment: String,
-    pub kind: Kind,
+    pub kind: AttemptKind,
     /// `user@workstation`.
     pub by: String,
     /// The snapshot's store path; not known yet for a rollback.
@@ -151,6 +151,39 @@ pub struct Outcome {
     /// What went wrong after the commit: worth knowing, not undone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+impl Outcome {
+    /// `generation` serves now, and `previous` did before.
+    pub fn succeeded(generation: u64, previous: Option<u64>) -> Outcome {
+        Outcome { previous, ..Outcome::unchanged(Status::Succeeded, Some(generation)) }
+    }
+
+    /// What served before serves on.
+    pub fn unchanged(status: Status, serving: Option<u64>) -> Outcome {
+        Outcome {
+            status,
+            generation: serving,
+            snapshot: None,
+            previous: serving,
+            error: None,
+            hint: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn because(self, error: &Error) -> Outcome {
+        Outcome { error: Some(error.full()), hint: error.hint.clone(), ..self }
+    }
+
+    /// Why, where no error is at hand.
+    pub fn saying(self, error: impl Into<String>) -> Outcome {
+        Outcome { error: Some(error.into()), ..self }
+    }
+
+    pub fn warning(self, warnings: Vec<String>) -> Outcome {
+        Outcome { warnings, ..self }
+    }
 }
 
 /// An attempt with all that happened: one item of the history.
@@ -234,7 +267,7 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub deployment: String,
-    pub kind: Kind,
+    pub kind: AttemptKind,
     pub by: String,
     /// Milliseconds since 1970.
     pub since: u64,

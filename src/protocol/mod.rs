@@ -1,8 +1,10 @@
 //! What our programs say to each other, and the state that two of them share: plain data, no I/O.
 pub mod control;
+pub mod instance_id;
 pub mod launch;
 pub mod messages;
 pub mod overview;
 pub mod retention;
 pub mod spec;
+pub mod version;
 pub mod wire;

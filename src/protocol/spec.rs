@@ -1,6 +1,7 @@
 //! What the workstation asks a host to serve. It is kept with each generation, so that going back to one
 //! needs nothing from anywhere else.
 use crate::formats::comfy::api::paths;
+use crate::protocol::version::{self, OtherVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -191,6 +192,12 @@ pub struct Spec {
     pub rotation: Rotation,
     pub drain_ms: u64,
     pub retention: Retention,
+}
+
+impl Spec {
+    pub fn check_version(&self) -> Result<(), OtherVersion> {
+        version::check(self.version, SPEC_VERSION)
+    }
 }
 
 /// One deployment to this host.

@@ -1,0 +1,255 @@
+//! One change of what a service serves, from `previous` to `number`, step by step: start the new instances,
+//! check them, drain the old ones, stop them. Which step follows which, and what a failure undoes, is
+//! `activation`'s.
+use crate::host::health::{Checks, Verdict};
+use crate::host::state::{Generation, Place, ServiceState};
+use crate::host::world::{Status, World};
+use crate::protocol::instance_id::InstanceId;
+use crate::protocol::spec::Rotation;
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::BTreeMap;
+
+/// Results of the old instances' last jobs are fetched from them: they stay this long after the last one.
+const SETTLE_MS: u64 = 2_000;
+/// How often the new ones are looked at while the old ones finish.
+const WATCH_MS: u64 = 1_000;
+/// So many bad answers in a row of one that had been healthy.
+const LAST_LOOKS: u32 = 3;
+
+pub struct Change<'a> {
+    pub world: &'a mut dyn World,
+    pub state: &'a mut ServiceState,
+    pub number: u64,
+    pub previous: Option<u64>,
+    /// The generation existed before: a failure does not remove it.
+    pub kept: bool,
+    /// Becomes the generation that a rollback from `number` goes to.
+    pub before: Option<u64>,
+    /// How often each new instance had been restarted when it was healthy.
+    pub restarts: BTreeMap<InstanceId, u64>,
+}
+
+impl<'a> Change<'a> {
+    pub fn new(world: &'a mut dyn World, state: &'a mut ServiceState, number: u64) -> Change<'a> {
+        let restarts = BTreeMap::new();
+        Change { world, state, number, previous: None, kept: false, before: None, restarts }
+    }
+
+    pub fn generation(&self, number: u64) -> Result<Generation> {
+        self.state.generations.get(&number).cloned().ok_or_else(|| {
+            Error::new(Kind::Host, format!("{} has no generation {number} any more", self.state.service))
+        })
+    }
+
+    fn id(&self, place: Place) -> InstanceId {
+        InstanceId { slot: place.slot, generation: self.number }
+    }
+
+    /// Makes sure that a generation runs and has the traffic.
+    pub fn serve(&mut self, number: u64) -> Result<()> {
+        let generation = self.generation(number)?;
+        self.world.link(number, &generation.wanted)?;
+        self.world.write_units(number, &generation)?;
+        for id in self.state.instances(number) {
+            if self.world.unit(id)?.is_over() {
+                self.world.start(id)?;
+            }
+        }
+        self.world.gateway(&generation.wanted)?;
+        self.world.set_table(&self.state.table(Some(number)))?;
+        self.world.point(Some(number))
+    }
+
+    pub fn start_and_check(&mut self, generation: &Generation) -> Result<()> {
+        let units = self.state.units(self.number);
+        self.world.step(Status::Starting, &format!("starting {}", units.join(", ")))?;
+        for id in self.state.instances(self.number) {
+            self.world.start(id)?;
+        }
+        self.until_healthy(generation)?;
+        for place in &generation.instances {
+            self.all_classes(generation, *place)?;
+        }
+        let health = &generation.wanted.spec.health;
+        if let Some(workflow) = &health.smoke {
+            self.world.step(Status::Checking, "running the smoke workflow")?;
+            for place in &generation.instances {
+                if let Err(why) = self.world.smoke(place.port, workflow, health.smoke_ms)? {
+                    let id = self.id(*place);
+                    return Err(self.unhealthy(id, &format!("did not run the smoke workflow: {why}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn until_healthy(&mut self, generation: &Generation) -> Result<()> {
+        self.world.step(Status::Checking, &format!("waiting for {} healthy", generation.instances.len()))?;
+        let started = self.world.now();
+        let spec = &generation.wanted.spec;
+        let health = &spec.health;
+        let mut checks: Vec<Checks> =
+            generation.instances.iter().map(|_| Checks::new(health, started)).collect();
+        loop {
+            let mut all = true;
+            for (place, check) in generation.instances.iter().zip(&mut checks) {
+                if check.passed() {
+                    continue;
+                }
+                let id = self.id(*place);
+                let state = self.world.unit(id)?;
+                let answer = self.world.probe(place.port, spec)?;
+                let now = self.world.now();
+                match check.look(now, &state, answer) {
+                    Verdict::Healthy => drop(self.restarts.insert(id, state.restarts)),
+                    Verdict::NotYet => all = false,
+                    Verdict::Dead(why) => return Err(self.unhealthy(id, &why)),
+                }
+            }
+            if all {
+                break;
+            }
+            self.world.wait(health.interval_ms)?;
+        }
+        Ok(())
+    }
+
+    /// An instance may answer while a pack of it failed to import (ComfyUI only logs that): its node classes
+    /// tell.
+    fn all_classes(&mut self, generation: &Generation, place: Place) -> Result<()> {
+        let wanted = &generation.wanted.classes;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let id = self.id(place);
+        let has = match self.world.classes(place.port)? {
+            Ok(classes) => classes,
+            Err(why) => return Err(self.unhealthy(id, &format!("does not tell its node classes: {why}"))),
+        };
+        let lacks: Vec<(&String, &String)> =
+            wanted.iter().filter(|(class, _)| !has.contains(*class)).collect();
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<String> =
+            lacks.iter().take(5).map(|(class, module)| format!("{class} ({module})")).collect();
+        let more = if lacks.len() > 5 { format!(" and {} more", lacks.len() - 5) } else { String::new() };
+        let why = format!(
+            "lacks {} node classes that the environment's own server has: {}{more}",
+            lacks.len(),
+            shown.join(", ")
+        );
+        Err(self.unhealthy(id, &why))
+    }
+
+    fn unhealthy(&mut self, id: InstanceId, why: &str) -> Error {
+        let unit = id.unit(&self.state.service);
+        let tail = self.world.log_tail(id);
+        let tail = if tail.is_empty() { String::new() } else { format!("; its last words:\n{tail}") };
+        Error::new(Kind::Host, format!("{unit} {why}{tail}"))
+            .hint(format!("all it said: stillframe logs, or on the host journalctl -u {unit}"))
+    }
+
+    /// Whether what was healthy still runs, and is the same process.
+    fn still_up(&mut self, generation: &Generation) -> Result<()> {
+        for place in &generation.instances {
+            let id = self.id(*place);
+            let now = self.world.unit(id)?;
+            if now.is_over() || self.restarts.get(&id).is_some_and(|then| now.restarts > *then) {
+                return Err(self.unhealthy(id, "was healthy, then ended"));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn all_healthy(&mut self, generation: &Generation) -> Result<()> {
+        self.still_up(generation)?;
+        let spec = &generation.wanted.spec;
+        for place in &generation.instances {
+            let id = self.id(*place);
+            let mut tries = 1;
+            while let Err(why) = self.world.probe(place.port, spec)? {
+                // It has traffic now, and answers late while a node computes.
+                if tries == LAST_LOOKS {
+                    return Err(self.unhealthy(id, &format!("was healthy, then {why}")));
+                }
+                tries += 1;
+                self.world.wait(spec.health.interval_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the old instances have nothing to do, or the limit has passed; then what is still open is cut.
+    pub fn drain_previous(&mut self, limit: u64) -> Result<()> {
+        let Some(previous) = self.previous else { return Ok(()) };
+        let generation = self.generation(previous)?;
+        self.world.step(Status::Draining, &format!("generation {previous} finishes what it has"))?;
+        let new = self.generation(self.number)?;
+        if new.wanted.spec.rotation == Rotation::Replace {
+            self.world.set_table(&self.state.table(None))?;
+        }
+        let until = self.world.now() + limit;
+        let (mut worked, mut looked) = (None, None);
+        loop {
+            let reply = self.world.gateway_status()?;
+            let open: u64 = reply
+                .targets
+                .iter()
+                .filter(|t| t.generation == previous)
+                .map(|t| t.requests + t.websockets)
+                .sum();
+            let jobs: u64 = generation.instances.iter().filter_map(|p| self.world.queue(p.port)).sum();
+            let now = self.world.now();
+            if jobs > 0 {
+                worked = Some(now);
+            }
+            if open == 0 && jobs == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
+                return Ok(());
+            }
+            if now >= until {
+                for target in reply.targets.iter().filter(|t| t.generation == previous) {
+                    self.world.cut(&target.id)?;
+                }
+                return self.world.step(
+                    Status::Draining,
+                    &format!("drain limit reached: {open} connections cut, {jobs} jobs lost"),
+                );
+            }
+            if looked.is_none_or(|at| now >= at + WATCH_MS) && !self.restarts.is_empty() {
+                looked = Some(now);
+                self.still_up(&new)?;
+            }
+            self.world.wait(200)?;
+        }
+    }
+
+    pub fn stop_previous(&mut self) -> Result<()> {
+        for id in self.previous.map(|n| self.state.instances(n)).unwrap_or_default() {
+            self.world.stop(id)?;
+        }
+        Ok(())
+    }
+
+    /// The instance of generation `number` that goes on with the pictures of `id`: the one of its slot, or the first.
+    pub fn heir(&self, id: InstanceId, number: u64) -> Option<InstanceId> {
+        let all = self.state.instances(number);
+        all.iter().find(|other| other.slot == id.slot).or(all.first()).copied()
+    }
+
+    /// Throws a slot away and records what its instance had written into its own program.
+    pub fn clear(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<()> {
+        let unit = id.unit(&self.state.service);
+        let written = match self.world.clear_slot(id, heir) {
+            Ok(written) if written.is_empty() => return Ok(()),
+            Ok(written) => written,
+            // Only space is lost, and the slot's next instance clears it.
+            Err(e) => return self.world.step(Status::Draining, &format!("the slot of {unit} stays: {e}")),
+        };
+        let shown: Vec<&str> = written.iter().take(10).map(String::as_str).collect();
+        let more =
+            if written.len() > 10 { format!(" and {} more", written.len() - 10) } else { String::new() };
+        let text = format!("{unit} had written into its own program: {}{more}", shown.join(", "));
+        self.world.step(Status::Draining, &text)
+    }
+}

@@ -1,0 +1,68 @@
+//! What a conversation asks of the state: what serves, whether that is what is wanted, where a rollback goes.
+use crate::host::layout::Layout;
+use crate::host::state::{Generation, ServiceState};
+use crate::host::units;
+use crate::protocol::messages::{Back, Serving};
+use crate::protocol::spec::Wanted;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::systemd;
+
+pub fn serving(state: &ServiceState) -> Option<Serving> {
+    let number = state.serving?;
+    let wanted = &state.generations.get(&number)?.wanted;
+    Some(Serving { generation: number, snapshot: wanted.snapshot.clone(), port: wanted.spec.port })
+}
+
+/// The serving generation, if it is exactly what is wanted.
+pub fn exactly<'a>(state: &'a ServiceState, wanted: &Wanted) -> Option<(u64, &'a Generation)> {
+    let number = state.serving?;
+    let generation = state.generations.get(&number)?;
+    (generation.wanted == *wanted).then_some((number, generation))
+}
+
+/// Whether every instance of a generation runs.
+pub fn runs(state: &ServiceState, number: u64) -> bool {
+    let units = state.units(number);
+    let names: Vec<&str> = units.iter().map(String::as_str).collect();
+    systemd::show_all(&names, &["ActiveState"])
+        .is_ok_and(|all| all.iter().all(|unit| unit.get("ActiveState").is_some_and(|s| s == "active")))
+}
+
+pub fn resolve(state: &ServiceState, to: &Back) -> Result<u64> {
+    let known = || {
+        let all: Vec<String> = state.generations.keys().map(u64::to_string).collect();
+        if all.is_empty() {
+            "it has none: deploy first".into()
+        } else {
+            format!("it has: {}", all.join(", "))
+        }
+    };
+    let none = |what: String| Error::new(Kind::Input, what).hint(known());
+    match to {
+        Back::Generation(number) if state.generations.contains_key(number) => Ok(*number),
+        Back::Generation(number) => Err(none(format!("{} has no generation {number}", state.service))),
+        Back::Previous => state
+            .serving
+            .and_then(|n| state.generations.get(&n)?.before)
+            .filter(|n| state.generations.contains_key(n))
+            .ok_or_else(|| none(format!("no generation of {} served before this one", state.service))),
+        Back::Snapshot(snapshot) => {
+            let base = |g: &Generation| g.wanted.snapshot.rsplit('/').next().unwrap_or_default().to_string();
+            let fits =
+                |g: &Generation| g.wanted.snapshot == *snapshot || base(g).starts_with(snapshot.as_str());
+            let found = state.generations.iter().rev().find(|(_, g)| fits(g));
+            found.map(|(n, _)| *n).ok_or_else(|| {
+                none(format!("no generation of {} has the snapshot {snapshot}", state.service))
+            })
+        }
+    }
+}
+
+/// The newest agent of this host: it can read what the state says.
+pub fn own_program(layout: &Layout) -> Result<String> {
+    let link = layout.agent();
+    let path = std::fs::read_link(&link).map_err(|e| {
+        Error::io("read the link", &link, e).hint("prepare the host: stillframe host prepare")
+    })?;
+    Ok(units::program(&path.display().to_string()))
+}
