@@ -1,4 +1,5 @@
-//! What is said of one request when it is over: a line of the access log, and the metrics.
+//! The record of one request. When the request is over it becomes a line of the access log and counts in the
+//! metrics.
 use crate::gateway::access_log::Line;
 use crate::gateway::instance::Instance;
 use crate::gateway::metrics::class;
@@ -18,7 +19,7 @@ pub struct Access {
     started: Instant,
     pub instance: Option<Arc<Instance>>,
     pub status: u16,
-    /// To the client, and from it.
+    /// Sent to the client; `received` came from it.
     pub bytes: u64,
     pub received: u64,
     pub upgrade: bool,
@@ -51,7 +52,7 @@ impl Access {
         self.status = status;
     }
 
-    /// It came to no good end.
+    /// The request failed.
     pub fn failed(&mut self, fault: Fault) {
         self.fault = Some(fault);
         self.gateway.metrics.error(fault);
@@ -77,7 +78,7 @@ impl Drop for Access {
             client: self.client,
             method: &self.method,
             uri: &self.uri,
-            // The client went before there was an answer: nginx' number for it.
+            // The client left before there was an answer: nginx's number for it.
             status: if self.status == 0 { 499 } else { self.status },
             bytes: self.bytes,
             took,

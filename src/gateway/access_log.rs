@@ -1,6 +1,5 @@
-//! What is written to stderr for the journal: one logfmt line a request, and notes. Lines are collected and
-//! written by one task, so that a request costs no system call for it, and a journal that is slow holds
-//! nobody up.
+//! What is written to stderr for the journal: one logfmt line per request, and notes. One task collects the
+//! lines and writes them, so that no request pays for a system call and a slow journal holds nobody up.
 use crate::gateway::instance::Instance;
 use crate::gateway::refusal::Fault;
 use hyper::{Method, Uri};
@@ -11,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// So many bytes wait at most; what comes on top is counted and thrown away.
+/// The most bytes that wait to be written; lines beyond it are counted and thrown away.
 const MOST: usize = 1 << 20;
-/// Lines are collected so long.
+/// How long lines are collected before they are written.
 const COLLECT: Duration = Duration::from_millis(50);
 /// A longer path is cut.
 const PATH: usize = 512;
@@ -110,7 +109,7 @@ impl Log {
                 let mut text = text;
                 put(&text);
                 text.clear();
-                // One burst must not be kept as memory for ever.
+                // The memory that one burst took is given back.
                 text.shrink_to(64 * 1024);
                 text
             })
@@ -119,7 +118,7 @@ impl Log {
         }
     }
 
-    /// The rest, at the end.
+    /// Writes what is left, when the process ends.
     pub fn flush(&self) {
         put(&self.take(Vec::new()));
     }
@@ -174,7 +173,8 @@ fn number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Text of a stranger: what is not plain is written as `\xNN`, so no line and no field can be forged.
+/// Text from outside: what is not plain ASCII is written as `\xNN`, so that no line and no field can be
+/// forged.
 fn safe(out: &mut Vec<u8>, text: &str, most: usize) {
     let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
     let shown = &text.as_bytes()[..text.len().min(most)];

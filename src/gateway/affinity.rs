@@ -9,13 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// So many jobs, and so many clients, are remembered.
+/// How many jobs, and how many clients, are remembered.
 const PROMPTS: usize = 100_000;
 const CLIENTS: usize = 20_000;
 
-/// The part of a POST /prompt's answer that is looked at.
+/// A longer answer to POST /prompt is not searched for the job's id.
 pub const ANSWER: usize = 64 * 1024;
-/// Bodies that are read for an id before they go on.
+/// The longest bodies that are searched for an id before they go on: of POST /prompt, and of others.
 pub const PROMPT_BODY: u64 = 1 << 20;
 pub const SMALL_BODY: u64 = 64 * 1024;
 
@@ -54,11 +54,11 @@ struct Memory {
     names: Vec<Arc<str>>,
     prompts: Newest<u32>,
     clients: Newest<Socket>,
-    /// Another process that wants to know what is learned.
+    /// Where another process is told what is learned.
     listener: Option<UnboundedSender<Learned>>,
 }
 
-/// Something learned: what kind of id, which, and the instance.
+/// Which instance an id belongs to: of a job (`prompt`) or of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Learned {
     pub prompt: bool,

@@ -24,14 +24,14 @@ pub struct Stream {
     pub claim: Claim,
     pub access: Access,
     pub client: Arc<Client>,
-    /// The start of an answer that names a job.
+    /// What was read so far of an answer that names a job.
     pub job: Option<Vec<u8>>,
     pub over: bool,
-    /// The next part is the instance's to send.
+    /// The instance is the one who has to send next.
     pub waiting: bool,
 }
 
-/// The answer ends early: the client's connection is closed, so that it cannot take it for whole.
+/// The answer ends early. The client's connection is closed, so that the client cannot take it for complete.
 #[derive(Debug)]
 pub struct Broken(Fault);
 
@@ -76,7 +76,7 @@ impl Stream {
                     self.access.bytes += data.len() as u64;
                     self.look_for_job(data);
                 }
-                // Nothing is asked for behind trailers.
+                // hyper does not poll again after trailers.
                 if self.incoming.is_end_stream() || frame.is_trailers() {
                     self.end();
                 }
@@ -100,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// The last part is on its way: what it says is learned before the client can act on it.
+    /// The last part is on its way. The job's id is learned before the client can act on it.
     fn end(&mut self) {
         self.over = true;
         if let Some(seen) = self.job.take()

@@ -1,4 +1,4 @@
-//! API keys. The settings hold their SHA-256 alone. A key comes as `Authorization: Bearer K`, as
+//! API keys. The settings hold only their SHA-256. A key comes as `Authorization: Bearer K`, as
 //! `X-Api-Key: K`, or as the password of `Authorization: Basic` (RFC 7617), which browsers ask for by
 //! themselves. The headers that carried it do not go on to the instance.
 use base64::Engine;
@@ -51,7 +51,7 @@ impl Keys {
         by_authorization || by_header
     }
 
-    /// Every hash is compared to its end, so that time tells nothing.
+    /// Compares every hash to its end, so that the time it takes reveals nothing.
     fn knows(&self, key: &[u8]) -> bool {
         let asked: [u8; 32] = Sha256::digest(key).into();
         let mut found = 0u8;
@@ -63,7 +63,7 @@ impl Keys {
     }
 }
 
-/// What follows a scheme, whose case does not count (RFC 9110, 11.1).
+/// What follows a scheme; its case does not matter (RFC 9110, 11.1).
 fn after<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
     let (head, rest) = value.split_at_checked(scheme.len())?;
     head.eq_ignore_ascii_case(scheme.as_bytes()).then(|| rest.trim_ascii())

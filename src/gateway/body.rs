@@ -12,12 +12,12 @@ pub struct RequestBody {
     /// Read already.
     ahead: VecDeque<Frame<Bytes>>,
     rest: Option<Incoming>,
-    /// So many bytes may still come.
+    /// How many bytes may still come.
     left: u64,
     client: Option<Arc<Client>>,
 }
 
-/// The body ends early; the reason is with the client.
+/// The body ended early; `Client::body_fault` says why.
 #[derive(Debug)]
 pub struct Broken;
 
@@ -88,7 +88,8 @@ impl RequestBody {
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Reads all of it, if it is no longer than `most`; `None` if it is. Nothing is lost for the instance.
+    /// Reads the whole body if it has at most `most` bytes; `None` if it has more. The instance still gets
+    /// all of it.
     pub async fn read_ahead(&mut self, most: u64) -> Result<Option<Vec<u8>>, Broken> {
         if self.size_hint().lower() > most {
             return Ok(None);

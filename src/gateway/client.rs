@@ -1,4 +1,4 @@
-//! One client's connection: what it is at, for the limits; and all of them together.
+//! One client's connection: which phase it is in, for the limits of time; and all connections together.
 use crate::gateway::clock::{self, Millis};
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use tokio::sync::Notify;
 
-/// What a connection is at.
+/// What a connection is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
     /// Between two requests.
     Idle,
-    /// Within the head of a request.
+    /// The head of a request is being read.
     Head,
     /// The request waits for an instance, or for a connection to it.
     Wait,
@@ -23,9 +23,9 @@ pub enum Phase {
     Body,
     /// The request is with the instance, whose answer has not begun.
     Answer,
-    /// The answer comes.
+    /// The answer is on its way to the client.
     Stream,
-    /// Closed by us; what still comes is thrown away.
+    /// Closed by us; what the client still sends is thrown away.
     Linger,
 }
 
@@ -46,13 +46,13 @@ pub struct Client {
     phase: AtomicU8,
     since: AtomicU64,
     expired: AtomicBool,
-    /// No request for a while.
+    /// It has had no request for a while.
     rests: AtomicBool,
     /// The socket took the last bytes whole: hyper has none left to write.
     written: AtomicBool,
     /// The request's body was not read to its end.
     unread: AtomicBool,
-    /// Its next part is the client's to send.
+    /// The client is the one who has to send the next part of it.
     waiting: AtomicBool,
     fault: Mutex<Option<BodyFault>>,
     received: AtomicU64,
@@ -153,7 +153,7 @@ impl Client {
         self.phase() == Phase::Stream && self.instance.load(Ordering::Relaxed) == instance
     }
 
-    /// The request is with the instance, whole.
+    /// The instance has the whole request.
     pub fn body_sent(&self) {
         if self.phase() == Phase::Body {
             self.enter(Phase::Answer);
@@ -168,7 +168,7 @@ impl Client {
         *self.fault.lock()
     }
 
-    /// Its time at this phase is over.
+    /// Its time in this phase is up.
     pub fn expire(&self, phase: Phase) {
         if self.phase() == phase && !self.expired.swap(true, Ordering::Relaxed) {
             self.wake();
@@ -191,7 +191,7 @@ impl Client {
         self.rests.load(Ordering::Relaxed)
     }
 
-    /// The connection's task: whatever concerns the connection wakes it.
+    /// Registers the connection's task, which whatever concerns the connection wakes.
     pub fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.lock();
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
@@ -206,11 +206,11 @@ impl Client {
     }
 }
 
-/// All connections of clients, upgraded ones apart.
+/// All connections of clients, except upgraded ones.
 #[derive(Default)]
 pub struct Connections {
     all: Mutex<(u64, HashMap<u64, Arc<Client>>)>,
-    /// One went.
+    /// Notified when a connection ends.
     pub fewer: Notify,
 }
 
@@ -233,11 +233,11 @@ impl Connections {
         self.all.lock().1.len()
     }
 
-    pub fn each(&self, look: impl FnMut(&Arc<Client>)) {
-        self.all.lock().1.values().for_each(look);
+    pub fn each(&self, act: impl FnMut(&Arc<Client>)) {
+        self.all.lock().1.values().for_each(act);
     }
 
-    /// Something that concerns all changed.
+    /// Something changed that concerns all of them.
     pub fn wake_all(&self) {
         self.each(|client| client.wake());
     }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 pub struct ClientSocket {
     pub stream: TcpStream,
     client: Arc<Client>,
-    /// Read by an earlier part of the connection, and not by this one yet.
+    /// Read before the connection rested, and not yet read again.
     ahead: Bytes,
     shut: bool,
 }
@@ -26,7 +26,7 @@ impl ClientSocket {
         self.ahead = Bytes::copy_from_slice(bytes);
     }
 
-    /// Ready when there is something to read, if only the end.
+    /// Ready when there is something to read, be it only the end.
     pub fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() { self.stream.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
     }
@@ -86,8 +86,8 @@ impl AsyncWrite for ClientSocket {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Closing while the client still sends makes the kernel answer with a reset, which can take our answer
-    /// (413, 401) out of the client's hands unread. So what comes is read for a while (RFC 9112, 9.6).
+    /// Closing while the client still sends makes the kernel answer with a reset, on which the client may
+    /// discard our answer (413, 401) unread. So what it still sends is read for a while (RFC 9112, 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
@@ -107,7 +107,8 @@ impl AsyncWrite for ClientSocket {
             }
             left -= 1;
             if left == 0 {
-                // A fast sender must not keep the others waiting; its time is up after `LINGER` in any case.
+                // A fast sender must not keep others waiting. Its time is up after `deadlines::LINGER` in any
+                // case.
                 cx.waker().wake_by_ref();
                 return if self.client.is_expired() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }

@@ -1,4 +1,4 @@
-//! The agent's way in: a unix socket, one JSON document a line, one answer a line.
+//! The agent's way in: a unix socket that takes one JSON document per line and answers each with a line.
 use crate::gateway::access_log::Level;
 use crate::gateway::orders;
 use crate::gateway::shared::Gateway;
@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-/// A longer line is not a request.
+/// The longest line that is read.
 const LINE: u64 = 4 << 20;
 
-/// A socket that is bound beside its place. A rename puts it there, over one that a dead process left.
+/// A socket bound under a temporary name. A rename puts it in its place, over one that a dead process left.
 pub struct Bound {
     listener: UnixListener,
     beside: PathBuf,
@@ -29,7 +29,7 @@ impl Bound {
             std::fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
         }
         let beside = path.with_extension(format!("{}.new", std::process::id()));
-        // Left by a process of the same number that was killed here.
+        // Left by an earlier process with this one's id that was killed right here.
         let _ = std::fs::remove_file(&beside);
         let listener = UnixListener::bind(&beside).map_err(|e| Error::io("bind", &beside, e))?;
         std::fs::set_permissions(&beside, Permissions::from_mode(0o600))
@@ -37,7 +37,7 @@ impl Bound {
         Ok(Bound { listener, beside, path: path.to_path_buf() })
     }
 
-    /// From now on those who connect reach this process.
+    /// From now on whoever connects reaches this process.
     pub fn take_place(self) -> Result<UnixListener> {
         std::fs::rename(&self.beside, &self.path).map_err(|e| Error::io("replace", &self.path, e))?;
         Ok(self.listener)

@@ -1,6 +1,6 @@
 //! The one task that keeps the limits of time. Every connection says which phase it is in and since when; a
-//! few times a second this task checks them all. So a request sets no timer, and a limit is kept to within one
-//! tick.
+//! few times a second this task checks them all. So a request sets no timer, and a limit is kept to within
+//! one tick.
 use crate::gateway::client::Phase;
 use crate::gateway::clock::{Millis, tick};
 use crate::gateway::shared::Gateway;
@@ -39,7 +39,8 @@ pub async fn run(gateway: Arc<Gateway>) {
         let pause = pause(&active.settings.limits);
         tokio::time::sleep(pause).await;
         let now = tick();
-        // What began since the last tick bears that tick's time: nobody's time is up too early.
+        // A phase that began since the last tick bears that tick's time. This allows for it, so that nobody's
+        // time is up too early.
         let ago = now.saturating_sub(pause.as_millis() as Millis);
         gateway.connections.each(|client| {
             let phase = client.phase();

@@ -1,4 +1,4 @@
-//! A request on its way to an instance: which one, over which connection, and what if that fails.
+//! A request on its way to an instance: which one, over which connection, and what happens if that fails.
 use crate::formats::comfy::api::route::Route;
 use crate::gateway::access::Access;
 use crate::gateway::answer::{AnswerBody, Stream};
@@ -24,17 +24,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Its future is moved into place for each request, so what is rarely awaited is in a box of its own.
+/// Its future is moved for each request, so what is rarely awaited gets a box of its own.
 pub struct Forward<'a> {
     gateway: &'a Arc<Gateway>,
     client: &'a Arc<Client>,
     active: &'a Active,
     client_side: Option<OnUpgrade>,
     route: Route<'a>,
-    /// Whose WebSocket it is.
+    /// The client of a WebSocket.
     key: Option<Key>,
     preference: Preference,
-    /// A kept connection failed it: the next one is new.
+    /// A kept connection failed, so the next one will be new.
     retried: bool,
     hold_until: Option<Instant>,
     /// The last instance that could not be reached, and why.
@@ -48,7 +48,7 @@ struct Answered {
     response: Response<Incoming>,
 }
 
-/// What stops a request while its instance has it.
+/// What stops a request that an instance already has.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     Cut,
@@ -162,11 +162,11 @@ impl<'a> Forward<'a> {
             // A kept connection had ended: nothing was sent, so anything may be sent again.
             (SendError::NotSent(back), _) if reused => Ok(*back),
             (SendError::Ended(_), Some(spare)) if reused => {
-                instance.look.notify_one();
+                instance.check_now.notify_one();
                 Ok(build(&spare))
             }
             (SendError::Ended(_), Some(spare)) if drains => {
-                // It was stopped while it was asked for what it held.
+                // It was stopped while it was asked for what only it had.
                 self.preference.holder = None;
                 self.preference.not.push(instance.clone());
                 Ok(build(&spare))
@@ -180,7 +180,7 @@ impl<'a> Forward<'a> {
             return Ok(claim);
         }
         if let Some((instance, refusal)) = self.unreachable.take() {
-            // Each that is well was tried.
+            // Every healthy one was tried.
             if let Some(access) = access {
                 access.instance = Some(instance);
             }
@@ -188,8 +188,8 @@ impl<'a> Forward<'a> {
         }
         self.client.enter(Phase::Wait);
         let limits = &self.active.settings.limits;
-        let hold = &self.gateway.waiting;
-        Box::pin(hold.claim(&self.gateway.router, &self.preference, limits, &mut self.hold_until)).await
+        let waiting = &self.gateway.waiting;
+        Box::pin(waiting.claim(&self.gateway.router, &self.preference, limits, &mut self.hold_until)).await
     }
 
     /// ComfyUI must not have two WebSockets of one client: the older is closed first.
@@ -204,11 +204,11 @@ impl<'a> Forward<'a> {
 
     /// A connection to the instance, kept or new; `None` when another instance is to be tried.
     ///
-    /// The instance may close a kept connection at any time, which may be found out only by sending. What is
-    /// safe to send again (GET without a body) is sent again then. Anything else goes on a kept connection
-    /// only if that had a request within the last second and is open at this very moment; what is left of the
-    /// race then is a failure (502), never a second try. A connection opened for each of them costs 50 us of
-    /// CPU more (77 us a POST against 27, this machine's loopback). A WebSocket's handshake has one of its own.
+    /// The instance may close a kept connection at any time, which may become known only by sending. What is
+    /// safe to send again (GET without a body) is then sent again. Anything else uses a kept connection only
+    /// if that had a request within the last second and is open at this very moment; the race that remains
+    /// ends in a failure (502), never in a second try. A new connection for each would cost 50 us more of CPU
+    /// (77 us a POST instead of 27, over loopback). A WebSocket's handshake always gets a new connection.
     async fn link(&mut self, instance: &Arc<Instance>, safe: bool) -> Option<Link> {
         if !self.retried {
             if safe && let Some(link) = instance.take_link() {
@@ -239,22 +239,22 @@ impl<'a> Forward<'a> {
                 format!("no connection to {} can be opened: {e}", instance.id()),
             ),
         };
-        instance.look.notify_one();
+        instance.check_now.notify_one();
         self.preference.not.push(instance.clone());
         self.unreachable = Some((instance.clone(), why));
         None
     }
 
-    /// Nothing listens there: the request goes elsewhere, or waits.
+    /// Nothing listens at the instance's address: the request goes elsewhere, or waits.
     fn refused(&mut self, instance: &Arc<Instance>) {
         if !self.gateway.router.is_named(instance) {
             instance.close();
         } else if instance.refused(REFUSED) {
             unwell(self.gateway, instance, REFUSED);
-            instance.look.notify_one();
+            instance.check_now.notify_one();
         }
         if self.preference.holder.as_deref() == Some(instance.id()) {
-            // What it held is gone with it.
+            // What only it had is gone with it.
             self.preference.holder = None;
         }
     }
@@ -280,14 +280,15 @@ impl<'a> Forward<'a> {
         })
     }
 
-    /// A picture that one does not have may be another's: those of the table, then those that drain.
+    /// A picture that one instance does not have may be with another: first those of the table are asked,
+    /// then those that drain.
     async fn ask_others(&self, spare: &Spare, first: &Arc<Instance>) -> Option<Answered> {
         let mut asked = vec![first.clone()];
         let connect = Duration::from_millis(self.active.settings.limits.connect_ms);
         while let Some(claim) = self.gateway.router.claim_other(&asked) {
             let instance = claim.instance.clone();
             asked.push(instance.clone());
-            // A new connection: this is rare, and then there is nothing to repeat.
+            // A new connection, which needs no second try; this is rare enough.
             let Ok(mut link) = Link::connect(instance.target.address, connect).await else { continue };
             if let Ok(response) = self.send(&mut link, build(spare), &instance).await
                 && response.status() != StatusCode::NOT_FOUND
@@ -326,7 +327,7 @@ impl<'a> Forward<'a> {
         if self.gives_slot(&instance) {
             head.headers.append(SET_COOKIE, headers::slot_cookie(instance.target.slot));
         }
-        // An instance of HTTP/1.0 does not make ours a connection of 1.0.
+        // An instance that speaks HTTP/1.0 does not make the client's connection one of 1.0.
         head.version = Version::HTTP_11;
         access.answered(&instance, head.status.as_u16());
         if let (true, Some(client)) = (upgraded, client_side) {
@@ -390,7 +391,7 @@ impl<'a> Forward<'a> {
             }
             SendError::Garbled(why) => garbled(instance, &why),
             SendError::Ended(why) => {
-                instance.look.notify_one();
+                instance.check_now.notify_one();
                 ended(instance, &format!(": {why}"))
             }
             SendError::NotSent(_) => ended(instance, ""),

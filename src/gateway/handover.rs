@@ -1,5 +1,5 @@
-//! What the two processes of an upgrade say to each other: a stream between them, one JSON document a line both
-//! ways. `upgrade` is the old one's end, `successor` the new one's.
+//! What the two processes of an upgrade say to each other: a stream between them, one JSON document a line
+//! both ways. `upgrade` is the old one's end, `successor` the new one's.
 use crate::gateway::key::Key;
 use crate::protocol::control::{Reply, Table, Target};
 use serde::{Deserialize, Serialize};

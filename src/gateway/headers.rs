@@ -1,5 +1,5 @@
-//! Headers on their way through: what concerns one connection alone stays behind (RFC 9110, 7.6.1), what an
-//! instance should know of the client is added.
+//! Headers on their way through: those that concern a single connection are removed (RFC 9110, 7.6.1), and
+//! those that tell the instance about the client are added.
 use crate::gateway::client::Client;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE,
@@ -24,7 +24,7 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE) && connection_tokens(headers).any(|t| t.eq_ignore_ascii_case("upgrade"))
 }
 
-/// Takes out what is of one connection. `upgrade` stays if it is to be passed on.
+/// Removes what concerns a single connection. `upgrade` says whether a change of protocol is passed on.
 pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     let usual = |t: &str| {
         ["close", "keep-alive", "upgrade", "te"].iter().any(|usual| t.eq_ignore_ascii_case(usual))

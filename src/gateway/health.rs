@@ -1,4 +1,4 @@
-//! The gateway's own look at each instance: is it well, does it have requests.
+//! The gateway's own check of each instance, which decides whether the instance has new requests.
 use crate::gateway::access_log::Level;
 use crate::gateway::body::RequestBody;
 use crate::gateway::instance::Instance;
@@ -15,16 +15,16 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Between two looks at one that is not well.
+/// Between two checks of an unhealthy instance.
 const SOON: Duration = Duration::from_millis(200);
 
-/// What was wrong at a look.
+/// Why a check failed.
 enum Bad {
     Refused,
     Other(String),
 }
 
-/// Looks at these from now on, until nothing can go to them any more.
+/// Checks these from now on, until nothing can go to them any more.
 pub fn watch(gateway: &Arc<Gateway>, instances: Vec<Arc<Instance>>) {
     for instance in instances {
         tokio::spawn(run(gateway.clone(), instance));
@@ -32,7 +32,7 @@ pub fn watch(gateway: &Arc<Gateway>, instances: Vec<Arc<Instance>>) {
 }
 
 async fn run(gateway: Arc<Gateway>, instance: Arc<Instance>) {
-    // One that nobody vouched for is looked at before anything else.
+    // One that nobody vouched for is checked at once.
     let mut first = !instance.is_healthy();
     loop {
         let urgent = !instance.is_healthy() && gateway.router.is_named(&instance);
@@ -44,7 +44,7 @@ async fn run(gateway: Arc<Gateway>, instance: Arc<Instance>) {
         first = false;
         tokio::select! {
             () = sleep(pause) => {}
-            () = instance.look.notified() => {}
+            () = instance.check_now.notified() => {}
         }
         if !gateway.router.knows(&instance) {
             return;
@@ -53,9 +53,9 @@ async fn run(gateway: Arc<Gateway>, instance: Arc<Instance>) {
             continue;
         }
         let active = gateway.active();
-        let seen = look(&instance, &active.settings.check, &active.settings.limits).await;
+        let seen = check(&instance, &active.settings.check, &active.settings.limits).await;
         if !gateway.router.is_named(&instance) {
-            // It drains: nothing new goes to it, but its results may be asked for while it lives.
+            // It drains: it gets nothing new, but may be asked for its results while it lives.
             if matches!(seen, Err(Bad::Refused)) {
                 instance.close();
             }
@@ -74,7 +74,7 @@ async fn run(gateway: Arc<Gateway>, instance: Arc<Instance>) {
                 }
             }
             Err(Bad::Other(why)) => {
-                if instance.bad_look(&why, active.settings.check.failures) {
+                if instance.failed_check(&why, active.settings.check.failures) {
                     unwell(&gateway, &instance, &why);
                 }
             }
@@ -89,13 +89,13 @@ pub fn unwell(gateway: &Gateway, instance: &Instance, why: &str) {
     gateway.log.note(Level::Warning, &text);
 }
 
-async fn look(instance: &Instance, check: &Check, limits: &Limits) -> Result<(), Bad> {
+async fn check(instance: &Instance, check: &Check, limits: &Limits) -> Result<(), Bad> {
     let answer = timeout(Duration::from_millis(check.timeout_ms), ask(instance, check, limits)).await;
     answer.unwrap_or_else(|_| Err(Bad::Other(format!("no answer within {} ms", check.timeout_ms))))
 }
 
 async fn ask(instance: &Instance, check: &Check, limits: &Limits) -> Result<(), Bad> {
-    // A connection of its own: one that is kept says nothing about whether it still takes new ones.
+    // A new connection: a kept one does not show whether the instance still accepts any.
     let connect = Duration::from_millis(limits.connect_ms);
     let mut link = match Link::connect(instance.target.address, connect).await {
         Ok(link) => link,
@@ -118,7 +118,7 @@ async fn ask(instance: &Instance, check: &Check, limits: &Limits) -> Result<(), 
         }
     };
     let status = response.status();
-    // Read to its end, so that the instance does not log a broken connection; its content does not matter.
+    // Read to its end, so that the instance does not log a broken connection. What it says does not matter.
     let mut body = pin!(Limited::new(response.into_body(), 1 << 20).collect());
     let _ = poll_fn(|cx| {
         if let Poll::Ready(read) = body.as_mut().poll(cx) {

@@ -1,4 +1,5 @@
-//! One instance as the gateway sees it: what is open on it, whether it is well, connections kept to it.
+//! One instance as the gateway sees it: what is open on it, whether it is healthy, which connections are
+//! kept.
 use crate::gateway::clock::{self, Millis};
 use crate::gateway::link::Link;
 use crate::protocol::control::{Target, TargetStatus};
@@ -7,32 +8,33 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
-/// So many connections without a request are kept; a burst's others are closed.
+/// How many connections without a request are kept; after a burst the others are closed.
 const KEPT: usize = 128;
-/// A connection without a request is kept so long. Below the 75 s after which aiohttp closes it.
+/// How long a connection without a request is kept: less than the 75 s after which aiohttp closes it.
 const KEPT_FOR: Millis = 30_000;
 
-/// No server that we know closes a connection so soon after a request (uvicorn: 5 s, aiohttp and nginx: 75 s).
+/// For this long after a request no server known to us closes a connection (uvicorn: 5 s, aiohttp and nginx:
+/// 75 s).
 const FRESH: Millis = 1_000;
 
-/// One in the upper half of `Instance::open`.
+/// One WebSocket: counted in the upper half of `Instance::open`.
 const WEBSOCKET: u64 = 1 << 32;
 
-/// What an instance that was not seen yet counts as.
+/// What an instance counts as before its first check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstHealth {
-    /// Named by `set`: the activation has just checked it.
+    /// Named by an order: the activation has just checked it.
     Well,
-    /// Read from the table file: it may be gone since.
+    /// Read from the table file: it may have gone since.
     Unknown,
 }
 
-/// The numbers of instances begin with 1: 0 is none.
+/// Numbers of instances begin with 1; 0 is none.
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 pub struct Instance {
     pub target: Target,
-    /// Which one of this process it is: an id may be named again, a number is not.
+    /// Its number in this process. A table may name the same id again; a number is never used twice.
     pub number: u64,
     /// Its id, and its address, as header values.
     pub label: HeaderValue,
@@ -42,16 +44,16 @@ pub struct Instance {
     open: AtomicU64,
     healthy: AtomicBool,
     reason: Mutex<String>,
-    bad_looks: AtomicU32,
-    /// No new request at all: it was cut, or does not listen any more.
+    failed_checks: AtomicU32,
+    /// It gets no request at all: it was cut, or no longer listens.
     closed: AtomicBool,
     cut: AtomicBool,
     pub served: AtomicU64,
     pub failed: AtomicU64,
     /// Answers by the first digit of their status.
     pub classes: [AtomicU64; 5],
-    /// Asks its health check to look now.
-    pub look: Notify,
+    /// Asks for a health check at once.
+    pub check_now: Notify,
     kept: Mutex<Vec<Link>>,
 }
 
@@ -66,13 +68,13 @@ impl Instance {
             open: AtomicU64::new(0),
             healthy: AtomicBool::new(health == FirstHealth::Well),
             reason: Mutex::new("not looked at yet".into()),
-            bad_looks: AtomicU32::new(0),
+            failed_checks: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             classes: Default::default(),
-            look: Notify::new(),
+            check_now: Notify::new(),
             kept: Mutex::new(Vec::new()),
         }
     }
@@ -107,21 +109,21 @@ impl Instance {
         self.healthy.load(Ordering::SeqCst)
     }
 
-    /// A good look, or the activation's word. True when it was not well before.
+    /// A check passed, or the activation vouches for it. True if it was unhealthy before.
     pub fn well(&self) -> bool {
-        self.bad_looks.store(0, Ordering::SeqCst);
+        self.failed_checks.store(0, Ordering::SeqCst);
         !self.healthy.swap(true, Ordering::SeqCst)
     }
 
-    /// Nothing listens there. True when it was well before.
+    /// Nothing listens there. True if it was healthy before.
     pub fn refused(&self, reason: &str) -> bool {
         *self.reason.lock() = reason.to_string();
         self.healthy.swap(false, Ordering::SeqCst)
     }
 
-    /// A bad look; so many in a row and it is not well. True when it was well before.
-    pub fn bad_look(&self, reason: &str, failures: u32) -> bool {
-        let bad = self.bad_looks.fetch_add(1, Ordering::SeqCst) + 1;
+    /// A check failed; after `failures` in a row it is unhealthy. True if it became so just now.
+    pub fn failed_check(&self, reason: &str, failures: u32) -> bool {
+        let bad = self.failed_checks.fetch_add(1, Ordering::SeqCst) + 1;
         *self.reason.lock() = reason.to_string();
         bad >= failures.max(1) && self.healthy.swap(false, Ordering::SeqCst)
     }
@@ -135,7 +137,7 @@ impl Instance {
         self.kept.lock().clear();
     }
 
-    /// Named again: what was said before does not count.
+    /// The table names it again: whatever closed it no longer counts.
     pub fn reopen(&self) {
         self.closed.store(false, Ordering::SeqCst);
         self.cut.store(false, Ordering::SeqCst);
@@ -156,7 +158,7 @@ impl Instance {
         self.kept.lock().pop()
     }
 
-    /// The one that was used last, if that was a moment ago.
+    /// The connection that was used last, if that was a moment ago.
     pub fn take_fresh_link(&self) -> Option<Link> {
         let fresh = clock::now().saturating_sub(FRESH);
         let mut kept = self.kept.lock();
@@ -175,7 +177,7 @@ impl Instance {
         }
     }
 
-    /// Closes what nobody needed for a while. The last in is the first out, so the oldest come first.
+    /// Closes what nobody has needed for a while. The last in is the first out, so the oldest come first.
     pub fn drop_old_links(&self) {
         let old = clock::now().saturating_sub(KEPT_FOR);
         let mut kept = self.kept.lock();
@@ -212,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn bad_looks_count_in_a_row_alone() {
+    fn failed_checks_count_in_a_row_alone() {
         let it = instance(FirstHealth::Well);
-        assert!(!it.bad_look("status 500", 2));
+        assert!(!it.failed_check("status 500", 2));
         assert!(!it.well());
-        assert!(!it.bad_look("status 500", 2));
+        assert!(!it.failed_check("status 500", 2));
         assert!(it.is_healthy());
-        assert!(it.bad_look("status 503", 2));
+        assert!(it.failed_check("status 503", 2));
         assert!(!it.is_healthy());
         assert_eq!(it.status(false).reason.as_deref(), Some("status 503"));
         assert!(it.well());

@@ -1,4 +1,4 @@
-//! What is remembered of an id of a job or a client: a digest, which takes 16 bytes however long the id is.
+//! What is remembered of the id of a job or a client: a digest of 16 bytes, however long the id is.
 use sha2::{Digest, Sha256};
 
 /// The first half of an id's SHA-256: the same in the process that comes after this one.

@@ -17,14 +17,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The most that is read ahead of whom it is for, and the largest head of an answer.
+/// The most that is read before its reader takes it, and the largest head of an answer.
 pub const BUFFER: usize = 64 * 1024;
 
 pub struct Link {
     sender: SendRequest<RequestBody>,
-    /// Until it has ended.
+    /// `None` once it has ended.
     connection: Option<Box<Connection<TokioIo<InstanceIo>, RequestBody>>>,
-    /// It had a request before, so the instance may have closed it meanwhile.
+    /// It has carried a request before, so the instance may have closed it since.
     pub reused: bool,
     /// When it was given back.
     pub since: Millis,
@@ -67,15 +67,15 @@ impl Link {
     async fn over(stream: TcpStream) -> hyper::Result<Link> {
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER);
-        // Nothing is sent for it.
+        // This sends nothing.
         let (sender, connection) =
             builder.handshake(TokioIo::new(InstanceIo { stream, deaf: false })).await?;
         let connection = Some(Box::new(connection));
         Ok(Link { sender, connection, reused: false, since: clock::now() })
     }
 
-    /// A kept connection, if the instance has not closed it by this moment. Without this look a close is known
-    /// only when the runtime has heard of it.
+    /// A kept connection, if the instance has not closed it by this moment. Without asking the kernel, a
+    /// close is known only once the runtime has heard of it.
     pub async fn if_alive(self) -> Option<Link> {
         let parts = self.connection?.into_parts();
         let stream = parts.io.into_inner().stream;
@@ -113,7 +113,7 @@ impl Link {
             };
             let mut got = answer.as_mut().poll(cx);
             if ended && got.is_pending() {
-                // A kept connection that had ended looks at no request. Dropped, it gives it back.
+                // A kept connection that has ended takes no request; dropping it gives the request back.
                 *connection = None;
                 got = answer.as_mut().poll(cx);
             }
@@ -130,12 +130,12 @@ impl Link {
 
     /// Whether the last answer came to its end and another request may follow.
     pub fn is_idle(&mut self) -> bool {
-        // Ready without a poll when the answer's last part was read in the same turn as its end.
+        // It is ready without a poll if the answer's last part and its end were read together.
         self.sender.is_ready()
             || self.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
     }
 
-    /// After a 101: the socket, and what was read behind the head.
+    /// After a 101: the socket, and what was read after the head.
     pub async fn into_stream(mut self) -> Option<(TcpStream, Bytes)> {
         poll_fn(|cx| self.poll(cx)).await;
         let parts = self.connection?.into_parts();
@@ -143,12 +143,12 @@ impl Link {
     }
 }
 
-/// The socket of an instance. An instance may answer (403, 413) and close before it has read a body to its
-/// end: then writing fails while the answer waits to be read. So a failed write is not an end; reading finds
-/// the answer, or the end.
+/// The socket of an instance. An instance may answer (403, 413) and close before it has read a whole body:
+/// then writing fails while the answer waits to be read. So a failed write is not the end; reading finds the
+/// answer, or the end.
 struct InstanceIo {
     stream: TcpStream,
-    /// Nothing can be written any more.
+    /// The instance no longer takes anything.
     deaf: bool,
 }
 
@@ -158,7 +158,7 @@ impl InstanceIo {
         match wrote {
             Poll::Ready(Err(e)) if gone(e.kind()) => {
                 self.deaf = true;
-                // Whoever writes has asked to read first, and is woken by that.
+                // The writer is already waiting to read, and will be woken by that.
                 Poll::Pending
             }
             other => other,

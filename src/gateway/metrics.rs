@@ -27,9 +27,9 @@ pub struct Metrics {
     pub started: Duration,
     /// The gateway's own answers, by class of status.
     pub own: [AtomicU64; 5],
-    /// By the place of their kind in `Fault::ALL`.
+    /// By their kind's place in `Fault::ALL`.
     pub errors: [AtomicU64; Fault::ALL.len()],
-    /// By bucket, and the sum of all.
+    /// Requests by bucket; `latency_micros` is the sum of their times.
     pub latency: [AtomicU64; BOUNDS.len() + 1],
     pub latency_micros: AtomicU64,
     pub received: AtomicU64,
@@ -54,7 +54,7 @@ impl Default for Metrics {
     }
 }
 
-/// The place of a status in counters by class.
+/// The place of a status in an array of counters by class.
 pub fn class(status: u16) -> usize {
     usize::from(status / 100).clamp(1, 5) - 1
 }

@@ -18,7 +18,7 @@ pub fn text(gateway: &Gateway) -> String {
     page.0
 }
 
-/// Every instance, and whether it drains.
+/// Every instance, and whether it is draining.
 type Instances = [(Arc<Instance>, bool)];
 
 fn read(counter: &AtomicU64) -> u64 {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-/// Between two tries to have the port: the process before this one may still have it.
+/// Between two attempts to bind the port, which the process before this one may still hold.
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub async fn serve(gateway: Arc<Gateway>, address: SocketAddr) {
@@ -43,7 +43,7 @@ pub async fn serve(gateway: Arc<Gateway>, address: SocketAddr) {
             let service = service_fn(|request| answer(&gateway, request));
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
-            // A client that ends early is of no interest here.
+            // A client that leaves early does not matter here.
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }

@@ -1,11 +1,17 @@
 //! The gateway: one process a service, between its public port and the instances of the host.
 //!
 //! ```text
-//! client ─▶ server ─▶ proxy ─▶ preference ─▶ router ─▶ forward ─▶ link ─▶ instance
-//!             │         │                 │          └─▶ tunnel (WebSockets)
-//!             │         ├─ auth, own      ├─ hold (nothing is ready)
-//!             └─ sweep  └─ record         └─ health
-//! agent ─▶ control_socket ─▶ router.set, status, cut, reload, upgrade
+//! client ─▶ server ─▶ proxy ─▶ forward ─▶ link ─▶ instance
+//!             │         │         ├─ preference, router (which instance), waiting (none is ready)
+//!             │         │         ├─ answer (its way back)
+//!             │         │         └─ opening ─▶ tunnel, pump (WebSockets)
+//!             │         ├─ auth, pages, refusal
+//!             │         └─ access ─▶ access_log, metrics
+//!             └─ client, client_socket ◀─ deadlines (limits of time)
+//!
+//! agent ─▶ control_socket ─▶ orders ─▶ router.set, status, cut, reload
+//!                └─ upgrade ◀─ handover ─▶ successor, predecessor (the next process, the one before)
+//! health ─▶ instance.well, failed_check
 //! ```
 //!
 //! One thread does all of it: a request costs about 25 us, so a core carries far more than GPUs can produce,
@@ -14,9 +20,12 @@
 //! 1. `router`: a request claims its instance under the read lock, `set` swaps under the write lock. After
 //!    `set` nothing new goes to an old instance, and what is on its way is counted.
 //! 2. `forward`: what may have reached an instance is not sent again, what cannot have is tried elsewhere or
-//!    waits (`hold`).
+//!    waits (`waiting`).
 //! 3. `upgrade`, `server::leave`: a new version of this program takes the listening socket over before the
 //!    old one stops, and what the old one still has is asked of it by the new one.
+//!
+//! No file imports one that imports it. `shared` has the struct `Gateway` that every part works on: below it
+//! lies what it consists of (settings, router, affinity, tunnels, metrics, ...), above it what acts on it.
 pub mod access;
 pub mod access_log;
 pub mod affinity;

@@ -1,4 +1,4 @@
-//! What systemd says to a service and hears from it: the sockets it passes (sd_listen_fds(3)) and the
+//! What systemd and a service tell each other: the sockets that systemd passes (sd_listen_fds(3)) and the
 //! service's state (sd_notify(3)).
 use crate::sys::error::{Error, Kind, Result};
 use std::ffi::OsString;
@@ -25,7 +25,8 @@ pub fn passed() -> Result<Passed> {
     let mut passed = Passed::default();
     for (name, fd) in fds {
         let fd: OwnedFd = fd.into_std();
-        // systemd leaves it open for programs that this one starts; the successor is passed it on purpose.
+        // It comes open for programs that this one starts, too. The successor is passed it on purpose, no
+        // other is.
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
             .map_err(|e| bad("a socket that LISTEN_FDS announces is not there").caused_by(e))?;
         if name.as_deref() == Some(HANDOVER) {
@@ -42,7 +43,7 @@ pub fn passed() -> Result<Passed> {
 /// Tells systemd, if it listens.
 pub fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    // A service manager that does not hear us goes by its own time limits.
+    // A service manager that does not hear us falls back on its own time limits.
     let _ = send(&path, state);
 }
 

@@ -13,7 +13,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a tunnel is made of.
+/// What a tunnel is made from.
 pub struct Opening {
     pub tunnel: Arc<Tunnel>,
     pub link: Link,
@@ -23,13 +23,13 @@ pub struct Opening {
     pub client_key: Option<Key>,
 }
 
-/// Runs a tunnel in a task of its own: the client's connection task ends with its 101.
+/// Runs a tunnel in a task of its own, since the task of the client's connection ends with the 101.
 pub fn open(opening: Opening) {
     let Opening { tunnel, link, client, claim, mut access, client_key } = opening;
     let gateway = access.gateway.clone();
     let number = gateway.tunnels.enter(&tunnel);
     if let Some(key) = client_key {
-        // Before the client can know that it is connected.
+        // This comes before the client can know that it is connected.
         gateway.affinity.learn_socket(key, &tunnel);
     }
     tokio::spawn(async move {

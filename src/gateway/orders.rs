@@ -1,5 +1,5 @@
-//! What a gateway can be told and asked while it runs: by the agent (`control_socket`), and by the process
-//! that took over from it (`upgrade`). An order goes on to the process before this one, as long as that lives.
+//! What a running gateway can be told and asked, by the agent (`control_socket`) and by the process that took
+//! over from it (`upgrade`). An order is passed on to the process before this one for as long as that lives.
 use crate::gateway::access_log::Level;
 use crate::gateway::client::Phase;
 use crate::gateway::health;
@@ -11,7 +11,7 @@ use crate::protocol::control::{Reply, Table, TargetStatus};
 use crate::sys::files;
 use std::sync::Arc;
 
-/// What this process and the one before it have.
+/// The status of this process and of the one before it, as one.
 pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
     let mut reply = Reply { error: None, targets: gateway.router.status(), held: gateway.waiting.count() };
     if let Some(before) = gateway.predecessor()
@@ -44,7 +44,7 @@ pub async fn set(gateway: &Arc<Gateway>, table: Table) -> Result<(), String> {
     check_table(&table)?;
     let file = gateway.active().settings.table.clone();
     let bytes = serde_json::to_vec_pretty(&table).map_err(|e| e.to_string())?;
-    // Syncing takes milliseconds, in which requests go on.
+    // Syncing takes milliseconds, during which requests go on.
     let written = tokio::task::spawn_blocking(move || files::write_atomic(&file, &bytes)).await;
     match written {
         Ok(Ok(())) => {}
@@ -82,7 +82,7 @@ pub fn cut_here(gateway: &Gateway, id: &str) -> Result<(), String> {
     let gone = gateway.router.cut(id)?;
     gateway.connections.each(|client| {
         if gone.iter().any(|instance| client.is_served_by(instance.number)) {
-            // Its client may not read: then nothing else would end it.
+            // Its client may not be reading, and then nothing else would end it.
             client.expire(Phase::Stream);
         }
     });

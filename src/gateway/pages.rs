@@ -7,7 +7,7 @@ use serde_json::json;
 
 pub const BELOW: &str = "/-/";
 
-/// Whether a page is shown to those without a key: what looks whether the service lives has none.
+/// Whether a page is shown without a key: what monitors the service has none.
 pub fn is_public(path: &str) -> bool {
     matches!(path, "/-/health" | "/-/ready")
 }

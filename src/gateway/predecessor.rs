@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// An old process that takes longer to answer a question is in trouble.
+/// An old process that takes longer than this to answer is in trouble.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// The old process, as long as it lives.
@@ -24,7 +24,7 @@ impl Predecessor {
         Predecessor { tell, asked: Mutex::default() }
     }
 
-    /// It has ended: who waits for an answer hears of it.
+    /// It has ended, and whoever waits for an answer hears of it.
     pub fn ended(&self) {
         self.asked.lock().1.clear();
     }
@@ -32,12 +32,12 @@ impl Predecessor {
     pub fn answered(&self, ask: u64, reply: Reply) {
         let waiting = self.asked.lock().1.remove(&ask);
         if let Some(waiting) = waiting {
-            // Who asked may have given up.
+            // Whoever asked may have given up.
             let _ = waiting.send(reply);
         }
     }
 
-    /// `None`: it has ended.
+    /// `None` if it has ended.
     async fn ask(&self, what: Ask) -> Result<Option<Reply>, String> {
         let (answer, waiting) = oneshot::channel();
         let ask = {

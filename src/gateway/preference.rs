@@ -1,4 +1,4 @@
-//! Where a request would like to go, by what ComfyUI keeps in one process (see `affinity`).
+//! Which instance a request prefers, since ComfyUI keeps things in one process (see `affinity`).
 use crate::formats::comfy::api::ids;
 use crate::formats::comfy::api::route::Route;
 use crate::gateway::affinity::{PROMPT_BODY, SMALL_BODY};
@@ -33,7 +33,7 @@ pub async fn of(
                 preference.holder = holder(gateway, &ids::jobs_of(&body));
             }
         }
-        // A browser has its slot, and its WebSocket went there too.
+        // A browser has a slot, and its WebSocket went there too.
         Route::Prompt if preference.slot.is_none() => {
             if let Some(body) = request.body_mut().read_ahead(PROMPT_BODY).await?
                 && let Some(client) = ids::client_of(&body)
@@ -41,7 +41,7 @@ pub async fn of(
                 preference.instance = gateway.affinity.client(key(&client));
             }
         }
-        // One that comes again goes where its jobs are.
+        // A client that reconnects goes where its jobs are.
         Route::WebSocket if preference.slot.is_none() => {
             preference.instance = client.and_then(|client| gateway.affinity.client(client));
         }
@@ -50,7 +50,7 @@ pub async fn of(
     Ok(preference)
 }
 
-/// The instance of the first job that is known: a request that names jobs of several can go to one alone.
+/// The instance of the first known job: a request that names jobs of several instances can go to only one.
 fn holder(gateway: &Gateway, jobs: &[String]) -> Option<Arc<str>> {
     jobs.iter().find_map(|id| gateway.affinity.prompt(id))
 }

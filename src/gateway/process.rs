@@ -1,4 +1,4 @@
-//! The gateway as a process: sockets in, signals, READY and the end.
+//! The gateway as a process: the sockets it is passed, signals, READY and the end.
 use crate::gateway::access_log::Level;
 use crate::gateway::control_socket::{self, Bound};
 use crate::gateway::deadlines;
@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// At the end: for a request that is already on its way, and for those that are open.
+/// When it is stopped: `idle` is for requests that are already on their way, `most` for those that are open.
 const STOP: Leave = Leave { idle: Duration::from_millis(200), most: Duration::from_secs(10), tunnels: false };
-/// After a hand-over nothing waits for this process.
+/// After a hand-over nobody waits for this process to end.
 const HANDED_OVER_IDLE: Duration = Duration::from_secs(2);
 
 /// Runs a gateway until it is stopped or another process has taken over.
@@ -34,7 +34,7 @@ pub fn run(settings_file: &Path) -> Result<()> {
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the runtime").caused_by(e))?;
     let result = runtime.block_on(serve(settings_file));
-    // A write to a journal that does not read must not hold the end up.
+    // A journal that does not read must not delay the end.
     runtime.shutdown_background();
     result
 }
@@ -73,7 +73,7 @@ async fn serve(settings_file: &Path) -> Result<()> {
     gateway.log.note(Level::Info, &format!("ready: process {}", std::process::id()));
     server::accept(&gateway, listener).await;
     gateway.close_listener();
-    // The successor has these now, or nobody needs them; the sweep goes on.
+    // The successor has these now, or nobody needs them. The deadlines are kept until the end.
     tasks[1..].iter().for_each(|task| task.abort());
     if let Some(Ending::HandedOver(most)) = gateway.ending() {
         let how = Leave { idle: HANDED_OVER_IDLE, most, tunnels: true };
@@ -98,7 +98,7 @@ async fn start(
     passed: Option<std::net::TcpListener>,
     successor: &mut Option<Successor>,
 ) -> Result<(Arc<Gateway>, Bound, TcpListener)> {
-    // What it creates is its user's alone.
+    // What it creates belongs to its user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let active = settings::read(settings_file)?;
     let (listen, control) = (active.settings.listen, active.settings.control.clone());
@@ -153,7 +153,7 @@ fn raise_descriptors(gateway: &Gateway) {
     }
 }
 
-/// SIGTERM and SIGINT stop it; SIGHUP reads the settings again. What comes back hears of a stop.
+/// SIGTERM and SIGINT stop it; SIGHUP reads the settings again. The receiver hears of a stop.
 fn signals(gateway: &Arc<Gateway>) -> Result<tokio::sync::mpsc::Receiver<()>> {
     let failed = |e: std::io::Error| Error::new(Kind::Io, "cannot listen for signals").caused_by(e);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -174,7 +174,7 @@ fn signals(gateway: &Arc<Gateway>) -> Result<tokio::sync::mpsc::Receiver<()>> {
             }
         }
         gateway.end(Ending::Stopped);
-        // It is heard only while a hand-over is waited for.
+        // Only the wait after a hand-over listens to it.
         let _ = tell.send(()).await;
     });
     Ok(stopped)

@@ -1,4 +1,5 @@
-//! One request: may it pass, is it for the gateway itself, and its answer, whatever becomes of it.
+//! One request: whether it may pass, whether it is for the gateway itself, and the answer it gets in any
+//! case.
 use crate::formats::comfy::api::route::route;
 use crate::gateway::access::Access;
 use crate::gateway::answer::AnswerBody;
@@ -47,8 +48,8 @@ pub async fn answer(
         gateway.metrics.own_answer(access.status);
         client.enter(Phase::Idle);
     }
-    // An answer before the end of the request's body: hyper closes the connection behind it rather than read
-    // the rest, so the client must not take it for one to use again.
+    // Answered before the request's body was read to its end: hyper then closes the connection rather than
+    // read the rest, so the client is told not to use it again.
     let last = gateway.is_leaving() || client.is_unread();
     if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -105,7 +106,7 @@ fn prepare(
     Ok(Prepared::Forward { request, client_side })
 }
 
-/// What no instance should have to judge.
+/// Refuses what no instance should have to deal with.
 fn check(head: &mut Parts, body: &Incoming, active: &Active) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::new(Fault::BadRequest, "this is not a proxy for other hosts"));

@@ -18,7 +18,7 @@ const CLOSE: [u8; 8] = {
 };
 
 thread_local! {
-    /// Bytes pass through here; only what cannot go on at once is kept by the tunnel.
+    /// Bytes pass through here; a tunnel keeps only those that cannot go on at once.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into());
 }
 
@@ -35,7 +35,7 @@ pub struct Flow {
 
 impl Flow {
     fn new(early: &[u8]) -> Flow {
-        // A copy: even an empty part of hyper's buffer keeps the whole of it.
+        // A copy, because even an empty part of hyper's buffer keeps all of it alive.
         Flow { waiting: Bytes::copy_from_slice(early), ended: false, done: false, bytes: 0 }
     }
 
@@ -124,7 +124,7 @@ impl<'a> Pump<'a> {
         }
         if order >= Order::Leave && !self.left {
             self.left = true;
-            // In the middle of a frame of the client it is not understood; then `Hurry` follows.
+            // In the middle of a frame from the client it is not understood; then `Hurry` follows.
             let _ = self.upstream.try_write(&CLOSE);
         }
         if order >= Order::Hurry {

@@ -5,7 +5,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 
-/// What can be wrong.
+/// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     NoInstance,
@@ -20,7 +20,7 @@ pub enum Fault {
     NoSuchPage,
     BadRequest,
     ClientSlow,
-    /// The client is gone: nobody reads the answer, the log and the metrics name it.
+    /// The client is gone: nobody reads the answer, but the log and the metrics name the fault.
     ClientGone,
 }
 
@@ -74,7 +74,7 @@ impl Fault {
         }
     }
 
-    /// Whether the instance is at fault, for its `failed`.
+    /// Whether the instance is at fault, and counts it in its `failed`.
     pub fn is_instances(self) -> bool {
         matches!(
             self,

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// So many instances that left the table and have nothing open are remembered for what is only in them.
+/// How many instances that left the table with nothing open are remembered, for results that only they have.
 const REMEMBERED: usize = 32;
 
 #[derive(Default)]
 pub struct Router {
     routes: RwLock<Routes>,
     turn: AtomicUsize,
-    /// An instance was named, or got well: who waits may ask again.
+    /// An instance was named, or became healthy: whoever waits may ask again.
     pub changed: Notify,
 }
 
@@ -26,16 +26,16 @@ struct Routes {
     draining: Vec<Arc<Instance>>,
 }
 
-/// Where a request would like to go.
+/// Which instance a request prefers.
 #[derive(Default, Clone)]
 pub struct Preference {
     /// The one that has its job or its results, even while it drains.
     pub holder: Option<Arc<str>>,
-    /// The one with its client's WebSocket, if it is in the table and well.
+    /// The one with its client's WebSocket, if it is in the table and healthy.
     pub instance: Option<Arc<str>>,
     /// A browser's slot.
     pub slot: Option<u32>,
-    /// It becomes a WebSocket: those count too.
+    /// It becomes a WebSocket, so those that are open count as load too.
     pub upgrade: bool,
     /// Those that could not be reached.
     pub not: Vec<Arc<Instance>>,
@@ -101,7 +101,7 @@ impl Drop for Claim {
     }
 }
 
-/// What a table must be to be taken.
+/// What a table must be to be accepted.
 pub fn check_table(table: &Table) -> Result<(), String> {
     if table.version != GATEWAY_VERSION {
         return Err(format!(
@@ -154,7 +154,7 @@ impl Router {
             }
             draining.append(&mut old);
             for left in &draining {
-                // Another instance has its place now: what it had is gone.
+                // Another instance has its address now: what this one had is gone.
                 if targets.iter().any(|t| t.address == left.target.address) {
                     left.close();
                 }
@@ -187,7 +187,7 @@ impl Router {
         {
             return Some(Claim::new(wanted));
         }
-        // The first least one, from another start each time, so that equals take turns.
+        // The first of the least loaded, from another start each time, so that equals take turns.
         let count = routes.current.len();
         let start = if count > 1 { self.turn.fetch_add(1, Ordering::Relaxed) % count } else { 0 };
         let mut best: Option<(u64, &Arc<Instance>)> = None;
@@ -219,7 +219,7 @@ impl Router {
         routes.current.len() + routes.draining.iter().filter(|i| !i.is_closed()).count()
     }
 
-    /// How many have new requests.
+    /// How many get new requests.
     pub fn ready(&self) -> usize {
         self.read().current.iter().filter(|i| i.is_healthy()).count()
     }
@@ -236,7 +236,7 @@ impl Router {
         reasons.join("; ")
     }
 
-    /// Ends what an instance still has. One that nobody knows has nothing.
+    /// Ends what an instance still has. An unknown one has nothing.
     pub fn cut(&self, id: &str) -> Result<Vec<Arc<Instance>>, String> {
         let routes = self.write();
         if routes.current.iter().any(|i| i.id() == id) {
@@ -272,7 +272,7 @@ impl Router {
         routes.current.iter().map(|i| i.status(false)).chain(draining).collect()
     }
 
-    /// All of them, for metrics and for the next process; the flag says whether it drains.
+    /// All of them, for the metrics and for the next process; the flag says whether one is draining.
     pub fn all(&self) -> Vec<(Arc<Instance>, bool)> {
         let routes = self.read();
         let current = routes.current.iter().map(|i| (i.clone(), false));
@@ -280,7 +280,7 @@ impl Router {
         current.chain(draining).collect()
     }
 
-    /// What another process of this gateway let drain.
+    /// An instance that was draining in another process of this gateway.
     pub fn remember(&self, target: &Target) -> Option<Arc<Instance>> {
         let mut routes = self.write();
         if routes.current.iter().chain(&routes.draining).any(|i| i.id() == target.id) {

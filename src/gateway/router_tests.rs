@@ -160,6 +160,28 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What the status shows of the instances that are named, and of the claims that are held, each of which may be
+/// a WebSocket's.
+fn the_status_is_right(
+    status: &[TargetStatus],
+    named: &[String],
+    held: &[(Claim, bool)],
+) -> Result<(), TestCaseError> {
+    for (id, draining) in status.iter().map(|s| (&s.id, s.draining)) {
+        prop_assert_eq!(named.contains(id), !draining);
+    }
+    // An id with another address is another instance: sum them up.
+    let ids: std::collections::BTreeSet<&str> = held.iter().map(|c| c.0.instance.id()).collect();
+    for id in ids {
+        let mine: Vec<bool> = held.iter().filter(|c| c.0.instance.id() == id).map(|c| c.1).collect();
+        let shown = status.iter().find(|s| s.id == id);
+        let shown = shown.map_or((0, 0), |s| (s.requests, s.websockets));
+        let websockets = mine.iter().filter(|w| **w).count() as u64;
+        prop_assert_eq!(shown, (mine.len() as u64 - websockets, websockets));
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn claims_go_to_the_table_and_counts_are_right(steps in proptest::collection::vec(step(), 1..80)) {
@@ -209,20 +231,7 @@ proptest! {
                 Step::Tidy => router.tidy(),
                 _ => {}
             }
-            let status = router.status();
-            for (id, draining) in status.iter().map(|s| (&s.id, s.draining)) {
-                prop_assert_eq!(named.contains(id), !draining);
-            }
-            // An id with another address is another instance: sum them up.
-            let ids: std::collections::BTreeSet<&str> = held.iter().map(|c| c.0.instance.id()).collect();
-            for id in ids {
-                let mine: Vec<bool> =
-                    held.iter().filter(|c| c.0.instance.id() == id).map(|c| c.1).collect();
-                let shown = status.iter().find(|s| s.id == id);
-                let shown = shown.map_or((0, 0), |s| (s.requests, s.websockets));
-                let websockets = mine.iter().filter(|w| **w).count() as u64;
-                prop_assert_eq!(shown, (mine.len() as u64 - websockets, websockets));
-            }
+            the_status_is_right(&router.status(), &named, &held)?;
         }
         held.clear();
         prop_assert!(router.status().iter().all(|s| s.requests == 0 && s.websockets == 0));

@@ -28,9 +28,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The largest head of a request: nginx and haproxy take 32 and 16 KiB.
 const HEAD: usize = 32 * 1024;
-/// So many connections waiting to be accepted; the kernel's own limit is lower on most hosts.
+/// How many connections may wait to be accepted; the kernel's own limit is lower on most hosts.
 const BACKLOG: i32 = 4096;
-/// So many connections over the limit are told so at once; others are closed without a word.
+/// How many connections over the limit are being told so at any time; others are closed without a word.
 const TOLD: usize = 64;
 
 pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
@@ -47,7 +47,7 @@ pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
     bind().map_err(failed)
 }
 
-/// The options that the connections of a listener begin with, so that none costs a system call.
+/// Sets the options that accepted connections inherit, so that they cost no system call each.
 pub fn prepare(listener: &std::net::TcpListener, idle: Duration) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     rustix::net::sockopt::set_tcp_nodelay(listener, true)?;
@@ -65,14 +65,14 @@ pub async fn accept(gateway: &Arc<Gateway>, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, peer)) => admit(gateway, stream, peer),
-            // It went before it was accepted.
+            // The client left before it was accepted.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(e) => {
                 if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
                     complained = Some(Instant::now());
                     gateway.log.note(Level::Error, &format!("cannot accept connections: {e}"));
                 }
-                // Out of descriptors or memory: others need the time to give some back.
+                // Out of descriptors or memory: others need time to give some back.
                 sleep(Duration::from_millis(50)).await;
             }
         }
@@ -83,7 +83,7 @@ fn admit(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
     let most = gateway.active().settings.limits.connections;
     if gateway.connections.count() + gateway.tunnels.count() < most {
-        // Counted from here on: one that was accepted a moment before the end is not forgotten.
+        // It counts from here on, so one accepted a moment before the end is not forgotten.
         let client = Arc::new(Client::new(peer.ip()));
         let place = gateway.connections.enter(&client);
         tokio::spawn(serve(gateway.clone(), stream, client, place));
@@ -99,14 +99,14 @@ fn admit(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     tokio::spawn(async move {
         let message = format!("{most} connections are open already");
         let told = tell(stream, Refusal::new(Fault::TooManyConnections, message).raw(&service));
-        // A client that does not read it must not hold the place.
+        // A client that does not read must not keep its place.
         let _ = timeout(Duration::from_secs(1), told).await;
         TELLING.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
 async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
-    // An answer to no question is an error to some clients: the head of the request comes first.
+    // To some clients an answer before the question is an error, so the head of the request is read first.
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD {
         if stream.read_buf(&mut head).await? == 0 {
@@ -115,7 +115,7 @@ async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
     }
     stream.write_all(&answer).await?;
     stream.shutdown().await?;
-    // What else the client sends is read, or the kernel's reset would take the answer away from it.
+    // What else the client sends is read, or it would lose the answer to the kernel's reset.
     let mut scratch = [0; 1024];
     while stream.read(&mut scratch).await? > 0 {}
     Ok(())
@@ -123,11 +123,11 @@ async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
 
 /// One connection until its end, or until it becomes a tunnel.
 ///
-/// Without a request for a second it rests: hyper's part of it is thrown away, and made again when bytes come.
-/// So a connection that waits takes 3 KiB, not 18.
+/// After a second without a request it rests: hyper's part of it is thrown away, and made anew when bytes
+/// come. So a connection that waits takes 3 KiB instead of 18.
 async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _place: Place) {
     let mut builder = http1::Builder::new();
-    // Limits of time are kept by `sweep`, without a timer for each request.
+    // `deadlines` keeps the limits of time, without a timer for each request.
     builder.max_buf_size(BUFFER).max_header_size(HEAD).header_read_timeout(None);
     let mut io = Some(ClientSocket::new(stream, client.clone()));
     while let Some(awake) = io.take() {
@@ -150,7 +150,7 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, client: Arc<Client>, _p
     }
 }
 
-/// The socket, when the connection is put to rest; nothing when it is over.
+/// The socket, if the connection is put to rest; nothing if it is over.
 async fn serve_until_rest<S>(
     gateway: &Gateway,
     client: &Client,
@@ -172,7 +172,7 @@ where
             asked_to_end = true;
             Pin::new(&mut *connection).graceful_shutdown();
         }
-        // An error is the client's: it ended, or sent what is not HTTP and was told so.
+        // An error is the client's: it left, or sent what is not HTTP and was told so.
         Pin::new(&mut *connection).poll(cx).map(|_| true)
     });
     if over.await {
@@ -190,12 +190,12 @@ fn is_over(gateway: &Gateway, client: &Client) -> bool {
     gateway.is_over() || (waits && client.is_expired())
 }
 
-/// How the gateway leaves: what is open may go on for a while.
+/// How the gateway leaves: for how long what is open may go on.
 pub struct Leave {
-    /// So long a connection without a request may still bring one. Its client may have sent it already.
+    /// How long a connection without a request may still bring one, which its client may have sent already.
     pub idle: Duration,
     pub most: Duration,
-    /// Whether tunnels are waited for, too.
+    /// Whether tunnels are waited for as well.
     pub tunnels: bool,
 }
 
@@ -234,6 +234,6 @@ pub async fn leave(gateway: &Gateway, how: &Leave) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    // Each ends at its next turn; this is for the lines of the log.
+    // Each ends when it is next polled; this wait is for their lines in the log.
     let _ = timeout(Duration::from_secs(1), gone).await;
 }

@@ -51,7 +51,8 @@ fn check(settings: GatewaySettings) -> Result<Active, String> {
     Ok(Active { settings, keys })
 }
 
-/// New settings over old ones: keys, limits and check change; the names of what needs a restart come back.
+/// New settings over old ones: keys, limits and check change; the names of what would need a restart are
+/// returned.
 pub fn renew(old: &GatewaySettings, mut new: Active) -> (Active, Vec<&'static str>) {
     let mut kept = Vec::new();
     let it = &mut new.settings;

@@ -1,5 +1,5 @@
 //! What every part of the gateway works on: the settings in force, the router and its neighbours, and how far
-//! the process is with leaving.
+//! the process has got with leaving.
 use crate::gateway::access_log::Log;
 use crate::gateway::affinity::Affinity;
 use crate::gateway::client::Connections;
@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// What every part of it works on.
 pub struct Gateway {
     active: RwLock<Arc<Active>>,
     pub settings_file: PathBuf,
@@ -28,15 +27,15 @@ pub struct Gateway {
     pub log: Arc<Log>,
     pub connections: Arc<Connections>,
     pub tunnels: Tunnels,
-    /// One change of the table or the settings at a time.
+    /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
     /// The process that this one took over from, while it still has something.
     predecessor: RwLock<Option<Arc<Predecessor>>>,
     stage: AtomicU8,
     ending: Mutex<Option<Ending>>,
-    /// Accept no more.
+    /// Tells the server to accept no more.
     pub leave: Notify,
-    /// The listening socket once more, to hand over.
+    /// A second descriptor of the listening socket, to hand over.
     listener: Mutex<Option<OwnedFd>>,
 }
 
@@ -48,7 +47,7 @@ pub enum Ending {
     HandedOver(Duration),
 }
 
-/// How far it is with leaving.
+/// How far it has got with leaving.
 #[derive(PartialEq, PartialOrd)]
 #[repr(u8)]
 enum Stage {
@@ -107,7 +106,8 @@ impl Gateway {
         *self.predecessor.write() = predecessor;
     }
 
-    /// Ends accepting. A stop ends a hand-over's wait, too.
+    /// Stops accepting. A later ending replaces an earlier one: a gateway that has handed over can still be
+    /// stopped.
     pub fn end(&self, ending: Ending) {
         *self.ending.lock() = Some(ending);
         self.leave.notify_one();

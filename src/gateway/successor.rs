@@ -63,11 +63,11 @@ impl Successor {
     }
 
     pub async fn failed(&mut self, message: &str) {
-        // If it cannot be told it is not there, and this process ends in any case.
+        // If it cannot be told, it is gone; and this process ends in any case.
         let _ = say(&mut self.says, &ToOld::Failed { message: message.into() }).await;
     }
 
-    /// Says that this process is ready; comes back when it is to take over.
+    /// Says that this process is ready; returns when it is to take over.
     pub async fn ready(&mut self, gateway: &Gateway) -> Result<()> {
         say(&mut self.says, &ToOld::Ready).await.map_err(|e| gone().caused_by(e))?;
         loop {
@@ -100,7 +100,7 @@ impl Successor {
                     other => take(&gateway, other),
                 }
             }
-            // It has ended, and has nothing any more. Who waits for an answer hears of it.
+            // It has ended, and has nothing any more.
             gateway.set_predecessor(None);
             before.ended();
         });

@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 /// How long a new connection of the same client waits until the old one is closed.
 const YIELD: Duration = Duration::from_secs(2);
 
-/// What a tunnel was told to do; each is more than the one before.
+/// What a tunnel was told to do, from the mildest to the harshest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
 pub enum Order {
     GoOn,
-    /// Ask the instance to close: the same client comes again.
+    /// Ask the instance to close: the same client has reconnected.
     Leave,
-    /// Close our half.
+    /// Close our half of the connection to the instance.
     Hurry,
     End,
 }
@@ -52,7 +52,7 @@ impl Tunnel {
         }
     }
 
-    /// The tunnel's task: every order wakes it.
+    /// Registers the tunnel's task, which every order wakes.
     pub fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.lock();
         if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
@@ -79,8 +79,8 @@ impl Tunnel {
 
     /// Closes the instance's side and waits until it is closed there.
     ///
-    /// ComfyUI (0.33) forgets a client when any of its sockets closes: with the old one closed after the new
-    /// one was opened, the new one is deaf. It takes the client off its list before it closes the
+    /// ComfyUI (0.33) forgets a client when any of its sockets closes: if the old one closes after the new
+    /// one was opened, the new one gets nothing. ComfyUI takes the client off its list before it closes the
     /// connection, so the end of the connection is the sign to wait for.
     pub async fn make_way(&self) {
         for (order, wait) in [(Order::Leave, YIELD / 2), (Order::Hurry, YIELD / 2), (Order::End, YIELD / 20)]
@@ -92,13 +92,13 @@ impl Tunnel {
                 return;
             }
             self.tell(order);
-            // In the last round it ends by itself; time out or not, the new one is opened.
+            // After the last order it ends by itself. Whether or not it has by then, the new one is opened.
             let _ = tokio::time::timeout(wait, over).await;
         }
     }
 }
 
-/// All of them.
+/// All tunnels.
 #[derive(Default)]
 pub struct Tunnels {
     all: Mutex<(u64, HashMap<u64, Arc<Tunnel>>)>,
@@ -123,7 +123,7 @@ impl Tunnels {
         self.all.lock().1.len()
     }
 
-    /// Ends those that `which` names.
+    /// Ends those that `which` picks.
     pub fn end(&self, which: impl Fn(&Tunnel) -> bool) {
         let all = self.all.lock();
         all.1.values().filter(|tunnel| which(tunnel)).for_each(|tunnel| tunnel.end());

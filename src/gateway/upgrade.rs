@@ -2,8 +2,8 @@
 //! accepts. The new process is started, learns what this one knows, says that it is ready, takes the control
 //! socket's place and accepts; then this one stops accepting and goes on with what it has.
 //!
-//! What the two say to each other is in `handover`, the new one's end in `successor`. As long as the old process
-//! has something open the new one asks it: an instance is idle only when both say so.
+//! What the two say to each other is in `handover`, the new one's end in `successor`. As long as the old
+//! process has something open the new one asks it: an instance is idle only when both say so.
 use crate::gateway::access_log::Level;
 use crate::gateway::affinity::Learned;
 use crate::gateway::handover::{Ask, Hears, Known, ToNew, ToOld, say};
@@ -23,9 +23,9 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// A new process that is not ready after this is given up.
+/// A new process that is not ready by then is given up.
 const READY: Duration = Duration::from_secs(10);
-/// So many ids go in one line.
+/// How many ids go in one line.
 const BATCH: usize = 2_000;
 
 /// Starts `program` in this process's place.
@@ -48,7 +48,7 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
     };
     if let Err(why) = done {
         gateway.affinity.keep_to_itself();
-        // It may have ended by itself; then its status says more.
+        // It may have ended by itself, and then its status says more.
         let ended = timeout(Duration::from_millis(200), child.wait()).await;
         let status = ended.ok().and_then(|s| s.ok()).map(|s| format!(" ({s})")).unwrap_or_default();
         let _ = child.kill().await;
@@ -64,8 +64,8 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
 
 fn start(gateway: &Gateway, program: &str, theirs: OwnedFd) -> std::io::Result<tokio::process::Child> {
     let listener = gateway.listener().ok_or_else(|| std::io::Error::other("there is no listening socket"))?;
-    // By way of this very program (see `become_program`): only the new process itself knows its number,
-    // which LISTEN_PID must have.
+    // By way of this very program (see `become_program`): LISTEN_PID must hold the new process's id, which
+    // only that process itself knows.
     tokio::process::Command::new("/proc/self/exe")
         .arg0("stillframe-agent")
         .args(["gateway", "--become", program, "--settings"])
@@ -91,12 +91,12 @@ async fn introduce(
     let known = batches(gateway.affinity.hand_over(tell));
     for message in std::iter::once(begin).chain(known).chain([ToNew::Prepare]) {
         if say(says, &message).await.is_err() {
-            // It has ended, perhaps with a word why.
+            // It has ended, perhaps after saying why.
             return expect(hears, |_| false).await;
         }
     }
     expect(hears, |m| matches!(m, ToOld::Ready)).await?;
-    // If it cannot be told, there is no answer either.
+    // If it cannot be told, it does not answer either.
     let _ = say(says, &ToNew::Take).await;
     expect(hears, |m| matches!(m, ToOld::Taken)).await
 }
@@ -146,7 +146,7 @@ async fn answer(
     });
     while let Some(ToOld::Ask { ask, what }) = hears.next().await {
         let (gateway, tell) = (gateway.clone(), tell.clone());
-        // Each by itself: closing a WebSocket may take two seconds.
+        // Each in a task of its own: closing a WebSocket may take two seconds.
         tokio::spawn(async move {
             let reply = match act(&gateway, what).await {
                 Ok(reply) => reply,
@@ -190,7 +190,7 @@ async fn act(gateway: &Arc<Gateway>, what: Ask) -> Result<Reply, String> {
 
 /// The step between the old process and the new one: standard input is the listening socket, standard output
 /// the stream to the old process. They become descriptors 3 and 4 of sd_listen_fds(3), and the program is
-/// executed. Gives back why it was not.
+/// executed. Returns only if that fails, with the reason.
 pub fn become_program(program: &str, settings: &Path) -> Error {
     let failed = |text: &str| Error::new(Kind::Io, text.to_string());
     let place = |from: rustix::fd::BorrowedFd<'_>, number| -> Result<OwnedFd> {

@@ -1,4 +1,5 @@
-//! Requests that wait while no instance is ready: a deploy's last moments, a crashed instance's restart.
+//! Requests that wait while no instance is ready, as in a deploy's last moments or a crashed instance's
+//! restart.
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::router::{Claim, Preference, Router};
 use crate::protocol::control::Limits;
@@ -32,7 +33,7 @@ impl Waiting {
         Some(Place(self))
     }
 
-    /// Waits for an instance. `until` is set at the first wait and holds for all of a request's.
+    /// Waits for an instance. `until` is set at a request's first wait and holds for all its waits.
     pub async fn claim(
         &self,
         router: &Router,
@@ -50,12 +51,12 @@ impl Waiting {
             Refusal::new(Fault::NoInstance, message)
         };
         if until.is_some_and(|until| until <= Instant::now()) {
-            // It had instances meanwhile that refused it.
+            // It found instances meanwhile, but they refused it.
             return Err(too_late());
         }
         let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(limits.hold_ms));
         loop {
-            // Listens before it looks, so that nothing is missed between the two.
+            // Listens before it asks, so that nothing is missed between the two.
             let mut changed = pin!(router.changed.notified());
             changed.as_mut().enable();
             if let Some(claim) = router.claim(preference) {
@@ -97,7 +98,7 @@ mod tests {
         waiting.await.unwrap().unwrap();
         assert_eq!(hold.count(), 0);
 
-        // Its time is for all of its waits.
+        // The limit holds for all its waits together.
         let mut until = Some(Instant::now());
         let refused = hold.claim(&router, &Preference::default(), &limits, &mut until).await.err().unwrap();
         assert_eq!(refused.fault, Fault::NoInstance);

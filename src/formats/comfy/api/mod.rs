@@ -1,8 +1,9 @@
 //! ComfyUI's HTTP API as a client sees it: its paths, and of its bodies what we read.
 //!
-//! What is said here was recorded from ComfyUI 0.33.0 (`tests/golden/comfyui-wire`) and read in the source up to
-//! 0.38.1: `server.py` (the paths), `execution.py` (the history), `comfy_execution/jobs.py` (jobs). What an
-//! older or a newer version says otherwise is read as if it were not there.
+//! What is said here was recorded from ComfyUI 0.33.0 (`tests/golden/comfyui-wire`) and read in the source of
+//! later versions, 0.38.1 the last: `server.py` (paths, prompts), `execution.py` (history), and
+//! `comfy_execution/jobs.py` (jobs). Where an answer lacks a field, or has another shape
+//! there, it is read as if it said nothing.
 pub mod classes;
 pub mod history;
 pub mod ids;
