@@ -9,7 +9,7 @@ use crate::capture::model::inventory::{Finding, Severity};
 use crate::capture::python::installed::{Installed, Scheme};
 use crate::capture::python::interpreter::InterpreterFacts;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::{Amount, Progress, check_interrupt};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Ask {
                 direct_url: one.direct_url.clone(),
             })
             .collect();
-        progress.stage("asking the index", Some(wants.len() as u64));
+        progress.stage("asking the index", Amount::Items(wants.len() as u64));
         let started = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

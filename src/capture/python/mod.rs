@@ -29,7 +29,7 @@ use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::Result;
-use crate::sys::progress::check_interrupt;
+use crate::sys::progress::{Amount, check_interrupt};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -174,7 +174,7 @@ fn decide(
 ) -> Vec<Result<(DistributionLock, Pinned)>> {
     let owners = pin::owners(fresh.iter().copied().zip(found));
     let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
-    context.progress.stage("reading distributions", Some(sizes.iter().sum()));
+    context.progress.stage("reading distributions", Amount::Bytes(sizes.iter().sum()));
     let attempt = |at: usize, trust: Trust| -> Result<(Result<DistributionLock>, Pinned)> {
         let (one, candidate) = (fresh[at], &found[at]);
         check_interrupt()?;
