@@ -4,9 +4,10 @@ use crate::capture::model::inventory::{Finding, Severity};
 use crate::sys::error::Error;
 use crate::sys::progress::{Amount, Progress, Silent};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(Clone)]
@@ -185,14 +186,14 @@ impl Bar {
 impl Progress for Bar {
     fn stage(&self, name: &str, of: Amount) {
         let bar = self.begin(name, of);
-        let mut held = self.bar.lock().unwrap_or_else(|e| e.into_inner());
+        let mut held = self.bar.lock();
         if let Some(old) = held.replace(bar) {
             old.finish_and_clear();
         }
     }
 
     fn advance(&self, amount: u64) {
-        if let Some(bar) = self.bar.lock().unwrap_or_else(|e| e.into_inner()).as_ref() {
+        if let Some(bar) = self.bar.lock().as_ref() {
             bar.inc(amount);
         }
     }
@@ -213,7 +214,7 @@ impl Progress for Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(bar) = self.bar.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        if let Some(bar) = self.bar.lock().take() {
             bar.finish_and_clear();
         }
     }
@@ -239,11 +240,11 @@ impl Progress for Plain {
     fn stage(&self, name: &str, of: Amount) {
         let now = Instant::now();
         let stage = Stage { name: name.into(), of, done: 0, started: now, said: now };
-        *self.state.lock().unwrap_or_else(|e| e.into_inner()) = Some(stage);
+        *self.state.lock() = Some(stage);
     }
 
     fn advance(&self, amount: u64) {
-        let mut held = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let mut held = self.state.lock();
         let Some(stage) = held.as_mut() else { return };
         stage.done += amount;
         if stage.said.elapsed() < SAY_EVERY {

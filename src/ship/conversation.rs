@@ -8,9 +8,10 @@ use crate::ship::send::Channel;
 use crate::ship::ssh::LastWords;
 use crate::sys::error::{Error, Kind};
 use crate::sys::progress::check_interrupt;
+use parking_lot::Mutex;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const LOOK: Duration = Duration::from_millis(50);
@@ -76,7 +77,7 @@ pub enum Begun {
 }
 
 fn write(output: &Out, order: &Order) -> std::io::Result<()> {
-    let mut output = output.lock().unwrap_or_else(|e| e.into_inner());
+    let mut output = output.lock();
     wire::write_line(output.as_mut(), order)
 }
 
