@@ -113,12 +113,7 @@ fn show(d: &Description, printer: &Printer) {
 }
 
 fn step(words: &[&str], what: &str) -> Result<()> {
-    let done = process::run_until(words, LIMIT, &mut || check_interrupt().is_err()).map_err(|e| {
-        match check_interrupt() {
-            Err(stop) => stop,
-            Ok(()) => e.of_kind(Kind::Io),
-        }
-    })?;
+    let done = process::run_until_interrupt(words, &words.join(" "), LIMIT)?;
     if done.code == Some(0) {
         return Ok(());
     }
