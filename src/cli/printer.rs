@@ -95,17 +95,12 @@ impl Printer {
     }
 
     pub fn error(&self, error: &Error) {
-        let causes = error.causes();
         if self.json {
-            self.write(&format!(
-                "{:#}",
-                json!({"error": {"kind": error.kind.name(), "message": error.message,
-                    "causes": causes, "hint": error.hint}})
-            ));
+            self.write(&format!("{:#}", json!({"error": error.report()})));
             return;
         }
         eprintln!("error: {}", lines(&error.message));
-        for cause in causes {
+        for cause in error.causes() {
             eprintln!("  because: {}", lines(&cause));
         }
         if let Some(hint) = &error.hint {

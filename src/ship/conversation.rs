@@ -4,6 +4,7 @@ use crate::protocol::messages::{
     ALIVE_MS, Answer, Attempt, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
 };
 use crate::protocol::wire;
+use crate::ship::ask;
 use crate::ship::send::Channel;
 use crate::ship::ssh::LastWords;
 use crate::sys::error::{Error, Kind};
@@ -36,6 +37,9 @@ pub enum ConversationError {
     /// The line ended, or the agent did; `said` is what it printed last.
     #[error("{host}: the conversation ended{}", after(said))]
     Gone { host: String, said: String, source: Option<std::io::Error> },
+    /// The agent ended with an error of its own.
+    #[error(transparent)]
+    Ended(Error),
     /// The agent goes no further, and says why.
     #[error("{host}: {message}")]
     Refused { host: String, status: Status, message: String, hint: Option<String> },
@@ -61,8 +65,9 @@ impl From<ConversationError> for Error {
             }
             ConversationError::Refused { status, hint, .. } => {
                 let kind = if status == Status::Cancelled { Kind::Interrupted } else { Kind::Host };
-                Error { hint, ..Error::new(kind, message) }
+                Error::new(kind, message).maybe_hint(hint)
             }
+            ConversationError::Ended(error) => error,
             ConversationError::Unexpected { .. } => Error::new(Kind::Host, message),
         }
     }
@@ -125,7 +130,11 @@ impl Conversation {
     }
 
     fn gone(&self, source: Option<std::io::Error>) -> ConversationError {
-        ConversationError::Gone { host: self.host.clone(), said: self.last_words.text(), source }
+        let (host, said) = (self.host.clone(), self.last_words.text());
+        match ask::reported(&host, &said) {
+            Some(error) => ConversationError::Ended(error),
+            None => ConversationError::Gone { host, said, source },
+        }
     }
 
     fn unexpected(&self, answer: Answer) -> ConversationError {

@@ -68,11 +68,7 @@ fn unexpected(host: &str) -> Error {
 
 fn failed(host: &str, path: Option<&str>, message: &str, hint: Option<String>) -> Error {
     let what = path.map(|p| format!("{p}: ")).unwrap_or_default();
-    let error = Error::new(Kind::Store, format!("{host}: {what}{message}"));
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
+    Error::new(Kind::Store, format!("{host}: {what}{message}")).maybe_hint(hint)
 }
 
 /// Asks which paths of a closure the host lacks, and roots all of it as long as the channel lives.
