@@ -3,3 +3,4 @@ pub mod inventory;
 pub mod lock;
 pub mod probe;
 pub mod pylock;
+pub mod report;
