@@ -1,4 +1,4 @@
-//! What `inspect`, `lock` and `snapshot` share: the lock against a second run, the metadata index, the
+//! What `inspect`, `lock` and `snapshot` share: the lock against a second run, the memo, the
 //! capture itself, and its report.
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;

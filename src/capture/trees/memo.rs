@@ -1,10 +1,10 @@
-//! The metadata index: what a tree's content was when its files had a given size, mtime, ctime, inode
+//! The memo: what a tree's content was when its files had a given size, mtime, ctime, inode
 //! and mode. A second run asks it before it reads a byte. It is a cache in a file of its own, thrown
 //! away when it is of another version or broken, and an entry is only written when no file was touched
 //! within two seconds of the look at it: a later change could leave the same timestamps (what git
 //! calls racy).
 use crate::formats::hex::hex;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,7 +50,7 @@ impl Memo {
     /// One file per environment, named by its path.
     pub fn open(cache: &Path, environment: &Path) -> Memo {
         let name = hex(&Sha256::digest(environment.as_os_str().as_bytes())[..8]);
-        let path = cache.join(format!("index-{name}.json"));
+        let path = cache.join(format!("memo-{name}.json"));
         let old = std::fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok())
@@ -90,9 +90,8 @@ impl Memo {
             return Ok(());
         }
         let stored = Stored { version: VERSION, program: program(), entries };
-        let bytes = serde_json::to_vec(&stored).map_err(|e| {
-            crate::sys::error::Error::new(crate::sys::error::Kind::Io, "cannot write the index").caused_by(e)
-        })?;
+        let bytes = serde_json::to_vec(&stored)
+            .map_err(|e| Error::new(Kind::Io, "cannot write the memo").caused_by(e))?;
         files::write_atomic(&self.path, &bytes)
     }
 }
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_index_is_no_index() {
+    fn a_broken_memo_is_no_memo() {
         let dir = tempfile::tempdir().unwrap();
         let env = Path::new("/e");
         let memo = Memo::open(dir.path(), env);

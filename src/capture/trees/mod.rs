@@ -75,7 +75,7 @@ impl Trees {
         (sent.len() as u64, sent.values().sum())
     }
 
-    /// Whether a tree from the index may be used without looking at its files: the store has it, or
+    /// Whether a tree from the memo may be used without looking at its files: the store has it, or
     /// nobody will ask for its content.
     pub fn known(&self, tree: &TreeRef, store: &StoreDir) -> bool {
         !self.keep || path_of(tree, store).is_ok_and(|path| self.valid.contains(&path))
