@@ -7,6 +7,7 @@
 use crate::capture::files::paths::{finding, read_small};
 use crate::capture::model::inventory::{Finding, Severity};
 use crate::capture::model::lock::{DistributionLock, MainLock, PackLock};
+use crate::capture::model::pylock::is_ours;
 use crate::formats::comfy::manager_snapshot::ManagerSnapshot;
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::name::normalize;
@@ -77,8 +78,7 @@ pub fn check(path: &Path, installed: &Installed) -> Result<Vec<Finding>> {
         uv(&UvLock::parse(&text).map_err(|e| malformed(&e))?)
     } else if name.ends_with(".toml") {
         let lock = Pylock::parse(&text).map_err(|e| malformed(&e))?;
-        // Our own output says what was installed, not what should be.
-        if lock.created_by == "stillframe" {
+        if is_ours(&lock) {
             return Ok(Vec::new());
         }
         pylock(&lock)
