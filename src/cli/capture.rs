@@ -210,7 +210,7 @@ pub fn report_json(captured: &Captured) -> Value {
         "environment": captured.scan.root,
         "main": {"version": lock.main.version, "git": captured.scan.main.git, "bytes": captured.scan.main.size},
         "python": {"executable": captured.python.executable, "venv": captured.python.venv,
-            "found": captured.python.how, "version": lock.runtime.version},
+            "found": captured.python.how.to_string(), "version": lock.runtime.version},
         "packs": captured.scan.packs.iter().map(|p| json!({
             "name": p.name, "kind": p.kind, "enabled": p.enabled, "git": p.git, "nested": p.nested,
             "bytes": p.size, "weights": p.weights.iter().map(|w| json!({"path": w.path, "bytes": w.size})).collect::<Vec<_>>(),
@@ -261,7 +261,7 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         "  Python        {} ({}, {})",
         lock.runtime.version,
         plain(&captured.python.executable.display().to_string()),
-        plain(&captured.python.how)
+        captured.python.how
     ));
     let counts = lock.provenance_counts();
     let count = |p: Provenance| counts.get(p.name()).copied().unwrap_or(0);
