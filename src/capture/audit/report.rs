@@ -38,8 +38,7 @@ pub fn findings(
         add(Severity::Info, path, message);
     }
     for conflict in &report.conflicts {
-        let path = if conflict.starts_with("CUDA") { "CUDA" } else { "GLIBC" };
-        add(Severity::Warning, path, conflict.clone());
+        add(Severity::Warning, conflict.subject(), conflict.to_string());
     }
     if let Some((floor, file)) = &report.glibc_floor
         && *floor > provided.glibc

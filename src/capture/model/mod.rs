@@ -1,4 +1,5 @@
 //! What a capture knows and hands on: plain data, the inventory, the lock and what a probe found.
+pub mod change;
 pub mod inventory;
 pub mod lock;
 pub mod probe;

@@ -1,6 +1,7 @@
 //! What the memo keeps of each distribution, and when that still holds.
 use crate::capture::index::provenance::Candidate;
-use crate::capture::model::lock::{DistributionLock, FileChange, Provenance};
+use crate::capture::model::change::FileChange;
+use crate::capture::model::lock::{DistributionLock, Provenance};
 use crate::capture::python::context::Context;
 use crate::capture::python::editable;
 use crate::capture::python::installed::Installed;

@@ -15,14 +15,14 @@ pub mod unowned;
 
 use crate::capture::files::paths::{finding, show};
 use crate::capture::index::provenance::Candidate;
+use crate::capture::model::change::How;
 use crate::capture::model::inventory::{Finding, Severity};
-use crate::capture::model::lock::{DistributionLock, Provenance, REPLACED, WheelRef};
+use crate::capture::model::lock::{DistributionLock, Provenance, WheelRef};
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::editable::Relocation;
 use crate::capture::python::installed::{Installed, Scheme, read_site};
 use crate::capture::python::kept::Kept;
 use crate::capture::python::pin::{Pinned, Trust};
-use crate::capture::python::reach::{LEFT_OUT, SECRET};
 use crate::capture::trees::nar::hash_tree;
 use crate::capture::trees::tree::Tree;
 use crate::formats::nix::hash::Sha256;
@@ -253,11 +253,11 @@ fn report(python: &mut Python) {
     for d in &python.distributions {
         for change in &d.changed {
             // Another's file lies there; a file that should ship does not; anything else was edited.
-            let (severity, topic) = match change.how.as_str() {
-                how if how.starts_with(REPLACED) => (Severity::Info, "patched"),
-                how if how.starts_with(LEFT_OUT) => (Severity::Problem, "unreadable"),
-                how if how.starts_with(SECRET) => (Severity::Warning, "secret"),
-                _ => (Severity::Warning, "patched"),
+            let (severity, topic) = match change.how {
+                How::ReplacedBy(_) => (Severity::Info, "patched"),
+                How::LeftOut(_) => (Severity::Problem, "unreadable"),
+                How::Secret(_) => (Severity::Warning, "secret"),
+                How::Changed | How::Missing | How::Other(_) => (Severity::Warning, "patched"),
             };
             let message = format!("{} {}: {}", d.name, d.version, change.how);
             python.findings.push(finding(severity, topic, show(change.path.as_bytes()), message));

@@ -6,6 +6,7 @@
 use crate::formats::hex::hex;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,11 +14,10 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Raised when the same files would give other trees than before: the memo starts anew.
-const CAPTURE_REVISION: u32 = 5;
+const CAPTURE_REVISION: u32 = 6;
 
 const VERSION: u32 = 1;
 
@@ -75,13 +75,13 @@ impl Memo {
 
     pub fn put(&self, key: &str, digest: Option<&str>, value: &impl Serialize) {
         let (Some(digest), Ok(value)) = (digest, serde_json::to_value(value)) else { return };
-        let mut new = self.new.lock().unwrap_or_else(|e| e.into_inner());
+        let mut new = self.new.lock();
         new.insert(key.into(), Item { digest: digest.into(), value });
     }
 
     /// Writes what this run saw; entries it did not ask for are gone from the environment.
     pub fn save(self) -> Result<()> {
-        let entries = self.new.into_inner().unwrap_or_else(|e| e.into_inner());
+        let entries = self.new.into_inner();
         let unchanged = entries.len() == self.old.len()
             && entries
                 .iter()
