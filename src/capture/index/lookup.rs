@@ -2,6 +2,7 @@
 //! settings read once, what it took, and an end when the user asks for one.
 use crate::capture::files::paths::finding;
 use crate::capture::index::client::{ClientOptions, IndexClient, Stats};
+use crate::capture::index::no_wheel::NoWheel;
 use crate::capture::index::provenance::{Candidate, Want, find_wheels};
 use crate::capture::index::settings::IndexSettings;
 use crate::capture::index::sources::SettingsInput;
@@ -77,8 +78,7 @@ impl Ask {
         findings: &mut Vec<Finding>,
     ) -> Result<Vec<Candidate>> {
         let Some(settings) = &self.settings else {
-            let reason = "no index was asked (--offline)";
-            return Ok(fresh.iter().map(|_| Candidate::lasting(reason)).collect());
+            return Ok(fresh.iter().map(|_| Candidate::None(NoWheel::Offline)).collect());
         };
         let options = ClientOptions::default().at_most(settings.timeout);
         let client = IndexClient::new(settings.clone(), Some(cache), options)?;
@@ -124,12 +124,10 @@ impl Ask {
             requests: requests + sum(|r| r.requests),
             seconds: seconds + before.as_ref().map_or(0.0, |r| r.seconds),
         });
-        let unreachable: Vec<&str> = found
+        let unreachable: Vec<&NoWheel> = found
             .iter()
             .filter_map(|c| match c {
-                Candidate::None { reason, .. } if reason.contains("could not be reached") => {
-                    Some(reason.as_str())
-                }
+                Candidate::None(why) if why.unreachable() => Some(why),
                 _ => None,
             })
             .collect();

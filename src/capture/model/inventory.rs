@@ -132,7 +132,7 @@ pub struct Scan {
     pub user: Vec<ModelFolder>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
-    /// What the index may remember, so that the next scan need not compare again.
+    /// What the memo may keep, so that the next scan need not compare again.
     pub git_reads: Vec<GitRead>,
 }
 

@@ -157,7 +157,7 @@ pub fn owners<'a>(all: impl Iterator<Item = (&'a Installed, &'a Candidate)>) -> 
                     }
                 }
             }
-            Candidate::None { .. } => {
+            Candidate::None(_) => {
                 for file in one.files.values() {
                     if let Some(stated) = file.stated {
                         own(file.disk.clone(), one, stated);
@@ -261,8 +261,8 @@ pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners, tru
                 Err(reason) => captured(installed, reason, owners, Trust::Nothing),
             }
         }
-        Candidate::None { reason, .. } => {
-            let reason = installed.reason.clone().unwrap_or_else(|| reason.clone());
+        Candidate::None(why) => {
+            let reason = installed.reason.clone().unwrap_or_else(|| why.to_string());
             captured(installed, reason, owners, trust)
         }
     }
