@@ -3,8 +3,9 @@
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::capture::intent;
-use crate::capture::model::inventory::{Finding, ModelFolder, PackKind, Severity};
+use crate::capture::model::inventory::{ModelFolder, PackKind};
 use crate::capture::model::lock::{Lock, Provenance};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::{self, Captured, Options};
 use crate::capture::runtime::given;
 use crate::capture::trees::Trees;
@@ -192,7 +193,7 @@ fn intents(settings: &Settings, captured: &mut Captured) -> Result<()> {
             Ok(more) => found.extend(more),
             Err(error) => found.push(Finding {
                 severity: Severity::Warning,
-                topic: "intent".into(),
+                topic: Topic::Intent,
                 path: file.display().to_string(),
                 message: format!("not checked: {}", error.full()),
             }),
@@ -332,12 +333,12 @@ fn folders(title: &str, why: &str, folders: &[ModelFolder], printer: &Printer) {
 
 /// Findings by topic, gravest first.
 pub fn findings_text(findings: &[Finding], printer: &Printer) {
-    let mut topics: BTreeMap<(std::cmp::Reverse<Severity>, &str), Vec<&Finding>> = BTreeMap::new();
+    let mut topics: BTreeMap<(std::cmp::Reverse<Severity>, Topic), Vec<&Finding>> = BTreeMap::new();
     for finding in findings {
-        topics.entry((std::cmp::Reverse(finding.severity), &finding.topic)).or_default().push(finding);
+        topics.entry((std::cmp::Reverse(finding.severity), finding.topic)).or_default().push(finding);
     }
     for ((_, topic), all) in topics {
-        printer.line(printer.bold(topic));
+        printer.line(printer.bold(topic.name()));
         for finding in all {
             printer.line(printer.finding(finding));
         }

@@ -5,7 +5,7 @@
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::index::lookup::interrupted;
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::Captured;
 use crate::closure::scratch::Scratch;
 use crate::sys::error::{Error, Kind, Result};
@@ -57,7 +57,7 @@ pub fn check(
     if !python(environment).exists() {
         captured.findings.push(Finding {
             severity: Severity::Info,
-            topic: "imports".into(),
+            topic: Topic::Imports,
             path: environment.into(),
             message: "not checked: the store's files do not lie where their names say".into(),
         });
@@ -101,7 +101,7 @@ pub fn check(
     }
     captured.findings.extend(helped.iter().map(|name| Finding {
         severity: Severity::Warning,
-        topic: "imports".into(),
+        topic: Topic::Imports,
         path: name.clone(),
         message: "laid out as real files: its code does not import through links; name it in `[python] real-files` \
                   to have it known everywhere"
@@ -109,7 +109,7 @@ pub fn check(
     }));
     captured.findings.extend(odd.into_iter().map(|((name, module), failure)| Finding {
         severity: Severity::Problem,
-        topic: "imports".into(),
+        topic: Topic::Imports,
         path: name,
         message: format!(
             "`import {module}` works in the environment and not from the snapshot: {}",

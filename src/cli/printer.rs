@@ -1,6 +1,6 @@
 //! The one place that writes to the terminal: text or JSON, colours only on a terminal, progress with
 //! bytes and time left, and errors with their sources and what to do next.
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity};
 use crate::sys::error::Error;
 use crate::sys::progress::{Amount, Progress, Silent};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};

@@ -1,6 +1,6 @@
 //! The audit in words: what does not load, what would load something else, and what to do.
 use crate::capture::audit::{AuditReport, Provided, Unmet};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 
 /// `advise` says how to bring a library that this machine has, and `None` of one that it lacks.
 pub fn findings(
@@ -10,7 +10,7 @@ pub fn findings(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |severity, path: &str, message: String| {
-        findings.push(Finding { severity, topic: "audit".into(), path: path.into(), message });
+        findings.push(Finding { severity, topic: Topic::Audit, path: path.into(), message });
     };
     for Unmet { file, library } in &report.unmet {
         match advise(library) {

@@ -6,7 +6,7 @@ use crate::capture::index::no_wheel::NoWheel;
 use crate::capture::index::provenance::{Candidate, Want, find_wheels};
 use crate::capture::index::settings::IndexSettings;
 use crate::capture::index::sources::SettingsInput;
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::installed::{Installed, Scheme};
 use crate::capture::python::interpreter::InterpreterFacts;
 use crate::sys::error::{Error, Kind, Result};
@@ -57,7 +57,9 @@ impl Ask {
     /// What is configured and not asked.
     pub fn findings(&self) -> Vec<Finding> {
         let ignored = self.settings.iter().flat_map(|settings| &settings.ignored);
-        ignored.map(|what| finding(Severity::Info, "index", "index", format!("not asked: {what}"))).collect()
+        ignored
+            .map(|what| finding(Severity::Info, Topic::Index, "index", format!("not asked: {what}")))
+            .collect()
     }
 
     /// Names those who are asked: an answer of "no such wheel" lasts as long as this stays the same.
@@ -134,7 +136,7 @@ impl Ask {
         if let Some(reason) = unreachable.first() {
             findings.push(Finding {
                 severity: Severity::Problem,
-                topic: "index".into(),
+                topic: Topic::Index,
                 path: format!("{} distributions", unreachable.len()),
                 message: format!("captured, not pinned: {reason}"),
             });

@@ -3,10 +3,20 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Info,
+    Warning,
+    /// Would not survive a deploy.
+    Problem,
+}
+
 /// One list for the variants, their words and `ALL`, so that none of the three can lack one.
 macro_rules! topics {
     ($($(#[$about:meta])* $topic:ident $word:literal)+) => {
-        /// What a line of the report is about. In the order of their words: lines of one severity are sorted so.
+        /// What a line of the report is about. In the order of their words: lines of one severity are sorted so. Records
+        /// of snapshots have them too: with a new one, `RECORD_VERSION` rises.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Topic {
             $($(#[$about])* #[serde(rename = $word)] $topic,)+
@@ -72,6 +82,15 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub severity: Severity,
+    pub topic: Topic,
+    pub path: String,
+    pub message: String,
 }
 
 #[cfg(test)]

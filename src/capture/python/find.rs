@@ -1,6 +1,6 @@
 //! Is a directory a ComfyUI environment, and which Python does it use?
 use crate::capture::files::paths::{finding, read_small, show};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::sys::error::{Error, Kind, Result};
 use std::ffi::OsString;
 use std::fmt;
@@ -144,7 +144,7 @@ pub fn find_python(
         })?;
     let found = from_executable(&python, FoundBy::Path)?;
     let message = format!("no virtual environment found: assuming python3 of PATH; for another, {NAME_ONE}");
-    let note = finding(Severity::Warning, "runtime", python.display().to_string(), message);
+    let note = finding(Severity::Warning, Topic::Runtime, python.display().to_string(), message);
     Ok((found, vec![note]))
 }
 

@@ -16,8 +16,8 @@ pub mod unowned;
 use crate::capture::files::paths::{finding, show};
 use crate::capture::index::provenance::Candidate;
 use crate::capture::model::change::How;
-use crate::capture::model::inventory::{Finding, Severity};
 use crate::capture::model::lock::{DistributionLock, Provenance, WheelRef};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::editable::Relocation;
 use crate::capture::python::installed::{Installed, Scheme, read_site};
@@ -45,7 +45,7 @@ pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> (Vec<Installe
             if let Some(first) = seen.get(&one.name) {
                 findings.push(Finding {
                     severity: Severity::Warning,
-                    topic: "captured".into(),
+                    topic: Topic::Captured,
                     path: show(one.scheme.site.join(&one.info).as_os_str().as_bytes()),
                     message: format!("{} is installed twice; the first on sys.path counts", one.name),
                 });
@@ -254,10 +254,10 @@ fn report(python: &mut Python) {
         for change in &d.changed {
             // Another's file lies there; a file that should ship does not; anything else was edited.
             let (severity, topic) = match change.how {
-                How::ReplacedBy(_) => (Severity::Info, "patched"),
-                How::LeftOut(_) => (Severity::Problem, "unreadable"),
-                How::Secret(_) => (Severity::Warning, "secret"),
-                How::Changed | How::Missing | How::Other(_) => (Severity::Warning, "patched"),
+                How::ReplacedBy(_) => (Severity::Info, Topic::Patched),
+                How::LeftOut(_) => (Severity::Problem, Topic::Unreadable),
+                How::Secret(_) => (Severity::Warning, Topic::Secret),
+                How::Changed | How::Missing | How::Other(_) => (Severity::Warning, Topic::Patched),
             };
             let message = format!("{} {}: {}", d.name, d.version, change.how);
             python.findings.push(finding(severity, topic, show(change.path.as_bytes()), message));
@@ -265,7 +265,7 @@ fn report(python: &mut Python) {
         if d.provenance == Provenance::Captured {
             python.findings.push(Finding {
                 severity: Severity::Info,
-                topic: "captured".into(),
+                topic: Topic::Captured,
                 path: d.name.clone(),
                 message: d.reason.clone().unwrap_or_default(),
             });
