@@ -14,7 +14,7 @@ pub enum Kind {
     Input,
     /// The environment cannot be captured as it is.
     Environment,
-    /// The package index did not answer, or answered wrongly.
+    /// There can be no client for the package index. One that does not answer ends no run.
     Index,
     /// The Nix store or daemon refused or failed.
     Store,
