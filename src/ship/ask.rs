@@ -44,7 +44,12 @@ pub fn reported(host: &str, stderr: &str) -> Option<Error> {
         error: Report,
     }
     let line = stderr.lines().rev().find_map(|line| serde_json::from_str::<Line>(line).ok())?;
-    Some(Error::from(line.error).within(host))
+    let error = Error::from(line.error).within(host);
+    // What is true of the request stays so; what went wrong there is not of this machine.
+    Some(match error.kind {
+        Kind::Input | Kind::Busy | Kind::Interrupted => error,
+        _ => error.of_kind(Kind::Host),
+    })
 }
 
 /// The agent's own error, or what else was said: by sudo, by a shell.
@@ -69,13 +74,15 @@ mod tests {
 
     #[test]
     fn an_agents_error_arrives_as_it_was() {
-        let error =
-            Error::io("read", "/var/x", std::io::Error::other("gone")).of_kind(Kind::Busy).hint("wait");
-        let said = format!("sudo: a warning\n{}\n", serde_json::json!({"error": error.report()}));
-        let told = told("alpha", &said);
-        assert_eq!(told.kind, Kind::Busy);
-        assert_eq!(told.message, "alpha: cannot read /var/x: gone");
-        assert_eq!(told.hint.as_deref(), Some("wait"));
+        let told = |error: Error| {
+            let said = format!("sudo: a warning\n{}\n", serde_json::json!({"error": error.report()}));
+            told("alpha", &said)
+        };
+        let busy = told(Error::new(Kind::Busy, "one\nat a time").hint("wait"));
+        assert_eq!((busy.kind, busy.message.as_str()), (Kind::Busy, "alpha: one\nat a time"));
+        assert_eq!(busy.hint.as_deref(), Some("wait"));
+        let broken = told(Error::io("read", "/var/x", std::io::Error::other("gone")));
+        assert_eq!((broken.kind, broken.message.as_str()), (Kind::Host, "alpha: cannot read /var/x: gone"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! command, a hint that says what to do next, and a source. Display leaves the source to the printer.
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What went wrong, for exit codes and `--json`.
@@ -78,7 +78,7 @@ pub struct Error {
     pub message: String,
     pub hint: Option<String>,
     /// The file or folder that it is about, where it is about one.
-    pub path: Option<PathBuf>,
+    pub path: Option<Box<Path>>,
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -95,7 +95,7 @@ impl Error {
             matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
         let path = path.as_ref();
         let error = Error::new(Kind::Io, format!("cannot {verb} {}", path.display())).caused_by(source);
-        let error = Error { path: Some(path.to_path_buf()), ..error };
+        let error = Error { path: Some(path.into()), ..error };
         if full { error.hint("free space there, then run the command again") } else { error }
     }
 

@@ -35,7 +35,7 @@ fn names(collected: &Collected) -> Vec<String> {
     collected.tree.entries.keys().map(|k| show(k)).collect()
 }
 
-fn told<'a>(collected: &'a Collected, topic: Topic) -> Vec<&'a str> {
+fn told(collected: &Collected, topic: Topic) -> Vec<&str> {
     let prefix = "custom_nodes/pack/";
     let all = collected.findings.iter().filter(|f| f.topic == topic);
     all.map(|f| f.path.strip_prefix(prefix).unwrap_or(&f.path)).collect()

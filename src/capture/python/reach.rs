@@ -98,6 +98,6 @@ impl<'a> Reach<'a> {
         }
         let real = fs::canonicalize(disk).ok()?;
         let names = [name.as_bytes(), real.as_os_str().as_bytes()];
-        secrets::judge(&names, disk, found.size, true).map(|what| How::Secret(what.into()))
+        secrets::judge(&names, disk, found.size, true).map(How::Secret)
     }
 }
