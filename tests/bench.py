@@ -139,7 +139,7 @@ def first_snapshot(comfy, ws):
     # Warm: the index's answers and the page cache, the interpreter and its libraries in it. Cold: store, metadata index.
     def read_all():
         measured(ws, "inspect, fill", "inspect", comfy)
-        for path in (ws.root / "cache" / "stillframe").glob("index-*.json"):
+        for path in (ws.root / "cache" / "stillframe").glob("memo-*.json"):
             path.unlink()
     fresh_memory(read_all)
     return measured(ws, "snapshot, first", "snapshot", comfy, "--label", "first")

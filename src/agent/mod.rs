@@ -14,8 +14,9 @@ use crate::sys::signals;
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
@@ -107,7 +108,7 @@ pub fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            report(&error, arguments.command.answers());
             ExitCode::FAILURE
         }
     }
@@ -288,7 +289,35 @@ fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
     print(&holder)
 }
 
-fn report(error: &Error) {
+impl Command {
+    /// Whether the workstation asks this and reads why it failed; the others' errors are for a log or for a person.
+    fn answers(&self) -> bool {
+        match self {
+            Command::Order
+            | Command::Status { .. }
+            | Command::History { .. }
+            | Command::Follow { .. }
+            | Command::Logs { .. }
+            | Command::Cancel { .. }
+            | Command::Unlock { .. }
+            | Command::Retention { .. } => true,
+            Command::Receive
+            | Command::Activate { .. }
+            | Command::Boot
+            | Command::Instance { .. }
+            | Command::Clear { .. }
+            | Command::Install
+            | Command::Gateway { .. } => false,
+        }
+    }
+}
+
+/// For a program as one line of JSON (`ship::ask` reads it), for a person as text.
+fn report(error: &Error, answers: bool) {
+    if answers && !std::io::stderr().is_terminal() {
+        eprintln!("{}", json!({"error": error.report()}));
+        return;
+    }
     eprintln!("error: {error}");
     for cause in error.causes() {
         eprintln!("  because: {cause}");

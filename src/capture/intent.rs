@@ -5,8 +5,9 @@
 //! installed, on every platform; requirements without hashes name some of it; a ManagerSnapshot names
 //! the main program, the packs and what `pip freeze` printed.
 use crate::capture::files::paths::{finding, read_small};
-use crate::capture::model::inventory::{Finding, Severity};
 use crate::capture::model::lock::{DistributionLock, MainLock, PackLock};
+use crate::capture::model::pylock::is_ours;
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::formats::comfy::manager_snapshot::ManagerSnapshot;
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::name::normalize;
@@ -77,8 +78,7 @@ pub fn check(path: &Path, installed: &Installed) -> Result<Vec<Finding>> {
         uv(&UvLock::parse(&text).map_err(|e| malformed(&e))?)
     } else if name.ends_with(".toml") {
         let lock = Pylock::parse(&text).map_err(|e| malformed(&e))?;
-        // Our own output says what was installed, not what should be.
-        if lock.created_by == "stillframe" {
+        if is_ours(&lock) {
             return Ok(Vec::new());
         }
         pylock(&lock)
@@ -181,7 +181,7 @@ struct Report {
 
 impl Report {
     fn add(&mut self, severity: Severity, message: String) {
-        self.findings.push(finding(severity, "intent", self.path.clone(), message));
+        self.findings.push(finding(severity, Topic::Intent, self.path.clone(), message));
     }
 }
 

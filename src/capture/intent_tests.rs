@@ -1,6 +1,7 @@
 use super::*;
 use crate::capture::model::inventory::PackKind;
 use crate::capture::model::lock::{GitLock, Provenance, TreeRef, WheelRef};
+use crate::capture::model::report::Topic;
 use crate::formats::nix::hash::Sha256;
 
 fn tree() -> TreeRef {
@@ -72,7 +73,7 @@ fn messages(name: &str, text: &str) -> Result<Vec<String>> {
         e.message = e.message.replace(&dir.path().display().to_string(), "DIR");
         e
     })?;
-    assert!(found.iter().all(|f| f.topic == "intent" && f.path.ends_with(name)));
+    assert!(found.iter().all(|f| f.topic == Topic::Intent && f.path.ends_with(name)));
     Ok(found.into_iter().map(|f| f.message).collect())
 }
 

@@ -6,8 +6,9 @@ use crate::capture::comfy::model_paths;
 use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::paths::open_regular;
 use crate::capture::index::lookup::{Ask, IndexReport};
-use crate::capture::model::inventory::{Finding, GitState, ModelFolder, OutsidePath, Scan};
+use crate::capture::model::inventory::{GitState, ModelFolder, OutsidePath, Scan};
 use crate::capture::model::lock::{LOCK_VERSION, Lock};
+use crate::capture::model::report::Finding;
 use crate::capture::python;
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::find::{self, PythonLocation};
@@ -21,7 +22,7 @@ use crate::capture::trees::memo::{Memo, stat_digest};
 use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::error::Result;
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::{Amount, Progress, check_interrupt};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -79,15 +80,15 @@ pub fn capture(
     let root = &find::check(root)?;
     let left_out = LeftOut::of(root, &options.exclude, &options.private);
     let run = Run { options, memo, trees, started, left_out };
-    progress.stage("finding the interpreter", None);
+    progress.stage("finding the interpreter", Amount::Unknown);
     let (location, mut findings) =
         find::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
     let facts = run.facts(root, &location)?;
-    progress.stage("reading the environment", None);
+    progress.stage("reading the environment", Amount::Unknown);
     let mut scan = run.scan(root, &location, &facts)?;
     findings.append(&mut scan.findings);
     check_interrupt()?;
-    progress.stage("capturing runtime, packs and cache", None);
+    progress.stage("capturing runtime, packs and cache", Amount::Unknown);
     // Side by side: each has stretches where one core waits for the index or for the store.
     let mut index = None;
     let (runtime, (distributions, entries)) = rayon::join(
@@ -117,7 +118,7 @@ pub fn capture(
         cache: entries.cache,
         distributions: python.distributions,
     };
-    progress.stage("auditing libraries", None);
+    progress.stage("auditing libraries", Amount::Unknown);
     let audit = run.audit(std::mem::take(&mut python.objects), &scan, &facts, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     findings.sort_by(|a, b| {

@@ -1,10 +1,11 @@
-//! What `inspect`, `lock` and `snapshot` share: the lock against a second run, the metadata index, the
+//! What `inspect`, `lock` and `snapshot` share: the lock against a second run, the memo, the
 //! capture itself, and its report.
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::capture::intent;
-use crate::capture::model::inventory::{Finding, ModelFolder, PackKind, Severity};
+use crate::capture::model::inventory::{ModelFolder, PackKind};
 use crate::capture::model::lock::{Lock, Provenance};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::{self, Captured, Options};
 use crate::capture::runtime::given;
 use crate::capture::trees::Trees;
@@ -192,7 +193,7 @@ fn intents(settings: &Settings, captured: &mut Captured) -> Result<()> {
             Ok(more) => found.extend(more),
             Err(error) => found.push(Finding {
                 severity: Severity::Warning,
-                topic: "intent".into(),
+                topic: Topic::Intent,
                 path: file.display().to_string(),
                 message: format!("not checked: {}", error.full()),
             }),
@@ -210,7 +211,7 @@ pub fn report_json(captured: &Captured) -> Value {
         "environment": captured.scan.root,
         "main": {"version": lock.main.version, "git": captured.scan.main.git, "bytes": captured.scan.main.size},
         "python": {"executable": captured.python.executable, "venv": captured.python.venv,
-            "found": captured.python.how, "version": lock.runtime.version},
+            "found": captured.python.how.to_string(), "version": lock.runtime.version},
         "packs": captured.scan.packs.iter().map(|p| json!({
             "name": p.name, "kind": p.kind, "enabled": p.enabled, "git": p.git, "nested": p.nested,
             "bytes": p.size, "weights": p.weights.iter().map(|w| json!({"path": w.path, "bytes": w.size})).collect::<Vec<_>>(),
@@ -261,7 +262,7 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
         "  Python        {} ({}, {})",
         lock.runtime.version,
         plain(&captured.python.executable.display().to_string()),
-        plain(&captured.python.how)
+        captured.python.how
     ));
     let counts = lock.provenance_counts();
     let count = |p: Provenance| counts.get(p.name()).copied().unwrap_or(0);
@@ -332,12 +333,12 @@ fn folders(title: &str, why: &str, folders: &[ModelFolder], printer: &Printer) {
 
 /// Findings by topic, gravest first.
 pub fn findings_text(findings: &[Finding], printer: &Printer) {
-    let mut topics: BTreeMap<(std::cmp::Reverse<Severity>, &str), Vec<&Finding>> = BTreeMap::new();
+    let mut topics: BTreeMap<(std::cmp::Reverse<Severity>, Topic), Vec<&Finding>> = BTreeMap::new();
     for finding in findings {
-        topics.entry((std::cmp::Reverse(finding.severity), &finding.topic)).or_default().push(finding);
+        topics.entry((std::cmp::Reverse(finding.severity), finding.topic)).or_default().push(finding);
     }
     for ((_, topic), all) in topics {
-        printer.line(printer.bold(topic));
+        printer.line(printer.bold(topic.name()));
         for finding in all {
             printer.line(printer.finding(finding));
         }

@@ -13,7 +13,7 @@ use crate::ship::copy::Load;
 use crate::ship::rollout::allowed;
 use crate::store::StoreConfig;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::check_interrupt;
+use crate::sys::progress::{Amount, check_interrupt};
 use crate::sys::signals;
 use crate::sys::who;
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ impl Plan {
             [one] => format!("getting {} ready", one.0.name()),
             all => format!("getting {} hosts ready", all.len()),
         };
-        printer.progress().stage(&ready, None);
+        printer.progress().stage(&ready, Amount::Unknown);
         let (mut copied, mut failed) = (Vec::new(), Vec::new());
         // Each goes its way: one that does not answer holds no other back before the traffic is to move.
         for way in on_each(members, |(member, private, smoke)| self.way(member, private, smoke, printer)) {

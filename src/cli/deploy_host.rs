@@ -15,7 +15,7 @@ use crate::ship::copy::{self, Load, Ready};
 use crate::ship::preflight::{self, Needs};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::{Amount, Progress, check_interrupt};
 use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -342,8 +342,8 @@ impl HostProgress<'_> {
 }
 
 impl Progress for HostProgress<'_> {
-    fn stage(&self, name: &str, total: Option<u64>) {
-        self.printer.stage(name, total);
+    fn stage(&self, name: &str, of: Amount) {
+        self.printer.stage(name, of);
     }
 
     fn advance(&self, amount: u64) {
@@ -361,7 +361,7 @@ impl Progress for HostProgress<'_> {
         self.printer.note(text);
     }
 
-    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
-        self.printer.beside(name, total)
+    fn beside(&self, name: &str, bytes: u64) -> Box<dyn Progress> {
+        self.printer.beside(name, bytes)
     }
 }

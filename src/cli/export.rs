@@ -10,7 +10,7 @@ use crate::formats::python::metadata::Metadata;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
-use crate::sys::progress::check_interrupt;
+use crate::sys::progress::{Amount, check_interrupt};
 use crate::sys::signals;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -137,7 +137,7 @@ fn licences(
     let config = StoreConfig::from_environment(settings.config.store.remote.as_deref());
     let mut store: Option<Store> = None;
     let mut found = BTreeMap::new();
-    printer.progress().stage("reading licences", Some(lock.distributions.len() as u64));
+    printer.progress().stage("reading licences", Amount::Items(lock.distributions.len() as u64));
     for d in &lock.distributions {
         check_interrupt()?;
         let path = graph::tree_path(&d.tree, &config.store_dir)?;

@@ -10,7 +10,7 @@ use crate::ship::send::Sent;
 use crate::ship::ssh::Remote;
 use crate::store::StoreConfig;
 use crate::sys::error::Result;
-use crate::sys::progress::check_interrupt;
+use crate::sys::progress::{Amount, check_interrupt};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -207,7 +207,7 @@ fn send(
     let needs = Needs { system: format!("{}-linux", std::env::consts::ARCH), ..Needs::default() };
     let progress = printer.progress();
     if members.len() > 1 {
-        progress.stage(&format!("copying to {} hosts", members.len()), None);
+        progress.stage(&format!("copying to {} hosts", members.len()), Amount::Unknown);
     }
     let one = |member: &Member| {
         let host = &member.host;

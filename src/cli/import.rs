@@ -3,7 +3,7 @@
 use super::printer::{Printer, plain};
 use crate::formats::comfy::description::{Dependencies, Description, DescriptionError, Source};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::check_interrupt;
+use crate::sys::progress::{Amount, check_interrupt};
 use crate::sys::{files, process, signals};
 use serde_json::json;
 use std::fs::File;
@@ -113,12 +113,7 @@ fn show(d: &Description, printer: &Printer) {
 }
 
 fn step(words: &[&str], what: &str) -> Result<()> {
-    let done = process::run_until(words, LIMIT, &mut || check_interrupt().is_err()).map_err(|e| {
-        match check_interrupt() {
-            Err(stop) => stop,
-            Ok(()) => e.of_kind(Kind::Io),
-        }
-    })?;
+    let done = process::run_until_interrupt(words, &words.join(" "), LIMIT)?;
     if done.code == Some(0) {
         return Ok(());
     }
@@ -173,7 +168,7 @@ fn make(d: &Description, folder: &Path, python: &str, printer: &Printer) -> Resu
         .map_err(|e| Error::io("create a folder in", parent, e))?;
     let root = scratch.path().join("ComfyUI");
     let progress = printer.progress();
-    progress.stage("cloning repositories", Some(d.packs.len() as u64 + 1));
+    progress.stage("cloning repositories", Amount::Items(d.packs.len() as u64 + 1));
     clone(main, &root)?;
     progress.advance(1);
     for pack in &d.packs {
@@ -192,7 +187,7 @@ fn make(d: &Description, folder: &Path, python: &str, printer: &Printer) -> Resu
 
 fn packages(d: &Description, folder: &Path, python: &str, printer: &Printer) -> Result<()> {
     let venv = folder.join(".venv").display().to_string();
-    printer.progress().stage("making the virtual environment", None);
+    printer.progress().stage("making the virtual environment", Amount::Unknown);
     step(&[python, "-m", "venv", &venv], "making the virtual environment")?;
     let list = folder.join(".venv/stillframe-import.txt");
     files::write_atomic(&list, (d.requirements.join("\n") + "\n").as_bytes())?;
@@ -202,7 +197,7 @@ fn packages(d: &Description, folder: &Path, python: &str, printer: &Printer) -> 
         lists.extend([folder.to_path_buf()].into_iter().chain(packs).map(|at| at.join("requirements.txt")));
     }
     let lists: Vec<String> = lists.iter().filter(|l| l.is_file()).map(|l| l.display().to_string()).collect();
-    printer.progress().stage("installing packages", None);
+    printer.progress().stage("installing packages", Amount::Unknown);
     let pip = format!("{venv}/bin/python");
     let mut words = vec![pip.as_str(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
     if d.dependencies == Dependencies::Frozen {

@@ -5,11 +5,11 @@
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::index::lookup::interrupted;
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::Captured;
 use crate::closure::scratch::Scratch;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::Progress;
+use crate::sys::progress::{Amount, Progress};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,7 @@ pub fn check(
     if !python(environment).exists() {
         captured.findings.push(Finding {
             severity: Severity::Info,
-            topic: "imports".into(),
+            topic: Topic::Imports,
             path: environment.into(),
             message: "not checked: the store's files do not lie where their names say".into(),
         });
@@ -68,12 +68,12 @@ pub fn check(
         ask(settings, python, base, only, progress.as_ref())
     };
     let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, None, only);
-    progress.stage("importing every distribution from the snapshot", None);
+    progress.stage("importing every distribution from the snapshot", Amount::Unknown);
     let failed = ask(&python(environment), None)?;
     if failed.is_empty() {
         return Ok(());
     }
-    progress.stage("importing in the environment what failed", None);
+    progress.stage("importing in the environment what failed", Amount::Unknown);
     let there = ask_in(&captured.python.executable, captured.user_base.as_deref(), Some(&names(&failed)))?;
     let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
     let mut helped: BTreeSet<String> = BTreeSet::new();
@@ -84,7 +84,7 @@ pub fn check(
             continue;
         }
         let environment = rebuild(captured)?;
-        progress.stage("importing again from the snapshot", None);
+        progress.stage("importing again from the snapshot", Amount::Unknown);
         let failed = ask(&python(&environment), Some(&names(&odd)))?;
         let (left, mended): (Failures, Failures) =
             odd.into_iter().partition(|(key, _)| failed.contains_key(key));
@@ -101,7 +101,7 @@ pub fn check(
     }
     captured.findings.extend(helped.iter().map(|name| Finding {
         severity: Severity::Warning,
-        topic: "imports".into(),
+        topic: Topic::Imports,
         path: name.clone(),
         message: "laid out as real files: its code does not import through links; name it in `[python] real-files` \
                   to have it known everywhere"
@@ -109,7 +109,7 @@ pub fn check(
     }));
     captured.findings.extend(odd.into_iter().map(|((name, module), failure)| Finding {
         severity: Severity::Problem,
-        topic: "imports".into(),
+        topic: Topic::Imports,
         path: name,
         message: format!(
             "`import {module}` works in the environment and not from the snapshot: {}",
@@ -207,7 +207,7 @@ async fn converse(
     let mut failures = Failures::new();
     while let Some(line) = lines.next_line().await.map_err(failed)? {
         match serde_json::from_str(&line) {
-            Ok(Line::Total { total }) => progress.stage("importing distributions", Some(total)),
+            Ok(Line::Total { total }) => progress.stage("importing distributions", Amount::Items(total)),
             Ok(Line::Looked { name, failed }) => {
                 progress.advance(1);
                 failures.extend(failed.into_iter().map(|f| ((name.clone(), f.module.clone()), f)));

@@ -3,6 +3,7 @@ use super::capture::{Manner, capture, exclusive, lock_texts, project_file, repor
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::model::lock::Lock;
+use crate::capture::model::pylock::is_ours;
 use crate::formats::python::pylock::Pylock;
 use crate::sys::error::Result;
 use crate::sys::files;
@@ -26,7 +27,7 @@ fn pylock_name(settings: &Settings) -> &'static str {
     let (usual, own) = ("pylock.toml", "pylock.stillframe.toml");
     let Ok(text) = std::fs::read_to_string(project_file(settings, usual)) else { return usual };
     match Pylock::parse(&text) {
-        Ok(lock) if lock.created_by == "stillframe" => usual,
+        Ok(lock) if is_ours(&lock) => usual,
         _ => own,
     }
 }

@@ -1,12 +1,13 @@
 //! The one place that writes to the terminal: text or JSON, colours only on a terminal, progress with
 //! bytes and time left, and errors with their sources and what to do next.
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity};
 use crate::sys::error::Error;
-use crate::sys::progress::Progress;
+use crate::sys::progress::{Amount, Progress, Silent};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(Clone)]
@@ -20,7 +21,7 @@ impl Printer {
     pub fn new(json: bool, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let progress: Arc<dyn Progress> = if quiet || json {
-            Arc::new(crate::sys::progress::Silent)
+            Arc::new(Silent)
         } else if terminal {
             Arc::new(Bar::default())
         } else {
@@ -94,17 +95,12 @@ impl Printer {
     }
 
     pub fn error(&self, error: &Error) {
-        let causes = error.causes();
         if self.json {
-            self.write(&format!(
-                "{:#}",
-                json!({"error": {"kind": error.kind.name(), "message": error.message,
-                    "causes": causes, "hint": error.hint}})
-            ));
+            self.write(&format!("{:#}", json!({"error": error.report()})));
             return;
         }
         eprintln!("error: {}", lines(&error.message));
-        for cause in causes {
+        for cause in error.causes() {
             eprintln!("  because: {}", lines(&cause));
         }
         if let Some(hint) = &error.hint {
@@ -131,9 +127,9 @@ pub fn bytes(amount: u64) -> String {
 struct Traced(Arc<dyn Progress>);
 
 impl Progress for Traced {
-    fn stage(&self, name: &str, total: Option<u64>) {
-        tracing::debug!(total, "{name}");
-        self.0.stage(name, total);
+    fn stage(&self, name: &str, of: Amount) {
+        tracing::debug!(total = of.total(), "{name}");
+        self.0.stage(name, of);
     }
 
     fn advance(&self, amount: u64) {
@@ -144,9 +140,9 @@ impl Progress for Traced {
         self.0.note(text);
     }
 
-    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
-        tracing::debug!(total, "{name}");
-        self.0.beside(name, total)
+    fn beside(&self, name: &str, bytes: u64) -> Box<dyn Progress> {
+        tracing::debug!(total = bytes, "{name}");
+        self.0.beside(name, bytes)
     }
 
     fn aside(&self, print: &mut dyn FnMut()) {
@@ -162,14 +158,17 @@ struct Bar {
 }
 
 impl Bar {
-    fn begin(&self, name: &str, total: Option<u64>) -> ProgressBar {
-        let total = total.filter(|total| *total > 0);
-        let bar = self.all.add(total.map_or_else(ProgressBar::new_spinner, ProgressBar::new));
-        let template = match total {
-            Some(_) if in_bytes(name) => "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
-            Some(_) => "{msg:32} {bar:24} {pos}/{len} {eta} left",
-            None => "{msg:32} {elapsed}",
+    fn begin(&self, name: &str, of: Amount) -> ProgressBar {
+        const IN_BYTES: &str = "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+        const IN_ITEMS: &str = "{msg:32} {bar:24} {pos}/{len} {eta} left";
+        let (bar, template) = match of {
+            Amount::Bytes(0) | Amount::Items(0) | Amount::Unknown => {
+                (ProgressBar::new_spinner(), "{msg:32} {elapsed}")
+            }
+            Amount::Bytes(total) => (ProgressBar::new(total), IN_BYTES),
+            Amount::Items(total) => (ProgressBar::new(total), IN_ITEMS),
         };
+        let bar = self.all.add(bar);
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -179,22 +178,17 @@ impl Bar {
     }
 }
 
-/// Stages that count bytes; the others count items.
-fn in_bytes(stage: &str) -> bool {
-    ["sending", "copying", "reading distributions"].iter().any(|bytes| stage.starts_with(bytes))
-}
-
 impl Progress for Bar {
-    fn stage(&self, name: &str, total: Option<u64>) {
-        let bar = self.begin(name, total);
-        let mut held = self.bar.lock().unwrap_or_else(|e| e.into_inner());
+    fn stage(&self, name: &str, of: Amount) {
+        let bar = self.begin(name, of);
+        let mut held = self.bar.lock();
         if let Some(old) = held.replace(bar) {
             old.finish_and_clear();
         }
     }
 
     fn advance(&self, amount: u64) {
-        if let Some(bar) = self.bar.lock().unwrap_or_else(|e| e.into_inner()).as_ref() {
+        if let Some(bar) = self.bar.lock().as_ref() {
             bar.inc(amount);
         }
     }
@@ -203,8 +197,8 @@ impl Progress for Bar {
         self.all.suspend(|| eprintln!("{text}"));
     }
 
-    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
-        let bar = Mutex::new(Some(self.begin(name, Some(total))));
+    fn beside(&self, name: &str, bytes: u64) -> Box<dyn Progress> {
+        let bar = Mutex::new(Some(self.begin(name, Amount::Bytes(bytes))));
         Box::new(Bar { all: self.all.clone(), bar })
     }
 
@@ -215,7 +209,7 @@ impl Progress for Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(bar) = self.bar.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        if let Some(bar) = self.bar.lock().take() {
             bar.finish_and_clear();
         }
     }
@@ -229,7 +223,7 @@ struct Plain {
 
 struct Stage {
     name: String,
-    total: Option<u64>,
+    of: Amount,
     done: u64,
     started: Instant,
     said: Instant,
@@ -238,28 +232,29 @@ struct Stage {
 const SAY_EVERY: Duration = Duration::from_secs(3);
 
 impl Progress for Plain {
-    fn stage(&self, name: &str, total: Option<u64>) {
+    fn stage(&self, name: &str, of: Amount) {
         let now = Instant::now();
-        let stage = Stage { name: name.into(), total, done: 0, started: now, said: now };
-        *self.state.lock().unwrap_or_else(|e| e.into_inner()) = Some(stage);
+        let stage = Stage { name: name.into(), of, done: 0, started: now, said: now };
+        *self.state.lock() = Some(stage);
     }
 
     fn advance(&self, amount: u64) {
-        let mut held = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let mut held = self.state.lock();
         let Some(stage) = held.as_mut() else { return };
         stage.done += amount;
         if stage.said.elapsed() < SAY_EVERY {
             return;
         }
         stage.said = Instant::now();
-        let show = |n| if in_bytes(&stage.name) { bytes(n) } else { n.to_string() };
+        let in_bytes = matches!(stage.of, Amount::Bytes(_));
+        let show = |n| if in_bytes { bytes(n) } else { n.to_string() };
         let rate = stage.done as f64 / stage.started.elapsed().as_secs_f64().max(0.001);
-        let speed = if in_bytes(&stage.name) { format!(", {}/s", bytes(rate as u64)) } else { String::new() };
-        let left = stage
-            .total
+        let speed = if in_bytes { format!(", {}/s", bytes(rate as u64)) } else { String::new() };
+        let total = stage.of.total();
+        let left = total
             .filter(|t| *t > stage.done && stage.done > 0)
             .map(|total| format!("{speed}, {:.0} s left", (total - stage.done) as f64 / rate));
-        let total = stage.total.map(|t| format!(" of {}", show(t))).unwrap_or_default();
+        let total = total.map(|t| format!(" of {}", show(t))).unwrap_or_default();
         eprintln!("{}: {}{total}{}", stage.name, show(stage.done), left.unwrap_or_default());
     }
 
@@ -267,9 +262,9 @@ impl Progress for Plain {
         eprintln!("{text}");
     }
 
-    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress> {
+    fn beside(&self, name: &str, bytes: u64) -> Box<dyn Progress> {
         let plain = Plain::default();
-        plain.stage(name, Some(total));
+        plain.stage(name, Amount::Bytes(bytes));
         Box::new(plain)
     }
 }

@@ -11,12 +11,13 @@ use crate::closure::scratch::Scratch;
 use crate::host::foreground;
 use crate::protocol::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::Amount;
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
 pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Result<ProbeResult> {
-    printer.progress().stage("probing the environment's own server", None);
+    printer.progress().stage("probing the environment's own server", Amount::Unknown);
     let scratch = Scratch::new(&settings.cache, "probe")?;
     let slot = scratch.path();
     materialise::tree(&captured.scan.main.tree, &slot.join("main"))?;

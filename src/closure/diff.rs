@@ -4,12 +4,31 @@ use crate::capture::model::probe::ProbeResult;
 use crate::protocol::launch::Launch;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What became of something from one snapshot to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    Added,
+    Removed,
+    Changed,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            What::Added => "added",
+            What::Removed => "removed",
+            What::Changed => "changed",
+        })
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
     pub name: String,
-    /// `added`, `removed` or `changed`.
-    pub what: &'static str,
+    pub what: What,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,9 +77,9 @@ fn compare(old: &Items, new: &Items) -> Vec<Change> {
             let (a, b) = (old.get(name), new.get(name));
             let what = match (a, b) {
                 (Some(a), Some(b)) if a.0 == b.0 => return None,
-                (Some(_), Some(_)) => "changed",
-                (None, _) => "added",
-                (_, None) => "removed",
+                (Some(_), Some(_)) => What::Changed,
+                (None, _) => What::Added,
+                (_, None) => What::Removed,
             };
             Some(Change {
                 name: name.clone(),

@@ -1,8 +1,9 @@
 //! lock -> derivations. Pure: no Nix evaluation, no store; the same lock gives the same paths on any
 //! machine. Big things (wheels' trees, packs, the runtime) are content-addressed, so a new version of
 //! this program ships none of them again; only what we compute from them is input-addressed.
+use crate::capture::model::change::FileChange;
 use crate::capture::model::inventory::PackKind;
-use crate::capture::model::lock::{DistributionLock, FileChange, Lock, PackLock, Provenance, WheelRef};
+use crate::capture::model::lock::{DistributionLock, Lock, PackLock, Provenance, WheelRef};
 use crate::closure::nodes::{Builder, Input, Job, Runtime, Script, ScriptFile};
 pub use crate::closure::nodes::{Import, Node, NodeKind, tree_path};
 use crate::formats::nix::derivation::{Derivation, Output};
@@ -426,7 +427,8 @@ fn snapshot(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::model::lock::{REPLACED, TreeRef};
+    use crate::capture::model::change::How;
+    use crate::capture::model::lock::TreeRef;
     use crate::formats::nix::hash::Sha256;
 
     #[test]
@@ -444,7 +446,7 @@ mod tests {
             wheel: None,
             changed: by
                 .iter()
-                .map(|by| FileChange { path: "cv2/cv2.so".into(), how: format!("{REPLACED}{by}") })
+                .map(|by| FileChange { path: "cv2/cv2.so".into(), how: How::ReplacedBy(by.to_string()) })
                 .collect(),
             commit: None,
         };

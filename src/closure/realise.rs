@@ -7,7 +7,7 @@ use crate::formats::nix::store_path::StorePath;
 use crate::store::{Event, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::parallel;
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::{Amount, Progress, check_interrupt};
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -62,14 +62,14 @@ pub fn realise(
     }
     let missing: Vec<&Import> = graph.imports.iter().filter(|i| !valid.contains(&i.path)).collect();
     let total = missing.iter().map(|i| i.tree.nar_size).sum();
-    progress.stage("sending to the store", Some(total));
+    progress.stage("sending to the store", Amount::Bytes(total));
     // What others refer to goes first.
     let (plain, referring): (Vec<&Import>, Vec<&Import>) =
         missing.into_iter().partition(|i| i.tree.references.is_empty());
     for batch in [plain, referring] {
         send(batch, trees, config, progress, &mut report)?;
     }
-    progress.stage("writing derivations", Some(graph.nodes.len() as u64));
+    progress.stage("writing derivations", Amount::Items(graph.nodes.len() as u64));
     let started = Instant::now();
     let to_write = || graph.texts().filter(|(path, ..)| !valid.contains(path));
     let mut expected = to_write();
@@ -176,7 +176,7 @@ fn needed(graph: &Graph, valid: &BTreeSet<StorePath>) -> u64 {
 fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Result<u64> {
     let outputs: BTreeSet<StorePath> = graph.nodes.iter().map(|n| n.out.clone()).collect();
     let to_build = needed(graph, &store.valid(&outputs)?);
-    progress.stage("building", Some(to_build));
+    progress.stage("building", Amount::Items(to_build));
     let labels: HashMap<String, String> =
         graph.nodes.iter().map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone())).collect();
     let hear = progress.clone();

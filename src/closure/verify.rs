@@ -8,7 +8,7 @@ use crate::formats::nix::nar::{self, Hashing, NarWriter, Visitor};
 use crate::formats::nix::store_path::{StorePath, source_path};
 use crate::store::{Store, StoreConfig, Text};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::{Amount, Progress, check_interrupt};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -64,7 +64,7 @@ pub fn verify(recipe: &Recipe, store: &mut Store, scratch: &Path, progress: &dyn
     empty(recipe, scratch, &mut fresh)?;
     let mut report = Report::default();
     let total = recipe.sources.iter().map(|source| source.info.nar_size).sum();
-    progress.stage("copying sources to a scratch store", Some(total));
+    progress.stage("copying sources to a scratch store", Amount::Bytes(total));
     for source in &recipe.sources {
         check_interrupt()?;
         report.mismatches.extend(copy(source, store, &mut fresh)?);
@@ -95,7 +95,7 @@ fn rebuild(
     progress: &dyn Progress,
     report: &mut Report,
 ) -> Result<()> {
-    progress.stage("rebuilding", Some(recipe.nodes.len() as u64));
+    progress.stage("rebuilding", Amount::Items(recipe.nodes.len() as u64));
     fresh.add_texts(recipe.nodes.iter().map(Node::text), |_| Ok(()))?;
     for node in &recipe.nodes {
         check_interrupt()?;

@@ -1,7 +1,8 @@
 //! Questions to the agent that a host has: what it serves, its history, its log.
 use crate::ship::send::Channel;
 use crate::ship::ssh::{LastWords, Remote};
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::{Error, Kind, Report, Result};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -36,16 +37,24 @@ pub fn ask<T: DeserializeOwned>(remote: &Remote, arguments: &[&str], limit: Dura
     }
 }
 
-/// The agent's own error, with its hint.
-fn told(host: &str, stderr: &str) -> Error {
-    let line = |key: &str| stderr.lines().find_map(|l| l.trim().strip_prefix(key)).map(str::to_string);
-    let message = line("error: ").unwrap_or_else(|| stderr.trim().to_string());
-    let cause = line("because: ").map(|c| format!(": {c}")).unwrap_or_default();
-    let error = Error::new(Kind::Host, format!("{host}: {message}{cause}"));
-    match line("hint: ") {
-        Some(hint) => error.hint(hint),
-        None => error,
+/// The agent's own error, if what was said on the standard error ends with one: a line of JSON.
+pub fn reported(host: &str, stderr: &str) -> Option<Error> {
+    #[derive(Deserialize)]
+    struct Line {
+        error: Report,
     }
+    let line = stderr.lines().rev().find_map(|line| serde_json::from_str::<Line>(line).ok())?;
+    let error = Error::from(line.error).within(host);
+    // What is true of the request stays so; what went wrong there is not of this machine.
+    Some(match error.kind {
+        Kind::Input | Kind::Busy | Kind::Interrupted => error,
+        _ => error.of_kind(Kind::Host),
+    })
+}
+
+/// The agent's own error, or what else was said: by sudo, by a shell.
+fn told(host: &str, stderr: &str) -> Error {
+    reported(host, stderr).unwrap_or_else(|| Error::new(Kind::Host, format!("{host}: {}", stderr.trim())))
 }
 
 /// A question whose answer goes on.
@@ -53,8 +62,32 @@ pub fn open(remote: &Remote, arguments: &[&str]) -> Result<(Channel, LastWords)>
     remote.channel(&words(arguments))
 }
 
-/// Why such an answer ended, where it says nothing itself.
+/// Why such an answer ended: what the agent, or whatever was there instead, said last.
 pub fn ended(host: &str, last_words: &LastWords) -> Error {
     let said = last_words.text();
     if said.is_empty() { unprepared(host) } else { told(host, &said) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_error_arrives_as_it_was() {
+        let told = |error: Error| {
+            let said = format!("sudo: a warning\n{}\n", serde_json::json!({"error": error.report()}));
+            told("alpha", &said)
+        };
+        let busy = told(Error::new(Kind::Busy, "one\nat a time").hint("wait"));
+        assert_eq!((busy.kind, busy.message.as_str()), (Kind::Busy, "alpha: one\nat a time"));
+        assert_eq!(busy.hint.as_deref(), Some("wait"));
+        let broken = told(Error::io("read", "/var/x", std::io::Error::other("gone")));
+        assert_eq!((broken.kind, broken.message.as_str()), (Kind::Host, "alpha: cannot read /var/x: gone"));
+    }
+
+    #[test]
+    fn what_others_say_is_shown_as_it_is() {
+        let told = told("alpha", "sh: error: no such thing\n");
+        assert_eq!((told.kind, told.message.as_str()), (Kind::Host, "alpha: sh: error: no such thing"));
+    }
 }

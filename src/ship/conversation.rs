@@ -4,13 +4,15 @@ use crate::protocol::messages::{
     ALIVE_MS, Answer, Attempt, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
 };
 use crate::protocol::wire;
+use crate::ship::ask;
 use crate::ship::send::Channel;
 use crate::ship::ssh::LastWords;
 use crate::sys::error::{Error, Kind};
 use crate::sys::progress::check_interrupt;
+use parking_lot::Mutex;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const LOOK: Duration = Duration::from_millis(50);
@@ -35,6 +37,9 @@ pub enum ConversationError {
     /// The line ended, or the agent did; `said` is what it printed last.
     #[error("{host}: the conversation ended{}", after(said))]
     Gone { host: String, said: String, source: Option<std::io::Error> },
+    /// The agent ended with an error of its own.
+    #[error(transparent)]
+    Ended(Error),
     /// The agent goes no further, and says why.
     #[error("{host}: {message}")]
     Refused { host: String, status: Status, message: String, hint: Option<String> },
@@ -60,8 +65,9 @@ impl From<ConversationError> for Error {
             }
             ConversationError::Refused { status, hint, .. } => {
                 let kind = if status == Status::Cancelled { Kind::Interrupted } else { Kind::Host };
-                Error { hint, ..Error::new(kind, message) }
+                Error::new(kind, message).maybe_hint(hint)
             }
+            ConversationError::Ended(error) => error,
             ConversationError::Unexpected { .. } => Error::new(Kind::Host, message),
         }
     }
@@ -76,7 +82,7 @@ pub enum Begun {
 }
 
 fn write(output: &Out, order: &Order) -> std::io::Result<()> {
-    let mut output = output.lock().unwrap_or_else(|e| e.into_inner());
+    let mut output = output.lock();
     wire::write_line(output.as_mut(), order)
 }
 
@@ -124,7 +130,11 @@ impl Conversation {
     }
 
     fn gone(&self, source: Option<std::io::Error>) -> ConversationError {
-        ConversationError::Gone { host: self.host.clone(), said: self.last_words.text(), source }
+        let (host, said) = (self.host.clone(), self.last_words.text());
+        match ask::reported(&host, &said) {
+            Some(error) => ConversationError::Ended(error),
+            None => ConversationError::Gone { host, said, source },
+        }
     }
 
     fn unexpected(&self, answer: Answer) -> ConversationError {

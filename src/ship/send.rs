@@ -8,11 +8,11 @@ use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, PathHeader, TRANSFER_V
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Progress;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead, BufWriter, Read, Write};
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 use zstd::bulk::Compressor;
 
@@ -68,11 +68,7 @@ fn unexpected(host: &str) -> Error {
 
 fn failed(host: &str, path: Option<&str>, message: &str, hint: Option<String>) -> Error {
     let what = path.map(|p| format!("{p}: ")).unwrap_or_default();
-    let error = Error::new(Kind::Store, format!("{host}: {what}{message}"));
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
+    Error::new(Kind::Store, format!("{host}: {what}{message}")).maybe_hint(hint)
 }
 
 /// Asks which paths of a closure the host lacks, and roots all of it as long as the channel lives.
@@ -182,7 +178,7 @@ pub fn send(
             });
         }
     });
-    let state = transfer.state.into_inner().unwrap_or_else(|e| e.into_inner());
+    let state = transfer.state.into_inner();
     match state.failed {
         Some(e) => Err(e),
         None => Ok(Sent { seconds: started.elapsed().as_secs_f64(), ..state.sent }),
@@ -191,7 +187,7 @@ pub fn send(
 
 impl Transfer<'_> {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
+        self.state.lock()
     }
 
     fn fail(&self, error: Error) {
@@ -210,7 +206,7 @@ impl Transfer<'_> {
                     if state.failed.is_some() || state.waiting.is_empty() {
                         return;
                     }
-                    state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+                    self.changed.wait(&mut state);
                 }
             }
             let error = match wire::read_line(input) {
@@ -258,7 +254,7 @@ impl Transfer<'_> {
                 self.changed.notify_all();
                 return Some(path);
             }
-            state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+            self.changed.wait(&mut state);
         }
     }
 

@@ -6,11 +6,12 @@
 use crate::ship::send::Channel;
 use crate::sys::error::{Error, Kind, Result};
 use openssh::{ControlPersist, KnownHosts, Session, SessionBuilder, Stdio};
+use parking_lot::{Condvar, Mutex};
 use std::io::{BufReader, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -70,9 +71,8 @@ impl LastWords {
     /// What an ended command said on its standard error.
     pub fn text(&self) -> String {
         let (said, changed) = &*self.0;
-        let said = said.lock().unwrap_or_else(|e| e.into_inner());
-        let (said, _) =
-            changed.wait_timeout_while(said, ON_THEIR_WAY, |s| !s.ended).unwrap_or_else(|e| e.into_inner());
+        let mut said = said.lock();
+        changed.wait_while_for(&mut said, |said| !said.ended, ON_THEIR_WAY);
         String::from_utf8_lossy(&said.bytes).trim().to_string()
     }
 
@@ -80,12 +80,12 @@ impl LastWords {
         let (said, changed) = &*self.0;
         let mut buffer = [0; 1024];
         while let Ok(n @ 1..) = errors.read(&mut buffer) {
-            let mut said = said.lock().unwrap_or_else(|e| e.into_inner());
+            let mut said = said.lock();
             said.bytes.extend_from_slice(&buffer[..n]);
             let extra = said.bytes.len().saturating_sub(TAIL);
             said.bytes.drain(..extra);
         }
-        said.lock().unwrap_or_else(|e| e.into_inner()).ended = true;
+        said.lock().ended = true;
         changed.notify_all();
     }
 }

@@ -4,13 +4,14 @@ use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::programs;
 use crate::sys::progress::check_interrupt;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Default)]
@@ -115,7 +116,7 @@ impl Daemon {
     pub fn last_words(&mut self) -> String {
         // It is ending, and they are on their way; one that stays is not waited for.
         let _ = self.silent.recv_timeout(PATIENCE);
-        let said = self.said.lock().unwrap_or_else(|e| e.into_inner());
+        let said = self.said.lock();
         String::from_utf8_lossy(&said).trim().to_string()
     }
 }
@@ -214,7 +215,7 @@ fn spawn(config: &StoreConfig) -> Result<Stream> {
         let _speaking: mpsc::Sender<()> = speaking;
         let mut buffer = [0; 1024];
         while let Ok(n @ 1..) = errors.read(&mut buffer) {
-            let mut said = keep.lock().unwrap_or_else(|e| e.into_inner());
+            let mut said = keep.lock();
             said.extend_from_slice(&buffer[..n]);
             let extra = said.len().saturating_sub(TAIL);
             said.drain(..extra);

@@ -2,7 +2,7 @@
 //! command, a hint that says what to do next, and a source. Display leaves the source to the printer.
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What went wrong, for exit codes and `--json`.
@@ -14,7 +14,7 @@ pub enum Kind {
     Input,
     /// The environment cannot be captured as it is.
     Environment,
-    /// The package index did not answer, or answered wrongly.
+    /// There can be no client for the package index. One that does not answer ends no run.
     Index,
     /// The Nix store or daemon refused or failed.
     Store,
@@ -59,6 +59,17 @@ impl Kind {
     }
 }
 
+/// An error as our programs print it for other programs, under the key `error`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub kind: Kind,
+    pub message: String,
+    pub causes: Vec<String>,
+    pub hint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
 /// An error a person can act on. An error that a caller tells from others is an enum of its own module, which
 /// becomes one of these where nobody asks any more.
 #[derive(Debug, Clone)]
@@ -67,7 +78,7 @@ pub struct Error {
     pub message: String,
     pub hint: Option<String>,
     /// The file or folder that it is about, where it is about one.
-    pub path: Option<PathBuf>,
+    pub path: Option<Box<Path>>,
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -84,7 +95,7 @@ impl Error {
             matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
         let path = path.as_ref();
         let error = Error::new(Kind::Io, format!("cannot {verb} {}", path.display())).caused_by(source);
-        let error = Error { path: Some(path.to_path_buf()), ..error };
+        let error = Error { path: Some(path.into()), ..error };
         if full { error.hint("free space there, then run the command again") } else { error }
     }
 
@@ -108,6 +119,20 @@ impl Error {
         Error { message: format!("{what}: {}", self.message), ..self }
     }
 
+    pub fn maybe_hint(self, hint: Option<String>) -> Self {
+        Error { hint: hint.or(self.hint), ..self }
+    }
+
+    pub fn report(&self) -> Report {
+        Report {
+            kind: self.kind,
+            message: self.message.clone(),
+            causes: self.causes(),
+            hint: self.hint.clone(),
+            path: self.path.as_ref().map(|path| path.display().to_string()),
+        }
+    }
+
     /// Why, outermost cause first.
     pub fn causes(&self) -> Vec<String> {
         let first = std::error::Error::source(self);
@@ -118,6 +143,14 @@ impl Error {
     /// them apart.
     pub fn full(&self) -> String {
         self.causes().into_iter().fold(self.message.clone(), |text, cause| format!("{text}: {cause}"))
+    }
+}
+
+impl From<Report> for Error {
+    /// Another program's error: its causes are in the message, its path is not one of ours.
+    fn from(report: Report) -> Error {
+        let message = std::iter::once(report.message).chain(report.causes).collect::<Vec<_>>().join(": ");
+        Error::new(report.kind, message).maybe_hint(report.hint)
     }
 }
 
@@ -148,6 +181,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_called_the_same_everywhere() {
+        assert_eq!(Kind::ALL[Kind::Interrupted as usize], Kind::Interrupted, "the last one is in the list");
         for kind in Kind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }

@@ -2,6 +2,7 @@
 //! words in the error.
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::programs;
+use crate::sys::progress::check_interrupt;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -45,39 +46,82 @@ fn read_all(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHand
     })
 }
 
-fn ended(
-    child: &mut Child,
-    limit: Duration,
-    stop: &mut dyn FnMut() -> bool,
-) -> std::io::Result<Option<std::process::ExitStatus>> {
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("cannot run `{command}`")]
+    NotInstalled { command: String, program: String },
+    /// It could not be started, or not be waited for.
+    #[error("cannot run `{command}`")]
+    NotRun { command: String, source: std::io::Error },
+    /// It took too long, and was ended.
+    #[error("`{command}` did not end within {} s", .limit.as_secs())]
+    TooLong { command: String, limit: Duration },
+    /// It was ended because nobody wants it any more.
+    #[error("`{command}` was stopped")]
+    Stopped { command: String },
+    /// It ended by itself, with another status than 0.
+    #[error("`{command}` ended with {}{}", status(*.code), said(.stderr))]
+    Status { command: String, code: Option<i32>, stderr: String },
+}
+
+fn status(code: Option<i32>) -> String {
+    code.map_or("a signal".into(), |code| format!("status {code}"))
+}
+
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        let error = Error::new(Kind::Io, failure.to_string());
+        match failure {
+            Failure::NotInstalled { program, .. } => error.hint(format!("{program} is not installed")),
+            Failure::NotRun { source, .. } => error.caused_by(source),
+            Failure::TooLong { .. } | Failure::Stopped { .. } | Failure::Status { .. } => error,
+        }
+    }
+}
+
+/// How a command ended.
+enum End {
+    Itself(std::process::ExitStatus),
+    TooLong,
+    Stopped,
+}
+
+fn ended(child: &mut Child, limit: Duration, stop: &mut dyn FnMut() -> bool) -> std::io::Result<End> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+            return Ok(End::Itself(status));
         }
-        if started.elapsed() > limit || stop() {
-            return Ok(None);
+        if started.elapsed() > limit {
+            return Ok(End::TooLong);
+        }
+        if stop() {
+            return Ok(End::Stopped);
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 
-/// Runs a command to its end.
-pub fn run(words: &[&str], limit: Duration) -> Result<Output> {
-    run_until(words, limit, &mut || false)
-}
-
-/// The same, for as long as `stop`, which is asked all the time, says no.
-pub fn run_until(words: &[&str], limit: Duration, stop: &mut dyn FnMut() -> bool) -> Result<Output> {
-    let shown = words.join(" ");
-    let failed = |e: std::io::Error| {
-        let error = Error::new(Kind::Host, format!("cannot run `{shown}`"));
-        match e.kind() {
-            std::io::ErrorKind::NotFound => error.hint(format!("{} is not installed", words[0])),
-            _ => error.caused_by(e),
+/// Runs a command to its end, for as long as `stop`, which is asked all the time, says no. Errors call it `name`.
+fn attempt(
+    words: &[&str],
+    name: &str,
+    limit: Duration,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<Output, Failure> {
+    let named = || name.to_string();
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            Failure::NotInstalled { command: named(), program: words[0].to_string() }
         }
+        _ => Failure::NotRun { command: named(), source },
     };
     let mut child = command(words)
         .stdin(Stdio::null())
@@ -86,17 +130,16 @@ pub fn run_until(words: &[&str], limit: Duration, stop: &mut dyn FnMut() -> bool
         .spawn()
         .map_err(failed)?;
     let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-    let status = match ended(&mut child, limit, stop).map_err(failed)? {
-        Some(status) => status,
-        None => {
-            // By its own id; it is ours and was not waited for yet.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(Error::new(
-                Kind::Host,
-                format!("`{shown}` did not end within {} s", limit.as_secs()),
-            ));
-        }
+    let end = ended(&mut child, limit, stop).map_err(failed)?;
+    if !matches!(end, End::Itself(_)) {
+        // By its own id; it is ours and was not waited for yet.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let status = match end {
+        End::Itself(status) => status,
+        End::TooLong => return Err(Failure::TooLong { command: named(), limit }),
+        End::Stopped => return Err(Failure::Stopped { command: named() }),
     };
     let stderr = err.join().unwrap_or_default();
     let tail = &stderr[stderr.len().saturating_sub(TAIL)..];
@@ -107,15 +150,34 @@ pub fn run_until(words: &[&str], limit: Duration, stop: &mut dyn FnMut() -> bool
     })
 }
 
-/// The same, and a status other than 0 is an error.
+/// Runs a command to its end.
+pub fn run(words: &[&str], limit: Duration) -> Result<Output> {
+    run_until(words, limit, &mut || false)
+}
+
+/// The same, for as long as `stop` says no.
+pub fn run_until(words: &[&str], limit: Duration, stop: &mut dyn FnMut() -> bool) -> Result<Output> {
+    Ok(attempt(words, &words.join(" "), limit, stop)?)
+}
+
+/// The same, until the user interrupts it, which is the error then. Errors call the command `name`.
+pub fn run_until_interrupt(words: &[&str], name: &str, limit: Duration) -> Result<Output> {
+    attempt(words, name, limit, &mut || check_interrupt().is_err()).or_else(|failure| {
+        if matches!(failure, Failure::Stopped { .. }) {
+            check_interrupt()?;
+        }
+        Err(failure.into())
+    })
+}
+
+/// The same as `run`, and a status other than 0 is an error.
 pub fn must(words: &[&str], limit: Duration) -> Result<Vec<u8>> {
     let output = run(words, limit)?;
     if output.code == Some(0) {
         return Ok(output.stdout);
     }
-    let status = output.code.map_or("a signal".into(), |c| format!("status {c}"));
-    let said = if output.stderr.is_empty() { String::new() } else { format!(": {}", output.stderr) };
-    Err(Error::new(Kind::Host, format!("`{}` ended with {status}{said}", words.join(" "))))
+    let Output { code, stderr, .. } = output;
+    Err(Failure::Status { command: words.join(" "), code, stderr }.into())
 }
 
 /// A process that is still the one that was noted down: ids are used again, start times with them are not.

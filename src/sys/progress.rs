@@ -1,14 +1,31 @@
 //! What long work says of itself, for any printer: a bar, plain lines, JSON.
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// How much there is to do in a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    Bytes(u64),
+    Items(u64),
+    Unknown,
+}
+
+impl Amount {
+    pub fn total(self) -> Option<u64> {
+        match self {
+            Amount::Bytes(total) | Amount::Items(total) => Some(total),
+            Amount::Unknown => None,
+        }
+    }
+}
+
 pub trait Progress: Send + Sync {
-    /// A new stage; `total` in bytes (or items) when it is known.
-    fn stage(&self, name: &str, total: Option<u64>);
+    fn stage(&self, name: &str, of: Amount);
+    /// So much more of the stage is done, in bytes or items.
     fn advance(&self, amount: u64);
     /// A line worth keeping.
     fn note(&self, text: &str);
-    /// Work beside other work, one host's among several: shown on a line of its own, as long as it lives.
-    fn beside(&self, name: &str, total: u64) -> Box<dyn Progress>;
+    /// Work beside other work, one host's among several, that counts bytes: shown on a line of its own, as long as it lives.
+    fn beside(&self, name: &str, bytes: u64) -> Box<dyn Progress>;
     /// Prints a line of the result, with whatever is drawn out of its way.
     fn aside(&self, print: &mut dyn FnMut()) {
         print();
@@ -19,7 +36,7 @@ pub trait Progress: Send + Sync {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn stage(&self, _: &str, _: Option<u64>) {}
+    fn stage(&self, _: &str, _: Amount) {}
     fn advance(&self, _: u64) {}
     fn note(&self, _: &str) {}
     fn beside(&self, _: &str, _: u64) -> Box<dyn Progress> {

@@ -35,11 +35,8 @@ pub fn stop(unit: &str) -> Result<()> {
         // systemctl(1): 5, the unit is not loaded.
         Some(5) => return Ok(()),
         code => {
-            let code = code.map_or("a signal".into(), |c| format!("status {c}"));
-            return Err(Error::new(
-                Kind::Host,
-                format!("`systemctl stop {unit}` ended with {code}: {}", output.stderr),
-            ));
+            let command = format!("systemctl stop {unit}");
+            return Err(process::Failure::Status { command, code, stderr: output.stderr }.into());
         }
     }
     // A failed unit stays loaded, with its failure, until this.

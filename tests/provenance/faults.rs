@@ -63,9 +63,9 @@ async fn slow_and_unreachable() {
     let wants = vec![want(); 50];
     let all = find_wheels(&client, &wants, |_, _| {}).await;
     for candidate in all {
-        let Candidate::None { reason, .. } = candidate else { panic!("found") };
+        let Candidate::None(why) = candidate else { panic!("found") };
         assert_eq!(
-            reason,
+            why.to_string(),
             format!(
                 "the index could not be reached: cannot connect to {authority}: Connection refused (os error 111)"
             )

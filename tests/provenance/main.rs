@@ -106,7 +106,7 @@ fn want() -> Want {
 async fn look(client: &IndexClient) -> Result<WheelListing, String> {
     match find_wheels(client, &[want()], |_, _| {}).await.pop().unwrap() {
         Candidate::Wheel(listing) => Ok(listing),
-        Candidate::None { reason, .. } => Err(reason),
+        Candidate::None(why) => Err(why.to_string()),
     }
 }
 
@@ -191,8 +191,11 @@ async fn html_gzip_etag_and_retry() {
     let second = client(&index, Some(cache.path()));
     let newer = Want { version: "2.0".into(), ..want() };
     let found = find_wheels(&second, &[newer], |_, _| {}).await;
-    let Candidate::None { reason, .. } = &found[0] else { panic!("a wheel of 2.0") };
-    assert_eq!(reason, "the index has no wheel Demo 2.0 for tags py3-none-any (built from an sdist?)");
+    let Candidate::None(why) = &found[0] else { panic!("a wheel of 2.0") };
+    assert_eq!(
+        why.to_string(),
+        "the index has no wheel Demo 2.0 for tags py3-none-any (built from an sdist?)"
+    );
     let stats = second.stats();
     assert_eq!((stats.requests, stats.index_bytes), (1, 0));
 }

@@ -2,6 +2,7 @@
 //! it will be laid out, in the base libraries, and among the GPU driver's libraries, which the host
 //! brings. Only headers are read.
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,47 @@ pub struct Provided {
     pub glibc: (u32, u32),
 }
 
+/// What does not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Conflict {
+    /// A file asks for a newer C library than the captured one.
+    Glibc { file: String, needs: (u32, u32), has: (u32, u32) },
+    /// Files of more than one major version of CUDA: the packages of each.
+    Cuda(BTreeMap<u32, BTreeSet<String>>),
+}
+
+impl Conflict {
+    /// What it is about, for the report.
+    pub fn subject(&self) -> &'static str {
+        match self {
+            Conflict::Glibc { .. } => "GLIBC",
+            Conflict::Cuda(_) => "CUDA",
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Conflict::Glibc { file, needs, has } => {
+                let (needs, has) = (format!("{}.{}", needs.0, needs.1), format!("{}.{}", has.0, has.1));
+                write!(f, "{file} needs glibc {needs}, the captured one is {has}")
+            }
+            Conflict::Cuda(users) => {
+                let users: Vec<String> = users
+                    .iter()
+                    .map(|(major, packages)| {
+                        let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+                        format!("CUDA {major} by {}", packages.join(", "))
+                    })
+                    .collect();
+                write!(f, "CUDA versions are mixed: {}", users.join("; "))
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditReport {
     /// How many objects were looked at.
@@ -71,8 +113,8 @@ pub struct AuditReport {
     pub glibc_floor: Option<((u32, u32), String)>,
     /// CUDA major version, to the files that need or are a library of it.
     pub cuda_majors: BTreeMap<u32, BTreeSet<String>>,
-    /// What does not fit together, in words.
-    pub conflicts: Vec<String>,
+    /// What does not fit together.
+    pub conflicts: Vec<Conflict>,
     /// Objects for another machine, and files that claim to be objects and cannot be read.
     pub passed_over: Vec<String>,
 }
@@ -219,24 +261,17 @@ fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport
                 report.glibc_floor = Some((floor, label.clone()));
             }
             if floor > runtime.glibc {
-                report.conflicts.push(format!(
-                    "{label} needs glibc {}.{}, the captured one is {}.{}",
-                    floor.0, floor.1, runtime.glibc.0, runtime.glibc.1
-                ));
+                let (file, needs, has) = (label.clone(), floor, runtime.glibc);
+                report.conflicts.push(Conflict::Glibc { file, needs, has });
             }
         }
     }
     if report.cuda_majors.len() > 1 {
-        let majors: Vec<String> =
-            report.cuda_majors.iter().map(|(major, files)| users(*major, files)).collect();
-        report.conflicts.push(format!("CUDA versions are mixed: {}", majors.join("; ")));
+        let packages = |files: &BTreeSet<String>| files.iter().map(|f| package(f).to_owned()).collect();
+        let users = report.cuda_majors.iter().map(|(major, files)| (*major, packages(files))).collect();
+        report.conflicts.push(Conflict::Cuda(users));
     }
     report
-}
-
-fn users(major: u32, files: &BTreeSet<String>) -> String {
-    let packages: BTreeSet<&str> = files.iter().map(|f| package(f)).collect();
-    format!("CUDA {major} by {}", packages.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// The top directory of a label, which all files of a distribution's package share.

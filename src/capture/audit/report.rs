@@ -1,6 +1,6 @@
 //! The audit in words: what does not load, what would load something else, and what to do.
 use crate::capture::audit::{AuditReport, Provided, Unmet};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 
 /// `advise` says how to bring a library that this machine has, and `None` of one that it lacks.
 pub fn findings(
@@ -10,7 +10,7 @@ pub fn findings(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |severity, path: &str, message: String| {
-        findings.push(Finding { severity, topic: "audit".into(), path: path.into(), message });
+        findings.push(Finding { severity, topic: Topic::Audit, path: path.into(), message });
     };
     for Unmet { file, library } in &report.unmet {
         match advise(library) {
@@ -38,8 +38,7 @@ pub fn findings(
         add(Severity::Info, path, message);
     }
     for conflict in &report.conflicts {
-        let path = if conflict.starts_with("CUDA") { "CUDA" } else { "GLIBC" };
-        add(Severity::Warning, path, conflict.clone());
+        add(Severity::Warning, conflict.subject(), conflict.to_string());
     }
     if let Some((floor, file)) = &report.glibc_floor
         && *floor > provided.glibc

@@ -106,9 +106,17 @@ fn mixed_cuda_and_a_newer_c_library_are_conflicts() {
     env.add("xformers/b.so", None, &["libcudart.so.13"]);
     let report = env.audit_with((2, 0));
     assert_eq!(report.cuda_majors.len(), 2);
-    let (mixed, newer): (Vec<_>, Vec<_>) = report.conflicts.iter().partition(|c| c.starts_with("CUDA"));
-    assert_eq!(mixed, ["CUDA versions are mixed: CUDA 12 by torch; CUDA 13 by xformers"]);
-    assert_eq!(newer.len(), 2);
+    let (mixed, newer): (Vec<_>, Vec<_>) =
+        report.conflicts.iter().partition(|conflict| matches!(conflict, Conflict::Cuda(_)));
+    assert_eq!(mixed[0].to_string(), "CUDA versions are mixed: CUDA 12 by torch; CUDA 13 by xformers");
+    assert_eq!((mixed.len(), newer.len()), (1, 2));
+    let text = newer[0].to_string();
+    assert!(
+        text.starts_with("torch/a.so needs glibc ") && text.ends_with("the captured one is 2.0"),
+        "{text}"
+    );
+    let kept = serde_json::to_value(&report).unwrap();
+    assert_eq!(serde_json::from_value::<AuditReport>(kept).unwrap(), report);
     assert!(report.glibc_floor.is_some());
 }
 

@@ -6,7 +6,8 @@ use crate::capture::files::paths::{SECRET_NOTE, case_twins, file_name, join, sho
 use crate::capture::files::rules;
 use crate::capture::files::secrets;
 use crate::capture::files::walk::NodeKind;
-use crate::capture::model::inventory::{CacheEntry, OutsidePath, Severity};
+use crate::capture::model::inventory::{CacheEntry, OutsidePath};
+use crate::capture::model::report::{Severity, Topic};
 use rayon::prelude::*;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +26,7 @@ pub fn scan(context: &Context<'_>) -> (Vec<CacheEntry>, Notes) {
         Err(_) if place.symlink_metadata().is_err() => return (Vec::new(), notes),
         Err(e) => {
             let message = format!("the cache cannot be followed: {e}");
-            notes.note(Severity::Problem, "symlink", ".cache", message);
+            notes.note(Severity::Problem, Topic::Symlink, ".cache", message);
             return (Vec::new(), notes);
         }
     };
@@ -55,7 +56,7 @@ fn shelf(context: &Context<'_>, root: &Path, folder: &[u8], paths: &mut Vec<Vec<
         Ok(listing) => listing,
         Err(e) => {
             let message = format!("cannot be listed: {e}");
-            notes.note(Severity::Problem, "unreadable", label(folder), message);
+            notes.note(Severity::Problem, Topic::Unreadable, label(folder), message);
             return;
         }
     };
@@ -66,13 +67,13 @@ fn shelf(context: &Context<'_>, root: &Path, folder: &[u8], paths: &mut Vec<Vec<
             continue;
         }
         if let Some(why) = rules::cache_excluded(&path) {
-            notes.note(Severity::Info, "excluded", label(&path), format!("{why}: left out"));
+            notes.note(Severity::Info, Topic::Excluded, label(&path), format!("{why}: left out"));
             continue;
         }
         let judged = join(b".cache", &path);
         if let Some(what) = secrets::secret_name(&judged) {
             let message = format!("{what}: {SECRET_NOTE}");
-            notes.note(Severity::Warning, "secret", label(&path), message);
+            notes.note(Severity::Warning, Topic::Secret, label(&path), message);
             continue;
         }
         let is_shelf = SHELVES.contains(&path.as_slice()) && child.path().is_dir();
@@ -94,39 +95,39 @@ fn entry(context: &Context<'_>, root: &Path, path: &[u8]) -> (Option<CacheEntry>
     let place = root.join(OsStr::from_bytes(path));
     let Ok(name) = std::str::from_utf8(path) else {
         let message = "a cache entry whose name is not UTF-8: left out";
-        notes.note(Severity::Problem, "name", shown, message);
+        notes.note(Severity::Problem, Topic::Name, shown, message);
         return (None, notes);
     };
     let reached = match std::fs::canonicalize(&place) {
         Ok(reached) => reached,
         Err(e) => {
             let message = format!("cannot be followed ({e}): left out");
-            notes.note(Severity::Problem, "symlink", shown, message);
+            notes.note(Severity::Problem, Topic::Symlink, shown, message);
             return (None, notes);
         }
     };
     if context.models.iter().any(|folder| reached.starts_with(folder)) {
         let to = show(reached.as_os_str().as_bytes());
         let message = format!("links into the models folder ({to}): not captured, like models");
-        notes.note(Severity::Warning, "outside", &shown, message);
+        notes.note(Severity::Warning, Topic::Outside, &shown, message);
         notes.outside.push(OutsidePath { from: shown, to, captured: false });
         return (None, notes);
     }
     if context.root.starts_with(&reached) {
         let message = "links to a folder it is itself in: left out";
-        notes.note(Severity::Problem, "symlink", shown, message);
+        notes.note(Severity::Problem, Topic::Symlink, shown, message);
         return (None, notes);
     }
     let meta = std::fs::metadata(&reached);
     if !meta.as_ref().is_ok_and(|meta| meta.is_dir() || meta.is_file()) {
-        notes.note(Severity::Warning, "special-file", shown, "neither file nor folder; left out");
+        notes.note(Severity::Warning, Topic::SpecialFile, shown, "neither file nor folder; left out");
         return (None, notes);
     }
     if meta.is_ok_and(|meta| meta.is_file())
         && let Err(e) = crate::capture::files::paths::may_read(&reached)
     {
         let message = format!("the file cannot be read; left out: {e}");
-        notes.note(Severity::Problem, "unreadable", shown, message);
+        notes.note(Severity::Problem, Topic::Unreadable, shown, message);
         return (None, notes);
     }
     if !reached.starts_with(root) {

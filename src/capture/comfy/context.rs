@@ -6,7 +6,8 @@ use crate::capture::files::rules;
 use crate::capture::files::walk::{NodeKind, stat_digest};
 use crate::capture::git;
 use crate::capture::git::compare::{self, WorkTree};
-use crate::capture::model::inventory::{Finding, GitRead, GitState, Nested, OutsidePath, Severity};
+use crate::capture::model::inventory::{GitRead, GitState, Nested, OutsidePath};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -77,7 +78,7 @@ impl Notes {
     pub fn note(
         &mut self,
         severity: Severity,
-        topic: &str,
+        topic: Topic,
         path: impl Into<String>,
         message: impl Into<String>,
     ) {
@@ -148,7 +149,7 @@ pub fn repositories(
         if state.dirty.is_none() && head.commit.is_some() {
             let message = "whether it differs from its commit could not be told (no git, missing \
                            objects or SHA-256 ids); captured as it is on disk";
-            notes.note(Severity::Info, "git", &shown, message);
+            notes.note(Severity::Info, Topic::Git, &shown, message);
         } else if let Some(digest) = digest {
             notes.git_reads.push(GitRead { key, digest, state: state.clone() });
         }

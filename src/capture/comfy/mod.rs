@@ -8,7 +8,8 @@ pub mod model_paths;
 pub mod packs;
 
 use crate::capture::comfy::context::{Context, Notes, Reuse, ScanOptions};
-use crate::capture::model::inventory::{Scan, Severity};
+use crate::capture::model::inventory::Scan;
+use crate::capture::model::report::{Severity, Topic};
 use crate::capture::python::find;
 use crate::sys::error::Result;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub fn scan(root: &Path, options: &ScanOptions, reuse: &Reuse<'_>) -> Result<Sca
     let context = Context { root: &root, options, reuse, models };
     for path in &options.exclude {
         if root.join(path).symlink_metadata().is_ok() {
-            notes.note(Severity::Info, "excluded", path, "left out, as stillframe.toml says");
+            notes.note(Severity::Info, Topic::Excluded, path, "left out, as stillframe.toml says");
         }
     }
     let ((main, packs), (cache, (models, user))) = rayon::join(

@@ -2,7 +2,8 @@
 //! `extra_model_paths.yaml` names.
 use crate::capture::comfy::context::{Context, Notes};
 use crate::capture::files::paths::{read_small, show};
-use crate::capture::model::inventory::{ModelFolder, OutsidePath, Severity};
+use crate::capture::model::inventory::{ModelFolder, OutsidePath};
+use crate::capture::model::report::{Severity, Topic};
 use crate::capture::python::installed::lexical;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +29,7 @@ pub fn extra_paths(root: &Path, notes: &mut Notes) -> Vec<ExtraPath> {
     }
     let Some(content) = read_small(&place, 1 << 20) else {
         let message = "cannot be read: the folders it names are not in this report";
-        notes.note(Severity::Problem, "unreadable", EXTRA, message);
+        notes.note(Severity::Problem, Topic::Unreadable, EXTRA, message);
         return Vec::new();
     };
     let paths = parse(&String::from_utf8_lossy(&content), root);
@@ -37,12 +38,12 @@ pub fn extra_paths(root: &Path, notes: &mut Notes) -> Vec<ExtraPath> {
          configuration says it for a host",
         paths.len()
     );
-    notes.note(Severity::Info, "outside", EXTRA, message);
+    notes.note(Severity::Info, Topic::Outside, EXTRA, message);
     for path in &paths {
         let to = show(path.location.as_os_str().as_bytes());
         if !path.location.exists() {
             let message = format!("names {to} for {}, which does not exist", path.key);
-            notes.note(Severity::Warning, "outside", EXTRA, message);
+            notes.note(Severity::Warning, Topic::Outside, EXTRA, message);
         }
         let captured = path.key == "custom_nodes";
         let real = path.location.canonicalize();
@@ -175,7 +176,7 @@ pub fn links(root: &Path, extra: &[ExtraPath], notes: &mut Notes) {
         {
             notes.note(
                 Severity::Warning,
-                "unreadable",
+                Topic::Unreadable,
                 &from,
                 format!("cannot be listed: its size is not known: {e}"),
             );
@@ -191,7 +192,7 @@ pub fn links(root: &Path, extra: &[ExtraPath], notes: &mut Notes) {
                 let to = show(target.as_os_str().as_bytes());
                 let message =
                     format!("links to {to}, which cannot be followed now: its size is not known: {e}");
-                notes.note(Severity::Warning, "outside", from, message);
+                notes.note(Severity::Warning, Topic::Outside, from, message);
             }
         }
     }

@@ -5,7 +5,8 @@ use crate::capture::files::collect::{Policy, collect};
 use crate::capture::files::paths::{case_twins, show};
 use crate::capture::files::rules;
 use crate::capture::files::walk::NodeKind;
-use crate::capture::model::inventory::{OutsidePath, Pack, PackKind, Severity};
+use crate::capture::model::inventory::{OutsidePath, Pack, PackKind};
+use crate::capture::model::report::{Severity, Topic};
 use crate::capture::trees::tree::Tree;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +44,7 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>, extra: &[ExtraPath]
     for pack in found {
         if let Some(first) = unique.get(&pack.name) {
             let message = format!("a second pack of this name; {} is captured", first.label);
-            notes.note(Severity::Problem, "outside", &pack.label, message);
+            notes.note(Severity::Problem, Topic::Outside, &pack.label, message);
             continue;
         }
         unique.insert(pack.name.clone(), pack);
@@ -77,7 +78,7 @@ fn list(
         Ok(entries) => entries,
         Err(e) => {
             let message = format!("the packs cannot be listed: {e}");
-            notes.note(Severity::Problem, "unreadable", label, message);
+            notes.note(Severity::Problem, Topic::Unreadable, label, message);
             return Vec::new();
         }
     };
@@ -88,7 +89,7 @@ fn list(
         let shown = format!("{label}/{}", show(raw.as_bytes()));
         let Some(name) = raw.to_str() else {
             let message = "a pack whose name is not UTF-8 cannot be imported: left out";
-            notes.note(Severity::Problem, "name", shown, message);
+            notes.note(Severity::Problem, Topic::Name, shown, message);
             continue;
         };
         if kept.contains(raw.as_bytes()) || context.excluded(label, raw.as_bytes()) {
@@ -154,13 +155,13 @@ fn identify(
         Ok(location) => location,
         Err(e) => {
             let message = format!("the link cannot be followed ({e}): the pack is left out");
-            notes.note(Severity::Problem, "symlink", label, message);
+            notes.note(Severity::Problem, Topic::Symlink, label, message);
             return None;
         }
     };
     if linked && context.root.starts_with(&location) {
         let message = "links to a folder it is itself in: left out";
-        notes.note(Severity::Problem, "symlink", label, message);
+        notes.note(Severity::Problem, Topic::Symlink, label, message);
         return None;
     }
     let kind = if location.is_dir() {
@@ -169,13 +170,13 @@ fn identify(
         let python = name.trim_end_matches(".disabled").ends_with(".py");
         if !python {
             let message = "neither a folder nor a Python file: ComfyUI does not load it; left out";
-            notes.note(Severity::Info, "excluded", label, message);
+            notes.note(Severity::Info, Topic::Excluded, label, message);
             return None;
         }
         PackKind::File
     } else {
         let message = "a FIFO, socket or device; left out";
-        notes.note(Severity::Warning, "special-file", label, message);
+        notes.note(Severity::Warning, Topic::SpecialFile, label, message);
         return None;
     };
     if linked && enabled {
@@ -224,7 +225,7 @@ fn read(context: &Context<'_>, found: &Found) -> (Option<Pack>, Notes) {
     for weight in &collected.weights {
         let path = format!("{}/{}", found.label, show(weight.path.as_bytes()));
         let message = format!("a model weight of {} bytes: ships as an entry of its own", weight.size);
-        notes.note(Severity::Info, "weights", path, message);
+        notes.note(Severity::Info, Topic::Weights, path, message);
     }
     pack.size = collected.size;
     pack.stat_digest = collected.stat_digest(context.options.started_at);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::capture::files::paths::show;
-use crate::capture::model::inventory::Finding;
 use crate::capture::model::inventory::{Pack, PackKind};
+use crate::capture::model::report::{Finding, Topic};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ fn pack<'a>(scan: &'a Scan, name: &str) -> &'a Pack {
     scan.packs.iter().find(|pack| pack.name == name).unwrap()
 }
 
-fn told(scan: &Scan, topic: &str) -> BTreeSet<String> {
+fn told(scan: &Scan, topic: Topic) -> BTreeSet<String> {
     scan.findings.iter().filter(|f| f.topic == topic).map(|f| f.path.clone()).collect()
 }
 
@@ -91,12 +91,12 @@ fn a_whole_environment() {
     assert_eq!(names(&scan.cache[0].tree), ["blobs/1234", "refs/main", "snapshots/rev/config.json"]);
     assert_eq!(names(&scan.cache[3].tree), [""], "a tree that is one file");
 
-    assert_eq!(told(&scan, "secret"), set(&[".cache/huggingface/token", ".env"]));
-    assert_eq!(told(&scan, "symlink"), set(&["custom_nodes/broken"]));
+    assert_eq!(told(&scan, Topic::Secret), set(&[".cache/huggingface/token", ".env"]));
+    assert_eq!(told(&scan, Topic::Symlink), set(&["custom_nodes/broken"]));
     let excluded = [".cache/huggingface/hub/.locks", ".cache/pip", ".cache/uv"];
     let mut excluded = set(&excluded);
     excluded.insert("custom_nodes/readme.txt".to_string());
-    assert_eq!(told(&scan, "excluded"), excluded);
+    assert_eq!(told(&scan, Topic::Excluded), excluded);
     let models: Vec<(&str, u64, u64)> =
         scan.models.iter().map(|m| (m.path.as_str(), m.files, m.bytes)).collect();
     assert_eq!(models, [("models/checkpoints", 1, 5), ("models/vae", 1, 0)]);
@@ -230,8 +230,8 @@ fn names_of_every_kind_are_kept_everywhere() {
             assert_eq!(tree.entries.keys().filter(ends).count(), 1, "{}", show(name));
         }
     }
-    assert!(told(&scan, "name").iter().all(|path| path.contains("\\xe9") || path.contains("\\n")));
-    assert_eq!(told(&scan, "name").len(), 6);
+    assert!(told(&scan, Topic::Name).iter().all(|path| path.contains("\\xe9") || path.contains("\\n")));
+    assert_eq!(told(&scan, Topic::Name).len(), 6);
 }
 
 #[test]
@@ -247,8 +247,8 @@ fn excluded_by_the_user() {
     assert!(!scan.packs.iter().any(|p| p.name == "plain"));
     assert!(!scan.cache.iter().any(|c| c.path == "rembg"));
     assert!(!names(&scan.main.tree).iter().any(|n| n.starts_with("comfy/")));
-    assert!(told(&scan, "excluded").contains(".cache/rembg"));
-    assert!(!told(&scan, "excluded").contains("no/such"));
+    assert!(told(&scan, Topic::Excluded).contains(".cache/rembg"));
+    assert!(!told(&scan, Topic::Excluded).contains("no/such"));
 }
 
 #[test]
@@ -267,10 +267,10 @@ fn hostile_packs_are_read_to_the_end() {
     write(root.join("custom_nodes/fake/.git"), "gitdir: /nonexistent");
     let scan = plain_scan(&root);
     assert_eq!(
-        told(&scan, "special-file"),
+        told(&scan, Topic::SpecialFile),
         set(&[".cache/pipe", "custom_nodes/p.py", "custom_nodes/plain/config.ini"])
     );
-    let links = told(&scan, "symlink");
+    let links = told(&scan, Topic::Symlink);
     for name in ["plain/up", "plain/slash", "plain/proc", "whole"] {
         assert!(links.contains(&format!("custom_nodes/{name}")), "{name}: {links:?}");
     }

@@ -6,7 +6,8 @@ use crate::capture::files::paths::{self, SECRET_NOTE, below, file_name, finding,
 use crate::capture::files::rules;
 use crate::capture::files::secrets;
 use crate::capture::files::walk::{self, NodeKind, WalkEntry};
-use crate::capture::model::inventory::{Finding, OutsidePath, Severity, Weight};
+use crate::capture::model::inventory::{OutsidePath, Weight};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::trees::tree::{Entry, Source, Tree};
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -90,7 +91,7 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn report(&mut self, severity: Severity, topic: &str, path: &[u8], message: impl Into<String>) {
+    fn report(&mut self, severity: Severity, topic: Topic, path: &[u8], message: impl Into<String>) {
         let shown = show_in(self.policy.label, path);
         self.out.findings.push(finding(severity, topic, shown, message));
     }
@@ -122,7 +123,7 @@ impl Collector<'_> {
         for (path, target) in lost {
             let message =
                 format!("links to {}, which does not ship with it: the link leads nowhere", show(&target));
-            self.report(Severity::Warning, "symlink", &path, message);
+            self.report(Severity::Warning, Topic::Symlink, &path, message);
         }
     }
 
@@ -157,7 +158,7 @@ impl Collector<'_> {
         models.dedup();
         for path in models {
             let message = "a models folder of extra_model_paths.yaml: not captured, like models";
-            self.report(Severity::Info, "outside", &path, message);
+            self.report(Severity::Info, Topic::Outside, &path, message);
         }
         if !outside {
             repositories.retain(|path| !path.is_empty());
@@ -192,7 +193,7 @@ impl Collector<'_> {
         let name = join(self.policy.label.as_bytes(), &path);
         let secret = secrets::judge(&[&name, bytes(real)], real, entry.size, self.policy.config_secrets);
         if let Some(what) = secret {
-            self.report(Severity::Warning, "secret", &path, format!("{what}: {SECRET_NOTE}"));
+            self.report(Severity::Warning, Topic::Secret, &path, format!("{what}: {SECRET_NOTE}"));
             return;
         }
         let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);
@@ -218,7 +219,7 @@ impl Collector<'_> {
     fn storage(&mut self, real: &Path, path: &[u8], what: &str) {
         let to = show(bytes(real));
         let message = format!("links to {to}, {what}: not captured; the host must provide it");
-        self.report(Severity::Problem, "outside", path, message);
+        self.report(Severity::Problem, Topic::Outside, path, message);
         self.record(path, to, false);
     }
 
@@ -243,7 +244,7 @@ impl Collector<'_> {
                     _ => format!("which cannot be followed ({e})"),
                 };
                 let message = format!("links to {shown}, {why}; left out");
-                self.report(Severity::Problem, "symlink", &path, message);
+                self.report(Severity::Problem, Topic::Symlink, &path, message);
                 return;
             }
         };
@@ -255,18 +256,18 @@ impl Collector<'_> {
         if self.policy.models.iter().any(|folder| reached.starts_with(folder)) {
             let to = show(bytes(&reached));
             let message = format!("links into the models folder ({to}): not captured, like models");
-            self.report(Severity::Warning, "outside", &path, message);
+            self.report(Severity::Warning, Topic::Outside, &path, message);
             self.record(&path, to, false);
             return;
         }
         if self.policy.left_out.has(&reached) {
             let message = format!("links to {shown}, which stillframe.toml leaves out: left out");
-            self.report(Severity::Info, "excluded", &path, message);
+            self.report(Severity::Info, Topic::Excluded, &path, message);
             return;
         }
         if ["/proc", "/sys", "/dev"].iter().any(|kernel| reached.starts_with(kernel)) {
             let message = format!("links to {shown}, the kernel's: left out");
-            self.report(Severity::Problem, "symlink", &path, message);
+            self.report(Severity::Problem, Topic::Symlink, &path, message);
             return;
         }
         self.follow(&place, &reached, path);
@@ -279,20 +280,20 @@ impl Collector<'_> {
         let above = |link: &PathBuf| link.starts_with(reached);
         if above(&home) || self.stack.iter().any(above) {
             let message = format!("links to {to}, a folder it is itself in: left out");
-            self.report(Severity::Problem, "symlink", &path, message);
+            self.report(Severity::Problem, Topic::Symlink, &path, message);
             return;
         }
         self.links += 1;
         if self.links > FOLLOWED_LINKS || self.out.followed.len() > FOLLOWED_ENTRIES {
             let message = format!("links to {to}: too many links to follow; left out");
-            self.report(Severity::Problem, "symlink", &path, message);
+            self.report(Severity::Problem, Topic::Symlink, &path, message);
             return;
         }
         let meta = match std::fs::metadata(reached) {
             Ok(meta) => meta,
             Err(e) => {
                 let message = format!("links to {to}, which cannot be read: {e}");
-                self.report(Severity::Problem, "unreadable", &path, message);
+                self.report(Severity::Problem, Topic::Unreadable, &path, message);
                 return;
             }
         };
@@ -307,7 +308,7 @@ impl Collector<'_> {
             let readable = paths::may_read(reached);
             if let Err(e) = readable {
                 let message = format!("links to {to}, which cannot be read: {e}");
-                self.report(Severity::Problem, "unreadable", &path, message);
+                self.report(Severity::Problem, Topic::Unreadable, &path, message);
                 return;
             }
             let entry = WalkEntry::new(path.clone(), NodeKind::File, &meta);
@@ -320,7 +321,7 @@ impl Collector<'_> {
             self.out.followed.push(entry);
         } else {
             let message = format!("links to {to}, neither file nor folder; left out");
-            self.report(Severity::Warning, "special-file", &path, message);
+            self.report(Severity::Warning, Topic::SpecialFile, &path, message);
         }
     }
 }

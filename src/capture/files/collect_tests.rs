@@ -1,4 +1,5 @@
 use super::*;
+use crate::capture::model::report::Topic;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -34,7 +35,7 @@ fn names(collected: &Collected) -> Vec<String> {
     collected.tree.entries.keys().map(|k| show(k)).collect()
 }
 
-fn told<'a>(collected: &'a Collected, topic: &str) -> Vec<&'a str> {
+fn told(collected: &Collected, topic: Topic) -> Vec<&str> {
     let prefix = "custom_nodes/pack/";
     let all = collected.findings.iter().filter(|f| f.topic == topic);
     all.map(|f| f.path.strip_prefix(prefix).unwrap_or(&f.path)).collect()
@@ -64,7 +65,7 @@ fn litter_secrets_and_bytecode_stay_out() {
     }
     let collected = gather(&place);
     assert_eq!(names(&collected), [".env.example", "a.py", "hollow", "only.pyc", "sub/config.ini"]);
-    assert_eq!(told(&collected, "secret"), [".env", "config.ini", "id_rsa"]);
+    assert_eq!(told(&collected, Topic::Secret), [".env", "config.ini", "id_rsa"]);
     let text = format!("{:?}", collected.findings);
     assert!(!text.contains("hf_0123456789"), "a report never shows the secret");
 }
@@ -95,8 +96,8 @@ fn links_inside_are_kept_and_links_outside_are_followed() {
     );
     let inner = &collected.tree.entries[b"inner".as_slice()];
     assert_eq!(*inner, Entry::Symlink(b"sub/x".to_vec()));
-    assert_eq!(told(&collected, "symlink"), ["dangling", "knot", "null"]);
-    assert_eq!(told(&collected, "outside"), ["model"]);
+    assert_eq!(told(&collected, Topic::Symlink), ["dangling", "knot", "null"]);
+    assert_eq!(told(&collected, Topic::Outside), ["model"]);
     let captured = |from: &str| collected.outside.iter().find(|o| o.from.ends_with(from)).unwrap();
     assert!(captured("/far").captured && captured("sub/single").captured);
     assert!(!captured("/model").captured);
@@ -115,7 +116,7 @@ fn loops_end() {
     symlink(root, place.base.join("other/back")).unwrap();
     let collected = gather(&place);
     assert_eq!(names(&collected), ["dot", "other/f"]);
-    assert_eq!(told(&collected, "symlink"), ["me", "other/back", "up"]);
+    assert_eq!(told(&collected, Topic::Symlink), ["me", "other/back", "up"]);
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn a_secret_under_an_innocent_name() {
     symlink("../id_ed25519", place.root.join("notes.txt")).unwrap();
     let collected = gather(&place);
     assert!(names(&collected).is_empty());
-    assert_eq!(told(&collected, "secret"), ["notes.txt"]);
+    assert_eq!(told(&collected, Topic::Secret), ["notes.txt"]);
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn weights_apart() {
     assert_eq!(collected.weights.len(), 1);
     assert_eq!(collected.weights[0].path, "ckpt/a.safetensors");
     assert_eq!(collected.size, 10_000_004);
-    assert_eq!(told(&collected, "outside"), ["shared.ckpt"]);
+    assert_eq!(told(&collected, Topic::Outside), ["shared.ckpt"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Relative paths as bytes, names fit to be shown, lines of the report, and files opened without
 //! waiting for what is not a file.
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
@@ -64,11 +64,11 @@ pub fn show_in(label: &str, path: &[u8]) -> String {
 /// A line of the report.
 pub fn finding(
     severity: Severity,
-    topic: &str,
+    topic: Topic,
     path: impl Into<String>,
     message: impl Into<String>,
 ) -> Finding {
-    Finding { severity, topic: topic.to_string(), path: path.into(), message: message.into() }
+    Finding { severity, topic, path: path.into(), message: message.into() }
 }
 
 /// Names of one folder that only differ in case: fine on Linux, lost on a case-insensitive file system. Each comes with
@@ -83,7 +83,7 @@ pub fn case_twins<'a, T: Copy>(
         match seen.entry(name.to_lowercase()) {
             Entry::Occupied(first) => {
                 let message = format!("differs from {} only in case; both are kept", show(*first.get()));
-                found.push(finding(Severity::Info, "case", show(place), message));
+                found.push(finding(Severity::Info, Topic::Case, show(place), message));
             }
             Entry::Vacant(free) => drop(free.insert(place)),
         }
@@ -93,7 +93,7 @@ pub fn case_twins<'a, T: Copy>(
 
 /// The report line for what cannot be read.
 pub fn unreadable(shown: &str, what: &str, error: &std::io::Error) -> Finding {
-    finding(Severity::Problem, "unreadable", shown, format!("{what}: {error}"))
+    finding(Severity::Problem, Topic::Unreadable, shown, format!("{what}: {error}"))
 }
 
 /// The content of a small regular file; `None` when it is not one, is larger, or cannot be read.

@@ -1,7 +1,7 @@
 //! Reads a directory's metadata, following nothing: what is there, sorted, and what could not be
 //! taken. Bytes are read by others; a walk costs one `lstat` and one `access` a file.
 use crate::capture::files::paths::{below, case_twins, file_name, finding, join, odd, show_in, unreadable};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::formats::hex::hex;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -145,7 +145,7 @@ fn list(
             for gone in &vanished {
                 noted.push(finding(
                     Severity::Warning,
-                    "unreadable",
+                    Topic::Unreadable,
                     show_in(label, gone),
                     "vanished while its folder was read; left out",
                 ));
@@ -204,7 +204,7 @@ fn entry(
     if let Some(word) = special(&kind) {
         findings.push(finding(
             Severity::Warning,
-            "special-file",
+            Topic::SpecialFile,
             show_in(label, &path),
             format!("{word}; left out, because a store path cannot hold one"),
         ));
@@ -226,7 +226,7 @@ fn entry(
     if odd(&path) {
         findings.push(finding(
             Severity::Info,
-            "name",
+            Topic::Name,
             show_in(label, &path),
             "the name is not UTF-8 or holds control characters; kept byte for byte",
         ));

@@ -1,10 +1,11 @@
 use super::*;
 use crate::capture::files::paths::{read_small, show};
+use crate::capture::model::report::Topic;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-fn topics(walked: &Walked, topic: &str) -> Vec<String> {
+fn topics(walked: &Walked, topic: Topic) -> Vec<String> {
     walked.findings.iter().filter(|f| f.topic == topic).map(|f| f.path.clone()).collect()
 }
 
@@ -42,7 +43,7 @@ fn special_files_are_named_and_left_out() {
     let _listener = UnixListener::bind(dir.path().join("socket")).unwrap();
     let walked = everything(dir.path());
     assert!(walked.entries.is_empty());
-    assert_eq!(topics(&walked, "special-file"), ["w/pipe", "w/socket"]);
+    assert_eq!(topics(&walked, Topic::SpecialFile), ["w/pipe", "w/socket"]);
     assert!(read_small(&dir.path().join("pipe"), 10).is_none(), "does not wait for a writer");
 }
 
@@ -56,8 +57,8 @@ fn odd_names_are_kept() {
     }
     let walked = everything(dir.path());
     assert_eq!(walked.entries.len(), 4);
-    assert_eq!(topics(&walked, "name"), ["w/latin\\xe9", "w/new\\nline"]);
-    assert_eq!(topics(&walked, "case"), ["w/Readme"]);
+    assert_eq!(topics(&walked, Topic::Name), ["w/latin\\xe9", "w/new\\nline"]);
+    assert_eq!(topics(&walked, Topic::Case), ["w/Readme"]);
 }
 
 #[test]
@@ -74,14 +75,14 @@ fn unreadable_is_a_line_of_the_report() {
         fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let walked = everything(dir.path());
-    assert_eq!(topics(&walked, "unreadable"), ["w/d", "w/f"]);
+    assert_eq!(topics(&walked, Topic::Unreadable), ["w/d", "w/f"]);
     fs::set_permissions(dir.path().join("d"), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
 fn a_folder_that_is_not_there_is_a_line_of_the_report() {
     let walked = everything(Path::new("/nonexistent/x"));
-    assert_eq!(topics(&walked, "unreadable"), ["w"]);
+    assert_eq!(topics(&walked, Topic::Unreadable), ["w"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 pub mod compare;
 
 use crate::capture::files::paths::{finding, read_small};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::sys::programs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl Head {
         self.leaked.then(|| {
             let message = "the git remote's URL holds a credential: it is removed wherever the \
                            URL is recorded; better remove it from .git/config";
-            finding(Severity::Warning, "secret", format!("{label}/.git/config"), message)
+            finding(Severity::Warning, Topic::Secret, format!("{label}/.git/config"), message)
         })
     }
 }

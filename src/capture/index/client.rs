@@ -4,14 +4,15 @@ use super::settings::IndexSettings;
 use super::url::IndexUrl;
 use crate::formats::python::simple_index::{self, IndexFile};
 use crate::sys::error::{Error, Kind, Result};
+use parking_lot::Mutex;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
 use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use url::Url;
@@ -233,13 +234,13 @@ impl IndexClient {
         limit: u64,
     ) -> Result<Answer, Failure> {
         let origin = url.origin().ascii_serialization();
-        let down = || self.inner.down.lock().unwrap_or_else(PoisonError::into_inner);
+        let down = || self.inner.down.lock();
         let mut attempt = 0;
         loop {
             if let Some(text) = down().get(&origin) {
                 return Err(Failure::Unreachable(text.clone()));
             }
-            let answered = || self.inner.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            let answered = || self.inner.answered.lock();
             let (failure, hopeless) = match self.get_once(url, headers, wanted, limit).await {
                 Ok(answer) => {
                     answered().insert(origin.clone());

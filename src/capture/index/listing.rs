@@ -1,5 +1,6 @@
 //! What a wheel holds, read from its tail by range requests. The wheel itself is never downloaded.
 use super::client::{Failure, IndexClient, host};
+use super::no_wheel::ListingError;
 use super::wheel::{WheelListing, assemble};
 use crate::formats::python::simple_index::IndexFile;
 use crate::formats::python::wheel_archive::{self, WheelArchiveError};
@@ -15,8 +16,8 @@ const FIRST_TAIL: u64 = 64 << 10;
 const SMALL_GAP: u64 = 256 << 10;
 
 impl IndexClient {
-    /// Reads a wheel's listing, from the cache when its sha256 is there. The error is a sentence.
-    pub async fn listing(&self, file: &IndexFile) -> Result<WheelListing, String> {
+    /// Reads a wheel's listing, from the cache when its sha256 is there.
+    pub async fn listing(&self, file: &IndexFile) -> Result<WheelListing, ListingError> {
         if let Some(listing) = self.cache().and_then(|cache| cache.listing(file)) {
             return Ok(listing);
         }
@@ -27,7 +28,7 @@ impl IndexClient {
         Ok(listing)
     }
 
-    async fn fetch_listing(&self, file: &IndexFile) -> Result<WheelListing, String> {
+    async fn fetch_listing(&self, file: &IndexFile) -> Result<WheelListing, ListingError> {
         let name = &file.filename;
         let wheel = WheelName::parse(name).map_err(|e| e.to_string())?;
         let url = Url::parse(&file.url).map_err(|e| format!("the URL of {name} is malformed: {e}"))?;
@@ -37,7 +38,7 @@ impl IndexClient {
         window.check_whole()?;
         let location = zip_directory::locate(&window.bytes, window.total).map_err(broken)?;
         if location.size > limit {
-            return Err(format!("the wheel {name} has a central directory of {} bytes", location.size));
+            return Err(format!("the wheel {name} has a central directory of {} bytes", location.size).into());
         }
         if location.offset < window.start {
             // RECORD usually stands right before the directory, and packs to about half its size
@@ -45,7 +46,8 @@ impl IndexClient {
             let guess = location.size / 8 * 5 + (8 << 10);
             window.extend(location.offset.saturating_sub(guess)).await?;
         }
-        let directory = window.slice(location.offset, location.size).ok_or("unexpected range")?;
+        let directory =
+            window.slice(location.offset, location.size).ok_or_else(|| "unexpected range".to_string())?;
         let entries = zip_directory::parse(directory, &location).map_err(broken)?;
         let dist_info = wheel_archive::dist_info(&wheel, &entries).map_err(|e| e.to_string())?;
         let find = |member: &str| {
@@ -60,14 +62,15 @@ impl IndexClient {
         for (entry, content) in &mut members {
             let span = span(entry, &entries, location.offset);
             if span.1 > limit || entry.size > limit {
-                return Err(format!("the wheel {name} has a {} of {} bytes", entry.name, entry.size));
+                return Err(format!("the wheel {name} has a {} of {} bytes", entry.name, entry.size).into());
             }
             let bytes = window.read(span.0, span.1).await?;
             *content = zip_directory::unpack(entry, &bytes, limit).map_err(broken)?;
         }
         let [(first, a), (_, b)] = members;
         let (record_bytes, wheel_bytes) = if std::ptr::eq(first, record_entry) { (a, b) } else { (b, a) };
-        assemble(file.clone(), dist_info, &entries, record_bytes, wheel_bytes).map_err(|e| e.to_string())
+        assemble(file.clone(), dist_info, &entries, record_bytes, wheel_bytes)
+            .map_err(|e| e.to_string().into())
     }
 }
 
@@ -88,11 +91,11 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    async fn open(client: &'a IndexClient, file: &'a IndexFile, url: Url) -> Result<Self, String> {
+    async fn open(client: &'a IndexClient, file: &'a IndexFile, url: Url) -> Result<Self, ListingError> {
         const { assert!(FIRST_TAIL < LONGEST_END) };
         let mut window = Window { client, file, url, start: 0, total: 0, bytes: Vec::new() };
         let range = match file.size {
-            Some(0) => return Err(format!("the index says {} has 0 bytes", file.filename)),
+            Some(0) => return Err(format!("the index says {} has 0 bytes", file.filename).into()),
             Some(size) => format!("bytes={}-{}", size.saturating_sub(FIRST_TAIL), size - 1),
             None => format!("bytes=-{FIRST_TAIL}"),
         };
@@ -101,10 +104,10 @@ impl<'a> Window<'a> {
             && size != total
         {
             let name = &file.filename;
-            return Err(format!("the index says {name} has {size} bytes, the server has {total}"));
+            return Err(format!("the index says {name} has {size} bytes, the server has {total}").into());
         }
         if start + bytes.len() as u64 != total {
-            return Err(window.wrong_range());
+            return Err(window.wrong_range().into());
         }
         (window.start, window.total, window.bytes) = (start, total, bytes);
         // An end record with the longest comment does not fit the first tail; such wheels are rare.
@@ -117,10 +120,12 @@ impl<'a> Window<'a> {
     }
 
     /// A small wheel comes whole with its tail: then the index's hash of it can be checked, too.
-    fn check_whole(&self) -> Result<(), String> {
+    fn check_whole(&self) -> Result<(), ListingError> {
         let known = self.file.sha256.filter(|_| self.start == 0);
         if known.is_some_and(|sha256| sha256[..] != Sha256::digest(&self.bytes)[..]) {
-            return Err(format!("the wheel {} has another sha256 than the index says", self.file.filename));
+            return Err(
+                format!("the wheel {} has another sha256 than the index says", self.file.filename).into()
+            );
         }
         Ok(())
     }
@@ -130,47 +135,47 @@ impl<'a> Window<'a> {
         format!("{} answers a range request for {name} with another range", host(&self.url))
     }
 
-    async fn request(&self, range: &str, most: u64) -> Result<(u64, u64, Vec<u8>), String> {
+    async fn request(&self, range: &str, most: u64) -> Result<(u64, u64, Vec<u8>), ListingError> {
         let name = &self.file.filename;
         let answer = match self.client.range(&self.url, range, most).await {
             Ok(answer) => answer,
             Err(Failure::Unreachable(text)) => {
-                return Err(format!("the wheel {name} could not be reached: {text}"));
+                return Err(ListingError::Unreachable { wheel: name.clone(), why: text });
             }
             Err(Failure::Answer(text)) => {
-                return Err(format!("the wheel {name} could not be read: {text}"));
+                return Err(format!("the wheel {name} could not be read: {text}").into());
             }
         };
         match answer.status {
             StatusCode::PARTIAL_CONTENT => {}
             StatusCode::OK => {
                 let host = host(&self.url);
-                return Err(format!("{host} does not serve ranges of {name}"));
+                return Err(format!("{host} does not serve ranges of {name}").into());
             }
             status => {
                 let (host, status) = (host(&self.url), status.as_u16());
-                return Err(format!("{host} answers with status {status} for {name}"));
+                return Err(format!("{host} answers with status {status} for {name}").into());
             }
         }
         let stated = answer.headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
         let (start, end, total) = stated.and_then(content_range).ok_or_else(|| self.wrong_range())?;
         if end.checked_sub(start).map(|n| n + 1) != Some(answer.body.len() as u64) || end >= total {
-            return Err(self.wrong_range());
+            return Err(self.wrong_range().into());
         }
         Ok((start, total, answer.body))
     }
 
-    async fn fetch(&self, start: u64, length: u64) -> Result<Vec<u8>, String> {
+    async fn fetch(&self, start: u64, length: u64) -> Result<Vec<u8>, ListingError> {
         let range = format!("bytes={start}-{}", start + length - 1);
         let (at, total, bytes) = self.request(&range, length).await?;
         if at != start || total != self.total || bytes.len() as u64 != length {
-            return Err(self.wrong_range());
+            return Err(self.wrong_range().into());
         }
         Ok(bytes)
     }
 
     /// Grows the window so that it begins at `start`.
-    async fn extend(&mut self, start: u64) -> Result<(), String> {
+    async fn extend(&mut self, start: u64) -> Result<(), ListingError> {
         if start < self.start {
             let mut bytes = self.fetch(start, self.start - start).await?;
             bytes.append(&mut self.bytes);
@@ -184,7 +189,7 @@ impl<'a> Window<'a> {
         self.bytes.get(from..from.checked_add(usize::try_from(length).ok()?)?)
     }
 
-    async fn read(&mut self, start: u64, length: u64) -> Result<Vec<u8>, String> {
+    async fn read(&mut self, start: u64, length: u64) -> Result<Vec<u8>, ListingError> {
         let gap = self.start.saturating_sub(start.saturating_add(length));
         if start < self.start && gap <= SMALL_GAP {
             self.extend(start).await?;

@@ -2,14 +2,15 @@
 //! settings read once, what it took, and an end when the user asks for one.
 use crate::capture::files::paths::finding;
 use crate::capture::index::client::{ClientOptions, IndexClient, Stats};
+use crate::capture::index::no_wheel::NoWheel;
 use crate::capture::index::provenance::{Candidate, Want, find_wheels};
 use crate::capture::index::settings::IndexSettings;
 use crate::capture::index::sources::SettingsInput;
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::installed::{Installed, Scheme};
 use crate::capture::python::interpreter::InterpreterFacts;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::{Progress, check_interrupt};
+use crate::sys::progress::{Amount, Progress, check_interrupt};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -56,7 +57,9 @@ impl Ask {
     /// What is configured and not asked.
     pub fn findings(&self) -> Vec<Finding> {
         let ignored = self.settings.iter().flat_map(|settings| &settings.ignored);
-        ignored.map(|what| finding(Severity::Info, "index", "index", format!("not asked: {what}"))).collect()
+        ignored
+            .map(|what| finding(Severity::Info, Topic::Index, "index", format!("not asked: {what}")))
+            .collect()
     }
 
     /// Names those who are asked: an answer of "no such wheel" lasts as long as this stays the same.
@@ -77,8 +80,7 @@ impl Ask {
         findings: &mut Vec<Finding>,
     ) -> Result<Vec<Candidate>> {
         let Some(settings) = &self.settings else {
-            let reason = "no index was asked (--offline)";
-            return Ok(fresh.iter().map(|_| Candidate::lasting(reason)).collect());
+            return Ok(fresh.iter().map(|_| Candidate::None(NoWheel::Offline)).collect());
         };
         let options = ClientOptions::default().at_most(settings.timeout);
         let client = IndexClient::new(settings.clone(), Some(cache), options)?;
@@ -95,7 +97,7 @@ impl Ask {
                 direct_url: one.direct_url.clone(),
             })
             .collect();
-        progress.stage("asking the index", Some(wants.len() as u64));
+        progress.stage("asking the index", Amount::Items(wants.len() as u64));
         let started = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -124,19 +126,17 @@ impl Ask {
             requests: requests + sum(|r| r.requests),
             seconds: seconds + before.as_ref().map_or(0.0, |r| r.seconds),
         });
-        let unreachable: Vec<&str> = found
+        let unreachable: Vec<&NoWheel> = found
             .iter()
             .filter_map(|c| match c {
-                Candidate::None { reason, .. } if reason.contains("could not be reached") => {
-                    Some(reason.as_str())
-                }
+                Candidate::None(why) if why.unreachable() => Some(why),
                 _ => None,
             })
             .collect();
         if let Some(reason) = unreachable.first() {
             findings.push(Finding {
                 severity: Severity::Problem,
-                topic: "index".into(),
+                topic: Topic::Index,
                 path: format!("{} distributions", unreachable.len()),
                 message: format!("captured, not pinned: {reason}"),
             });

@@ -3,6 +3,7 @@ pub mod cache;
 pub mod client;
 pub mod listing;
 pub mod lookup;
+pub mod no_wheel;
 mod pip_default;
 pub mod provenance;
 pub mod settings;

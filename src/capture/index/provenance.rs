@@ -1,5 +1,6 @@
 //! Which wheel of the index an installed distribution came from, without downloading any.
 use crate::capture::index::client::{Failure, IndexClient};
+use crate::capture::index::no_wheel::{Elsewhere, NoWheel};
 use crate::capture::index::wheel::WheelListing;
 use crate::formats::python::direct_url::{DirectKind, DirectUrl};
 use crate::formats::python::name::normalize;
@@ -30,34 +31,7 @@ pub struct Want {
 pub enum Candidate {
     /// The wheel it says it came from; whether the installed files are that wheel's is not known yet.
     Wheel(WheelListing),
-    None {
-        reason: String,
-        /// Whether the same question would be answered so again: not when the index was out of order.
-        lasting: bool,
-    },
-}
-
-impl Candidate {
-    pub fn lasting(reason: &str) -> Self {
-        Candidate::None { reason: reason.to_owned(), lasting: true }
-    }
-}
-
-/// Why there is no wheel.
-struct Why {
-    reason: String,
-    lasting: bool,
-}
-
-/// What a server said wrongly, it may say rightly the next time.
-impl From<String> for Why {
-    fn from(reason: String) -> Self {
-        Why { reason, lasting: false }
-    }
-}
-
-fn lasting(reason: String) -> Why {
-    Why { reason, lasting: true }
+    None(NoWheel),
 }
 
 /// Looks all of them up, a bounded number at a time, in order of `wants`. `progress` gets how many are
@@ -76,15 +50,14 @@ pub async fn find_wheels(
             (at, find_one(&client, &want).await)
         });
     }
-    let lost = || Candidate::None { reason: "the look-up was interrupted".to_owned(), lasting: false };
-    let mut out: Vec<Candidate> = wants.iter().map(|_| lost()).collect();
+    let mut out: Vec<Candidate> = wants.iter().map(|_| Candidate::None(NoWheel::Interrupted)).collect();
     let mut done = 0;
     progress(0, wants.len());
     while let Some(joined) = tasks.join_next().await {
         if let Ok((at, result)) = joined {
             out[at] = match result {
                 Ok(listing) => Candidate::Wheel(listing),
-                Err(Why { reason, lasting }) => Candidate::None { reason, lasting },
+                Err(why) => Candidate::None(why),
             };
         }
         done += 1;
@@ -93,20 +66,19 @@ pub async fn find_wheels(
     out
 }
 
-async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Why> {
+async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, NoWheel> {
     if let Some(direct) = &want.direct_url {
-        let file = direct_file(direct, want).map_err(lasting)?;
+        let file = direct_file(direct, want)?;
         return Ok(client.listing(&file).await?);
     }
-    let (name, version) = (&want.name, &want.version);
     if want.wheel_tags.is_empty() {
-        return Err(lasting(format!("the dist-info of {name} {version} names no wheel tags")));
+        return Err(NoWheel::NoTags { name: want.name.clone(), version: want.version.clone() });
     }
     let indexes = &client.settings().indexes;
     if indexes.is_empty() {
-        return Err(lasting(format!("no package index to ask ({})", client.settings().source)));
+        return Err(NoWheel::NoIndex { source_of: client.settings().source.to_string() });
     }
-    let project = normalize(name);
+    let project = normalize(&want.name);
     if let Some(listing) = from_cache(client, want, &project).await {
         return Ok(listing);
     }
@@ -122,7 +94,7 @@ async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Why
     }
     match choose(&files, want) {
         Some(choice) if choice.file.sha256.is_none() => {
-            Err(format!("the index gives no sha256 for {}", choice.file.filename).into())
+            Err(NoWheel::NoHash { file: choice.file.filename.clone() })
         }
         Some(choice) if choice.named => Ok(client.listing(choice.file).await?),
         Some(choice) => {
@@ -134,17 +106,13 @@ async fn find_one(client: &IndexClient, want: &Want) -> Result<WheelListing, Why
     }
 }
 
-fn no_wheel(want: &Want, failure: Option<Failure>) -> Why {
-    let (name, version) = (&want.name, &want.version);
+fn no_wheel(want: &Want, failure: Option<Failure>) -> NoWheel {
     match failure {
-        Some(Failure::Unreachable(text)) => format!("the index could not be reached: {text}").into(),
-        Some(Failure::Answer(text)) => {
-            format!("the index's answer for {} is unusable: {text}", normalize(name)).into()
-        }
+        Some(Failure::Unreachable(why)) => NoWheel::Unreachable { why },
+        Some(Failure::Answer(why)) => NoWheel::Unusable { project: normalize(&want.name), why },
         None => {
-            let tags = want.wheel_tags.join(", ");
-            let built = "(built from an sdist?)";
-            lasting(format!("the index has no wheel {name} {version} for tags {tags} {built}"))
+            let (name, version) = (want.name.clone(), want.version.clone());
+            NoWheel::NotThere { name, version, tags: want.wheel_tags.join(", ") }
         }
     }
 }
@@ -213,38 +181,39 @@ fn fits(wheel: &WheelName, want: &Want) -> bool {
 }
 
 /// The file behind a `direct_url.json`, if it is a wheel that can be fetched again and checked.
-fn direct_file(direct: &DirectUrl, want: &Want) -> Result<IndexFile, String> {
+fn direct_file(direct: &DirectUrl, want: &Want) -> Result<IndexFile, Elsewhere> {
     let url = &direct.url;
     let path = || direct.path().map_or_else(|| url.clone(), |path| path.display().to_string());
     let sha256 = match &direct.kind {
         DirectKind::Vcs { vcs, commit_id, .. } => {
-            return Err(format!("installed from {vcs} {url} at commit {commit_id}"));
+            let (vcs, commit) = (vcs.clone(), commit_id.clone());
+            return Err(Elsewhere::Repository { vcs, url: url.clone(), commit });
         }
         DirectKind::Directory { editable: true } => {
-            return Err(format!("editable install of {}", path()));
+            return Err(Elsewhere::Editable { path: path() });
         }
         DirectKind::Directory { editable: false } => {
-            return Err(format!("installed from the local directory {}", path()));
+            return Err(Elsewhere::Directory { path: path() });
         }
         DirectKind::Archive { sha256 } => *sha256,
     };
     let parsed = Url::parse(url).ok().filter(|u| matches!(u.scheme(), "http" | "https"));
     let Some(parsed) = parsed else {
-        return Err(format!("installed from a local archive, {}", path()));
+        return Err(Elsewhere::Archive { path: path() });
     };
     let filename = parsed.path_segments().and_then(|mut segments| segments.next_back());
     let filename = percent_decoded(filename.unwrap_or_default());
-    let wheel =
-        WheelName::parse(&filename).map_err(|_| format!("installed from {url}, which is no wheel"))?;
+    let url = url.clone();
+    let Ok(wheel) = WheelName::parse(&filename) else { return Err(Elsewhere::NoWheel { url }) };
     if normalize(&wheel.distribution) != normalize(&want.name) || !same_version(&wheel.version, &want.version)
     {
-        let (name, version) = (&want.name, &want.version);
-        return Err(format!("installed from {url}, which is not {name} {version}"));
+        let (name, version) = (want.name.clone(), want.version.clone());
+        return Err(Elsewhere::Another { url, name, version });
     }
     if sha256.is_none() {
-        return Err(format!("installed from {url}, whose sha256 was not recorded"));
+        return Err(Elsewhere::NoHash { url });
     }
-    Ok(IndexFile { filename, url: url.clone(), sha256, size: None, yanked: false })
+    Ok(IndexFile { filename, url, sha256, size: None, yanked: false })
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ fn build_tags_and_hashes() {
 fn direct_urls() {
     let reason = |json: String| {
         let direct = DirectUrl::parse(json.as_bytes()).unwrap();
-        direct_file(&direct, &want(&[])).map(|f| f.filename).unwrap_or_else(|e| e)
+        direct_file(&direct, &want(&[])).map(|f| f.filename).unwrap_or_else(|e| e.to_string())
     };
     let with = |url: &str, info: &str| reason(format!("{{\"url\":\"{url}\",{info}}}"));
     assert_eq!(

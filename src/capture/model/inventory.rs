@@ -1,31 +1,11 @@
 //! What an environment contains, read once, without changing it. Plain data: the reading is in the
 //! modules beside this one, the pinning in `lock`.
+use crate::capture::model::report::Finding;
 use crate::capture::trees::tree::Tree;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// How grave a report line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    Info,
-    Warning,
-    /// Would not survive a deploy.
-    Problem,
-}
-
-/// One line of the report. `topic` is a stable word for filters: `secret`, `outside`, `unreadable`,
-/// `special-file`, `symlink`, `case`, `weights`, `patched`, `captured`, `unowned`, `intent`, `audit`,
-/// `excluded`, `name`, `index`, `git`, `runtime`, `probe`, `scripts`,
-/// `imports`, `pth`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    pub severity: Severity,
-    pub topic: String,
-    pub path: String,
-    pub message: String,
-}
-
 /// What git knows of a directory. Read without running anything the repository configures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitState {
@@ -132,7 +112,7 @@ pub struct Scan {
     pub user: Vec<ModelFolder>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
-    /// What the index may remember, so that the next scan need not compare again.
+    /// What the memo may keep, so that the next scan need not compare again.
     pub git_reads: Vec<GitRead>,
 }
 

@@ -1,6 +1,7 @@
 //! The lock: every item of the inventory pinned by hash, with its provenance. Written as
 //! `stillframe.lock` (TOML, sorted, one item a table) so that a change in the environment is a
 //! readable diff. The trees' content is on disk or in the store; the lock holds only what names it.
+use crate::capture::model::change::FileChange;
 use crate::formats::nix::hash::Sha256;
 use crate::sys::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -56,24 +57,6 @@ pub struct WheelRef {
 
 fn is_zero(number: &usize) -> bool {
     *number == 0
-}
-
-/// A file that differs from the wheel's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileChange {
-    pub path: String,
-    /// `changed`, `missing`, or `replaced by NAME` (another distribution's file lies there).
-    pub how: String,
-}
-
-/// How the line of a file begins that another distribution has put there.
-pub const REPLACED: &str = "replaced by ";
-
-impl FileChange {
-    /// The distribution whose file lies there.
-    pub fn replaced_by(&self) -> Option<&str> {
-        self.how.strip_prefix(REPLACED)
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

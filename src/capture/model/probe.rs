@@ -1,6 +1,6 @@
 //! What a probe found out by starting the environment's own server: kept in the snapshot's record for
 //! the health gate of a deployment.
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ impl ProbeResult {
             };
             Some(Finding {
                 severity: Severity::Warning,
-                topic: "probe".into(),
+                topic: Topic::Probe,
                 path: format!("custom_nodes/{}", pack.name),
                 message: message.into(),
             })

@@ -5,6 +5,14 @@ use crate::capture::model::lock::{Lock, Provenance};
 use crate::formats::python::pylock::{Pylock, PylockFile, PylockPackage};
 use std::collections::BTreeMap;
 
+/// What `created-by` says in ours.
+const CREATOR: &str = "stillframe";
+
+/// Whether a lock file is one that `print` made: it says what was installed, not what somebody wants.
+pub fn is_ours(lock: &Pylock) -> bool {
+    lock.created_by == CREATOR
+}
+
 pub fn print(lock: &Lock) -> String {
     let mut comments = String::new();
     let mut packages = Vec::new();
@@ -35,6 +43,6 @@ pub fn print(lock: &Lock) -> String {
     }
     let python = lock.runtime.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
     let lock =
-        Pylock { requires_python: Some(format!("=={python}.*")), created_by: "stillframe".into(), packages };
+        Pylock { requires_python: Some(format!("=={python}.*")), created_by: CREATOR.into(), packages };
     format!("{comments}{}", lock.print())
 }

@@ -5,8 +5,9 @@ use crate::capture::audit;
 use crate::capture::files::collect::{Collected, Policy, collect};
 use crate::capture::files::paths::{below, finding, show};
 use crate::capture::files::walk::NodeKind;
-use crate::capture::model::inventory::{OutsidePath, Severity};
+use crate::capture::model::inventory::OutsidePath;
 use crate::capture::model::lock::SourceLock;
+use crate::capture::model::report::{Severity, Topic};
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::installed::Installed;
 use crate::capture::python::pth::{self, Pth};
@@ -80,7 +81,7 @@ fn capture(
         }
         if let Some(why) = unfit(&path, context.environment) {
             let message = format!("names {}, which {why}", show(path.as_os_str().as_bytes()));
-            python.findings.push(finding(Severity::Problem, "outside", from, message));
+            python.findings.push(finding(Severity::Problem, Topic::Outside, from, message));
             continue;
         }
         let mut found = source_tree(context, &path);

@@ -1,8 +1,9 @@
 //! Is a directory a ComfyUI environment, and which Python does it use?
 use crate::capture::files::paths::{finding, read_small, show};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::sys::error::{Error, Kind, Result};
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,8 +18,31 @@ pub struct PythonLocation {
     pub site_packages: Vec<PathBuf>,
     /// A venv that includes the base interpreter's site-packages.
     pub system: bool,
-    /// How it was found, for the report.
-    pub how: String,
+    pub how: FoundBy,
+}
+
+/// How the Python was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundBy {
+    /// The user named it.
+    Given,
+    /// A virtual environment beside the program: whoever looks again finds it by itself.
+    Beside,
+    /// This variable names the active environment.
+    Variable(&'static str),
+    /// No environment: the `python3` of PATH.
+    Path,
+}
+
+impl fmt::Display for FoundBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FoundBy::Given => f.write_str("given"),
+            FoundBy::Beside => f.write_str("beside the program"),
+            FoundBy::Variable(name) => write!(f, "from ${name}"),
+            FoundBy::Path => f.write_str("python3 on PATH"),
+        }
+    }
 }
 
 /// Environment variables, as a function so that tests need not change the process.
@@ -76,9 +100,9 @@ pub fn find_python(
 ) -> Result<(PythonLocation, Vec<Finding>)> {
     if let Some(given) = given {
         let found = if given.is_dir() {
-            in_directory(given, "given")?
+            in_directory(given, FoundBy::Given)?
         } else {
-            Some(from_executable(given, "given")?)
+            Some(from_executable(given, FoundBy::Given)?)
         };
         return found.map(|found| (found, Vec::new())).ok_or_else(|| {
             let message = format!("{} holds no Python environment", given.display());
@@ -88,7 +112,7 @@ pub fn find_python(
     }
     let beside = [root.join(".venv"), root.join("venv"), root.join("../.venv"), root.join("../venv")];
     for place in beside {
-        if let Some(found) = in_directory(&tidy(&place), "beside the program")? {
+        if let Some(found) = in_directory(&tidy(&place), FoundBy::Beside)? {
             return Ok((found, Vec::new()));
         }
     }
@@ -106,7 +130,7 @@ pub fn find_python(
         let Some(place) = variables(name).filter(|value| !value.is_empty()) else {
             continue;
         };
-        if let Some(found) = in_directory(Path::new(&place), &format!("from ${name}"))? {
+        if let Some(found) = in_directory(Path::new(&place), FoundBy::Variable(name))? {
             return Ok((found, Vec::new()));
         }
     }
@@ -118,14 +142,14 @@ pub fn find_python(
             let message = format!("no Python found for {}", root.display());
             Error::new(Kind::Environment, message).hint(NAME_ONE)
         })?;
-    let found = from_executable(&python, "python3 on PATH")?;
+    let found = from_executable(&python, FoundBy::Path)?;
     let message = format!("no virtual environment found: assuming python3 of PATH; for another, {NAME_ONE}");
-    let note = finding(Severity::Warning, "runtime", python.display().to_string(), message);
+    let note = finding(Severity::Warning, Topic::Runtime, python.display().to_string(), message);
     Ok((found, vec![note]))
 }
 
 /// `None`: no Python environment. An error: one that is broken, which must not be passed over.
-fn in_directory(place: &Path, how: &str) -> Result<Option<PythonLocation>> {
+fn in_directory(place: &Path, how: FoundBy) -> Result<Option<PythonLocation>> {
     let venv = place.join("pyvenv.cfg").is_file();
     let candidates = ["bin/python", "bin/python3"].map(|name| place.join(name));
     let there = candidates.iter().find(|path| path.symlink_metadata().is_ok());
@@ -143,7 +167,7 @@ fn broken(place: &Path, why: &str) -> Error {
 }
 
 /// The path is kept as given: a venv's `bin/python` is a link, and means the venv only by its place.
-fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
+fn from_executable(python: &Path, how: FoundBy) -> Result<PythonLocation> {
     let python =
         std::path::absolute(python).map(|path| tidy(&path)).map_err(|e| Error::io("find", python, e))?;
     let prefix = python.parent().and_then(Path::parent);
@@ -170,7 +194,7 @@ fn from_executable(python: &Path, how: &str) -> Result<PythonLocation> {
     };
     let venv = venv.map(Path::to_path_buf);
     utf8(&python)?;
-    Ok(PythonLocation { executable: python, venv, site_packages, system, how: how.to_string() })
+    Ok(PythonLocation { executable: python, venv, site_packages, system, how })
 }
 
 fn executable(path: &Path) -> bool {

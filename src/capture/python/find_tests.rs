@@ -101,7 +101,7 @@ fn the_active_environment_then_the_path() {
     script(&base.join("conda/bin/python"));
     let conda = |name: &str| (name == "CONDA_PREFIX").then(|| base.join("conda").into_os_string());
     let (found, notes) = find_python(&root, None, &conda).unwrap();
-    assert_eq!((found.how.as_str(), notes.len()), ("from $CONDA_PREFIX", 0));
+    assert_eq!((found.how, notes.len()), (FoundBy::Variable("CONDA_PREFIX"), 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! PEP 627): which files each owns, where an installer put them, and where they lie in the wheel's own
 //! layout. Nothing is imported and nothing is run.
 use crate::capture::files::paths::{self, read_at_most, read_small, show};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::direct_url::DirectUrl;
 use crate::formats::python::entry_points::{EntryPoint, EntryPoints};
@@ -145,7 +145,7 @@ pub fn lexical(path: &Path) -> PathBuf {
     out
 }
 
-fn finding(severity: Severity, topic: &str, path: &Path, message: String) -> Finding {
+fn finding(severity: Severity, topic: Topic, path: &Path, message: String) -> Finding {
     paths::finding(severity, topic, show(path.as_os_str().as_bytes()), message)
 }
 
@@ -160,7 +160,7 @@ pub fn read_site(scheme: &Scheme, findings: &mut Vec<Finding>) -> Vec<Installed>
         Err(e) => {
             findings.push(finding(
                 Severity::Problem,
-                "unreadable",
+                Topic::Unreadable,
                 &scheme.site,
                 format!("cannot be listed: {e}"),
             ));
@@ -190,7 +190,7 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
             // pip leaves `~umpy-1.0.dist-info` behind after an interrupted upgrade.
             findings.push(finding(
                 Severity::Warning,
-                "captured",
+                Topic::Captured,
                 &metadata_path,
                 format!("no usable metadata ({e}): its files count as owned by no distribution"),
             ));
@@ -259,7 +259,7 @@ fn read_scripts(installed: &mut Installed, entry_points: &[u8], findings: &mut V
     let path = PathBuf::from(&installed.info).join("entry_points.txt");
     for why in wrong {
         let message = format!("{}: {}; no script is made of it", installed.name, show(why.as_bytes()));
-        findings.push(finding(Severity::Warning, "scripts", &path, message));
+        findings.push(finding(Severity::Warning, Topic::Scripts, &path, message));
     }
 }
 
@@ -270,7 +270,7 @@ fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<
         if !inside {
             findings.push(finding(
                 Severity::Problem,
-                "outside",
+                Topic::Outside,
                 &disk,
                 format!(
                     "{}'s RECORD claims a file outside the environment; it is not captured",

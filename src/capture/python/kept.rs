@@ -1,6 +1,7 @@
 //! What the memo keeps of each distribution, and when that still holds.
 use crate::capture::index::provenance::Candidate;
-use crate::capture::model::lock::{DistributionLock, FileChange, Provenance};
+use crate::capture::model::change::FileChange;
+use crate::capture::model::lock::{DistributionLock, Provenance};
 use crate::capture::python::context::Context;
 use crate::capture::python::editable;
 use crate::capture::python::installed::Installed;
@@ -12,6 +13,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// Who was asked for a wheel.
+#[derive(Serialize, Deserialize)]
+enum Asked {
+    Nobody,
+    /// Their URLs, in order.
+    Indexes(String),
+}
+
 /// What the memo keeps of a distribution that did not change.
 #[derive(Serialize, Deserialize)]
 pub struct Kept {
@@ -21,7 +30,7 @@ pub struct Kept {
     /// Its programs and libraries.
     pub objects: Vec<(String, PathBuf)>,
     /// Where no wheel vouches for it: who was asked for one. Others may have it.
-    asked: Option<String>,
+    asked: Option<Asked>,
     /// Where its texts may name a folder that has another place in the store: which folders have.
     relocated: Option<String>,
 }
@@ -36,9 +45,9 @@ impl Kept {
         relocations: &str,
     ) -> (Kept, bool) {
         let (mut lasting, mut asked) = (true, None);
-        if let Candidate::None { lasting: lasts, .. } = candidate {
-            lasting = *lasts;
-            asked = Some(context.index.clone().unwrap_or_else(|| "nobody".into()));
+        if let Candidate::None(why) = candidate {
+            lasting = why.lasting();
+            asked = Some(context.index.clone().map_or(Asked::Nobody, Asked::Indexes));
         }
         // A wheel's own text is the wheel's; any other may name a folder that moves.
         let text = pinned.tree.entries.keys().any(|name| editable::is_text(name));
@@ -50,7 +59,8 @@ impl Kept {
 
     fn still_holds(&self, now: &Option<String>) -> bool {
         match (&self.asked, now) {
-            (Some(then), Some(now)) => then == now,
+            (Some(Asked::Indexes(then)), Some(now)) => then == now,
+            (Some(Asked::Nobody), Some(_)) => false,
             // A wheel was found; or nobody is asked now, and nothing better can be had.
             _ => true,
         }

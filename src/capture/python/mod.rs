@@ -15,21 +15,21 @@ pub mod unowned;
 
 use crate::capture::files::paths::{finding, show};
 use crate::capture::index::provenance::Candidate;
-use crate::capture::model::inventory::{Finding, Severity};
-use crate::capture::model::lock::{DistributionLock, Provenance, REPLACED, WheelRef};
+use crate::capture::model::change::How;
+use crate::capture::model::lock::{DistributionLock, Provenance, WheelRef};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::editable::Relocation;
 use crate::capture::python::installed::{Installed, Scheme, read_site};
 use crate::capture::python::kept::Kept;
 use crate::capture::python::pin::{Pinned, Trust};
-use crate::capture::python::reach::{LEFT_OUT, SECRET};
 use crate::capture::trees::nar::hash_tree;
 use crate::capture::trees::tree::Tree;
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::Result;
-use crate::sys::progress::check_interrupt;
+use crate::sys::progress::{Amount, check_interrupt};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -45,7 +45,7 @@ pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> (Vec<Installe
             if let Some(first) = seen.get(&one.name) {
                 findings.push(Finding {
                     severity: Severity::Warning,
-                    topic: "captured".into(),
+                    topic: Topic::Captured,
                     path: show(one.scheme.site.join(&one.info).as_os_str().as_bytes()),
                     message: format!("{} is installed twice; the first on sys.path counts", one.name),
                 });
@@ -174,7 +174,7 @@ fn decide(
 ) -> Vec<Result<(DistributionLock, Pinned)>> {
     let owners = pin::owners(fresh.iter().copied().zip(found));
     let sizes: Vec<u64> = fresh.par_iter().map(|one| size_of(one)).collect();
-    context.progress.stage("reading distributions", Some(sizes.iter().sum()));
+    context.progress.stage("reading distributions", Amount::Bytes(sizes.iter().sum()));
     let attempt = |at: usize, trust: Trust| -> Result<(Result<DistributionLock>, Pinned)> {
         let (one, candidate) = (fresh[at], &found[at]);
         check_interrupt()?;
@@ -253,11 +253,11 @@ fn report(python: &mut Python) {
     for d in &python.distributions {
         for change in &d.changed {
             // Another's file lies there; a file that should ship does not; anything else was edited.
-            let (severity, topic) = match change.how.as_str() {
-                how if how.starts_with(REPLACED) => (Severity::Info, "patched"),
-                how if how.starts_with(LEFT_OUT) => (Severity::Problem, "unreadable"),
-                how if how.starts_with(SECRET) => (Severity::Warning, "secret"),
-                _ => (Severity::Warning, "patched"),
+            let (severity, topic) = match change.how {
+                How::ReplacedBy(_) => (Severity::Info, Topic::Patched),
+                How::LeftOut(_) => (Severity::Problem, Topic::Unreadable),
+                How::Secret(_) => (Severity::Warning, Topic::Secret),
+                How::Changed | How::Missing | How::Other(_) => (Severity::Warning, Topic::Patched),
             };
             let message = format!("{} {}: {}", d.name, d.version, change.how);
             python.findings.push(finding(severity, topic, show(change.path.as_bytes()), message));
@@ -265,7 +265,7 @@ fn report(python: &mut Python) {
         if d.provenance == Provenance::Captured {
             python.findings.push(Finding {
                 severity: Severity::Info,
-                topic: "captured".into(),
+                topic: Topic::Captured,
                 path: d.name.clone(),
                 message: d.reason.clone().unwrap_or_default(),
             });

@@ -3,7 +3,8 @@
 //! what is on disk, in the wheel's own layout; never a false "pinned".
 use crate::capture::index::provenance::Candidate;
 use crate::capture::index::wheel::WheelListing;
-use crate::capture::model::lock::{FileChange, Provenance, REPLACED};
+use crate::capture::model::change::{FileChange, How, Unfit};
+use crate::capture::model::lock::Provenance;
 use crate::capture::python::installed::{Installed, Scheme, installer_file, is_interpreter};
 use crate::capture::python::reach::{Look, Reach};
 use crate::capture::trees::digest::{FileDigest, digest_bytes};
@@ -55,8 +56,8 @@ impl Pinned {
         }
     }
 
-    fn change(&mut self, name: &str, how: impl Into<String>) {
-        self.changed.push(FileChange { path: name.into(), how: how.into() });
+    fn change(&mut self, name: &str, how: How) {
+        self.changed.push(FileChange { path: name.into(), how });
     }
 
     /// What a file is: as stated, to be checked when the tree is read, or as its bytes say. A script was
@@ -156,7 +157,7 @@ pub fn owners<'a>(all: impl Iterator<Item = (&'a Installed, &'a Candidate)>) -> 
                     }
                 }
             }
-            Candidate::None { .. } => {
+            Candidate::None(_) => {
                 for file in one.files.values() {
                     if let Some(stated) = file.stated {
                         own(file.disk.clone(), one, stated);
@@ -244,8 +245,6 @@ fn displaces(name: &str) -> bool {
         || ["scripts/", "data/bin/"].iter().any(|at| rest.strip_prefix(at).is_some_and(is_interpreter))
 }
 
-const DISPLACES: &str = "left out: it would take the interpreter's place";
-
 /// The largest share of a wheel that may differ before we say it is not that wheel.
 const PATCHED_SHARE: usize = 2;
 
@@ -262,8 +261,8 @@ pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners, tru
                 Err(reason) => captured(installed, reason, owners, Trust::Nothing),
             }
         }
-        Candidate::None { reason, .. } => {
-            let reason = installed.reason.clone().unwrap_or_else(|| reason.clone());
+        Candidate::None(why) => {
+            let reason = installed.reason.clone().unwrap_or_else(|| why.to_string());
             captured(installed, reason, owners, trust)
         }
     }
@@ -294,14 +293,14 @@ fn against_wheel(
         total += 1;
         out.claims.push(disk.clone());
         if displaces(name) {
-            out.change(name, DISPLACES);
+            out.change(name, How::LeftOut(Unfit::Displaces));
             continue;
         }
         let stated = Stated { sha256: entry.sha256, crc32: Some(entry.crc32), size: Some(entry.size) };
         let found = match out.look(&mut reach, trust, name, &disk, Some(stated))? {
             Look::Found(found) => found,
-            Look::Left(why) => {
-                out.change(name, why);
+            Look::Left(how) => {
+                out.change(name, how);
                 continue;
             }
         };
@@ -318,11 +317,11 @@ fn against_wheel(
                 continue;
             }
         }
-        if let Some(why) = unfit(installed, name, &disk, &found, owners, &mut reach) {
-            out.change(name, why);
+        if let Some(how) = unfit(installed, name, &disk, &found, owners, &mut reach) {
+            out.change(name, how);
             continue;
         }
-        out.change(name, "changed");
+        out.change(name, How::Changed);
         out.take(name, &disk, &found, entry.executable, None);
     }
     if out.changed.len() * PATCHED_SHARE > total {
@@ -346,8 +345,8 @@ fn unfit(
     found: &FileDigest,
     owners: &Owners,
     reach: &mut Reach,
-) -> Option<String> {
-    let replaced = winner(installed, disk, found, owners).map(|owner| format!("{REPLACED}{owner}"));
+) -> Option<How> {
+    let replaced = winner(installed, disk, found, owners).map(|owner| How::ReplacedBy(owner.to_string()));
     replaced.or_else(|| reach.stray(disk, found)).or_else(|| reach.secret(name, disk, found))
 }
 
@@ -362,7 +361,7 @@ fn captured(installed: &Installed, reason: String, owners: &Owners, trust: Trust
             continue;
         }
         if displaces(name) {
-            out.change(name, DISPLACES);
+            out.change(name, How::LeftOut(Unfit::Displaces));
             continue;
         }
         let stated = file.stated.map(|sha256| Stated { sha256, crc32: None, size: None });
@@ -373,8 +372,8 @@ fn captured(installed: &Installed, reason: String, owners: &Owners, trust: Trust
                 continue;
             }
         };
-        if let Some(why) = unfit(installed, name, disk, &found, owners, &mut reach) {
-            out.change(name, why);
+        if let Some(how) = unfit(installed, name, disk, &found, owners, &mut reach) {
+            out.change(name, how);
             continue;
         }
         let mut bytes = None;

@@ -2,7 +2,7 @@
 //! `share/`, `etc/`. None of it is captured but what distributions own, so the rest is named. And the scripts
 //! of entry points, which are written anew: one that was edited by hand is named too.
 use crate::capture::files::paths::{finding, read_small, show};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::context::Context;
 use crate::capture::python::installed::{Installed, Script, is_interpreter};
 use crate::capture::trees::memo::stat_digest;
@@ -92,7 +92,7 @@ pub fn contested(all: &[Installed]) -> (Lost, Vec<Finding>) {
             owner.name,
             script.point
         );
-        findings.push(finding(Severity::Warning, "scripts", shown(&path, &owner.scheme.data), message));
+        findings.push(finding(Severity::Warning, Topic::Scripts, shown(&path, &owner.scheme.data), message));
         for (at, (name, one, _)) in rivals.iter().enumerate() {
             if at != winner {
                 lost.insert((one.name.clone(), (*name).to_string()));
@@ -113,7 +113,7 @@ fn edited(path: &Path, (one, script): &(&Installed, &Script)) -> Option<Finding>
         "the script of {} {}: changed; the snapshot has the one that an installer writes for `{}`",
         one.name, one.version, script.point
     );
-    Some(finding(Severity::Warning, "patched", shown(path, &one.scheme.data), message))
+    Some(finding(Severity::Warning, Topic::Patched, shown(path, &one.scheme.data), message))
 }
 
 /// pip's own `pip3.11`: the script of an entry point under one more name.
@@ -142,7 +142,7 @@ impl Loose {
             1 => "no distribution owns it, and it is outside site-packages: not captured".to_string(),
             n => format!("{n} files that no distribution owns, outside site-packages: not captured"),
         };
-        finding(Severity::Warning, "unowned", shown(&self.path, prefix), message)
+        finding(Severity::Warning, Topic::Unowned, shown(&self.path, prefix), message)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `.pth` files at the top of site directories, read as Python's `site` module reads them: a line
 //! names a folder for `sys.path`, or begins with `import` and is run. What is run is not followed.
 use crate::capture::files::paths::{finding, read_small, show};
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::installed::lexical;
 use crate::capture::trees::memo::{Memo, stat_digest};
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ pub fn findings(all: &[Pth]) -> Vec<Finding> {
             "line {at} {what} by code, which is not followed: nothing of it is captured; name the folder on \
              a line of its own instead"
         );
-        finding(Severity::Warning, "outside", show(pth.file.as_os_str().as_bytes()), message)
+        finding(Severity::Warning, Topic::Outside, show(pth.file.as_os_str().as_bytes()), message)
     };
     all.iter().flat_map(|pth| pth.code.iter().map(move |(at, folder)| line(pth, at, folder))).collect()
 }

@@ -2,6 +2,7 @@
 //! or, through a link, a file of somewhere else that the distribution has no business to bring along.
 use crate::capture::files::paths::{open_regular, show};
 use crate::capture::files::secrets;
+use crate::capture::model::change::{How, Unfit};
 use crate::capture::python::installed::Installed;
 use crate::capture::trees::digest::{FileDigest, digest};
 use crate::formats::python::digest::Sha256Digest;
@@ -14,13 +15,9 @@ use std::path::{Path, PathBuf};
 
 pub enum Look {
     Found(FileDigest),
-    /// Why it is left out, for the report.
-    Left(String),
+    /// It is left out.
+    Left(How),
 }
-
-/// How the lines of what is left out begin, so that the report can give them their weight.
-pub const LEFT_OUT: &str = "left out: ";
-pub const SECRET: &str = "left out, a secret: ";
 
 pub struct Reach<'a> {
     installed: &'a Installed,
@@ -42,19 +39,19 @@ impl<'a> Reach<'a> {
     }
 
     pub fn look(&self, disk: &Path) -> Result<Look> {
-        let left = |why: String| Ok(Look::Left(format!("{LEFT_OUT}{why}")));
+        let left = |unfit: Unfit| Ok(Look::Left(How::LeftOut(unfit)));
         match fs::metadata(disk) {
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(Look::Left("missing".into()));
+                return Ok(Look::Left(How::Missing));
             }
-            Err(e) => return left(format!("cannot be read ({e})")),
-            Ok(meta) if !meta.is_file() => return left("not a regular file".into()),
+            Err(e) => return left(Unfit::Unreadable(e.to_string())),
+            Ok(meta) if !meta.is_file() => return left(Unfit::NoFile),
             Ok(_) => {}
         }
         match digest(disk) {
             Ok(found) => Ok(Look::Found(found)),
             Err(error) => match open_regular(disk) {
-                Err(e) if e.kind() == ErrorKind::PermissionDenied => left(format!("cannot be read ({e})")),
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => left(Unfit::Unreadable(e.to_string())),
                 _ => Err(error),
             },
         }
@@ -62,7 +59,7 @@ impl<'a> Reach<'a> {
 
     /// Why a file whose content no wheel vouches for must not be taken: a link leads to it, out of the
     /// environment, and not to what the installer wrote down (uv may install links into its cache).
-    pub fn stray(&mut self, disk: &Path, found: &FileDigest) -> Option<String> {
+    pub fn stray(&mut self, disk: &Path, found: &FileDigest) -> Option<How> {
         if self.home(disk) && !fs::symlink_metadata(disk).is_ok_and(|meta| meta.is_symlink()) {
             return None;
         }
@@ -71,7 +68,7 @@ impl<'a> Reach<'a> {
             return None;
         }
         let to = show(real.as_os_str().as_bytes());
-        Some(format!("{LEFT_OUT}leads to {to}, outside the environment; put a copy in its place"))
+        Some(How::LeftOut(Unfit::Outside(to)))
     }
 
     /// Whether the folder that a file is in is really one of the environment's.
@@ -95,12 +92,12 @@ impl<'a> Reach<'a> {
 
     /// Why a file that no wheel vouches for must not be taken, though it is of the distribution: somebody's
     /// secret. Not what a package index has given to everybody, the keys of test suites for instance.
-    pub fn secret(&self, name: &str, disk: &Path, found: &FileDigest) -> Option<String> {
+    pub fn secret(&self, name: &str, disk: &Path, found: &FileDigest) -> Option<How> {
         if self.installed.direct_url.is_none() && self.as_stated(disk, found) {
             return None;
         }
         let real = fs::canonicalize(disk).ok()?;
         let names = [name.as_bytes(), real.as_os_str().as_bytes()];
-        secrets::judge(&names, disk, found.size, true).map(|what| format!("{SECRET}{what}"))
+        secrets::judge(&names, disk, found.size, true).map(How::Secret)
     }
 }

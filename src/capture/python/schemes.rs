@@ -93,7 +93,7 @@ mod tests {
             venv: None,
             site_packages: vec![],
             system: false,
-            how: String::new(),
+            how: crate::capture::python::find::FoundBy::Given,
         };
         let found = |facts: &InterpreterFacts| -> Vec<(PathBuf, PathBuf)> {
             of(&location, facts, &|_| None).0.into_iter().map(|s| (s.site, s.scripts)).collect()

@@ -2,7 +2,7 @@
 use crate::capture::audit;
 use crate::capture::files::paths::{SECRET_NOTE, case_twins, finding, may_read, show, unreadable};
 use crate::capture::files::secrets;
-use crate::capture::model::inventory::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::editable::{Relocation, fingerprint, relocate};
 use crate::capture::python::installed::installer_file;
@@ -68,13 +68,13 @@ pub fn capture(
                         "behind {}, which is earlier on sys.path: never imported, left out",
                         show(first.as_os_str().as_bytes())
                     );
-                    python.findings.push(finding(Severity::Info, "unowned", show(&name), why));
+                    python.findings.push(finding(Severity::Info, Topic::Unowned, show(&name), why));
                     continue;
                 }
                 let shown = show(&name);
                 match ownerless(context, &path, kind) {
                     Ok((entry, message)) => {
-                        python.findings.push(finding(Severity::Warning, "unowned", shown, message));
+                        python.findings.push(finding(Severity::Warning, Topic::Unowned, shown, message));
                         tree.entries.insert(name, entry);
                     }
                     Err(mut why) => {
@@ -124,45 +124,47 @@ fn hidden(relative: &Path, before: &[PathBuf]) -> Option<PathBuf> {
 
 /// A file of a site directory that nobody owns, and what the report says of it; or why it stays out.
 fn ownerless(context: &Context, path: &Path, kind: std::fs::FileType) -> Result<(Entry, String), Finding> {
-    let no = |severity, topic: &str, why: String| Err(finding(severity, topic, "", why));
+    let no = |severity, topic: Topic, why: String| Err(finding(severity, topic, "", why));
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let to = show(real.as_os_str().as_bytes());
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if kind.is_symlink() => {
             let why = format!("a link that cannot be followed; left out: {e}");
-            return no(Severity::Problem, "symlink", why);
+            return no(Severity::Problem, Topic::Symlink, why);
         }
-        Err(e) => return no(Severity::Problem, "unreadable", format!("cannot be looked at; left out: {e}")),
+        Err(e) => {
+            return no(Severity::Problem, Topic::Unreadable, format!("cannot be looked at; left out: {e}"));
+        }
     };
     if meta.is_dir() {
         let why = format!("a link to the folder {to}; left out: name the folder in a .pth file instead");
-        return no(Severity::Problem, "symlink", why);
+        return no(Severity::Problem, Topic::Symlink, why);
     }
     if context.left_out.names(path) || context.left_out.has(&real) {
-        return no(Severity::Info, "excluded", "left out, as stillframe.toml says".into());
+        return no(Severity::Info, Topic::Excluded, "left out, as stillframe.toml says".into());
     }
     if kind.is_symlink() {
         if ["/proc", "/sys", "/dev"].iter().any(|kernel| real.starts_with(kernel)) {
             let link = std::fs::read_link(path).unwrap_or_default();
             let why = format!("a link to {}, the kernel's: left out", show(link.as_os_str().as_bytes()));
-            return no(Severity::Problem, "symlink", why);
+            return no(Severity::Problem, Topic::Symlink, why);
         }
         if context.models.iter().any(|folder| real.starts_with(folder)) {
             let why = format!("links into the models folder ({to}): not captured, like models");
-            return no(Severity::Warning, "outside", why);
+            return no(Severity::Warning, Topic::Outside, why);
         }
     }
     if !meta.is_file() {
         let why = "in site-packages, neither a file nor a link to one: left out".to_string();
-        return no(Severity::Warning, "special-file", why);
+        return no(Severity::Warning, Topic::SpecialFile, why);
     }
     if let Err(e) = may_read(path) {
-        return no(Severity::Problem, "unreadable", format!("the file cannot be read; left out: {e}"));
+        return no(Severity::Problem, Topic::Unreadable, format!("the file cannot be read; left out: {e}"));
     }
     let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());
     if let Some(what) = secrets::judge(&names, path, meta.len(), true) {
-        return no(Severity::Warning, "secret", format!("{what}: {SECRET_NOTE}"));
+        return no(Severity::Warning, Topic::Secret, format!("{what}: {SECRET_NOTE}"));
     }
     let executable = meta.mode() & 0o100 != 0;
     let message = match kind.is_symlink() {

@@ -1,7 +1,7 @@
 //! The runtime's part of the lock: known from the last run, captured anew, or given as a store path.
 use crate::capture::audit::Provided;
-use crate::capture::model::inventory::{Finding, Severity};
 use crate::capture::model::lock::{RuntimeLock, TreeRef};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::interpreter::InterpreterFacts;
 use crate::capture::runtime::given::Given;
 use crate::capture::runtime::{RuntimeFile, RuntimePlan};
@@ -81,7 +81,7 @@ impl Locking<'_> {
         let provided = plan.provided();
         let note = |severity, path: &Path, message| Finding {
             severity,
-            topic: "runtime".into(),
+            topic: Topic::Runtime,
             path: path.display().to_string(),
             message,
         };
@@ -125,7 +125,7 @@ impl Locking<'_> {
         };
         let unused = self.libraries.iter().map(|library| Finding {
             severity: Severity::Warning,
-            topic: "runtime".into(),
+            topic: Topic::Runtime,
             path: library.clone(),
             message: format!("does not ship: the Python runtime {} brings its own libraries", given.path),
         });

@@ -1,11 +1,12 @@
-//! The metadata index: what a tree's content was when its files had a given size, mtime, ctime, inode
+//! The memo: what a tree's content was when its files had a given size, mtime, ctime, inode
 //! and mode. A second run asks it before it reads a byte. It is a cache in a file of its own, thrown
 //! away when it is of another version or broken, and an entry is only written when no file was touched
 //! within two seconds of the look at it: a later change could leave the same timestamps (what git
 //! calls racy).
 use crate::formats::hex::hex;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,11 +14,10 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Raised when the same files would give other trees than before: the memo starts anew.
-const CAPTURE_REVISION: u32 = 5;
+const CAPTURE_REVISION: u32 = 6;
 
 const VERSION: u32 = 1;
 
@@ -50,7 +50,7 @@ impl Memo {
     /// One file per environment, named by its path.
     pub fn open(cache: &Path, environment: &Path) -> Memo {
         let name = hex(&Sha256::digest(environment.as_os_str().as_bytes())[..8]);
-        let path = cache.join(format!("index-{name}.json"));
+        let path = cache.join(format!("memo-{name}.json"));
         let old = std::fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok())
@@ -75,13 +75,13 @@ impl Memo {
 
     pub fn put(&self, key: &str, digest: Option<&str>, value: &impl Serialize) {
         let (Some(digest), Ok(value)) = (digest, serde_json::to_value(value)) else { return };
-        let mut new = self.new.lock().unwrap_or_else(|e| e.into_inner());
+        let mut new = self.new.lock();
         new.insert(key.into(), Item { digest: digest.into(), value });
     }
 
     /// Writes what this run saw; entries it did not ask for are gone from the environment.
     pub fn save(self) -> Result<()> {
-        let entries = self.new.into_inner().unwrap_or_else(|e| e.into_inner());
+        let entries = self.new.into_inner();
         let unchanged = entries.len() == self.old.len()
             && entries
                 .iter()
@@ -90,9 +90,8 @@ impl Memo {
             return Ok(());
         }
         let stored = Stored { version: VERSION, program: program(), entries };
-        let bytes = serde_json::to_vec(&stored).map_err(|e| {
-            crate::sys::error::Error::new(crate::sys::error::Kind::Io, "cannot write the index").caused_by(e)
-        })?;
+        let bytes = serde_json::to_vec(&stored)
+            .map_err(|e| Error::new(Kind::Io, "cannot write the memo").caused_by(e))?;
         files::write_atomic(&self.path, &bytes)
     }
 }
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_index_is_no_index() {
+    fn a_broken_memo_is_no_memo() {
         let dir = tempfile::tempdir().unwrap();
         let env = Path::new("/e");
         let memo = Memo::open(dir.path(), env);

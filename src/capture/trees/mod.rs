@@ -14,8 +14,8 @@ use crate::capture::trees::tree::Tree;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
+use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Mutex;
 
 /// Trees by store path, kept until they are sent; and the paths the store has already, whose trees are
 /// not needed.
@@ -71,11 +71,11 @@ impl Trees {
     /// How many paths and bytes went to the store so.
     pub fn sent(&self) -> (u64, u64) {
         let Some(sender) = &self.sender else { return (0, 0) };
-        let sent = sender.sent.lock().unwrap_or_else(|e| e.into_inner());
+        let sent = sender.sent.lock();
         (sent.len() as u64, sent.values().sum())
     }
 
-    /// Whether a tree from the index may be used without looking at its files: the store has it, or
+    /// Whether a tree from the memo may be used without looking at its files: the store has it, or
     /// nobody will ask for its content.
     pub fn known(&self, tree: &TreeRef, store: &StoreDir) -> bool {
         !self.keep || path_of(tree, store).is_ok_and(|path| self.valid.contains(&path))
@@ -112,13 +112,13 @@ impl Trees {
         let reference = TreeRef { name: name.into(), nar_hash, nar_size, references };
         if self.keep {
             let path = path_of(&reference, store)?;
-            self.map.lock().unwrap_or_else(|e| e.into_inner()).insert(path, tree);
+            self.map.lock().insert(path, tree);
         }
         Ok(reference)
     }
 
     pub fn take(&self, path: &StorePath) -> Option<Tree> {
-        self.map.lock().unwrap_or_else(|e| e.into_inner()).remove(path)
+        self.map.lock().remove(path)
     }
 }
 
@@ -131,12 +131,12 @@ fn paths(references: &[String]) -> Result<BTreeSet<StorePath>> {
 
 impl Sender {
     fn connection(&self) -> Result<Store> {
-        let kept = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let kept = self.idle.lock().pop();
         kept.map_or_else(|| Store::connect(&self.config), Ok)
     }
 
     fn put_back(&self, store: Store) {
-        self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(store);
+        self.idle.lock().push(store);
     }
 
     fn send(
@@ -166,7 +166,7 @@ impl Sender {
             ));
         }
         self.put_back(store);
-        self.sent.lock().unwrap_or_else(|e| e.into_inner()).insert(path, info.nar_size);
+        self.sent.lock().insert(path, info.nar_size);
         Ok(reference)
     }
 }

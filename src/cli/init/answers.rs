@@ -172,7 +172,7 @@ mod tests {
             environment: "/home/artist/ComfyUI".into(),
             python: "/opt/py/bin/python3".into(),
             name_python: true,
-            how: "from $CONDA_PREFIX".into(),
+            how: crate::capture::python::find::FoundBy::Variable("CONDA_PREFIX"),
             gpus: vec![],
             models: "/home/artist/ComfyUI/models".into(),
             port: None,

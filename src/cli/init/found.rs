@@ -1,5 +1,5 @@
 //! What can be known without asking: the environment, its interpreter, GPUs, models, and the port it runs on.
-use crate::capture::python::find::{self, PythonLocation};
+use crate::capture::python::find::{self, FoundBy, PythonLocation};
 use crate::sys::error::Result;
 use crate::sys::process;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub struct Found {
     pub python: PathBuf,
     /// Set where the next run would not find it by itself.
     pub name_python: bool,
-    pub how: String,
+    pub how: FoundBy,
     /// Name and memory of each GPU of this machine.
     pub gpus: Vec<String>,
     /// Where `models` of the environment leads.
@@ -28,7 +28,7 @@ impl Found {
         let models = root.join("models");
         Ok(Found {
             environment: root.to_path_buf(),
-            name_python: !python.how.contains("beside"),
+            name_python: python.how != FoundBy::Beside,
             python: python.executable,
             how: python.how,
             gpus: gpus(),

@@ -1,6 +1,6 @@
 //! `hosts/NAME.nix`: evaluated by the installed Nix, with the module system of `nix/lib` that this program carries.
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::{files, process, progress};
+use crate::sys::{files, process};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -81,19 +81,12 @@ pub fn evaluate(folder: &Path, cache: &Path) -> Result<BTreeMap<String, Value>> 
 }
 
 fn nix(words: &[&str], folder: &Path) -> Result<process::Output> {
-    let stopped = || progress::check_interrupt().is_err();
-    process::run_until(words, LIMIT, &mut { stopped }).map_err(|e| match progress::check_interrupt() {
-        Err(stop) => stop,
-        Ok(()) => Error {
-            kind: Kind::Io,
-            message: format!(
-                "cannot evaluate the hosts in {}: {}",
-                folder.display(),
-                e.message.replace(&words.join(" "), words[0])
-            ),
-            hint: Some("hosts written in Nix need it; in TOML (hosts/NAME.toml) they do not".into()),
-            ..e
-        },
+    // The whole command is long and says nothing: the program's name stands for it.
+    process::run_until_interrupt(words, words[0], LIMIT).map_err(|e| match e.kind {
+        Kind::Interrupted => e,
+        _ => e
+            .within(format!("cannot evaluate the hosts in {}", folder.display()))
+            .hint("hosts written in Nix need it; in TOML (hosts/NAME.toml) they do not"),
     })
 }
 
