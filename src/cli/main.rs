@@ -80,7 +80,7 @@ enum Command {
     Doctor(doctor::Args),
     /// Say what a code of an error, a report line or the gateway means, and what to do.
     Explain(explain::Args),
-    /// Print the JSON Schema of stillframe.toml and of hosts' files, for editors and for Nix.
+    /// Print the JSON Schema of stillframe.toml and of hosts' files, for editors and for Nix; or of a stream's events.
     Schema(schema::Args),
     /// Write manual pages.
     Man(man::Args),
