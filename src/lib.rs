@@ -7,6 +7,8 @@ pub mod capture;
 pub mod cli;
 #[cfg(feature = "workstation")]
 pub mod closure;
+#[cfg(feature = "workstation")]
+pub mod deploy;
 pub mod formats;
 pub mod gateway;
 pub mod host;

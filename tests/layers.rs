@@ -42,6 +42,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("capture", &["formats", "store", "sys"]),
     ("closure", &["formats", "protocol", "store", "sys", "capture::model", "capture::trees"]),
     ("ship", &["formats", "protocol", "store", "sys", "words"]),
+    (
+        "deploy",
+        &["formats", "protocol", "store", "sys", "words", "ship", "closure::registry", "closure::diff"],
+    ),
     ("host", &["formats", "protocol", "store", "sys"]),
     ("gateway", &["formats", "protocol", "sys"]),
     ("agent", &["formats", "gateway", "host", "protocol", "store", "sys"]),

@@ -78,7 +78,7 @@ fn private_files(settings: &Settings) -> Result<Vec<PathBuf>> {
     if settings.project.starts_with(&settings.environment)
         || settings.environment.starts_with(&settings.project)
     {
-        for host in super::fleet::described(settings)? {
+        for host in settings.fleet().described()? {
             put(host.file.parent().unwrap_or(&settings.project), &host.service);
         }
     }

@@ -1,26 +1,24 @@
-//! `stillframe deploy`: a snapshot to its hosts: looked at, copied to side by side, activated in stages.
-use super::deploy_host::{Failed, Plan, Prepared};
-use super::deployments::{self, Deployment, HostResult};
-use super::fleet::{self, Member, Private, Selection, on_each};
-use super::printer::{Printer, plain};
-use super::rollout_run::{Host, Rollout};
+//! `stillframe deploy`: a snapshot to its hosts.
+use super::events::Shown;
+use super::exit;
+use super::fleet::{self, Selection};
+use super::printer::Printer;
 use super::settings::Settings;
 use super::snapshot::{How, take};
-use crate::closure::registry::Registry;
-use crate::protocol::messages::{AttemptKind, Order, Status};
-use crate::protocol::spec::{Rotation, Wanted};
+use crate::closure::registry::{Record, Registry};
+use crate::deploy::detach::{self, Detached, Detaching, Said};
+use crate::deploy::events::{Ended, Event, Observer, STREAM_VERSION};
+use crate::deploy::fleet::Checked;
+use crate::deploy::plan::Plan;
+use crate::deploy::records;
 use crate::ship::copy::Load;
-use crate::ship::rollout::allowed;
 use crate::store::StoreConfig;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::{Amount, check_interrupt};
 use crate::sys::signals;
 use crate::sys::who;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -50,169 +48,76 @@ pub fn first(config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(None, config)?;
-    let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
+    let members = fleet::members(&settings, args.hosts.hosts.as_deref(), printer)?;
     signals::heed()?;
-    let id = std::env::var(super::detach::VARIABLE).unwrap_or_else(|_| deployments::new_id());
+    let id = detach::id().unwrap_or_else(records::new_id);
     // All that can be wrong here is found before a host is troubled.
-    let with_private = members
-        .into_iter()
-        .map(|member| {
-            let private = member.private()?;
-            let smoke = member.smoke()?;
-            // GPUs are the host's to tell; everything else can be checked.
-            member.service.check().map_err(|wrong| member.located(wrong))?;
-            Ok((member, private, smoke))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let record = match &args.snapshot {
-        Some(wanted) => Registry::new(&settings.state).find(Some(wanted))?,
-        None => {
-            let taken = take(&settings, &args.how, printer)?;
-            super::capture::findings_text(&taken.grave, printer);
-            printer.line(&taken.line);
-            printer.event(&json!({"type": "snapshot", "snapshot": taken.report}));
-            taken.record
-        }
-    };
+    let hosts = members.into_iter().map(Checked::of).collect::<Result<Vec<_>>>()?;
+    let shown = Shown { printer, hosts: hosts.len() };
+    let record = snapshot(args, &settings, &shown)?;
     if args.detach {
-        return super::detach::begin(
-            &settings,
+        let detaching = Detaching {
+            id: &id,
+            snapshot: &record.snapshot,
             config,
-            &id,
-            &record,
-            args.hosts.hosts.as_deref(),
-            args.again,
-            printer,
-        );
+            hosts: args.hosts.hosts.as_deref(),
+            again: args.again,
+            state: &settings.state,
+        };
+        return match detaching.begin()? {
+            Detached::GoesOn(log) => {
+                printer.value(&json!({"version": 1, "deployment": id, "detached": true, "log": log}));
+                printer.line(format!(
+                    "{id} goes on by itself: stillframe attach shows it, stillframe cancel stops it"
+                ));
+                Ok(ExitCode::SUCCESS)
+            }
+            Detached::Over(said) => over(said, printer),
+        };
     }
     let source = StoreConfig::from_environment(settings.config.store.remote.as_deref());
-    let load = Load::of(&source, &record.snapshot)?;
     let plan = Plan {
+        load: Load::of(&source, &record.snapshot)?,
+        id,
         by: who::me(),
-        hosts: with_private.iter().map(|(m, _, _)| m.name().to_string()).collect(),
         again: args.again,
         dry_run: args.dry_run,
-        settings,
+        hosts: hosts.iter().map(|h| h.member.name().to_string()).collect(),
+        service: settings.config.service.name().into(),
+        rollout: settings.config.rollout,
+        ship: settings.config.ship,
+        state: settings.state,
         record,
-        load,
-        id,
     };
-    plan.carry_out(with_private, printer)
+    plan.carry_out(hosts, &shown).map(exit::finished)
 }
 
-impl Plan {
-    fn carry_out(
-        self,
-        members: Vec<(Member, Private, Option<Value>)>,
-        printer: &Printer,
-    ) -> Result<ExitCode> {
-        let started = Instant::now();
-        let config = &self.settings.config;
-        printer.line(printer.bold(&format!(
-            "deploying {}{} to {}",
-            self.record.id,
-            self.record.label.as_ref().map(|l| format!(" ({})", plain(l))).unwrap_or_default(),
-            self.hosts.join(", ")
-        )));
-        printer.event(
-            &json!({"type": "begin", "version": 1, "deployment": self.id, "snapshot": self.record.snapshot,
-            "id": self.record.id, "label": self.record.label, "hosts": self.hosts}),
-        );
-        let mut deployment = Deployment::new(&self.id, AttemptKind::Deploy, config.service.name(), &self.by);
-        deployment.snapshot = Some(self.record.snapshot.clone());
-        deployment.label = self.record.label.clone();
-        if !self.dry_run {
-            deployment.save(&self.settings.state)?;
-        }
-        let ready = match members.as_slice() {
-            [one] => format!("getting {} ready", one.0.name()),
-            all => format!("getting {} hosts ready", all.len()),
-        };
-        printer.progress().stage(&ready, Amount::Unknown);
-        let (mut copied, mut failed) = (Vec::new(), Vec::new());
-        // Each goes its way: one that does not answer holds no other back before the traffic is to move.
-        for way in on_each(members, |(member, private, smoke)| self.way(member, private, smoke, printer)) {
-            match way {
-                Ok(host) => copied.push(host),
-                Err(e) => failed.push(e),
+/// The one that was asked for, or a new one.
+fn snapshot(args: &Args, settings: &Settings, shown: &Shown) -> Result<Record> {
+    if let Some(wanted) = &args.snapshot {
+        return Registry::new(&settings.state).find(Some(wanted));
+    }
+    let taken = take(settings, &args.how, shown.printer)?;
+    super::capture::findings_text(&taken.grave, shown.printer);
+    shown.printer.line(&taken.line);
+    shown.event(&Event::Snapshot { version: STREAM_VERSION, snapshot: taken.report });
+    Ok(taken.record)
+}
+
+/// A deployment that ended before it went on in the background: all it said.
+fn over(said: Said, printer: &Printer) -> Result<ExitCode> {
+    said.events.iter().for_each(|event| printer.event(event));
+    if let Some(error) = said.error {
+        return Err(error.into());
+    }
+    match said.events.last() {
+        Some(Event::Result(Ended::Deployment { failed, hosts, .. })) => {
+            for host in hosts {
+                let why = host.remark().unwrap_or_default();
+                printer.line(format!("{}  {}  {why}", host.host, host.status));
             }
+            Ok(exit::code(*failed))
         }
-        if self.dry_run {
-            printer.event(&json!({"type": "result", "dry_run": true, "failed": failed.len()}));
-            return Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
-        let limit = allowed(&config.rollout, self.hosts.len());
-        let stop = match check_interrupt() {
-            Err(e) => Some(e),
-            Ok(()) if failed.len() > limit => Some(Error::new(
-                Kind::Host,
-                format!(
-                    "{} of {} hosts cannot be deployed to; at most {limit} may be missing ([rollout] max-unavailable)",
-                    failed.len(),
-                    self.hosts.len()
-                ),
-            )),
-            Ok(()) => None,
-        };
-        if let Some(error) = stop {
-            failed.extend(copied.into_iter().map(|host| host.give_up(Status::Cancelled, &error)));
-            return self.end(deployment, Vec::new(), failed, started, printer);
-        }
-        let rotation = match copied.iter().any(|h| h.spec.rotation == Rotation::Replace) {
-            true => Rotation::Replace,
-            false => Rotation::Surge,
-        };
-        let hosts: Vec<Host> = copied.into_iter().map(|host| self.rolled(host)).collect();
-        let rollout = Rollout { config: &config.rollout, missing: failed.len(), rotation };
-        let results = rollout.run(hosts, printer);
-        self.end(deployment, results, failed, started, printer)
-    }
-
-    fn rolled(&self, host: Prepared) -> Host {
-        let wanted = Wanted {
-            snapshot: self.record.snapshot.clone(),
-            agent: self.load.agent.path.to_absolute(&self.load.source.store_dir),
-            launch: self.record.service.clone(),
-            classes: self.classes(&host.member),
-            spec: host.spec,
-        };
-        let order =
-            Order::Activate { wanted: Box::new(wanted), secrets: host.private.secrets, again: self.again };
-        let conversation = host.conversation.and_then(|c| c.into_inner().ok());
-        Host { name: host.member.name().into(), conversation, order, _kept: host.ready }
-    }
-
-    /// The node classes of the environment's own server, where `--probe` found them.
-    fn classes(&self, member: &Member) -> BTreeMap<String, String> {
-        match &self.record.probe {
-            Some(probe) if member.service.health.classes != Some(false) => probe.classes.clone(),
-            _ => BTreeMap::new(),
-        }
-    }
-
-    /// Writes down what came of it, and says it in one line a host.
-    fn end(
-        &self,
-        mut deployment: Deployment,
-        results: Vec<HostResult>,
-        failed: Vec<Failed>,
-        started: Instant,
-        printer: &Printer,
-    ) -> Result<ExitCode> {
-        deployment.hosts = results;
-        deployment.hosts.extend(failed.iter().map(|f| HostResult {
-            host: f.host.clone(),
-            status: if f.error.kind == Kind::Interrupted { Status::Cancelled } else { Status::Failed },
-            generation: None,
-            error: Some(f.error.message.clone()),
-            hint: f.error.hint.clone(),
-            on_host: f.on_host,
-        }));
-        let registry = Registry::new(&self.settings.state);
-        let service = self.settings.config.service.name();
-        for host in deployment.hosts.iter().filter(|h| h.status == Status::Succeeded) {
-            registry.note_served(&host.host, service, Some(&self.record.snapshot))?;
-        }
-        super::rollout_run::end(deployment, &self.settings, started, printer)
+        _ => Err(Error::new(Kind::Host, format!("it ended at once: {}", said.tail.join("; ")))),
     }
 }

@@ -1,9 +1,11 @@
 //! `stillframe doctor`: is this workstation able to take snapshots and deploy them? Looks, and changes nothing.
+use super::exit;
 use super::fleet;
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::capture::python::find;
 use crate::capture::python::interpreter::InterpreterFacts;
+use crate::deploy::fleet::Checked;
 use crate::ship::agent;
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
@@ -61,14 +63,11 @@ fn python(settings: &Settings) -> Result<String> {
     Ok(format!("Python {} at {} ({})", facts.full_version, found.executable.display(), found.how))
 }
 
-fn hosts(settings: &Settings) -> Result<String> {
-    let members = fleet::members(settings, None)?;
-    let names: Vec<&str> = members.iter().map(|m| m.name()).collect();
-    for member in &members {
-        // GPUs are the host's to tell.
-        member.service.check().map_err(|wrong| member.located(wrong))?;
-        member.private()?;
-        member.smoke()?;
+fn hosts(settings: &Settings, printer: &Printer) -> Result<String> {
+    let members = fleet::members(settings, None, printer)?;
+    let names: Vec<String> = members.iter().map(|m| m.name().to_string()).collect();
+    for member in members {
+        Checked::of(member)?;
     }
     Ok(format!("{} described: {}", names.len(), names.join(", ")))
 }
@@ -97,7 +96,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             ));
             looks.push(("interpreter", python(settings)));
             looks.push(("cache", room(&settings.cache)));
-            looks.push(("hosts", hosts(settings)));
+            looks.push(("hosts", hosts(settings, printer)));
         }
         Err(e) => {
             looks.push(("configuration", Err(e.clone())));
@@ -108,7 +107,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         .iter()
         .map(|(what, look)| match look {
             Ok(text) => json!({"what": what, "ok": true, "text": text}),
-            Err(e) => json!({"what": what, "ok": false, "error": fleet::error_value(e)}),
+            Err(e) => json!({"what": what, "ok": false, "error": e.report()}),
         })
         .collect();
     printer.value(&json!({"version": 1, "looks": values, "failed": failed}));
@@ -129,5 +128,5 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         1 => "1 problem".into(),
         n => format!("{n} problems"),
     });
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit::code(failed))
 }

@@ -1,16 +1,14 @@
-//! `stillframe history`: every deployment with what came of it on each host. The hosts have the records; of
-//! hosts that were never reached, this workstation alone knows.
-use super::deployments::{self, Deployment, HostResult};
-use super::fleet::{self, Member, Selection, on_each};
+//! `stillframe history`: every deployment with what came of it on each host, newest first.
+use super::exit;
+use super::fleet::{self, Selection, known_as};
 use super::printer::{Printer, plain};
-use super::settings::Settings;
-use super::watching::{LIMIT, exit, known_as};
+use crate::deploy::fleet::{Member, on_each};
+use crate::deploy::history::{Merged, Part, merge};
+use crate::deploy::{questions, records};
 use crate::protocol::messages::{AttemptKind, Record, Status};
-use crate::ship::ask;
 use crate::sys::clock;
 use crate::sys::error::Result;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,82 +24,21 @@ pub struct Args {
     events: bool,
 }
 
-/// One host's part of a deployment.
-enum Part {
-    Recorded(Box<Record>),
-    Unrecorded(HostResult),
-}
-
-/// A deployment, put together from what its hosts and this workstation know of it.
-struct Merged {
-    began: u64,
-    kind: AttemptKind,
-    by: String,
-    snapshot: Option<String>,
-    parts: Vec<(String, Part)>,
-}
-
-/// By deployment id; `recorded`: what hosts told.
-fn merge(local: &[Deployment], recorded: Vec<(String, Record)>, hosts: &[&str]) -> BTreeMap<String, Merged> {
-    let mut all: BTreeMap<String, Merged> = BTreeMap::new();
-    for (host, record) in recorded {
-        let a = &record.attempt;
-        let merged = all.entry(a.deployment.clone()).or_insert_with(|| Merged {
-            began: a.began,
-            kind: a.kind,
-            by: a.by.clone(),
-            snapshot: a.snapshot.clone(),
-            parts: Vec::new(),
-        });
-        // A rollback's is known only when it has been found.
-        merged.snapshot = merged.snapshot.take().or_else(|| record.outcome()?.snapshot.clone());
-        if a.began < merged.began {
-            (merged.began, merged.kind) = (a.began, a.kind);
-        }
-        merged.parts.push((host, Part::Recorded(Box::new(record))));
-    }
-    for d in local {
-        let unrecorded: Vec<&HostResult> =
-            d.hosts.iter().filter(|h| !h.on_host && hosts.contains(&h.host.as_str())).collect();
-        if unrecorded.is_empty() {
-            continue;
-        }
-        let merged = all.entry(d.deployment.clone()).or_insert_with(|| Merged {
-            began: d.began,
-            kind: d.kind,
-            by: d.by.clone(),
-            snapshot: d.snapshot.clone(),
-            parts: Vec::new(),
-        });
-        merged.parts.extend(unrecorded.into_iter().map(|h| (h.host.clone(), Part::Unrecorded(h.clone()))));
-    }
-    for merged in all.values_mut() {
-        merged.parts.sort_by(|a, b| a.0.cmp(&b.0));
-    }
-    all
-}
-
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
-    let settings = Settings::without_environment(None, config)?;
-    let members = fleet::members(&settings, args.hosts.hosts.as_deref())?;
-    let count = args.count.to_string();
-    let answers = on_each(members.iter().collect(), |member: &Member| -> Result<Vec<Record>> {
-        ask::ask(&member.remote()?, &["history", member.service.name(), "--count", &count], LIMIT)
-    });
-    let (mut records, mut failed) = (Vec::new(), Vec::new());
+    let (settings, members) = fleet::chosen(&args.hosts, config, printer)?;
+    let answers = on_each(members.iter().collect(), |member: &Member| questions::history(member, args.count));
+    let (mut recorded, mut failed) = (Vec::new(), Vec::new());
     for (member, answer) in members.iter().zip(answers) {
         match answer {
-            Ok(found) => records.extend(found.into_iter().map(|r| (member.name().to_string(), r))),
+            Ok(found) => recorded.extend(found.into_iter().map(|r| (member.name().to_string(), r))),
             Err(e) => {
-                if !printer.json {
-                    printer.error(&e);
-                }
-                failed.push(json!({"host": member.name(), "error": fleet::error_value(&e)}));
+                printer.error_text(&e);
+                failed.push(json!({"host": member.name(), "error": e.report()}));
             }
         }
     }
     let hosts: Vec<&str> = members.iter().map(Member::name).collect();
-    let merged = merge(&deployments::newest(&settings.state, args.count), records, &hosts);
+    let merged = merge(&records::newest(&settings.state, args.count), recorded, &hosts);
     let mut newest: Vec<(String, Merged)> = merged.into_iter().collect();
     newest.sort_by_key(|(_, m)| std::cmp::Reverse(m.began));
     newest.truncate(args.count);
@@ -121,7 +58,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             "snapshot": merged.snapshot, "hosts": parts}));
     }
     printer.value(&json!({"version": 1, "deployments": values, "failed": failed}));
-    Ok(exit(failed.len()))
+    Ok(exit::code(failed.len()))
 }
 
 fn show(host: &str, part: &Part, events: bool, printer: &Printer) -> Value {
@@ -173,50 +110,5 @@ fn record_text(host: &str, record: &Record, events: bool, printer: &Printer) {
                 super::printer::lines(&event.text)
             ));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::messages::Attempt;
-
-    #[test]
-    fn what_hosts_and_workstation_know_is_one_deployment() {
-        let record = |began, kind| Record {
-            attempt: Attempt {
-                version: 1,
-                attempt: 1,
-                service: "demo".into(),
-                deployment: "d1".into(),
-                kind,
-                by: "a@b".into(),
-                snapshot: None,
-                label: None,
-                hosts: vec![],
-                began,
-            },
-            events: vec![],
-        };
-        let result = |host: &str, on_host| HostResult {
-            host: host.into(),
-            status: Status::Failed,
-            generation: None,
-            error: None,
-            hint: None,
-            on_host,
-        };
-        let mut local = Deployment::new("d1", AttemptKind::Deploy, "demo", "a@b");
-        local.hosts = vec![result("alpha", true), result("gamma", false), result("other", false)];
-        let mut down = Deployment::new("d2", AttemptKind::Deploy, "demo", "a@b");
-        down.hosts = vec![result("gamma", false)];
-        let records = vec![
-            ("beta".to_string(), record(9, AttemptKind::TakeBack)),
-            ("alpha".to_string(), record(5, AttemptKind::Deploy)),
-        ];
-        let all = merge(&[local, down], records, &["alpha", "beta", "gamma"]);
-        assert_eq!((all["d1"].began, all["d1"].kind), (5, AttemptKind::Deploy));
-        let names = |id: &str| all[id].parts.iter().map(|(h, _)| h.as_str()).collect::<Vec<_>>();
-        assert_eq!((names("d1"), names("d2")), (vec!["alpha", "beta", "gamma"], vec!["gamma"]));
     }
 }

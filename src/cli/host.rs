@@ -1,20 +1,20 @@
 //! `stillframe host`: what hosts have and lack, and bringing them a snapshot ahead of its deployment.
-use super::fleet::{self, Member, error_value, on_each};
+use super::exit;
+use super::fleet;
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
-use crate::ship::copy::{self, Load};
+use crate::deploy::fleet::Member;
+use crate::deploy::look;
+use crate::deploy::send::{self, Done};
 use crate::ship::hosts::Host;
-use crate::ship::preflight::{self, Facts, Needs, Problem};
-use crate::ship::send::Sent;
-use crate::ship::ssh::Remote;
+use crate::ship::preflight::{Facts, Problem};
 use crate::store::StoreConfig;
 use crate::sys::error::Result;
-use crate::sys::progress::{Amount, check_interrupt};
+use crate::sys::progress::Amount;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -55,7 +55,7 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
     let settings = Settings::without_environment(None, config)?;
     let members = |selectors: &[String]| {
         let selector = selectors.join(",");
-        fleet::members(&settings, Some(selector.as_str()).filter(|s| !s.is_empty()))
+        fleet::members(&settings, Some(selector.as_str()).filter(|s| !s.is_empty()), printer)
     };
     match command {
         Command::List { hosts } => {
@@ -105,28 +105,10 @@ fn said(value: Value) -> Value {
     }
 }
 
-/// The outcome of several hosts: 0 only if all went well.
-fn code(failed: usize) -> ExitCode {
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// What a host must have for its service, as far as that is described yet.
-fn problems(member: &Member, facts: &Facts, needs: &Needs) -> Vec<Problem> {
-    let needs = match member.service.spec(&facts.gpus, Vec::new(), None) {
-        Ok(spec) => Needs {
-            gpus: spec.slots.iter().flatten().cloned().collect(),
-            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.instances),
-            ..needs.clone()
-        },
-        Err(_) => Needs { prepared: true, ..Needs::default() },
-    };
-    preflight::check(facts, &needs)
-}
-
 fn check(members: &[Member], printer: &Printer) -> Result<ExitCode> {
     let (values, unwell) = look(members, true, printer);
-    printer.value(&json!({"version": 1, "hosts": values, "failed": unwell}));
-    Ok(code(unwell))
+    fleet::document(values, unwell, printer);
+    Ok(exit::code(unwell))
 }
 
 /// Whether hosts are ready for all that `prepare` does not do.
@@ -137,23 +119,17 @@ pub fn can_be_prepared(members: &[Member], printer: &Printer) -> bool {
 /// Shows each, and counts those with a problem.
 fn look(members: &[Member], prepared: bool, printer: &Printer) -> (Vec<Value>, usize) {
     let mut unwell = 0;
-    let (values, failed) = fleet::each_says(
-        members,
-        printer,
-        |member| {
-            let needs = member.needs(member.smoke()?.as_ref());
-            let facts = copy::look(&member.host.target, &needs)?;
-            let mut problems = problems(member, &facts, &needs);
-            problems.retain(|problem| prepared || !problem.mended_by_prepare);
-            Ok((facts, problems))
-        },
-        |member, (facts, problems)| {
-            let host = &member.host;
-            unwell += usize::from(!problems.is_empty());
-            show(host, facts, problems, printer);
-            json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems})
-        },
-    );
+    let ask = |member: &Member| {
+        let (facts, mut problems) = look::look(member)?;
+        problems.retain(|problem| prepared || !problem.mended_by_prepare);
+        Ok((facts, problems))
+    };
+    let (values, failed) = fleet::each_says(members, printer, ask, |member, (facts, problems)| {
+        let host = &member.host;
+        unwell += usize::from(!problems.is_empty());
+        show(host, facts, problems, printer);
+        json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems})
+    });
     (values, failed + unwell)
 }
 
@@ -182,13 +158,6 @@ fn show(host: &Host, facts: &Facts, problems: &[Problem], printer: &Printer) {
     }
 }
 
-#[derive(Default)]
-struct Done {
-    missing: u64,
-    missing_bytes: u64,
-    sent: Sent,
-}
-
 fn send(
     settings: &Settings,
     members: &[Member],
@@ -201,41 +170,19 @@ fn send(
         Some(path) => path.to_string(),
         None => Registry::new(&settings.state).find(snapshot)?.snapshot,
     };
-    // What goes is looked up while hosts are called: both take their time.
-    let load = OnceLock::new();
-    let loaded = || load.get_or_init(|| Load::of(&source, &path));
-    let needs = Needs { system: format!("{}-linux", std::env::consts::ARCH), ..Needs::default() };
     let progress = printer.progress();
-    if members.len() > 1 {
+    let several = members.len() > 1;
+    if several {
         progress.stage(&format!("copying to {} hosts", members.len()), Amount::Unknown);
     }
-    let one = |member: &Member| {
-        let host = &member.host;
-        let remote = Remote::connect(&host.target)?;
-        // Said once, below.
-        let Ok(load) = loaded() else { return Ok(Done::default()) };
-        let arrived = copy::greet(remote, &needs, load)?;
-        arrived.can_have_agent(&needs.system)?;
-        let mut ready = arrived.plan(load)?;
-        ready.has_room()?;
-        let (missing, missing_bytes) = (ready.missing.paths.len() as u64, ready.missing_bytes);
-        if dry_run {
-            return Ok(Done { missing, missing_bytes, sent: Sent::default() });
+    let on_copy = |host: &str, paths: u64, amount: u64| {
+        if several {
+            progress.note(&format!("{host}: {paths} paths, {}", bytes(amount)));
         }
-        if members.len() > 1 {
-            progress.note(&format!("{}: {missing} paths, {}", host.name, bytes(missing_bytes)));
-        }
-        let progress = progress.beside(&format!("copying to {}", host.name), missing_bytes);
-        let sent = ready.send(load, progress.as_ref(), &check_interrupt)?;
-        Ok(Done { missing, missing_bytes, sent })
+        progress.beside(&format!("copying to {host}"), amount)
     };
-    let results: Vec<Result<Done>> = std::thread::scope(|scope| {
-        scope.spawn(|| loaded().is_ok());
-        on_each(members.iter().collect(), one)
-    });
-    let Load { closure, .. } = load.into_inner().unwrap_or_else(|| Load::of(&source, &path))?;
-    let mut failed = 0;
-    let mut values = Vec::new();
+    let (closure, results) = send::send(members, &source, &path, dry_run, &on_copy)?;
+    let (mut values, mut failed) = (Vec::new(), 0);
     for (host, result) in members.iter().map(|m| &m.host).zip(results) {
         match result {
             Ok(done) => {
@@ -244,15 +191,13 @@ fn send(
             }
             Err(e) => {
                 failed += 1;
-                values.push(json!({"host": host.name, "error": error_value(&e)}));
-                if !printer.json {
-                    printer.error(&e);
-                }
+                values.push(json!({"host": host.name, "error": e.report()}));
+                printer.error_text(&e);
             }
         }
     }
     printer.value(&json!({"version": 1, "snapshot": path, "paths": closure.len(), "dry_run": dry_run, "hosts": values, "failed": failed}));
-    Ok(code(failed))
+    Ok(exit::code(failed))
 }
 
 fn text(host: &Host, done: &Done, all: usize, dry_run: bool) -> String {

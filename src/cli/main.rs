@@ -1,10 +1,12 @@
 //! The command line of `stillframe`.
 
+use super::fleet::HostsArgs;
 use super::{
-    deploy, detach, doctor, explain, export, history, host, import, init, inspect, lock, man, mending,
-    printer, rollback, run, schema, snapshot, snapshots, watch, watching,
+    attach, cancel, deploy, doctor, exit, explain, export, history, host, import, init, inspect, instances,
+    lock, logs, man, printer, retention, rollback, run, schema, snapshot, snapshots, status, unlock, watch,
 };
-use crate::sys::error::{Kind, Result};
+use crate::deploy::detach;
+use crate::sys::error::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use printer::Printer;
 use std::path::PathBuf;
@@ -54,23 +56,23 @@ enum Command {
     /// Go back to the generation that served before, or to another that the hosts still have.
     Rollback(rollback::Args),
     /// Watch the deployment under way (or the last one), from its first event.
-    Attach(watching::StatusArgs),
+    Attach(HostsArgs),
     /// Stop the deployment under way; what served before it serves on.
-    Cancel(mending::Args),
+    Cancel(HostsArgs),
     /// Take the lock from a deployment that hangs before its activation.
-    Unlock(mending::Args),
+    Unlock(HostsArgs),
     /// What each host serves, and how many instances of those wanted are ready.
-    Status(watching::StatusArgs),
+    Status(HostsArgs),
     /// The service, its instances, the deployment under way and a log on one screen; keys to cancel and roll back.
     Watch(watch::Args),
     /// Every instance: generation, slot, GPU, state, age, restarts, queue, memory.
-    Instances(watching::StatusArgs),
+    Instances(HostsArgs),
     /// Every deployment with its steps and what came of it, newest first.
     History(history::Args),
     /// The log of a service or of one of its instances.
-    Logs(watching::LogsArgs),
+    Logs(logs::Args),
     /// What hosts keep and why; frees the rest.
-    Retention(mending::RetentionArgs),
+    Retention(retention::Args),
     /// See what hosts have and lack; prepare them; bring them a snapshot's paths.
     #[command(subcommand)]
     Host(host::Command),
@@ -78,12 +80,19 @@ enum Command {
     Doctor(doctor::Args),
     /// Say what a code of an error, a report line or the gateway means, and what to do.
     Explain(explain::Args),
-    /// Print the JSON Schema of stillframe.toml and of hosts' files, for editors and for Nix.
+    /// Print the JSON Schema of stillframe.toml and of hosts' files, for editors and for Nix; or of a stream's events.
     Schema(schema::Args),
     /// Write manual pages.
     Man(man::Args),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
+}
+
+impl Command {
+    /// Whether `--json` makes it print one document a line, as things happen.
+    fn prints_stream(&self) -> bool {
+        matches!(self, Command::Deploy(_) | Command::Rollback(_) | Command::Attach(_) | Command::Logs(_))
+    }
 }
 
 /// Runs the program; every failure ends in a non-zero exit code.
@@ -100,15 +109,12 @@ pub fn main() -> ExitCode {
             .init();
     }
     let printer = Printer::new(cli.json, cli.quiet);
+    let printer = if cli.command.prints_stream() { printer.of_stream() } else { printer };
     match dispatch(cli, &printer) {
         Ok(code) => code,
         Err(error) => {
             printer.error(&error);
-            ExitCode::from(match error.kind {
-                Kind::Input => 2,
-                Kind::Interrupted => 130,
-                _ => 1,
-            })
+            exit::of(error.kind)
         }
     }
 }
@@ -126,15 +132,15 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Run(args) => run::run(&args, config, printer),
         Command::Deploy(args) => deploy::run(&args, config, printer),
         Command::Rollback(args) => rollback::run(&args, config, printer),
-        Command::Attach(args) => watching::attach(&args, config, printer),
-        Command::Cancel(args) => mending::cancel(&args, config, printer),
-        Command::Unlock(args) => mending::unlock(&args, config, printer),
-        Command::Status(args) => watching::status(&args, config, printer),
+        Command::Attach(args) => attach::run(&args, config, printer),
+        Command::Cancel(args) => cancel::run(&args, config, printer),
+        Command::Unlock(args) => unlock::run(&args, config, printer),
+        Command::Status(args) => status::run(&args, config, printer),
         Command::Watch(args) => watch::run(&args, config, printer),
-        Command::Instances(args) => watching::instances(&args, config, printer),
+        Command::Instances(args) => instances::run(&args, config, printer),
         Command::History(args) => history::run(&args, config, printer),
-        Command::Logs(args) => watching::logs(&args, config, printer),
-        Command::Retention(args) => mending::retention(&args, config, printer),
+        Command::Logs(args) => logs::run(&args, config, printer),
+        Command::Retention(args) => retention::run(&args, config, printer),
         Command::Host(command) => host::run(command, config, printer),
         Command::Doctor(args) => doctor::run(&args, config, printer),
         Command::Explain(args) => explain::run(&args, printer),

@@ -1,10 +1,12 @@
 //! The one place that writes to the terminal: text or JSON, colours only on a terminal, progress with
 //! bytes and time left, and errors with their sources and what to do next.
 use crate::capture::model::report::{Finding, Severity};
+use crate::deploy::events::Failure;
 use crate::sys::error::Error;
 use crate::sys::progress::{Amount, Progress, Silent};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone)]
 pub struct Printer {
     pub json: bool,
+    /// With `--json`, one document a line.
+    stream: bool,
     colour: bool,
     progress: Arc<dyn Progress>,
 }
@@ -29,7 +33,12 @@ impl Printer {
         };
         let progress: Arc<dyn Progress> = Arc::new(Traced(progress));
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Printer { json, colour, progress }
+        Printer { json, stream: false, colour, progress }
+    }
+
+    /// Of a command whose output with `--json` is a stream.
+    pub fn of_stream(self) -> Self {
+        Printer { stream: true, ..self }
     }
 
     pub fn progress(&self) -> &Arc<dyn Progress> {
@@ -55,10 +64,20 @@ impl Printer {
     }
 
     /// One line of a stream: what happens, as it happens.
-    pub fn event(&self, value: &Value) {
-        if self.json {
-            self.write(&value.to_string());
+    pub fn event(&self, event: &impl Serialize) {
+        if !self.json {
+            return;
         }
+        match serde_json::to_string(event) {
+            Ok(text) => self.write(&text),
+            // Types of ours have nothing that JSON cannot say; were there one, it must not go unseen.
+            Err(e) => self.warning(&format!("an event cannot be printed: {e}")),
+        }
+    }
+
+    /// Worth knowing, whatever is printed of the rest.
+    pub fn warning(&self, text: &str) {
+        self.progress.aside(&mut || eprintln!("{text}"));
     }
 
     fn write(&self, text: &str) {
@@ -94,16 +113,30 @@ impl Printer {
         format!("  {mark} {}: {}", plain(&finding.path), plain(&finding.message))
     }
 
+    /// With `--json` a document of its own, and a line of the stream where the command prints one.
     pub fn error(&self, error: &Error) {
+        if !self.json {
+            return self.error_text(error);
+        }
+        let line = json!({"error": error.report()});
+        self.write(&if self.stream { line.to_string() } else { format!("{line:#}") });
+    }
+
+    /// For people alone: where a document has it too.
+    pub fn error_text(&self, error: &Error) {
+        self.failure(&error.report());
+    }
+
+    /// The same of an error that was told by an event.
+    pub fn failure(&self, failure: &Failure) {
         if self.json {
-            self.write(&format!("{:#}", json!({"error": error.report()})));
             return;
         }
-        eprintln!("error: {}", lines(&error.message));
-        for cause in error.causes() {
-            eprintln!("  because: {}", lines(&cause));
+        eprintln!("error: {}", lines(&failure.message));
+        for cause in &failure.causes {
+            eprintln!("  because: {}", lines(cause));
         }
-        if let Some(hint) = &error.hint {
+        if let Some(hint) = &failure.hint {
             eprintln!("  hint: {}", lines(hint));
         }
     }
@@ -121,6 +154,16 @@ pub fn lines(text: &str) -> String {
 
 pub fn bytes(amount: u64) -> String {
     HumanBytes(amount).to_string()
+}
+
+/// A span of seconds in its two largest units.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}min", seconds / 60),
+        3600..86_400 => format!("{}h{:02}", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
 }
 
 /// Tells the log of each stage (`STILLFRAME_LOG=debug`), for whoever wants to know where time goes.
@@ -266,5 +309,15 @@ impl Progress for Plain {
         let plain = Plain::default();
         plain.stage(name, Amount::Bytes(bytes));
         Box::new(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages() {
+        assert_eq!([5, 65, 3725, 90_061].map(age), ["5s", "1min", "1h02", "1d01h"]);
     }
 }

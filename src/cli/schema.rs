@@ -1,7 +1,9 @@
 //! The schema of the configuration, as JSON Schema (draft 2020-12): `nix/lib` checks hosts and projects written in Nix
-//! against it, and an editor can do the same for the TOML files. The Rust types are its one source.
+//! against it, and an editor can do the same for the TOML files. The Rust types are its one source. The same of the
+//! stream of events.
 use super::printer::Printer;
 use super::settings::Config;
+use crate::deploy::events::Line;
 use crate::ship::hosts::HostConfig;
 use crate::sys::error::Result;
 use schemars::generate::SchemaSettings;
@@ -10,7 +12,8 @@ use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Of which file: stillframe.toml, or a host's; by default both, as definitions.
+    /// Of which file: stillframe.toml, or a host's; by default both, as definitions. Or of a line of the stream that
+    /// `deploy`, `rollback` and `attach` print with --json.
     #[arg(value_enum)]
     of: Option<Of>,
 }
@@ -19,6 +22,7 @@ pub struct Args {
 enum Of {
     Project,
     Host,
+    Events,
 }
 
 /// Both files' schemas, as `#/$defs/Config` and `#/$defs/HostConfig`.
@@ -32,13 +36,23 @@ pub fn schema() -> Value {
     })
 }
 
+/// A line of the stream of `deploy`, `rollback` and `attach`.
+pub fn events() -> Value {
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Line>().to_value()
+}
+
 pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
-    let mut value = schema();
-    if let Some(of) = args.of {
-        let name = if of == Of::Project { "Config" } else { "HostConfig" };
+    let of_file = |name: &str| {
+        let mut value = schema();
         value["$ref"] = json!(format!("#/$defs/{name}"));
-    }
-    printer.document(&value);
+        value
+    };
+    printer.document(&match args.of {
+        None => schema(),
+        Some(Of::Project) => of_file("Config"),
+        Some(Of::Host) => of_file("HostConfig"),
+        Some(Of::Events) => events(),
+    });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -48,6 +62,9 @@ mod text;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
     /// `cargo test` with STILLFRAME_WRITE_GOLDEN=1 writes them anew.
     fn same(file: &str, now: &str) {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -56,6 +73,23 @@ mod tests {
             std::fs::write(&file, now).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), now, "{}", file.display());
+    }
+
+    /// Each kind of line that docs/json.md names is in the schema, and no other.
+    #[test]
+    fn the_documented_stream_is_in_the_schema() {
+        let schema = super::events();
+        let Value::Array(kinds) = &schema["$defs"]["Event"]["oneOf"] else { panic!("{schema:#}") };
+        let in_schema: BTreeSet<&str> =
+            kinds.iter().filter_map(|kind| kind["properties"]["type"]["const"].as_str()).collect();
+        let text = include_str!("../../docs/json.md");
+        let (_, stream) = text.split_once("## The stream of").unwrap();
+        let rows = stream.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let mut documented: BTreeSet<&str> = rows.collect();
+        documented.remove("type");
+        // Of `attach`, in words below the table.
+        documented.insert("attempt");
+        assert_eq!(in_schema, documented);
     }
 
     #[test]

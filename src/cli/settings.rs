@@ -1,5 +1,6 @@
 //! Settings resolved once: command line over `stillframe.toml` over defaults, and where state and
 //! caches live (XDG base directory specification).
+use crate::deploy::fleet::{GivenHosts, Project};
 use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -73,14 +74,6 @@ impl Default for ProbeConfig {
 pub struct StoreSection {
     /// As NIX_REMOTE: `local?root=/path` for a store of its own.
     pub remote: Option<String>,
-}
-
-/// Hosts that Nix evaluated.
-#[derive(Debug, Clone)]
-pub struct GivenHosts {
-    /// The folder of their files, relative to the flake; none where they are values of the flake itself.
-    pub folder: Option<String>,
-    pub hosts: BTreeMap<String, Value>,
 }
 
 /// A project and its hosts as `lib.mkDeployment` of the flake evaluated them. It lies in the Nix store: relative paths
@@ -163,6 +156,17 @@ fn may_be_of(file: &Path, environment: &Path) -> bool {
 }
 
 impl Settings {
+    /// What of it concerns the hosts.
+    pub fn fleet(&self) -> Project<'_> {
+        Project {
+            folder: &self.project,
+            service: &self.config.service,
+            source: self.source.as_ref(),
+            given: self.hosts.as_ref(),
+            cache: &self.cache,
+        }
+    }
+
     pub fn resolve(env: Option<&Path>, config: Option<&Path>) -> Result<Settings> {
         let mut settings = Self::without_environment(env, config)?;
         settings.environment = settings.environment.canonicalize().map_err(|e| {

@@ -7,6 +7,5 @@ pub mod copy;
 pub mod hosts;
 pub mod preflight;
 pub mod quantity;
-pub mod rollout;
 pub mod send;
 pub mod ssh;

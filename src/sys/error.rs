@@ -61,6 +61,7 @@ impl Kind {
 
 /// An error as our programs print it for other programs, under the key `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Report {
     pub kind: Kind,
     pub message: String,
@@ -147,10 +148,10 @@ impl Error {
 }
 
 impl From<Report> for Error {
-    /// Another program's error: its causes are in the message, its path is not one of ours.
+    /// Another program's error: its causes are texts now, and its path is not one of ours.
     fn from(report: Report) -> Error {
-        let message = std::iter::once(report.message).chain(report.causes).collect::<Vec<_>>().join(": ");
-        Error::new(report.kind, message).maybe_hint(report.hint)
+        let error = Error::new(report.kind, report.message).maybe_hint(report.hint);
+        if report.causes.is_empty() { error } else { error.caused_by(report.causes.join(": ")) }
     }
 }
 

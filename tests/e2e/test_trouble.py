@@ -162,6 +162,7 @@ class Trouble(service.Case):
         self.assertEqual(code, 1, out + err)
         self.assertIn("what was begun on the host goes on by itself: stillframe attach shows it", out)
         watched = Stream(self.place.run("--json", "attach"))
+        self.assertEqual((watched.events[0]["type"], watched.events[0]["version"]), ("attempt", 1))
         self.assertEqual(watched.statuses()[0], "queued")
         self.assertEqual(watched.result["hosts"][0]["outcome"]["status"], "succeeded")
         self.assertEqual(self.place.mark(), "goes on")
@@ -185,6 +186,8 @@ class Trouble(service.Case):
         self.addCleanup(self.place.describe, "alpha")
         refused = self.place.run("deploy", "--offline", "--detach", code=1)
         self.assertIn("alpha: there is no folder /mnt/elsewhere", refused.text)
+        told = Stream(self.place.run("--json", "deploy", "--offline", "--detach", code=1))
+        self.assertIn("there is no folder /mnt/elsewhere", told.host()["error"])
 
     # --- the host itself
 

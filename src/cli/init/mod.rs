@@ -145,7 +145,7 @@ fn first_deployment(
     printer: &Printer,
 ) -> Result<ExitCode> {
     let settings = Settings::resolve(None, Some(config))?;
-    let members = super::fleet::members(&settings, None)?;
+    let members = super::fleet::members(&settings, None, printer)?;
     asker.say("");
     asker.say("Looking at the hosts:");
     if !super::host::can_be_prepared(&members, printer) {

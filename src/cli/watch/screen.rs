@@ -1,7 +1,6 @@
 //! The screen of `watch`: drawn from the model alone, in 80 columns or more.
 use super::model::{Host, Model, Steps};
-use crate::cli::printer::{bytes, plain};
-use crate::cli::watching::age;
+use crate::cli::printer::{age, bytes, plain};
 use crate::protocol::messages::Status;
 use crate::protocol::overview::{Condition, InstanceView, ServiceView};
 use ratatui::Frame;

@@ -1,5 +1,4 @@
-//! In which order hosts are taken from one generation to the next. Pure: a few hosts first, then the others
-//! in batches; and how many may be missing.
+//! The stages of a rollout: a few hosts first, then the others in batches; and how many may be missing. Pure.
 use crate::protocol::spec::Rotation;
 use crate::ship::config::{RolloutConfig, Share};
 use std::ops::Range;

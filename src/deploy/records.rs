@@ -1,12 +1,16 @@
 //! This workstation's own record of its deployments: what each host said, also of hosts that were never
 //! reached and so know nothing of it. What happened on a host is in that host's history.
-use crate::protocol::messages::{AttemptKind, Status};
+use crate::deploy::events::{Ended, Event, Observer};
+use crate::protocol::messages::{AttemptKind, Outcome, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::progress::check_interrupt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 const VERSION: u32 = 1;
 
@@ -25,15 +29,63 @@ pub struct Deployment {
     pub hosts: Vec<HostResult>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What came of a deployment on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostResult {
     pub host: String,
     pub status: Status,
+    /// What serves now.
     pub generation: Option<u64>,
+    /// Why it did not succeed.
     pub error: Option<String>,
     pub hint: Option<String>,
     /// The host has a record of its own.
     pub on_host: bool,
+    /// What went wrong after a success: worth knowing, not undone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl HostResult {
+    /// What a host itself says.
+    pub fn of(host: &str, outcome: &Outcome) -> HostResult {
+        HostResult {
+            host: host.into(),
+            status: outcome.status,
+            generation: outcome.generation,
+            error: outcome.error.clone(),
+            hint: outcome.hint.clone(),
+            on_host: true,
+            warnings: outcome.warnings.clone(),
+        }
+    }
+
+    /// What this workstation knows of a host that said nothing to the end.
+    pub fn failed(host: &str, error: &Error, on_host: bool) -> HostResult {
+        HostResult {
+            host: host.into(),
+            status: Status::of(error),
+            generation: None,
+            error: Some(error.message.clone()),
+            hint: error.hint.clone(),
+            on_host,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// What there is to say besides the status: the error, else the first warning.
+    pub fn remark(&self) -> Option<&str> {
+        self.error.as_deref().or_else(|| self.warnings.first().map(String::as_str))
+    }
+}
+
+/// What a whole deployment came to, for an exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// How many hosts.
+    pub failed: usize,
+    /// The user stopped it.
+    pub interrupted: bool,
 }
 
 /// An id that no other deployment has, and that sorts by time.
@@ -50,12 +102,6 @@ pub fn folder(state: &Path) -> PathBuf {
 }
 
 impl Deployment {
-    pub fn save(&self, state: &Path) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::new(Kind::Io, "cannot write the deployment's record").caused_by(e))?;
-        files::write_atomic(&folder(state).join(format!("{}.json", self.deployment)), &bytes)
-    }
-
     pub fn new(id: &str, kind: AttemptKind, service: &str, by: &str) -> Deployment {
         Deployment {
             version: VERSION,
@@ -69,6 +115,36 @@ impl Deployment {
             label: None,
             hosts: Vec::new(),
         }
+    }
+
+    pub fn save(&self, state: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::new(Kind::Io, "cannot write the deployment's record").caused_by(e))?;
+        files::write_atomic(&folder(state).join(format!("{}.json", self.deployment)), &bytes)
+    }
+
+    /// Its end: the record with what each host said, and the last event.
+    pub fn end(
+        mut self,
+        hosts: Vec<HostResult>,
+        state: &Path,
+        started: Instant,
+        observer: &dyn Observer,
+    ) -> Result<Finished> {
+        self.ended = Some(clock::now_ms());
+        self.hosts = hosts;
+        self.hosts.sort_by(|a, b| a.host.cmp(&b.host));
+        self.save(state)?;
+        let failed = self.hosts.iter().filter(|h| h.status != Status::Succeeded).count();
+        let interrupted =
+            self.hosts.iter().any(|h| h.status == Status::Cancelled) && check_interrupt().is_err();
+        observer.event(&Event::Result(Ended::Deployment {
+            deployment: self.deployment,
+            failed,
+            seconds: started.elapsed().as_secs_f64(),
+            hosts: self.hosts,
+        }));
+        Ok(Finished { failed, interrupted })
     }
 }
 

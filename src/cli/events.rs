@@ -1,0 +1,138 @@
+//! Events of a deployment, a rollback or an `attach`: lines for people, or the stream of `--json`.
+use super::printer::{Printer, bytes, lines, plain};
+use crate::deploy::events::{Ended, Event, Goal, Observer, Planned};
+use crate::deploy::records::HostResult;
+use crate::protocol::messages::{Back, Status};
+use crate::protocol::spec::Rotation;
+use crate::ship::send::Sent;
+use crate::sys::progress::Amount;
+use crate::sys::progress::Progress;
+
+/// Shows each event as it comes.
+pub struct Shown<'a> {
+    pub printer: &'a Printer,
+    /// Of how many hosts: each of several is named where it would be clear of one alone.
+    pub hosts: usize,
+}
+
+impl Observer for Shown<'_> {
+    fn event(&self, event: &Event) {
+        self.printer.event(event);
+        if !self.printer.json {
+            self.text(event);
+        }
+    }
+
+    fn copying(&self, host: &str, amount: u64) -> Box<dyn Progress> {
+        let progress = self.printer.progress();
+        if self.hosts > 1 && amount > 0 {
+            progress.note(&format!("{host}: copying {}", bytes(amount)));
+        }
+        progress.beside(&format!("copying to {host}"), amount)
+    }
+}
+
+impl Shown<'_> {
+    fn text(&self, event: &Event) {
+        let printer = self.printer;
+        match event {
+            Event::Begin { goal, hosts, .. } => self.begin(goal, hosts),
+            Event::Unavailable { error, .. } => printer.failure(error),
+            // In one piece: other hosts speak too.
+            Event::Plan(plan) => printer.line(plan_text(plan)),
+            Event::Copied { host, sent } if sent.paths > 0 => {
+                printer.progress().note(&copied_text(host, sent))
+            }
+            // The last one is said by the result.
+            Event::Event { host, event } if event.outcome.is_none() => {
+                printer.progress().note(&format!("{host}  {:9}  {}", event.status, lines(&event.text)))
+            }
+            Event::Result(Ended::Deployment { deployment, failed, seconds, hosts }) => {
+                hosts.iter().for_each(|host| self.host(host));
+                let (all, good) = (hosts.len(), hosts.len() - failed);
+                printer.line(format!("{good} of {all} hosts succeeded in {seconds:.1} s ({deployment})"));
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&self, goal: &Goal, hosts: &[String]) {
+        let printer = self.printer;
+        let names = hosts.join(", ");
+        match goal {
+            Goal::Snapshot { id, label, .. } => {
+                let label = label.as_ref().map(|l| format!(" ({})", plain(l))).unwrap_or_default();
+                printer.line(printer.bold(&format!("deploying {id}{label} to {names}")));
+                let stage = match hosts {
+                    [one] => format!("getting {one} ready"),
+                    all => format!("getting {} hosts ready", all.len()),
+                };
+                printer.progress().stage(&stage, Amount::Unknown);
+            }
+            Goal::Rollback { rollback } => {
+                let goal = match rollback {
+                    Back::Previous => "what served before".to_string(),
+                    Back::Generation(number) => format!("generation {number}"),
+                    Back::Snapshot(path) => path.clone(),
+                };
+                printer.line(printer.bold(&format!("rolling back to {goal}: {names}")));
+            }
+        }
+    }
+
+    /// What came of one host.
+    fn host(&self, host: &HostResult) {
+        let printer = self.printer;
+        let serves = match host.generation {
+            _ if !host.on_host => String::new(),
+            Some(number) => format!("; generation {number} serves"),
+            None if host.status == Status::Succeeded => "; nothing serves".into(),
+            None => String::new(),
+        };
+        let said = host.remark().map(|e| format!(": {}", lines(e))).unwrap_or_default();
+        printer.line(format!("{}  {}{serves}{said}", host.host, printer.bold(host.status.name())));
+        if let Some(hint) = &host.hint {
+            printer.line(format!("  hint: {}", lines(hint)));
+        }
+    }
+}
+
+fn plan_text(plan: &Planned) -> String {
+    let spec = &plan.spec;
+    let from = match &plan.serving {
+        Some(serving) => format!("from generation {}", serving.generation),
+        None => "first deployment".into(),
+    };
+    let count = spec.instances as usize;
+    let slots: Vec<String> = spec.slots.iter().take(count).map(|gpus| gpus.join("+")).collect();
+    let place =
+        if slots.iter().all(String::is_empty) { "CPU".into() } else { format!("GPU {}", slots.join(", ")) };
+    let rotation = match spec.rotation {
+        Rotation::Surge => "new beside old",
+        Rotation::Replace => "old stops first",
+    };
+    let mut text = format!(
+        "  {}  {from}; {} of {} paths to copy, {}; {count} instance{} on {place}, {}:{}, {rotation}",
+        plan.host,
+        plan.missing_paths,
+        plan.paths,
+        bytes(plan.missing_bytes),
+        if count == 1 { "" } else { "s" },
+        spec.listen,
+        spec.port,
+    );
+    for change in &plan.changes {
+        text.push_str(&format!("\n    {}", plain(change)));
+    }
+    text
+}
+
+fn copied_text(host: &str, sent: &Sent) -> String {
+    format!(
+        "{host}: copied {} paths, {} ({} over the network) in {:.1} s",
+        sent.paths,
+        bytes(sent.nar_bytes),
+        bytes(sent.wire_bytes),
+        sent.seconds
+    )
+}

@@ -1,0 +1,42 @@
+//! `stillframe instances`: every instance with its generation, slot, GPU, state, age, restarts, queue and memory.
+use super::exit;
+use super::fleet::{self, HostsArgs, each_says};
+use super::printer::{Printer, age, bytes};
+use crate::deploy::fleet::Member;
+use crate::deploy::questions;
+use crate::protocol::overview::InstanceView;
+use crate::sys::error::Result;
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
+    printer.line(printer.bold(&format!(
+        "{:14} {:9} {:>4} {:>4}  {:8} {:11} {:>8} {:>8} {:>6} {:>10}",
+        "HOST", "INSTANCE", "GEN", "SLOT", "GPU", "STATE", "AGE", "RESTARTS", "QUEUE", "MEMORY"
+    )));
+    let ask = |member: &Member| questions::status(&member.remote()?, member.service.name());
+    let (values, failed) = each_says(&members, printer, ask, |member, view| {
+        let all: Vec<&InstanceView> = view.services.iter().flat_map(|s| &s.instances).collect();
+        for i in &all {
+            let gpus = if i.gpus.is_empty() { "-".to_string() } else { i.gpus.join(",") };
+            printer.line(format!(
+                "{:14} {:9} {:>4} {:>4}  {:8} {:11} {:>8} {:>8} {:>6} {:>10}",
+                member.name(),
+                i.id,
+                i.generation,
+                i.slot,
+                gpus,
+                i.condition.name(),
+                i.age_s.map_or("-".into(), age),
+                i.restarts,
+                i.queue.map_or("-".into(), |q| q.to_string()),
+                i.memory_bytes.map_or("-".into(), bytes)
+            ));
+        }
+        json!({"host": member.name(), "instances": all})
+    });
+    fleet::document(values, failed, printer);
+    Ok(exit::code(failed))
+}

@@ -1,0 +1,75 @@
+//! `stillframe status`: what each host serves, and how many instances of those wanted are ready.
+use super::exit;
+use super::fleet::{self, HostsArgs, each_says, known_as};
+use super::printer::{Printer, plain};
+use super::settings::Settings;
+use crate::deploy::fleet::Member;
+use crate::deploy::questions;
+use crate::protocol::overview::{Condition, ServiceView};
+use crate::sys::clock;
+use crate::sys::error::Result;
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    let (settings, members) = fleet::chosen(&args.hosts, config, printer)?;
+    let mut unwell = 0;
+    let ask = |member: &Member| questions::status(&member.remote()?, member.service.name());
+    let (values, failed) = each_says(&members, printer, ask, |member, view| {
+        if view.services.is_empty() {
+            printer.line(format!("{}  {} was never deployed here", member.name(), member.service.name()));
+        }
+        for service in &view.services {
+            unwell += usize::from(service.ready < service.wanted);
+            service_text(member.name(), service, &settings, printer);
+        }
+        json!({"host": member.name(), "view": view})
+    });
+    fleet::document(values, failed, printer);
+    Ok(exit::code(failed + unwell))
+}
+
+fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer: &Printer) {
+    let serving = service.serving.and_then(|n| service.generations.iter().find(|g| g.generation == n));
+    let what = match serving {
+        Some(g) => format!("generation {}, snapshot {}", g.generation, known_as(settings, &g.snapshot)),
+        None => "nothing".into(),
+    };
+    let address = service.address.map(|a| format!(" on {a}")).unwrap_or_default();
+    let enough = if service.ready >= service.wanted { "32" } else { "31" };
+    let count = printer.paint(enough, &format!("{} of {} instances", service.ready, service.wanted));
+    printer.line(format!("{}  {} serves {what}{address}: {count}", printer.bold(host), service.service));
+    if service.held > 0 {
+        printer.line(format!("  {} requests wait for an instance", service.held));
+    }
+    if let Some(error) = &service.gateway_error {
+        printer.line(format!("  the gateway does not answer: {}", plain(error)));
+    }
+    for instance in
+        service.instances.iter().filter(|i| i.reason.is_some() || Some(i.generation) != service.serving)
+    {
+        let reason = instance.reason.as_deref().map(|r| format!(": {}", plain(r))).unwrap_or_default();
+        printer.line(format!("  {} {}{reason}", instance.id, instance.condition.name()));
+    }
+    for instance in service.instances.iter().filter(|i| i.condition == Condition::Stopped) {
+        printer.line(format!("  {} is stopped; start it: systemctl start {}", instance.id, instance.unit));
+    }
+    if let Some(holder) = &service.deployment {
+        let since = clock::rfc3339(holder.since / 1000);
+        printer.line(format!(
+            "  a {} is under way, begun by {} at {since}: stillframe attach",
+            holder.kind.name(),
+            plain(&holder.by)
+        ));
+    }
+    let others: Vec<String> = service
+        .generations
+        .iter()
+        .filter(|g| Some(g.generation) != service.serving)
+        .map(|g| format!("{} ({})", g.generation, known_as(settings, &g.snapshot)))
+        .collect();
+    if !others.is_empty() {
+        printer.line(format!("  kept for rollback: {}", others.join(", ")));
+    }
+}

@@ -1,0 +1,129 @@
+//! A deployment as a whole: every host goes its way up to its activation, then they are switched stage by
+//! stage, and what came of it is written down.
+use crate::closure::registry::Registry;
+use crate::deploy::events::{Ended, Event, Goal, Observer, STREAM_VERSION};
+use crate::deploy::fleet::{Checked, Member, on_each};
+use crate::deploy::plan::{Failed, Plan, Prepared};
+use crate::deploy::records::{Deployment, Finished, HostResult};
+use crate::deploy::rollout::{Host, Rollout};
+use crate::deploy::stages::allowed;
+use crate::protocol::messages::{AttemptKind, Order, Status};
+use crate::protocol::spec::{Rotation, Wanted};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+impl Plan {
+    pub fn carry_out(self, hosts: Vec<Checked>, observer: &dyn Observer) -> Result<Finished> {
+        let started = Instant::now();
+        observer.event(&self.begin_event());
+        let deployment = self.record();
+        if !self.dry_run {
+            deployment.save(&self.state)?;
+        }
+        let (mut ready, mut failed) = (Vec::new(), Vec::new());
+        // Each goes its way: one that does not answer holds no other back before the traffic is to move.
+        for way in on_each(hosts, |host| self.way(host, observer)) {
+            match way {
+                Ok(host) => ready.push(host),
+                Err(e) => failed.push(e),
+            }
+        }
+        if self.dry_run {
+            observer.event(&Event::Result(Ended::DryRun { dry_run: true, failed: failed.len() }));
+            return Ok(Finished { failed: failed.len(), interrupted: false });
+        }
+        let mut results = Vec::new();
+        match self.may_go_on(failed.len()) {
+            Err(error) => failed.extend(ready.into_iter().map(|h| h.give_up(Status::Cancelled, &error))),
+            Ok(()) => results = self.roll_out(ready, failed.len(), observer),
+        }
+        results.extend(failed.iter().map(|f: &Failed| HostResult::failed(&f.host, &f.error, f.on_host)));
+        self.note_served(&results)?;
+        deployment.end(results, &self.state, started, observer)
+    }
+
+    fn begin_event(&self) -> Event {
+        Event::Begin {
+            version: STREAM_VERSION,
+            deployment: self.id.clone(),
+            goal: Goal::Snapshot {
+                snapshot: self.record.snapshot.clone(),
+                id: self.record.id.clone(),
+                label: self.record.label.clone(),
+            },
+            hosts: self.hosts.clone(),
+        }
+    }
+
+    fn record(&self) -> Deployment {
+        Deployment {
+            snapshot: Some(self.record.snapshot.clone()),
+            label: self.record.label.clone(),
+            ..Deployment::new(&self.id, AttemptKind::Deploy, &self.service, &self.by)
+        }
+    }
+
+    /// Whether traffic may move, with so many hosts that are not there.
+    fn may_go_on(&self, missing: usize) -> Result<()> {
+        check_interrupt()?;
+        let all = self.hosts.len();
+        let limit = allowed(&self.rollout, all);
+        if missing > limit {
+            return Err(Error::new(
+                Kind::Host,
+                format!(
+                    "{missing} of {all} hosts cannot be deployed to; at most {limit} may be missing ([rollout] max-unavailable)"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn roll_out(&self, ready: Vec<Prepared>, missing: usize, observer: &dyn Observer) -> Vec<HostResult> {
+        let rotation = match ready.iter().any(|h| h.spec.rotation == Rotation::Replace) {
+            true => Rotation::Replace,
+            false => Rotation::Surge,
+        };
+        let hosts = ready.into_iter().filter_map(|host| self.ordered(host)).collect();
+        Rollout { config: &self.rollout, missing, rotation }.run(hosts, observer)
+    }
+
+    /// A host with its order; none without a conversation, which only a dry run does without.
+    fn ordered(&self, host: Prepared) -> Option<Host> {
+        let wanted = Wanted {
+            snapshot: self.record.snapshot.clone(),
+            agent: self.load.agent.path.to_absolute(&self.load.source.store_dir),
+            launch: self.record.service.clone(),
+            classes: self.classes(&host.member),
+            spec: host.spec,
+        };
+        Some(Host {
+            name: host.member.name().into(),
+            conversation: host.conversation?.into_inner().unwrap_or_else(|e| e.into_inner()),
+            order: Order::Activate {
+                wanted: Box::new(wanted),
+                secrets: host.private.secrets,
+                again: self.again,
+            },
+            _kept: host.ready,
+        })
+    }
+
+    /// The node classes of the environment's own server, where `--probe` found them.
+    fn classes(&self, member: &Member) -> BTreeMap<String, String> {
+        match &self.record.probe {
+            Some(probe) if member.service.health.classes != Some(false) => probe.classes.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn note_served(&self, results: &[HostResult]) -> Result<()> {
+        let registry = Registry::new(&self.state);
+        for host in results.iter().filter(|h| h.status == Status::Succeeded) {
+            registry.note_served(&host.host, &self.service, Some(&self.record.snapshot))?;
+        }
+        Ok(())
+    }
+}

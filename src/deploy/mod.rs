@@ -1,0 +1,23 @@
+//! The workstation's engine: takes a snapshot to its hosts, and back again, over one conversation with each.
+//! It prints nothing: whoever calls it is told by typed events (`events`), and gives what it needs as values.
+//!
+//! ```text
+//! fleet ─▶ plan (a host's way up to its activation) ─▶ rollout (stage by stage) ─▶ records
+//! ```
+pub mod changes;
+mod copying;
+pub mod deployment;
+pub mod detach;
+pub mod events;
+pub mod fleet;
+pub mod history;
+pub mod look;
+pub mod plan;
+pub mod prepare;
+pub mod questions;
+pub mod records;
+pub mod rollback;
+pub mod rollout;
+pub mod send;
+pub mod stages;
+pub mod values;

@@ -1,0 +1,196 @@
+//! One host's way through a deployment, up to its activation: arrive, bring the agent, take the lease, check,
+//! say what is about to happen, copy.
+use crate::closure::registry::{Record, Registry};
+use crate::deploy::changes::changes;
+use crate::deploy::events::{Event, Observer, Planned};
+use crate::deploy::fleet::{Checked, Member, Private};
+use crate::deploy::questions;
+use crate::deploy::rollout::busy;
+use crate::protocol::messages::{Attempt, AttemptKind, Serving, Status};
+use crate::protocol::spec::Spec;
+use crate::ship::config::{RolloutConfig, ShipConfig};
+use crate::ship::conversation::{Begun, Conversation};
+use crate::ship::copy::{self, Load, Ready};
+use crate::ship::preflight::{self, Needs};
+use crate::sys::clock;
+use crate::sys::error::{Error, Result};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+/// What is to be deployed: the same for all hosts.
+pub struct Plan {
+    pub record: Record,
+    pub load: Load,
+    /// The deployment's id.
+    pub id: String,
+    /// `user@workstation`.
+    pub by: String,
+    /// Even where exactly this serves already.
+    pub again: bool,
+    pub dry_run: bool,
+    /// All hosts, by name.
+    pub hosts: Vec<String>,
+    pub service: String,
+    pub rollout: RolloutConfig,
+    pub ship: ShipConfig,
+    /// The folder of this workstation's records.
+    pub state: PathBuf,
+}
+
+/// A host before its activation.
+pub struct Prepared {
+    pub member: Member,
+    pub private: Private,
+    pub spec: Spec,
+    pub ready: Ready,
+    /// None in a dry run.
+    pub conversation: Option<Mutex<Box<Conversation>>>,
+    pub serving: Option<Serving>,
+}
+
+/// A host that is not deployed to.
+pub struct Failed {
+    pub host: String,
+    pub error: Box<Error>,
+    /// The host has a record of it.
+    pub on_host: bool,
+}
+
+impl Plan {
+    /// A host's way up to its activation: looked at, held, shown, copied to.
+    pub fn way(&self, host: Checked, observer: &dyn Observer) -> Result<Prepared, Failed> {
+        let gone = self.prepare(host).and_then(|host| {
+            observer.event(&Event::Plan(Box::new(self.planned(&host))));
+            self.copy(host, observer)
+        });
+        // Named at once, whatever the others are about.
+        gone.inspect_err(|failed| {
+            let error = failed.error.report();
+            observer.event(&Event::Unavailable { host: failed.host.clone(), error });
+        })
+    }
+
+    /// Arrives, looks, brings the agent, takes the lease, checks.
+    fn prepare(&self, host: Checked) -> Result<Prepared, Failed> {
+        let Checked { member, private, smoke } = host;
+        let name = member.name().to_string();
+        let lost = |error| Failed { host: name.clone(), error: Box::new(error), on_host: false };
+        let needs = member.needs(smoke.as_ref());
+        let arrived = copy::arrive(&member.host.target, &needs, &self.load).map_err(lost)?;
+        let system = &self.record.requires.system;
+        arrived.can_have_agent(system).map_err(lost)?;
+        let mut ready = arrived.plan(&self.load).map_err(lost)?;
+        if self.dry_run {
+            let spec = self.fits(&member, &private, smoke, needs, &ready).map_err(lost)?;
+            let serving = serving_of(&ready, member.service.name());
+            return Ok(Prepared { member, private, spec, ready, conversation: None, serving });
+        }
+        let (mut conversation, serving) = self.begin(&member, &ready).map_err(lost)?;
+        let checked = self.fits(&member, &private, smoke, needs, &ready).and_then(|spec| {
+            self.fetch(&mut conversation, &mut ready)?;
+            ready.has_room()?;
+            Ok(spec)
+        });
+        match checked {
+            Ok(spec) => {
+                let conversation = Some(Mutex::new(conversation));
+                Ok(Prepared { member, private, spec, ready, conversation, serving })
+            }
+            Err(error) => {
+                conversation.give_up(Status::Failed, &error);
+                Err(Failed { host: name, error: Box::new(error), on_host: true })
+            }
+        }
+    }
+
+    /// What the host is to serve, and whether it has all that this needs.
+    fn fits(
+        &self,
+        member: &Member,
+        private: &Private,
+        smoke: Option<Value>,
+        needs: Needs,
+        ready: &Ready,
+    ) -> Result<Spec> {
+        let spec = member.spec(&ready.facts.gpus, private, smoke)?;
+        let needs = Needs {
+            gpus: spec.slots.iter().flatten().cloned().collect(),
+            system: self.record.requires.system.clone(),
+            cuda: self.record.requires.cuda.map(|major| major.to_string()),
+            glibc: self.record.requires.glibc,
+            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.instances),
+            ..needs
+        };
+        copy::refuse(member.name(), &preflight::check(&ready.facts, &needs))?;
+        Ok(spec)
+    }
+
+    fn attempt(&self, member: &Member) -> Attempt {
+        Attempt {
+            version: 0,
+            attempt: 0,
+            service: member.service.name().into(),
+            deployment: self.id.clone(),
+            kind: AttemptKind::Deploy,
+            by: self.by.clone(),
+            snapshot: Some(self.record.snapshot.clone()),
+            label: self.record.label.clone(),
+            hosts: self.hosts.clone(),
+            began: clock::now_ms(),
+        }
+    }
+
+    fn begin(&self, member: &Member, ready: &Ready) -> Result<(Box<Conversation>, Option<Serving>)> {
+        let (channel, last_words) = ready.remote.channel(&[&self.load.agent.program, "order"])?;
+        match Conversation::begin(channel, last_words, &self.attempt(member))? {
+            Begun::Held(conversation, serving) => Ok((conversation, serving)),
+            Begun::Busy(holder) => Err(busy(member.name(), &holder)),
+        }
+    }
+
+    /// What a binary cache has need not go over this workstation's line.
+    fn fetch(&self, conversation: &mut Conversation, ready: &mut Ready) -> Result<()> {
+        let Some(url) = self.ship.cache.as_ref().filter(|_| !ready.missing.paths.is_empty()) else {
+            return Ok(());
+        };
+        conversation.fetch(url, &self.ship.cache_public_keys, &self.record.snapshot)?;
+        ready.ask_again(&self.load)
+    }
+
+    /// What is about to happen on a host.
+    fn planned(&self, host: &Prepared) -> Planned {
+        let registry = Registry::new(&self.state);
+        Planned {
+            host: host.member.name().into(),
+            serving: host.serving.clone(),
+            missing_paths: host.ready.missing.paths.len(),
+            missing_bytes: host.ready.missing_bytes,
+            paths: self.load.closure.len(),
+            spec: host.spec.clone(),
+            changes: changes(&registry, &self.record, host.serving.as_ref()),
+        }
+    }
+}
+
+impl Prepared {
+    /// Lets go of a host before its activation; the host records why.
+    pub fn give_up(self, status: Status, error: &Error) -> Failed {
+        let host = self.member.name().to_string();
+        let on_host = self.conversation.is_some();
+        if let Some(conversation) = self.conversation {
+            conversation.into_inner().unwrap_or_else(|e| e.into_inner()).give_up(status, error);
+        }
+        Failed { error: Box::new(error.clone().within(&host)), host, on_host }
+    }
+}
+
+/// In a dry run there is no conversation: the public port tells whether the service is there.
+fn serving_of(ready: &Ready, service: &str) -> Option<Serving> {
+    let port = *ready.facts.serves.get(service)?;
+    let view = questions::status(&ready.remote, service).ok()?;
+    let service = view.services.into_iter().next()?;
+    let generation = service.serving?;
+    let snapshot = service.generations.into_iter().find(|g| g.generation == generation)?.snapshot;
+    Some(Serving { generation, snapshot, port })
+}

@@ -1,0 +1,129 @@
+//! Questions to the agents of hosts: what they serve, their history, their log; and the orders that one word
+//! gives: cancel, unlock, free.
+use crate::deploy::events::{Event, STREAM_VERSION};
+use crate::deploy::fleet::Member;
+use crate::protocol::messages::{self, Attempt, Holder, Record};
+use crate::protocol::overview::HostView;
+use crate::protocol::retention::RetentionReport;
+use crate::protocol::wire;
+use crate::ship::ask;
+use crate::ship::ssh::Remote;
+use crate::sys::error::{Error, Kind, Result};
+use std::io::BufRead;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// A host that is asked for its state answers at once or is in trouble.
+const LIMIT: Duration = Duration::from_secs(30);
+/// A garbage collector reads all of a store.
+const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
+
+/// What a host serves; it may be asked again over the same connection.
+pub fn status(remote: &Remote, service: &str) -> Result<HostView> {
+    ask::ask(remote, &["status", service], LIMIT)
+}
+
+/// The newest records, newest first.
+pub fn history(member: &Member, count: usize) -> Result<Vec<Record>> {
+    let count = count.to_string();
+    ask::ask(&member.remote()?, &["history", member.service.name(), "--count", &count], LIMIT)
+}
+
+/// Tells the deployment under way to stop; who had begun it.
+pub fn cancel(member: &Member, by: &str) -> Result<Holder> {
+    ask::ask(&member.remote()?, &["cancel", member.service.name(), "--by", by], LIMIT)
+}
+
+/// Takes the lock away; who had it.
+pub fn unlock(member: &Member) -> Result<Option<Holder>> {
+    ask::ask(&member.remote()?, &["unlock", member.service.name()], LIMIT)
+}
+
+/// What a host keeps; with `free`, it lets go of the rest.
+pub fn retention(member: &Member, free: bool) -> Result<RetentionReport> {
+    let mut words = vec!["retention", member.service.name()];
+    if free {
+        words.push("--free");
+    }
+    ask::ask(&member.remote()?, &words, COLLECT_LIMIT)
+}
+
+/// What was heard of a deployment to the end of the line.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    pub attempt: Attempt,
+    pub last: Option<messages::Event>,
+}
+
+impl Followed {
+    /// What came of it, if it has ended.
+    pub fn outcome(&self) -> Option<&messages::Outcome> {
+        self.last.as_ref()?.outcome.as_ref()
+    }
+}
+
+/// Follows the deployment under way, or shows the last one, from its first event; `heard` says whether to go on.
+pub fn follow(member: &Member, mut heard: impl FnMut(Event) -> ControlFlow<()>) -> Result<Followed> {
+    let name = member.name();
+    let remote = member.remote()?;
+    let (mut channel, last_words) = ask::open(&remote, &["follow", member.service.name()])?;
+    let lost =
+        |e: std::io::Error| Error::new(Kind::Host, format!("{name}: the connection ended")).caused_by(e);
+    let Some(attempt) = wire::read_line::<Attempt>(&mut channel.input).map_err(lost)? else {
+        return Err(ask::ended(name, &last_words));
+    };
+    let first = Event::Attempt { version: STREAM_VERSION, host: name.into(), attempt: attempt.clone() };
+    let mut followed = Followed { attempt, last: None };
+    if heard(first).is_break() {
+        return Ok(followed);
+    }
+    while let Some(event) = wire::read_line::<messages::Event>(&mut channel.input).map_err(lost)? {
+        followed.last = Some(event.clone());
+        if heard(Event::Event { host: name.into(), event }).is_break() {
+            break;
+        }
+    }
+    Ok(followed)
+}
+
+/// Which part of a log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOf<'a> {
+    /// An instance, `gateway` or `activation`; all without one.
+    pub part: Option<&'a str>,
+    /// How many lines to begin with.
+    pub lines: u32,
+    /// Goes on with what comes.
+    pub follow: bool,
+    /// Each line a JSON document of the journal.
+    pub json: bool,
+}
+
+/// Reads a log; `heard` says whether to go on.
+pub fn log(member: &Member, of: LogOf, mut heard: impl FnMut(&str) -> ControlFlow<()>) -> Result<()> {
+    let remote = member.remote()?;
+    let lines = of.lines.to_string();
+    let mut words = vec!["logs", member.service.name()];
+    words.extend(of.part);
+    words.extend(["-n", &lines]);
+    words.extend(of.follow.then_some("-f"));
+    words.extend(of.json.then_some("--json"));
+    let (mut channel, last_words) = ask::open(&remote, &words)?;
+    let mut any = false;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = channel.input.read_until(b'\n', &mut line);
+        if read.map_err(|e| Error::io("read the log of", member.name(), e))? == 0 {
+            break;
+        }
+        any = true;
+        if heard(String::from_utf8_lossy(&line).trim_end_matches('\n')).is_break() {
+            return Ok(());
+        }
+    }
+    if !any && !last_words.text().is_empty() {
+        return Err(ask::ended(member.name(), &last_words));
+    }
+    Ok(())
+}

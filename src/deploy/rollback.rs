@@ -1,0 +1,132 @@
+//! A rollback: to a generation that the hosts still have. Nothing is copied, and nothing of this workstation is
+//! needed but where the hosts are.
+use crate::closure::registry::Registry;
+use crate::deploy::events::{Event, Goal, Observer, STREAM_VERSION};
+use crate::deploy::fleet::{Member, on_each};
+use crate::deploy::records::{Deployment, Finished, HostResult};
+use crate::deploy::rollout::{busy, steps};
+use crate::protocol::messages::{Attempt, AttemptKind, Back, Order, Outcome, Status};
+use crate::ship::ask;
+use crate::ship::conversation::{Begun, Conversation, ConversationError};
+use crate::sys::clock;
+use crate::sys::error::{Error, Kind, Result};
+use std::path::Path;
+use std::time::Instant;
+
+/// What is to be rolled back: the same for all hosts.
+pub struct Rollback<'a> {
+    /// The deployment's id.
+    pub id: String,
+    /// `user@workstation`.
+    pub by: String,
+    pub to: Back,
+    pub service: &'a str,
+    /// The folder of this workstation's records.
+    pub state: &'a Path,
+}
+
+/// What the user means: numbers are each host's own.
+pub fn back(state: &Path, to: Option<&str>, hosts: usize) -> Result<Back> {
+    let Some(to) = to else { return Ok(Back::Previous) };
+    if let Ok(number) = to.parse::<u64>() {
+        if hosts > 1 {
+            return Err(Error::new(Kind::Input, format!("each host has its own generation {number}")).hint(
+                "name one host with --hosts, or name the snapshot: every host has its own number for it",
+            ));
+        }
+        return Ok(Back::Generation(number));
+    }
+    // Of another workstation's snapshot the beginning of its hash is known from `stillframe status`.
+    match Registry::new(state).find(Some(to)) {
+        Ok(record) => Ok(Back::Snapshot(record.snapshot)),
+        Err(_) if to.len() >= 6 && to.chars().all(|c| c.is_ascii_alphanumeric() || "/-._+".contains(c)) => {
+            Ok(Back::Snapshot(to.into()))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+impl Rollback<'_> {
+    pub fn carry_out(self, members: &[Member], observer: &dyn Observer) -> Result<Finished> {
+        let started = Instant::now();
+        let hosts: Vec<String> = members.iter().map(|m| m.name().to_string()).collect();
+        observer.event(&Event::Begin {
+            version: STREAM_VERSION,
+            deployment: self.id.clone(),
+            goal: Goal::Rollback { rollback: self.to.clone() },
+            hosts: hosts.clone(),
+        });
+        let deployment = Deployment::new(&self.id, AttemptKind::Rollback, self.service, &self.by);
+        deployment.save(self.state)?;
+        let answers = on_each(members.iter().collect(), |member: &Member| {
+            let mut begun = false;
+            let outcome = self.one(member, &hosts, &mut begun, observer);
+            (member.name(), begun, outcome)
+        });
+        let registry = Registry::new(self.state);
+        let mut results = Vec::new();
+        for (host, begun, outcome) in answers {
+            results.push(match outcome {
+                Ok(outcome) => {
+                    if outcome.status == Status::Succeeded {
+                        registry.note_served(host, self.service, outcome.snapshot.as_deref())?;
+                    }
+                    HostResult::of(host, &outcome)
+                }
+                Err(e) => HostResult::failed(host, &e, begun),
+            });
+        }
+        deployment.end(results, self.state, started, observer)
+    }
+
+    /// One host; `begun`: it has a record of it.
+    fn one(
+        &self,
+        member: &Member,
+        hosts: &[String],
+        begun: &mut bool,
+        observer: &dyn Observer,
+    ) -> Result<Outcome> {
+        let attempt = Attempt {
+            version: 0,
+            attempt: 0,
+            service: member.service.name().into(),
+            deployment: self.id.clone(),
+            kind: AttemptKind::Rollback,
+            by: self.by.clone(),
+            snapshot: None,
+            label: None,
+            hosts: hosts.to_vec(),
+            began: clock::now_ms(),
+        };
+        let remote = member.remote()?;
+        let (channel, last_words) = ask::open(&remote, &["order"])?;
+        let mut conversation = match Conversation::begin(channel, last_words.clone(), &attempt) {
+            Ok(Begun::Held(conversation, _)) => conversation,
+            Ok(Begun::Busy(holder)) => return Err(busy(member.name(), &holder)),
+            // There is no agent, or it said itself why it does not go on.
+            Err(ConversationError::Gone { .. }) => return Err(ask::ended(member.name(), &last_words)),
+            Err(e) => return Err(e.into()),
+        };
+        *begun = true;
+        let order = Order::Return { to: self.to.clone() };
+        Ok(conversation.act(&order, steps(member.name(), observer))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_rollback_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = |text: Option<&str>, hosts| back(dir.path(), text, hosts).map_err(|e| e.message);
+        assert_eq!(to(None, 3), Ok(Back::Previous));
+        assert_eq!(to(Some("7"), 1), Ok(Back::Generation(7)));
+        assert_eq!(to(Some("7"), 2), Err("each host has its own generation 7".into()));
+        assert_eq!(to(Some("xvhxdxzz1v"), 2), Ok(Back::Snapshot("xvhxdxzz1v".into())));
+        // Too short to be the beginning of a hash.
+        assert!(to(Some("blue"), 2).is_err());
+    }
+}
