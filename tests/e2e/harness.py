@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("STILLFRAME_TEST_CACHE", Path.home() / ".cache" / "stillframe-tests"))
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = Path(os.environ.get("STILLFRAME_BINARY", TARGET / "release" / "stillframe"))
+# Where the program under test looks for the host's: beside it as packages have it, or in the build tree.
+AGENT = next((p for p in (BINARY.parent.parent / "libexec/stillframe/stillframe-agent",
+                          TARGET / f"{os.uname().machine}-unknown-linux-musl/release/stillframe-agent") if p.exists()), None)
 FIXTURE = ROOT / "tests" / "fixtures" / "environment"
 
 

@@ -7,6 +7,9 @@ import service
 from harness import Workstation
 from service import Stream
 
+SECONDS = 160
+SHARES = {"clock"}
+
 
 class Life(service.Case):
     """In order: each test goes on from the state before it."""

@@ -6,6 +6,8 @@ import sys
 import service
 from service import Stream
 
+SECONDS = 90
+
 
 class Fleet(service.Case):
     count = 3

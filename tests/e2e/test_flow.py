@@ -16,6 +16,10 @@ from pathlib import Path
 
 from harness import BINARY, CACHE, FIXTURE, Server, Workstation, example, tree_state
 
+SECONDS = 200
+SHARES = {"example", "network"}
+BATCH = True
+
 GRAPH = json.loads((FIXTURE / "graph.json").read_text())
 SHARED = {}
 

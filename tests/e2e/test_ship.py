@@ -13,6 +13,9 @@ import small  # noqa: E402
 from harness import Workstation  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
+SECONDS = 90
+SHARES = {"clock"}
+
 SHARED = {}
 MIB = 1 << 20
 
