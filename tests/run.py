@@ -49,7 +49,8 @@ class Tally:
     def file(self, worker):
         """A file of end-to-end tests that has ended, its output in one piece."""
         counted = worker.counted()
-        print(f"== {worker.file.name}\n{worker.log.read_text(errors='backslashreplace')}", end="")
+        said = worker.log.read_text(errors="backslashreplace")
+        print(f"== {worker.file.name}\n{said}", end="" if said.endswith("\n") else "\n")
         self.passed += counted["passed"]
         self.failed += len(counted["failed"])
         self.wrong += counted["failed"]

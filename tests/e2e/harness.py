@@ -69,6 +69,21 @@ def remove_tree(path):
     shutil.rmtree(path, ignore_errors=True)
 
 
+def in_order(test, *steps):
+    """One test of several steps, each of which goes on from the state before it, and begins with `setUp` and ends with its clean-ups as
+    a test does. What fails names its step, and no step follows it."""
+    for number, step in enumerate(steps, 1):
+        ended = False
+        with test.subTest(step=f"{number}, {step.__name__.replace('_', ' ')}"):
+            if number > 1:
+                test.setUp()
+            step()
+            ended = True
+        test.doCleanups()
+        if not ended:
+            return
+
+
 class Workstation:
     """A scratch directory with a Nix store in it; remove() takes everything away again."""
 
