@@ -210,10 +210,11 @@ class Failures(service.Case):
         self.assertLess(time.monotonic() - started, 60)
 
     def test_healthy_then_dies(self):
-        # It answers until it has the traffic: the old instance finishes a job of four seconds meanwhile.
-        prompt = json.dumps({"prompt": {"1": {"class_type": "Sleep", "inputs": {"seconds": 4}}}})
+        # It answers until it has the traffic: the old instance has a job meanwhile, for longer than it may drain.
+        self.place.snapshot("dies", mark="bad", dies=2)
+        prompt = json.dumps({"prompt": {"1": {"class_type": "Sleep", "inputs": {"seconds": 10}}}})
         self.place.local("alpha", "/prompt", "-d", prompt)
-        host = self.fails(mark="bad", dies=2, status="reverted")
+        host = self.fails("--snapshot", "dies", status="reverted")
         self.assertIn("was healthy, then", host["error"])
 
     def test_a_pack_that_failed_to_import_there(self):
