@@ -4,6 +4,8 @@ program under test, and a look at the store from inside a mount namespace, as a 
 Nothing here touches the machine's own /nix, state or caches; traffic goes to loopback and, where a test
 says so, to the package index this machine's pip is configured for.
 """
+import fcntl
+import functools
 import json
 import os
 import shutil
@@ -43,9 +45,20 @@ class Result:
         return self.out + self.err
 
 
+@functools.cache
+def alone_with(path):
+    """Waits until no other process works with it; none does until this one ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = open(f"{path}.lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Kept by the cache, and so open: a file that is closed is no longer locked.
+    return lock
+
+
 def example():
-    """The example environment, built once for this run; a test that changes it puts it back or uses a copy."""
+    """The example environment, built once. Another run of the tests may want it too; a test that changes it puts it back or uses a copy."""
     where = Path(os.environ.get("STILLFRAME_EXAMPLE", CACHE / "example"))
+    alone_with(where)
     subprocess.run([sys.executable, FIXTURE / "build.py", where], check=True, stdout=subprocess.DEVNULL)
     return where / "ComfyUI"
 
