@@ -5,8 +5,11 @@
     BATCH = True           it computes, and nothing in it races a clock: it gives way to files that do, and never takes every place
     ALONE = True           it measures: it runs after all others, and nothing runs beside it
 
-A file that says nothing shares nothing: it has processes, mounts and a network of its own, with a loopback and no way out. One that
-shares "network" is in the machine's network.
+A file that says nothing shares nothing: it has processes, mounts and a network of its own, with a loopback and no way out. What is shared:
+
+    network    the machine's, with the package index, and with ports that others may take
+    example    the example environment in the cache: tests change it for a moment, and put it back
+    clock      what is done while a deployment of a few seconds is under way comes in time only where few do such things
 """
 import ast
 import json
