@@ -14,7 +14,7 @@ from pathlib import Path
 import harness
 from small import AS_NOBODY, Case, NOBODY, Wheel, python_for_nobody, untouched, write
 
-SECONDS = 100
+SECONDS = 120
 BATCH = True
 
 

@@ -11,7 +11,7 @@ import unittest
 import harness
 from small import JSON, Case, Wheel, record_hash, untouched, write
 
-SECONDS = 80
+SECONDS = 220
 
 
 class Unhelpful(Case):

@@ -9,7 +9,7 @@ import zipfile
 
 from small import BasePython, Case, Wheel, library, record_hash, shared_object, untouched, write
 
-SECONDS = 100
+SECONDS = 120
 BATCH = True
 
 

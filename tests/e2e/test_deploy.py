@@ -7,7 +7,7 @@ import service
 from harness import Workstation, in_order
 from service import Stream
 
-SECONDS = 160
+SECONDS = 170
 SHARES = {"clock"}
 
 

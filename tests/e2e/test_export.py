@@ -6,7 +6,7 @@ import unittest
 
 from small import Case, Wheel, write
 
-SECONDS = 40
+SECONDS = 45
 BATCH = True
 
 

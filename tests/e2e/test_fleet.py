@@ -7,7 +7,7 @@ import service
 from harness import in_order
 from service import Stream
 
-SECONDS = 90
+SECONDS = 110
 
 
 class Fleet(service.Case):

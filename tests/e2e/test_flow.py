@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import BINARY, CACHE, FIXTURE, Server, Workstation, example, in_order, tree_state
 
-SECONDS = 200
+SECONDS = 240
 SHARES = {"example", "network"}
 BATCH = True
 

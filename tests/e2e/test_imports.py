@@ -8,7 +8,7 @@ import harness
 from harness import remove_tree
 from small import BasePython, Case, Wheel, untouched, write
 
-SECONDS = 90
+SECONDS = 60
 BATCH = True
 
 SERVER = harness.ROOT / "tests" / "fixtures" / "service"

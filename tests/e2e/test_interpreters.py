@@ -11,7 +11,7 @@ import harness
 from harness import CACHE, Server, Workstation, example
 from small import BasePython, Case, Environment, Wheel, shared_object, untouched, write
 
-SECONDS = 150
+SECONDS = 160
 SHARES = {"example", "network"}
 BATCH = True
 

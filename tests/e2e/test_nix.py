@@ -12,7 +12,7 @@ import service
 from harness import ROOT
 from small import write
 
-SECONDS = 120
+SECONDS = 80
 
 NIX26 = ROOT / "tests" / "hosts" / "nix26.sh"
 FLAKES = ["nix", "--extra-experimental-features", "nix-command flakes", "--option", "flake-registry", "", "--option", "substituters", ""]

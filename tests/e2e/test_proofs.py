@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import CACHE, FIXTURE, ROOT, Workstation, example, remove_tree
 from small import BasePython, Case, Wheel, library, server, sri, write
 
-SECONDS = 250
+SECONDS = 300
 SHARES = {"example", "network"}
 BATCH = True
 

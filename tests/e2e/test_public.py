@@ -5,7 +5,7 @@ import time
 
 import service
 
-SECONDS = 60
+SECONDS = 40
 
 KEY = "a-key-of-enough-letters-0123456789"
 

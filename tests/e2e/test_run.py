@@ -8,7 +8,7 @@ import harness
 from harness import remove_tree
 from small import Case, server, write
 
-SECONDS = 30
+SECONDS = 35
 BATCH = True
 
 MODELS = "../base/models"

@@ -11,7 +11,7 @@ import service
 from harness import Workstation
 from service import Stream, wait_process
 
-SECONDS = 220
+SECONDS = 200
 SHARES = {"clock"}
 
 

@@ -10,7 +10,7 @@ import zlib
 from harness import remove_tree
 from small import Case, Wheel, sri, write
 
-SECONDS = 150
+SECONDS = 160
 BATCH = True
 
 
