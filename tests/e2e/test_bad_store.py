@@ -1,11 +1,9 @@
 """A Nix store that is not there, refuses, is too old, dies or is full. Each time: a clear word, nothing half-written, and a next run that
 ends where an undisturbed one would have.
 """
-import json
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import time

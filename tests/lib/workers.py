@@ -160,6 +160,12 @@ class Counted(unittest.TextTestResult):
         super().addExpectedFailure(test, err)
         self.passed += 1
 
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        # The test ends, not only one subtest of many.
+        if err is not None and self.shouldStop:
+            raise Interrupted
+
     def report(self):
         bad = [test for test, _ in self.failures + self.errors] + self.unexpectedSuccesses
         return {"passed": self.passed, "failed": list(dict.fromkeys(str(getattr(test, "test_case", test)) for test in bad)),
