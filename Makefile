@@ -1,9 +1,16 @@
 # stillframe: the commands of a fresh clone. On Debian 12, as root, with the Rust toolchain.
 AGENT_TARGET := $(shell uname -m)-unknown-linux-musl
-.PHONY: build agent fault-agent test demo bench hosts hosts-down setup clean
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PREFIX ?= /usr/local
+.PHONY: build agent fault-agent install check test demo bench hosts hosts-down setup clean
 
 build: agent
 	cargo build --release --bin stillframe
+
+# The release, and the host's program where it looks for it: in libexec. DESTDIR is put before PREFIX, for who makes packages.
+install: build
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/release/stillframe
+	install -D -t $(DESTDIR)$(PREFIX)/libexec/stillframe $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent
 
 # The host's program, static. Its C parts (zstd) need a musl compiler: Debian's musl-tools.
 agent:
@@ -13,8 +20,14 @@ agent:
 # The agent without the lock that a request claims its instance under: the rotation test must fail with it.
 fault-agent:
 	cargo build --release --no-default-features --features fault-late-claim --locked --bin stillframe-agent --target $(AGENT_TARGET)
-	install -D $${CARGO_TARGET_DIR:-target}/$(AGENT_TARGET)/release/stillframe-agent $${CARGO_TARGET_DIR:-target}/fault/stillframe-agent
+	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/fault/stillframe-agent
 	$(MAKE) agent
+
+# For every commit: format, lints, unit tests and the guards, in a few minutes and without Nix.
+check:
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --locked --lib --test layers
 
 # Everything: format, lints, unit and property tests, and the end-to-end tests on real Nix.
 test:

@@ -78,7 +78,7 @@ pub struct Error {
     pub kind: Kind,
     pub message: String,
     pub hint: Option<String>,
-    /// The file or folder that it is about, where it is about one.
+    /// The file or folder that it is about, where that has an absolute path.
     pub path: Option<Box<Path>>,
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -96,7 +96,8 @@ impl Error {
             matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
         let path = path.as_ref();
         let error = Error::new(Kind::Io, format!("cannot {verb} {}", path.display())).caused_by(source);
-        let error = Error { path: Some(path.into()), ..error };
+        // "standard output" and the name of a program are in the message alone.
+        let error = Error { path: path.is_absolute().then(|| path.into()), ..error };
         if full { error.hint("free space there, then run the command again") } else { error }
     }
 

@@ -4,6 +4,8 @@ program under test, and a look at the store from inside a mount namespace, as a 
 Nothing here touches the machine's own /nix, state or caches; traffic goes to loopback and, where a test
 says so, to the package index this machine's pip is configured for.
 """
+import fcntl
+import functools
 import json
 import os
 import shutil
@@ -21,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("STILLFRAME_TEST_CACHE", Path.home() / ".cache" / "stillframe-tests"))
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = Path(os.environ.get("STILLFRAME_BINARY", TARGET / "release" / "stillframe"))
+# Where the program under test looks for the host's: beside it as packages have it, or in the build tree.
+AGENT = next((p for p in (BINARY.parent.parent / "libexec/stillframe/stillframe-agent",
+                          TARGET / f"{os.uname().machine}-unknown-linux-musl/release/stillframe-agent") if p.exists()), None)
 FIXTURE = ROOT / "tests" / "fixtures" / "environment"
 
 
@@ -40,9 +45,20 @@ class Result:
         return self.out + self.err
 
 
+@functools.cache
+def alone_with(path):
+    """Waits until no other process works with it; none does until this one ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = open(f"{path}.lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Kept by the cache, and so open: a file that is closed is no longer locked.
+    return lock
+
+
 def example():
-    """The example environment, built once for this run; a test that changes it puts it back or uses a copy."""
+    """The example environment, built once. Another run of the tests may want it too; a test that changes it puts it back or uses a copy."""
     where = Path(os.environ.get("STILLFRAME_EXAMPLE", CACHE / "example"))
+    alone_with(where)
     subprocess.run([sys.executable, FIXTURE / "build.py", where], check=True, stdout=subprocess.DEVNULL)
     return where / "ComfyUI"
 
@@ -64,6 +80,21 @@ def remove_tree(path):
     """Everything below, store folders (which are read-only) included."""
     subprocess.run(["chmod", "-R", "u+w", path], check=False, stderr=subprocess.DEVNULL)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def in_order(test, *steps):
+    """One test of several steps, each of which goes on from the state before it, and begins with `setUp` and ends with its clean-ups as
+    a test does. What fails names its step, and no step follows it."""
+    for number, step in enumerate(steps, 1):
+        ended = False
+        with test.subTest(step=f"{number}, {step.__name__.replace('_', ' ')}"):
+            if number > 1:
+                test.setUp()
+            step()
+            ended = True
+        test.doCleanups()
+        if not ended:
+            return
 
 
 class Workstation:

@@ -14,6 +14,9 @@ from pathlib import Path
 import harness
 from small import AS_NOBODY, Case, NOBODY, Wheel, python_for_nobody, untouched, write
 
+SECONDS = 120
+BATCH = True
+
 
 class Files(Case):
     """What a file system can hold and a store path cannot, or can only just."""

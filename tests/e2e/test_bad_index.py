@@ -11,6 +11,8 @@ import unittest
 import harness
 from small import JSON, Case, Wheel, record_hash, untouched, write
 
+SECONDS = 220
+
 
 class Unhelpful(Case):
     """The index is not there, slow, or answers nonsense."""

@@ -11,6 +11,9 @@ import harness
 import small
 from small import Case, Wheel, untouched, write
 
+SECONDS = 50
+BATCH = True
+
 
 class NoEnvironment(Case):
     """What is given is no ComfyUI, or has no Python that answers."""

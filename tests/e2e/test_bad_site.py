@@ -9,6 +9,9 @@ import zipfile
 
 from small import BasePython, Case, Wheel, library, record_hash, shared_object, untouched, write
 
+SECONDS = 120
+BATCH = True
+
 
 class Site(Case):
     def places(self, env):

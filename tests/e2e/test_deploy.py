@@ -4,14 +4,22 @@ import shutil
 import time
 
 import service
-from harness import Workstation
+from harness import Workstation, in_order
 from service import Stream
+
+SECONDS = 170
+SHARES = {"clock"}
 
 
 class Life(service.Case):
-    """In order: each test goes on from the state before it."""
+    def test_a_service_from_its_first_deployment_to_its_retention(self):
+        in_order(self, self.a_first_deployment_serves, self.what_the_environment_does_is_no_concern_of_the_host,
+                 self.a_second_one_takes_over_and_pictures_stay, self.the_same_again_is_nothing,
+                 self.rollback_goes_to_the_exact_generation,
+                 self.a_rollback_needs_nothing_of_the_workstation_but_its_configuration, self.a_profile_as_nix_has_it,
+                 self.a_reboot_and_a_power_loss_bring_it_back, self.history_and_logs_and_retention)
 
-    def test_1_a_first_deployment_serves(self):
+    def a_first_deployment_serves(self):
         done = self.place.deploy(mark="one")
         self.assertEqual(done.host()["generation"], 1)
         self.assertEqual(done.statuses(), ["queued", "copying", "starting", "checking", "rotating", "succeeded"])
@@ -29,7 +37,7 @@ class Life(service.Case):
         table = self.place.run("instances").out.splitlines()
         self.assertRegex(table[1], r"^alpha +s0-g1 +1 +0 +- +healthy +\d+s +0 +0 +[\d.]+ MiB$")
 
-    def test_2_what_the_environment_does_is_no_concern_of_the_host(self):
+    def what_the_environment_does_is_no_concern_of_the_host(self):
         before = self.place.local("alpha", "/object_info")
         self.place.behave(mark="changed, not deployed", classes=["Save"])
         shutil.rmtree(self.place.environment / "custom_nodes")
@@ -42,7 +50,7 @@ class Life(service.Case):
         self.place.pack.parent.mkdir(parents=True, exist_ok=True)
         self.place.pack.write_text("NODE_CLASS_MAPPINGS = {}\n")
 
-    def test_3_a_second_one_takes_over_and_pictures_stay(self):
+    def a_second_one_takes_over_and_pictures_stay(self):
         picture = self.picture("ComfyUI")
         done = self.place.deploy("--label", "two", mark="two")
         self.assertEqual((done.host()["generation"], self.place.mark()), (2, "two"))
@@ -59,14 +67,14 @@ class Life(service.Case):
         history = self.wait(lambda: json.loads(self.place.local("alpha", f"/history/{posted}")))
         return history[posted]["outputs"]["1"]["images"][0]["filename"]
 
-    def test_4_the_same_again_is_nothing(self):
+    def the_same_again_is_nothing(self):
         done = self.place.deploy("--snapshot", "two")
         self.assertEqual((done.host()["generation"], done.host()["error"]), (2, "generation 2 serves exactly this already"))
         self.assertEqual(next(e for e in done.events if e["type"] == "plan")["missing_paths"], 0)
         again = self.place.deploy("--snapshot", "two", "--again")
         self.assertEqual((again.host()["generation"], self.place.mark()), (3, "two"))
 
-    def test_5_rollback_goes_to_the_exact_generation(self):
+    def rollback_goes_to_the_exact_generation(self):
         self.place.deploy("--label", "four", mark="four")
         back = Stream(self.place.run("--json", "rollback"))
         self.assertEqual((back.host()["generation"], self.place.mark()), (3, "two"))
@@ -81,14 +89,14 @@ class Life(service.Case):
                          ("failed", "alpha: demo has no generation 9", "it has: 1, 2, 3, 4"))
         self.assertEqual(self.place.mark(), "four")
 
-    def test_6_a_rollback_needs_nothing_of_the_workstation_but_its_configuration(self):
+    def a_rollback_needs_nothing_of_the_workstation_but_its_configuration(self):
         with Workstation() as stranger:
             stranger.prefix = self.hosts.client_command()
             done = stranger.stillframe("--json", "rollback", "2", cwd=self.place.project)
             self.assertEqual(Stream(done).host()["generation"], 2)
         self.assertEqual(self.place.mark(), "two")
 
-    def test_7_a_profile_as_nix_has_it(self):
+    def a_profile_as_nix_has_it(self):
         links = self.alpha.sh("cd /nix/var/nix/profiles && for l in stillframe-*; do echo $l $(readlink $l); done").stdout.split("\n")
         self.assertIn("stillframe-demo stillframe-demo-2-link", links)
         listed = self.alpha.run("nix-env", "--list-generations", "--profile", "/nix/var/nix/profiles/stillframe-demo").stdout
@@ -99,7 +107,7 @@ class Life(service.Case):
         self.assertEqual(Stream(self.place.run("--json", "rollback", "1")).host()["generation"], 1)
         self.assertEqual(self.place.mark(), "one")
 
-    def test_8_a_reboot_and_a_power_loss_bring_it_back(self):
+    def a_reboot_and_a_power_loss_bring_it_back(self):
         for again in (self.alpha.reboot, self.power_loss):
             again()
             self.wait(lambda: self.place.status().get("ready") == 1)
@@ -113,7 +121,7 @@ class Life(service.Case):
         self.alpha.boot()
         self.alpha.wait_ready()
 
-    def test_9_history_and_logs_and_retention(self):
+    def history_and_logs_and_retention(self):
         records = self.place.history()
         self.assertEqual([r["attempt"] for r in records], list(range(len(records), 0, -1)))
         first = records[-1]
@@ -202,10 +210,11 @@ class Failures(service.Case):
         self.assertLess(time.monotonic() - started, 60)
 
     def test_healthy_then_dies(self):
-        # It answers until it has the traffic: the old instance finishes a job of four seconds meanwhile.
-        prompt = json.dumps({"prompt": {"1": {"class_type": "Sleep", "inputs": {"seconds": 4}}}})
+        # It answers until it has the traffic: the old instance has a job meanwhile, for longer than it may drain.
+        self.place.snapshot("dies", mark="bad", dies=2)
+        prompt = json.dumps({"prompt": {"1": {"class_type": "Sleep", "inputs": {"seconds": 10}}}})
         self.place.local("alpha", "/prompt", "-d", prompt)
-        host = self.fails(mark="bad", dies=2, status="reverted")
+        host = self.fails("--snapshot", "dies", status="reverted")
         self.assertIn("was healthy, then", host["error"])
 
     def test_a_pack_that_failed_to_import_there(self):

@@ -6,6 +6,9 @@ import unittest
 
 from small import Case, Wheel, write
 
+SECONDS = 45
+BATCH = True
+
 
 class Export(Case):
     def setUp(self):

@@ -4,7 +4,10 @@ import subprocess
 import sys
 
 import service
+from harness import in_order
 from service import Stream
+
+SECONDS = 110
 
 
 class Fleet(service.Case):
@@ -24,7 +27,13 @@ class Fleet(service.Case):
     def marks(self):
         return [self.place.mark(h.name) for h in self.hosts.hosts]
 
-    def test_1_all_of_them_one_after_another(self):
+    def test_a_fleet_from_its_first_deployment_to_a_binary_cache(self):
+        in_order(self, self.all_of_them_one_after_another, self.what_fails_later_is_taken_back_where_it_went_well,
+                 self.the_first_fails_and_the_others_are_not_begun, self.a_host_that_is_down_is_named_and_the_others_go_on,
+                 self.selectors_and_what_a_dry_run_shows, self.the_workstation_knows_who_serves_what,
+                 self.a_binary_cache_is_the_source)
+
+    def all_of_them_one_after_another(self):
         done = self.place.deploy(mark="all")
         self.assertEqual(self.marks(), ["all"] * 3)
         self.assertEqual({h["status"] for h in done.result["hosts"]}, {"succeeded"})
@@ -35,7 +44,7 @@ class Fleet(service.Case):
         starts = {e["host"]: e["event"]["at"] for e in reversed(done.events) if e["type"] == "event" and e["event"]["status"] == "starting"}
         self.assertTrue(all(at >= ends[first] for host, at in starts.items() if host != first), (starts, ends))
 
-    def test_2_what_fails_later_is_taken_back_where_it_went_well(self):
+    def what_fails_later_is_taken_back_where_it_went_well(self):
         before = self.marks()
         views = [self.place.status(h.name)["serving"] for h in self.hosts.hosts]
         # Only gamma has this folder's program: its health check never passes there.
@@ -53,7 +62,7 @@ class Fleet(service.Case):
         self.assertEqual((good.host()["status"], self.place.mark("alpha")), ("succeeded", "good"))
         self.place.run("--json", "rollback", "--hosts", "alpha")
 
-    def test_3_the_first_fails_and_the_others_are_not_begun(self):
+    def the_first_fails_and_the_others_are_not_begun(self):
         before = self.marks()
         done = self.place.deploy(code=1, mark="bad", start="exit")
         self.assertEqual({h["host"]: h["status"] for h in done.result["hosts"]}, {"alpha": "failed", "beta": "cancelled", "gamma": "cancelled"})
@@ -61,7 +70,7 @@ class Fleet(service.Case):
         self.assertEqual(self.place.history("beta")[0]["events"][-1]["status"], "cancelled")
         self.assertEqual(self.marks(), before)
 
-    def test_4_a_host_that_is_down_is_named_and_the_others_go_on(self):
+    def a_host_that_is_down_is_named_and_the_others_go_on(self):
         beta = self.hosts["beta"]
         beta.network(False)
         try:
@@ -86,7 +95,7 @@ class Fleet(service.Case):
                          "alpha: 1 of 3 hosts cannot be deployed to; at most 0 may be missing ([rollout] max-unavailable)")
         self.assertEqual(self.marks(), ["without beta"] * 3)
 
-    def test_5_selectors_and_what_a_dry_run_shows(self):
+    def selectors_and_what_a_dry_run_shows(self):
         before = self.marks()
         self.place.behave(mark="planned")
         done = Stream(self.place.run("--json", "deploy", "--offline", "--dry-run", "--hosts", "@later,!gamma"))
@@ -105,7 +114,7 @@ class Fleet(service.Case):
         self.assertEqual(number, "error: each host has its own generation 1\n  hint: name one host with --hosts, or name the snapshot: "
                                  "every host has its own number for it\n")
 
-    def test_6_the_workstation_knows_who_serves_what(self):
+    def the_workstation_knows_who_serves_what(self):
         self.place.deploy("--label", "served", mark="served")
         refused = self.place.run("snapshots", "remove", "served", code=2).err
         self.assertRegex(refused, r"snapshot \w+ is served by alpha \(demo\), beta \(demo\), gamma \(demo\)")
@@ -117,7 +126,7 @@ class Fleet(service.Case):
         merged = self.place.run("history", "--json", "-n", "1").json["deployments"]
         self.assertEqual((len(merged), [h["host"] for h in merged[0]["hosts"]]), (1, ["alpha", "beta", "gamma"]))
 
-    def test_7_a_binary_cache_is_the_source(self):
+    def a_binary_cache_is_the_source(self):
         cache = self.place.ws.root / "cache-dir"
         taken = self.place.snapshot(mark="from the cache")
         self.place.ws.nix("nix", "--extra-experimental-features", "nix-command", "copy", "--to", f"file://{cache}?compression=zstd", taken["snapshot"])

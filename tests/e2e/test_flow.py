@@ -14,7 +14,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from harness import BINARY, CACHE, FIXTURE, Server, Workstation, example, tree_state
+from harness import BINARY, CACHE, FIXTURE, Server, Workstation, example, in_order, tree_state
+
+SECONDS = 240
+SHARES = {"example", "network"}
+BATCH = True
 
 GRAPH = json.loads((FIXTURE / "graph.json").read_text())
 SHARED = {}
@@ -296,13 +300,13 @@ class Serve(unittest.TestCase):
         if cls.server.process.poll() is None:
             cls.server.stop()
 
-    def test_1_a_graph_runs_and_saves_its_picture(self):
+    def test_a_graph_runs_and_saves_its_picture(self):
         pictures = self.server.graph(GRAPH)
         self.assertEqual(len(pictures), 1)
         picture = Path(self.server.ready["base"]) / "output" / pictures[0]["subfolder"] / pictures[0]["filename"]
         self.assertEqual(picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
 
-    def test_2_node_classes_equal_the_environments(self):
+    def test_node_classes_equal_the_environments(self):
         """All that is said of each: its module, inputs, outputs. The environment's own program and packs beside it, with its own
         interpreter (a copy, as one pack writes into its folder)."""
         served = self.server.get("/object_info")
@@ -323,12 +327,12 @@ class Serve(unittest.TestCase):
             server.kill()
             server.wait()
 
-    def test_3_no_library_from_outside_the_store(self):
+    def test_no_library_from_outside_the_store(self):
         libraries = {m for m in self.server.maps() if ".so" in m or "/bin/" in m}
         self.assertGreater(len(libraries), 20)
         self.assertEqual(sorted(m for m in libraries if not m.startswith("/nix/store/")), [])
 
-    def test_4_packs_have_bytecode_of_what_they_are(self):
+    def test_packs_have_bytecode_of_what_they_are(self):
         """Real files in the slot, whose source hash is their module's: nothing is compiled again."""
         packs = Path(self.server.ready["slot"]) / "base" / "custom_nodes"
         code = "import sys, importlib.util as u; print(sys.implementation.cache_tag); " \
@@ -345,16 +349,14 @@ class Serve(unittest.TestCase):
             head = compiled.read_bytes()[:16]
             self.assertEqual((head[4:8], head[8:].hex()), (b"\x03\0\0\0", wanted), module)
 
-    def test_5_sigterm_ends_it_and_names_what_was_written(self):
-        slot = Path(self.server.ready["slot"])
+    def test_sigterm_ends_it_and_serving_wrote_nothing_into_the_store(self):
+        server = Server(self.ws, "first", hide=[SHARED["comfy"].parent])
+        self.assertEqual(len(server.graph(GRAPH)), 1)
+        slot = Path(server.ready["slot"])
         self.assertTrue(slot.exists())
-        self.assertEqual(self.server.stop(signal.SIGTERM), 0)
+        self.assertEqual(server.stop(signal.SIGTERM), 0)
         self.assertFalse(slot.exists())
-
-
-class StoreAfterwards(unittest.TestCase):
-    def test_serving_wrote_nothing_into_the_store(self):
-        check = SHARED["ws"].nix("nix-store", "--verify", "--check-contents", code=None)
+        check = self.ws.nix("nix-store", "--verify", "--check-contents", code=None)
         self.assertEqual((check.code, [l for l in check.err.splitlines() if "modified" in l]), (0, []))
 
 
@@ -373,12 +375,16 @@ class Change(unittest.TestCase):
             cls.file.write_bytes(cls.original)
             os.utime(cls.file, ns=(cls.times.st_atime_ns, cls.times.st_mtime_ns))
 
-    def test_1_only_the_pack_its_bytecode_and_the_snapshot_are_new(self):
+    def test_only_the_pack_its_bytecode_and_the_snapshot_are_new(self):
         self.assertFalse(self.second["unchanged"])
         self.assertNotEqual(self.second["snapshot"], self.first["snapshot"])
         self.assertEqual((self.second["realise"]["sent_paths"], self.second["realise"]["built"]), (1, 2))
 
-    def test_2_diff_names_the_pack_and_the_file(self):
+    def test_a_change_is_named_taken_back_and_removed(self):
+        in_order(self, self.diff_names_the_pack_and_the_file, self.the_environment_put_back_is_the_first_snapshot_again,
+                 self.remove_drops_the_roots_and_nix_frees_the_space)
+
+    def diff_names_the_pack_and_the_file(self):
         diff = self.ws.stillframe("snapshots", "diff", "first", "second", "--json").json
         self.assertEqual([(p["name"], p["files"]) for p in diff["packs"]], [("plain-folder", ["__init__.py"])])
         self.assertEqual((diff["distributions"], diff["cache"], diff["new_paths"]), ([], [], 3))
@@ -386,7 +392,7 @@ class Change(unittest.TestCase):
         text = self.ws.stillframe("snapshots", "diff", "first", "second").out
         self.assertRegex(text, r"plain-folder: .*\n +__init__\.py\n")
 
-    def test_3_the_environment_put_back_is_the_first_snapshot_again(self):
+    def the_environment_put_back_is_the_first_snapshot_again(self):
         back = self.ws.stillframe("snapshot", self.comfy, "--json").json
         self.assertEqual((back["snapshot"], back["unchanged"]), (self.first["snapshot"], True))
         # What was taken last is what commands without an id are about, taken anew or not.
@@ -394,7 +400,7 @@ class Change(unittest.TestCase):
         self.assertRegex(self.ws.stillframe("snapshots", "list").out, rf"(?s)\n{back['id']}  [^\n]*\n$")
         self.assertRegex(self.ws.stillframe("snapshots", "show").out, r"taken        \S+ by \S+ on \S+; last \S+\n")
 
-    def test_4_remove_drops_the_roots_and_nix_frees_the_space(self):
+    def remove_drops_the_roots_and_nix_frees_the_space(self):
         done = self.ws.stillframe("snapshots", "remove", "second")
         self.assertEqual(done.out, f"removed {self.second['id']}; `nix-store --gc` frees what nothing else needs\n")
         self.ws.nix("nix-store", "--gc")

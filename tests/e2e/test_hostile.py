@@ -5,6 +5,9 @@ import unittest
 
 from small import Case, Wheel, untouched, write
 
+SECONDS = 60
+BATCH = True
+
 
 class Hostile(Case):
     """A pack or a wheel that wants to run, or to be somewhere else, during a capture."""

@@ -10,6 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hosts"))
 from hosts import CGROUPS, Hosts  # noqa: E402
 
+SECONDS = 60
+ALONE = True
+
 
 class TestHosts(unittest.TestCase):
     @classmethod

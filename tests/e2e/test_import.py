@@ -6,6 +6,9 @@ import zipfile
 
 from small import Case, Wheel, write
 
+SECONDS = 35
+BATCH = True
+
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example", "-c", "init.defaultBranch=main"]
 
 

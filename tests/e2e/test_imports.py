@@ -8,6 +8,9 @@ import harness
 from harness import remove_tree
 from small import BasePython, Case, Wheel, untouched, write
 
+SECONDS = 60
+BATCH = True
+
 SERVER = harness.ROOT / "tests" / "fixtures" / "service"
 # Reads a file of its neighbour through its own real path: with links it arrives in a store path of its own wheel.
 FOLLOWS = b"import os\nPLACE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))\n" \

@@ -17,6 +17,9 @@ import harness
 import service
 from small import write
 
+SECONDS = 90
+SHARES = {"clock"}
+
 
 class Terminal:
     """A program behind a pseudo-terminal, and somebody who reads before they type."""

@@ -6,6 +6,8 @@ import time
 
 import service
 
+SECONDS = 60
+
 
 class Inside(service.Case):
     @classmethod

@@ -11,6 +11,10 @@ import harness
 from harness import CACHE, Server, Workstation, example
 from small import BasePython, Case, Environment, Wheel, shared_object, untouched, write
 
+SECONDS = 160
+SHARES = {"example", "network"}
+BATCH = True
+
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
 

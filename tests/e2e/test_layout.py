@@ -15,6 +15,8 @@ from pathlib import Path
 from harness import CACHE, ROOT
 from small import Wheel, record_hash
 
+BATCH = True
+
 SCRIPTS = ROOT / "src" / "build" / "scripts"
 SCRIPT = SCRIPTS / "environment.py"
 UV = CACHE / "tools" / "bin" / "uv"

@@ -5,15 +5,15 @@ import os
 import shutil
 import subprocess
 import unittest
-from pathlib import Path
 
 import harness
 import service
 from harness import ROOT
 from small import write
 
+SECONDS = 80
+
 NIX26 = ROOT / "tests" / "hosts" / "nix26.sh"
-AGENT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / f"{os.uname().machine}-unknown-linux-musl" / "release" / "stillframe-agent"
 FLAKES = ["nix", "--extra-experimental-features", "nix-command flakes", "--option", "flake-registry", "", "--option", "substituters", ""]
 
 
@@ -241,7 +241,7 @@ class Flake(unittest.TestCase):
         cls.nixpkgs = shutil.copytree(ROOT / "nix/tests/nixpkgs", cls.ws.root / "nixpkgs")
         (cls.nixpkgs / "prebuilt/shell").mkdir(parents=True)
         shutil.copy(shutil.which("busybox"), cls.nixpkgs / "prebuilt/shell")
-        for program in (harness.BINARY, AGENT):
+        for program in (harness.BINARY, harness.AGENT):
             shutil.copy(program, cls.nixpkgs / "prebuilt")
 
     def nix(self, *arguments, cwd=None, code=0, inputs=None, **environment):

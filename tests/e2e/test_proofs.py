@@ -15,6 +15,10 @@ from pathlib import Path
 from harness import CACHE, FIXTURE, ROOT, Workstation, example, remove_tree
 from small import BasePython, Case, Wheel, library, server, sri, write
 
+SECONDS = 300
+SHARES = {"example", "network"}
+BATCH = True
+
 SHARED = {}
 UV = CACHE / "tools" / "bin" / "uv"
 INSTALLER_FILES = {"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD"}

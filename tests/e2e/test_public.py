@@ -5,6 +5,8 @@ import time
 
 import service
 
+SECONDS = 40
+
 KEY = "a-key-of-enough-letters-0123456789"
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import service
 from service import Stream
 
+SECONDS = 400
+ALONE = True
+
 ROTATIONS = int(os.environ.get("ROTATIONS", "100"))
 DRAIN = 1.0
 
@@ -84,9 +87,7 @@ class Rotation(service.Case):
         first = self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", "stillframe-demo-gateway.service").stdout.strip()
         # Another version of the agent: the same program with a byte more.
         other = self.place.ws.root / "other-agent"
-        agent = next(Path(p) for p in (os.environ.get("STILLFRAME_AGENT"), service.harness.TARGET / "x86_64-unknown-linux-musl/release/stillframe-agent")
-                     if p and Path(p).exists())
-        other.write_bytes(agent.read_bytes() + b"\0")
+        other.write_bytes(service.harness.AGENT.read_bytes() + b"\0")
         other.chmod(0o755)
         done = Stream(self.place.run("--json", "deploy", "--snapshot", "green", STILLFRAME_AGENT=str(other)))
         self.assertEqual(done.host()["status"], "succeeded")

@@ -8,6 +8,9 @@ import harness
 from harness import remove_tree
 from small import Case, server, write
 
+SECONDS = 35
+BATCH = True
+
 MODELS = "../base/models"
 SERVER = server(f'{{"models": os.path.realpath("{MODELS}"), "files": sorted(os.listdir("{MODELS}"))}}',
                 'import os\nopen("made.txt", "w").write("by the program")')

@@ -10,8 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hosts"))
 import small  # noqa: E402
-from harness import Workstation  # noqa: E402
+from harness import Workstation, in_order  # noqa: E402
 from hosts import Hosts  # noqa: E402
+
+SECONDS = 90
+SHARES = {"clock"}
 
 SHARED = {}
 MIB = 1 << 20
@@ -98,7 +101,11 @@ class Case(unittest.TestCase):
 
 
 class Arrival(Case):
-    def test_1_check_says_what_hosts_have(self):
+    def test_from_nothing_to_all_and_a_change(self):
+        in_order(self, self.check_says_what_hosts_have, self.a_snapshot_arrives_whole_on_all_hosts, self.a_change_ships_alone,
+                 self.a_user_with_sudo)
+
+    def check_says_what_hosts_have(self):
         done = self.run_it("host", "check", "--json").json
         self.assertEqual([h["host"] for h in done["hosts"]], ["alpha", "beta"])
         for host in done["hosts"]:
@@ -112,7 +119,7 @@ class Arrival(Case):
         self.assertIn("ready for a deployment", text)
         self.assertNotIn("beta", text)
 
-    def test_2_a_snapshot_arrives_whole_on_all_hosts(self):
+    def a_snapshot_arrives_whole_on_all_hosts(self):
         plan = self.run_it("host", "send", "--dry-run", "--json").json
         # All but the agent, which is what answered.
         self.assertEqual([h["missing_paths"] for h in plan["hosts"]], [plan["paths"] - 1] * 2)
@@ -123,7 +130,7 @@ class Arrival(Case):
         again = self.run_it("host", "send")
         self.assertEqual(again.out, f"alpha has all {done['paths']} paths\nbeta has all {done['paths']} paths\n")
 
-    def test_3_a_change_ships_alone(self):
+    def a_change_ships_alone(self):
         pack = SHARED["env"].root / "custom_nodes" / "heavy" / "__init__.py"
         before = pack.read_text()
         self.addCleanup(lambda: self.run_it("snapshots", "remove", "two"))
@@ -135,14 +142,14 @@ class Arrival(Case):
         self.assertLess(done["sent"]["wire_bytes"], 1 * MIB)
         self.assertLessEqual(done["missing_paths"], 3)
 
-    def test_4_a_user_with_sudo(self):
+    def a_user_with_sudo(self):
         self.forget(self.alpha)
         self.host("alpha", file="other", user="deploy")
         done = self.run_it("host", "send", "other", "--json").json["hosts"][0]
         self.assertGreater(done["missing_paths"], 5)
         self.assert_whole(self.alpha)
 
-    def test_5_selectors(self):
+    def test_selectors(self):
         done = self.run_it("host", "check", "@test,!beta", "--json").json
         self.assertEqual([h["host"] for h in done["hosts"]], ["alpha"])
         wrong = self.run_it("host", "check", "alpa", code=2)

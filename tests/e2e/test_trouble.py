@@ -11,6 +11,9 @@ import service
 from harness import Workstation
 from service import Stream, wait_process
 
+SECONDS = 200
+SHARES = {"clock"}
+
 
 class Trouble(service.Case):
     @classmethod

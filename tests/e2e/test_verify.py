@@ -10,6 +10,9 @@ import zlib
 from harness import remove_tree
 from small import Case, Wheel, sri, write
 
+SECONDS = 160
+BATCH = True
+
 
 class VerifyNames(Case):
     """Whatever is not as it was recorded is named, with the first file that differs or why that cannot be told."""
