@@ -82,7 +82,7 @@ mod tests {
         assert_eq!((busy.kind, busy.message.as_str()), (Kind::Busy, "alpha: one\nat a time"));
         assert_eq!(busy.hint.as_deref(), Some("wait"));
         let broken = told(Error::io("read", "/var/x", std::io::Error::other("gone")));
-        assert_eq!((broken.kind, broken.message.as_str()), (Kind::Host, "alpha: cannot read /var/x: gone"));
+        assert_eq!((broken.kind, broken.full().as_str()), (Kind::Host, "alpha: cannot read /var/x: gone"));
     }
 
     #[test]

@@ -47,7 +47,11 @@ class Stopped(Store):
                 codes.append(process.returncode)
                 self.assertIn(process.returncode, (0, allowed))
                 if process.returncode == 130 and "stopping" in err:
-                    self.says(err, INTERRUPTED)
+                    self.assertEqual(err, """\
+stopping at the next safe point; once more to stop at once
+error: interrupted
+  hint: run the same command again: it goes on from what is done
+""")
                 if process.returncode:
                     self.nothing_taken()
                 self.assertEqual(before, harness.tree_state(self.place))
