@@ -3,8 +3,9 @@
 use crate::deploy::events::{Event, STREAM_VERSION};
 use crate::deploy::fleet::Member;
 use crate::protocol::messages::{self, Attempt, Holder, Record};
-use crate::protocol::overview::HostView;
+use crate::protocol::overview::{HostView, OVERVIEW_VERSION};
 use crate::protocol::retention::RetentionReport;
+use crate::protocol::version;
 use crate::protocol::wire;
 use crate::ship::ask;
 use crate::ship::ssh::Remote;
@@ -20,7 +21,12 @@ const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What a host serves; it may be asked again over the same connection.
 pub fn status(remote: &Remote, service: &str) -> Result<HostView> {
-    ask::ask(remote, &["status", service], LIMIT)
+    let view: HostView = ask::ask(remote, &["status", service], LIMIT)?;
+    version::check(view.version, OVERVIEW_VERSION).map_err(|e| {
+        Error::new(Kind::Host, format!("{}: its agent's answer is of {e}", remote.name))
+            .hint("use the newer stillframe, or deploy once with this one")
+    })?;
+    Ok(view)
 }
 
 /// The newest records, newest first.

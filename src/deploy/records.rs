@@ -2,6 +2,7 @@
 //! reached and so know nothing of it. What happened on a host is in that host's history.
 use crate::deploy::events::{Ended, Event, Observer};
 use crate::protocol::messages::{AttemptKind, Outcome, Status};
+use crate::protocol::version;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -154,7 +155,11 @@ pub fn newest(state: &Path, count: usize) -> Vec<Deployment> {
     let mut files: Vec<PathBuf> =
         entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
     files.sort();
-    let read = |path: &PathBuf| serde_json::from_slice::<Deployment>(&std::fs::read(path).ok()?).ok();
+    // What cannot be read, or is of another version, is passed over: the hosts have records of their own.
+    let read = |path: &PathBuf| {
+        let record: Deployment = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        version::check(record.version, VERSION).is_ok().then_some(record)
+    };
     files.iter().rev().filter_map(read).take(count).collect()
 }
 
@@ -169,6 +174,8 @@ mod tests {
             Deployment::new(id, AttemptKind::Deploy, "demo", "a@b").save(dir.path()).unwrap();
         }
         std::fs::write(folder(dir.path()).join("20260103T000000Z-cccc.json"), "{").unwrap();
+        let newer = Deployment::new("20260104T000000Z-dddd", AttemptKind::Deploy, "demo", "a@b");
+        Deployment { version: 2, ..newer }.save(dir.path()).unwrap();
         let ids: Vec<String> = newest(dir.path(), 9).into_iter().map(|d| d.deployment).collect();
         assert_eq!(ids, ["20260102T000000Z-bbbb", "20260101T000000Z-aaaa"]);
         assert!(*new_id() < *"3" && new_id().len() == 24);

@@ -5,10 +5,12 @@
 //! conversation, takes it over by the deployment's id.
 use crate::host::layout::Service;
 use crate::protocol::messages::Holder;
+use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files::{self, FileLock};
 use crate::sys::process::Life;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 const LEASE_VERSION: u32 = 1;
 
@@ -32,10 +34,22 @@ fn lock(service: &Service) -> Result<FileLock> {
     FileLock::acquire(&service.mutex(), "", |_| {})
 }
 
-fn read(service: &Service) -> Option<File> {
-    let bytes = std::fs::read(service.lease()).ok()?;
+/// Fails while an agent of another version holds it: to take it for free would be two deployments at once.
+fn read(service: &Service) -> Result<Option<File>> {
     // It is written whole; what cannot be read was written by something else and holds nothing.
-    serde_json::from_slice(&bytes).ok().filter(|f: &File| f.version == LEASE_VERSION)
+    let Ok(bytes) = std::fs::read(service.lease()) else { return Ok(None) };
+    let Ok(document) = serde_json::from_slice::<Value>(&bytes) else { return Ok(None) };
+    let Err(other) = version::check_document(&document, LEASE_VERSION) else {
+        return Ok(serde_json::from_value(document).ok());
+    };
+    let life = Life::deserialize(&document["life"]);
+    if life.is_ok_and(|life| life.goes_on()) {
+        let text = format!("the lease of {} is held by another agent: {other}", service.name);
+        return Err(
+            Error::new(Kind::Busy, text).hint("wait for its end, or deploy with the newer stillframe")
+        );
+    }
+    Ok(None)
 }
 
 fn write(service: &Service, holder: &Holder, activating: bool) -> Result<Life> {
@@ -50,7 +64,7 @@ fn write(service: &Service, holder: &Holder, activating: bool) -> Result<Life> {
 /// Takes the lease, or says who has it.
 pub fn take(service: &Service, holder: &Holder) -> Result<std::result::Result<Lease, Holder>> {
     let _lock = lock(service)?;
-    match read(service) {
+    match read(service)? {
         Some(file) if file.life.goes_on() => Ok(Err(file.holder)),
         _ => Ok(Ok(Lease { life: write(service, holder, false)?, service: service.clone() })),
     }
@@ -59,7 +73,7 @@ pub fn take(service: &Service, holder: &Holder) -> Result<std::result::Result<Le
 /// Takes the lease over from another process of the same deployment.
 pub fn take_over(service: &Service, deployment: &str) -> Result<Lease> {
     let _lock = lock(service)?;
-    match read(service) {
+    match read(service)? {
         Some(file) if file.holder.deployment == deployment => {
             Ok(Lease { life: write(service, &file.holder, true)?, service: service.clone() })
         }
@@ -73,13 +87,13 @@ pub fn take_over(service: &Service, deployment: &str) -> Result<Lease> {
 
 /// Who has it now, and whether an activation runs.
 pub fn holder(service: &Service) -> Option<(Holder, bool)> {
-    read(service).filter(|f| f.life.goes_on()).map(|f| (f.holder, f.activating))
+    read(service).ok().flatten().filter(|f| f.life.goes_on()).map(|f| (f.holder, f.activating))
 }
 
 /// Takes the lease away from a deployment that has not begun its activation.
 pub fn break_it(service: &Service) -> Result<Option<Holder>> {
     let _lock = lock(service)?;
-    let Some(file) = read(service).filter(|f| f.life.goes_on()) else { return Ok(None) };
+    let Some(file) = read(service)?.filter(|f| f.life.goes_on()) else { return Ok(None) };
     if file.activating {
         return Err(Error::new(
             Kind::Busy,
@@ -104,7 +118,7 @@ impl Lease {
     /// Takes it back after an activation of the same deployment, which may be about to let it go.
     pub fn take_back(&mut self, holder: &Holder) -> Result<std::result::Result<(), Holder>> {
         let _lock = lock(&self.service)?;
-        match read(&self.service) {
+        match read(&self.service)? {
             Some(file) if file.life.goes_on() && file.holder.deployment != holder.deployment => {
                 Ok(Err(file.holder))
             }
@@ -117,7 +131,7 @@ impl Lease {
 
     /// Whether nobody took it over or away.
     pub fn is_ours(&self) -> bool {
-        read(&self.service).is_some_and(|f| f.life == self.life)
+        read(&self.service).is_ok_and(|file| file.is_some_and(|f| f.life == self.life))
     }
 }
 

@@ -4,6 +4,7 @@
 //! A path goes out once everything it refers to is on the host or ahead of it on the same stream, because
 //! a store takes no path whose references it lacks.
 use crate::formats::nix::store_path::StorePath;
+use crate::protocol::version;
 use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, PathHeader, TRANSFER_VERSION, ToHost};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
@@ -94,7 +95,11 @@ pub fn told_missing(channel: &mut Channel, closure: &Closure) -> Result<Missing>
         _ => channel.gone(e),
     })?;
     match answer {
-        Some(FromHost::Missing { missing, partial, .. }) => {
+        Some(FromHost::Missing { version, missing, partial }) => {
+            version::check(version, TRANSFER_VERSION).map_err(|e| {
+                Error::new(Kind::Host, format!("{}: its agent's transfer is of {e}", channel.host))
+                    .hint("deploy with the newer stillframe")
+            })?;
             let parse = |text: &str| {
                 StorePath::from_base_name(text)
                     .ok()
