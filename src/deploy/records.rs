@@ -36,14 +36,11 @@ pub struct HostResult {
     pub status: Status,
     /// What serves now.
     pub generation: Option<u64>,
-    /// Why it did not succeed.
+    /// Why it did not succeed; of a success, the first thing that is worth knowing. Whether it is one, `status` says.
     pub error: Option<String>,
     pub hint: Option<String>,
     /// The host has a record of its own.
     pub on_host: bool,
-    /// What went wrong after a success: worth knowing, not undone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
 }
 
 impl HostResult {
@@ -53,10 +50,9 @@ impl HostResult {
             host: host.into(),
             status: outcome.status,
             generation: outcome.generation,
-            error: outcome.error.clone(),
+            error: outcome.error.clone().or_else(|| outcome.warnings.first().cloned()),
             hint: outcome.hint.clone(),
             on_host: true,
-            warnings: outcome.warnings.clone(),
         }
     }
 
@@ -69,13 +65,7 @@ impl HostResult {
             error: Some(error.message.clone()),
             hint: error.hint.clone(),
             on_host,
-            warnings: Vec::new(),
         }
-    }
-
-    /// What there is to say besides the status: the error, else the first warning.
-    pub fn remark(&self) -> Option<&str> {
-        self.error.as_deref().or_else(|| self.warnings.first().map(String::as_str))
     }
 }
 
