@@ -113,7 +113,7 @@ fn over(said: Said, printer: &Printer) -> Result<ExitCode> {
     match said.events.last() {
         Some(Event::Result(Ended::Deployment { failed, hosts, .. })) => {
             for host in hosts {
-                let why = host.remark().unwrap_or_default();
+                let why = host.error.as_deref().unwrap_or_default();
                 printer.line(format!("{}  {}  {why}", host.host, host.status));
             }
             Ok(exit::code(*failed))

@@ -89,7 +89,7 @@ impl Shown<'_> {
             None if host.status == Status::Succeeded => "; nothing serves".into(),
             None => String::new(),
         };
-        let said = host.remark().map(|e| format!(": {}", lines(e))).unwrap_or_default();
+        let said = host.error.as_deref().map(|e| format!(": {}", lines(e))).unwrap_or_default();
         printer.line(format!("{}  {}{serves}{said}", host.host, printer.bold(host.status.name())));
         if let Some(hint) = &host.hint {
             printer.line(format!("  hint: {}", lines(hint)));

@@ -37,14 +37,11 @@ pub struct HostResult {
     pub status: Status,
     /// What serves now.
     pub generation: Option<u64>,
-    /// Why it did not succeed.
+    /// Why it did not succeed; of a success, the first thing that is worth knowing. Whether it is one, `status` says.
     pub error: Option<String>,
     pub hint: Option<String>,
     /// The host has a record of its own.
     pub on_host: bool,
-    /// What went wrong after a success: worth knowing, not undone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
 }
 
 impl HostResult {
@@ -54,10 +51,9 @@ impl HostResult {
             host: host.into(),
             status: outcome.status,
             generation: outcome.generation,
-            error: outcome.error.clone(),
+            error: outcome.error.clone().or_else(|| outcome.warnings.first().cloned()),
             hint: outcome.hint.clone(),
             on_host: true,
-            warnings: outcome.warnings.clone(),
         }
     }
 
@@ -70,13 +66,7 @@ impl HostResult {
             error: Some(error.message.clone()),
             hint: error.hint.clone(),
             on_host,
-            warnings: Vec::new(),
         }
-    }
-
-    /// What there is to say besides the status: the error, else the first warning.
-    pub fn remark(&self) -> Option<&str> {
-        self.error.as_deref().or_else(|| self.warnings.first().map(String::as_str))
     }
 }
 
