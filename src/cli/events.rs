@@ -1,7 +1,7 @@
 //! Events of a deployment, a rollback or an `attach`: lines for people, or the stream of `--json`.
 use super::printer::{Printer, bytes, lines, plain};
 use crate::deploy::events::{Ended, Event, Goal, Observer, Planned};
-use crate::deploy::records::HostResult;
+use crate::deploy::host_result::HostResult;
 use crate::protocol::messages::{Back, Status};
 use crate::protocol::spec::Rotation;
 use crate::ship::send::Sent;

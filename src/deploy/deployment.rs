@@ -3,8 +3,9 @@
 use crate::closure::registry::Registry;
 use crate::deploy::events::{Ended, Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Checked, Member, on_each};
+use crate::deploy::host_result::HostResult;
 use crate::deploy::plan::{Failed, Plan, Prepared};
-use crate::deploy::records::{Deployment, Finished, HostResult};
+use crate::deploy::records::{Deployment, Finished};
 use crate::deploy::rollout::{Host, Rollout};
 use crate::deploy::stages::allowed;
 use crate::protocol::messages::{AttemptKind, Order, Status};

@@ -1,6 +1,6 @@
 //! What happens during a deployment, a rollback or an `attach`, as it happens. The stream that `--json` prints
 //! (docs/json.md) is these types, one document a line; `stillframe schema events` prints their schema.
-use crate::deploy::records::HostResult;
+use crate::deploy::host_result::HostResult;
 use crate::protocol::messages::{self, Attempt, Back, Outcome, Serving};
 use crate::protocol::spec::Spec;
 use crate::ship::send::Sent;

@@ -1,6 +1,7 @@
 //! Every deployment with what came of it on each host, put together: the hosts have the records; of hosts that
 //! were never reached, this workstation alone knows.
-use crate::deploy::records::{Deployment, HostResult};
+use crate::deploy::host_result::HostResult;
+use crate::deploy::records::Deployment;
 use crate::protocol::messages::{AttemptKind, Record};
 use std::collections::BTreeMap;
 

@@ -11,6 +11,7 @@ pub mod detach;
 pub mod events;
 pub mod fleet;
 pub mod history;
+pub mod host_result;
 pub mod look;
 pub mod plan;
 pub mod prepare;

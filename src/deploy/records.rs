@@ -1,13 +1,13 @@
 //! This workstation's own record of its deployments: what each host said, also of hosts that were never
 //! reached and so know nothing of it. What happened on a host is in that host's history.
 use crate::deploy::events::{Ended, Event, Observer};
-use crate::protocol::messages::{AttemptKind, Outcome, Status};
+use crate::deploy::host_result::HostResult;
+use crate::protocol::messages::{AttemptKind, Status};
 use crate::protocol::version;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::progress::check_interrupt;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -28,46 +28,6 @@ pub struct Deployment {
     pub snapshot: Option<String>,
     pub label: Option<String>,
     pub hosts: Vec<HostResult>,
-}
-
-/// What came of a deployment on one host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct HostResult {
-    pub host: String,
-    pub status: Status,
-    /// What serves now.
-    pub generation: Option<u64>,
-    /// Why it did not succeed; of a success, the first thing that is worth knowing. Whether it is one, `status` says.
-    pub error: Option<String>,
-    pub hint: Option<String>,
-    /// The host has a record of its own.
-    pub on_host: bool,
-}
-
-impl HostResult {
-    /// What a host itself says.
-    pub fn of(host: &str, outcome: &Outcome) -> HostResult {
-        HostResult {
-            host: host.into(),
-            status: outcome.status,
-            generation: outcome.generation,
-            error: outcome.error.clone().or_else(|| outcome.warnings.first().cloned()),
-            hint: outcome.hint.clone(),
-            on_host: true,
-        }
-    }
-
-    /// What this workstation knows of a host that said nothing to the end.
-    pub fn failed(host: &str, error: &Error, on_host: bool) -> HostResult {
-        HostResult {
-            host: host.into(),
-            status: Status::of(error),
-            generation: None,
-            error: Some(error.message.clone()),
-            hint: error.hint.clone(),
-            on_host,
-        }
-    }
 }
 
 /// What a whole deployment came to, for an exit status.

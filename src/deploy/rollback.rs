@@ -3,7 +3,8 @@
 use crate::closure::registry::Registry;
 use crate::deploy::events::{Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Member, on_each};
-use crate::deploy::records::{Deployment, Finished, HostResult};
+use crate::deploy::host_result::HostResult;
+use crate::deploy::records::{Deployment, Finished};
 use crate::deploy::rollout::{busy, steps};
 use crate::protocol::messages::{Attempt, AttemptKind, Back, Order, Outcome, Status};
 use crate::ship::ask;

@@ -2,7 +2,7 @@
 //! hosts that were switched already.
 use crate::deploy::events::{Event, Observer};
 use crate::deploy::fleet::on_each;
-use crate::deploy::records::HostResult;
+use crate::deploy::host_result::HostResult;
 use crate::deploy::stages::stages;
 use crate::protocol::messages::{self, Holder, Order, Outcome, Status};
 use crate::protocol::spec::Rotation;

@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(holder(&service), None);
         // One whose process was killed.
         let mut left = take(&service, &holder_of("three")).unwrap().unwrap();
-        let mut file = read(&service).unwrap();
+        let mut file = read(&service).unwrap().unwrap();
         file.life.started += 1;
         files::write_atomic(&service.lease(), &serde_json::to_vec(&file).unwrap()).unwrap();
         left.life.started = 0;

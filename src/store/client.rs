@@ -6,10 +6,8 @@ use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::formats::nix::worker::{self, ReadWire, WriteWire, op, stderr};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// What the daemon tells while it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,223 +269,6 @@ impl Store {
             Error::new(Kind::Store, format!("the Nix daemon at {} named a bad path: {e}", self.at))
         })
     }
-
-    /// Which of the paths the store has, in one question.
-    pub fn valid(&mut self, paths: &BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>> {
-        let all: Vec<String> = paths.iter().map(|p| self.absolute(p)).collect();
-        let found = self.ask(
-            |out| {
-                out.put_number(op::QUERY_VALID_PATHS)?;
-                out.put_strings(&all)?;
-                out.put_number(0)
-            },
-            |input| input.strings(),
-        )?;
-        found.iter().map(|text| self.parse(text)).collect()
-    }
-
-    /// Every path the store has.
-    pub fn all(&mut self) -> Result<BTreeSet<StorePath>> {
-        let found = self.ask(|out| out.put_number(op::QUERY_ALL_VALID_PATHS), |input| input.strings())?;
-        found.iter().map(|text| self.parse(text)).collect()
-    }
-
-    pub fn info(&mut self, path: &StorePath) -> Result<Option<PathInfo>> {
-        let text = self.absolute(path);
-        let found = self.ask(
-            |out| {
-                out.put_number(op::QUERY_PATH_INFO)?;
-                out.put_bytes(text.as_bytes())
-            },
-            |input| {
-                if input.number()? == 0 {
-                    return Ok(None);
-                }
-                info_fields(input).map(Some)
-            },
-        )?;
-        found.map(|raw| self.path_info(raw)).transpose()
-    }
-
-    fn path_info(&self, raw: RawInfo) -> Result<PathInfo> {
-        let deriver = if raw.deriver.is_empty() { None } else { Some(self.parse(&raw.deriver)?) };
-        Ok(PathInfo {
-            nar_hash: Sha256::parse(&raw.hash)
-                .map_err(|e| Error::new(Kind::Store, "the daemon sent a bad NAR hash").caused_by(e))?,
-            nar_size: raw.size,
-            references: raw.references.iter().map(|r| self.parse(r)).collect::<Result<_>>()?,
-            deriver,
-            ca: raw.ca,
-        })
-    }
-
-    fn known(&mut self, path: &StorePath) -> Result<PathInfo> {
-        self.info(path)?.ok_or_else(|| {
-            Error::new(Kind::Store, format!("{} is not in the store", self.absolute(path)))
-                .hint("it was deleted since: take the snapshot again")
-        })
-    }
-
-    /// Every path below `roots`, with its information.
-    pub fn closure(&mut self, roots: &[StorePath]) -> Result<BTreeMap<StorePath, PathInfo>> {
-        let mut found = BTreeMap::new();
-        let mut open: Vec<StorePath> = roots.to_vec();
-        while let Some(path) = open.pop() {
-            if found.contains_key(&path) {
-                continue;
-            }
-            let info = self.known(&path)?;
-            open.extend(info.references.iter().filter(|r| !found.contains_key(*r)).cloned());
-            found.insert(path, info);
-        }
-        Ok(found)
-    }
-
-    /// Registers a symlink outside the store as a root of the garbage collector.
-    pub fn add_indirect_root(&mut self, link: &Path) -> Result<()> {
-        self.ask(
-            |out| {
-                out.put_number(op::ADD_INDIRECT_ROOT)?;
-                out.put_bytes(link.as_os_str().as_bytes())
-            },
-            |input| input.number().map(drop),
-        )
-    }
-
-    /// Adds a tree, content-addressed over its NAR, which `write` streams. Returns where it is.
-    pub fn add_tree(
-        &mut self,
-        name: &str,
-        references: &BTreeSet<StorePath>,
-        write: impl FnOnce(&mut dyn Write) -> Result<()>,
-    ) -> Result<StorePath> {
-        self.add_unhashed(name, references, write).map(|(path, _)| path)
-    }
-
-    /// The same, for a tree that nobody has hashed yet: the daemon's answer says what it is.
-    pub fn add_unhashed(
-        &mut self,
-        name: &str,
-        references: &BTreeSet<StorePath>,
-        write: impl FnOnce(&mut dyn Write) -> Result<()>,
-    ) -> Result<(StorePath, PathInfo)> {
-        let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
-        if self.output.is_none() {
-            return Err(self.gone(io::ErrorKind::BrokenPipe.into()));
-        }
-        let mut written = Ok(());
-        let sent = self.out().and_then(|out| {
-            out.put_number(op::ADD_TO_STORE)?;
-            out.put_bytes(name.as_bytes())?;
-            out.put_bytes(b"fixed:r:sha256")?;
-            out.put_strings(&references)?;
-            // Nothing is repaired.
-            out.put_number(0)?;
-            let mut framed = worker::Framed::new(out);
-            written = write(&mut framed);
-            // Also when that failed: the daemon refuses an archive that ends early, and goes on. Cut off
-            // inside a frame, Nix 2.8 crashes.
-            framed.finish()?;
-            out.flush()
-        });
-        if let Err(e) = sent {
-            // It may have said why before it closed.
-            self.messages()?;
-            return Err(self.gone(e));
-        }
-        let answer = self.messages().and_then(|()| {
-            let answer = self.input.string().and_then(|path| Ok((path, info_fields(&mut self.input)?)));
-            let (path, info) = answer.map_err(|e| self.gone(e))?;
-            Ok((self.parse(&path)?, self.path_info(info)?))
-        });
-        written?;
-        answer
-    }
-
-    /// Builds derivations (all their outputs); what is valid already is not built again.
-    pub fn build(&mut self, derivations: &[StorePath]) -> Result<()> {
-        let wanted: Vec<String> = derivations.iter().map(|d| format!("{}!*", self.absolute(d))).collect();
-        self.ask(
-            |out| {
-                out.put_number(op::BUILD_PATHS)?;
-                out.put_strings(&wanted)?;
-                out.put_number(0)
-            },
-            |input| input.number().map(drop),
-        )
-        .map_err(|e| if e.kind == Kind::Store { e.of_kind(Kind::Build) } else { e })
-    }
-
-    /// Streams a path's NAR into `sink`, which must read exactly one archive.
-    pub fn nar<T>(&mut self, path: &StorePath, sink: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
-        // Asked for what it has not, a daemon ends the connection instead of saying so.
-        self.known(path)?;
-        let text = self.absolute(path);
-        self.ask(
-            |out| {
-                out.put_number(op::NAR_FROM_PATH)?;
-                out.put_bytes(text.as_bytes())
-            },
-            |_| Ok(()),
-        )?;
-        let mut input = Watched { input: &mut self.input, number: 0, ended: false };
-        let result = sink(&mut input);
-        let Watched { number, ended, .. } = input;
-        if result.is_err() {
-            // What is left of the archive is no answer to the next question.
-            self.output = None;
-            // Files that the daemon cannot read: it says so where a length of the archive would be.
-            if number == stderr::ERROR
-                && let Ok(text) = error_text(&mut self.input)
-            {
-                return Err(Error::new(Kind::Store, strip_colours(&text)));
-            }
-        }
-        if ended { Err(self.gone(io::ErrorKind::UnexpectedEof.into())) } else { result }
-    }
-
-    pub fn referrers(&mut self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
-        let text = self.absolute(path);
-        let found = self.ask(
-            |out| {
-                out.put_number(op::QUERY_REFERRERS)?;
-                out.put_bytes(text.as_bytes())
-            },
-            |input| input.strings(),
-        )?;
-        found.iter().map(|text| self.parse(text)).collect()
-    }
-
-    /// Deletes exactly these paths, where nothing alive needs them.
-    pub fn delete(&mut self, paths: &[StorePath]) -> Result<u64> {
-        const DELETE_SPECIFIC: u64 = 3;
-        self.collect(DELETE_SPECIFIC, paths)
-    }
-
-    /// Deletes everything that no root needs; says how many bytes that freed.
-    pub fn collect_garbage(&mut self) -> Result<u64> {
-        const DELETE_DEAD: u64 = 2;
-        self.collect(DELETE_DEAD, &[])
-    }
-
-    fn collect(&mut self, action: u64, paths: &[StorePath]) -> Result<u64> {
-        let all: Vec<String> = paths.iter().map(|p| self.absolute(p)).collect();
-        self.ask(
-            |out| {
-                out.put_number(op::COLLECT_GARBAGE)?;
-                out.put_number(action)?;
-                out.put_strings(&all)?;
-                // Not ignoring liveness, no limit, three obsolete numbers.
-                [0, u64::MAX, 0, 0, 0].iter().try_for_each(|v| out.put_number(*v))
-            },
-            |input| {
-                input.strings()?;
-                let freed = input.number()?;
-                input.number()?;
-                Ok(freed)
-            },
-        )
-    }
 }
 
 impl Drop for Store {
@@ -497,46 +278,8 @@ impl Drop for Store {
     }
 }
 
-/// Notices the last number, and when the connection ends.
-struct Watched<'a, R: Read> {
-    input: &'a mut R,
-    number: u64,
-    ended: bool,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(bytes)?;
-        self.ended |= n == 0 && !bytes.is_empty();
-        for byte in &bytes[n.saturating_sub(8)..n] {
-            self.number = self.number >> 8 | u64::from(*byte) << 56;
-        }
-        Ok(n)
-    }
-}
-
-struct RawInfo {
-    deriver: String,
-    hash: String,
-    references: Vec<String>,
-    size: u64,
-    ca: String,
-}
-
-fn info_fields(input: &mut impl Read) -> io::Result<RawInfo> {
-    let deriver = input.string()?;
-    let hash = input.string()?;
-    let references = input.strings()?;
-    input.number()?;
-    let size = input.number()?;
-    input.number()?;
-    input.strings()?;
-    let ca = input.string()?;
-    Ok(RawInfo { deriver, hash, references, size, ca })
-}
-
 /// What an error message says, after the number that announces it.
-fn error_text(input: &mut impl Read) -> io::Result<String> {
+pub(super) fn error_text(input: &mut impl Read) -> io::Result<String> {
     input.string()?;
     input.number()?;
     input.string()?;
@@ -575,7 +318,7 @@ fn refused(text: String) -> Error {
 }
 
 /// Daemons colour their errors; ours are coloured by the printer alone.
-fn strip_colours(text: &str) -> String {
+pub(super) fn strip_colours(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {

@@ -3,6 +3,7 @@ pub mod ahead;
 pub mod client;
 pub mod connect;
 pub mod import;
+mod operations;
 pub use ahead::Text;
 pub use client::{Event, PathInfo, Store};
 pub use connect::StoreConfig;

@@ -1,7 +1,6 @@
 //! The environment as it will be laid out, searched as ld.so will search it.
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::package;
 use crate::formats::elf::ElfInfo;
 
 /// Where the search paths of each object lead.
@@ -99,4 +98,9 @@ fn place(label: &str, entry: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+/// The top directory of a label, which all files of a distribution's package share.
+pub(super) fn package(label: &str) -> &str {
+    label.split('/').next().unwrap_or(label)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 mod layout;
 pub mod report;
 
-use layout::Layout;
+use layout::{Layout, package};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -272,11 +272,6 @@ fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport
         report.conflicts.push(Conflict::Cuda(users));
     }
     report
-}
-
-/// The top directory of a label, which all files of a distribution's package share.
-fn package(label: &str) -> &str {
-    label.split('/').next().unwrap_or(label)
 }
 
 fn cuda_major(library: &str) -> Option<u32> {

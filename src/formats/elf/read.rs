@@ -2,7 +2,7 @@
 //! costs no more than a small one.
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
-use super::{
+use super::object::{
     DF_1_PIE, DT_FLAGS_1, DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, DT_VERDEF,
     DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM, DYN_SIZE, EHDR_SIZE, ET_DYN, ET_EXEC, ElfError, PHDR_SIZE,
     PT_DYNAMIC, PT_INTERP, Segment, offset_of, u16_at, u32_at, u64_at,

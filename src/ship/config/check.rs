@@ -1,5 +1,5 @@
 //! What a type cannot say of `[service]`: values that cannot be, each named by its key. No host is asked.
-use super::ServiceConfig;
+use super::types::ServiceConfig;
 use crate::protocol::spec::valid_service;
 
 /// A key whose value cannot be.

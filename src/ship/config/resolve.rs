@@ -1,8 +1,9 @@
 //! From both files' values to what a host is asked to serve: a host's over the project's, and defaults.
-use super::check::wrong;
-use super::*;
-use crate::protocol::spec::{Folder, Health, Limits, Retention, SPEC_VERSION, SecretUse, Spec};
-use std::net::Ipv4Addr;
+use super::check::{Wrong, wrong};
+use super::types::*;
+use crate::protocol::spec::{Folder, Health, Limits, Retention, Rotation, SPEC_VERSION, SecretUse, Spec};
+use crate::ship::quantity::Span;
+use std::net::{IpAddr, Ipv4Addr};
 
 macro_rules! over {
     ($host:expr, $project:expr, $($field:ident),+) => {

@@ -1,6 +1,6 @@
 //! The dynamic section and its strings, changed as a patch asks.
-use super::{CUT, Object, Patch, slice};
-use crate::formats::elf::{
+use super::object::{CUT, Object, Patch, slice};
+use crate::formats::elf::object::{
     DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, DYN_SIZE, ElfError, offset_of, u64_at,
 };
 

@@ -1,0 +1,245 @@
+//! A host made of maps, whose effects fail, or end the process, when a test says so.
+use crate::host::state::{Generation, ServiceState};
+use crate::host::world::{Status, UnitState, World};
+use crate::protocol::control::{Reply, Table, TargetStatus};
+use crate::protocol::instance_id::InstanceId;
+use crate::protocol::spec::{Spec, Wanted};
+use crate::sys::error::{Error, Kind, Result};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What survives the agent's process, and, marked so, the power.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Host {
+    // On disk.
+    pub state: Option<ServiceState>,
+    pub links: BTreeSet<u64>,
+    pub data: bool,
+    /// It could not be removed: that is said, and nothing else depends on it.
+    pub data_stays: bool,
+    pub profile: Option<u64>,
+    // In /run and in memory.
+    pub units: BTreeSet<InstanceId>,
+    pub running: BTreeSet<InstanceId>,
+    pub gateway: bool,
+    pub table: Table,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// The effect fails, once.
+    Error,
+    /// The process dies before the effect.
+    Before,
+    /// The process dies right after it.
+    After,
+}
+
+pub struct Fake {
+    pub host: Host,
+    pub clock: u64,
+    pub effects: u64,
+    pub fault: Option<(u64, Fault)>,
+    pub dead: bool,
+    /// Generations whose instances never get healthy.
+    pub sick: BTreeSet<u64>,
+    /// Generations that are healthy only until they have traffic.
+    pub weak: BTreeSet<u64>,
+    /// Open connections of a generation, and until when.
+    pub open: BTreeMap<u64, u64>,
+    pub cut: Vec<String>,
+    /// Generations with a pack that failed to import.
+    pub lame: BTreeSet<u64>,
+    /// Whose pictures went to whom.
+    pub inherited: Vec<(InstanceId, InstanceId)>,
+    pub steps: Vec<(Status, String)>,
+}
+
+impl Fake {
+    pub fn new(host: Host) -> Fake {
+        Fake {
+            host,
+            clock: 0,
+            effects: 0,
+            fault: None,
+            dead: false,
+            sick: BTreeSet::new(),
+            weak: BTreeSet::new(),
+            open: BTreeMap::new(),
+            cut: Vec::new(),
+            lame: BTreeSet::new(),
+            inherited: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    pub fn effect<T>(&mut self, what: &str, act: impl FnOnce(&mut Host) -> T) -> Result<T> {
+        let broken = || Error::new(Kind::Io, format!("{what} broke"));
+        if self.dead {
+            return Err(broken());
+        }
+        self.effects += 1;
+        match self.fault {
+            Some((at, Fault::Error)) if at == self.effects => Err(broken()),
+            Some((at, Fault::Before)) if at == self.effects => {
+                self.dead = true;
+                Err(broken())
+            }
+            Some((at, Fault::After)) if at == self.effects => {
+                act(&mut self.host);
+                self.dead = true;
+                Err(broken())
+            }
+            _ => Ok(act(&mut self.host)),
+        }
+    }
+
+    pub fn generation_of(&self, port: u16) -> Option<u64> {
+        let state = self.host.state.as_ref()?;
+        state.generations.iter().find(|(_, g)| g.instances.iter().any(|p| p.port == port)).map(|(n, _)| *n)
+    }
+}
+
+impl World for Fake {
+    fn step(&mut self, status: Status, text: &str) -> Result<()> {
+        self.steps.push((status, text.into()));
+        self.effect("journal", |_| ())
+    }
+    fn save(&mut self, state: &ServiceState) -> Result<()> {
+        self.effect("save", |h| h.state = Some(state.clone()))
+    }
+    fn link(&mut self, number: u64, _: &Wanted) -> Result<()> {
+        self.effect("link", |h| {
+            h.links.insert(number);
+        })
+    }
+    fn unlink(&mut self, number: u64, _: u64) -> Result<()> {
+        self.effect("unlink", |h| {
+            h.links.remove(&number);
+        })
+    }
+    fn point(&mut self, number: Option<u64>) -> Result<()> {
+        self.effect("point", |h| h.profile = number)
+    }
+    fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
+        let names: Vec<InstanceId> =
+            generation.instances.iter().map(|p| InstanceId { slot: p.slot, generation: number }).collect();
+        self.effect("units", |h| h.units.extend(names))
+    }
+    fn remove_units(&mut self, units: &[InstanceId]) -> Result<()> {
+        self.effect("remove units", |h| {
+            units.iter().for_each(|u| {
+                h.units.remove(u);
+            })
+        })
+    }
+    fn start(&mut self, unit: InstanceId) -> Result<()> {
+        assert!(self.dead || self.host.units.contains(&unit), "{unit} is started without its file");
+        self.effect("start", |h| {
+            h.data = true;
+            h.running.insert(unit);
+        })
+    }
+    fn stop(&mut self, unit: InstanceId) -> Result<()> {
+        self.effect("stop", |h| {
+            h.running.remove(&unit);
+        })
+    }
+    fn unit(&mut self, unit: InstanceId) -> Result<UnitState> {
+        let active = if self.host.running.contains(&unit) { "active" } else { "inactive" };
+        self.effect("look", |_| UnitState { active: active.into(), ..UnitState::default() })
+    }
+    fn log_tail(&mut self, _: InstanceId) -> String {
+        "Traceback".into()
+    }
+    fn clear_slot(&mut self, unit: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>> {
+        assert!(self.dead || !self.host.running.contains(&unit), "the slot of running {unit} is thrown away");
+        self.inherited.extend(heir.map(|heir| (unit, heir)));
+        self.effect("clear", |_| Vec::new())
+    }
+    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
+        let lame = self.generation_of(port).is_some_and(|n| self.lame.contains(&n));
+        let all = if lame { vec!["KSampler"] } else { vec!["KSampler", "Edge"] };
+        self.effect("classes", |_| Ok(all.into_iter().map(String::from).collect()))
+    }
+    fn smoke(&mut self, port: u16, _: &Value, _: u64) -> Result<std::result::Result<(), String>> {
+        let lame = self.generation_of(port).is_some_and(|n| self.lame.contains(&n));
+        self.effect("smoke", |_| if lame { Err("node 3 failed".into()) } else { Ok(()) })
+    }
+    fn probe(&mut self, port: u16, _: &Spec) -> Result<std::result::Result<(), String>> {
+        let number = self.generation_of(port).unwrap_or(0);
+        let has_traffic = self.host.table.targets.iter().any(|t| t.generation == number);
+        let ill = self.sick.contains(&number) || has_traffic && self.weak.contains(&number);
+        self.effect("probe", |_| if ill { Err("answered 500".into()) } else { Ok(()) })
+    }
+    fn queue(&mut self, _: u16) -> Option<u64> {
+        Some(0)
+    }
+    fn gateway(&mut self, _: &Wanted) -> Result<()> {
+        self.effect("gateway", |h| h.gateway = true)
+    }
+    fn settle(&mut self, _: &ServiceState) -> Result<()> {
+        self.effect("settle", |_| ())
+    }
+    fn remove_gateway(&mut self) -> Result<()> {
+        self.effect("remove gateway", |h| {
+            h.gateway = false;
+            h.table = Table::default();
+        })
+    }
+    fn has_data(&mut self) -> bool {
+        self.host.data
+    }
+    fn remove_data(&mut self) -> Result<()> {
+        assert!(self.dead || self.host.running.is_empty(), "the folder of a running instance");
+        let removed = self.effect("remove data", |h| h.data = false);
+        self.host.data_stays |= removed.is_err() && !self.dead;
+        removed
+    }
+    fn set_table(&mut self, table: &Table) -> Result<()> {
+        assert!(self.dead || self.host.gateway, "a table for no gateway");
+        for target in &table.targets {
+            let name: InstanceId = target.id.parse().unwrap();
+            assert!(self.dead || self.host.running.contains(&name), "traffic for {name}, which is stopped");
+        }
+        self.effect("table", |h| h.table = table.clone())
+    }
+    fn gateway_status(&mut self) -> Result<Reply> {
+        if !self.host.gateway {
+            return Err(Error::new(Kind::Host, "no gateway"));
+        }
+        let (clock, open) = (self.clock, self.open.clone());
+        self.effect("status", |h| {
+            let named = h.table.targets.iter().map(|t| (t.id.clone(), t.address, t.generation, false));
+            let drained = open
+                .iter()
+                .filter(|(n, until)| clock < **until && !h.table.targets.iter().any(|t| t.generation == **n));
+            let drained =
+                drained.map(|(n, _)| (format!("s0-g{n}"), "127.0.0.1:1".parse().unwrap(), *n, true));
+            let targets = named.chain(drained).map(|(id, address, generation, draining)| TargetStatus {
+                id,
+                address,
+                generation,
+                draining,
+                healthy: true,
+                reason: None,
+                requests: u64::from(draining),
+                websockets: 0,
+                served: 0,
+                failed: 0,
+            });
+            Reply { error: None, targets: targets.collect(), held: 0 }
+        })
+    }
+    fn cut(&mut self, id: &str) -> Result<()> {
+        self.cut.push(id.into());
+        self.effect("cut", |_| ())
+    }
+    fn now(&mut self) -> u64 {
+        self.clock
+    }
+    fn wait(&mut self, milliseconds: u64) -> Result<()> {
+        self.clock += milliseconds;
+        self.effect("wait", |_| ())
+    }
+}
