@@ -17,6 +17,7 @@
 //!
 //! The host's program is built without the feature `workstation`, so that none of what only a workstation needs
 //! is linked into it.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod agent;
 #[cfg(feature = "workstation")]

@@ -100,7 +100,7 @@ fn the_record_of_an_attempt() {
         (record.status(), outcome.generation, outcome.previous),
         (Status::Succeeded, Some(1), Some(2))
     );
-    assert_eq!((record.attempt.deployment.as_str(), record.events.len()), ("20261128T230710356Z-615e", 7));
+    assert_eq!((record.attempt.deployment.as_str(), record.events.len()), ("20261128T230710356Z-615e", 8));
     let file = service.attempts().join("000003.jsonl");
     raise(&file);
     let error = journal::read(&service, 3).unwrap_err().to_string();

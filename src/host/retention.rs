@@ -2,7 +2,7 @@
 use crate::formats::nix::store_path::StorePath;
 use crate::host::activation::expired;
 use crate::host::effects::HostWorld;
-use crate::host::layout::Layout;
+use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::state::ServiceState;
 use crate::host::world::World;
@@ -65,20 +65,7 @@ pub fn retention(
             closures.push(closure);
         }
         if free && only.is_none_or(|only| only == name) && !goes.is_empty() {
-            if let Some((holder, _)) = lease::holder(&service) {
-                return Err(Error::new(
-                    Kind::Busy,
-                    format!("a deployment of {name} is under way, begun by {}", holder.by),
-                )
-                .hint("run it again when that has ended"));
-            }
-            let mut world = HostWorld::new(&service, None, None)?;
-            for number in goes {
-                if let Some(generation) = state.generations.remove(&number) {
-                    world.unlink(number, generation.attempt)?;
-                }
-            }
-            world.save(&state)?;
+            let_go(&service, &mut state, goes)?;
         }
     }
     for at in 0..closures.len() {
@@ -89,6 +76,20 @@ pub fn retention(
     }
     let freed_bytes = if free { Some(store.collect_garbage()?) } else { None };
     Ok(RetentionReport { generations, incoming_bytes: incoming(layout), freed_bytes })
+}
+
+fn let_go(service: &Service, state: &mut ServiceState, goes: Vec<u64>) -> Result<()> {
+    if let Some((holder, _)) = lease::holder(service) {
+        let text = format!("a deployment of {} is under way, begun by {}", service.name, holder.by);
+        return Err(Error::new(Kind::Busy, text).hint("run it again when that has ended"));
+    }
+    let mut world = HostWorld::new(service, None, None)?;
+    for number in goes {
+        if let Some(generation) = state.generations.remove(&number) {
+            world.unlink(number, generation.attempt)?;
+        }
+    }
+    world.save(state)
 }
 
 fn incoming(layout: &Layout) -> u64 {

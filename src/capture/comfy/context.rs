@@ -97,6 +97,14 @@ impl Notes {
     }
 }
 
+/// Asked only where there is a repository below another.
+fn submodules(dir: &Path, heads: &BTreeMap<Vec<u8>, git::Head>) -> BTreeSet<Vec<u8>> {
+    let below_it = |at: &Vec<u8>| -> Vec<Vec<u8>> {
+        git::submodules(&below(dir, at)).into_iter().map(|path| join(at, path.as_bytes())).collect()
+    };
+    heads.keys().filter(|_| heads.len() > 1).flat_map(below_it).collect()
+}
+
 /// The repositories of a collected folder: its own state, and those below it.
 pub fn repositories(
     context: &Context<'_>,
@@ -110,12 +118,7 @@ pub fn repositories(
         .chain(collected.repositories.iter().cloned())
         .filter_map(|at| Some((at.clone(), git::read_head(&below(dir, &at))?)))
         .collect();
-    // Asked only where there is a repository below another.
-    let submodules: BTreeSet<Vec<u8>> = heads
-        .keys()
-        .filter(|_| heads.len() > 1)
-        .flat_map(|at| git::submodules(&below(dir, at)).into_iter().map(|path| join(at, path.as_bytes())))
-        .collect();
+    let submodules = submodules(dir, &heads);
     let mut own = None;
     let mut nested = Vec::new();
     for (at, head) in &heads {

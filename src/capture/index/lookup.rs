@@ -70,6 +70,19 @@ impl Ask {
         Some(urls.join(" "))
     }
 
+    fn want(&self, one: &Installed) -> Want {
+        Want {
+            name: one.name.clone(),
+            version: one.version.clone(),
+            wheel_tags: one.wheel_tags.clone(),
+            wheel_file: one.wheel_file.clone(),
+            python: self.python.clone(),
+            machine: self.machine.clone(),
+            build: one.build.clone(),
+            direct_url: one.direct_url.clone(),
+        }
+    }
+
     /// One candidate for each of `fresh`, in their order.
     pub fn candidates(
         &self,
@@ -84,19 +97,7 @@ impl Ask {
         };
         let options = ClientOptions::default().at_most(settings.timeout);
         let client = IndexClient::new(settings.clone(), Some(cache), options)?;
-        let wants: Vec<Want> = fresh
-            .iter()
-            .map(|one| Want {
-                name: one.name.clone(),
-                version: one.version.clone(),
-                wheel_tags: one.wheel_tags.clone(),
-                wheel_file: one.wheel_file.clone(),
-                python: self.python.clone(),
-                machine: self.machine.clone(),
-                build: one.build.clone(),
-                direct_url: one.direct_url.clone(),
-            })
-            .collect();
+        let wants: Vec<Want> = fresh.iter().map(|one| self.want(one)).collect();
         progress.stage("asking the index", Amount::Items(wants.len() as u64));
         let started = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -115,17 +116,7 @@ impl Ask {
         // A look-up of a host name cannot be cut short: it is left behind.
         runtime.shutdown_background();
         let found = found?;
-        let Stats { index_bytes, range_bytes, requests } = client.stats();
-        let (source, seconds) = (settings.source.clone(), started.elapsed().as_secs_f64());
-        let before = report.take();
-        let sum = |part: fn(&IndexReport) -> u64| before.as_ref().map_or(0, part);
-        *report = Some(IndexReport {
-            source,
-            index_bytes: index_bytes + sum(|r| r.index_bytes),
-            range_bytes: range_bytes + sum(|r| r.range_bytes),
-            requests: requests + sum(|r| r.requests),
-            seconds: seconds + before.as_ref().map_or(0.0, |r| r.seconds),
-        });
+        *report = Some(summed(report.take(), settings.source.clone(), client.stats(), started.elapsed()));
         let unreachable: Vec<&NoWheel> = found
             .iter()
             .filter_map(|c| match c {
@@ -142,6 +133,19 @@ impl Ask {
             });
         }
         Ok(found)
+    }
+}
+
+/// What this round of questions took, and the rounds before it.
+fn summed(before: Option<IndexReport>, source: String, stats: Stats, took: Duration) -> IndexReport {
+    let Stats { index_bytes, range_bytes, requests } = stats;
+    let sum = |part: fn(&IndexReport) -> u64| before.as_ref().map_or(0, part);
+    IndexReport {
+        source,
+        index_bytes: index_bytes + sum(|r| r.index_bytes),
+        range_bytes: range_bytes + sum(|r| r.range_bytes),
+        requests: requests + sum(|r| r.requests),
+        seconds: took.as_secs_f64() + before.as_ref().map_or(0.0, |r| r.seconds),
     }
 }
 
