@@ -94,7 +94,7 @@ class VerifyNames(Case):
         self.named(path, "main program", f"the first differing file cannot be named: {self.env.root} no longer has it as it was recorded")
         remove_tree(self.env.root)
         self.named(path, "main program", f"the first differing file cannot be named: {self.env.root} cannot be read again: "
-                   f"cannot open the environment {self.env.root}")
+                   f"cannot open the environment {self.env.root}: No such file or directory (os error 2)")
 
     def test_base_libraries_which_the_runtime_refers_to(self):
         record = self.taken()
