@@ -27,7 +27,7 @@ fault-agent:
 check:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
-	cargo test --locked --lib --test layers
+	cargo test --locked --lib --test layers --test state
 
 # Everything: format, lints, unit and property tests, and the end-to-end tests on real Nix.
 test:

@@ -32,12 +32,12 @@ fn with(file: &str, place: impl Fn(&Service) -> PathBuf) -> (tempfile::TempDir, 
     (dir, service)
 }
 
-/// Raises the version that a JSON file begins with.
+/// Raises the version that a JSON file begins with; a newer one has a field that nobody knows yet.
 fn raise(file: &Path) {
     let text = fs::read_to_string(file).unwrap();
     let (head, rest) = text.split_once("\"version\":").unwrap();
     let rest = rest.trim_start().strip_prefix('1').unwrap();
-    fs::write(file, format!("{head}\"version\":2{rest}")).unwrap();
+    fs::write(file, format!("{head}\"version\":2,\"since-version-2\":true{rest}")).unwrap();
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn the_state_of_a_service() {
     // Of what an older stillframe asked for, and of a newer one's file.
     let newer = fs::read_to_string(service.state()).unwrap().replacen(
         "\"spec\": {\n          \"version\": 1",
-        "\"spec\": {\n          \"version\": 2",
+        "\"spec\": {\n          \"since-version-2\": true,\n          \"version\": 2",
         1,
     );
     fs::write(service.state(), newer).unwrap();
@@ -138,8 +138,8 @@ fn what_an_instance_and_a_gateway_are_started_with() {
     assert_eq!(serde_json::to_value(&active.settings).unwrap(), document("gateway.json"));
     let dir = tempfile::tempdir().unwrap();
     for (file, error) in [
-        ("instance.json", "is no instance file: version 2, this agent reads 1"),
-        ("gateway.json", "version 2, and this gateway knows 1"),
+        ("instance.json", "is no instance file: version 2, this program reads 1"),
+        ("gateway.json", "version 2, this program reads 1"),
     ] {
         let newer = dir.path().join(file);
         fs::copy(golden(file), &newer).unwrap();

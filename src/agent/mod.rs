@@ -7,6 +7,7 @@ use crate::host::layout::Layout;
 use crate::host::lease;
 use crate::host::session;
 use crate::host::{activating, overview, prepare, receive, retention};
+use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::process;
@@ -212,12 +213,11 @@ fn logs(name: &str, part: Option<&str>, follow: bool, lines: u32, json: bool) ->
         Some("activation") => format!("stillframe-{name}-activation-*"),
         Some("gateway") => format!("stillframe-{name}-gateway.service"),
         Some(id) => {
-            let valid = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            if !valid {
-                return Err(Error::new(Kind::Input, format!("{id:?} is no instance"))
-                    .hint("as `stillframe instances` shows them: s0-g7; or gateway, activation"));
-            }
-            format!("stillframe-{name}-{id}.service")
+            let id: InstanceId = id.parse().map_err(|_| {
+                Error::new(Kind::Input, format!("{id:?} is no instance"))
+                    .hint("as `stillframe instances` shows them: s0-g7; or gateway, activation")
+            })?;
+            id.unit(name)
         }
     };
     let count = lines.to_string();

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Return as soon as it is under way; `stillframe attach` shows it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     detach: bool,
     /// Start new instances even where exactly this serves already.
     #[arg(long)]

@@ -8,6 +8,7 @@ use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::materialise;
 use crate::closure::scratch::Scratch;
+use crate::formats::comfy::api::paths;
 use crate::host::foreground;
 use crate::protocol::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
 use crate::sys::error::{Error, Kind, Result};
@@ -123,7 +124,7 @@ async fn look(
         Error::new(Kind::Environment, "the environment's server did not answer /object_info").caused_by(e)
     };
     let client = reqwest::Client::builder().no_proxy().timeout(limit).build().map_err(failed)?;
-    let url = format!("{}/object_info", instance.url);
+    let url = format!("{}{}", instance.url, paths::OBJECT_INFO);
     let bytes = client
         .get(url)
         .send()

@@ -5,8 +5,8 @@ use crate::deploy::plan::{Failed, Plan, Prepared};
 use crate::protocol::messages::{Order, Status};
 use crate::ship::conversation::Conversation;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ impl Plan {
         };
         let check = || {
             check_interrupt()?;
-            Ok(lock(conversation).still_ours()?)
+            Ok(conversation.lock().still_ours()?)
         };
         match host.ready.send(&self.load, &progress, &check) {
             Ok(sent) => {
@@ -45,10 +45,6 @@ impl Plan {
     }
 }
 
-fn lock(conversation: &Mutex<Box<Conversation>>) -> MutexGuard<'_, Box<Conversation>> {
-    conversation.lock().unwrap_or_else(|e| e.into_inner())
-}
-
 /// Passes progress on to the observer, and now and then to the host's record.
 struct HostProgress<'a> {
     shown: Box<dyn Progress>,
@@ -61,7 +57,9 @@ struct HostProgress<'a> {
 impl HostProgress<'_> {
     fn tell(&self, text: &str, done: u64) {
         // A connection that is gone is noticed by the transfer itself.
-        let _ = lock(self.conversation)
+        let _ = self
+            .conversation
+            .lock()
             .say(&Order::Copying { text: text.into(), bytes: Some((done, self.total)) });
     }
 }
@@ -74,7 +72,7 @@ impl Progress for HostProgress<'_> {
     fn advance(&self, amount: u64) {
         self.shown.advance(amount);
         let done = self.done.fetch_add(amount, Ordering::Relaxed) + amount;
-        let mut told = self.told.lock().unwrap_or_else(|e| e.into_inner());
+        let mut told = self.told.lock();
         if told.elapsed() > TELL_EVERY {
             *told = Instant::now();
             drop(told);

@@ -102,7 +102,7 @@ impl Plan {
         };
         Some(Host {
             name: host.member.name().into(),
-            conversation: host.conversation?.into_inner().unwrap_or_else(|e| e.into_inner()),
+            conversation: host.conversation?.into_inner(),
             order: Order::Activate {
                 wanted: Box::new(wanted),
                 secrets: host.private.secrets,

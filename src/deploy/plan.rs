@@ -14,9 +14,9 @@ use crate::ship::copy::{self, Load, Ready};
 use crate::ship::preflight::{self, Needs};
 use crate::sys::clock;
 use crate::sys::error::{Error, Result};
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 /// What is to be deployed: the same for all hosts.
 pub struct Plan {
@@ -179,7 +179,7 @@ impl Prepared {
         let host = self.member.name().to_string();
         let on_host = self.conversation.is_some();
         if let Some(conversation) = self.conversation {
-            conversation.into_inner().unwrap_or_else(|e| e.into_inner()).give_up(status, error);
+            conversation.into_inner().give_up(status, error);
         }
         Failed { error: Box::new(error.clone().within(&host)), host, on_host }
     }

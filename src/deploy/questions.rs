@@ -2,7 +2,7 @@
 //! gives: cancel, unlock, free.
 use crate::deploy::events::{Event, STREAM_VERSION};
 use crate::deploy::fleet::Member;
-use crate::protocol::messages::{self, Attempt, Holder, Record};
+use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
 use crate::protocol::overview::{HostView, OVERVIEW_VERSION};
 use crate::protocol::retention::RetentionReport;
 use crate::protocol::version;
@@ -22,17 +22,25 @@ const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 /// What a host serves; it may be asked again over the same connection.
 pub fn status(remote: &Remote, service: &str) -> Result<HostView> {
     let view: HostView = ask::ask(remote, &["status", service], LIMIT)?;
-    version::check(view.version, OVERVIEW_VERSION).map_err(|e| {
-        Error::new(Kind::Host, format!("{}: its agent's answer is of {e}", remote.name))
-            .hint("use the newer stillframe, or deploy once with this one")
-    })?;
+    read_as(&remote.name, view.version, OVERVIEW_VERSION)?;
     Ok(view)
+}
+
+/// A host's agent may be older or newer than this program.
+fn read_as(host: &str, found: u32, reads: u32) -> Result<()> {
+    version::check(found, reads).map_err(|e| {
+        Error::new(Kind::Host, format!("{host}: its agent's answer is of {e}"))
+            .hint("use the newer stillframe, or deploy once with this one")
+    })
 }
 
 /// The newest records, newest first.
 pub fn history(member: &Member, count: usize) -> Result<Vec<Record>> {
     let count = count.to_string();
-    ask::ask(&member.remote()?, &["history", member.service.name(), "--count", &count], LIMIT)
+    let words = ["history", member.service.name(), "--count", &count];
+    let records: Vec<Record> = ask::ask(&member.remote()?, &words, LIMIT)?;
+    records.iter().try_for_each(|r| read_as(member.name(), r.attempt.version, RECORD_VERSION))?;
+    Ok(records)
 }
 
 /// Tells the deployment under way to stop; who had begun it.
@@ -78,6 +86,7 @@ pub fn follow(member: &Member, mut heard: impl FnMut(Event) -> ControlFlow<()>) 
     let Some(attempt) = wire::read_line::<Attempt>(&mut channel.input).map_err(lost)? else {
         return Err(ask::ended(name, &last_words));
     };
+    read_as(name, attempt.version, RECORD_VERSION)?;
     let first = Event::Attempt { version: STREAM_VERSION, host: name.into(), attempt: attempt.clone() };
     let mut followed = Followed { attempt, last: None };
     if heard(first).is_break() {

@@ -1,6 +1,7 @@
 //! The settings file, checked; and what of it may change while the gateway runs.
 use crate::gateway::auth::Keys;
 use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings};
+use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use hyper::http::uri::PathAndQuery;
@@ -15,8 +16,10 @@ pub struct Active {
 pub fn read(file: &Path) -> Result<Active> {
     let bytes = files::read(file)?;
     let bad = |what: String| Error::new(Kind::Input, format!("{}: {what}", file.display()));
-    let settings: GatewaySettings = serde_json::from_slice(&bytes)
-        .map_err(|e| bad("these are not the settings of a gateway".into()).caused_by(e))?;
+    let wrong = |e: serde_json::Error| bad("these are not the settings of a gateway".into()).caused_by(e);
+    let document: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    version::check_document(&document, GATEWAY_VERSION).map_err(|e| bad(e.to_string()))?;
+    let settings: GatewaySettings = serde_json::from_value(document).map_err(wrong)?;
     check(settings).map_err(bad)
 }
 

@@ -9,11 +9,11 @@ use crate::protocol::spec::Rotation;
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
-/// Results of the old instances' last jobs are fetched from them: they stay this long after the last one.
+/// How long an old instance stays after its last job: clients fetch the job's results from it.
 const SETTLE_MS: u64 = 2_000;
-/// How often the new ones are looked at while the old ones finish.
+/// Between two checks of the new instances while the old ones finish.
 const WATCH_MS: u64 = 1_000;
-/// So many bad answers in a row of one that had been healthy.
+/// Consecutive bad answers of an instance that had been healthy before it counts as ill.
 const LAST_LOOKS: u32 = 3;
 
 pub struct Change<'a> {

@@ -3,7 +3,7 @@
 use crate::host::layout::Service;
 use crate::host::state::ServiceState;
 use crate::protocol::messages::{Outcome, Status};
-use crate::protocol::spec::Wanted;
+use crate::protocol::spec::{Spec, Wanted};
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -84,9 +84,9 @@ pub fn read(service: &Service, attempt: u64) -> Result<Goal> {
         fields.entry("version").or_insert(GOAL_VERSION.into());
     }
     version::check_document(&document, GOAL_VERSION).map_err(|e| broken(e.to_string()))?;
-    let file: File = serde_json::from_value(document).map_err(|e| broken(e.to_string()))?;
-    if let Goal::New(wanted) = &file.goal {
-        wanted.spec.check_version().map_err(|e| broken(format!("what is wanted is of {e}")))?;
+    if let Some(new) = document.get("new") {
+        Spec::check_document(&new["spec"]).map_err(|e| broken(format!("what is wanted is of {e}")))?;
     }
+    let file: File = serde_json::from_value(document).map_err(|e| broken(e.to_string()))?;
     Ok(file.goal)
 }

@@ -5,6 +5,7 @@ use crate::host::driver;
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
 use crate::protocol::spec::{Folder, SecretUse};
+use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use rustix::fs::{CWD, RenameFlags};
@@ -45,12 +46,10 @@ impl Instance {
     pub fn read(file: &Path) -> Result<Instance> {
         let broken =
             |why: String| Error::new(Kind::Io, format!("{} is no instance file: {why}", file.display()));
-        let instance: Instance =
+        let document: serde_json::Value =
             serde_json::from_slice(&files::read(file)?).map_err(|e| broken(e.to_string()))?;
-        if instance.version != INSTANCE_VERSION {
-            return Err(broken(format!("version {}, this agent reads {INSTANCE_VERSION}", instance.version)));
-        }
-        Ok(instance)
+        version::check_document(&document, INSTANCE_VERSION).map_err(|e| broken(e.to_string()))?;
+        serde_json::from_value(document).map_err(|e| broken(e.to_string()))
     }
 
     fn slot(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! The record of each attempt: one file of JSON lines, appended to and synced before the step that a line
 //! speaks of is taken. The last line has the outcome; a record without one was cut off.
 use crate::host::layout::Service;
-use crate::protocol::messages::{Attempt, AttemptKind, Event, Outcome, Record, Status};
+use crate::protocol::messages::{Attempt, AttemptKind, Event, Outcome, RECORD_VERSION, Record, Status};
 use crate::protocol::version;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
@@ -9,8 +9,6 @@ use crate::sys::files;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-
-pub const RECORD_VERSION: u32 = 1;
 
 #[derive(Debug)]
 pub struct Journal {

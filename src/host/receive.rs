@@ -36,23 +36,15 @@ pub fn receive(input: impl Read, mut output: impl Write, config: &StoreConfig, k
                     Ok(()) => Ok(FromHost::Done { path }),
                     Err(Failure::Connection(e)) => return Err(lost(e)),
                     Err(Failure::Ours(e)) => {
-                        let message = told(&e);
+                        let message = e.full();
                         Ok(FromHost::Failed { path: Some(path), message, hint: e.hint })
                     }
                 }
             }
         };
         let answer =
-            answer.unwrap_or_else(|e| FromHost::Failed { path: None, message: told(&e), hint: e.hint });
+            answer.unwrap_or_else(|e| FromHost::Failed { path: None, message: e.full(), hint: e.hint });
         wire::write_line(&mut output, &answer).map_err(lost)?;
-    }
-}
-
-/// An error with its cause in one line: it is printed elsewhere.
-fn told(error: &Error) -> String {
-    match &error.source {
-        Some(source) => format!("{}: {source}", error.message),
-        None => error.message.clone(),
     }
 }
 

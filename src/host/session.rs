@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 /// How often a record that is being written is looked at.
 const LOOK: Duration = Duration::from_millis(25);
-/// How often somebody else's wish is looked for.
+/// How often the conversation looks whether somebody asked it to stop.
 const WISH: Duration = Duration::from_millis(200);
 /// A binary cache may be slow, but not for ever.
 const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);

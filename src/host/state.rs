@@ -4,7 +4,7 @@
 use crate::protocol::control::{GATEWAY_VERSION, Table, Target};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::messages::Outcome;
-use crate::protocol::spec::Wanted;
+use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
@@ -91,12 +91,11 @@ impl ServiceState {
         if value["version"] != STATE_VERSION {
             return Err(broken(format!("version {}, this agent reads {STATE_VERSION}", value["version"])));
         }
-        let state: ServiceState = serde_json::from_value(value).map_err(|e| broken(e.to_string()))?;
-        for (number, generation) in &state.generations {
-            let spec = generation.wanted.spec.check_version();
-            spec.map_err(|e| broken(format!("what generation {number} is to serve is of {e}")))?;
+        for (number, generation) in value["generations"].as_object().into_iter().flatten() {
+            Spec::check_document(&generation["wanted"]["spec"])
+                .map_err(|e| broken(format!("what generation {number} is to serve is of {e}")))?;
         }
-        Ok(state)
+        serde_json::from_value(value).map_err(|e| broken(e.to_string()))
     }
 
     pub fn save(&self, file: &Path) -> Result<()> {

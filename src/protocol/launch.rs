@@ -1,8 +1,9 @@
 //! The launch file: how to start one service from a snapshot, with the base directory (shared data:
 //! input, output, user), the models folder, a slot directory (this instance's own) and a port given at
-//! run time. Data, and where it is read; `run` carries it out.
+//! run time. Data, and where it is read; `host` carries it out.
 //!
 //! Placeholders in values: `{base}`, `{output}`, `{models}`, `{slot}`, `{listen}`, `{port}`.
+use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
@@ -70,16 +71,13 @@ impl Launch {
 
     /// Reads the text of a launch file; `origin` is for messages.
     pub fn parse(bytes: &[u8], origin: &str) -> Result<Launch> {
-        let launch: Launch = serde_json::from_slice(bytes)
-            .map_err(|e| Error::new(Kind::Store, format!("{origin} is malformed: {e}")))?;
-        if launch.version != LAUNCH_VERSION {
-            return Err(Error::new(
-                Kind::Store,
-                format!("{origin} has version {}, this stillframe reads {LAUNCH_VERSION}", launch.version),
-            )
-            .hint("use the stillframe that took the snapshot"));
-        }
-        Ok(launch)
+        let malformed = |e| Error::new(Kind::Store, format!("{origin} is malformed: {e}"));
+        let document: serde_json::Value = serde_json::from_slice(bytes).map_err(malformed)?;
+        version::check_document(&document, LAUNCH_VERSION).map_err(|e| {
+            let text = format!("{origin} has version {}, this stillframe reads {}", e.found, e.reads);
+            Error::new(Kind::Store, text).hint("use the stillframe that took the snapshot")
+        })?;
+        serde_json::from_value(document).map_err(malformed)
     }
 }
 

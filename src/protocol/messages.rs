@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub const ORDERS_VERSION: u32 = 1;
+/// Of an attempt's record, on a host's disk and in its answers.
+pub const RECORD_VERSION: u32 = 1;
 
 /// A workstation that was silent for so long is gone: a cut network says nothing.
 pub const SILENCE_MS: u64 = 30_000;

@@ -104,11 +104,11 @@ pub struct Limits {
     pub connect_ms: u64,
     /// From the end of the request to the head of the response.
     pub response_ms: u64,
-    /// A connection on which nothing moves.
+    /// How long a connection may stay silent.
     pub idle_ms: u64,
     /// How long a request waits while no instance is ready.
     pub hold_ms: u64,
-    /// How many may wait.
+    /// The most requests that may wait.
     pub held: usize,
     /// Client connections at once.
     pub connections: usize,
@@ -129,16 +129,16 @@ impl Default for Limits {
     }
 }
 
-/// How the gateway itself looks whether an instance answers.
+/// How the gateway checks whether an instance answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
     pub path: String,
-    /// Between two looks at one that answers.
+    /// Between two checks of an instance that answers.
     pub interval_ms: u64,
-    /// A look may take this long; ComfyUI answers late while a node computes.
+    /// The longest that a check may take; ComfyUI answers late while a node computes.
     pub timeout_ms: u64,
-    /// So many looks in a row must fail before it has no requests any more. A refused connection is enough.
+    /// Consecutive failed checks before the gateway stops routing to an instance. One refused connection is enough.
     pub failures: u32,
 }
 
@@ -197,6 +197,11 @@ pub struct Spec {
 impl Spec {
     pub fn check_version(&self) -> Result<(), OtherVersion> {
         version::check(self.version, SPEC_VERSION)
+    }
+
+    /// The same of one that is not understood yet.
+    pub fn check_document(spec: &serde_json::Value) -> Result<(), OtherVersion> {
+        version::check_document(spec, SPEC_VERSION)
     }
 }
 

@@ -185,6 +185,8 @@ class Trouble(service.Case):
         self.assertRegex(done.out.splitlines()[-1], r"^20\S+ goes on by itself: stillframe attach shows it, stillframe cancel stops it$")
         self.assertIn("succeeded", self.place.run("attach").out)
         self.assertEqual(self.place.mark(), "detached")
+        both = self.place.run("deploy", "--offline", "--detach", "--dry-run", code=2)
+        self.assertIn("the argument '--detach' cannot be used with '--dry-run'", both.err)
         self.place.describe("alpha", service={"models": "/mnt/elsewhere"})
         self.addCleanup(self.place.describe, "alpha")
         refused = self.place.run("deploy", "--offline", "--detach", code=1)
