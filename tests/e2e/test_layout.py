@@ -17,7 +17,7 @@ from small import Wheel, record_hash
 
 BATCH = True
 
-SCRIPTS = ROOT / "src" / "build" / "scripts"
+SCRIPTS = ROOT / "src" / "closure" / "scripts"
 SCRIPT = SCRIPTS / "environment.py"
 UV = CACHE / "tools" / "bin" / "uv"
 SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
