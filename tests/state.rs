@@ -139,7 +139,7 @@ fn what_an_instance_and_a_gateway_are_started_with() {
     let dir = tempfile::tempdir().unwrap();
     for (file, error) in [
         ("instance.json", "is no instance file: version 2, this program reads 1"),
-        ("gateway.json", "version 2, this program reads 1"),
+        ("gateway.json", "version 2, and this gateway knows 1"),
     ] {
         let newer = dir.path().join(file);
         fs::copy(golden(file), &newer).unwrap();

@@ -18,7 +18,8 @@ pub fn read(file: &Path) -> Result<Active> {
     let bad = |what: String| Error::new(Kind::Input, format!("{}: {what}", file.display()));
     let wrong = |e: serde_json::Error| bad("these are not the settings of a gateway".into()).caused_by(e);
     let document: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
-    version::check_document(&document, GATEWAY_VERSION).map_err(|e| bad(e.to_string()))?;
+    version::check_document(&document, GATEWAY_VERSION)
+        .map_err(|e| bad(format!("version {}, and this gateway knows {}", e.found, e.reads)))?;
     let settings: GatewaySettings = serde_json::from_value(document).map_err(wrong)?;
     check(settings).map_err(bad)
 }
