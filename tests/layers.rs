@@ -52,10 +52,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("agent", &["formats", "gateway", "host", "protocol", "store", "sys"]),
 ];
 
+/// A file without the lines that are comments.
+fn code_of(text: &str) -> String {
+    text.lines().filter(|l| !l.trim_start().starts_with("//")).map(|l| format!("{l}\n")).collect()
+}
+
 /// What a file names with `crate::`; each member of a group `crate::a::{b, c}` for itself.
 fn used(text: &str) -> BTreeSet<String> {
-    let code: String =
-        text.lines().filter(|l| !l.trim_start().starts_with("//")).map(|l| format!("{l}\n")).collect();
+    let code = code_of(text);
     let mut found = BTreeSet::new();
     for (at, word) in code.match_indices("crate::") {
         let own_word = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
@@ -148,11 +152,9 @@ fn modules() -> BTreeMap<String, PathBuf> {
 
 /// Which modules a file imports, tests aside: with `crate::`, with `super::`, and what a `mod.rs` takes from below.
 fn imports(module: &str, text: &str, all: &BTreeMap<String, PathBuf>) -> BTreeSet<String> {
-    let code = text.split("\n#[cfg(test)]\n").next().unwrap();
+    let code = code_of(text.split("\n#[cfg(test)]\n").next().unwrap());
     let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
-    let mut named = used(code);
-    let code: String =
-        code.lines().filter(|l| !l.trim_start().starts_with("//")).map(|l| format!("{l}\n")).collect();
+    let mut named = used(&code);
     let beside = if parent.is_empty() { String::new() } else { format!("{parent}::") };
     for (at, word) in code.match_indices("super::") {
         paths(&code[at + word.len()..], &beside, &mut named);

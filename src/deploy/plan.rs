@@ -12,7 +12,6 @@ use crate::ship::config::{RolloutConfig, ShipConfig};
 use crate::ship::conversation::{Begun, Conversation};
 use crate::ship::copy::{self, Load, Ready};
 use crate::ship::preflight::{self, Needs};
-use crate::sys::clock;
 use crate::sys::error::{Error, Result};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -127,17 +126,11 @@ impl Plan {
     }
 
     fn attempt(&self, member: &Member) -> Attempt {
+        let service = member.service.name();
         Attempt {
-            version: 0,
-            attempt: 0,
-            service: member.service.name().into(),
-            deployment: self.id.clone(),
-            kind: AttemptKind::Deploy,
-            by: self.by.clone(),
             snapshot: Some(self.record.snapshot.clone()),
             label: self.record.label.clone(),
-            hosts: self.hosts.clone(),
-            began: clock::now_ms(),
+            ..Attempt::asked(&self.id, AttemptKind::Deploy, service, &self.by, &self.hosts)
         }
     }
 

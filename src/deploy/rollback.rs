@@ -9,7 +9,6 @@ use crate::deploy::rollout::{busy, steps};
 use crate::protocol::messages::{Attempt, AttemptKind, Back, Order, Outcome, Status};
 use crate::ship::ask;
 use crate::ship::conversation::{Begun, Conversation, ConversationError};
-use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
 use std::time::Instant;
@@ -88,18 +87,8 @@ impl Rollback<'_> {
         begun: &mut bool,
         observer: &dyn Observer,
     ) -> Result<Outcome> {
-        let attempt = Attempt {
-            version: 0,
-            attempt: 0,
-            service: member.service.name().into(),
-            deployment: self.id.clone(),
-            kind: AttemptKind::Rollback,
-            by: self.by.clone(),
-            snapshot: None,
-            label: None,
-            hosts: hosts.to_vec(),
-            began: clock::now_ms(),
-        };
+        let service = member.service.name();
+        let attempt = Attempt::asked(&self.id, AttemptKind::Rollback, service, &self.by, hosts);
         let remote = member.remote()?;
         let (channel, last_words) = ask::open(&remote, &["order"])?;
         let mut conversation = match Conversation::begin(channel, last_words.clone(), &attempt) {

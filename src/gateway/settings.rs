@@ -1,7 +1,7 @@
 //! The settings file, checked; and what of it may change while the gateway runs.
 use crate::gateway::auth::Keys;
 use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings};
-use crate::protocol::version;
+use crate::protocol::version::{self, OtherVersion};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use hyper::http::uri::PathAndQuery;
@@ -18,16 +18,17 @@ pub fn read(file: &Path) -> Result<Active> {
     let bad = |what: String| Error::new(Kind::Input, format!("{}: {what}", file.display()));
     let wrong = |e: serde_json::Error| bad("these are not the settings of a gateway".into()).caused_by(e);
     let document: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
-    version::check_document(&document, GATEWAY_VERSION)
-        .map_err(|e| bad(format!("version {}, and this gateway knows {}", e.found, e.reads)))?;
+    version::check_document(&document, GATEWAY_VERSION).map_err(|e| bad(unknown(e)))?;
     let settings: GatewaySettings = serde_json::from_value(document).map_err(wrong)?;
     check(settings).map_err(bad)
 }
 
+fn unknown(other: OtherVersion) -> String {
+    format!("version {}, and this gateway knows {}", other.found, other.reads)
+}
+
 fn check(settings: GatewaySettings) -> Result<Active, String> {
-    if settings.version != GATEWAY_VERSION {
-        return Err(format!("version {}, and this gateway knows {GATEWAY_VERSION}", settings.version));
-    }
+    version::check(settings.version, GATEWAY_VERSION).map_err(unknown)?;
     if settings.service.is_empty() || settings.service.contains(|c: char| !c.is_ascii_graphic() || c == '"') {
         return Err(format!("{:?} is not a name of a service", settings.service));
     }

@@ -104,7 +104,10 @@ pub fn recover(
         change.world.step(Status::Draining, &format!("{text} after its commit: finishing it"))?;
         change.serve(number)?;
         let outcome = Outcome::succeeded(number, previous).warning(change.finish()?);
-        return Ok(Some(goal.map_or(outcome.clone(), |goal| goal.reached(outcome))));
+        return Ok(Some(match goal {
+            Some(goal) => goal.reached(outcome),
+            None => outcome,
+        }));
     }
     let error = Error::new(Kind::Host, text).hint("deploy again; the previous generation serves");
     change.back(&error)?;

@@ -5,6 +5,7 @@ use crate::protocol::control::{GATEWAY_VERSION, Table, Target};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::messages::Outcome;
 use crate::protocol::spec::{Spec, Wanted};
+use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
@@ -88,9 +89,8 @@ impl ServiceState {
             )
         };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
-        if value["version"] != STATE_VERSION {
-            return Err(broken(format!("version {}, this agent reads {STATE_VERSION}", value["version"])));
-        }
+        version::check_document(&value, STATE_VERSION)
+            .map_err(|e| broken(format!("version {}, this agent reads {}", e.found, e.reads)))?;
         for (number, generation) in value["generations"].as_object().into_iter().flatten() {
             Spec::check_document(&generation["wanted"]["spec"])
                 .map_err(|e| broken(format!("what generation {number} is to serve is of {e}")))?;

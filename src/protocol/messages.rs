@@ -119,6 +119,24 @@ pub struct Attempt {
     pub began: u64,
 }
 
+impl Attempt {
+    /// As a workstation asks for it: the host gives it its number, its version and its time.
+    pub fn asked(deployment: &str, kind: AttemptKind, service: &str, by: &str, hosts: &[String]) -> Attempt {
+        Attempt {
+            version: 0,
+            attempt: 0,
+            service: service.into(),
+            deployment: deployment.into(),
+            kind,
+            by: by.into(),
+            snapshot: None,
+            label: None,
+            hosts: hosts.to_vec(),
+            began: 0,
+        }
+    }
+}
+
 /// A step, and the last of them with the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "Step"))]
