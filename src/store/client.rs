@@ -3,7 +3,7 @@
 use super::connect::{self, StoreConfig, Stream};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
-use crate::formats::nix::worker::{self, ReadWire, WriteWire, op, stderr};
+use crate::formats::nix::worker::{self, Framed, ReadWire, WriteWire, op, stderr};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use std::collections::BTreeSet;
@@ -108,6 +108,37 @@ impl Store {
 
     pub(super) fn out(&mut self) -> io::Result<&mut BufWriter<Box<dyn Write + Send>>> {
         self.output.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// A request with an archive behind it: what `head` sends, the archive that `write` streams, then the daemon's
+    /// messages and what `read` takes.
+    pub(super) fn ask_with_archive<T>(
+        &mut self,
+        head: impl FnOnce(&mut BufWriter<Box<dyn Write + Send>>) -> io::Result<()>,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+        read: impl FnOnce(&mut Store) -> Result<T>,
+    ) -> Result<T> {
+        if self.output.is_none() {
+            return Err(self.gone(io::ErrorKind::BrokenPipe.into()));
+        }
+        let mut written = Ok(());
+        let sent = self.out().and_then(|out| {
+            head(out)?;
+            let mut framed = Framed::new(out);
+            written = write(&mut framed);
+            // Also when that failed: the daemon refuses an archive that ends early, and goes on. Cut off
+            // inside a frame, Nix 2.8 crashes.
+            framed.finish()?;
+            out.flush()
+        });
+        if let Err(e) = sent {
+            // It may have said why before it closed.
+            self.messages()?;
+            return Err(self.gone(e));
+        }
+        let answer = self.messages().and_then(|()| read(self));
+        written?;
+        answer
     }
 
     /// One request: what `write` sends, then the daemon's messages, then what `read` takes.

@@ -1,7 +1,7 @@
 //! Adding paths that are known already: with their references, hash and deriver, from another store.
 use super::client::{PathInfo, Store};
 use crate::formats::nix::store_path::StorePath;
-use crate::formats::nix::worker::{Framed, WriteWire, op};
+use crate::formats::nix::worker::{WriteWire, op};
 use crate::sys::error::Result;
 use std::io::Write;
 
@@ -19,35 +19,25 @@ impl Store {
         let text = self.absolute(path);
         let deriver = info.deriver.as_ref().map(|d| self.absolute(d)).unwrap_or_default();
         let references: Vec<String> = info.references.iter().map(|p| self.absolute(p)).collect();
-        let mut written = Ok(());
-        let sent = self.out().and_then(|out| {
-            out.put_number(op::ADD_TO_STORE_NAR)?;
-            out.put_bytes(text.as_bytes())?;
-            out.put_bytes(deriver.as_bytes())?;
-            out.put_bytes(info.nar_hash.to_hex().as_bytes())?;
-            out.put_strings(&references)?;
-            // Registered now; its size; not "ultimate" (it was not built here); no signatures.
-            out.put_number(0)?;
-            out.put_number(info.nar_size)?;
-            out.put_number(0)?;
-            out.put_number(0)?;
-            out.put_bytes(info.ca.as_bytes())?;
-            out.put_number(u64::from(repair))?;
-            // Signatures are not asked for: whoever may run a trusted daemon answers for it.
-            out.put_number(1)?;
-            let mut framed = Framed::new(out);
-            written = write(&mut framed);
-            // Also when that failed, as in `add`: the daemon refuses an archive that ends early, and goes on.
-            framed.finish()?;
-            out.flush()
-        });
-        if let Err(e) = sent {
-            // It may have said why before it closed.
-            self.messages()?;
-            return Err(self.gone(e));
-        }
-        let answer = self.messages();
-        written?;
-        answer
+        self.ask_with_archive(
+            |out| {
+                out.put_number(op::ADD_TO_STORE_NAR)?;
+                out.put_bytes(text.as_bytes())?;
+                out.put_bytes(deriver.as_bytes())?;
+                out.put_bytes(info.nar_hash.to_hex().as_bytes())?;
+                out.put_strings(&references)?;
+                // Registered now; its size; not "ultimate" (it was not built here); no signatures.
+                out.put_number(0)?;
+                out.put_number(info.nar_size)?;
+                out.put_number(0)?;
+                out.put_number(0)?;
+                out.put_bytes(info.ca.as_bytes())?;
+                out.put_number(u64::from(repair))?;
+                // Signatures are not asked for: whoever may run a trusted daemon answers for it.
+                out.put_number(1)
+            },
+            write,
+            |_| Ok(()),
+        )
     }
 }

@@ -3,7 +3,7 @@
 use super::client::{PathInfo, Store, error_text, strip_colours};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::StorePath;
-use crate::formats::nix::worker::{self, ReadWire, WriteWire, op, stderr};
+use crate::formats::nix::worker::{ReadWire, WriteWire, op, stderr};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -111,36 +111,22 @@ impl Store {
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<(StorePath, PathInfo)> {
         let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
-        if self.output.is_none() {
-            return Err(self.gone(io::ErrorKind::BrokenPipe.into()));
-        }
-        let mut written = Ok(());
-        let sent = self.out().and_then(|out| {
-            out.put_number(op::ADD_TO_STORE)?;
-            out.put_bytes(name.as_bytes())?;
-            out.put_bytes(b"fixed:r:sha256")?;
-            out.put_strings(&references)?;
-            // Nothing is repaired.
-            out.put_number(0)?;
-            let mut framed = worker::Framed::new(out);
-            written = write(&mut framed);
-            // Also when that failed: the daemon refuses an archive that ends early, and goes on. Cut off
-            // inside a frame, Nix 2.8 crashes.
-            framed.finish()?;
-            out.flush()
-        });
-        if let Err(e) = sent {
-            // It may have said why before it closed.
-            self.messages()?;
-            return Err(self.gone(e));
-        }
-        let answer = self.messages().and_then(|()| {
-            let answer = self.input.string().and_then(|path| Ok((path, info_fields(&mut self.input)?)));
-            let (path, info) = answer.map_err(|e| self.gone(e))?;
-            Ok((self.parse(&path)?, self.path_info(info)?))
-        });
-        written?;
-        answer
+        self.ask_with_archive(
+            |out| {
+                out.put_number(op::ADD_TO_STORE)?;
+                out.put_bytes(name.as_bytes())?;
+                out.put_bytes(b"fixed:r:sha256")?;
+                out.put_strings(&references)?;
+                // Nothing is repaired.
+                out.put_number(0)
+            },
+            write,
+            |store| {
+                let answer = store.input.string().and_then(|path| Ok((path, info_fields(&mut store.input)?)));
+                let (path, info) = answer.map_err(|e| store.gone(e))?;
+                Ok((store.parse(&path)?, store.path_info(info)?))
+            },
+        )
     }
 
     /// Builds derivations (all their outputs); what is valid already is not built again.
