@@ -71,9 +71,7 @@ impl Locking<'_> {
     /// The tree's reference from the memo when nothing changed, else hashed now.
     fn hashed(&self, key: &str, name: &str, digest: Option<&str>, tree: &Tree) -> Result<TreeRef> {
         check_interrupt()?;
-        if let Some(kept) = self.memo.get::<TreeRef>(key, digest)
-            && self.trees.known(&kept, self.store)
-        {
+        if let Some(kept) = self.trees.remembered(self.memo, key, digest, self.store) {
             self.memo.put(key, digest, &kept);
             return Ok(kept);
         }

@@ -51,6 +51,6 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// A tree of the last run, if its files are the same and the store still has it.
     pub fn remembered(&self, key: &str, digest: Option<&str>) -> Option<TreeRef> {
-        self.memo.get(key, digest).filter(|tree| self.trees.known(tree, self.store))
+        self.trees.remembered(self.memo, key, digest, self.store)
     }
 }

@@ -8,6 +8,7 @@ pub mod promise;
 pub mod tree;
 
 use crate::capture::model::lock::TreeRef;
+use crate::capture::trees::memo::Memo;
 use crate::capture::trees::nar::{hash_promised, path_of, write_promised};
 use crate::capture::trees::promise::Promises;
 use crate::capture::trees::tree::Tree;
@@ -73,6 +74,17 @@ impl Trees {
         let Some(sender) = &self.sender else { return (0, 0) };
         let sent = sender.sent.lock();
         (sent.len() as u64, sent.values().sum())
+    }
+
+    /// A tree of the last run, if its files are the same and the store still has it.
+    pub fn remembered(
+        &self,
+        memo: &Memo,
+        key: &str,
+        digest: Option<&str>,
+        store: &StoreDir,
+    ) -> Option<TreeRef> {
+        memo.get(key, digest).filter(|tree| self.known(tree, store))
     }
 
     /// Whether a tree from the memo may be used without looking at its files: the store has it, or
