@@ -6,7 +6,7 @@
 //!                                     gateway ─▶ the traffic
 //! ```
 //!
-//! `deploy` is the workstation's engine: it drives `ship` and the host over one conversation. `protocol` holds
+//! `snapshot` drives `capture` and `closure` on the workstation, `deploy` drives `ship` and the host over one conversation. `protocol` holds
 //! what the programs say to each other. Below them are `store`, the one client of a Nix store; `sys`, side
 //! effects; `formats`, other people's formats; and `words`. `cli` is the command line of the workstation's
 //! program, `agent` that of the host's, and `bin` starts them. `capture`, `closure`, `host` and `gateway` are
@@ -34,6 +34,8 @@ pub mod host;
 pub mod protocol;
 #[cfg(feature = "workstation")]
 pub mod ship;
+#[cfg(feature = "workstation")]
+pub mod snapshot;
 pub mod store;
 pub mod sys;
 pub mod words;

@@ -1,4 +1,19 @@
-//! Words that people type: which known one is meant, and which names a pattern takes.
+//! Words that people type: which known one is meant, and which names a pattern takes. And words that people read.
+
+/// A text of somebody else, for people: control characters and bytes that are not UTF-8 escaped, so that a hostile
+/// name can neither break a line of the report nor move the cursor.
+pub fn show(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
 
 /// The known key most like the unknown one; both are in serde's message.
 pub fn nearest_field(message: &str) -> Option<&str> {

@@ -1,7 +1,8 @@
 use super::*;
 use crate::capture::model::inventory::PackKind;
-use crate::capture::model::lock::{GitLock, Provenance, TreeRef, WheelRef};
+use crate::capture::model::lock::{GitLock, Provenance, WheelRef};
 use crate::capture::model::report::Topic;
+use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::hash::Sha256;
 
 fn tree() -> TreeRef {

@@ -6,6 +6,7 @@ use crate::capture::comfy::model_paths;
 use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::paths::open_regular;
 use crate::capture::index::lookup::{Ask, IndexReport};
+use crate::capture::index::provenance::Want;
 use crate::capture::model::inventory::{GitState, ModelFolder, OutsidePath, Scan};
 use crate::capture::model::lock::{LOCK_VERSION, Lock};
 use crate::capture::model::report::Finding;
@@ -189,10 +190,13 @@ impl Run<'_> {
         let (schemes, user) = schemes::of(location, facts, &|name| std::env::var_os(name));
         let (all, behind) = python::installed(&schemes, findings);
         let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
-        let ask = if options.offline { Ask::offline() } else { Ask::of(root, prefix, &schemes, facts)? };
+        let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
+        let ask = match options.offline {
+            true => Ask::offline(),
+            false => Ask::of(root, prefix, &sites, &facts.stdlib)?,
+        };
         findings.extend(ask.findings());
         let models = model_paths::model_folders(root, &model_paths::extra_paths(root, &mut Notes::default()));
-        let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let context = Context {
             store: &options.store_dir,
             memo: self.memo,
@@ -209,7 +213,8 @@ impl Run<'_> {
             index: ask.key(),
         };
         let mut python = python::pin_all(&context, &all, |fresh| {
-            ask.candidates(fresh, &options.cache, progress, index, findings)
+            let wants: Vec<Want> = fresh.iter().map(|one| one.want(facts)).collect();
+            ask.candidates(&wants, &options.cache, progress, index, findings)
         })?;
         // BASE/lib/pythonX.Y/site-packages.
         python.user_base = user.as_ref().and_then(|site| site.ancestors().nth(3)).map(Path::to_path_buf);

@@ -1,206 +1,30 @@
-//! What `inspect`, `lock` and `snapshot` share: the lock against a second run, the memo, the
-//! capture itself, and its report.
+//! What `inspect`, `lock` and `snapshot` share: the report of a capture, and what is told while one goes on.
 use super::printer::{Printer, bytes, plain};
-use super::settings::Settings;
-use crate::capture::intent;
-use crate::capture::model::inventory::{ModelFolder, PackKind};
-use crate::capture::model::lock::{Lock, Provenance};
+use crate::capture::model::inventory::{GitState, ModelFolder, PackKind};
+use crate::capture::model::lock::Provenance;
 use crate::capture::model::report::{Finding, Severity, Topic};
-use crate::capture::pipeline::{self, Captured, Options};
-use crate::capture::runtime::given;
-use crate::capture::trees::Trees;
-use crate::capture::trees::memo::Memo;
-use crate::capture::trees::nar::path_of;
-use crate::closure::registry::Registry;
-use crate::formats::nix::store_path::{StoreDir, StorePath};
-use crate::ship::config::ServiceConfig;
-use crate::store::{Store, StoreConfig};
-use crate::sys::clock;
-use crate::sys::error::Result;
-use crate::sys::files::{self, FileLock};
+use crate::capture::pipeline::{self, Captured};
+use crate::snapshot::events::{Event, Observer};
+use crate::sys::progress::Progress;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// One run at a time on this state; another waits and says for whom.
-pub fn exclusive(settings: &Settings, printer: &Printer, what: &str) -> Result<FileLock> {
-    let holder = format!(
-        "stillframe {what} of {} (pid {}, since {})",
-        settings.environment.display(),
-        std::process::id(),
-        clock::rfc3339(clock::now())
-    );
-    FileLock::acquire(&settings.state.join("lock"), &holder, |who| {
-        let who = if who.is_empty() { "another stillframe" } else { who };
-        printer.note(&format!("waiting for {who}"));
-    })
-}
-
-/// How a capture is to go about it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Manner {
-    /// No index is asked.
-    pub offline: bool,
-    /// An import check follows: it finds anew which distributions must be real files.
-    pub checked: bool,
-}
-
-fn options(settings: &Settings, memo: &Memo, store_dir: &StoreDir, manner: Manner) -> Result<Options> {
-    let config = &settings.config.python;
-    let connect = || Store::connect(&StoreConfig::from_environment(settings.config.store.remote.as_deref()));
-    let private = private_files(settings)?;
-    let given =
-        config.runtime.as_ref().map(|path| given::look(path, store_dir, memo, connect)).transpose()?;
-    Ok(Options {
-        store_dir: store_dir.clone(),
-        interpreter: config.interpreter.as_ref().map(|p| settings.project.join(p)),
-        given,
-        libraries: config.libraries.iter().map(|p| p.display().to_string()).collect(),
-        real_files: real_files(settings, !manner.checked),
-        exclude: settings.config.exclude.iter().cloned().chain(inside(settings, &private)).collect(),
-        private,
-        environment_cache: settings.config.cache.as_ref().map(|p| settings.project.join(p)),
-        cache: settings.cache.clone(),
-        offline: manner.offline,
-    })
-}
-
-/// Files that the configuration names as secret: they are given to instances, and lie in no store.
-fn private_files(settings: &Settings) -> Result<Vec<PathBuf>> {
-    let mut files: BTreeSet<PathBuf> = BTreeSet::new();
-    let mut put = |base: &Path, service: &ServiceConfig| {
-        let secrets = service.secrets.values().filter_map(|s| s.file.clone());
-        let keys = service.gateway.api_keys.iter().flatten().filter_map(|k| k.file.clone());
-        files.extend(secrets.chain(keys).map(|file| base.join(file)));
-    };
-    put(&settings.project, &settings.config.service);
-    // Hosts are asked for only where their files could lie in the environment.
-    if settings.project.starts_with(&settings.environment)
-        || settings.environment.starts_with(&settings.project)
-    {
-        for host in settings.fleet().described()? {
-            put(host.file.parent().unwrap_or(&settings.project), &host.service);
-        }
+impl Observer for Printer {
+    fn progress(&self) -> &Arc<dyn Progress> {
+        self.progress()
     }
-    Ok(files.into_iter().collect())
-}
 
-/// Those that lie in the environment, by their place there.
-fn inside(settings: &Settings, files: &[PathBuf]) -> Vec<String> {
-    let place = |file: &PathBuf| {
-        let file = file.canonicalize().ok()?;
-        Some(file.strip_prefix(&settings.environment).ok()?.to_str()?.to_string())
-    };
-    files.iter().filter_map(place).collect()
-}
-
-/// What the configuration names, and what an import check found: as the committed lock and the newest snapshot
-/// of this environment remember it, so that a capture without the check gives the same.
-fn real_files(settings: &Settings, remembered: bool) -> Vec<String> {
-    let config = &settings.config.python.real_files;
-    let mut names: BTreeSet<String> =
-        config.iter().map(|n| crate::formats::python::name::normalize(n)).collect();
-    if !remembered {
-        return names.into_iter().collect();
+    fn event(&self, event: &Event) {
+        self.note(&match event {
+            Event::Waiting { holder } => {
+                format!("waiting for {}", holder.as_deref().unwrap_or("another stillframe"))
+            }
+            Event::NotRemembered(error) => {
+                format!("the next run will read everything again: {}", error.full())
+            }
+        });
     }
-    let registry = Registry::new(&settings.state);
-    let records = registry.list().unwrap_or_default();
-    let newest = records.iter().rev().find(|record| record.environment == settings.environment);
-    let newest = newest.map(|record| registry.folder(&record.id).join("stillframe.lock"));
-    for path in newest.into_iter().chain([settings.project.join("stillframe.lock")]) {
-        // One that cannot be read is told of by the commands that are about it; one without the word is not parsed.
-        let text = files::read_text(&path).ok().filter(|text| text.contains("real-files"));
-        let lock = text.and_then(|text| Lock::from_toml(&text, &path.display().to_string()).ok());
-        names.extend(lock.into_iter().flat_map(|l| l.distributions).filter(|d| d.real_files).map(|d| d.name));
-    }
-    names.into_iter().collect()
-}
-
-/// Reads an environment once more for its trees alone: nothing is asked, sent or remembered.
-pub fn trees_of(settings: &Settings, printer: &Printer, store_dir: &StoreDir) -> Result<Trees> {
-    let memo = Memo::open(&settings.cache, &settings.environment);
-    let trees = Trees::kept();
-    let options = options(settings, &memo, store_dir, Manner { offline: true, checked: false })?;
-    pipeline::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
-    Ok(trees)
-}
-
-/// Captures, with or without a store to send to.
-pub fn capture(
-    settings: &Settings,
-    printer: &Printer,
-    manner: Manner,
-    store: Option<&mut Store>,
-) -> Result<(Captured, Trees)> {
-    let memo = Memo::open(&settings.cache, &settings.environment);
-    let store_dir = match &store {
-        Some(store) => store.store_dir.clone(),
-        None => StoreConfig::from_environment(None).store_dir,
-    };
-    let trees = match store {
-        Some(store) => {
-            let paths: BTreeSet<StorePath> = memo
-                .get::<Vec<String>>("trees", Some(&store_dir.0))
-                .unwrap_or_default()
-                .iter()
-                .filter_map(|p| StorePath::from_base_name(p).ok())
-                .collect();
-            // Before the question: until this connection ends, nothing that is found is collected.
-            store.add_temp_roots(&paths)?;
-            let valid: HashSet<StorePath> = store.valid(&paths)?.into_iter().collect();
-            Trees::new(valid, store)?
-        }
-        None => Trees::without_store(),
-    };
-    let options = options(settings, &memo, &store_dir, manner)?;
-    let mut captured =
-        pipeline::capture(&settings.environment, &options, &memo, &trees, printer.progress().as_ref())?;
-    let paths: Vec<String> = captured
-        .lock
-        .trees()
-        .into_iter()
-        .map(|t| path_of(t, &store_dir).map(|p| p.to_string()))
-        .collect::<Result<_>>()?;
-    memo.put("trees", Some(&store_dir.0), &paths);
-    if let Err(e) = memo.save() {
-        // A cache: the capture stands without it.
-        printer.note(&format!("the next run will read everything again: {}", e.full()));
-    }
-    intents(settings, &mut captured)?;
-    Ok((captured, trees))
-}
-
-/// Files beside the environment are a courtesy: one that cannot be read is an item of the report. A file
-/// that the configuration names was asked for.
-fn intents(settings: &Settings, captured: &mut Captured) -> Result<()> {
-    let named: BTreeSet<PathBuf> = settings.config.intent.iter().map(|p| settings.project.join(p)).collect();
-    let installed = intent::Installed {
-        environment: &settings.environment,
-        distributions: &captured.lock.distributions,
-        packs: &captured.lock.packs,
-        disabled_packs: &captured.disabled,
-        main: &captured.lock.main,
-    };
-    let mut found: Vec<Finding> = Vec::new();
-    for file in &named {
-        found.extend(intent::check(file, &installed)?);
-    }
-    for file in intent::discover(&settings.environment, &settings.project) {
-        if named.contains(&file) {
-            continue;
-        }
-        match intent::check(&file, &installed) {
-            Ok(more) => found.extend(more),
-            Err(error) => found.push(Finding {
-                severity: Severity::Warning,
-                topic: Topic::Intent,
-                path: file.display().to_string(),
-                message: format!("not checked: {}", error.full()),
-            }),
-        }
-    }
-    captured.findings.extend(found);
-    Ok(())
 }
 
 /// The report as JSON.
@@ -238,7 +62,7 @@ pub fn report_json(captured: &Captured) -> Value {
 /// The report for a person.
 pub fn report_text(captured: &Captured, printer: &Printer) {
     let lock = &captured.lock;
-    let git = |state: Option<&crate::capture::model::inventory::GitState>| match state {
+    let git = |state: Option<&GitState>| match state {
         Some(s) => format!(
             "commit {}{}",
             s.commit.as_deref().map_or("none", |c| c.get(..10).unwrap_or(c)),
@@ -332,7 +156,7 @@ fn folders(title: &str, why: &str, folders: &[ModelFolder], printer: &Printer) {
 }
 
 /// Findings by topic, gravest first.
-pub fn findings_text(findings: &[Finding], printer: &Printer) {
+pub fn findings_text<'a>(findings: impl IntoIterator<Item = &'a Finding>, printer: &Printer) {
     let mut topics: BTreeMap<(std::cmp::Reverse<Severity>, Topic), Vec<&Finding>> = BTreeMap::new();
     for finding in findings {
         topics.entry((std::cmp::Reverse(finding.severity), finding.topic)).or_default().push(finding);
@@ -343,13 +167,4 @@ pub fn findings_text(findings: &[Finding], printer: &Printer) {
             printer.line(printer.finding(finding));
         }
     }
-}
-
-/// Puts both locks where the project keeps them.
-pub fn lock_texts(captured: &Captured) -> Result<(String, String)> {
-    Ok((captured.lock.to_toml()?, crate::capture::model::pylock::print(&captured.lock)))
-}
-
-pub fn project_file(settings: &Settings, name: &str) -> PathBuf {
-    settings.project.join(name)
 }

@@ -4,7 +4,7 @@ use super::exit;
 use super::fleet::{self, Selection};
 use super::printer::Printer;
 use super::settings::Settings;
-use super::snapshot::{How, take};
+use super::snapshot::{How, report_text};
 use crate::closure::registry::{Record, Registry};
 use crate::deploy::detach::{self, Detached, Detaching, Said};
 use crate::deploy::events::{Ended, Event, Observer, STREAM_VERSION};
@@ -12,7 +12,7 @@ use crate::deploy::fleet::Checked;
 use crate::deploy::plan::Plan;
 use crate::deploy::records;
 use crate::ship::copy::Load;
-use crate::store::StoreConfig;
+use crate::snapshot::take::take;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::signals;
 use crate::sys::who;
@@ -75,9 +75,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             Detached::Over(said) => over(said, printer),
         };
     }
-    let source = StoreConfig::from_environment(settings.config.store.remote.as_deref());
     let plan = Plan {
-        load: Load::of(&source, &record.snapshot)?,
+        load: Load::of(&settings.store(), &record.snapshot)?,
         id,
         by: who::me(),
         again: args.again,
@@ -97,11 +96,10 @@ fn snapshot(args: &Args, settings: &Settings, shown: &Shown) -> Result<Record> {
     if let Some(wanted) = &args.snapshot {
         return Registry::new(&settings.state).find(Some(wanted));
     }
-    let taken = take(settings, &args.how, shown.printer)?;
-    super::capture::findings_text(&taken.grave, shown.printer);
-    shown.printer.line(&taken.line);
-    shown.event(&Event::Snapshot { version: STREAM_VERSION, snapshot: taken.report });
-    Ok(taken.record)
+    let (record, report) = take(&settings.subject()?, &args.how.request(), shown.printer)?;
+    report_text(&report, shown.printer);
+    shown.event(&Event::Snapshot { version: STREAM_VERSION, snapshot: Box::new(report) });
+    Ok(record)
 }
 
 /// A deployment that ended before it went on in the background: all it said.

@@ -4,20 +4,14 @@ use super::fleet;
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::capture::python::find;
-use crate::capture::python::interpreter::InterpreterFacts;
 use crate::deploy::fleet::Checked;
 use crate::ship::agent;
-use crate::store::{Store, StoreConfig};
-use crate::sys::error::{Error, Kind, Result};
-use crate::sys::process;
+use crate::snapshot::doctor::{self, first_line};
+use crate::store::StoreConfig;
+use crate::sys::error::Result;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// A store with less room than this takes no snapshot with a CUDA torch in it.
-const ROOM: u64 = 10 << 30;
-const LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,40 +21,19 @@ pub struct Args {
 
 type Look = (&'static str, Result<String>);
 
-fn first_line(words: &[&str]) -> Result<String> {
-    let output = process::must(words, LIMIT)?;
-    Ok(String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_string())
-}
-
-fn store(settings: Option<&Settings>) -> Result<String> {
-    let remote = settings.and_then(|s| s.config.store.remote.as_deref());
-    let store = Store::connect(&StoreConfig::from_environment(remote))?;
-    Ok(format!("Nix {} answers; the store is {}", store.version, store.store_dir.0))
-}
-
-/// Where the store's files lie.
-fn store_folder(settings: Option<&Settings>) -> std::path::PathBuf {
-    let remote = settings.and_then(|s| s.config.store.remote.as_deref());
-    StoreConfig::from_environment(remote).folder()
+fn store(config: &StoreConfig) -> Result<String> {
+    let (version, folder) = doctor::store(config)?;
+    Ok(format!("Nix {version} answers; the store is {folder}"))
 }
 
 fn room(place: &Path) -> Result<String> {
-    let there = place.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statvfs(there).map_err(|e| Error::io("look at", there, e.into()))?;
-    let free = stat.f_bavail * stat.f_frsize;
-    if free < ROOM {
-        return Err(Error::new(Kind::Io, format!("{} has {} free", there.display(), bytes(free)))
-            .hint("free space, or collect what Nix no longer needs: nix-collect-garbage"));
-    }
-    Ok(format!("{} free at {}", bytes(free), there.display()))
+    let (free, place) = doctor::room(place)?;
+    Ok(format!("{} free at {}", bytes(free), place.display()))
 }
 
 fn python(settings: &Settings) -> Result<String> {
-    let root = find::check(&settings.environment)?;
     let given = settings.config.python.interpreter.as_ref().map(|p| settings.project.join(p));
-    let (found, _) = find::find_python(&root, given.as_deref(), &|name| std::env::var_os(name))?;
-    let facts = InterpreterFacts::of(&found.executable)?;
-    Ok(format!("Python {} at {} ({})", facts.full_version, found.executable.display(), found.how))
+    doctor::python(&settings.environment, given.as_deref())
 }
 
 fn hosts(settings: &Settings, printer: &Printer) -> Result<String> {
@@ -74,10 +47,13 @@ fn hosts(settings: &Settings, printer: &Printer) -> Result<String> {
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(args.env.as_deref(), config);
-    let known = settings.as_ref().ok();
+    let config = match &settings {
+        Ok(settings) => settings.store(),
+        Err(_) => StoreConfig::from_environment(None),
+    };
     let mut looks: Vec<Look> = vec![
-        ("store", store(known)),
-        ("room", room(&store_folder(known))),
+        ("store", store(&config)),
+        ("room", room(&config.folder())),
         ("nix-instantiate", first_line(&["nix-instantiate", "--version"])),
         ("ssh", first_line(&["ssh", "-G", "localhost"]).map(|_| "OpenSSH's client is there".into())),
         ("git", first_line(&["git", "--version"])),

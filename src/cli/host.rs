@@ -9,7 +9,6 @@ use crate::deploy::look;
 use crate::deploy::send::{self, Done};
 use crate::ship::hosts::Host;
 use crate::ship::preflight::{Facts, Problem};
-use crate::store::StoreConfig;
 use crate::sys::error::Result;
 use crate::sys::progress::Amount;
 use serde_json::{Value, json};
@@ -165,7 +164,7 @@ fn send(
     dry_run: bool,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let source = StoreConfig::from_environment(settings.config.store.remote.as_deref());
+    let source = settings.store();
     let path = match snapshot.filter(|s| s.starts_with(&source.store_dir.0)) {
         Some(path) => path.to_string(),
         None => Registry::new(&settings.state).find(snapshot)?.snapshot,

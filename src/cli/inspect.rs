@@ -1,7 +1,8 @@
 //! `stillframe inspect`: the report, and nothing else.
-use super::capture::{Manner, capture, exclusive, report_json, report_text};
+use super::capture::{report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
+use crate::snapshot::reading::{Manner, capture};
 use crate::sys::error::Result;
 use crate::sys::signals;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,10 @@ pub struct Args {
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(args.env.as_deref(), config)?;
     signals::heed()?;
-    let _lock = exclusive(&settings, printer, "inspect")?;
-    let (captured, _) =
-        capture(&settings, printer, Manner { offline: args.offline, ..Manner::default() }, None)?;
+    let subject = settings.subject()?;
+    let _lock = subject.exclusive("inspect", printer)?;
+    let manner = Manner { offline: args.offline, ..Manner::default() };
+    let (captured, _) = capture(&subject, manner, None, printer)?;
     printer.value(&report_json(&captured));
     report_text(&captured, printer);
     Ok(ExitCode::SUCCESS)

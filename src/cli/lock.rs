@@ -1,10 +1,11 @@
 //! `stillframe lock`: writes pylock.toml and stillframe.lock.
-use super::capture::{Manner, capture, exclusive, lock_texts, project_file, report_json, report_text};
+use super::capture::{report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::model::lock::Lock;
-use crate::capture::model::pylock::is_ours;
+use crate::capture::model::pylock::{self, is_ours};
 use crate::formats::python::pylock::Pylock;
+use crate::snapshot::reading::{Manner, capture};
 use crate::sys::error::Result;
 use crate::sys::files;
 use crate::sys::signals;
@@ -25,7 +26,7 @@ pub struct Args {
 /// has `pylock.NAME.toml` for several.)
 fn pylock_name(settings: &Settings) -> &'static str {
     let (usual, own) = ("pylock.toml", "pylock.stillframe.toml");
-    let Ok(text) = std::fs::read_to_string(project_file(settings, usual)) else { return usual };
+    let Ok(text) = std::fs::read_to_string(settings.project.join(usual)) else { return usual };
     match Pylock::parse(&text) {
         Ok(lock) if is_ours(&lock) => usual,
         _ => own,
@@ -35,18 +36,19 @@ fn pylock_name(settings: &Settings) -> &'static str {
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(args.env.as_deref(), config)?;
     signals::heed()?;
-    let _lock = exclusive(&settings, printer, "lock")?;
+    let subject = settings.subject()?;
+    let _lock = subject.exclusive("lock", printer)?;
     // Before any work, like everything that makes a run futile.
-    let own = project_file(&settings, "stillframe.lock");
+    let own = settings.project.join("stillframe.lock");
     if let Ok(text) = std::fs::read_to_string(&own) {
         Lock::may_replace(&text, &own.display().to_string())?;
     }
-    let (captured, _) =
-        capture(&settings, printer, Manner { offline: args.offline, ..Manner::default() }, None)?;
-    let (lock, pylock) = lock_texts(&captured)?;
+    let manner = Manner { offline: args.offline, ..Manner::default() };
+    let (captured, _) = capture(&subject, manner, None, printer)?;
+    let (lock, pylock) = (captured.lock.to_toml()?, pylock::print(&captured.lock));
     let mut written = Vec::new();
     for (name, text) in [("stillframe.lock", &lock), (pylock_name(&settings), &pylock)] {
-        let path = project_file(&settings, name);
+        let path = settings.project.join(name);
         // An unchanged lock keeps its time: build tools look at it.
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
             continue;

@@ -6,7 +6,6 @@ use super::settings::Settings;
 use crate::deploy::fleet::Member;
 use crate::deploy::prepare::{self, Found, Step};
 use crate::ship::copy::Load;
-use crate::store::StoreConfig;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::signals;
 use serde_json::{Value, json};
@@ -28,7 +27,7 @@ fn text(step: Step) -> &'static str {
 
 pub fn run(settings: &Settings, members: &[Member], yes: bool, printer: &Printer) -> Result<ExitCode> {
     signals::heed()?;
-    let source = StoreConfig::from_environment(settings.config.store.remote.as_deref());
+    let source = settings.store();
     let load = Load::agent(&source)?;
     let mut to_do: Vec<(&Member, Found)> = Vec::new();
     let mut values = Vec::new();

@@ -144,7 +144,7 @@ impl Printer {
 
 /// Text of an environment, which may be hostile: it can neither break a line nor move the cursor.
 pub fn plain(text: &str) -> String {
-    crate::capture::files::paths::show(text.as_bytes())
+    crate::words::show(text.as_bytes())
 }
 
 /// The same, where a text of several lines is expected.

@@ -2,9 +2,9 @@
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::closure::registry::Registry;
-use crate::closure::scratch::Scratch;
-use crate::host::{foreground, slot};
-use crate::protocol::launch::{Launch, Values};
+use crate::host::foreground;
+use crate::protocol::launch::Values;
+use crate::snapshot::serve::{Serving, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -36,37 +36,8 @@ pub struct Args {
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::without_environment(None, config)?;
     let record = Registry::new(&settings.state).find(args.id.as_deref())?;
-    let launch = Launch::read(&record.launch_file()).map_err(|e| match e.hint {
-        None => e.hint(
-            "programs are started at their store paths: a snapshot of another store cannot be run here",
-        ),
-        Some(_) => e,
-    })?;
-    let port = match args.port {
-        Some(port) if port != 0 => foreground::unused(port)?,
-        _ => foreground::free_port()?,
-    };
-    let home = settings.state.join("run").join(&record.id);
-    let base = args.base.clone().unwrap_or_else(|| home.join("base"));
-    let models = match &args.models {
-        Some(models) => models.canonicalize().map_err(|e| Error::io("open", models, e))?,
-        None => Some(record.environment.join("models"))
-            .filter(|m| m.is_dir())
-            .unwrap_or_else(|| home.join("models")),
-    };
-    std::fs::create_dir_all(&base).map_err(|e| Error::io("create directory", &base, e))?;
-    // Only ours: a models folder that was asked for exists.
-    let _ = std::fs::create_dir_all(&models);
-    let base = base.canonicalize().map_err(|e| Error::io("open", &base, e))?;
-    let slot_dir = Scratch::new(&home, "slot")?;
-    let values = Values {
-        base: base.display().to_string(),
-        output: base.join("output").display().to_string(),
-        models: models.display().to_string(),
-        slot: slot_dir.path().display().to_string(),
-        listen: "127.0.0.1".into(),
-        port,
-    };
+    let wanted = Wanted { port: args.port, models: args.models.as_deref(), base: args.base.as_deref() };
+    let serving = Serving::prepare(&record, &settings.state, wanted)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -75,10 +46,10 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let log = if printer.json { Stdio::from(std::io::stderr()) } else { Stdio::inherit() };
     let outcome = runtime.block_on(async {
         let signals = Signals::watch()?;
-        let instance = foreground::start(&launch, &values, log, Stdio::inherit())?;
-        Ok::<_, Error>(serve(instance, signals, &values, args, printer, &record.id).await)
+        let instance = serving.start(log, Stdio::inherit())?;
+        Ok::<_, Error>(serve(instance, signals, &serving.values, args, printer, &record.id).await)
     })?;
-    let written = slot::written(&launch, slot_dir.path());
+    let written = serving.written();
     if !written.is_empty() {
         printer.note("written into the program, thrown away with this instance:");
         for path in &written {
@@ -86,7 +57,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         }
     }
     if args.keep {
-        let kept = slot_dir.keep();
+        let kept = serving.keep();
         printer.note(&format!("kept {}", kept.display()));
     }
     outcome

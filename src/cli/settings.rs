@@ -2,6 +2,9 @@
 //! caches live (XDG base directory specification).
 use crate::deploy::fleet::{GivenHosts, Project};
 use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig};
+use crate::snapshot::config::{ProbeConfig, PythonConfig, StoreSection};
+use crate::snapshot::subject::{Service, Subject};
+use crate::store::StoreConfig;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::words;
@@ -36,44 +39,6 @@ pub struct Config {
     pub exclude: Vec<String>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
     pub intent: Vec<PathBuf>,
-}
-
-#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct PythonConfig {
-    /// The environment's interpreter, when it is not found by itself.
-    pub interpreter: Option<PathBuf>,
-    /// A store path that stands in for the captured runtime.
-    pub runtime: Option<String>,
-    /// System libraries to ship beside the interpreter's own.
-    pub libraries: Vec<PathBuf>,
-    /// Distributions laid out as real files instead of links.
-    pub real_files: Vec<String>,
-    /// Whether packs are compiled ahead, for a quicker start (default: true). A ComfyUI with governance enabled
-    /// refuses packs that have bytecode: say false for it.
-    pub pack_bytecode: Option<bool>,
-    /// Whether Python's garbage collector runs rarely until the server listens, for a quicker start (default: true).
-    pub defer_gc: Option<bool>,
-}
-
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct ProbeConfig {
-    /// Seconds to wait for the environment's server.
-    pub timeout: u64,
-}
-
-impl Default for ProbeConfig {
-    fn default() -> Self {
-        ProbeConfig { timeout: 300 }
-    }
-}
-
-#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct StoreSection {
-    /// As NIX_REMOTE: `local?root=/path` for a store of its own.
-    pub remote: Option<String>,
 }
 
 /// A project and its hosts as `lib.mkDeployment` of the flake evaluated them. It lies in the Nix store: relative paths
@@ -165,6 +130,33 @@ impl Settings {
             given: self.hosts.as_ref(),
             cache: &self.cache,
         }
+    }
+
+    pub fn store(&self) -> StoreConfig {
+        StoreConfig::from_environment(self.config.store.remote.as_deref())
+    }
+
+    /// What of it concerns the environment and its snapshots.
+    pub fn subject(&self) -> Result<Subject> {
+        let config = &self.config;
+        Ok(Subject {
+            environment: self.environment.clone(),
+            project: self.project.clone(),
+            state: self.state.clone(),
+            cache: self.cache.clone(),
+            environment_cache: config.cache.as_ref().map(|path| self.project.join(path)),
+            python: config.python.clone(),
+            probe: config.probe.clone(),
+            exclude: config.exclude.clone(),
+            intent: config.intent.clone(),
+            service: Service {
+                name: config.service.name().into(),
+                arguments: config.service.arguments.clone(),
+                environment: config.service.environment.clone(),
+            },
+            private: self.fleet().private_files(&self.environment)?,
+            store: self.store(),
+        })
     }
 
     pub fn resolve(env: Option<&Path>, config: Option<&Path>) -> Result<Settings> {

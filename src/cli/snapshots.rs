@@ -1,19 +1,14 @@
 //! `stillframe snapshots`: list, show, diff, verify, remove.
-use super::capture::{self, findings_text};
+use super::capture::findings_text;
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
-use crate::capture::model::lock::{Lock, TreeRef};
-use crate::capture::trees::nar::path_of;
-use crate::closure::compare;
-use crate::closure::diff::{self, Change};
-use crate::closure::recipe;
-use crate::closure::registry::{Record, Registry};
-use crate::closure::scratch::Scratch;
-use crate::closure::verify::{self, Mismatch};
-use crate::protocol::launch::Launch;
-use crate::store::{Store, StoreConfig};
-use crate::sys::error::{Kind, Result};
-use crate::sys::progress::check_interrupt;
+use crate::closure::between::between;
+use crate::closure::diff::{Change, Diff};
+use crate::closure::registry::Registry;
+use crate::snapshot::subject::exclusive;
+use crate::snapshot::verify::verify;
+use crate::store::Store;
+use crate::sys::error::Result;
 use crate::sys::signals;
 use serde_json::json;
 use std::path::Path;
@@ -46,9 +41,9 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
         Command::List => list(&registry, printer),
         Command::Show { id } => show(&registry, id.as_deref(), printer),
         Command::Diff { a, b } => diff(&settings, &registry, &a, &b, printer),
-        Command::Verify { id } => verify(&settings, &registry, id.as_deref(), config, printer),
+        Command::Verify { id } => verified(&settings, &registry, id.as_deref(), config, printer),
         Command::Remove { id, force } => {
-            let _lock = capture::exclusive(&settings, printer, "snapshots remove")?;
+            let _lock = exclusive(&settings.state, &settings.environment, "snapshots remove", printer)?;
             let record = registry.find(Some(&id))?;
             registry.remove(&record, force)?;
             printer.value(&json!({"version": 1, "removed": record.id, "snapshot": record.snapshot}));
@@ -124,23 +119,9 @@ fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn store_config(settings: &Settings) -> StoreConfig {
-    StoreConfig::from_environment(settings.config.store.remote.as_deref())
-}
-
 fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Printer) -> Result<ExitCode> {
     let (old, new) = (registry.find(Some(a))?, registry.find(Some(b))?);
-    let (old_lock, new_lock) = (registry.lock(&old)?, registry.lock(&new)?);
-    let mut store = Store::connect(&store_config(settings))?;
-    let starts = (launch_of(&old, &mut store)?, launch_of(&new, &mut store)?);
-    let probes = (old.probe.as_ref(), new.probe.as_ref());
-    let mut diff = diff::diff(&old_lock, &new_lock, Some((&starts.0, &starts.1)), probes);
-    add_files(&mut diff, &old_lock, &new_lock, &mut store)?;
-    let before = store.closure(&[old.store_path(&old.snapshot, &store.store_dir)?])?;
-    let after = store.closure(&[new.store_path(&new.snapshot, &store.store_dir)?])?;
-    let fresh: Vec<_> = after.iter().filter(|(p, _)| !before.contains_key(*p)).collect();
-    diff.new_paths = fresh.len() as u64;
-    diff.new_bytes = fresh.iter().map(|(_, i)| i.nar_size).sum();
+    let diff = between(registry, &old, &new, &mut Store::connect(&settings.store())?)?;
     let mut document = json!(diff);
     document["version"] = json!(1);
     printer.value(&document);
@@ -152,6 +133,30 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
             old.id, new.id, old.stillframe, new.stillframe
         ));
     }
+    changes_text(&diff, printer);
+    if !diff.classes_known {
+        let unknown: Vec<&str> =
+            [&old, &new].iter().filter(|r| r.probe.is_none()).map(|r| r.id.as_str()).collect();
+        printer
+            .line(format!("node classes: not known of {} (`snapshot --probe` asks)", unknown.join(" and ")));
+    }
+    for (title, classes) in
+        [("node classes added", &diff.classes_added), ("node classes removed", &diff.classes_removed)]
+    {
+        if !classes.is_empty() {
+            printer.line(format!("{}: {}", printer.bold(title), classes.join(", ")));
+        }
+    }
+    printer.line(format!(
+        "to ship to a host that has {}: {} paths, {}",
+        old.id,
+        diff.new_paths,
+        bytes(diff.new_bytes)
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn changes_text(diff: &Diff, printer: &Printer) {
     let groups: [(&str, Vec<Change>); 8] = [
         ("main program", diff.main.iter().cloned().collect()),
         ("Python runtime", diff.runtime.iter().cloned().collect()),
@@ -180,66 +185,9 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
             }
         }
     }
-    if !diff.classes_known {
-        let unknown: Vec<&str> =
-            [&old, &new].iter().filter(|r| r.probe.is_none()).map(|r| r.id.as_str()).collect();
-        printer
-            .line(format!("node classes: not known of {} (`snapshot --probe` asks)", unknown.join(" and ")));
-    }
-    for (title, classes) in
-        [("node classes added", &diff.classes_added), ("node classes removed", &diff.classes_removed)]
-    {
-        if !classes.is_empty() {
-            printer.line(format!("{}: {}", printer.bold(title), classes.join(", ")));
-        }
-    }
-    printer.line(format!(
-        "to ship to a host that has {}: {} paths, {}",
-        old.id,
-        diff.new_paths,
-        bytes(diff.new_bytes)
-    ));
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Names the files that differ in each changed tree, from the store.
-fn add_files(diff: &mut diff::Diff, old: &Lock, new: &Lock, store: &mut Store) -> Result<()> {
-    let dir = store.store_dir.clone();
-    let mut fill = |change: &mut Change, trees: (Option<&TreeRef>, Option<&TreeRef>)| -> Result<()> {
-        if let (Some(a), Some(b)) = trees
-            && a != b
-        {
-            change.files.extend(compare::changed_files(store, &path_of(a, &dir)?, &path_of(b, &dir)?)?);
-            change.files.sort();
-        }
-        Ok(())
-    };
-    if let Some(change) = &mut diff.main {
-        fill(change, (Some(&old.main.tree), Some(&new.main.tree)))?;
-    }
-    for change in &mut diff.packs {
-        let tree = |l: &'_ Lock| l.packs.iter().find(|p| p.name == change.name).map(|p| p.tree.clone());
-        let (a, b) = (tree(old), tree(new));
-        fill(change, (a.as_ref(), b.as_ref()))?;
-    }
-    for change in &mut diff.distributions {
-        let tree =
-            |l: &'_ Lock| l.distributions.iter().find(|d| d.name == change.name).map(|d| d.tree.clone());
-        let (a, b) = (tree(old), tree(new));
-        fill(change, (a.as_ref(), b.as_ref()))?;
-    }
-    for change in &mut diff.sources {
-        let tree = |l: &'_ Lock| l.sources.iter().find(|s| s.path == change.name).map(|s| s.tree.clone());
-        let (a, b) = (tree(old), tree(new));
-        fill(change, (a.as_ref(), b.as_ref()))?;
-    }
-    if let Some(change) = &mut diff.unowned {
-        fill(change, (old.unowned.as_ref(), new.unowned.as_ref()))?;
-    }
-    Ok(())
-}
-
-fn verify(
+fn verified(
     settings: &Settings,
     registry: &Registry,
     id: Option<&str>,
@@ -248,14 +196,8 @@ fn verify(
 ) -> Result<ExitCode> {
     signals::heed()?;
     let record = registry.find(id)?;
-    let lock = registry.lock(&record)?;
-    let config = store_config(settings);
-    let mut store = Store::connect(&config)?;
-    let recipe = recipe::read(&record, &lock, &mut store)?;
-    let scratch = Scratch::new(&settings.cache, "verify")?;
-    let mut report = verify::verify(&recipe, &mut store, scratch.path(), printer.progress().as_ref())?;
-    drop(scratch);
-    explain(&mut report.mismatches, &record, config_file, &config, printer)?;
+    let subject = || Settings::resolve(Some(&record.environment), config_file)?.subject();
+    let report = verify(registry, &record, &settings.store(), &settings.cache, subject, printer)?;
     printer.value(
         &json!({"version": 1, "id": record.id, "verified": report.mismatches.is_empty(), "report": report}),
     );
@@ -281,46 +223,4 @@ fn verify(
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)
-}
-
-/// The launch file, through the store: a scratch store's paths are not where their names say.
-fn launch_of(record: &Record, store: &mut Store) -> Result<Launch> {
-    let path = record.store_path(&record.snapshot, &store.store_dir)?;
-    let name = crate::protocol::launch::file_of(&record.service);
-    let bytes = compare::file(store, &path, &name)?;
-    Launch::parse(&bytes, &format!("{}/{name}", record.snapshot))
-}
-
-/// Names the first differing file of what was copied from the environment, if that still has it.
-fn explain(
-    mismatches: &mut [Mismatch],
-    record: &Record,
-    config_file: Option<&Path>,
-    config: &StoreConfig,
-    printer: &Printer,
-) -> Result<()> {
-    if mismatches.iter().all(|m| m.copied.is_none()) {
-        return Ok(());
-    }
-    let environment = record.environment.display();
-    let trees = Settings::resolve(Some(&record.environment), config_file)
-        .and_then(|settings| capture::trees_of(&settings, printer, &config.store_dir));
-    let mut store = Store::connect(config)?;
-    for mismatch in mismatches {
-        let Some(path) = &mismatch.copied else { continue };
-        match &trees {
-            Err(e) if e.kind == Kind::Interrupted => return check_interrupt(),
-            Err(e) => {
-                mismatch.unexplained = Some(format!("{environment} cannot be read again: {}", e.full()))
-            }
-            Ok(trees) => match trees.take(path) {
-                Some(tree) => mismatch.first_difference = compare::difference_from(&mut store, path, &tree)?,
-                None => {
-                    let why = format!("{environment} no longer has it as it was recorded");
-                    mismatch.unexplained = Some(why);
-                }
-            },
-        }
-    }
-    Ok(())
 }

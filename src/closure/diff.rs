@@ -220,8 +220,8 @@ mod tests {
     use crate::capture::model::inventory::PackKind;
     use crate::capture::model::lock::{
         CacheLock, DistributionLock, GitLock, LOCK_VERSION, MainLock, Provenance, RuntimeLock, SourceLock,
-        TreeRef,
     };
+    use crate::capture::trees::tree::TreeRef;
     use crate::formats::nix::hash::Sha256;
     use crate::protocol::launch::Layer;
 

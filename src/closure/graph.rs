@@ -428,7 +428,7 @@ fn snapshot(
 mod tests {
     use super::*;
     use crate::capture::model::change::How;
-    use crate::capture::model::lock::TreeRef;
+    use crate::capture::trees::tree::TreeRef;
     use crate::formats::nix::hash::Sha256;
 
     #[test]

@@ -1,7 +1,10 @@
 //! lock -> derivations -> realised closure -> snapshot; diff, verify.
+pub mod between;
 pub mod compare;
 pub mod diff;
 pub mod graph;
+pub mod licences;
+pub mod manager_snapshot;
 mod nodes;
 pub mod realise;
 pub mod recipe;

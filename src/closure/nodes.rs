@@ -1,5 +1,5 @@
 //! One derivation at a time: what a builder of ours is told, and the `.drv` file that says it. Pure, as all of the graph.
-use crate::capture::model::lock::TreeRef;
+use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};

@@ -8,7 +8,8 @@ use crate::store::{Event, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::parallel;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// What it took.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Realised")]
 pub struct Report {
     pub sent_paths: u64,
     pub sent_bytes: u64,

@@ -1,6 +1,7 @@
 //! A snapshot as a software bill of materials: CycloneDX 1.6 JSON (ECMA-424). What is named comes from the lock; licences from the
 //! distributions' own METADATA. The same snapshot gives the same document.
-use crate::capture::model::lock::{DistributionLock, GitLock, Lock, PackLock, TreeRef};
+use crate::capture::model::lock::{DistributionLock, GitLock, Lock, PackLock};
+use crate::capture::trees::tree::TreeRef;
 use crate::closure::registry::Record;
 use crate::formats::hex::hex;
 use serde_json::{Map, Value, json};

@@ -4,10 +4,10 @@ use crate::deploy::host_result::HostResult;
 use crate::protocol::messages::{self, Attempt, Back, Outcome, Serving};
 use crate::protocol::spec::Spec;
 use crate::ship::send::Sent;
+use crate::snapshot::report::Report;
 use crate::sys::progress::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// Raised when a field changes its meaning or goes away.
 pub const STREAM_VERSION: u32 = 1;
@@ -28,7 +28,7 @@ pub enum Event {
     Snapshot {
         version: u32,
         /// The document of `stillframe snapshot --json`.
-        snapshot: Value,
+        snapshot: Box<Report>,
     },
     /// All that can be wrong on this workstation is right.
     Begin {

@@ -11,8 +11,14 @@ fn the_stream_is_these_types() {
         "hosts": ["alpha"], "began": 5});
     let outcome = json!({"status": "succeeded", "generation": 4, "previous": 3});
     let host = json!({"host": "alpha", "status": "failed", "generation": null, "error": "e", "hint": null, "on_host": true});
+    let taken = json!({"version": 1, "snapshot": "/nix/store/x", "id": "x", "label": null, "unchanged": false,
+        "derivation": "/nix/store/x.drv", "closure_paths": 2, "closure_bytes": 3,
+        "realise": {"sent_paths": 1, "sent_bytes": 2, "derivations_written": 3, "built": 4, "unchanged": false,
+            "present": false, "derivations_ms": 0.5, "build_seconds": 1.5},
+        "graph_ms": 0.5, "derivations": 9, "seconds": 2.5, "index": null, "probe": null,
+        "findings": [{"severity": "problem", "topic": "audit", "path": "p", "message": "m"}]});
     let lines = [
-        json!({"type": "snapshot", "version": 1, "snapshot": {"version": 1, "id": "x"}}),
+        json!({"type": "snapshot", "version": 1, "snapshot": taken}),
         json!({"type": "begin", "version": 1, "deployment": "d", "snapshot": "/nix/store/x", "id": "x", "label": null,
             "hosts": ["alpha"]}),
         json!({"type": "begin", "version": 1, "deployment": "d", "rollback": "previous", "hosts": ["alpha"]}),

@@ -10,7 +10,7 @@ use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A key that is shorter can be guessed from its hash, which local users of a host can read.
@@ -70,6 +70,24 @@ impl Project<'_> {
             Some(given) => hosts::named(given.hosts.clone(), &self.hosts_folder()).into_iter().collect(),
             None => hosts::load(&self.hosts_folder(), self.cache),
         }
+    }
+
+    /// Files that the configuration names as secret, of the project and of its hosts.
+    pub fn private_files(&self, environment: &Path) -> Result<Vec<PathBuf>> {
+        let mut files: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut put = |base: &Path, service: &ServiceConfig| {
+            let secrets = service.secrets.values().filter_map(|s| s.file.clone());
+            let keys = service.gateway.api_keys.iter().flatten().filter_map(|k| k.file.clone());
+            files.extend(secrets.chain(keys).map(|file| base.join(file)));
+        };
+        put(self.folder, self.service);
+        // Hosts are asked for only where their files could lie in the environment.
+        if self.folder.starts_with(environment) || environment.starts_with(self.folder) {
+            for host in self.described()? {
+                put(host.file.parent().unwrap_or(self.folder), &host.service);
+            }
+        }
+        Ok(files.into_iter().collect())
     }
 
     /// Those that a selector names; all without one.

@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod history;
 pub mod host_result;
 pub mod look;
+pub mod own_command;
 pub mod plan;
 pub mod prepare;
 pub mod questions;

@@ -13,10 +13,11 @@ use layout::{Layout, package};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::files::paths::{open_regular, show};
+use crate::capture::files::paths::open_regular;
 use crate::capture::trees::tree::{Entry, Source, Tree};
 use crate::formats::elf::{self, ElfInfo};
 use crate::sys::error::{Error, Result};
+use crate::words::show;
 
 /// A library that a file needs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

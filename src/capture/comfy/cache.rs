@@ -2,12 +2,13 @@
 //! change the others' paths.
 use crate::capture::comfy::context::{Context, Notes};
 use crate::capture::files::collect::{Policy, collect};
-use crate::capture::files::paths::{SECRET_NOTE, case_twins, file_name, join, show};
+use crate::capture::files::paths::{SECRET_NOTE, case_twins, file_name, join};
 use crate::capture::files::rules;
 use crate::capture::files::secrets;
 use crate::capture::files::walk::NodeKind;
 use crate::capture::model::inventory::{CacheEntry, OutsidePath};
 use crate::capture::model::report::{Severity, Topic};
+use crate::words::show;
 use rayon::prelude::*;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

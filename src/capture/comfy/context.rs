@@ -1,13 +1,14 @@
 //! What every part of a scan is given, and what each gathers: options, lines of the report, repositories.
 use crate::capture::files::collect::Collected;
 use crate::capture::files::left_out::LeftOut;
-use crate::capture::files::paths::{below, finding, join, show, show_in};
+use crate::capture::files::paths::{below, finding, join, show_in};
 use crate::capture::files::rules;
 use crate::capture::files::walk::{NodeKind, stat_digest};
 use crate::capture::git;
 use crate::capture::git::compare::{self, WorkTree};
 use crate::capture::model::inventory::{GitRead, GitState, Nested, OutsidePath};
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::words::show;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;

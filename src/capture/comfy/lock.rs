@@ -1,9 +1,10 @@
 //! What a scan found, each tree hashed or known from the last run: the lock's main program, packs and cache.
 use crate::capture::model::inventory::{CacheEntry, GitState, Nested, Pack, Scan, Weight};
-use crate::capture::model::lock::{CacheLock, GitLock, MainLock, NestedLock, PackLock, TreeRef, WeightLock};
+use crate::capture::model::lock::{CacheLock, GitLock, MainLock, NestedLock, PackLock, WeightLock};
 use crate::capture::trees::Trees;
 use crate::capture::trees::memo::Memo;
 use crate::capture::trees::tree::Tree;
+use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
 use crate::sys::error::Result;
 use crate::sys::progress::check_interrupt;

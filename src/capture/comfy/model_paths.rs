@@ -1,10 +1,10 @@
 //! What is listed and not captured: models, user data, and the folders that
 //! `extra_model_paths.yaml` names.
 use crate::capture::comfy::context::{Context, Notes};
-use crate::capture::files::paths::{read_small, show};
+use crate::capture::files::paths::{lexical, read_small};
 use crate::capture::model::inventory::{ModelFolder, OutsidePath};
 use crate::capture::model::report::{Severity, Topic};
-use crate::capture::python::installed::lexical;
+use crate::words::show;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;

@@ -2,12 +2,13 @@
 use crate::capture::comfy::context::{Context, Notes, repositories};
 use crate::capture::comfy::model_paths::ExtraPath;
 use crate::capture::files::collect::{Policy, collect};
-use crate::capture::files::paths::{case_twins, show};
+use crate::capture::files::paths::case_twins;
 use crate::capture::files::rules;
 use crate::capture::files::walk::NodeKind;
 use crate::capture::model::inventory::{OutsidePath, Pack, PackKind};
 use crate::capture::model::report::{Severity, Topic};
 use crate::capture::trees::tree::Tree;
+use crate::words::show;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;

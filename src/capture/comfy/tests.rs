@@ -1,7 +1,7 @@
 use super::*;
-use crate::capture::files::paths::show;
 use crate::capture::model::inventory::{Pack, PackKind};
 use crate::capture::model::report::{Finding, Topic};
+use crate::words::show;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -2,13 +2,14 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::files::left_out::LeftOut;
-use crate::capture::files::paths::{self, SECRET_NOTE, below, file_name, finding, join, show, show_in};
+use crate::capture::files::paths::{self, SECRET_NOTE, below, file_name, finding, join, show_in};
 use crate::capture::files::rules;
 use crate::capture::files::secrets;
 use crate::capture::files::walk::{self, NodeKind, WalkEntry};
 use crate::capture::model::inventory::{OutsidePath, Weight};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::trees::tree::{Entry, Source, Tree};
+use crate::words::show;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -1,18 +1,34 @@
 //! Relative paths as bytes, names fit to be shown, lines of the report, and files opened without
 //! waiting for what is not a file.
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::words::show;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// What the report says of every secret.
 pub const SECRET_NOTE: &str = "left out; give it to the host as a service secret";
 
 /// `root/path` for a relative path of bytes; the empty path is the root.
-pub fn below(root: &Path, path: &[u8]) -> std::path::PathBuf {
+pub fn below(root: &Path, path: &[u8]) -> PathBuf {
     if path.is_empty() { root.to_path_buf() } else { root.join(OsStr::from_bytes(path)) }
+}
+
+/// `a/b/../c` -> `a/c`, without asking the file system.
+pub fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// `folder/name`, without a slash where one side is empty.
@@ -34,21 +50,6 @@ pub fn odd(path: &[u8]) -> bool {
         Ok(name) => name.chars().any(char::is_control),
         Err(_) => true,
     }
-}
-
-/// A path for people: control characters and bytes that are not UTF-8 escaped, so that a hostile
-/// name can neither break a line of the report nor move the cursor.
-pub fn show(path: &[u8]) -> String {
-    let mut text = String::with_capacity(path.len());
-    for chunk in path.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    text
 }
 
 /// `label/path` for people.

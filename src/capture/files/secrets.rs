@@ -202,6 +202,15 @@ mod tests {
         }
     }
 
+    /// A RECORD's word is not taken for them: `trees::promise`.
+    #[test]
+    fn what_may_be_a_secret() {
+        for path in ["config.ini", "key.pem", "token", ".netrc"] {
+            assert!(suspect(path.as_bytes(), 15), "{path}");
+        }
+        assert!(!suspect(b"module.py", 15));
+    }
+
     fn content(path: &str, body: &str) -> bool {
         wants_content(path.as_bytes(), body.len() as u64)
             && secret_content(path.as_bytes(), body.as_bytes(), true).is_some()

@@ -1,6 +1,7 @@
 use super::*;
-use crate::capture::files::paths::{read_small, show};
+use crate::capture::files::paths::read_small;
 use crate::capture::model::report::Topic;
+use crate::words::show;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::net::UnixListener;

@@ -1,11 +1,12 @@
 //! Does a work tree differ from its commit? Answered by hashing the files that a capture ships, so
 //! that no index, filter or monitor of the repository is believed.
-use crate::capture::files::paths::{self, below, file_name, show};
+use crate::capture::files::paths::{self, below, file_name};
 use crate::capture::files::rules;
 use crate::capture::files::walk::{NodeKind, WalkEntry};
 use crate::capture::git::{self, Head};
 use crate::capture::model::inventory::GitState;
 use crate::formats::hex::hex;
+use crate::words::show;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,16 +7,15 @@ use crate::capture::index::provenance::{Candidate, Want, find_wheels};
 use crate::capture::index::settings::IndexSettings;
 use crate::capture::index::sources::SettingsInput;
 use crate::capture::model::report::{Finding, Severity, Topic};
-use crate::capture::python::installed::{Installed, Scheme};
-use crate::capture::python::interpreter::InterpreterFacts;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, Progress, check_interrupt};
-use serde::Serialize;
-use std::path::Path;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::time::Instant;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IndexReport {
     pub source: String,
     pub index_bytes: u64,
@@ -28,30 +27,24 @@ pub struct IndexReport {
 /// Who is asked; nobody with `--offline`.
 pub struct Ask {
     settings: Option<IndexSettings>,
-    /// `cp311` and `x86_64`, of the environment's interpreter.
-    python: String,
-    machine: String,
 }
 
 impl Ask {
     pub fn offline() -> Self {
-        Ask { settings: None, python: String::new(), machine: String::new() }
+        Ask { settings: None }
     }
 
-    /// What the environment's pip or uv is configured with.
-    pub fn of(root: &Path, prefix: &Path, schemes: &[Scheme], facts: &InterpreterFacts) -> Result<Self> {
+    /// What the environment's pip or uv is configured with: in the environment's folder, its prefix, its site directories
+    /// or its standard library.
+    pub fn of(root: &Path, prefix: &Path, sites: &[PathBuf], stdlib: &Path) -> Result<Self> {
         let input = SettingsInput {
             project: Some(root.to_path_buf()),
             prefix: Some(prefix.to_path_buf()),
-            site_packages: schemes.iter().map(|s| s.site.clone()).collect(),
-            stdlib: Some(facts.stdlib.clone()),
+            site_packages: sites.to_vec(),
+            stdlib: Some(stdlib.to_path_buf()),
             ..SettingsInput::from_process()
         };
-        Ok(Ask {
-            settings: Some(IndexSettings::discover(&input)?),
-            python: format!("cp{}{}", facts.version.0, facts.version.1),
-            machine: facts.machine.clone(),
-        })
+        Ok(Ask { settings: Some(IndexSettings::discover(&input)?) })
     }
 
     /// What is configured and not asked.
@@ -70,34 +63,20 @@ impl Ask {
         Some(urls.join(" "))
     }
 
-    fn want(&self, one: &Installed) -> Want {
-        Want {
-            name: one.name.clone(),
-            version: one.version.clone(),
-            wheel_tags: one.wheel_tags.clone(),
-            wheel_file: one.wheel_file.clone(),
-            python: self.python.clone(),
-            machine: self.machine.clone(),
-            build: one.build.clone(),
-            direct_url: one.direct_url.clone(),
-        }
-    }
-
-    /// One candidate for each of `fresh`, in their order.
+    /// One candidate for each of `wants`, in their order.
     pub fn candidates(
         &self,
-        fresh: &[&Installed],
+        wants: &[Want],
         cache: &Path,
         progress: &dyn Progress,
         report: &mut Option<IndexReport>,
         findings: &mut Vec<Finding>,
     ) -> Result<Vec<Candidate>> {
         let Some(settings) = &self.settings else {
-            return Ok(fresh.iter().map(|_| Candidate::None(NoWheel::Offline)).collect());
+            return Ok(wants.iter().map(|_| Candidate::None(NoWheel::Offline)).collect());
         };
         let options = ClientOptions::default().at_most(settings.timeout);
         let client = IndexClient::new(settings.clone(), Some(cache), options)?;
-        let wants: Vec<Want> = fresh.iter().map(|one| self.want(one)).collect();
         progress.stage("asking the index", Amount::Items(wants.len() as u64));
         let started = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -105,7 +84,7 @@ impl Ask {
             .enable_all()
             .build()
             .map_err(|e| Error::new(Kind::Io, "cannot start the network threads").caused_by(e))?;
-        let asking = find_wheels(&client, &wants, |done, _| {
+        let asking = find_wheels(&client, wants, |done, _| {
             if done > 0 {
                 progress.advance(1);
             }

@@ -2,6 +2,7 @@
 //! `stillframe.lock` (TOML, sorted, one item a table) so that a change in the environment is a
 //! readable diff. The trees' content is on disk or in the store; the lock holds only what names it.
 use crate::capture::model::change::FileChange;
+use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::hash::Sha256;
 use crate::sys::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -9,20 +10,6 @@ use std::collections::BTreeMap;
 
 /// Bumped when a reader of an older version could misread the file.
 pub const LOCK_VERSION: u32 = 1;
-
-/// A content-addressed tree: with the store directory, this is its store path.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TreeRef {
-    /// The name part of the store path.
-    pub name: String,
-    #[serde(rename = "nar-hash")]
-    pub nar_hash: Sha256,
-    #[serde(rename = "nar-size")]
-    pub nar_size: u64,
-    /// Store paths (base names) the content refers to, sorted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub references: Vec<String>,
-}
 
 /// How sure we are of where a distribution came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

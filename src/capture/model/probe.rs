@@ -1,10 +1,11 @@
 //! What a probe found out by starting the environment's own server: kept in the snapshot's record for
 //! the health gate of a deployment.
 use crate::capture::model::report::{Finding, Severity, Topic};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PackProbe {
     pub name: String,
     /// As ComfyUI prints it, in milliseconds; `None` where its log has no line of the pack.
@@ -24,7 +25,7 @@ impl PackProbe {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbeResult {
     /// Time until the server answered.
     pub ready_ms: u64,

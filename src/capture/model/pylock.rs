@@ -1,8 +1,8 @@
 //! `pylock.toml` (PEP 751) from a lock: what another installer can install again. A captured
 //! distribution has no source that an installer could use; it is named in a comment.
-use crate::capture::files::paths::show;
 use crate::capture::model::lock::{Lock, Provenance};
 use crate::formats::python::pylock::{Pylock, PylockFile, PylockPackage};
+use crate::words::show;
 use std::collections::BTreeMap;
 
 /// What `created-by` says in ours.

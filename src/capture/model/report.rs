@@ -1,9 +1,10 @@
 //! The report: what a capture found that a person should know. Each line has a topic, a stable word that filters and
 //! `stillframe explain` know.
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Info,
@@ -17,7 +18,7 @@ macro_rules! topics {
     ($($(#[$about:meta])* $topic:ident $word:literal)+) => {
         /// What a line of the report is about. In the order of their words: lines of one severity are sorted so. Records
         /// of snapshots have them too: with a new one, `RECORD_VERSION` rises.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Topic {
             $($(#[$about])* #[serde(rename = $word)] $topic,)+
         }
@@ -85,7 +86,7 @@ impl fmt::Display for Topic {
 }
 
 /// One line of the report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     pub severity: Severity,
     pub topic: Topic,

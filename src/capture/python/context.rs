@@ -1,11 +1,12 @@
 //! What every part of the Python side is given, and what they gather for the lock.
 use crate::capture::files::left_out::LeftOut;
 use crate::capture::model::inventory::OutsidePath;
-use crate::capture::model::lock::{DistributionLock, SourceLock, TreeRef};
+use crate::capture::model::lock::{DistributionLock, SourceLock};
 use crate::capture::model::report::Finding;
 use crate::capture::python::installed::Installed;
 use crate::capture::trees::Trees;
 use crate::capture::trees::memo::Memo;
+use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::progress::Progress;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 //! folder names that path instead, so nothing of this machine is needed at run time.
 use crate::capture::audit;
 use crate::capture::files::collect::{Collected, Policy, collect};
-use crate::capture::files::paths::{below, finding, show};
+use crate::capture::files::paths::{below, finding};
 use crate::capture::files::walk::NodeKind;
 use crate::capture::model::inventory::OutsidePath;
 use crate::capture::model::lock::SourceLock;
@@ -17,6 +17,7 @@ use crate::formats::hex::hex;
 use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::{Error, Result};
+use crate::words::show;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,8 @@
 //! Is a directory a ComfyUI environment, and which Python does it use?
-use crate::capture::files::paths::{finding, read_small, show};
+use crate::capture::files::paths::{finding, read_small};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::sys::error::{Error, Kind, Result};
+use crate::words::show;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;

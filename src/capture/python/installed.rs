@@ -1,8 +1,10 @@
 //! The distributions installed in an environment, read from their metadata directories (PEP 376,
 //! PEP 627): which files each owns, where an installer put them, and where they lie in the wheel's own
 //! layout. Nothing is imported and nothing is run.
-use crate::capture::files::paths::{self, read_at_most, read_small, show};
+use crate::capture::files::paths::{self, lexical, read_at_most, read_small};
+use crate::capture::index::provenance::Want;
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::capture::python::interpreter::InterpreterFacts;
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::direct_url::DirectUrl;
 use crate::formats::python::entry_points::{EntryPoint, EntryPoints};
@@ -10,10 +12,11 @@ use crate::formats::python::metadata::Metadata;
 use crate::formats::python::name::normalize;
 use crate::formats::python::record::Record;
 use crate::formats::python::wheel::Wheel;
+use crate::words::show;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The longest metadata file that is read: the RECORD of the largest wheels is a few megabytes.
 pub const LONGEST: u64 = 64 << 20;
@@ -66,6 +69,20 @@ pub struct Installed {
 }
 
 impl Installed {
+    /// The wheel to ask an index for, for this interpreter.
+    pub fn want(&self, facts: &InterpreterFacts) -> Want {
+        Want {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            wheel_tags: self.wheel_tags.clone(),
+            wheel_file: self.wheel_file.clone(),
+            python: format!("cp{}{}", facts.version.0, facts.version.1),
+            machine: facts.machine.clone(),
+            build: self.build.clone(),
+            direct_url: self.direct_url.clone(),
+        }
+    }
+
     fn data_prefix(&self) -> String {
         let stem = self.info.trim_end_matches(".dist-info").trim_end_matches(".egg-info");
         format!("{stem}.data")
@@ -128,21 +145,6 @@ pub fn installer_file(canonical: &str) -> bool {
         }
         _ => false,
     }
-}
-
-/// `a/b/../c` -> `a/c`, without asking the file system.
-pub fn lexical(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::CurDir => {}
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 fn finding(severity: Severity, topic: Topic, path: &Path, message: String) -> Finding {

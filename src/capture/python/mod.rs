@@ -13,7 +13,7 @@ pub mod reach;
 pub mod schemes;
 pub mod unowned;
 
-use crate::capture::files::paths::{finding, show};
+use crate::capture::files::paths::finding;
 use crate::capture::index::provenance::Candidate;
 use crate::capture::model::change::How;
 use crate::capture::model::lock::{DistributionLock, Provenance, WheelRef};
@@ -30,6 +30,7 @@ use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
 use crate::sys::error::Result;
 use crate::sys::progress::{Amount, check_interrupt};
+use crate::words::show;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;

@@ -1,6 +1,7 @@
 //! Decides what a distribution is: *pinned* when every installed file equals the wheel's RECORD,
 //! *patched* when some differ (each named), *captured* when no wheel vouches for it. The tree is always
 //! what is on disk, in the wheel's own layout; never a false "pinned".
+use crate::capture::files::secrets;
 use crate::capture::index::provenance::Candidate;
 use crate::capture::index::wheel::WheelListing;
 use crate::capture::model::change::{FileChange, How, Unfit};
@@ -71,7 +72,7 @@ impl Pinned {
         stated: Option<Stated>,
     ) -> Result<Look> {
         let may = trust == Trust::Stated && !is_script(name) && reach.home(disk);
-        match stated.filter(|_| may).and_then(|stated| self.promises.take(disk, stated)) {
+        match stated.filter(|_| may).and_then(|stated| self.promises.take(disk, stated, secrets::suspect)) {
             Some(found) => Ok(Look::Found(found)),
             None => reach.look(disk),
         }

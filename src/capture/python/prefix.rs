@@ -1,12 +1,13 @@
 //! What lies in a virtual environment besides site-packages and what its makers put there: scripts,
 //! `share/`, `etc/`. None of it is captured but what distributions own, so the rest is named. And the scripts
 //! of entry points, which are written anew: one that was edited by hand is named too.
-use crate::capture::files::paths::{finding, read_small, show};
+use crate::capture::files::paths::{finding, read_small};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::context::Context;
 use crate::capture::python::installed::{Installed, Script, is_interpreter};
 use crate::capture::trees::memo::stat_digest;
 use crate::formats::python::wrapper::is_wrapper;
+use crate::words::show;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;

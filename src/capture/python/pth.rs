@@ -1,9 +1,9 @@
 //! The `.pth` files at the top of site directories, read as Python's `site` module reads them: a line
 //! names a folder for `sys.path`, or begins with `import` and is run. What is run is not followed.
-use crate::capture::files::paths::{finding, read_small, show};
+use crate::capture::files::paths::{finding, lexical, read_small};
 use crate::capture::model::report::{Finding, Severity, Topic};
-use crate::capture::python::installed::lexical;
 use crate::capture::trees::memo::{Memo, stat_digest};
+use crate::words::show;
 use serde::{Deserialize, Serialize};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,13 @@
 //! Looks at an installed file before its content counts: it may be missing, closed to us, a FIFO, a secret,
 //! or, through a link, a file of somewhere else that the distribution has no business to bring along.
-use crate::capture::files::paths::{open_regular, show};
+use crate::capture::files::paths::open_regular;
 use crate::capture::files::secrets;
 use crate::capture::model::change::{How, Unfit};
 use crate::capture::python::installed::Installed;
 use crate::capture::trees::digest::{FileDigest, digest};
 use crate::formats::python::digest::Sha256Digest;
 use crate::sys::error::Result;
+use crate::words::show;
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;

@@ -1,6 +1,6 @@
 //! Files of the site directories that no distribution accounts for: captured, and named.
 use crate::capture::audit;
-use crate::capture::files::paths::{SECRET_NOTE, case_twins, finding, may_read, show, unreadable};
+use crate::capture::files::paths::{SECRET_NOTE, case_twins, finding, may_read, unreadable};
 use crate::capture::files::secrets;
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::context::{Context, Python};
@@ -9,6 +9,7 @@ use crate::capture::python::installed::installer_file;
 use crate::capture::trees::memo::stat_digest;
 use crate::capture::trees::tree::{Entry, Source, Tree};
 use crate::sys::error::Result;
+use crate::words::show;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::DirEntry;

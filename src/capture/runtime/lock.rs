@@ -1,6 +1,6 @@
 //! The runtime's part of the lock: known from the last run, captured anew, or given as a store path.
 use crate::capture::audit::Provided;
-use crate::capture::model::lock::{RuntimeLock, TreeRef};
+use crate::capture::model::lock::RuntimeLock;
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::interpreter::InterpreterFacts;
 use crate::capture::runtime::given::Given;
@@ -8,6 +8,7 @@ use crate::capture::runtime::{RuntimeFile, RuntimePlan};
 use crate::capture::trees::Trees;
 use crate::capture::trees::memo::{Memo, stat_digest};
 use crate::capture::trees::nar::path_of;
+use crate::capture::trees::tree::TreeRef;
 use crate::capture::trees::tree::{Entry, Source, Tree};
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::error::Result;

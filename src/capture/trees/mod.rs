@@ -7,11 +7,11 @@ pub mod nar;
 pub mod promise;
 pub mod tree;
 
-use crate::capture::model::lock::TreeRef;
 use crate::capture::trees::memo::Memo;
 use crate::capture::trees::nar::{hash_promised, path_of, write_promised};
 use crate::capture::trees::promise::Promises;
 use crate::capture::trees::tree::Tree;
+use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};

@@ -1,8 +1,8 @@
 //! A virtual tree as a NAR: streamed from disk, each file watched for changes while it is read; and
 //! the set of trees a capture has hashed, kept until they are sent to the store.
-use crate::capture::model::lock::TreeRef;
 use crate::capture::trees::digest;
 use crate::capture::trees::promise::Promises;
+use crate::capture::trees::tree::TreeRef;
 use crate::capture::trees::tree::{Entry, Source, Tree};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{Hashing, NarWriter};

@@ -1,7 +1,6 @@
 //! What a RECORD says of files that nobody has read yet. Such a file counts as what it is said to be, and is
 //! checked while its tree is hashed or sent: a pass over every byte less, which on a first snapshot is gigabytes
 //! of disk. Where one is something else the whole tree is refused, and its distribution decided again file by file.
-use crate::capture::files::secrets;
 use crate::capture::trees::digest::{self, FileDigest, changed_error};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{HashMap, HashSet};
@@ -29,11 +28,16 @@ pub struct Promises {
 
 impl Promises {
     /// Takes the word for a file, if its metadata agrees; what it is then said to be. Not for what may be
-    /// somebody's secret, or lies behind a link: a tree that is refused has left its bytes in the store's
-    /// directory, until the garbage collector comes.
-    pub fn take(&mut self, path: &Path, stated: Stated) -> Option<FileDigest> {
+    /// somebody's secret (`suspect`, by path and length), or lies behind a link: a tree that is refused has left
+    /// its bytes in the store's directory, until the garbage collector comes.
+    pub fn take(
+        &mut self,
+        path: &Path,
+        stated: Stated,
+        suspect: fn(&[u8], u64) -> bool,
+    ) -> Option<FileDigest> {
         let meta = std::fs::symlink_metadata(path).ok()?;
-        let suspect = || secrets::suspect(path.as_os_str().as_bytes(), meta.len());
+        let suspect = || suspect(path.as_os_str().as_bytes(), meta.len());
         if !meta.is_file() || stated.size.is_some_and(|size| size != meta.len()) || suspect() {
             return None;
         }
@@ -93,6 +97,8 @@ mod tests {
     use super::*;
     use crate::capture::trees::digest::digest_bytes;
 
+    const SECRET: fn(&[u8], u64) -> bool = |path, _| path.ends_with(b"token");
+
     /// A file of these bytes, and what a RECORD would say of it.
     fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf, Stated) {
         let dir = tempfile::tempdir().unwrap();
@@ -107,18 +113,19 @@ mod tests {
         let (dir, path, was) = file(b"\x7fELF and more");
         let size = was.size.unwrap();
         let mut promises = Promises::default();
-        assert!(promises.take(&path, Stated { size: Some(size + 1), ..was }).is_none(), "another size");
+        assert!(
+            promises.take(&path, Stated { size: Some(size + 1), ..was }, SECRET).is_none(),
+            "another size"
+        );
         let any = Stated { size: None, crc32: None, ..was };
-        assert!(promises.take(dir.path(), any).is_none(), "no file");
+        assert!(promises.take(dir.path(), any, SECRET).is_none(), "no file");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(promises.take(&link, any).is_none(), "a link");
-        for secret in ["config.ini", "key.pem", "token", ".netrc"] {
-            let secret = dir.path().join(secret);
-            std::fs::copy(&path, &secret).unwrap();
-            assert!(promises.take(&secret, any).is_none(), "{}", secret.display());
-        }
-        let found = promises.take(&path, was).unwrap();
+        assert!(promises.take(&link, any, SECRET).is_none(), "a link");
+        let secret = dir.path().join("token");
+        std::fs::copy(&path, &secret).unwrap();
+        assert!(promises.take(&secret, any, SECRET).is_none(), "a secret");
+        let found = promises.take(&path, was, SECRET).unwrap();
         assert_eq!((found.sha256, found.size), (was.sha256, size));
         let mut read = Vec::new();
         let mut keep = |bytes: &[u8]| {
@@ -139,7 +146,7 @@ mod tests {
     fn the_wheels_own_checksum_counts_beside_its_record() {
         let (_dir, path, was) = file(b"as RECORD says");
         let mut promises = Promises::default();
-        promises.take(&path, Stated { crc32: was.crc32.map(|crc| crc ^ 1), ..was }).unwrap();
+        promises.take(&path, Stated { crc32: was.crc32.map(|crc| crc ^ 1), ..was }, SECRET).unwrap();
         assert!(promises.stream(&path, was.size.unwrap(), |_| Ok(())).is_err());
         assert!(promises.broken());
     }
@@ -149,7 +156,7 @@ mod tests {
         let (_dir, path, was) = file(b"text");
         let size = was.size.unwrap();
         let mut promises = Promises::default();
-        promises.take(&path, was).unwrap();
+        promises.take(&path, was, SECRET).unwrap();
         let refusal = promises.stream(&path, size, |_| Err(Error::new(Kind::Store, "full"))).unwrap_err();
         assert_eq!(refusal.to_string(), "full");
         assert!(!promises.broken());

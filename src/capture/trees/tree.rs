@@ -1,6 +1,8 @@
 //! A tree as it will be in the store: virtual, sorted by path bytes, each file with where its bytes
 //! come from. A capture never copies: it says "this path of the store is that file on disk", so a
 //! 4 GB library is streamed once, when it is hashed or sent.
+use crate::formats::nix::hash::Sha256;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +28,20 @@ pub enum Source {
     /// The file on disk with its first line (a `#!` written by an installer) replaced: the wheel's
     /// own script starts with `#!python` (binary distribution format, "scripts").
     Shebang { path: PathBuf, line: Arc<[u8]> },
+}
+
+/// A content-addressed tree: with the store directory, this is its store path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TreeRef {
+    /// The name part of the store path.
+    pub name: String,
+    #[serde(rename = "nar-hash")]
+    pub nar_hash: Sha256,
+    #[serde(rename = "nar-size")]
+    pub nar_size: u64,
+    /// Store paths (base names) the content refers to, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
 }
 
 /// Paths relative to the tree's root, `/`-separated bytes; the empty path is the root itself when

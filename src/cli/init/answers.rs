@@ -1,5 +1,5 @@
 //! What was answered, as the files that keep it.
-use super::found::Found;
+use crate::snapshot::found::Found;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 

@@ -1,17 +1,16 @@
 //! `stillframe init`: what a first deployment needs to be told, found or asked once, and kept in stillframe.toml and
 //! hosts/. Nothing is written before everything is known and agreed to.
 mod answers;
-mod found;
 mod questions;
 
 use super::printer::Printer;
 use super::settings::{CONFIG, Config, Settings};
 use crate::capture::python::find;
 use crate::ship::hosts::HostConfig;
+use crate::snapshot::found::Found;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{files, signals};
 use answers::{Answers, NewHost};
-use found::Found;
 use questions::Asker;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -30,6 +29,24 @@ pub struct Args {
     /// Replace a stillframe.toml that is there, and hosts of the same names.
     #[arg(long)]
     force: bool,
+}
+
+/// What was found, a line each.
+fn lines(found: &Found) -> Vec<String> {
+    let gpus = match found.gpus.as_slice() {
+        [] => "none seen".to_string(),
+        gpus => gpus.join("; "),
+    };
+    let mut lines = vec![
+        format!("environment  {}", found.environment.display()),
+        format!("Python       {} ({})", found.python.display(), found.how),
+        format!("models       {} (shared storage: it never ships)", found.models.display()),
+        format!("GPUs here    {gpus} (each host's own are found when it is deployed to)"),
+    ];
+    if let Some(port) = found.port {
+        lines.push(format!("it runs      on port {port}; it is left alone"));
+    }
+    lines
 }
 
 /// Files by path relative to the project, in the order in which they are written: the one that makes it a project last.
@@ -94,7 +111,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     }
     let found = Found::look(&place(args.env.as_deref())?)?;
     let mut asker = Asker::new(printer.json);
-    found.lines().iter().for_each(|line| asker.say(line));
+    lines(&found).iter().for_each(|line| asker.say(line));
     let answers = questions::ask(&args.given, &found, &mut asker)?;
     let files = texts(&answers, &found, &project)?;
     if !args.force {

@@ -1,7 +1,7 @@
 //! The questions: each with its default and the reason for it; asked only on a terminal, and only what was not given.
 use super::answers::{Answers, NewHost};
-use super::found::Found;
 use crate::ship::quantity::{Size, Span};
+use crate::snapshot::found::Found;
 use crate::sys::error::{Error, Kind, Result};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

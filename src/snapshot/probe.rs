@@ -1,26 +1,60 @@
 //! The probe behind `snapshot --probe`: the environment's own server, its own interpreter, copies of
 //! its program and packs in a scratch directory, a loopback port; node classes, import failures and
 //! times are read, and the server is stopped. The environment itself is only read.
-use super::printer::Printer;
-use super::settings::Settings;
 use crate::capture::index::lookup::interrupted;
 use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::materialise;
 use crate::closure::scratch::Scratch;
-use crate::formats::comfy::api::paths;
+use crate::formats::comfy::api::{classes, paths};
 use crate::host::foreground;
 use crate::protocol::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
+use crate::snapshot::events::Observer;
+use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Amount;
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Result<ProbeResult> {
-    printer.progress().stage("probing the environment's own server", Amount::Unknown);
-    let scratch = Scratch::new(&settings.cache, "probe")?;
+/// Lines of the server's log that an error shows.
+const TAIL: usize = 15;
+
+pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) -> Result<ProbeResult> {
+    observer.progress().stage("probing the environment's own server", Amount::Unknown);
+    let scratch = Scratch::new(&subject.cache, "probe")?;
     let slot = scratch.path();
+    let links = copy(captured, slot)?;
+    let launch = launch(subject, captured, links);
+    // What a server downloads or makes among its models stays here, too.
+    let models = slot.join("models");
+    materialise::mirror(&captured.scan.root.join("models"), &models)?;
+    let values = Values {
+        base: slot.join("data").display().to_string(),
+        output: slot.join("data/output").display().to_string(),
+        models: models.display().to_string(),
+        slot: slot.display().to_string(),
+        listen: "127.0.0.1".into(),
+        port: foreground::free_port()?,
+    };
+    let log = slot.join("probe.log");
+    let seen = serve(&launch, &values, &log, Duration::from_secs(subject.probe.timeout));
+    let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+    let (ready_ms, classes) = seen.map_err(|e| match e.kind {
+        Kind::Interrupted => e,
+        _ => {
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(TAIL)..];
+            Error { hint: Some(format!("the end of its log:\n    {}", tail.join("\n    "))), ..e }
+        }
+    })?;
+    Ok(assemble(ready_ms, classes, &text, captured))
+}
+
+/// Copies program, packs and cache into the slot; what the server is to find by links.
+fn copy(captured: &Captured, slot: &Path) -> Result<Vec<Link>> {
     materialise::tree(&captured.scan.main.tree, &slot.join("main"))?;
     let mut links = vec![Link { at: "base/models".into(), to: "{models}".into() }];
     for pack in captured.scan.packs.iter().filter(|p| p.enabled) {
@@ -34,6 +68,10 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     for entry in &captured.scan.cache {
         materialise::tree(&entry.tree, &slot.join("base/.cache").join(&entry.path))?;
     }
+    Ok(links)
+}
+
+fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
     let mut environment: BTreeMap<String, String> = [
         // Nothing may be written beside the environment's own modules.
         ("PYTHONDONTWRITEBYTECODE", "1"),
@@ -49,14 +87,14 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
     .collect();
     // Where pyenv's shim looks for `.python-version`, which may lie above the environment.
     environment.insert("PYENV_DIR".into(), captured.scan.root.display().to_string());
-    environment.extend(settings.config.service.environment.clone());
-    let mut arguments = launch::arguments(&captured.lock.main.flags, &settings.config.service.arguments);
+    environment.extend(subject.service.environment.clone());
+    let mut arguments = launch::arguments(&captured.lock.main.flags, &subject.service.arguments);
     if let Some(base) = &captured.user_base {
         // The user's own packages are part of this environment: `-s` would leave them out.
         environment.insert("PYTHONUSERBASE".into(), base.display().to_string());
         arguments.retain(|argument| argument != "-s");
     }
-    let launch = Launch {
+    Launch {
         version: LAUNCH_VERSION,
         service: "probe".into(),
         program: captured.python.executable.display().to_string(),
@@ -68,79 +106,46 @@ pub fn probe(settings: &Settings, captured: &Captured, printer: &Printer) -> Res
         directories: ["{base}/input", "{output}", "{base}/user", "{slot}/base/custom_nodes", "{slot}/home"]
             .map(String::from)
             .to_vec(),
-    };
-    // What a server downloads or makes among its models stays here, too.
-    let models = slot.join("models");
-    materialise::mirror(&captured.scan.root.join("models"), &models)?;
-    let values = Values {
-        base: slot.join("data").display().to_string(),
-        output: slot.join("data/output").display().to_string(),
-        models: models.display().to_string(),
-        slot: slot.display().to_string(),
-        listen: "127.0.0.1".into(),
-        port: foreground::free_port()?,
-    };
-    let log = slot.join("probe.log");
+    }
+}
+
+/// Milliseconds until it answered, and its node classes with their modules.
+type Seen = (u64, BTreeMap<String, String>);
+
+fn serve(launch: &Launch, values: &Values, log: &Path, limit: Duration) -> Result<Seen> {
     let open = || {
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .map_err(|e| Error::io("write", &log, e))
+        let file = OpenOptions::new().create(true).append(true).open(log);
+        file.map(Stdio::from).map_err(|e| Error::io("write", log, e))
     };
-    let (out, err) = (Stdio::from(open()?), Stdio::from(open()?));
+    let (out, err) = (open()?, open()?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
-    let limit = Duration::from_secs(settings.config.probe.timeout);
-    let result = runtime.block_on(async {
-        let mut instance = foreground::start(&launch, &values, out, err)?;
+    runtime.block_on(async {
+        let mut instance = foreground::start(launch, values, out, err)?;
         let seen = tokio::select! {
             seen = look(&mut instance, limit) => seen,
             stop = interrupted() => Err(stop),
         };
         instance.stop().await?;
         seen
-    });
-    let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-    let (ready_ms, classes) = result.map_err(|e| {
-        if e.kind == Kind::Interrupted {
-            return e;
-        }
-        let tail: Vec<&str> = text.lines().rev().take(15).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        Error { hint: Some(format!("the end of its log:\n    {}", tail.join("\n    "))), ..e }
-    })?;
-    Ok(assemble(ready_ms, classes, &text, captured))
+    })
 }
 
-async fn look(
-    instance: &mut foreground::Instance,
-    limit: Duration,
-) -> Result<(u64, BTreeMap<String, String>)> {
+async fn look(instance: &mut foreground::Instance, limit: Duration) -> Result<Seen> {
     let took = instance.ready(limit).await?;
-    let failed = |e: reqwest::Error| {
-        Error::new(Kind::Environment, "the environment's server did not answer /object_info").caused_by(e)
+    let said = |what: &str| {
+        Error::new(Kind::Environment, format!("the environment's server {what} {}", paths::OBJECT_INFO))
     };
+    let failed = |e: reqwest::Error| said("did not answer").caused_by(e);
     let client = reqwest::Client::builder().no_proxy().timeout(limit).build().map_err(failed)?;
     let url = format!("{}{}", instance.url, paths::OBJECT_INFO);
-    let bytes = client
-        .get(url)
-        .send()
-        .await
-        .map_err(failed)?
-        .error_for_status()
-        .map_err(failed)?
-        .bytes()
-        .await
-        .map_err(failed)?;
-    let info: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&bytes).map_err(|e| {
-        Error::new(Kind::Environment, "the environment's server answered /object_info with no JSON object")
-            .caused_by(e)
-    })?;
-    let module = |v: &serde_json::Value| v["python_module"].as_str().unwrap_or("").to_string();
-    Ok((took.as_millis() as u64, info.iter().map(|(name, v)| (name.clone(), module(v))).collect()))
+    let answer = client.get(url).send().await.and_then(|answer| answer.error_for_status()).map_err(failed)?;
+    let bytes = answer.bytes().await.map_err(failed)?;
+    let classes =
+        classes::modules(&bytes).map_err(|e| said("gave no object of node classes at").caused_by(e))?;
+    Ok((took.as_millis() as u64, classes))
 }
 
 fn assemble(ready_ms: u64, classes: BTreeMap<String, String>, log: &str, captured: &Captured) -> ProbeResult {

@@ -2,12 +2,12 @@
 //! What fails there and imports in the environment is code that follows `realpath(__file__)` out of its own
 //! wheel: through the links it arrives in a store path that holds that wheel alone. Its distribution is laid
 //! out as real files, and looked at again.
-use super::printer::Printer;
-use super::settings::Settings;
 use crate::capture::index::lookup::interrupted;
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::Captured;
 use crate::closure::scratch::Scratch;
+use crate::snapshot::events::Observer;
+use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, Progress};
 use serde::Deserialize;
@@ -45,12 +45,13 @@ fn names(failures: &Failures) -> BTreeSet<String> {
     failures.keys().map(|(name, _)| name.clone()).collect()
 }
 
-/// `rebuild` realises what the lock has become and returns the new environment's store path.
+/// `environment` is the store path of the snapshot's Python environment; `rebuild` realises what the lock has become and
+/// returns the new one's.
 pub fn check(
-    settings: &Settings,
+    subject: &Subject,
     captured: &mut Captured,
     environment: &str,
-    printer: &Printer,
+    observer: &dyn Observer,
     mut rebuild: impl FnMut(&Captured) -> Result<String>,
 ) -> Result<()> {
     let python = |environment: &str| Path::new(environment).join("bin/python");
@@ -63,9 +64,9 @@ pub fn check(
         });
         return Ok(());
     }
-    let progress = printer.progress();
+    let progress = observer.progress();
     let ask_in = |python: &Path, base: Option<&Path>, only: Option<&BTreeSet<String>>| {
-        ask(settings, python, base, only, progress.as_ref())
+        ask(subject, python, base, only, progress.as_ref())
     };
     let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, None, only);
     progress.stage("importing every distribution from the snapshot", Amount::Unknown);
@@ -146,13 +147,13 @@ fn set(captured: &mut Captured, names: &BTreeSet<String>, real: bool) {
 }
 
 fn ask(
-    settings: &Settings,
+    subject: &Subject,
     python: &Path,
     user_base: Option<&Path>,
     only: Option<&BTreeSet<String>>,
     progress: &dyn Progress,
 ) -> Result<Failures> {
-    let scratch = Scratch::new(&settings.cache, "imports")?;
+    let scratch = Scratch::new(&subject.cache, "imports")?;
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
     let question = json!({"names": only, "workers": workers, "limit": LIMIT_S});
     let mut command = Command::new(python);
@@ -167,7 +168,7 @@ fn ask(
         .env("TMPDIR", scratch.path())
         .env("LC_ALL", "C.UTF-8")
         // Where pyenv's shim looks for `.python-version`.
-        .env("PYENV_DIR", &settings.environment)
+        .env("PYENV_DIR", &subject.environment)
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .current_dir(scratch.path())
         .stdin(Stdio::piped())
@@ -178,7 +179,7 @@ fn ask(
         // The GPU driver's libraries are the host's.
         command.env("LD_LIBRARY_PATH", value);
     }
-    command.envs(&settings.config.service.environment);
+    command.envs(&subject.service.environment);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,4 +1,4 @@
-//! What can be known without asking: the environment, its interpreter, GPUs, models, and the port it runs on.
+//! What can be known of an environment and of this machine without asking a person: the environment, its interpreter, GPUs, models, and the port it runs on.
 use crate::capture::python::find::{self, FoundBy, PythonLocation};
 use crate::sys::error::Result;
 use crate::sys::process;
@@ -36,23 +36,6 @@ impl Found {
             port: running(root),
             memory_kib: memory(),
         })
-    }
-
-    pub fn lines(&self) -> Vec<String> {
-        let gpus = match self.gpus.as_slice() {
-            [] => "none seen".to_string(),
-            gpus => gpus.join("; "),
-        };
-        let mut lines = vec![
-            format!("environment  {}", self.environment.display()),
-            format!("Python       {} ({})", self.python.display(), self.how),
-            format!("models       {} (shared storage: it never ships)", self.models.display()),
-            format!("GPUs here    {gpus} (each host's own are found when it is deployed to)"),
-        ];
-        if let Some(port) = self.port {
-            lines.push(format!("it runs      on port {port}; it is left alone"));
-        }
-        lines
     }
 }
 

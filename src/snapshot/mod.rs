@@ -1,0 +1,22 @@
+//! Snapshots on this workstation: an environment becomes one, and one is looked at again. It drives `capture` and `closure`,
+//! and runs the environment's own code only where that is asked for. It prints nothing: whoever calls it is told by typed
+//! events (`events`), and gives what it needs as values (`subject`).
+//!
+//! ```text
+//! subject ─▶ reading (capture) ─▶ take ─▶ registry
+//!                                  ├─▶ import_check (from the snapshot)
+//!                                  └─▶ probe (the environment's own server)
+//! ```
+pub mod config;
+pub mod doctor;
+pub mod events;
+pub mod found;
+mod import_check;
+pub mod make;
+mod probe;
+pub mod reading;
+pub mod report;
+pub mod serve;
+pub mod subject;
+pub mod take;
+pub mod verify;
