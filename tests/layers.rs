@@ -317,6 +317,48 @@ fn no_module_is_too_long() {
     assert!(long.is_empty(), "split these: {long:?}");
 }
 
+/// Lines of each function, from its name to the brace that closes it: `cargo fmt` puts both below each other.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let words: Vec<&str> = code.split(' ').take_while(|word| *word != "fn").collect();
+        let known =
+            |word: &&str| matches!(*word, "pub" | "async" | "const" | "unsafe") || word.starts_with("pub(");
+        let Some((_, rest)) = code.split_once("fn ").filter(|_| words.iter().all(known)) else { continue };
+        let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+        let close = format!("{}}}", &line[..line.len() - code.len()]);
+        // A declaration, or all of it in one line.
+        if line.ends_with(';') || line.ends_with('}') {
+            found.push((name.to_string(), 1));
+            continue;
+        }
+        if let Some(length) = lines[at..].iter().position(|line| *line == close) {
+            found.push((name.to_string(), length + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn few_functions_are_long() {
+    let seen = functions(
+        "pub(crate) async fn a(\n    b: u8,\n) {\n    if b {\n    }\n}\nfn c() {}\nlet fnord = 1;\n",
+    );
+    assert_eq!(seen, [("a".to_string(), 6), ("c".to_string(), 1)]);
+    let mut all = 0;
+    let mut long = Vec::new();
+    for file in sources(&src()) {
+        let found = functions(&fs::read_to_string(&file).unwrap());
+        all += found.len();
+        let lengthy = found.into_iter().filter(|(_, lines)| *lines > 60);
+        long.extend(lengthy.map(|(name, lines)| format!("{lines} {} {name}", file.display())));
+    }
+    assert!(all > 2000, "functions are not seen: {all}");
+    assert!(long.len() * 100 < all, "{} of {all} functions have more than 60 lines: {long:#?}", long.len());
+}
+
 /// An end-to-end file that the runner does not find would never run.
 #[test]
 fn every_end_to_end_file_is_run() {

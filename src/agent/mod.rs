@@ -285,7 +285,7 @@ fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
     let Some((holder, _)) = lease::holder(&service) else {
         return Err(Error::new(Kind::Input, format!("no deployment of {name} is under way here")));
     };
-    cancel::wish(&service, &holder.deployment, by)?;
+    cancel::request(&service, &holder.deployment, by)?;
     print(&holder)
 }
 

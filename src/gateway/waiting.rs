@@ -84,31 +84,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_waits_until_an_instance_is_named_or_its_time_is_over() {
         let router = Arc::new(Router::default());
-        let hold = Arc::new(Waiting::default());
+        let place = Arc::new(Waiting::default());
         let limits = Limits { hold_ms: 1_000, held: 1, ..Limits::default() };
         let waiting = tokio::spawn({
-            let (router, hold, limits) = (router.clone(), hold.clone(), limits.clone());
-            async move { hold.claim(&router, &Preference::default(), &limits, &mut None).await.map(|_| ()) }
+            let (router, place, limits) = (router.clone(), place.clone(), limits.clone());
+            async move { place.claim(&router, &Preference::default(), &limits, &mut None).await.map(|_| ()) }
         });
         tokio::task::yield_now().await;
-        assert_eq!(hold.count(), 1);
-        let refused = hold.claim(&router, &Preference::default(), &limits, &mut None).await.err().unwrap();
+        assert_eq!(place.count(), 1);
+        let refused = place.claim(&router, &Preference::default(), &limits, &mut None).await.err().unwrap();
         assert_eq!(refused.fault, Fault::TooManyWaiting);
         router.set(&[target()], FirstHealth::Well);
         waiting.await.unwrap().unwrap();
-        assert_eq!(hold.count(), 0);
+        assert_eq!(place.count(), 0);
 
         // The limit holds for all its waits together.
         let mut until = Some(Instant::now());
-        let refused = hold.claim(&router, &Preference::default(), &limits, &mut until).await.err().unwrap();
+        let refused = place.claim(&router, &Preference::default(), &limits, &mut until).await.err().unwrap();
         assert_eq!(refused.fault, Fault::NoInstance);
 
         router.set(&[], FirstHealth::Well);
         let before = Instant::now();
-        let refused = hold.claim(&router, &Preference::default(), &limits, &mut None).await.err().unwrap();
+        let refused = place.claim(&router, &Preference::default(), &limits, &mut None).await.err().unwrap();
         assert_eq!(refused.fault, Fault::NoInstance);
         assert_eq!(refused.message, "no instance was ready within 1000 ms: no instance is in the table");
         assert_eq!(before.elapsed(), Duration::from_millis(1_000));
-        assert_eq!(hold.count(), 0);
+        assert_eq!(place.count(), 0);
     }
 }

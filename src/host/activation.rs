@@ -188,7 +188,7 @@ impl Change<'_> {
         let mut warnings = Vec::new();
         let mut note = |what: &str, result: Result<()>| {
             if let Err(e) = result {
-                warnings.push(format!("{what}: {e}"));
+                warnings.push(format!("{what}: {}", e.full()));
             }
         };
         note("the profile", self.world.point(Some(self.number)));
@@ -243,7 +243,7 @@ impl Change<'_> {
             && self.state.data_is_new
             && let Err(e) = self.world.remove_data()
         {
-            self.world.step(Status::Starting, &format!("the instances' folder stays: {e}"))?;
+            self.world.step(Status::Starting, &format!("the instances' folder stays: {}", e.full()))?;
         }
         self.world.remove_units(&instances)?;
         if self.previous.is_none() {

@@ -1,17 +1,17 @@
-//! The wish to stop a deployment: a file with one line, the deployment's id and who wishes it.
+//! The request to stop a deployment: a file with one line, the deployment's id and who asks for it.
 use crate::host::layout::Service;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 
-pub fn wish(service: &Service, deployment: &str, by: &str) -> Result<()> {
+pub fn request(service: &Service, deployment: &str, by: &str) -> Result<()> {
     files::write_atomic(&service.cancel(), format!("{deployment} {by}\n").as_bytes())
 }
 
-/// Fails once this deployment is to stop. A wish for another one is old.
+/// Fails once this deployment is to stop. A request for another one is old.
 pub fn check(service: &Service, deployment: &str) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(service.cancel()) else { return Ok(()) };
     match text.trim().split_once(' ') {
-        Some((wished, by)) if wished == deployment => Err(cancelled(by)),
+        Some((asked, by)) if asked == deployment => Err(cancelled(by)),
         _ => Ok(()),
     }
 }
@@ -31,7 +31,7 @@ mod tests {
         let service = Layout::new(dir.path()).service("demo");
         std::fs::create_dir_all(&service.home).unwrap();
         check(&service, "d1").unwrap();
-        wish(&service, "d1", "a@b").unwrap();
+        request(&service, "d1", "a@b").unwrap();
         check(&service, "d2").unwrap();
         let error = check(&service, "d1").unwrap_err();
         assert_eq!((error.kind, error.to_string()), (Kind::Interrupted, "cancelled by a@b".into()));

@@ -44,7 +44,7 @@ fn service(service: &Service) -> Result<ServiceView> {
     };
     let (reply, gateway_error) = match gateway {
         Some(Ok(reply)) => (Some(reply), None),
-        Some(Err(e)) => (None, Some(e.to_string())),
+        Some(Err(e)) => (None, Some(e.full())),
         None => (None, None),
     };
     let instances = instances(&state, &shown, reply.as_ref())?;

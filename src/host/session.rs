@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 /// How often a record that is being written is looked at.
 const LOOK: Duration = Duration::from_millis(25);
 /// How often the conversation looks whether somebody asked it to stop.
-const WISH: Duration = Duration::from_millis(200);
+const LOOK_FOR_STOP: Duration = Duration::from_millis(200);
 /// A binary cache may be slow, but not for ever.
 const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
@@ -125,7 +125,7 @@ impl Talk<'_> {
     fn next(&mut self, held: Option<&Held>) -> Step<Order> {
         let mut heard = Instant::now();
         loop {
-            match self.orders.recv_timeout(WISH) {
+            match self.orders.recv_timeout(LOOK_FOR_STOP) {
                 Ok(Heard::Order(Order::Alive)) => heard = Instant::now(),
                 Ok(Heard::Order(order)) => return Ok(order),
                 Ok(Heard::Unreadable(why)) => {
@@ -140,7 +140,7 @@ impl Talk<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if let Some(held) = held {
-                wishes(held)?;
+                stop_asked(held)?;
             }
         }
     }
@@ -179,11 +179,7 @@ impl Talk<'_> {
                 }
                 Order::GiveUp { status, message, hint } => {
                     let error = Error::new(Kind::Host, message);
-                    let error = match hint {
-                        Some(hint) => error.hint(hint),
-                        None => error,
-                    };
-                    return Err(Stop::Told { status, error });
+                    return Err(Stop::Told { status, error: error.maybe_hint(hint) });
                 }
                 Order::Cancel { by } => {
                     return Err(Stop::Told { status: Status::Cancelled, error: cancel::cancelled(&by) });
@@ -248,7 +244,7 @@ impl Talk<'_> {
                 Ok(Heard::Order(_)) | Err(std::sync::mpsc::TryRecvError::Empty) => {}
                 Ok(_) | Err(std::sync::mpsc::TryRecvError::Disconnected) => gone = Some(GONE),
             }
-            if let Err(stop) = wishes(held) {
+            if let Err(stop) = stop_asked(held) {
                 gone = Some(stop);
             }
             gone.is_some()
@@ -416,7 +412,7 @@ impl Talk<'_> {
             }
             match self.orders.recv_timeout(LOOK) {
                 Ok(Heard::Order(Order::Cancel { by })) => {
-                    cancel::wish(&held.service, &held.attempt.deployment, &by)?;
+                    cancel::request(&held.service, &held.attempt.deployment, &by)?;
                 }
                 Ok(Heard::Order(_)) => heard = Instant::now(),
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(GONE),
@@ -471,7 +467,7 @@ impl Talk<'_> {
 }
 
 /// Whether somebody else wants this deployment to end.
-fn wishes(held: &Held) -> Step<()> {
+fn stop_asked(held: &Held) -> Step<()> {
     if held.over {
         return Ok(());
     }

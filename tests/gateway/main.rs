@@ -7,7 +7,7 @@ mod failures;
 mod harness;
 mod limits;
 mod load;
-mod own_pages;
+mod pages;
 mod process;
 mod requests;
 mod rotation;
