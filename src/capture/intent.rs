@@ -4,7 +4,7 @@
 //! `uv.lock`, `pylock.toml` (PEP 751) and requirements with hashes name everything that should be
 //! installed, on every platform; requirements without hashes name some of it; a ManagerSnapshot names
 //! the main program, the packs and what `pip freeze` printed.
-use crate::capture::files::paths::{finding, read_small};
+use crate::capture::files::paths::{finding, read_foreign, read_foreign_text, read_small};
 use crate::capture::model::lock::{DistributionLock, MainLock, PackLock};
 use crate::capture::model::pylock::is_ours;
 use crate::capture::model::report::{Finding, Severity, Topic};
@@ -15,7 +15,6 @@ use crate::formats::python::pylock::{Pylock, PylockSource};
 use crate::formats::python::requirements::Requirements;
 use crate::formats::python::uv_lock::{UvLock, UvSource};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::files;
 use pep440_rs::{Version, VersionSpecifier};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -69,11 +68,11 @@ pub fn check(path: &Path, installed: &Installed) -> Result<Vec<Finding>> {
     };
     let mut report = Report { path: path.display().to_string(), findings: Vec::new() };
     if name.ends_with(".json") {
-        let snapshot = ManagerSnapshot::parse(&files::read(path)?).map_err(|e| malformed(&e))?;
+        let snapshot = ManagerSnapshot::parse(&read_foreign(path)?).map_err(|e| malformed(&e))?;
         manager(&snapshot, installed, &mut report);
         return Ok(report.findings);
     }
-    let text = files::read_text(path)?;
+    let text = read_foreign_text(path)?;
     let stated = if name == "uv.lock" {
         uv(&UvLock::parse(&text).map_err(|e| malformed(&e))?)
     } else if name.ends_with(".toml") {

@@ -218,3 +218,23 @@ fn statements_beside_the_environment_are_found() {
         .collect();
     assert_eq!(names, ["pylock.a.toml", "pylock.toml", "requirements-x.txt", "uv.lock"]);
 }
+
+/// A sparse file costs whoever makes it nothing.
+#[test]
+fn a_statement_of_eight_gigabytes_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = MainLock { version: None, flags: vec![], tree: tree(), git: None };
+    let installed = Installed {
+        environment: dir.path(),
+        distributions: &[],
+        packs: &[],
+        disabled_packs: &[],
+        main: &main,
+    };
+    for name in ["uv.lock", "requirements.txt", "pylock.toml", "snapshot.json"] {
+        let file = dir.path().join(name);
+        std::fs::File::create(&file).unwrap().set_len(8 << 30).unwrap();
+        let error = check(&file, &installed).unwrap_err();
+        assert_eq!(error.full(), format!("cannot read {}: larger than 67108864 bytes", file.display()));
+    }
+}

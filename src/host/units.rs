@@ -24,6 +24,8 @@ pub fn user_lines(spec: &Spec) -> String {
     }
 }
 
+/// Nix's own installer leaves its daemon's socket open to all: who reaches that adds paths, and has builds run outside
+/// of the unit's limits.
 const SANDBOX: &str = "\
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -47,6 +49,7 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 UMask=0022
+InaccessiblePaths=-/nix/var/nix/daemon-socket
 ";
 
 const GPU_DEVICES: &[&str] = &[
@@ -135,6 +138,7 @@ StateDirectory=stillframe-data/{name}
     text
 }
 
+/// It may listen on an address that is not up yet: a network can be configured later than this socket at boot.
 pub fn gateway_socket(service: &Service, spec: &Spec) -> String {
     format!(
         "[Unit]
@@ -142,6 +146,7 @@ Description=The public port of {}
 
 [Socket]
 ListenStream={}
+FreeBind=yes
 Backlog=4096
 NoDelay=yes
 Service={}

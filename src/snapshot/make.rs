@@ -1,5 +1,6 @@
 //! An environment from another tool's description of one: ComfyUI and packs from their repositories, a virtual environment
 //! with the packages named. From then on it is captured as any other.
+use crate::capture::files::paths::read_foreign_text;
 use crate::formats::comfy::description::{Dependencies, Description, DescriptionError, Source};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, Progress, check_interrupt};
@@ -18,7 +19,7 @@ pub fn read(file: &Path) -> Result<Description> {
         Error::new(Kind::Input, format!("{}: {e}", file.display()))
             .hint("stillframe import --help names the files it reads")
     };
-    let text = || files::read_text(file).map_err(|e| e.of_kind(Kind::Input));
+    let text = || read_foreign_text(file).map_err(|e| e.of_kind(Kind::Input));
     if name.ends_with(".zip") {
         let opened = File::open(file).map_err(|e| Error::io("open", file, e).of_kind(Kind::Input))?;
         return Description::of_comfy_pack(opened).map_err(wrong);

@@ -1,4 +1,5 @@
 //! Reading an environment, for `inspect`, `lock` and `snapshot`: the memo, the capture, files of intent.
+use crate::capture::files::paths::read_foreign_text;
 use crate::capture::intent;
 use crate::capture::model::lock::Lock;
 use crate::capture::model::report::{Finding, Severity, Topic};
@@ -13,7 +14,6 @@ use crate::snapshot::events::{Event, Observer};
 use crate::snapshot::subject::Subject;
 use crate::store::Store;
 use crate::sys::error::Result;
-use crate::sys::files;
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
@@ -121,7 +121,7 @@ fn real_files(subject: &Subject, remembered: bool) -> Vec<String> {
     let newest = newest.map(|record| registry.folder(&record.id).join("stillframe.lock"));
     for path in newest.into_iter().chain([subject.project.join("stillframe.lock")]) {
         // One that cannot be read is told of by the commands that are about it; one without the word is not parsed.
-        let text = files::read_text(&path).ok().filter(|text| text.contains("real-files"));
+        let text = read_foreign_text(&path).ok().filter(|text| text.contains("real-files"));
         let lock = text.and_then(|text| Lock::from_toml(&text, &path.display().to_string()).ok());
         names.extend(lock.into_iter().flat_map(|l| l.distributions).filter(|d| d.real_files).map(|d| d.name));
     }

@@ -136,6 +136,15 @@ class Inside(service.Case):
         # Bare it is 9.6.
         self.assertLess(overall, 2.5, exposure)
 
+    def test_the_nix_daemon_is_out_of_reach(self):
+        socket = "/nix/var/nix/daemon-socket"
+        before = self.alpha.sh(f"stat -c '%a %n' {socket} {socket}/socket").stdout.split()
+        self.addCleanup(self.alpha.run, "chmod", before[0], before[1])
+        self.addCleanup(self.alpha.run, "chmod", before[2], before[3])
+        # As Nix's own installer leaves them: open to all.
+        self.alpha.sh(f"chmod 755 {socket}; chmod 666 {socket}/socket")
+        self.assertIn("Permission denied", json.loads(self.read(f"{socket}/socket"))["error"])
+
     def test_what_is_written_into_the_program_goes_and_what_is_kept_stays(self):
         slot = f"/var/lib/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter"
         self.assertEqual(self.read(f"{slot}/state.json"), "1")

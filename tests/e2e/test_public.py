@@ -93,6 +93,25 @@ class Public(service.Case):
         refused = self.place.run("deploy", "--snapshot", "public", code=2).err
         self.assertRegex(refused, r"stillframe.toml: an API key has 5 characters; 16 are the least\n  hint: make one: openssl rand -hex 32")
 
+    def test_an_address_that_comes_after_the_boot(self):
+        """A network may be configured later than the gateway's socket is: by DHCP, a VPN, a carrier that comes late."""
+        address = "10.77.0.99"
+        file = self.place.project / "stillframe.toml"
+        before = file.read_text()
+        self.place.inside("alpha", ["ip", "address", "add", f"{address}/32", "dev", "lo"])
+        self.addCleanup(self.place.inside, "alpha", ["ip", "address", "del", f"{address}/32", "dev", "lo"])
+        self.addCleanup(self.place.deploy, "--snapshot", "public")
+        self.addCleanup(file.write_text, before)
+        file.write_text(before.replace('listen = "0.0.0.0"', f'listen = "{address}"'))
+        self.place.deploy("--snapshot", "public")
+        units = ["stillframe-demo-gateway.service", "stillframe-demo-gateway.socket"]
+        self.alpha.run("systemctl", "stop", *units)
+        self.place.inside("alpha", ["ip", "address", "del", f"{address}/32", "dev", "lo"])
+        self.alpha.run("systemctl", "start", *reversed(units))
+        self.place.inside("alpha", ["ip", "address", "add", f"{address}/32", "dev", "lo"])
+        answer = self.place.inside("alpha", ["curl", "-sS", "--noproxy", "*", "--max-time", "30", f"http://{address}:8188/-/health"])
+        self.assertEqual(json.loads(answer.stdout), {"service": "demo", "status": "alive"})
+
     def test_units_are_what_systemd_wants(self):
         units = [f"/run/systemd/system/{u}" for u in self.place.units()] + ["/etc/systemd/system/stillframe.service"]
         done = self.alpha.run("systemd-analyze", "verify", *units, check=False)

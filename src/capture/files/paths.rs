@@ -1,6 +1,7 @@
 //! Relative paths as bytes, names fit to be shown, lines of the report, and files opened without
 //! waiting for what is not a file.
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::sys::error::{Error, Result};
 use crate::words::show;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -103,15 +104,34 @@ pub fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
     read_at_most(path, limit).ok()
 }
 
+/// A text that somebody else writes and that is read whole: a lock, requirements, a `.pth` file. The largest uv.lock that
+/// is known has a few MiB.
+pub fn read_foreign(path: &Path) -> Result<Vec<u8>> {
+    const MOST: u64 = 64 << 20;
+    read_at_most(path, MOST).map_err(|e| Error::io("read", path, e))
+}
+
+/// The same of a text in UTF-8.
+pub fn read_foreign_text(path: &Path) -> Result<String> {
+    let not_text = "stream did not contain valid UTF-8";
+    let invalid = |_| Error::io("read", path, std::io::Error::new(std::io::ErrorKind::InvalidData, not_text));
+    String::from_utf8(read_foreign(path)?).map_err(invalid)
+}
+
 /// As `read_small`, and why it could not be read.
 pub fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::new();
-    open_regular(path)?.take(limit + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > limit {
-        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
+    let file = open_regular(path)?;
+    let larger =
+        || std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes"));
+    // Not even the first of its bytes: a sparse file costs its owner nothing.
+    if file.metadata()?.len() > limit {
+        return Err(larger());
     }
-    Ok(content)
+    // It may grow meanwhile.
+    file.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit { Err(larger()) } else { Ok(content) }
 }
 
 /// Whether a regular file (through links) may be read, without opening it.

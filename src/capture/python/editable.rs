@@ -3,7 +3,7 @@
 //! folder names that path instead, so nothing of this machine is needed at run time.
 use crate::capture::audit;
 use crate::capture::files::collect::{Collected, Policy, collect};
-use crate::capture::files::paths::{below, finding};
+use crate::capture::files::paths::{below, finding, read_foreign};
 use crate::capture::files::walk::NodeKind;
 use crate::capture::model::inventory::OutsidePath;
 use crate::capture::model::lock::SourceLock;
@@ -16,7 +16,7 @@ use crate::capture::trees::tree::{Entry, Source, Tree};
 use crate::formats::hex::hex;
 use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
-use crate::sys::error::{Error, Result};
+use crate::sys::error::Result;
 use crate::words::show;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -199,7 +199,7 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
         }
         let Entry::File { source, .. } = entry else { continue };
         let Source::Disk(disk) = &*source else { continue };
-        let bytes = std::fs::read(disk).map_err(|e| Error::io("read", disk, e))?;
+        let bytes = read_foreign(disk)?;
         let Ok(mut text) = String::from_utf8(bytes) else { continue };
         let mut changed = false;
         if name.ends_with(b".pth")
