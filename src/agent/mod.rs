@@ -3,7 +3,7 @@ use crate::gateway;
 use crate::host::cancel;
 use crate::host::instance;
 use crate::host::journal::{self, Follower};
-use crate::host::layout::Layout;
+use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::session;
 use crate::host::{activating, overview, prepare, receive, retention};
@@ -143,7 +143,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Follow { service, attempt } => follow(&layout, named(service)?, *attempt),
         Command::Logs { service, part, follow, lines, json } => {
-            logs(named(service)?, part.as_deref(), *follow, *lines, *json)
+            logs(&layout.service(named(service)?), part.as_deref(), *follow, *lines, *json)
         }
         Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
         Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
@@ -207,41 +207,58 @@ fn follow(layout: &Layout, name: &str, attempt: Option<u64>) -> Result<()> {
 
 const FOLLOW_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-fn logs(name: &str, part: Option<&str>, follow: bool, lines: u32, json: bool) -> Result<()> {
-    let units = match part {
-        None => format!("stillframe-{name}-*"),
-        Some("activation") => format!("stillframe-{name}-activation-*"),
-        Some("gateway") => format!("stillframe-{name}-gateway.service"),
+fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: bool) -> Result<()> {
+    let gateway = service.gateway_unit("service");
+    let units: BTreeSet<String> = match part {
+        // Without one, journalctl would give the log of the whole host.
+        None => [gateway].into_iter().chain(logged(service)?).collect(),
+        Some("activation") => {
+            let activation = |unit: &String| unit.contains("-activation-");
+            [service.activation_unit(0)]
+                .into_iter()
+                .chain(logged(service)?.into_iter().filter(activation))
+                .collect()
+        }
+        Some("gateway") => [gateway].into(),
         Some(id) => {
             let id: InstanceId = id.parse().map_err(|_| {
                 Error::new(Kind::Input, format!("{id:?} is no instance"))
                     .hint("as `stillframe instances` shows them: s0-g7; or gateway, activation")
             })?;
-            id.unit(name)
+            [id.unit(&service.name)].into()
         }
     };
     let count = lines.to_string();
     let output = if json { "--output=json" } else { "--output=short-iso" };
     let base = ["journalctl", "--quiet", "--no-pager", "--no-hostname", output];
-    let mut words = [&base[..], &["-n", &count, "-u", &units]].concat();
+    let mut words = [&base[..], &["-n", &count]].concat();
+    words.extend(units.iter().flat_map(|unit| ["-u", unit]));
     if follow {
         words.push("-f");
     }
     if follow && part.is_none() {
-        return follow_all(name, &words, &base);
+        return follow_all(service, &words, &base);
     }
     Err(Error::io("start", "journalctl", process::command(&words).exec()))
 }
 
-/// journalctl looks once, at its start, which units a pattern names. The units of a generation that comes later are
-/// followed by a process each, from their first line on, for as long as they are there.
-fn follow_all(name: &str, words: &[&str], base: &[&str]) -> Result<()> {
-    let pattern = format!("stillframe-{name}-*");
+/// Units of a service that the journal knows.
+fn logged(service: &Service) -> Result<BTreeSet<String>> {
+    let text = process::must(&["journalctl", "--quiet", "--field=_SYSTEMD_UNIT"], Duration::from_secs(60))?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(text.lines().filter(|unit| service.has_unit(unit)).map(String::from).collect())
+}
+
+/// The units of a generation that comes later are followed by a process each, from their first line on, for as long as they
+/// are there.
+fn follow_all(service: &Service, words: &[&str], base: &[&str]) -> Result<()> {
+    let pattern = format!("stillframe-{}-*", service.name);
     let units = || -> Result<BTreeSet<String>> {
         let list = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", &pattern];
         let text = process::must(&list, Duration::from_secs(20))?;
         let text = String::from_utf8_lossy(&text).into_owned();
-        Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(String::from).collect())
+        let named = text.lines().filter_map(|line| line.split_whitespace().next());
+        Ok(named.filter(|unit| service.has_unit(unit)).map(String::from).collect())
     };
     let begin = |words: &[&str]| {
         process::command(words).stdin(Stdio::null()).spawn().map_err(|e| Error::io("start", "journalctl", e))

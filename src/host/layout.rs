@@ -145,6 +145,20 @@ impl Service {
         format!("stillframe-{}-gateway.{kind}", self.name)
     }
 
+    /// Whether a unit is this service's. A pattern cannot tell: `stillframe-demo-*` takes in those of `demo-two`.
+    pub fn has_unit(&self, unit: &str) -> bool {
+        let rest = unit.strip_prefix("stillframe-").and_then(|rest| rest.strip_prefix(self.name.as_str()));
+        let Some((own, kind)) = rest.and_then(|rest| rest.strip_prefix('-')?.rsplit_once('.')) else {
+            return false;
+        };
+        let attempt = || own.strip_prefix("activation-").is_some_and(|n| n.parse::<u64>().is_ok());
+        match kind {
+            "socket" => own == "gateway",
+            "service" => own == "gateway" || own.parse::<InstanceId>().is_ok() || attempt(),
+            _ => false,
+        }
+    }
+
     pub fn activation_unit(&self, attempt: u64) -> String {
         format!("stillframe-{}-activation-{attempt}.service", self.name)
     }
@@ -167,5 +181,37 @@ impl Service {
 
     pub fn agent_root(&self, number: u64) -> PathBuf {
         self.layout.agent_roots().join(format!("{}-{number}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_of_a_service_are_told_from_those_of_another() {
+        let names = ["demo", "demo-two", "demo-gateway", "demo-s0", "demo-activation", "demo-activation-1"];
+        let layout = Layout::new(Path::new("/"));
+        let services: Vec<Service> = names.iter().map(|name| layout.service(name)).collect();
+        for service in &services {
+            let own = [
+                service.gateway_unit("service"),
+                service.gateway_unit("socket"),
+                service.activation_unit(12),
+                InstanceId { slot: 1, generation: 23 }.unit(&service.name),
+            ];
+            for unit in own {
+                let of: Vec<&str> =
+                    services.iter().filter(|s| s.has_unit(&unit)).map(|s| s.name.as_str()).collect();
+                assert_eq!(of, [service.name.as_str()], "{unit}");
+            }
+        }
+        let others = [
+            "stillframe.service",
+            "stillframe-demo.service",
+            "stillframe-demo-s0-g1.timer",
+            "demo-gateway.service",
+        ];
+        assert!(!others.iter().any(|unit| services[0].has_unit(unit)));
     }
 }

@@ -135,6 +135,13 @@ class Life(service.Case):
         self.assertIn("traffic moves to generation 1", text)
         self.assertIn("main program one on port", self.place.run("logs", "s0-g1").out)
         self.assertIn("GET", self.place.run("logs", "gateway", "-n", "500").out)
+        # Another service whose name begins like this one's.
+        self.alpha.run("systemd-run", "--wait", "--quiet", "--unit=stillframe-demo-two-gateway.service", "echo", "of another service")
+        self.assertIn("of another service", self.alpha.sh("journalctl -u 'stillframe-demo-*'").stdout)
+        everything = self.place.run("logs", "-n", "100000").out
+        self.assertNotIn("of another service", everything)
+        for part in ("main program one on port", "GET"):
+            self.assertIn(part, everything)
         wrong = self.place.run("logs", "s0;id", code=1)
         self.assertIn('"s0;id" is no instance', wrong.err)
         plan = self.place.run("retention", "--dry-run", "--json").json["hosts"][0]["report"]
