@@ -3,7 +3,7 @@ use crate::gateway;
 use crate::host::cancel;
 use crate::host::instance;
 use crate::host::journal::{self, Follower};
-use crate::host::layout::{Layout, Service};
+use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
 use crate::host::session;
 use crate::host::{activating, overview, prepare, receive, retention};
@@ -210,14 +210,15 @@ const FOLLOW_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: bool) -> Result<()> {
     let gateway = service.gateway_unit("service");
     let units: BTreeSet<String> = match part {
-        // Without one, journalctl would give the log of the whole host.
+        // A service that was never deployed has none: journalctl without a unit gives the log of the whole host.
         None => [gateway].into_iter().chain(logged(service)?).collect(),
         Some("activation") => {
-            let activation = |unit: &String| unit.contains("-activation-");
-            [service.activation_unit(0)]
-                .into_iter()
-                .chain(logged(service)?.into_iter().filter(activation))
-                .collect()
+            let mut units = logged(service)?;
+            units.retain(|unit| matches!(service.unit(unit), Some(Unit::Activation(_))));
+            if units.is_empty() {
+                return Ok(());
+            }
+            units
         }
         Some("gateway") => [gateway].into(),
         Some(id) => {
@@ -242,11 +243,15 @@ fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: b
     Err(Error::io("start", "journalctl", process::command(&words).exec()))
 }
 
-/// Units of a service that the journal knows.
+/// Units of a service that the journal knows: by their own lines, and by what systemd says of them.
 fn logged(service: &Service) -> Result<BTreeSet<String>> {
-    let text = process::must(&["journalctl", "--quiet", "--field=_SYSTEMD_UNIT"], Duration::from_secs(60))?;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(text.lines().filter(|unit| service.has_unit(unit)).map(String::from).collect())
+    let mut units = BTreeSet::new();
+    for field in ["--field=_SYSTEMD_UNIT", "--field=UNIT"] {
+        let text = process::must(&["journalctl", "--quiet", field], Duration::from_secs(60))?;
+        let text = String::from_utf8_lossy(&text);
+        units.extend(text.lines().filter(|unit| service.unit(unit).is_some()).map(String::from));
+    }
+    Ok(units)
 }
 
 /// The units of a generation that comes later are followed by a process each, from their first line on, for as long as they
@@ -258,7 +263,7 @@ fn follow_all(service: &Service, words: &[&str], base: &[&str]) -> Result<()> {
         let text = process::must(&list, Duration::from_secs(20))?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let named = text.lines().filter_map(|line| line.split_whitespace().next());
-        Ok(named.filter(|unit| service.has_unit(unit)).map(String::from).collect())
+        Ok(named.filter(|unit| service.unit(unit).is_some()).map(String::from).collect())
     };
     let begin = |words: &[&str]| {
         process::command(words).stdin(Stdio::null()).spawn().map_err(|e| Error::io("start", "journalctl", e))

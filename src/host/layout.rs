@@ -72,6 +72,16 @@ impl Layout {
     }
 }
 
+/// A unit of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Its service or its socket.
+    Gateway,
+    Instance(InstanceId),
+    /// Of an attempt.
+    Activation(u64),
+}
+
 /// The places of one service.
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -145,17 +155,18 @@ impl Service {
         format!("stillframe-{}-gateway.{kind}", self.name)
     }
 
-    /// Whether a unit is this service's. A pattern cannot tell: `stillframe-demo-*` takes in those of `demo-two`.
-    pub fn has_unit(&self, unit: &str) -> bool {
-        let rest = unit.strip_prefix("stillframe-").and_then(|rest| rest.strip_prefix(self.name.as_str()));
-        let Some((own, kind)) = rest.and_then(|rest| rest.strip_prefix('-')?.rsplit_once('.')) else {
-            return false;
-        };
-        let attempt = || own.strip_prefix("activation-").is_some_and(|n| n.parse::<u64>().is_ok());
-        match kind {
-            "socket" => own == "gateway",
-            "service" => own == "gateway" || own.parse::<InstanceId>().is_ok() || attempt(),
-            _ => false,
+    /// Which of this service's units one is; none of another service. A pattern cannot tell: `stillframe-demo-*` takes in
+    /// those of `demo-two`.
+    pub fn unit(&self, unit: &str) -> Option<Unit> {
+        let rest = unit.strip_prefix("stillframe-")?.strip_prefix(self.name.as_str())?.strip_prefix('-')?;
+        match rest.rsplit_once('.')? {
+            ("gateway", "service" | "socket") => Some(Unit::Gateway),
+            (own, "service") => {
+                let attempt = own.strip_prefix("activation-").and_then(|number| number.parse().ok());
+                let instance = || own.parse().ok().map(Unit::Instance);
+                attempt.map(Unit::Activation).or_else(instance)
+            }
+            _ => None,
         }
     }
 
@@ -202,7 +213,7 @@ mod tests {
             ];
             for unit in own {
                 let of: Vec<&str> =
-                    services.iter().filter(|s| s.has_unit(&unit)).map(|s| s.name.as_str()).collect();
+                    services.iter().filter(|s| s.unit(&unit).is_some()).map(|s| s.name.as_str()).collect();
                 assert_eq!(of, [service.name.as_str()], "{unit}");
             }
         }
@@ -212,6 +223,6 @@ mod tests {
             "stillframe-demo-s0-g1.timer",
             "demo-gateway.service",
         ];
-        assert!(!others.iter().any(|unit| services[0].has_unit(unit)));
+        assert!(others.iter().all(|unit| services[0].unit(unit).is_none()));
     }
 }

@@ -138,7 +138,10 @@ class Life(service.Case):
         # Another service whose name begins like this one's.
         self.alpha.run("systemd-run", "--wait", "--quiet", "--unit=stillframe-demo-two-gateway.service", "echo", "of another service")
         self.assertIn("of another service", self.alpha.sh("journalctl -u 'stillframe-demo-*'").stdout)
+        # A unit that says nothing itself: systemd tells of it.
+        self.alpha.run("systemd-run", "--wait", "--quiet", "--collect", "--unit=stillframe-demo-s7-g99.service", "false", check=False)
         everything = self.place.run("logs", "-n", "100000").out
+        self.assertIn("stillframe-demo-s7-g99.service: Main process exited", everything)
         self.assertNotIn("of another service", everything)
         for part in ("main program one on port", "GET"):
             self.assertIn(part, everything)
