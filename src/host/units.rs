@@ -24,8 +24,6 @@ pub fn user_lines(spec: &Spec) -> String {
     }
 }
 
-/// Nix's own installer leaves its daemon's socket open to all: who reaches that adds paths, and has builds run outside
-/// of the unit's limits.
 const SANDBOX: &str = "\
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -49,8 +47,13 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 UMask=0022
-InaccessiblePaths=-/nix/var/nix/daemon-socket
 ";
+
+/// Nix's own installer leaves its daemon's socket open to all: who reaches it adds paths to the store, and has builds run
+/// outside of the unit's limits.
+fn no_nix_daemon(service: &Service) -> String {
+    format!("InaccessiblePaths=-{}\n", service.layout.nix.join("daemon-socket").display())
+}
 
 const GPU_DEVICES: &[&str] = &[
     "/dev/nvidiactl",
@@ -94,6 +97,7 @@ StateDirectory=stillframe-data/{name}
     );
     text.push_str(&user_lines(spec));
     text.push_str(SANDBOX);
+    text.push_str(&no_nix_daemon(service));
     let mut line = |key: &str, value: &str| {
         let _ = writeln!(text, "{key}={value}");
     };
@@ -179,7 +183,7 @@ RuntimeDirectoryPreserve=yes
 SyslogIdentifier={name}-gateway
 DynamicUser=yes
 User=sfg-{name}
-{SANDBOX}ProtectHome=yes
+{SANDBOX}{no_daemon}ProtectHome=yes
 PrivateDevices=yes
 MemoryDenyWriteExecute=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
@@ -189,6 +193,7 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
         program = program(&wanted.agent),
         settings = service.gateway_settings().display(),
         runtime = service.gateway_runtime(),
+        no_daemon = no_nix_daemon(service),
     )
 }
 
