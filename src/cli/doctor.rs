@@ -8,7 +8,7 @@ use crate::deploy::fleet::Checked;
 use crate::ship::agent;
 use crate::snapshot::doctor::{self, first_line};
 use crate::store::StoreConfig;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,8 +27,13 @@ fn store(config: &StoreConfig) -> Result<String> {
 }
 
 fn room(place: &Path) -> Result<String> {
-    let (free, place) = doctor::room(place)?;
-    Ok(format!("{} free at {}", bytes(free), place.display()))
+    let room = doctor::room(place)?;
+    let (free, place) = (bytes(room.free), room.place.display());
+    if room.is_enough() {
+        return Ok(format!("{free} free at {place}"));
+    }
+    Err(Error::new(Kind::Io, format!("{place} has {free} free"))
+        .hint("free space, or collect what Nix no longer needs: nix-collect-garbage"))
 }
 
 fn python(settings: &Settings) -> Result<String> {

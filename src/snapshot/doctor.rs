@@ -2,7 +2,7 @@
 use crate::capture::python::find;
 use crate::capture::python::interpreter::InterpreterFacts;
 use crate::store::{Store, StoreConfig};
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::{Error, Result};
 use crate::sys::process;
 use std::path::Path;
 use std::time::Duration;
@@ -23,17 +23,23 @@ pub fn store(config: &StoreConfig) -> Result<(String, String)> {
     Ok((store.version.clone(), store.store_dir.0.clone()))
 }
 
-/// Free bytes where `place` is or would be, and the folder that is there; too few are an error.
-pub fn room(place: &Path) -> Result<(u64, &Path)> {
+/// Free bytes where something is or would be.
+pub struct Room<'a> {
+    pub free: u64,
+    /// The folder that is there.
+    pub place: &'a Path,
+}
+
+impl Room<'_> {
+    pub fn is_enough(&self) -> bool {
+        self.free >= ROOM
+    }
+}
+
+pub fn room(place: &Path) -> Result<Room<'_>> {
     let there = place.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let stat = rustix::fs::statvfs(there).map_err(|e| Error::io("look at", there, e.into()))?;
-    let free = stat.f_bavail * stat.f_frsize;
-    if free < ROOM {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        return Err(Error::new(Kind::Io, format!("{} has {:.2} GiB free", there.display(), gib(free)))
-            .hint("free space, or collect what Nix no longer needs: nix-collect-garbage"));
-    }
-    Ok((free, there))
+    Ok(Room { free: stat.f_bavail * stat.f_frsize, place: there })
 }
 
 /// The environment's interpreter, as a capture finds it: its version, its path and how it was found.
