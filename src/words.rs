@@ -15,6 +15,12 @@ pub fn show(path: &[u8]) -> String {
     text
 }
 
+/// The end of a text: at most so many lines.
+pub fn last_lines(text: &str, most: usize) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(most)..].to_vec()
+}
+
 /// The known key most like the unknown one; both are in serde's message.
 pub fn nearest_field(message: &str) -> Option<&str> {
     let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
@@ -75,6 +81,13 @@ pub fn glob(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_text() {
+        assert_eq!(last_lines("a\nb\nc\n", 2), ["b", "c"]);
+        assert_eq!(last_lines("a", 2), ["a"]);
+        assert!(last_lines("", 2).is_empty());
+    }
 
     #[test]
     fn distances() {

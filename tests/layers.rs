@@ -46,7 +46,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("host", &["formats", "protocol", "store", "sys"]),
     (
         "snapshot",
-        &["formats", "protocol", "store", "sys", "capture", "closure", "host::foreground", "host::slot"],
+        &[
+            "formats",
+            "protocol",
+            "store",
+            "sys",
+            "words",
+            "capture",
+            "closure",
+            "host::foreground",
+            "host::slot",
+        ],
     ),
     (
         "deploy",

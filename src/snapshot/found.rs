@@ -1,4 +1,5 @@
-//! What can be known of an environment and of this machine without asking a person: the environment, its interpreter, GPUs, models, and the port it runs on.
+//! What can be known without asking a person: the environment, its interpreter and models, this machine's GPUs, and the port
+//! that the environment's own server has.
 use crate::capture::python::find::{self, FoundBy, PythonLocation};
 use crate::sys::error::Result;
 use crate::sys::process;

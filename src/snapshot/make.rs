@@ -5,6 +5,7 @@ use crate::formats::comfy::description::{Dependencies, Description, DescriptionE
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, Progress, check_interrupt};
 use crate::sys::{files, process};
+use crate::words;
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
@@ -52,9 +53,8 @@ fn step(words: &[&str], what: &str) -> Result<()> {
     if done.code == Some(0) {
         return Ok(());
     }
-    let last: Vec<&str> = done.stderr.lines().rev().take(3).collect();
-    let last: Vec<&str> = last.into_iter().rev().collect();
-    Err(Error::new(Kind::Environment, format!("{what} failed: {}", last.join("; ")))
+    let said = words::last_lines(&done.stderr, 3).join("; ");
+    Err(Error::new(Kind::Environment, format!("{what} failed: {said}"))
         .hint("nothing was left behind; mend what it says and run the command again"))
 }
 

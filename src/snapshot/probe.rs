@@ -13,6 +13,7 @@ use crate::snapshot::events::Observer;
 use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Amount;
+use crate::words;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -45,9 +46,8 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
     let (ready_ms, classes) = seen.map_err(|e| match e.kind {
         Kind::Interrupted => e,
         _ => {
-            let lines: Vec<&str> = text.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            Error { hint: Some(format!("the end of its log:\n    {}", tail.join("\n    "))), ..e }
+            let tail = words::last_lines(&text, TAIL).join("\n    ");
+            Error { hint: Some(format!("the end of its log:\n    {tail}")), ..e }
         }
     })?;
     Ok(assemble(ready_ms, classes, &text, captured))

@@ -44,7 +44,7 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     let mut store = Store::connect(&subject.store)?;
     let manner = Manner { offline: request.offline, checked: request.probe };
     let (mut captured, trees) = reading::capture(subject, manner, Some(&mut store), observer)?;
-    let mut made = Made::first(subject, &captured.lock, &trees, &mut store, observer)?;
+    let mut made = Made::of(subject, &captured.lock, &trees, &mut store, observer)?;
     if request.probe {
         let environment = made.graph.environment.to_absolute(&store.store_dir);
         import_check::check(subject, &mut captured, &environment, observer, |captured| {
@@ -92,7 +92,7 @@ struct Made {
 }
 
 impl Made {
-    fn first(
+    fn of(
         subject: &Subject,
         lock: &Lock,
         trees: &Trees,
@@ -115,9 +115,9 @@ impl Made {
         store: &mut Store,
         observer: &dyn Observer,
     ) -> Result<()> {
-        self.graph = graph::graph(lock, &store.store_dir, &subject.service_spec())?;
-        let again = realise::realise(&self.graph, trees, &subject.store, store, observer.progress())?;
-        self.report = realise::Report { built: self.report.built + again.built, ..again };
+        let Made { graph, report, .. } = Made::of(subject, lock, trees, store, observer)?;
+        self.graph = graph;
+        self.report = realise::Report { built: self.report.built + report.built, ..report };
         Ok(())
     }
 }

@@ -3,8 +3,7 @@ use crate::capture::model::inventory::{CacheEntry, GitState, Nested, Pack, Scan,
 use crate::capture::model::lock::{CacheLock, GitLock, MainLock, NestedLock, PackLock, WeightLock};
 use crate::capture::trees::Trees;
 use crate::capture::trees::memo::Memo;
-use crate::capture::trees::tree::Tree;
-use crate::capture::trees::tree::TreeRef;
+use crate::capture::trees::tree::{Tree, TreeRef};
 use crate::formats::nix::store_path::{StoreDir, StorePathName};
 use crate::sys::error::Result;
 use crate::sys::progress::check_interrupt;

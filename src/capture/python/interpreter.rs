@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::error::{Error, Kind, Result};
+use crate::words::last_lines;
 
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
@@ -241,11 +242,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
 }
 
 fn tail(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.trim().lines().collect();
-    if lines.is_empty() {
-        return String::new();
-    }
-    format!("; it said:\n{}", lines[lines.len().saturating_sub(8)..].join("\n"))
+    let lines = last_lines(stderr.trim(), 8);
+    if lines.is_empty() { String::new() } else { format!("; it said:\n{}", lines.join("\n")) }
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 //! the set of trees a capture has hashed, kept until they are sent to the store.
 use crate::capture::trees::digest;
 use crate::capture::trees::promise::Promises;
-use crate::capture::trees::tree::TreeRef;
-use crate::capture::trees::tree::{Entry, Source, Tree};
+use crate::capture::trees::tree::{Entry, Source, Tree, TreeRef};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::nar::{Hashing, NarWriter};
 use crate::formats::nix::store_path::{StoreDir, StorePath, source_path};
