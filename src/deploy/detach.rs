@@ -2,12 +2,14 @@
 //! this program again, with the snapshot that was taken; its stream of events is kept beside the deployment's
 //! record.
 use crate::deploy::events::{Event, Failure, Line};
+use crate::deploy::own_command;
 use crate::deploy::records;
 use crate::sys::error::{Error, Kind, Result};
+use crate::words;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// Tells that process the deployment's id, and that it is the one.
@@ -89,15 +91,8 @@ impl Detaching<'_> {
     fn spawn(&self, log: &Path) -> Result<Child> {
         let file = File::create(log).map_err(|e| Error::io("create", log, e))?;
         let copy = file.try_clone().map_err(|e| Error::io("use", log, e))?;
-        let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
-        let mut command = Command::new(own);
-        command.args(["--json", "deploy", "--snapshot", self.snapshot]);
-        if let Some(config) = self.config {
-            command.arg("--config").arg(config);
-        }
-        if let Some(hosts) = self.hosts {
-            command.args(["--hosts", hosts]);
-        }
+        let mut command = own_command::command("deploy", self.config, self.hosts)?;
+        command.args(["--snapshot", self.snapshot]);
         if self.again {
             command.arg("--again");
         }
@@ -129,7 +124,7 @@ fn first(log: &Path, at: u64) -> Result<(Option<Event>, u64)> {
 fn said(log: &Path) -> Result<Said> {
     let text = std::fs::read_to_string(log).map_err(|e| Error::io("read", log, e))?;
     let lines: Vec<&str> = text.lines().collect();
-    let tail = lines[lines.len().saturating_sub(5)..].iter().map(|l| l.to_string()).collect();
+    let tail = words::last_lines(&text, 5).into_iter().map(String::from).collect();
     let mut said = Said { tail, ..Said::default() };
     for line in lines.iter().filter_map(|line| Line::read(line)) {
         match line {

@@ -8,6 +8,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tempfile::NamedTempFile;
 
+/// `stillframe WORD --json` for the configuration and the hosts that this process was given.
+pub fn command(word: &str, config: Option<&Path>, hosts: Option<&str>) -> Result<Command> {
+    let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
+    let mut command = Command::new(program);
+    command.args(["--json", word]);
+    command.args(config.into_iter().flat_map(|config| [Path::new("--config"), config]));
+    command.args(hosts.into_iter().flat_map(|hosts| ["--hosts", hosts]));
+    Ok(command)
+}
+
 /// A command that is under way.
 pub struct Running {
     word: &'static str,
@@ -18,14 +28,10 @@ pub struct Running {
 /// Begins `stillframe WORD --json`. It writes to a file, and has a process group of its own: it goes on to its end when
 /// whoever began it is gone.
 pub fn begin(word: &'static str, config: Option<&Path>, hosts: Option<&str>) -> Result<Running> {
-    let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
     let cannot = |e| Error::new(Kind::Io, format!("cannot run {word}")).caused_by(e);
     let log = NamedTempFile::new().map_err(cannot)?;
     let (out, err) = (log.reopen().map_err(cannot)?, log.reopen().map_err(cannot)?);
-    let mut command = Command::new(program);
-    command.arg(word).arg("--json");
-    command.args(config.into_iter().flat_map(|config| [Path::new("--config"), config]));
-    command.args(hosts.into_iter().flat_map(|hosts| ["--hosts", hosts]));
+    let mut command = command(word, config, hosts)?;
     command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
     Ok(Running { word, child: command.spawn().map_err(cannot)?, log })
 }
