@@ -6,6 +6,7 @@ use crate::host::journal::{self, Follower};
 use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
 use crate::host::session;
+use crate::host::socket;
 use crate::host::{activating, overview, prepare, receive, retention};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
@@ -48,6 +49,8 @@ enum Command {
     Boot,
     /// Become an instance: what an instance's unit starts.
     Instance { file: PathBuf },
+    /// Let the gateway into an instance's folder, or at its own settings: what units run as root.
+    Admit { service: String, instance: Option<InstanceId> },
     /// Take the slot of an ended instance apart.
     Clear { file: PathBuf, heir: Option<PathBuf> },
     /// Set this host up: folders, the link to this agent, the boot service.
@@ -131,6 +134,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Boot => activating::boot(&layout),
         Command::Instance { file } => instance::run(file),
+        Command::Admit { service, instance } => {
+            let service = layout.service(named(service)?);
+            instance.map_or_else(
+                || socket::admit_to_settings(&service),
+                |id| socket::admit_to_instance(&service, id),
+            )
+        }
         Command::Clear { file, heir } => print(&instance::clear(file, heir.as_deref())?),
         Command::Install => {
             let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
@@ -327,6 +337,7 @@ impl Command {
             | Command::Activate { .. }
             | Command::Boot
             | Command::Instance { .. }
+            | Command::Admit { .. }
             | Command::Clear { .. }
             | Command::Install
             | Command::Gateway { .. } => false,

@@ -9,6 +9,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -56,6 +57,33 @@ pub async fn serve(gateway: Arc<Gateway>, listener: UnixListener) {
     }
 }
 
+/// A request that has no answer yet: the process does not end before it is written.
+struct Answering<'a>(&'a Gateway);
+
+impl<'a> Answering<'a> {
+    fn new(gateway: &'a Gateway) -> Answering<'a> {
+        gateway.answering.fetch_add(1, Ordering::SeqCst);
+        Answering(gateway)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits until every request has its answer: who handed over with nothing open would end before it said so.
+pub async fn answered(gateway: &Gateway) {
+    let all = async {
+        while gateway.answering.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Who asks and does not read is not waited for.
+    let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
+}
+
 async fn talk(gateway: Arc<Gateway>, stream: UnixStream) {
     let (input, mut output) = stream.into_split();
     let mut input = BufReader::new(input);
@@ -69,6 +97,7 @@ async fn talk(gateway: Arc<Gateway>, stream: UnixStream) {
             continue;
         }
         let whole = line.ends_with(b"\n");
+        let _answering = Answering::new(&gateway);
         let answer = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => act(&gateway, request).await,
             Err(e) => Err(format!("this is not a request: {e}")),

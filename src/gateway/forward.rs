@@ -224,7 +224,7 @@ impl<'a> Forward<'a> {
         let limits = &self.active.settings.limits;
         self.client.enter(Phase::Wait);
         let connect = Duration::from_millis(limits.connect_ms);
-        let why = match Box::pin(Link::connect(instance.target.address, connect)).await {
+        let why = match Box::pin(Link::connect(&instance.target.address, connect)).await {
             Ok(link) => return Some(link),
             Err(ConnectError::Refused) => {
                 self.refused(instance);
@@ -289,7 +289,7 @@ impl<'a> Forward<'a> {
             let instance = claim.instance.clone();
             asked.push(instance.clone());
             // A new connection, which needs no second try; this is rare enough.
-            let Ok(mut link) = Link::connect(instance.target.address, connect).await else { continue };
+            let Ok(mut link) = Link::connect(&instance.target.address, connect).await else { continue };
             if let Ok(response) = self.send(&mut link, build(spare), &instance).await
                 && response.status() != StatusCode::NOT_FOUND
                 && !response.status().is_server_error()

@@ -97,7 +97,7 @@ async fn check(instance: &Instance, check: &Check, limits: &Limits) -> Result<()
 async fn ask(instance: &Instance, check: &Check, limits: &Limits) -> Result<(), Bad> {
     // A new connection: a kept one does not show whether the instance still accepts any.
     let connect = Duration::from_millis(limits.connect_ms);
-    let mut link = match Link::connect(instance.target.address, connect).await {
+    let mut link = match Link::connect(&instance.target.address, connect).await {
         Ok(link) => link,
         Err(ConnectError::Refused) => return Err(Bad::Refused),
         Err(ConnectError::Slow) => {

@@ -36,7 +36,7 @@ pub struct Instance {
     pub target: Target,
     /// Its number in this process. A table may name the same id again; a number is never used twice.
     pub number: u64,
-    /// Its id, and its address, as header values.
+    /// Its id, and what a request without a Host header gets as one, as header values.
     pub label: HeaderValue,
     pub host: HeaderValue,
     /// Requests in the lower half, WebSockets in the upper: one word, so that a request that becomes a
@@ -62,7 +62,7 @@ impl Instance {
         let text = |s: &str| HeaderValue::from_str(s).unwrap_or(HeaderValue::from_static("?"));
         Instance {
             label: text(&target.id),
-            host: text(&target.address.to_string()),
+            host: text(&target.address.host()),
             target,
             number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
             open: AtomicU64::new(0),
@@ -191,7 +191,7 @@ impl Instance {
         let reason = if healthy { None } else { Some(self.reason.lock().clone()) };
         TargetStatus {
             id: self.target.id.clone(),
-            address: self.target.address,
+            address: self.target.address.clone(),
             generation: self.target.generation,
             draining,
             healthy: healthy && !draining,

@@ -2,6 +2,8 @@
 //! channel between two, and the head of an answer leaves in one write with the first part of its body.
 use crate::gateway::body::RequestBody;
 use crate::gateway::clock::{self, Millis};
+use crate::sys::address::Address;
+use crate::sys::stream::{self, Stream};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
@@ -10,12 +12,10 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// The most that is read before its reader takes it, and the largest head of an answer.
 pub const BUFFER: usize = 64 * 1024;
@@ -52,19 +52,17 @@ pub enum SendError<S> {
 }
 
 impl Link {
-    pub async fn connect(address: SocketAddr, limit: Duration) -> Result<Link, ConnectError> {
-        let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
+    pub async fn connect(address: &Address, limit: Duration) -> Result<Link, ConnectError> {
+        let stream = match tokio::time::timeout(limit, Stream::connect(address)).await {
             Err(_) => return Err(ConnectError::Slow),
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => return Err(ConnectError::Refused),
+            Ok(Err(e)) if stream::is_refused(&e) => return Err(ConnectError::Refused),
             Ok(Err(e)) => return Err(ConnectError::Other(e)),
             Ok(Ok(stream)) => stream,
         };
-        // Small writes go out at once: a WebSocket's messages, the end of a body.
-        stream.set_nodelay(true).map_err(ConnectError::Other)?;
         Link::over(stream).await.map_err(|e| ConnectError::Other(io::Error::other(e)))
     }
 
-    async fn over(stream: TcpStream) -> hyper::Result<Link> {
+    async fn over(stream: Stream) -> hyper::Result<Link> {
         let mut builder = Builder::new();
         builder.max_buf_size(BUFFER);
         // This sends nothing.
@@ -136,7 +134,7 @@ impl Link {
     }
 
     /// After a 101: the socket, and what was read after the head.
-    pub async fn into_stream(mut self) -> Option<(TcpStream, Bytes)> {
+    pub async fn into_stream(mut self) -> Option<(Stream, Bytes)> {
         poll_fn(|cx| self.poll(cx)).await;
         let parts = self.connection?.into_parts();
         Some((parts.io.into_inner().stream, parts.read_buf))
@@ -147,7 +145,7 @@ impl Link {
 /// then writing fails while the answer waits to be read. So a failed write is not the end; reading finds the
 /// answer, or the end.
 struct InstanceIo {
-    stream: TcpStream,
+    stream: Stream,
     /// The instance no longer takes anything.
     deaf: bool,
 }

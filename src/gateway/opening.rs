@@ -7,6 +7,7 @@ use crate::gateway::link::Link;
 use crate::gateway::pump::Pump;
 use crate::gateway::router::Claim;
 use crate::gateway::tunnel::Tunnel;
+use crate::sys::stream::Stream;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
@@ -39,7 +40,7 @@ pub fn open(opening: Opening) {
         {
             let idle = gateway.active().settings.limits.idle_ms;
             keep_alive(&upstream, Duration::from_millis(idle));
-            let client = (parts.io.into_inner().stream, &*parts.read_buf);
+            let client = (Stream::Tcp(parts.io.into_inner().stream), &*parts.read_buf);
             let mut pump = Pump::new(&tunnel, client, (upstream, &early), Duration::from_millis(idle));
             drop((parts.read_buf, early));
             poll_fn(|cx| pump.poll(cx)).await;

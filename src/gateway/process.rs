@@ -86,6 +86,7 @@ async fn serve(settings_file: &Path) -> Result<()> {
         notify::notify("STOPPING=1");
         server::leave(&gateway, &STOP).await;
     }
+    control_socket::answered(&gateway).await;
     gateway.log.note(Level::Info, &format!("ends: process {}", std::process::id()));
     log.abort();
     gateway.log.flush();

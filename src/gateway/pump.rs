@@ -1,5 +1,6 @@
 //! Carries the bytes of a tunnel both ways.
 use crate::gateway::tunnel::{Order, Tunnel};
+use crate::sys::stream::Stream;
 use bytes::{Buf, Bytes};
 use rustix::net::Shutdown;
 use std::cell::RefCell;
@@ -8,7 +9,6 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// A masked Close frame of RFC 6455 (5.5.1), status 1001: the other side goes away.
@@ -39,7 +39,7 @@ impl Flow {
         Flow { waiting: Bytes::copy_from_slice(early), ended: false, done: false, bytes: 0 }
     }
 
-    fn poll(&mut self, from: &TcpStream, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&mut self, from: &Stream, to: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.waiting.is_empty() {
                 ready!(to.poll_write_ready(cx))?;
@@ -91,8 +91,8 @@ impl Flow {
 
 pub struct Pump<'a> {
     tunnel: &'a Tunnel,
-    client: TcpStream,
-    upstream: TcpStream,
+    client: Stream,
+    upstream: Stream,
     pub up: Flow,
     pub down: Flow,
     /// The instance was asked to close.
@@ -107,8 +107,8 @@ impl<'a> Pump<'a> {
     /// behind its 101.
     pub fn new(
         tunnel: &'a Tunnel,
-        (client, from_client): (TcpStream, &[u8]),
-        (upstream, from_instance): (TcpStream, &[u8]),
+        (client, from_client): (Stream, &[u8]),
+        (upstream, from_instance): (Stream, &[u8]),
         half_open: Duration,
     ) -> Pump<'a> {
         let (up, down) = (Flow::new(from_client), Flow::new(from_instance));

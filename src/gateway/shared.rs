@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -31,6 +31,8 @@ pub struct Gateway {
     pub turn: tokio::sync::Mutex<()>,
     /// The process that this one took over from, while it still has something.
     predecessor: RwLock<Option<Arc<Predecessor>>>,
+    /// Requests of the control socket that have no answer yet.
+    pub answering: AtomicUsize,
     stage: AtomicU8,
     ending: Mutex<Option<Ending>>,
     /// Tells the server to accept no more.
@@ -73,6 +75,7 @@ impl Gateway {
             tunnels: Tunnels::default(),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),
+            answering: AtomicUsize::new(0),
             stage: AtomicU8::new(Stage::Open as u8),
             ending: Mutex::new(None),
             leave: Notify::new(),

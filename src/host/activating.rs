@@ -12,20 +12,7 @@ use crate::protocol::messages::{Outcome, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
-use std::collections::BTreeSet;
 use std::path::Path;
-
-/// Local ports that something listens on (proc_net_tcp(5): state 0A).
-fn listened() -> BTreeSet<u16> {
-    let tables =
-        ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    let port = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
-        (state == "0A").then(|| u16::from_str_radix(local.rsplit(':').next()?, 16).ok()).flatten()
-    };
-    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(port)).collect()
-}
 
 pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let service = layout.service(name);
@@ -52,11 +39,11 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
         journal.end(&outcome)?;
         return finish(&service, attempt, &goal, &outcome);
     }
+    if let Goal::New(wanted) = &goal {
+        boots_with(&service, &wanted.agent)?;
+    }
     let mut world = HostWorld::new(&service, Some(journal), Some(&record.attempt.deployment))?;
-    let taken = listened();
-    let result = activation::activate(&mut world, &mut state, &goal, attempt, clock::now(), |port| {
-        taken.contains(&port)
-    });
+    let result = activation::activate(&mut world, &mut state, &goal, attempt, clock::now());
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(e) if ServiceState::load(&service.state(), name).is_ok_and(|s| s.pending.is_none()) => {
@@ -69,6 +56,13 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let outcome = state.complete(outcome);
     Journal::reopen(&service, attempt)?.end(&outcome)?;
     finish(&service, attempt, &goal, &outcome)
+}
+
+/// The boot service must be able to read the state that this agent is about to write. A newer agent reads what an
+/// older one wrote, so it stays whatever becomes of the activation.
+fn boots_with(service: &Service, agent: &str) -> Result<()> {
+    files::replace_link(&service.layout.agent_roots().join("agent"), Path::new(agent))?;
+    files::replace_link(&service.layout.agent(), Path::new(agent))
 }
 
 /// What became of an attempt whose work is over, told by the state.
@@ -87,13 +81,6 @@ fn before(state: &ServiceState) -> Option<u64> {
 }
 
 fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Result<()> {
-    if let Goal::New(wanted) = goal
-        && outcome.status == Status::Succeeded
-    {
-        // The state was written by this agent: the boot service must be able to read it.
-        files::replace_link(&service.layout.agent(), Path::new(&wanted.agent))?;
-        files::replace_link(&service.layout.agent_roots().join("agent"), Path::new(&wanted.agent))?;
-    }
     if let Goal::New(_) = goal
         && outcome.status != Status::Succeeded
     {

@@ -22,14 +22,13 @@ pub fn activate(
     goal: &Goal,
     attempt: u64,
     now: u64,
-    port_taken: impl Fn(u16) -> bool,
 ) -> Result<Outcome> {
     let number = match goal {
         Goal::Withdraw { why } => return withdraw(world, state, attempt, why),
         Goal::Kept(number) | Goal::Restored { to: number, .. } => known(state, *number)?,
         Goal::New(wanted) => {
             state.data_is_new = state.generations.is_empty() && !world.has_data();
-            reserve(state, wanted, attempt, now, port_taken)?
+            reserve(state, wanted, attempt, now)
         }
     };
     let previous = state.serving;
@@ -69,22 +68,15 @@ fn known(state: &ServiceState, number: u64) -> Result<u64> {
         .hint(format!("it has: {}", all.join(", "))))
 }
 
-/// A new generation with its number, its slots and its ports.
-fn reserve(
-    state: &mut ServiceState,
-    wanted: &Wanted,
-    attempt: u64,
-    now: u64,
-    port_taken: impl Fn(u16) -> bool,
-) -> Result<u64> {
+/// A new generation with its number and its slots.
+fn reserve(state: &mut ServiceState, wanted: &Wanted, attempt: u64, now: u64) -> u64 {
     let number = state.next_generation;
     let count = (wanted.spec.instances as usize).min(wanted.spec.slots.len());
-    let ports = state.free_ports(wanted.spec.ports, count, port_taken)?;
-    let instances = ports.iter().zip(0..).map(|(port, slot)| Place { slot, port: *port }).collect();
+    let instances = (0..).take(count).map(|slot| Place { slot, port: None }).collect();
     let generation = Generation { wanted: wanted.clone(), created: now, attempt, instances, before: None };
     state.generations.insert(number, generation);
     state.next_generation = number + 1;
-    Ok(number)
+    number
 }
 
 /// Ends an activation whose process is gone: exactly the committed generation serves afterwards. `goal`: what
@@ -150,7 +142,7 @@ impl Change<'_> {
         let spec = &generation.wanted.spec;
         self.world.link(number, &generation.wanted)?;
         self.world.write_units(number, &generation)?;
-        self.world.gateway(&generation.wanted)?;
+        self.prepare_gateway(&generation.wanted)?;
         match spec.rotation {
             Rotation::Surge => self.start_and_check(&generation)?,
             Rotation::Replace => {
@@ -161,6 +153,8 @@ impl Change<'_> {
             }
         }
         self.world.step(Status::Rotating, &format!("traffic moves to generation {number}"))?;
+        // Keys, limits and the public port belong to the generation: until now clients were met as before.
+        self.world.gateway(&generation.wanted)?;
         self.world.set_table(&self.state.table(Some(number)))?;
         if spec.rotation == Rotation::Surge {
             self.drain_previous(spec.drain_ms)?;

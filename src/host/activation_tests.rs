@@ -52,7 +52,7 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
 
 fn run(world: &mut Fake, goal: &Goal) -> Result<Outcome> {
     let mut state = world.host.state.clone().unwrap_or_else(|| ServiceState::new("demo"));
-    activate(world, &mut state, goal, 1, 0, |_| false)
+    activate(world, &mut state, goal, 1, 0)
 }
 
 /// Exactly this generation, and nothing of any other, runs and has the traffic.
@@ -66,6 +66,8 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     assert_eq!(host.running, units, "{context}: running");
     assert_eq!(host.units, units, "{context}: unit files");
     assert_eq!(host.gateway, number.is_some(), "{context}: gateway");
+    let settings = number.map(|n| state.generations[&n].wanted.snapshot.clone()).unwrap_or_default();
+    assert_eq!(host.settings, settings, "{context}: the gateway's settings");
     assert_eq!(host.table.targets, state.table(number).targets, "{context}: table");
     assert!(number.is_some() || !host.data || host.data_stays, "{context}: a folder is left");
     assert_eq!(host.links, state.generations.keys().copied().collect(), "{context}: links");
@@ -243,11 +245,26 @@ fn what_is_not_healthy_never_has_traffic() {
         // With replace the old one had to stop, and was brought back.
         let expected = if rotation == Rotation::Surge { Status::Failed } else { Status::Reverted };
         assert_eq!((outcome.status, outcome.generation), (expected, Some(1)));
+        // No client met the keys and limits of what never served.
+        assert!(world.settings.iter().all(|snapshot| snapshot == "/nix/store/s1"), "{:?}", world.settings);
         assert_serves(&world.host, Some(1), "sick");
         // The number is not used again.
         world.sick.clear();
         assert_eq!(run(&mut world, &wanted("well", rotation, 1)).unwrap().generation, Some(3));
     }
+}
+
+#[test]
+fn what_listens_elsewhere_is_told() {
+    let mut world = Fake::new(after(1, Rotation::Surge));
+    world.sick.insert(2);
+    world.elsewhere = vec!["127.0.0.1:9000".into()];
+    let outcome = run(&mut world, &wanted("astray", Rotation::Surge, 1)).unwrap();
+    assert_eq!(
+        outcome.error.unwrap(),
+        "stillframe-demo-s0-g2.service was not healthy within 20 s: answered 500; it listens on 127.0.0.1:9000, and \
+         nothing of it on /run/stillframe-instances/demo/s0-g2/http.sock; its last words:\nTraceback"
+    );
 }
 
 #[test]

@@ -4,8 +4,9 @@
 use crate::host::health::{Checks, Verdict};
 use crate::host::state::{Generation, Place, ServiceState};
 use crate::host::world::{Status, World};
+use crate::protocol::control::Address;
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::spec::Rotation;
+use crate::protocol::spec::{Rotation, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
@@ -50,14 +51,24 @@ impl<'a> Change<'a> {
         let generation = self.generation(number)?;
         self.world.link(number, &generation.wanted)?;
         self.world.write_units(number, &generation)?;
+        // An instance lets the gateway in when it starts, so the gateway comes first.
+        self.world.gateway(&generation.wanted)?;
         for id in self.state.instances(number) {
             if self.world.unit(id)?.is_over() {
                 self.world.start(id)?;
             }
         }
-        self.world.gateway(&generation.wanted)?;
         self.world.set_table(&self.state.table(Some(number)))?;
         self.world.point(Some(number))
+    }
+
+    /// Makes sure that the gateway runs, before the traffic moves: as what serves wants it. What will be wanted of it
+    /// later is only looked at, so that a port that is taken fails before anything has changed.
+    pub fn prepare_gateway(&mut self, wanted: &Wanted) -> Result<()> {
+        let Some(previous) = self.previous else { return self.world.gateway(wanted) };
+        let serving = self.generation(previous)?.wanted;
+        self.world.gateway(&serving)?;
+        self.world.ports_are_free(wanted, &serving)
     }
 
     pub fn start_and_check(&mut self, generation: &Generation) -> Result<()> {
@@ -74,7 +85,8 @@ impl<'a> Change<'a> {
         if let Some(workflow) = &health.smoke {
             self.world.step(Status::Checking, "running the smoke workflow")?;
             for place in &generation.instances {
-                if let Err(why) = self.world.smoke(place.port, workflow, health.smoke_ms)? {
+                let at = self.state.address(self.number, *place);
+                if let Err(why) = self.world.smoke(&at, workflow, health.smoke_ms)? {
                     let id = self.id(*place);
                     return Err(self.unhealthy(id, &format!("did not run the smoke workflow: {why}")));
                 }
@@ -98,12 +110,13 @@ impl<'a> Change<'a> {
                 }
                 let id = self.id(*place);
                 let state = self.world.unit(id)?;
-                let answer = self.world.probe(place.port, spec)?;
+                let at = self.state.address(self.number, *place);
+                let answer = self.world.probe(&at, spec)?;
                 let now = self.world.now();
                 match check.look(now, &state, answer) {
                     Verdict::Healthy => drop(self.restarts.insert(id, state.restarts)),
                     Verdict::NotYet => all = false,
-                    Verdict::Dead(why) => return Err(self.unhealthy(id, &why)),
+                    Verdict::Dead(why) => return Err(self.never_healthy(id, &why, &at)),
                 }
             }
             if all {
@@ -122,7 +135,7 @@ impl<'a> Change<'a> {
             return Ok(());
         }
         let id = self.id(place);
-        let has = match self.world.classes(place.port)? {
+        let has = match self.world.classes(&self.state.address(self.number, place))? {
             Ok(classes) => classes,
             Err(why) => return Err(self.unhealthy(id, &format!("does not tell its node classes: {why}"))),
         };
@@ -140,6 +153,19 @@ impl<'a> Change<'a> {
             shown.join(", ")
         );
         Err(self.unhealthy(id, &why))
+    }
+
+    /// Why it never was: perhaps it listens elsewhere than it was told to.
+    fn never_healthy(&mut self, id: InstanceId, why: &str, at: &Address) -> Error {
+        let elsewhere = self.world.listens(id);
+        if elsewhere.is_empty() || matches!(at, Address::Tcp(_)) {
+            return self.unhealthy(id, why);
+        }
+        let why = format!("{why}; it listens on {}, and nothing of it on {at}", elsewhere.join(" and "));
+        self.unhealthy(id, &why).hint(
+            "the gateway reaches an instance only by its socket: take --port and --listen out of the arguments \
+             of [service], and a pack that starts another server or event loop out of the environment",
+        )
     }
 
     fn unhealthy(&mut self, id: InstanceId, why: &str) -> Error {
@@ -167,8 +193,9 @@ impl<'a> Change<'a> {
         let spec = &generation.wanted.spec;
         for place in &generation.instances {
             let id = self.id(*place);
+            let at = self.state.address(self.number, *place);
             let mut tries = 1;
-            while let Err(why) = self.world.probe(place.port, spec)? {
+            while let Err(why) = self.world.probe(&at, spec)? {
                 // It has traffic now, and answers late while a node computes.
                 if tries == LAST_LOOKS {
                     return Err(self.unhealthy(id, &format!("was healthy, then {why}")));
@@ -199,7 +226,9 @@ impl<'a> Change<'a> {
                 .filter(|t| t.generation == previous)
                 .map(|t| t.requests + t.websockets)
                 .sum();
-            let jobs: u64 = generation.instances.iter().filter_map(|p| self.world.queue(p.port)).sum();
+            let jobs: u64 = (generation.instances.iter())
+                .filter_map(|place| self.world.queue(&self.state.address(previous, *place)))
+                .sum();
             let now = self.world.now();
             if jobs > 0 {
                 worked = Some(now);

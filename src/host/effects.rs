@@ -2,14 +2,15 @@
 use crate::formats::comfy::api::history::{self, NodeFailure, Outcome};
 use crate::formats::comfy::api::{classes, ids, paths, prompt};
 use crate::host::cancel;
-use crate::host::gateway_units::Gateway;
+use crate::host::gateway_units::{self, Gateway};
 use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
-use crate::host::layout::Service;
+use crate::host::layout::{self, Service};
+use crate::host::listeners;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
 use crate::host::world::{Status, UnitState, World};
-use crate::protocol::control::{Reply, Request, Table};
+use crate::protocol::control::{Address, Reply, Request, Table};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::launch;
 use crate::protocol::spec::{Spec, Wanted};
@@ -83,7 +84,8 @@ impl HostWorld {
             output: outputs.join(id.to_string()),
             data,
             models: spec.models.clone(),
-            port: place.port,
+            port: place.port.unwrap_or(launch::NOMINAL_PORT),
+            socket: place.port.is_none().then(|| layout::socket(&self.service.name, id)),
             gpus: spec.slots.get(place.slot as usize).cloned().unwrap_or_default(),
             folders: spec.folders.clone(),
             keep: spec.keep.clone(),
@@ -146,7 +148,7 @@ impl World for HostWorld {
             let file = self.service.instance_file(id);
             let text = serde_json::to_vec_pretty(&instance)
                 .map_err(|e| Error::new(Kind::Io, "cannot write the instance file").caused_by(e))?;
-            files::write_if_changed(&file, &text)?;
+            files::write_private_if_changed(&file, &text)?;
             let text = units::instance(&self.service, number, *place, &generation.wanted, generation.attempt);
             self.stale |= files::write_if_changed(&self.unit_file(id), text.as_bytes())?;
         }
@@ -182,6 +184,10 @@ impl World for HostWorld {
         })
     }
 
+    fn listens(&mut self, id: InstanceId) -> Vec<String> {
+        listeners::of_unit(&id.unit(&self.service.name))
+    }
+
     fn log_tail(&mut self, id: InstanceId) -> String {
         systemd::log_tail(&id.unit(&self.service.name), TAIL_LINES)
     }
@@ -209,19 +215,24 @@ impl World for HostWorld {
         if let Some(output) = &spec.output {
             property(format!("ReadWritePaths={output}"));
         }
-        words.extend([units::program(&generation.wanted.agent), "clear".into(), file.display().to_string()]);
+        let credential = |name: &str| format!("${{CREDENTIALS_DIRECTORY}}/{name}");
+        property(format!("LoadCredential={}:{}", units::INSTANCE_FILE, file.display()));
+        let mut command =
+            vec![units::program(&generation.wanted.agent), "clear".into(), credential(units::INSTANCE_FILE)];
         if let Some(heir) = heir {
-            words.push(self.service.instance_file(heir).display().to_string());
+            property(format!("LoadCredential=heir.json:{}", self.service.instance_file(heir).display()));
+            command.push(credential("heir.json"));
         }
+        words.extend(command);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let said = process::must(&words, CLEAR_LIMIT)?;
         serde_json::from_slice(&said)
             .map_err(|e| Error::new(Kind::Host, format!("cannot read what {id} had written")).caused_by(e))
     }
 
-    fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>> {
+    fn probe(&mut self, at: &Address, spec: &Spec) -> Result<std::result::Result<(), String>> {
         let limit = Duration::from_millis(spec.health.timeout_ms);
-        Ok(self.client.get(port, &spec.health.path, limit).and_then(|reply| {
+        Ok(self.client.get(at, &spec.health.path, limit).and_then(|reply| {
             if reply.status.is_success() {
                 Ok(())
             } else {
@@ -230,8 +241,8 @@ impl World for HostWorld {
         }))
     }
 
-    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
-        Ok(self.client.get(port, paths::OBJECT_INFO, CLASSES_LIMIT).and_then(|reply| {
+    fn classes(&mut self, at: &Address) -> Result<std::result::Result<BTreeSet<String>, String>> {
+        Ok(self.client.get(at, paths::OBJECT_INFO, CLASSES_LIMIT).and_then(|reply| {
             if !reply.status.is_success() {
                 return Err(format!("{} answered {}", paths::OBJECT_INFO, reply.status.as_u16()));
             }
@@ -241,24 +252,23 @@ impl World for HostWorld {
 
     fn smoke(
         &mut self,
-        port: u16,
+        at: &Address,
         workflow: &Value,
         limit_ms: u64,
     ) -> Result<std::result::Result<(), String>> {
         let body = prompt::request(workflow, "stillframe-smoke");
         let limit = Duration::from_secs(30);
-        let posted =
-            self.client.post(port, paths::PROMPT, body.to_string().into(), limit).and_then(|reply| {
-                let id = ids::job_of(&reply.body).filter(|_| reply.status.is_success());
-                id.ok_or_else(|| refusal(reply.status.as_u16(), &prompt::refusal(&reply.body)))
-            });
+        let posted = self.client.post(at, paths::PROMPT, body.to_string().into(), limit).and_then(|reply| {
+            let id = ids::job_of(&reply.body).filter(|_| reply.status.is_success());
+            id.ok_or_else(|| refusal(reply.status.as_u16(), &prompt::refusal(&reply.body)))
+        });
         let id = match posted {
             Ok(id) => id,
             Err(why) => return Ok(Err(why)),
         };
         let until = self.now() + limit_ms;
         loop {
-            let looked = self.client.get(port, &paths::history_of(&id), limit);
+            let looked = self.client.get(at, &paths::history_of(&id), limit);
             match looked.map(|reply| history::outcome(&reply.body, &id)) {
                 Ok(None) => {}
                 Ok(Some(Outcome::Success)) => return Ok(Ok(())),
@@ -274,8 +284,8 @@ impl World for HostWorld {
         }
     }
 
-    fn queue(&mut self, port: u16) -> Option<u64> {
-        let reply = self.client.get(port, paths::PROMPT, QUEUE_LIMIT).ok()?;
+    fn queue(&mut self, at: &Address) -> Option<u64> {
+        let reply = self.client.get(at, paths::PROMPT, QUEUE_LIMIT).ok()?;
         prompt::queue_remaining(&reply.body)
     }
 
@@ -283,6 +293,10 @@ impl World for HostWorld {
         self.stale |= self.gateway.write(wanted)?;
         self.reload()?;
         self.gateway.run(wanted)
+    }
+
+    fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()> {
+        gateway_units::ports_are_free(&wanted.spec, &serving.spec)
     }
 
     fn settle(&mut self, state: &ServiceState) -> Result<()> {

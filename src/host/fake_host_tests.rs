@@ -1,7 +1,7 @@
 //! A host made of maps, whose effects fail, or end the process, when a test says so.
 use crate::host::state::{Generation, ServiceState};
 use crate::host::world::{Status, UnitState, World};
-use crate::protocol::control::{Reply, Table, TargetStatus};
+use crate::protocol::control::{Address, Reply, Table, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
@@ -22,6 +22,8 @@ pub struct Host {
     pub units: BTreeSet<InstanceId>,
     pub running: BTreeSet<InstanceId>,
     pub gateway: bool,
+    /// Whose settings it has: the snapshot of a generation.
+    pub settings: String,
     pub table: Table,
 }
 
@@ -53,6 +55,10 @@ pub struct Fake {
     /// Whose pictures went to whom.
     pub inherited: Vec<(InstanceId, InstanceId)>,
     pub steps: Vec<(Status, String)>,
+    /// Whose settings the gateway was given, in order.
+    pub settings: Vec<String>,
+    /// Where its instances listen besides their sockets.
+    pub elsewhere: Vec<String>,
 }
 
 impl Fake {
@@ -70,6 +76,8 @@ impl Fake {
             lame: BTreeSet::new(),
             inherited: Vec::new(),
             steps: Vec::new(),
+            settings: Vec::new(),
+            elsewhere: Vec::new(),
         }
     }
 
@@ -94,9 +102,10 @@ impl Fake {
         }
     }
 
-    pub fn generation_of(&self, port: u16) -> Option<u64> {
+    pub fn generation_of(&self, at: &Address) -> Option<u64> {
         let state = self.host.state.as_ref()?;
-        state.generations.iter().find(|(_, g)| g.instances.iter().any(|p| p.port == port)).map(|(n, _)| *n)
+        let has = |n: u64, g: &Generation| g.instances.iter().any(|place| state.address(n, *place) == *at);
+        state.generations.iter().find(|(n, g)| has(**n, g)).map(|(n, _)| *n)
     }
 }
 
@@ -135,6 +144,7 @@ impl World for Fake {
     }
     fn start(&mut self, unit: InstanceId) -> Result<()> {
         assert!(self.dead || self.host.units.contains(&unit), "{unit} is started without its file");
+        assert!(self.dead || self.host.gateway, "{unit} is started with nobody to let in");
         self.effect("start", |h| {
             h.data = true;
             h.running.insert(unit);
@@ -149,6 +159,9 @@ impl World for Fake {
         let active = if self.host.running.contains(&unit) { "active" } else { "inactive" };
         self.effect("look", |_| UnitState { active: active.into(), ..UnitState::default() })
     }
+    fn listens(&mut self, _: InstanceId) -> Vec<String> {
+        self.elsewhere.clone()
+    }
     fn log_tail(&mut self, _: InstanceId) -> String {
         "Traceback".into()
     }
@@ -157,26 +170,33 @@ impl World for Fake {
         self.inherited.extend(heir.map(|heir| (unit, heir)));
         self.effect("clear", |_| Vec::new())
     }
-    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
-        let lame = self.generation_of(port).is_some_and(|n| self.lame.contains(&n));
+    fn classes(&mut self, at: &Address) -> Result<std::result::Result<BTreeSet<String>, String>> {
+        let lame = self.generation_of(at).is_some_and(|n| self.lame.contains(&n));
         let all = if lame { vec!["KSampler"] } else { vec!["KSampler", "Edge"] };
         self.effect("classes", |_| Ok(all.into_iter().map(String::from).collect()))
     }
-    fn smoke(&mut self, port: u16, _: &Value, _: u64) -> Result<std::result::Result<(), String>> {
-        let lame = self.generation_of(port).is_some_and(|n| self.lame.contains(&n));
+    fn smoke(&mut self, at: &Address, _: &Value, _: u64) -> Result<std::result::Result<(), String>> {
+        let lame = self.generation_of(at).is_some_and(|n| self.lame.contains(&n));
         self.effect("smoke", |_| if lame { Err("node 3 failed".into()) } else { Ok(()) })
     }
-    fn probe(&mut self, port: u16, _: &Spec) -> Result<std::result::Result<(), String>> {
-        let number = self.generation_of(port).unwrap_or(0);
+    fn probe(&mut self, at: &Address, _: &Spec) -> Result<std::result::Result<(), String>> {
+        let number = self.generation_of(at).unwrap_or(0);
         let has_traffic = self.host.table.targets.iter().any(|t| t.generation == number);
         let ill = self.sick.contains(&number) || has_traffic && self.weak.contains(&number);
         self.effect("probe", |_| if ill { Err("answered 500".into()) } else { Ok(()) })
     }
-    fn queue(&mut self, _: u16) -> Option<u64> {
+    fn queue(&mut self, _: &Address) -> Option<u64> {
         Some(0)
     }
-    fn gateway(&mut self, _: &Wanted) -> Result<()> {
-        self.effect("gateway", |h| h.gateway = true)
+    fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
+        self.settings.push(wanted.snapshot.clone());
+        self.effect("gateway", |h| {
+            h.gateway = true;
+            h.settings = wanted.snapshot.clone();
+        })
+    }
+    fn ports_are_free(&mut self, _: &Wanted, _: &Wanted) -> Result<()> {
+        self.effect("ports", |_| ())
     }
     fn settle(&mut self, _: &ServiceState) -> Result<()> {
         self.effect("settle", |_| ())
@@ -184,6 +204,7 @@ impl World for Fake {
     fn remove_gateway(&mut self) -> Result<()> {
         self.effect("remove gateway", |h| {
             h.gateway = false;
+            h.settings.clear();
             h.table = Table::default();
         })
     }
@@ -210,7 +231,8 @@ impl World for Fake {
         }
         let (clock, open) = (self.clock, self.open.clone());
         self.effect("status", |h| {
-            let named = h.table.targets.iter().map(|t| (t.id.clone(), t.address, t.generation, false));
+            let named =
+                h.table.targets.iter().map(|t| (t.id.clone(), t.address.clone(), t.generation, false));
             let drained = open
                 .iter()
                 .filter(|(n, until)| clock < **until && !h.table.targets.iter().any(|t| t.generation == **n));

@@ -3,6 +3,7 @@
 use crate::formats::comfy::api::paths;
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
+use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +25,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 pub struct Instance {
     pub child: Child,
     pub url: String,
-    address: SocketAddr,
+    address: Address,
     pub slot: PathBuf,
     started: Instant,
     group: Option<rustix::process::Pid>,
@@ -87,7 +88,7 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Re
         child,
         group,
         url: format!("http://{address}"),
-        address,
+        address: address.into(),
         slot: PathBuf::from(&values.slot),
         started,
     })
@@ -118,7 +119,7 @@ impl Instance {
                 )
                 .hint("its own messages are above"));
             }
-            if http::get(self.address, READY, ANSWER_LIMIT).await.is_ok_and(|r| r.status.is_success()) {
+            if http::get(&self.address, READY, ANSWER_LIMIT).await.is_ok_and(|r| r.status.is_success()) {
                 return Ok(self.started.elapsed());
             }
             if self.started.elapsed() > limit {

@@ -1,5 +1,6 @@
 //! The gateway's units and settings, and words with it over its control socket.
 use crate::host::layout::Service;
+use crate::host::socket;
 use crate::host::units;
 use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings, Reply, Request};
 use crate::protocol::spec::{Check, Spec, Wanted};
@@ -50,7 +51,11 @@ impl Gateway {
         let spec = &wanted.spec;
         let settings = serde_json::to_vec_pretty(&self.settings(spec))
             .map_err(|e| Error::new(Kind::Io, "cannot write the gateway's settings").caused_by(e))?;
-        self.settings_changed |= files::write_if_changed(&self.service.gateway_settings(), &settings)?;
+        self.settings_changed |=
+            files::write_private_if_changed(&self.service.gateway_settings(), &settings)?;
+        if systemd::is_active(&self.service.gateway_unit("service"))? {
+            socket::admit_to_settings(&self.service)?;
+        }
         let units = &self.service.layout.units;
         let socket = units::gateway_socket(&self.service, spec);
         let socket_file = units.join(self.service.gateway_unit("socket"));
@@ -72,7 +77,7 @@ impl Gateway {
             // A socket unit takes a new address only when it is made anew.
             systemd::stop(&service)?;
             systemd::stop(&socket)?;
-            free(&wanted.spec)?;
+            free(SocketAddr::new(wanted.spec.listen, wanted.spec.port))?;
             systemd::start_and_wait(&socket)?;
             systemd::start_and_wait(&service)?;
         } else if !active(1) {
@@ -149,14 +154,26 @@ impl Gateway {
     }
 }
 
-/// Whether the public port can be listened on now; systemd's own words for that say less.
-fn free(spec: &Spec) -> Result<()> {
-    let address = SocketAddr::new(spec.listen, spec.port);
+/// Whether the gateway can listen on the ports that `wanted` has and `serving` has not.
+pub fn ports_are_free(wanted: &Spec, serving: &Spec) -> Result<()> {
+    if wanted.port != serving.port {
+        free(SocketAddr::new(wanted.listen, wanted.port))?;
+    }
+    match wanted.metrics_port {
+        Some(port) if serving.metrics_port != Some(port) => {
+            free(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an address can be listened on now; systemd's own words for that say less.
+fn free(address: SocketAddr) -> Result<()> {
     TcpListener::bind(address).map(drop).map_err(|e| {
         let error = Error::new(Kind::Host, format!("cannot listen on {address}"));
         let error = error.hint(format!(
             "see who has it: ss -ltnp 'sport = :{}'; or give the service another port",
-            spec.port
+            address.port()
         ));
         error.caused_by(e)
     })

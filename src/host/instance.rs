@@ -2,7 +2,7 @@
 //! this host's own (folders, the GPU driver's libraries, secrets) and becomes the program. It runs as the
 //! service's user inside the unit's sandbox; so does `clear`, which takes the slot apart.
 use crate::host::driver;
-use crate::host::slot;
+use crate::host::{slot, socket};
 use crate::protocol::launch::{Launch, Values};
 use crate::protocol::spec::{Folder, SecretUse};
 use crate::protocol::version;
@@ -32,7 +32,10 @@ pub struct Instance {
     pub data: PathBuf,
     pub output: PathBuf,
     pub models: String,
+    /// What its arguments name. It listens there only where it has no socket.
     pub port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
     pub gpus: Vec<String>,
     pub folders: Vec<Folder>,
     pub keep: Vec<String>,
@@ -131,6 +134,9 @@ pub fn run(file: &Path) -> Result<()> {
     command.envs(slot::environment(&launch, &values));
     command.envs(instance.environment.iter().map(|(name, value)| (name, values.fill(value))));
     command.envs(secrets(&instance.secrets)?);
+    if let Some(socket) = &instance.socket {
+        socket::listen(&mut command, socket, instance.port, &slot)?;
+    }
     Err(Error::io("start", &launch.program, command.exec()))
 }
 

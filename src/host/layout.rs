@@ -6,8 +6,9 @@
 //!   incoming/                              unfinished transfers
 //!   services/NAME/state.json, lease.json, mutex, attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           the instances' own: input, user, output/, kept/, cache/, slots/
-//! /run/stillframe/NAME/                    instance files, the gateway's settings; made anew at boot
+//! /run/stillframe/NAME/                    root's alone: instance files, the gateway's settings; made anew at boot
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
+//! /run/stillframe-instances/NAME/s0-g7/    the socket that an instance listens on; only the gateway enters
 //! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
 //! /nix/var/nix/gcroots/stillframe/         the agents of the generations
 //! ```
@@ -72,6 +73,16 @@ impl Layout {
     }
 }
 
+/// Below /run, for `RuntimeDirectory=`: the folder of an instance's socket.
+fn socket_folder(service: &str, id: InstanceId) -> String {
+    format!("stillframe-instances/{service}/{id}")
+}
+
+/// What an instance listens on.
+pub fn socket(service: &str, id: InstanceId) -> PathBuf {
+    Path::new("/run").join(socket_folder(service, id)).join("http.sock")
+}
+
 /// A unit of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -132,6 +143,11 @@ impl Service {
 
     pub fn instance_file(&self, id: InstanceId) -> PathBuf {
         self.run().join(format!("{id}.json"))
+    }
+
+    /// Below /run, for `RuntimeDirectory=`.
+    pub fn socket_folder(&self, id: InstanceId) -> String {
+        socket_folder(&self.name, id)
     }
 
     pub fn gateway_settings(&self) -> PathBuf {

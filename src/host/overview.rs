@@ -4,7 +4,7 @@ use crate::host::gateway_units::Gateway;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::state::{Generation, Place, ServiceState};
-use crate::protocol::control::{Reply, Request, TargetStatus};
+use crate::protocol::control::{Address, Reply, Request, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::overview::{
     Condition, GenerationView, HostView, InstanceView, OVERVIEW_VERSION, ServiceView,
@@ -102,13 +102,14 @@ fn instances(state: &ServiceState, shown: &[u64], gateway: Option<&Reply>) -> Re
         let pid: u32 = text("MainPID").parse().unwrap_or(0);
         let started: u64 = text("ExecMainStartTimestampMonotonic").parse().unwrap_or(0);
         let runs = pid > 0;
-        let queue = if runs { queue(&client, place.port) } else { None };
+        let address = state.address(number, place);
+        let queue = if runs { queue(&client, &address) } else { None };
         views.push(InstanceView {
             unit: unit.clone(),
             generation: number,
             slot: place.slot,
             gpus: generation.wanted.spec.slots.get(place.slot as usize).cloned().unwrap_or_default(),
-            port: place.port,
+            address: Some(address),
             condition: condition(text("ActiveState"), text("SubState"), target, queue.is_some()),
             reason: target.and_then(|t| t.reason.clone()),
             age_s: (runs && started > 0).then(|| uptime.saturating_sub(started) / 1_000_000),
@@ -140,8 +141,8 @@ fn condition(active: &str, sub: &str, target: Option<&TargetStatus>, answers: bo
     }
 }
 
-fn queue(client: &http::Client, port: u16) -> Option<u64> {
-    let reply = client.get(port, paths::PROMPT, QUEUE_LIMIT).ok()?;
+fn queue(client: &http::Client, at: &Address) -> Option<u64> {
+    let reply = client.get(at, paths::PROMPT, QUEUE_LIMIT).ok()?;
     prompt::queue_remaining(&reply.body)
 }
 

@@ -1,7 +1,8 @@
 //! What a host knows of a service, in one versioned file: its generations, which of them serves, and the
 //! activation that is under way. It is written before each effect that it speaks of, so whoever reads it
 //! after a crash knows what may have happened.
-use crate::protocol::control::{GATEWAY_VERSION, Table, Target};
+use crate::host::layout;
+use crate::protocol::control::{Address, GATEWAY_VERSION, Table, Target};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::messages::Outcome;
 use crate::protocol::spec::{Spec, Wanted};
@@ -13,7 +14,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
+/// As version 2, but every instance has a port.
+const WITH_PORTS: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +42,7 @@ pub struct Generation {
     pub created: u64,
     /// The attempt that brought it.
     pub attempt: u64,
-    /// Slot and loopback port of each instance.
+    /// The slot of each instance.
     pub instances: Vec<Place>,
     /// What served before it did: where a rollback from it goes.
     pub before: Option<u64>,
@@ -49,7 +52,9 @@ pub struct Generation {
 #[serde(deny_unknown_fields)]
 pub struct Place {
     pub slot: u32,
-    pub port: u16,
+    /// The loopback port of an instance that an earlier agent deployed. Now each listens on a socket of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// An activation that is not over. `previous` is exactly what serves if it fails.
@@ -88,7 +93,11 @@ impl ServiceState {
                 "it is never half written: look at what else wrote there; the services go on as they are",
             )
         };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
+        let mut value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
+        if value["version"] == WITH_PORTS {
+            value["version"] = STATE_VERSION.into();
+        }
         version::check_document(&value, STATE_VERSION)
             .map_err(|e| broken(format!("version {}, this agent reads {}", e.found, e.reads)))?;
         for (number, generation) in value["generations"].as_object().into_iter().flatten() {
@@ -120,6 +129,14 @@ impl ServiceState {
         self.instances(generation).into_iter().map(|id| id.unit(&self.service)).collect()
     }
 
+    /// Where an instance of a generation listens.
+    pub fn address(&self, generation: u64, place: Place) -> Address {
+        match place.port {
+            Some(port) => Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            None => Address::Unix(layout::socket(&self.service, InstanceId { slot: place.slot, generation })),
+        }
+    }
+
     /// The gateway's table when exactly this generation serves.
     pub fn table(&self, generation: Option<u64>) -> Table {
         let found = generation.and_then(|n| Some((n, self.generations.get(&n)?)));
@@ -128,34 +145,13 @@ impl ServiceState {
                 .iter()
                 .map(|place| Target {
                     id: InstanceId { slot: place.slot, generation: number }.to_string(),
-                    address: SocketAddr::from((Ipv4Addr::LOCALHOST, place.port)),
+                    address: self.address(number, *place),
                     slot: place.slot,
                     generation: number,
                 })
                 .collect()
         });
         Table { version: GATEWAY_VERSION, targets }
-    }
-
-    /// Loopback ports for `count` instances, none of which another generation or `taken` has.
-    pub fn free_ports(
-        &self,
-        range: (u16, u16),
-        count: usize,
-        taken: impl Fn(u16) -> bool,
-    ) -> Result<Vec<u16>> {
-        let ours: Vec<u16> =
-            self.generations.values().flat_map(|g| g.instances.iter().map(|p| p.port)).collect();
-        let free: Vec<u16> =
-            (range.0..=range.1).filter(|p| !ours.contains(p) && !taken(*p)).take(count).collect();
-        if free.len() < count {
-            return Err(Error::new(
-                Kind::Host,
-                format!("no {count} free ports between {} and {} for the instances", range.0, range.1),
-            )
-            .hint("give the service a wider range of instance ports"));
-        }
-        Ok(free)
     }
 }
 
@@ -174,7 +170,7 @@ mod tests {
         let name = file.display();
         std::fs::write(&file, "{\"version\": 7}").unwrap();
         let error = ServiceState::load(&file, "demo").unwrap_err().to_string();
-        assert_eq!(error, format!("{name} is not a service's state: version 7, this agent reads 1"));
+        assert_eq!(error, format!("{name} is not a service's state: version 7, this agent reads 2"));
         std::fs::write(&file, "{").unwrap();
         let error = ServiceState::load(&file, "demo").unwrap_err().to_string();
         assert!(error.starts_with(&format!("{name} is not a service's state: EOF")), "{error}");

@@ -16,6 +16,9 @@ pub fn program(agent: &str) -> String {
     format!("{agent}/bin/stillframe-agent")
 }
 
+/// What an instance is to do, as the credential of its unit: nobody else reads what its environment holds.
+pub const INSTANCE_FILE: &str = "instance.json";
+
 /// The user of a service's instances: a dynamic one, unless the host has one for it.
 pub fn user_lines(spec: &Spec) -> String {
     match &spec.user {
@@ -73,6 +76,17 @@ pub fn instance(service: &Service, number: u64, place: Place, wanted: &Wanted, a
     let spec = &wanted.spec;
     let id = InstanceId { slot: place.slot, generation: number };
     let name = &service.name;
+    // One that an earlier agent deployed listens on a port, and that agent knows nothing of sockets.
+    let socket = place.port.map_or_else(
+        || {
+            format!(
+                "ExecStartPost=+{} admit {name} {id}\nRuntimeDirectory={}\nRuntimeDirectoryMode=0700\n",
+                program(&wanted.agent),
+                service.socket_folder(id)
+            )
+        },
+        |_| String::new(),
+    );
     let mut text = format!(
         "[Unit]
 Description=ComfyUI {name}, slot {}, generation {number}
@@ -81,8 +95,9 @@ RequiresMountsFor=/nix/store {data}
 
 [Service]
 Type=exec
-ExecStart={} instance {}
-SyslogIdentifier={name}-{id}
+ExecStart={program} instance ${{CREDENTIALS_DIRECTORY}}/{INSTANCE_FILE}
+LoadCredential={INSTANCE_FILE}:{file}
+{socket}SyslogIdentifier={name}-{id}
 Restart=always
 RestartSec=1
 KillMode=mixed
@@ -91,8 +106,8 @@ LimitNOFILE=65536
 StateDirectory=stillframe-data/{name}
 ",
         place.slot,
-        program(&wanted.agent),
-        service.instance_file(id).display(),
+        program = program(&wanted.agent),
+        file = service.instance_file(id).display(),
         data = service.layout.data.display(),
     );
     text.push_str(&user_lines(spec));
@@ -172,6 +187,7 @@ After={socket}
 [Service]
 Type=notify
 NotifyAccess=all
+ExecStartPre=+{program} admit {name}
 ExecStart={program} gateway --settings {settings}
 Restart=always
 RestartSec=100ms
@@ -278,7 +294,7 @@ mod tests {
     #[test]
     fn the_units_are_the_golden_ones() {
         let service = Layout::new(Path::new("/var/lib/stillframe")).service("demo");
-        let (wanted, place) = (wanted(), |slot| Place { slot, port: 20_000 });
+        let (wanted, place) = (wanted(), |slot| Place { slot, port: None });
         let host_user =
             Wanted { spec: Spec { user: Some("comfy".into()), ..wanted.spec.clone() }, ..wanted.clone() };
         let texts = [

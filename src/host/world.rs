@@ -1,6 +1,6 @@
 //! The effects of an activation, behind one trait: the host carries them out, the tests break them.
 use crate::host::state::{Generation, ServiceState};
-use crate::protocol::control::{Reply, Table};
+use crate::protocol::control::{Address, Reply, Table};
 use crate::protocol::instance_id::InstanceId;
 pub use crate::protocol::messages::Status;
 use crate::protocol::spec::{Spec, Wanted};
@@ -50,26 +50,31 @@ pub trait World {
     /// Stops an instance; one that is not there is stopped.
     fn stop(&mut self, id: InstanceId) -> Result<()>;
     fn unit(&mut self, id: InstanceId) -> Result<UnitState>;
+    /// TCP ports that the processes of an instance listen on, as `IP:PORT`: for a person who asks why it does not
+    /// answer on its socket.
+    fn listens(&mut self, id: InstanceId) -> Vec<String>;
     /// The last lines an instance logged.
     fn log_tail(&mut self, id: InstanceId) -> String;
     /// Throws a slot away and says what its instance had written into its own program. Pictures go to the
     /// slot of `heir`.
     fn clear_slot(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>>;
     /// One look at an instance; the inner error says what is wrong with its answer.
-    fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>>;
+    fn probe(&mut self, at: &Address, spec: &Spec) -> Result<std::result::Result<(), String>>;
     /// The node classes that an instance has.
-    fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>>;
+    fn classes(&mut self, at: &Address) -> Result<std::result::Result<BTreeSet<String>, String>>;
     /// Runs a workflow on an instance, to its end.
     fn smoke(
         &mut self,
-        port: u16,
+        at: &Address,
         workflow: &Value,
         limit_ms: u64,
     ) -> Result<std::result::Result<(), String>>;
     /// Jobs that wait or run in an instance; `None` when it does not answer.
-    fn queue(&mut self, port: u16) -> Option<u64>;
+    fn queue(&mut self, at: &Address) -> Option<u64>;
     /// Units and settings of the gateway as wanted, running.
     fn gateway(&mut self, wanted: &Wanted) -> Result<()>;
+    /// Whether the gateway can listen where `wanted` says, and does not yet for `serving`.
+    fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()>;
     /// After the commit: what the gateway need not have had before.
     fn settle(&mut self, state: &ServiceState) -> Result<()>;
     fn remove_gateway(&mut self) -> Result<()>;

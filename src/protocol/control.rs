@@ -4,6 +4,7 @@
 //! The gateway writes the table to `table` (temporary file, sync, rename) before it answers `set`, so a
 //! restarted gateway routes as the last one did without asking anybody.
 pub use crate::protocol::spec::{Check, Limits};
+pub use crate::sys::address::Address;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub struct GatewaySettings {
 pub struct Target {
     /// `s0-g7`: slot and generation.
     pub id: String,
-    pub address: SocketAddr,
+    pub address: Address,
     pub slot: u32,
     pub generation: u64,
 }
@@ -74,7 +75,7 @@ pub struct Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetStatus {
     pub id: String,
-    pub address: SocketAddr,
+    pub address: Address,
     pub generation: u64,
     /// Not in the table any more.
     pub draining: bool,

@@ -32,6 +32,10 @@ pub struct Layer {
 /// The variable that `scripts/start.py` heeds.
 pub const DEFER_GC: &str = "STILLFRAME_DEFER_GC";
 
+/// What `{port}` is where nothing listens on a port: the program's arguments need a number, and a server that asks
+/// for this one gets its socket.
+pub const NOMINAL_PORT: u16 = 8188;
+
 /// Where a slot has its packs.
 pub const PACKS: &str = "base/custom_nodes/";
 

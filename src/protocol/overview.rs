@@ -1,6 +1,7 @@
 //! What a host says of itself when it is asked: its services, their instances and generations, and who deploys.
 //! Data alone; `host::overview` puts it together.
 use crate::protocol::messages::Holder;
+use crate::sys::address::Address;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -45,7 +46,9 @@ pub struct InstanceView {
     pub generation: u64,
     pub slot: u32,
     pub gpus: Vec<String>,
-    pub port: u16,
+    /// Where it listens: a Unix socket, or `IP:PORT` for an instance that an earlier agent deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
     pub condition: Condition,
     /// Why it has no requests, in the gateway's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]

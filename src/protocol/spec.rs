@@ -186,7 +186,7 @@ pub struct Spec {
     /// A folder of the GPU driver's libraries, where they are in no usual place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// Instances listen on these loopback ports.
+    /// What instances of earlier agents listened on. They have Unix sockets now, and nothing reads this.
     pub ports: (u16, u16),
     pub health: Health,
     pub rotation: Rotation,

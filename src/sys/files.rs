@@ -9,6 +9,10 @@ use std::time::Duration;
 
 /// Replaces `path` with `bytes`, whole or not at all.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with_mode(path, bytes, 0o644)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
     let temp = tempfile::Builder::new()
@@ -19,7 +23,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     temp.as_file().write_all(bytes).map_err(|e| Error::io("write", temp.path(), e))?;
     use std::os::unix::fs::PermissionsExt;
     temp.as_file()
-        .set_permissions(std::fs::Permissions::from_mode(0o644))
+        .set_permissions(std::fs::Permissions::from_mode(mode))
         .map_err(|e| Error::io("set the mode of", temp.path(), e))?;
     temp.as_file().sync_all().map_err(|e| Error::io("sync", temp.path(), e))?;
     temp.persist(path).map_err(|e| Error::io("replace", path, e.error))?;
@@ -32,6 +36,16 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
         return Ok(false);
     }
     write_atomic(path, bytes).map(|()| true)
+}
+
+/// The same for what its owner alone may read, or a group that is let in afterwards.
+pub fn write_private_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let closed = std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o007 == 0);
+    if closed && std::fs::read(path).is_ok_and(|now| now == bytes) {
+        return Ok(false);
+    }
+    write_with_mode(path, bytes, 0o600).map(|()| true)
 }
 
 /// A symbolic link that points to `target` from now on, whatever it pointed to before.

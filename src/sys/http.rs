@@ -1,12 +1,12 @@
 //! Small questions to an HTTP server of this host: an instance's own answers. Not for bodies of unknown size.
+use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::stream::{self, Stream};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// `/object_info` of an environment with hundreds of packs has tens of megabytes.
 const LARGEST: usize = 256 << 20;
@@ -31,50 +31,49 @@ impl Client {
         Ok(Client { runtime })
     }
 
-    pub fn get(&self, port: u16, path: &str, limit: Duration) -> std::result::Result<Reply, String> {
-        self.ask(Method::GET, port, path, Bytes::new(), limit)
+    pub fn get(&self, at: &Address, path: &str, limit: Duration) -> std::result::Result<Reply, String> {
+        self.ask(Method::GET, at, path, Bytes::new(), limit)
     }
 
     pub fn post(
         &self,
-        port: u16,
+        at: &Address,
         path: &str,
         json: Bytes,
         limit: Duration,
     ) -> std::result::Result<Reply, String> {
-        self.ask(Method::POST, port, path, json, limit)
+        self.ask(Method::POST, at, path, json, limit)
     }
 
     fn ask(
         &self,
         method: Method,
-        port: u16,
+        at: &Address,
         path: &str,
         body: Bytes,
         limit: Duration,
     ) -> std::result::Result<Reply, String> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        self.runtime.block_on(ask(method, address, path, body, limit))
+        self.runtime.block_on(ask(method, at, path, body, limit))
     }
 }
 
 /// One GET, for a caller with a network loop of its own.
-pub async fn get(address: SocketAddr, path: &str, limit: Duration) -> std::result::Result<Reply, String> {
+pub async fn get(address: &Address, path: &str, limit: Duration) -> std::result::Result<Reply, String> {
     ask(Method::GET, address, path, Bytes::new(), limit).await
 }
 
 /// The error says what is wrong with the answer, for a person.
 async fn ask(
     method: Method,
-    address: SocketAddr,
+    address: &Address,
     path: &str,
     body: Bytes,
     limit: Duration,
 ) -> std::result::Result<Reply, String> {
     let work = async {
-        let stream = TcpStream::connect(address).await.map_err(|e| match e.kind() {
-            std::io::ErrorKind::ConnectionRefused => "refuses connections".to_string(),
-            _ => format!("cannot be reached: {e}"),
+        let stream = Stream::connect(address).await.map_err(|e| match stream::is_refused(&e) {
+            true => "refuses connections".to_string(),
+            false => format!("cannot be reached: {e}"),
         })?;
         let broken = |e: hyper::Error| format!("broke off its answer: {e}");
         let (mut sender, connection) =
@@ -83,7 +82,7 @@ async fn ask(
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", address.to_string())
+            .header("host", address.host())
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|e| format!("cannot be asked for {path}: {e}"))?;

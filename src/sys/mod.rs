@@ -1,5 +1,6 @@
 //! Side effects: errors with a kind and a hint, files, locks, clock, progress, programs,
 //! systemd, signals, small HTTP questions.
+pub mod address;
 pub mod clock;
 pub mod error;
 pub mod files;
@@ -9,5 +10,6 @@ pub mod process;
 pub mod programs;
 pub mod progress;
 pub mod signals;
+pub mod stream;
 pub mod systemd;
 pub mod who;

@@ -49,6 +49,11 @@ pub fn show(unit: &str, names: &[&str]) -> Result<BTreeMap<String, String>> {
     Ok(all.pop().unwrap_or_default())
 }
 
+/// Whether a unit is up now.
+pub fn is_active(unit: &str) -> Result<bool> {
+    Ok(show(unit, &["ActiveState"])?.get("ActiveState").is_some_and(|state| state == "active"))
+}
+
 /// The same of several units, in their order.
 pub fn show_all(units: &[&str], names: &[&str]) -> Result<Vec<BTreeMap<String, String>>> {
     let properties = format!("--property={}", names.join(","));

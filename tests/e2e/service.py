@@ -124,6 +124,11 @@ class Place:
         """The public port from the host itself: the default is loopback alone."""
         return self.inside(host, ["curl", "-sS", "--noproxy", "*", "--max-time", "30", *arguments, f"http://127.0.0.1:{port}{path}"], check=check).stdout
 
+    def instance(self, host, id, path, *arguments, service=SERVICE, check=True):
+        """An instance itself, past the gateway: root alone gets to its socket."""
+        socket = f"/proc/{self.hosts[host].pid()}/root/run/stillframe-instances/{service}/{id}/http.sock"
+        return self.inside(host, ["curl", "-sS", "--max-time", "30", "--unix-socket", socket, *arguments, f"http://localhost{path}"], check=check).stdout
+
     def inside(self, host, command, check=True, **options):
         """This machine's program in the host's network."""
         done = subprocess.run(["ip", "netns", "exec", self.hosts[host].netns, *map(str, command)], capture_output=True, text=True, **options)

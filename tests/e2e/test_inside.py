@@ -31,11 +31,11 @@ class Inside(service.Case):
 
     def setUp(self):
         super().setUp()
-        self.ports = {i["id"]: i["port"] for i in self.place.status()["instances"]}
-        self.id, self.port = next(iter(self.ports.items()))
+        self.ids = [i["id"] for i in self.place.status()["instances"]]
+        self.id = self.ids[0]
 
     def ask(self, path, *arguments):
-        return self.place.local("alpha", path, *arguments, port=self.port)
+        return self.place.instance("alpha", self.id, path, *arguments)
 
     def read(self, path):
         return self.ask(f"/file?path={path}")
@@ -64,10 +64,10 @@ class Inside(service.Case):
 
     def test_two_instances_never_share_what_would_collide(self):
         seen = []
-        for port in self.ports.values():
-            argv = json.loads(self.place.local("alpha", "/system_stats", port=port))["system"]["argv"]
+        for instance in self.ids:
+            argv = json.loads(self.place.instance("alpha", instance, "/system_stats"))["system"]["argv"]
             seen.append({flag: argv[argv.index(flag) + 1] for flag in ("--output-directory", "--temp-directory", "--database-url", "--base-directory",
-                                                                       "--port", "--input-directory", "--user-directory")})
+                                                                       "--input-directory", "--user-directory")})
         shared = {"--input-directory", "--user-directory"}
         self.assertEqual({flag for flag in seen[0] if seen[0][flag] == seen[1][flag]}, shared)
 
@@ -167,15 +167,14 @@ class Inside(service.Case):
         self.alpha.sh(f"systemctl kill --signal=KILL {unit}")
         deadline = time.monotonic() + 60
         while True:
-            stats = self.place.inside("alpha", ["curl", "-s", "--noproxy", "*", "--max-time", "5", f"http://127.0.0.1:{self.port}/system_stats"],
-                                      check=False).stdout
+            stats = self.place.instance("alpha", self.id, "/system_stats", check=False)
             if stats and json.loads(stats)["system"]["pid"] != pid:
                 break
             self.assertLess(time.monotonic(), deadline, stats)
             time.sleep(0.2)
         self.assertIn("by-the-first", self.alpha.sh(f"journalctl --unit={unit} --output=cat --grep='had written into its own program'").stdout)
         self.assertNotIn("by-the-first", self.alpha.sh(f"ls /var/lib/private/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter").stdout)
-        self.assertEqual(sorted(self.alpha.sh("ls /var/lib/private/stillframe-data/demo/slots").stdout.split()), sorted(self.ports))
+        self.assertEqual(sorted(self.alpha.sh("ls /var/lib/private/stillframe-data/demo/slots").stdout.split()), sorted(self.ids))
 
     def test_a_secret_that_is_missing_is_found_before_anything(self):
         refused = self.place.run("deploy", "--snapshot", "one", code=2).err

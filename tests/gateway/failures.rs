@@ -22,7 +22,7 @@ async fn a_refused_connection_goes_to_another_at_once() {
     assert_eq!((targets[0].healthy, targets[0].reason.as_deref()), (false, Some("connection refused")));
     assert!(targets[1].healthy);
     // It is looked at every 200 ms until it is back.
-    let _first = StandIn::at(0, 1, first.address()).await;
+    let _first = StandIn::at(0, 1, &first.address()).await;
     wait("it to be well again", || async { gateway.status().await.targets[0].healthy }).await;
     gateway.log_with("<4>s0-g1 has no new requests until it is well again: connection refused").await;
     gateway.log_with("<6>s0-g1 is well").await;
@@ -36,7 +36,7 @@ async fn with_nowhere_to_go_a_request_waits_for_the_restart() {
     let address = gateway.address;
     let waiting = tokio::spawn(async move { post(address, "/prompt", &json!({ "prompt": {} })).await });
     wait("it to be held", || async { gateway.status().await.held == 1 }).await;
-    let again = StandIn::at(0, 1, instance.address()).await;
+    let again = StandIn::at(0, 1, &instance.address()).await;
     assert_eq!(waiting.await.unwrap().status, 200);
     assert_eq!(again.state.seen(), ["POST /prompt"]);
 }

@@ -129,7 +129,21 @@ async fn an_instance_that_takes_no_connection() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let target = crate::standin::target(0, 1, address);
+    takes_none(crate::standin::target(0, 1, address)).await;
+}
+
+#[tokio::test]
+async fn an_instance_whose_socket_takes_no_connection() {
+    // With a backlog of 0 the kernel queues one, and turns away who does not want to wait.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("http.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _full = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    takes_none(crate::standin::target(0, 1, stillframe::protocol::control::Address::Unix(path))).await;
+}
+
+async fn takes_none(target: stillframe::protocol::control::Target) {
     let gateway = Gateway::start(with(json!({
         "limits": { "connect_ms": 300 }, "check": { "interval_ms": 60_000 },
     })))

@@ -12,20 +12,23 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use stillframe::protocol::control::Target;
+use stillframe::protocol::control::{Address, Target};
+use stillframe::sys::stream::Stream;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
 pub type Body = BoxBody<Bytes, std::io::Error>;
 
 pub struct StandIn {
+    /// The folder of its socket.
+    _dir: Option<tempfile::TempDir>,
     pub target: Target,
     pub state: Arc<State>,
     accepting: tokio::task::JoinHandle<()>,
@@ -59,31 +62,44 @@ impl State {
     }
 }
 
-pub fn target(slot: u32, generation: u64, address: SocketAddr) -> Target {
-    Target { id: format!("s{slot}-g{generation}"), address, slot, generation }
+pub fn target(slot: u32, generation: u64, address: impl Into<Address>) -> Target {
+    Target { id: format!("s{slot}-g{generation}"), address: address.into(), slot, generation }
 }
 
 impl StandIn {
     pub async fn start(slot: u32, generation: u64) -> StandIn {
-        StandIn::at(slot, generation, "127.0.0.1:0".parse().unwrap()).await
+        let dir = tempfile::tempdir().unwrap();
+        let socket = Address::Unix(dir.path().join("http.sock"));
+        let mut started = StandIn::at(slot, generation, &socket).await;
+        started._dir = Some(dir);
+        started
     }
 
-    pub async fn at(slot: u32, generation: u64, address: SocketAddr) -> StandIn {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let target = target(slot, generation, listener.local_addr().unwrap());
+    pub async fn at(slot: u32, generation: u64, address: &Address) -> StandIn {
+        let listener = match address {
+            Address::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await.unwrap()),
+            Address::Unix(path) => {
+                let _ = std::fs::remove_file(path);
+                Listener::Unix(UnixListener::bind(path).unwrap(), path.clone())
+            }
+        };
+        StandIn::over(slot, generation, listener)
+    }
+
+    fn over(slot: u32, generation: u64, listener: Listener) -> StandIn {
+        let target = target(slot, generation, listener.address());
         let state = Arc::new(State { name: target.id.clone(), ..State::default() });
         let shared = state.clone();
         let accepting = tokio::spawn(async move {
             // Connections end with their owner: a stopped instance is gone at once, as ComfyUI is.
             let mut connections = JoinSet::new();
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                stream.set_nodelay(true).unwrap();
+                let stream = listener.accept().await;
                 connections.spawn(serve(shared.clone(), stream));
                 while connections.try_join_next().is_some() {}
             }
         });
-        StandIn { target, state, accepting }
+        StandIn { _dir: None, target, state, accepting }
     }
 
     /// Ends it, with all it has.
@@ -92,8 +108,8 @@ impl StandIn {
         let _ = (&mut self.accepting).await;
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.target.address
+    pub fn address(&self) -> Address {
+        self.target.address.clone()
     }
 }
 
@@ -103,7 +119,32 @@ impl Drop for StandIn {
     }
 }
 
-async fn serve(state: Arc<State>, stream: TcpStream) {
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    fn address(&self) -> Address {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().unwrap().into(),
+            Listener::Unix(_, path) => Address::Unix(path.clone()),
+        }
+    }
+
+    async fn accept(&self) -> Stream {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                Stream::Tcp(stream)
+            }
+            Listener::Unix(listener, _) => Stream::Unix(listener.accept().await.unwrap().0),
+        }
+    }
+}
+
+async fn serve(state: Arc<State>, stream: Stream) {
     let service = service_fn(move |request| {
         let state = state.clone();
         async move { answer(state, request).await }
@@ -362,8 +403,8 @@ async fn test(state: &Arc<State>, request: Request<Incoming>) -> Response<Body> 
     }
 }
 
-/// An instance of raw bytes: answers health checks, and does `act` with every other connection, once its
-/// request's head was read.
+/// An instance of raw bytes on a loopback port, as earlier agents deployed them: answers health checks, and does `act`
+/// with every other connection, once its request's head was read.
 pub async fn raw<F, Fut>(slot: u32, act: F) -> StandIn
 where
     F: Fn(TcpStream, String) -> Fut + Send + Sync + 'static,
@@ -390,5 +431,5 @@ where
             });
         }
     });
-    StandIn { target, state, accepting }
+    StandIn { _dir: None, target, state, accepting }
 }

@@ -35,7 +35,7 @@ pub struct ServiceConfig {
     pub gpus: Option<Gpus>,
     /// The GPUs of each slot, in place of `gpus`; or how many slots on the CPU.
     pub slots: Option<Slots>,
-    /// Loopback ports of the instances (default: "20000-20999").
+    /// Has no effect: instances listen on Unix sockets. It is read so that older files stay valid.
     pub instance_ports: Option<Ports>,
     /// Further folders of the host that instances see (default: none).
     pub folders: Option<Vec<FolderConfig>>,

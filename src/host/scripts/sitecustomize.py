@@ -1,0 +1,60 @@
+# Loaded by the interpreter of an instance (PYTHONPATH names this folder; see the module site of Python's documentation).
+# The server that asks asyncio for the port in STILLFRAME_SOCKET gets a Unix socket in its place: nobody but the gateway
+# reaches it, and nobody else can bind it. ComfyUI itself is unmodified and knows only its host and port.
+import os
+import sys
+
+
+def listen(path, port):
+    import asyncio
+    import functools
+
+    # An event loop of another kind (uvloop) has a create_server of its own: the instance then binds the port, never
+    # answers on its socket, and the deployment says so.
+    loop, tcp, servers = asyncio.BaseEventLoop, asyncio.BaseEventLoop.create_server, set()
+
+    @functools.wraps(tcp)
+    async def create_server(self, protocol_factory, host=None, asked=None, **options):
+        if asked != port or options.get("sock") is not None:
+            return await tcp(self, protocol_factory, host, asked, **options)
+        for name in ("family", "flags", "sock", "reuse_address", "reuse_port", "keep_alive"):
+            options.pop(name, None)
+        # A Unix socket turns away whom its backlog has no room for. The kernel takes its own limit where that is lower.
+        options["backlog"] = 4096
+        server = await self.create_unix_server(protocol_factory, path, **options)
+        servers.add(server)
+        # Its folder keeps everybody else out; the gateway has another user.
+        os.chmod(path, 0o666)
+        # Who waits for the port to be bound hears of it as of any other.
+        sys.audit("socket.bind", None, (host, port))
+        return server
+
+    loop.create_server = create_server
+
+    # The peer of a Unix socket has no address. Programs that ask for one expect a pair, as a client on loopback has.
+    try:
+        from asyncio.selector_events import BaseSelectorEventLoop as selector
+        transport = selector._make_socket_transport
+    except (ImportError, AttributeError):
+        return
+
+    @functools.wraps(transport)
+    def make(self, *given, **named):
+        if named.get("server") in servers and isinstance(named.get("extra"), dict):
+            named["extra"]["peername"] = ("127.0.0.1", 0)
+        return transport(self, *given, **named)
+
+    selector._make_socket_transport = make
+
+
+# The process that the unit started, also after it has executed itself anew. Processes that it starts have no part in it.
+process, _, rest = os.environ.get("STILLFRAME_SOCKET", "").partition(":")
+if process == str(os.getpid()):
+    port, _, path = rest.partition(":")
+    listen(path, int(port))
+
+# An environment may have a sitecustomize of its own, which this one hides.
+sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(__file__)]
+sys.modules.pop("sitecustomize", None)
+del process, rest, listen
+import sitecustomize  # noqa: E402,F401  If there is none, `site` knows what to do with the ImportError.
