@@ -26,6 +26,7 @@ from image import image  # noqa: E402
 HERE = Path(__file__).resolve().parent
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
 NIX_MIB = 3072
+VAR_MIB = 2048
 CGROUPS = next((p for p in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if (p / "cgroup.procs").exists()), None)
 
 
@@ -77,10 +78,10 @@ class Host:
         for path in [etc, *etc.rglob("*")]:
             os.chown(path, 0, 0)
             path.chmod(0o600 if path.name.endswith("_key") else 0o755 if path.is_dir() else 0o644)
-        image_file = self.dir / "nix.img"
-        with open(image_file, "wb") as f:
-            f.truncate(NIX_MIB << 20)
-        sh("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", image_file)
+        for name, mib in (("nix.img", NIX_MIB), ("var.img", VAR_MIB)):
+            with open(self.dir / name, "wb") as f:
+                f.truncate(mib << 20)
+            sh("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", self.dir / name)
 
     def boot(self):
         log = open(self.dir / "console", "ab")
