@@ -9,6 +9,7 @@ use crate::host::layout::{self, Service};
 use crate::host::listeners;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
+use crate::host::users::Users;
 use crate::host::world::{Status, UnitState, World};
 use crate::protocol::control::{Address, Reply, Request, Table};
 use crate::protocol::instance_id::InstanceId;
@@ -86,6 +87,7 @@ impl HostWorld {
             models: spec.models.clone(),
             port: place.port.unwrap_or(launch::NOMINAL_PORT),
             socket: place.port.is_none().then(|| layout::socket(&self.service.name, id)),
+            slot: place.port.is_none().then(|| self.service.slot(id)),
             gpus: spec.slots.get(place.slot as usize).cloned().unwrap_or_default(),
             folders: spec.folders.clone(),
             keep: spec.keep.clone(),
@@ -142,6 +144,7 @@ impl World for HostWorld {
     }
 
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
+        let users = Users::of(&self.service, &generation.wanted.spec)?;
         for (at, place) in generation.instances.iter().enumerate() {
             let id = InstanceId { slot: place.slot, generation: number };
             let instance = self.instance(number, generation, at);
@@ -149,7 +152,8 @@ impl World for HostWorld {
             let text = serde_json::to_vec_pretty(&instance)
                 .map_err(|e| Error::new(Kind::Io, "cannot write the instance file").caused_by(e))?;
             files::write_private_if_changed(&file, &text)?;
-            let text = units::instance(&self.service, number, *place, &generation.wanted, generation.attempt);
+            let wanted = &generation.wanted;
+            let text = units::instance(&self.service, number, *place, wanted, generation.attempt, users);
             self.stale |= files::write_if_changed(&self.unit_file(id), text.as_bytes())?;
         }
         Ok(())
@@ -202,11 +206,15 @@ impl World for HostWorld {
         let state = ServiceState::load(&self.service.state(), &self.service.name)?;
         let Some(generation) = state.generations.get(&id.generation) else { return Ok(Vec::new()) };
         let spec = &generation.wanted.spec;
+        let Some(place) = generation.instances.iter().find(|place| place.slot == id.slot) else {
+            return Ok(Vec::new());
+        };
         let mut words: Vec<String> =
             ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"].map(String::from).to_vec();
         let mut property = |text: String| words.extend(["-p".to_string(), text]);
-        units::user_lines(spec).lines().for_each(|line| property(line.into()));
-        property(format!("StateDirectory=stillframe-data/{}", self.service.name));
+        let users = Users::of(&self.service, spec)?;
+        users.lines(spec, id).lines().for_each(|line| property(line.into()));
+        property(format!("StateDirectory={}", units::state_folders(&self.service, id, *place)));
         for line in
             ["ProtectSystem=strict", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "PrivateNetwork=yes"]
         {
@@ -226,6 +234,7 @@ impl World for HostWorld {
         words.extend(command);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let said = process::must(&words, CLEAR_LIMIT)?;
+        self.service.remove_slot_folder(id)?;
         serde_json::from_slice(&said)
             .map_err(|e| Error::new(Kind::Host, format!("cannot read what {id} had written")).caused_by(e))
     }
@@ -315,6 +324,7 @@ impl World for HostWorld {
     }
 
     fn remove_data(&mut self) -> Result<()> {
+        self.service.remove_slots_folder()?;
         let data = self.service.data();
         // A dynamic user's folder is elsewhere, where no other user comes near it (systemd.exec(5), DynamicUser=).
         if let Ok(target) = std::fs::read_link(&data) {

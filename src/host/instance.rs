@@ -36,6 +36,9 @@ pub struct Instance {
     pub port: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
+    /// None: below `data`, as earlier agents had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<PathBuf>,
     pub gpus: Vec<String>,
     pub folders: Vec<Folder>,
     pub keep: Vec<String>,
@@ -56,7 +59,7 @@ impl Instance {
     }
 
     fn slot(&self) -> PathBuf {
-        self.data.join("slots").join(&self.id)
+        self.slot.clone().unwrap_or_else(|| self.data.join("slots").join(&self.id))
     }
 
     /// The slot of a run that ended without being stopped, for as long as the next one is made.

@@ -5,7 +5,8 @@
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
 //!   services/NAME/state.json, lease.json, mutex, attempts/NNNNNN.jsonl, secrets/ATTEMPT/
-//! /var/lib/stillframe-data/NAME/           the instances' own: input, user, output/, kept/, cache/, slots/
+//! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
+//! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
 //! /run/stillframe/NAME/                    root's alone: instance files, the gateway's settings; made anew at boot
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
 //! /run/stillframe-instances/NAME/s0-g7/    the socket that an instance listens on; only the gateway enters
@@ -13,6 +14,7 @@
 //! /nix/var/nix/gcroots/stillframe/         the agents of the generations
 //! ```
 use crate::protocol::instance_id::InstanceId;
+use crate::sys::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone)]
@@ -76,6 +78,29 @@ impl Layout {
 /// Below /run, for `RuntimeDirectory=`: the folder of an instance's socket.
 fn socket_folder(service: &str, id: InstanceId) -> String {
     format!("stillframe-instances/{service}/{id}")
+}
+
+const SLOTS: &str = "stillframe-slots";
+
+/// An empty folder of `StateDirectory=`; one that is not there is removed.
+fn remove_state_folder(name: &str) -> Result<()> {
+    let gone = |done: std::io::Result<()>, path: &Path| match done {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    };
+    let own = Path::new("/var/lib").join(name);
+    if own.is_symlink() {
+        gone(std::fs::remove_file(&own), &own)?;
+    } else {
+        gone(std::fs::remove_dir(&own), &own)?;
+    }
+    let private = Path::new("/var/lib/private").join(name);
+    gone(std::fs::remove_dir(&private), &private)
+}
+
+/// Below /var/lib, for `StateDirectory=`.
+fn slot_folder(service: &str, id: InstanceId) -> String {
+    format!("{SLOTS}/{service}/{id}")
 }
 
 /// What an instance listens on.
@@ -143,6 +168,31 @@ impl Service {
 
     pub fn instance_file(&self, id: InstanceId) -> PathBuf {
         self.run().join(format!("{id}.json"))
+    }
+
+    /// Below /var/lib, for `StateDirectory=`.
+    pub fn data_folder(&self) -> String {
+        format!("stillframe-data/{}", self.name)
+    }
+
+    /// The same of an instance's slot.
+    pub fn slot_folder(&self, id: InstanceId) -> String {
+        slot_folder(&self.name, id)
+    }
+
+    /// Takes away what systemd made for a slot that is empty now: its folder, and for a dynamic user the link to it.
+    pub fn remove_slot_folder(&self, id: InstanceId) -> Result<()> {
+        remove_state_folder(&self.slot_folder(id))
+    }
+
+    /// The same of the folder that all slots of the service were in.
+    pub fn remove_slots_folder(&self) -> Result<()> {
+        remove_state_folder(&format!("{SLOTS}/{}", self.name))
+    }
+
+    /// A slot as its instance sees it. What is in the folder is the instance's; the folder itself is systemd's.
+    pub fn slot(&self, id: InstanceId) -> PathBuf {
+        Path::new("/var/lib").join(self.slot_folder(id)).join("slot")
     }
 
     /// Below /run, for `RuntimeDirectory=`.

@@ -26,4 +26,5 @@ pub mod slot;
 pub mod socket;
 pub mod state;
 pub mod units;
+pub mod users;
 pub mod world;

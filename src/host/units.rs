@@ -5,6 +5,7 @@
 //! ProcSubset=pid.
 use crate::host::layout::Service;
 use crate::host::state::Place;
+use crate::host::users::Users;
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
 use std::fmt::Write;
@@ -18,14 +19,6 @@ pub fn program(agent: &str) -> String {
 
 /// What an instance is to do, as the credential of its unit: nobody else reads what its environment holds.
 pub const INSTANCE_FILE: &str = "instance.json";
-
-/// The user of a service's instances: a dynamic one, unless the host has one for it.
-pub fn user_lines(spec: &Spec) -> String {
-    match &spec.user {
-        Some(user) => format!("User={user}\n"),
-        None => format!("DynamicUser=yes\nUser=sf-{}\n", spec.service),
-    }
-}
 
 const SANDBOX: &str = "\
 NoNewPrivileges=yes
@@ -72,7 +65,21 @@ fn in_a_home(path: &str) -> bool {
     ["/home", "/root", "/run/user"].iter().any(|home| Path::new(path).starts_with(home))
 }
 
-pub fn instance(service: &Service, number: u64, place: Place, wanted: &Wanted, attempt: u64) -> String {
+/// The folders below /var/lib that an instance's user may write.
+pub fn state_folders(service: &Service, id: InstanceId, place: Place) -> String {
+    // Where an earlier agent deployed it, its slot is in the data.
+    let slot = place.port.map_or_else(|| format!(" {}", service.slot_folder(id)), |_| String::new());
+    format!("{}{slot}", service.data_folder())
+}
+
+pub fn instance(
+    service: &Service,
+    number: u64,
+    place: Place,
+    wanted: &Wanted,
+    attempt: u64,
+    users: Users,
+) -> String {
     let spec = &wanted.spec;
     let id = InstanceId { slot: place.slot, generation: number };
     let name = &service.name;
@@ -103,14 +110,15 @@ RestartSec=1
 KillMode=mixed
 TimeoutStopSec=15
 LimitNOFILE=65536
-StateDirectory=stillframe-data/{name}
+StateDirectory={state}
 ",
         place.slot,
         program = program(&wanted.agent),
         file = service.instance_file(id).display(),
         data = service.layout.data.display(),
+        state = state_folders(service, id, place),
     );
-    text.push_str(&user_lines(spec));
+    text.push_str(&users.lines(spec, id));
     text.push_str(SANDBOX);
     text.push_str(&no_nix_daemon(service));
     let mut line = |key: &str, value: &str| {
@@ -298,9 +306,9 @@ mod tests {
         let host_user =
             Wanted { spec: Spec { user: Some("comfy".into()), ..wanted.spec.clone() }, ..wanted.clone() };
         let texts = [
-            ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12)),
-            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12)),
-            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12)),
+            ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12, Users::Own)),
+            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared)),
+            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared)),
             ("gateway.socket", gateway_socket(&service, &wanted.spec)),
             ("gateway.service", gateway_service(&service, &wanted)),
             ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),

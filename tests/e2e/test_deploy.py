@@ -183,7 +183,7 @@ class Failures(service.Case):
         number = view["serving"]
         self.assertEqual(sorted(self.place.units()), ["stillframe-demo-gateway.service", "stillframe-demo-gateway.socket",
                                                       f"stillframe-demo-s0-g{number}.service"])
-        self.assertEqual(self.alpha.sh("ls /var/lib/private/stillframe-data/demo/slots").stdout.split(), [f"s0-g{number}"])
+        self.assertEqual(self.alpha.sh("ls /var/lib/private/stillframe-slots/demo").stdout.split(), [f"s0-g{number}"])
         links = self.alpha.sh("cd /nix/var/nix/profiles && ls -d stillframe-*-link").stdout.split()
         self.assertEqual(links, sorted(f"stillframe-demo-{g['generation']}-link" for g in view["generations"]))
 
@@ -326,7 +326,7 @@ class First(service.Case):
         self.alpha.sh("timeout 10 sh -c \"while systemctl --quiet is-active 'stillframe-demo-activation-*'; do sleep 0.05; done\"")
         self.assertEqual([line for line in seen().splitlines() if line not in before.splitlines()
                           and line not in ("/run/stillframe", "/run/stillframe/demo", "/var/lib/stillframe-data", "/var/lib/private",
-                                           "/var/lib/private/stillframe-data", "/run/private")], [])
+                                           "/var/lib/private/stillframe-data", "/var/lib/private/stillframe-slots", "/run/private")], [])
         view = self.place.status(code=0)
         self.assertEqual((view["serving"], view["generations"], view["instances"]), (None, [], []))
         self.assertEqual(len(self.place.history()), 1)

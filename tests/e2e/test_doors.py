@@ -132,3 +132,22 @@ class Doors(service.Case):
         self.assertEqual((self.mark(8188, "new"), self.mark(8188, "old")), ("with the new key", 401))
         self.place.run("rollback")
         self.assertEqual((self.mark(8188, "old"), self.mark(8188, "new")), (before, 401))
+
+    def test_a_generation_cannot_touch_the_next_one(self):
+        """The old one may be hostile: a rollback gets rid of it."""
+        old = self.place.status()
+        self.place.behave(mark="next", start=8)
+        process = self.place.start("--json", "deploy", "--offline")
+        unit = self.wait(lambda: next((u for u in self.place.units() if "-s0-g" in u and not u.endswith(f"-g{old['serving']}.service")), None))
+        pid = self.wait(lambda: self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", unit).stdout.strip().lstrip("0"))
+        id = unit.removeprefix("stillframe-demo-").removesuffix(".service")
+        self.wait(lambda: self.alpha.sh(f"ls /var/lib/private/stillframe-slots/demo/{id}/slot/main/main.py", check=False).returncode == 0)
+
+        def ask(path, *arguments):
+            return json.loads(self.place.instance("alpha", old["instances"][0]["id"], path, *arguments))["error"]
+        for slot in (f"/var/lib/stillframe-slots/demo/{id}", f"/var/lib/private/stillframe-slots/demo/{id}", f"/proc/{pid}/root/var/lib/stillframe-slots/demo/{id}"):
+            self.assertRegex(ask(f"/file?path={slot}/slot/main/main.py", "-d", "hostile"), "Permission denied|No such file|Read-only")
+        self.assertRegex(ask(f"/file?path=/proc/{pid}/mem"), "Permission denied|No such file")
+        self.assertRegex(ask(f"/kill?pid={pid}"), "not permitted")
+        out, err = process.communicate()
+        self.assertEqual((process.returncode, self.mark(8188)), (0, "next"), out + err)

@@ -84,9 +84,9 @@ class Inside(service.Case):
         self.place.ws.stillframe("--json", "deploy", "--snapshot", "one", cwd=self.place.project, LICENCE="l1cence-value")
         self.setUp()
         env = json.loads(self.ask("/environment"))
-        driver = f"/var/lib/stillframe-data/demo/slots/{self.id}/driver"
+        driver = f"/var/lib/stillframe-slots/demo/{self.id}/slot/driver"
         self.assertEqual((env["CUDA_VISIBLE_DEVICES"], env["LD_LIBRARY_PATH"], env["TRITON_LIBCUDA_PATH"]), ("0", driver, driver))
-        links = lambda: self.alpha.sh(f"cd /var/lib/private/stillframe-data/demo/slots/{self.id}/driver && ls").stdout.split()  # noqa: E731
+        links = lambda: self.alpha.sh(f"cd /var/lib/private/stillframe-slots/demo/{self.id}/slot/driver && ls").stdout.split()  # noqa: E731
         self.assertEqual(links(), ["libcuda.so.1", "libnvidia-ml.so.1"])
         # A driver upgrade: a restart sees it, without a deployment.
         self.alpha.sh(f"touch {place}/libcuda.so.999")
@@ -110,7 +110,7 @@ class Inside(service.Case):
         self.assertEqual(set(modes.splitlines()), {"700 root", "600 root"})
 
     def test_folders(self):
-        slot = f"/var/lib/stillframe-data/demo/slots/{self.id}"
+        slot = f"/var/lib/stillframe-slots/demo/{self.id}/slot"
         self.assertEqual(self.read("/var/lib/stillframe-data/demo/input/shared/look.png"), "look\n")
         self.assertIn("Read-only", self.write("/var/lib/stillframe-data/demo/input/shared/new")["error"])
         self.assertEqual(self.write(f"/var/lib/stillframe-data/demo/output/{self.id}/drop/new"), {"written": 1})
@@ -130,7 +130,7 @@ class Inside(service.Case):
             "systemctl", "show", unit, "-p", "MemoryMax,CPUQuotaPerSecUSec,NoNewPrivileges,CapabilityBoundingSet,ProtectSystem,DevicePolicy,User,DynamicUser").stdout.splitlines())
         self.assertEqual(float(shown.pop("CPUQuotaPerSecUSec").rstrip("s")), 1.5)
         self.assertEqual(shown, {"MemoryMax": str(1 << 30), "NoNewPrivileges": "yes", "CapabilityBoundingSet": "",
-                                 "ProtectSystem": "strict", "DevicePolicy": "closed", "User": "sf-demo", "DynamicUser": "yes"})
+                                 "ProtectSystem": "strict", "DevicePolicy": "closed", "User": f"sf-demo-{unit.removeprefix('stillframe-demo-').removesuffix('.service')}", "DynamicUser": "yes"})
         exposure = self.alpha.run("systemd-analyze", "security", "--no-pager", unit, check=False).stdout
         overall = float(exposure.rsplit("Overall exposure level for", 1)[1].split(":")[1].split()[0])
         # Bare it is 9.6.
@@ -146,7 +146,7 @@ class Inside(service.Case):
         self.assertIn("Permission denied", json.loads(self.read(f"{socket}/socket"))["error"])
 
     def test_what_is_written_into_the_program_goes_and_what_is_kept_stays(self):
-        slot = f"/var/lib/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter"
+        slot = f"/var/lib/stillframe-slots/demo/{self.id}/slot/base/custom_nodes/painter"
         self.assertEqual(self.read(f"{slot}/state.json"), "1")
         before = self.read(f"{slot}/memory/log")
         self.write("/var/lib/stillframe-data/demo/user/notes")
@@ -155,12 +155,12 @@ class Inside(service.Case):
         self.assertIn("had written into its own program: base/custom_nodes/painter/state.json", record)
         self.assertNotIn("memory/log", record)
         self.setUp()
-        slot = f"/var/lib/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter"
+        slot = f"/var/lib/stillframe-slots/demo/{self.id}/slot/base/custom_nodes/painter"
         self.assertGreater(len(self.read(f"{slot}/memory/log")), len(before))
         self.assertEqual(self.read("/var/lib/stillframe-data/demo/user/notes"), "x")
 
     def test_an_instance_that_dies_begins_with_a_new_slot(self):
-        slot = f"/var/lib/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter"
+        slot = f"/var/lib/stillframe-slots/demo/{self.id}/slot/base/custom_nodes/painter"
         self.write(f"{slot}/by-the-first")
         pid = json.loads(self.ask("/system_stats"))["system"]["pid"]
         unit = f"stillframe-demo-{self.id}.service"
@@ -173,8 +173,8 @@ class Inside(service.Case):
             self.assertLess(time.monotonic(), deadline, stats)
             time.sleep(0.2)
         self.assertIn("by-the-first", self.alpha.sh(f"journalctl --unit={unit} --output=cat --grep='had written into its own program'").stdout)
-        self.assertNotIn("by-the-first", self.alpha.sh(f"ls /var/lib/private/stillframe-data/demo/slots/{self.id}/base/custom_nodes/painter").stdout)
-        self.assertEqual(sorted(self.alpha.sh("ls /var/lib/private/stillframe-data/demo/slots").stdout.split()), sorted(self.ids))
+        self.assertNotIn("by-the-first", self.alpha.sh(f"ls /var/lib/private/stillframe-slots/demo/{self.id}/slot/base/custom_nodes/painter").stdout)
+        self.assertEqual(sorted(self.alpha.sh("ls /var/lib/private/stillframe-slots/demo").stdout.split()), sorted(self.ids))
 
     def test_a_secret_that_is_missing_is_found_before_anything(self):
         refused = self.place.run("deploy", "--snapshot", "one", code=2).err
