@@ -122,7 +122,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             std::io::stdin().lock(),
             std::io::stdout().lock(),
             &receive::store_config(None),
-            &layout.incoming(),
+            &layout,
         ),
         Command::Order => session::converse(&layout, std::io::stdin(), &mut std::io::stdout().lock()),
         Command::Activate { service, attempt } => {

@@ -19,6 +19,7 @@ use std::time::Duration;
 const EXPORT_MAGIC: u64 = 0x4558_494e;
 
 const NAME: &str = "stillframe-agent";
+const BRING_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
@@ -78,6 +79,26 @@ pub fn add(store: &mut Store) -> Result<Agent> {
     Ok(Agent { path, program })
 }
 
+/// Beside the store, where a host's agent in the store does not run: there is nothing yet that could mend it.
+const BESIDE: &str = "/var/lib/stillframe/incoming/stillframe-agent";
+const PUT_BESIDE: &str = "umask 077 && mkdir -p \"${1%/*}\" && gzip -dc >\"$1.new\" && chmod 700 \"$1.new\" && mv \"$1.new\" \"$1\"";
+
+/// Puts the agent's program beside the store of a host; where.
+pub fn bring_beside(remote: &Remote) -> Result<String> {
+    let file = find()?;
+    let lost = |e: io::Error| Error::io("read", &file, e);
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    io::copy(&mut File::open(&file).map_err(lost)?, &mut packed).map_err(lost)?;
+    let stream = packed.finish().map_err(lost)?;
+    remote.must(&["sh", "-c", PUT_BESIDE, "sh", BESIDE], &stream, BRING_LIMIT)?;
+    Ok(BESIDE.into())
+}
+
+pub fn remove_beside(remote: &Remote) {
+    // Left there it only takes room, and the next one is written over it.
+    let _ = remote.run(&["rm", "-f", BESIDE], &[], BRING_LIMIT);
+}
+
 /// Gives a host the agent, in one stream that Nix's own `nix-store --import` takes: ours is not there yet.
 /// gzip, because every Linux has it.
 pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<()> {
@@ -101,5 +122,5 @@ pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<()>
     };
     rest(&mut export).map_err(lost)?;
     let stream = export.finish().map_err(lost)?;
-    remote.must(&["sh", "-c", "gzip -dc | nix-store --import"], &stream, Duration::from_secs(300)).map(drop)
+    remote.must(&["sh", "-c", "gzip -dc | nix-store --import"], &stream, BRING_LIMIT).map(drop)
 }
