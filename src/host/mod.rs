@@ -12,6 +12,7 @@ pub mod gateway_units;
 pub mod goal;
 pub mod health;
 pub mod instance;
+pub mod integrity;
 pub mod journal;
 pub mod layout;
 pub mod lease;
