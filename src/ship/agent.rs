@@ -79,9 +79,16 @@ pub fn add(store: &mut Store) -> Result<Agent> {
     Ok(Agent { path, program })
 }
 
+const RUNS: &str = "runs";
+/// An empty file is a script to a shell, and succeeds: only what an agent says of itself counts.
+const IMPORT: &str = "gzip -dc | nix-store --import >/dev/null || exit; \
+    case $(\"$1\" --version 2>/dev/null </dev/null) in \"stillframe-agent \"*) echo runs ;; esac";
+
 /// Beside the store, where a host's agent in the store does not run: there is nothing yet that could mend it.
 const BESIDE: &str = "/var/lib/stillframe/incoming/stillframe-agent";
-const PUT_BESIDE: &str = "umask 077 && mkdir -p \"${1%/*}\" && gzip -dc >\"$1.new\" && chmod 700 \"$1.new\" && mv \"$1.new\" \"$1\"";
+/// Where the agent is not what was compared, the record of what was is worth nothing (`host::verified`).
+const PUT_BESIDE: &str = "umask 077 && mkdir -p \"${1%/*}\" && rm -f \"${1%/*/*}/verified.json\" && gzip -dc >\"$1.$$\" && \
+    chmod 700 \"$1.$$\" && mv \"$1.$$\" \"$1\"";
 
 /// Puts the agent's program beside the store of a host; where.
 pub fn bring_beside(remote: &Remote) -> Result<String> {
@@ -100,8 +107,8 @@ pub fn remove_beside(remote: &Remote) {
 }
 
 /// Gives a host the agent, in one stream that Nix's own `nix-store --import` takes: ours is not there yet.
-/// gzip, because every Linux has it.
-pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<()> {
+/// gzip, because every Linux has it. Whether it runs there: what a store believes to have, it does not write.
+pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<bool> {
     let mut store = Store::connect(source)?;
     let Some(info) = store.info(&agent.path)? else {
         return Err(Error::new(Kind::Store, format!("{} is not in the store any more", agent.program))
@@ -122,5 +129,6 @@ pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<()>
     };
     rest(&mut export).map_err(lost)?;
     let stream = export.finish().map_err(lost)?;
-    remote.must(&["sh", "-c", "gzip -dc | nix-store --import"], &stream, BRING_LIMIT).map(drop)
+    let said = remote.must(&["sh", "-c", IMPORT, "sh", &agent.program], &stream, BRING_LIMIT)?;
+    Ok(String::from_utf8_lossy(&said).lines().any(|line| line == RUNS))
 }

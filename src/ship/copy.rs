@@ -129,17 +129,13 @@ impl Arrived {
         };
         let (channel, missing) = match channel.zip(missing) {
             Some(asked) => asked,
-            None if facts.agent_does_not_run => {
-                // Its name is taken: what the store believes to have, `nix-store --import` does not write.
+            None if agent::bring(&load.agent, &remote, &load.source)? => ask(receiver(&remote, load)?)?,
+            None => {
                 let stopgap = agent::bring_beside(&remote)?;
                 let mended = ask(remote.channel(&[&stopgap, "receive"])?.0)
                     .and_then(|(channel, missing)| mend_agent(channel, &missing, load));
                 agent::remove_beside(&remote);
                 mended?;
-                ask(receiver(&remote, load)?)?
-            }
-            None => {
-                agent::bring(&load.agent, &remote, &load.source)?;
                 ask(receiver(&remote, load)?)?
             }
         };

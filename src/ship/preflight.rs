@@ -48,9 +48,6 @@ pub struct Facts {
     pub prepared: bool,
     /// Where that link leads, if no agent answers there.
     pub broken_agent: Option<String>,
-    /// The agent that was asked for has its place in the store, but does not answer.
-    #[serde(skip)]
-    pub agent_does_not_run: bool,
     /// Our own services and their public ports.
     pub serves: BTreeMap<String, u16>,
 }
@@ -184,7 +181,6 @@ fn parse(text: &str) -> Option<(Facts, bool)> {
                 let (name, port) = value.split_once(' ')?;
                 facts.serves.insert(name.into(), port.parse().ok()?);
             }
-            "agent" if value == "broken" => facts.agent_does_not_run = true,
             "agent" => agent = true,
             "failed" => return None,
             _ => {}
@@ -449,10 +445,10 @@ mod tests {
 
     #[test]
     fn an_agent_that_does_not_run_is_no_preparation() {
-        let text = "init systemd\nsystemd 257\nnix 2.26.3\ndaemon /usr/bin/nix-daemon\nagent broken\n\
+        let text = "init systemd\nsystemd 257\nnix 2.26.3\ndaemon /usr/bin/nix-daemon\n\
                     broken_agent /nix/store/x-stillframe-agent\nprepared yes\n";
         let (facts, agent) = parse(text).unwrap();
-        assert!(!agent && facts.agent_does_not_run);
+        assert!(!agent);
         let found = check(&facts, &Needs { prepared: true, ..Needs::default() });
         let what =
             "the host's agent does not run: /nix/store/x-stillframe-agent is not what was brought there";

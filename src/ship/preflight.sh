@@ -4,7 +4,7 @@ say() { printf '%s %s\n' "$1" "$2"; }
 first() { head -n 1 2>/dev/null; }
 # An empty file, which a power cut may leave, is a script to a shell and succeeds.
 runs() { case $(timeout 5 "$1" --version 2>/dev/null </dev/null) in "stillframe-agent "*) return 0 ;; esac; return 1; }
-if runs "$1"; then say agent yes; elif [ -e "$1" ]; then say agent broken; fi
+runs "$1" && say agent yes
 shift
 say machine "$(uname -m)"
 say kernel "$(uname -r)"
