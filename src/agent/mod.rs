@@ -2,6 +2,7 @@
 use crate::gateway;
 use crate::host::cancel;
 use crate::host::instance;
+use crate::host::integrity;
 use crate::host::journal::{self, Follower};
 use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
@@ -96,6 +97,8 @@ enum Command {
         #[arg(long)]
         free: bool,
     },
+    /// Whether the files of what serves are what they must be, as JSON.
+    Verify { service: Option<String> },
     /// Carry the traffic of one service: the public port, its instances, its WebSockets.
     Gateway {
         /// The settings file, written by the agent.
@@ -125,7 +128,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             std::io::stdin().lock(),
             std::io::stdout().lock(),
             &receive::store_config(None),
-            &layout.incoming(),
+            &layout,
         ),
         Command::Order => session::converse(&layout, std::io::stdin(), &mut std::io::stdout().lock()),
         Command::Activate { service, attempt } => {
@@ -160,6 +163,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         Command::Retention { service, free } => {
             let config = receive::store_config(None);
             print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
+        }
+        Command::Verify { service } => {
+            print(&integrity::verify(&layout, &receive::store_config(None), service.as_deref())?)
         }
         Command::Gateway { settings, r#become: None } => gateway::process::run(settings),
         Command::Gateway { settings, r#become: Some(program) } => {
@@ -332,7 +338,8 @@ impl Command {
             | Command::Logs { .. }
             | Command::Cancel { .. }
             | Command::Unlock { .. }
-            | Command::Retention { .. } => true,
+            | Command::Retention { .. }
+            | Command::Verify { .. } => true,
             Command::Receive
             | Command::Activate { .. }
             | Command::Boot

@@ -121,6 +121,12 @@ fn plan_text(plan: &Planned) -> String {
         spec.listen,
         spec.port,
     );
+    if plan.wrong_paths > 0 {
+        text.push_str(&format!(
+            "\n    {} of them are there with other files than they must have",
+            plan.wrong_paths
+        ));
+    }
     for change in &plan.changes {
         text.push_str(&format!("\n    {}", plain(change)));
     }

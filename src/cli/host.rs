@@ -5,10 +5,9 @@ use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
 use crate::deploy::fleet::Member;
-use crate::deploy::look;
+use crate::deploy::look::{self, Look};
 use crate::deploy::send::{self, Done};
 use crate::ship::hosts::Host;
-use crate::ship::preflight::{Facts, Problem};
 use crate::sys::error::Result;
 use crate::sys::progress::Amount;
 use serde_json::{Value, json};
@@ -28,6 +27,9 @@ pub enum Command {
         /// Names, globs, @tags, !exclusions (default: all).
         #[arg(value_name = "SELECTOR")]
         hosts: Vec<String>,
+        /// Also read every file of what serves, and compare it with its hash.
+        #[arg(long)]
+        deep: bool,
     },
     /// Set hosts up, once: shows what is to be done, and does it when you agree.
     Prepare {
@@ -61,7 +63,7 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
             list(&members(&hosts)?, printer);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Check { hosts } => check(&members(&hosts)?, printer),
+        Command::Check { hosts, deep } => check(&members(&hosts)?, deep, printer),
         Command::Prepare { hosts, yes } => super::prepare::run(&settings, &members(&hosts)?, yes, printer),
         Command::Send { hosts, snapshot, dry_run } => {
             send(&settings, &members(&hosts)?, snapshot.as_deref(), dry_run, printer)
@@ -104,35 +106,41 @@ fn said(value: Value) -> Value {
     }
 }
 
-fn check(members: &[Member], printer: &Printer) -> Result<ExitCode> {
-    let (values, unwell) = look(members, true, printer);
+fn check(members: &[Member], deep: bool, printer: &Printer) -> Result<ExitCode> {
+    let (values, unwell) = look(members, true, deep, printer);
     fleet::document(values, unwell, printer);
     Ok(exit::code(unwell))
 }
 
 /// Whether hosts are ready for all that `prepare` does not do.
 pub fn can_be_prepared(members: &[Member], printer: &Printer) -> bool {
-    look(members, false, printer).1 == 0
+    look(members, false, false, printer).1 == 0
 }
 
 /// Shows each, and counts those with a problem.
-fn look(members: &[Member], prepared: bool, printer: &Printer) -> (Vec<Value>, usize) {
+fn look(members: &[Member], prepared: bool, deep: bool, printer: &Printer) -> (Vec<Value>, usize) {
     let mut unwell = 0;
     let ask = |member: &Member| {
-        let (facts, mut problems) = look::look(member)?;
-        problems.retain(|problem| prepared || !problem.mended_by_prepare);
-        Ok((facts, problems))
+        let mut found = look::look(member, deep)?;
+        found.problems.retain(|problem| prepared || !problem.mended_by_prepare);
+        Ok(found)
     };
-    let (values, failed) = fleet::each_says(members, printer, ask, |member, (facts, problems)| {
+    let (values, failed) = fleet::each_says(members, printer, ask, |member, found| {
         let host = &member.host;
+        let Look { facts, problems, integrity } = found;
         unwell += usize::from(!problems.is_empty());
-        show(host, facts, problems, printer);
-        json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems})
+        show(host, found, printer);
+        let mut value = json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems});
+        if let Some(integrity) = integrity {
+            value["integrity"] = json!(integrity);
+        }
+        value
     });
     (values, failed + unwell)
 }
 
-fn show(host: &Host, facts: &Facts, problems: &[Problem], printer: &Printer) {
+fn show(host: &Host, found: &Look, printer: &Printer) {
+    let Look { facts, problems, integrity } = found;
     let name = printer.bold(&host.name);
     let gpus = match (facts.gpus.len(), facts.cuda_driver.as_deref()) {
         (0, _) => "no NVIDIA GPU".to_string(),
@@ -149,6 +157,15 @@ fn show(host: &Host, facts: &Facts, problems: &[Problem], printer: &Printer) {
         plain(facts.nix.as_deref().unwrap_or("-")),
         bytes(facts.store_free_bytes),
     ));
+    if let Some(integrity) = integrity {
+        printer.line(format!(
+            "  {} paths that it serves from, {}, read in {:.1} s: {} wrong",
+            integrity.paths,
+            bytes(integrity.bytes),
+            integrity.milliseconds as f64 / 1000.0,
+            integrity.wrong.len(),
+        ));
+    }
     for problem in problems {
         printer.line(format!("  problem: {}\n    hint: {}", plain(&problem.what), problem.hint));
     }

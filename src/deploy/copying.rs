@@ -15,6 +15,13 @@ impl Plan {
     pub(super) fn copy(&self, mut host: Prepared, observer: &dyn Observer) -> Result<Prepared, Failed> {
         let name = host.member.name().to_string();
         let Some(conversation) = &host.conversation else { return Ok(host) };
+        if let Some(first) = host.ready.missing.wrong.first() {
+            let more = host.ready.missing.wrong.len() - 1;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            // Into the host's record; a connection that is gone is noticed by the transfer itself.
+            let text = format!("{first}{more} had other files than they must have: they are brought again");
+            let _ = conversation.lock().say(&Order::Copying { text, bytes: None });
+        }
         let progress = HostProgress {
             shown: observer.copying(&name, host.ready.missing_bytes),
             conversation,

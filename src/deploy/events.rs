@@ -76,6 +76,9 @@ pub struct Planned {
     pub serving: Option<Serving>,
     pub missing_paths: usize,
     pub missing_bytes: u64,
+    /// Of the missing paths, those that the host had with other files than they must have.
+    #[serde(default)]
+    pub wrong_paths: usize,
     /// All paths of the closure.
     pub paths: usize,
     pub spec: Spec,

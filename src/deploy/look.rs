@@ -1,15 +1,41 @@
 //! What a host has and lacks for its service, as far as that is described yet. Changes nothing.
 use crate::deploy::fleet::Member;
+use crate::deploy::questions;
+use crate::protocol::integrity::{Integrity, WrongPath};
 use crate::ship::copy;
 use crate::ship::preflight::{self, Facts, Needs, Problem};
 use crate::sys::error::Result;
 
 /// What a host says of itself, and what is wrong with it.
-pub fn look(member: &Member) -> Result<(Facts, Vec<Problem>)> {
+pub struct Look {
+    pub facts: Facts,
+    pub problems: Vec<Problem>,
+    /// Of the files that it serves from, if they were asked for.
+    pub integrity: Option<Integrity>,
+}
+
+/// `deep`: also whether the files of what serves are what they must be. Every one is read.
+pub fn look(member: &Member, deep: bool) -> Result<Look> {
     let needs = member.needs(member.smoke()?.as_ref());
     let facts = copy::look(&member.host.target, &needs)?;
-    let problems = problems(member, &facts, &needs);
-    Ok((facts, problems))
+    let mut problems = problems(member, &facts, &needs);
+    // Without an agent nothing was ever served, and one that does not run is a problem already.
+    let can_tell = facts.prepared && facts.broken_agent.is_none();
+    let integrity = if deep && can_tell { Some(questions::verify(member)?) } else { None };
+    problems.extend(integrity.iter().flat_map(|found| &found.wrong).map(|w| wrong(member.name(), w)));
+    Ok(Look { facts, problems, integrity })
+}
+
+fn wrong(host: &str, wrong: &WrongPath) -> Problem {
+    let WrongPath { path, what, services } = wrong;
+    let (of, hint) = if services.is_empty() {
+        ("the agent".to_string(), format!("bring it again: stillframe host prepare {host}"))
+    } else {
+        let again =
+            "bring it again and start the instances anew: stillframe deploy --again --snapshot ID --hosts";
+        (services.join(", "), format!("{again} {host}"))
+    };
+    Problem { what: format!("{path} (of {of}) {what}"), hint, mended_by_prepare: services.is_empty() }
 }
 
 fn problems(member: &Member, facts: &Facts, needs: &Needs) -> Vec<Problem> {

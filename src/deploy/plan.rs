@@ -6,15 +6,17 @@ use crate::deploy::events::{Event, Observer, Planned};
 use crate::deploy::fleet::{Checked, Member, Private};
 use crate::deploy::questions;
 use crate::deploy::rollout::busy;
+use crate::formats::nix::store_path::StorePath;
 use crate::protocol::messages::{Attempt, AttemptKind, Serving, Status};
 use crate::protocol::spec::Spec;
 use crate::ship::config::{RolloutConfig, ShipConfig};
 use crate::ship::conversation::{Begun, Conversation};
 use crate::ship::copy::{self, Load, Ready};
 use crate::ship::preflight::{self, Needs};
-use crate::sys::error::{Error, Result};
+use crate::sys::error::{Error, Kind, Result};
 use parking_lot::Mutex;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// What is to be deployed: the same for all hosts.
@@ -87,7 +89,7 @@ impl Plan {
         }
         let (mut conversation, serving) = self.begin(&member, &ready).map_err(lost)?;
         let checked = self.fits(&member, &private, smoke, needs, &ready).and_then(|spec| {
-            self.fetch(&mut conversation, &mut ready)?;
+            self.fetch(member.name(), &mut conversation, &mut ready)?;
             ready.has_room()?;
             Ok(spec)
         });
@@ -143,12 +145,23 @@ impl Plan {
     }
 
     /// What a binary cache has need not go over this workstation's line.
-    fn fetch(&self, conversation: &mut Conversation, ready: &mut Ready) -> Result<()> {
+    fn fetch(&self, host: &str, conversation: &mut Conversation, ready: &mut Ready) -> Result<()> {
         let Some(url) = self.ship.cache.as_ref().filter(|_| !ready.missing.paths.is_empty()) else {
             return Ok(());
         };
+        let known = ready.missing.wrong.clone();
         conversation.fetch(url, &self.ship.cache_public_keys, &self.record.snapshot)?;
-        ready.ask_again(&self.load)
+        ready.ask_again(&self.load)?;
+        let lies: BTreeSet<StorePath> = ready.missing.wrong.difference(&known).cloned().collect();
+        let Some(first) = lies.first() else { return Ok(()) };
+        let more = if lies.len() > 1 { format!(" and {} more", lies.len() - 1) } else { String::new() };
+        // Nothing refers to them yet, and nothing ever finds them there as they are.
+        ready.send_these(&self.load, &lies)?;
+        let text = format!("{host}: {url} gave {first}{more} with another content than this workstation's");
+        Err(Error::new(Kind::Store, text).hint(
+            "nothing of it was used: the host has the right files now; somebody changes what the cache sends, or it was filled \
+             by hand: name its key ([ship] cache-public-keys), use https, or leave the cache out",
+        ))
     }
 
     /// What is about to happen on a host.
@@ -159,6 +172,7 @@ impl Plan {
             serving: host.serving.clone(),
             missing_paths: host.ready.missing.paths.len(),
             missing_bytes: host.ready.missing_bytes,
+            wrong_paths: host.ready.missing.wrong.len(),
             paths: self.load.closure.len(),
             spec: host.spec.clone(),
             changes: changes(&registry, &self.record, host.serving.as_ref()),

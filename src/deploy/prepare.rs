@@ -40,12 +40,12 @@ fn needs() -> Needs {
 /// What is to be done on each host, or what stops it. Changes nothing.
 pub fn look(members: &[Member], load: &Load) -> Vec<Result<Found>> {
     on_each(members.iter().collect(), |member: &Member| {
-        let arrived = copy::arrive(&member.host.target, &needs(), load)?;
-        Ok(Found { steps: steps(&arrived)?, arrived })
+        let mut arrived = copy::arrive(&member.host.target, &needs(), load)?;
+        Ok(Found { steps: steps(&mut arrived, load)?, arrived })
     })
 }
 
-fn steps(arrived: &Arrived) -> Result<Vec<Step>> {
+fn steps(arrived: &mut Arrived, load: &Load) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let mut facts = arrived.facts.clone();
     if facts.nix.is_none() && is_debian(arrived) {
@@ -56,6 +56,8 @@ fn steps(arrived: &Arrived) -> Result<Vec<Step>> {
     copy::refuse(&arrived.remote.name, &preflight::check(&facts, &needs()))?;
     if !facts.prepared {
         steps.extend([Step::Agent, Step::BootService]);
+    } else if facts.broken_agent.is_some() || arrived.has_wrong_agent(load)? {
+        steps.push(Step::Agent);
     }
     Ok(steps)
 }

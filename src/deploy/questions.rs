@@ -2,6 +2,7 @@
 //! gives: cancel, unlock, free.
 use crate::deploy::events::{Event, STREAM_VERSION};
 use crate::deploy::fleet::Member;
+use crate::protocol::integrity::{INTEGRITY_VERSION, Integrity};
 use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
 use crate::protocol::overview::{HostView, OVERVIEW_VERSION};
 use crate::protocol::retention::RetentionReport;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 /// A host that is asked for its state answers at once or is in trouble.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A slow disk reads a hundred gigabytes in less.
+const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
 /// A garbage collector reads all of a store.
 const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -60,6 +63,13 @@ pub fn retention(member: &Member, free: bool) -> Result<RetentionReport> {
         words.push("--free");
     }
     ask::ask(&member.remote()?, &words, COLLECT_LIMIT)
+}
+
+/// Reads every file of what a host serves, and of its agent.
+pub fn verify(member: &Member) -> Result<Integrity> {
+    let found: Integrity = ask::ask(&member.remote()?, &["verify"], VERIFY_LIMIT)?;
+    read_as(member.name(), found.version, INTEGRITY_VERSION)?;
+    Ok(found)
 }
 
 /// What was heard of a deployment to the end of the line.

@@ -2,16 +2,19 @@
 //! changes nothing. Killed, it is started again by systemd and brings to an end what it had begun; after a
 //! power loss the boot service does.
 use crate::host::activation;
+use crate::host::durable;
 use crate::host::effects::HostWorld;
 use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
+use crate::host::receive;
 use crate::host::state::ServiceState;
 use crate::protocol::messages::{Outcome, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::progress::check_interrupt;
 use std::path::Path;
 
 pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
@@ -61,6 +64,10 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
 /// The boot service must be able to read the state that this agent is about to write. A newer agent reads what an
 /// older one wrote, so it stays whatever becomes of the activation.
 fn boots_with(service: &Service, agent: &str) -> Result<()> {
+    if std::fs::read_link(service.layout.agent()).is_ok_and(|now| now == Path::new(agent)) {
+        return Ok(());
+    }
+    durable::sync_store(&receive::store_config(None), &service.layout.nix, &mut check_interrupt)?;
     files::replace_link(&service.layout.agent_roots().join("agent"), Path::new(agent))?;
     files::replace_link(&service.layout.agent(), Path::new(agent))
 }

@@ -1,7 +1,7 @@
 //! An activation: the transaction that takes a service from one generation to the next.
 //!
 //! ```text
-//! reserve ─▶ units ─▶ start ─▶ healthy ─▶ swap the table ─▶ drain ─▶ COMMIT ─▶ stop the old ─▶ retention
+//! reserve ─▶ the store on disk ─▶ units ─▶ start ─▶ healthy ─▶ swap the table ─▶ drain ─▶ COMMIT ─▶ stop the old ─▶ retention
 //! ```
 //!
 //! Before the commit every failure brings back exactly the generation that the state named when it began;
@@ -141,6 +141,9 @@ impl Change<'_> {
         let generation = self.generation(number)?;
         let spec = &generation.wanted.spec;
         self.world.link(number, &generation.wanted)?;
+        // All that the commit will refer to is there by now; traffic has not moved yet, so nobody waits for the disk.
+        self.world.step(Status::Starting, "what was copied is written to disk")?;
+        self.world.sync_store()?;
         self.world.write_units(number, &generation)?;
         self.prepare_gateway(&generation.wanted)?;
         match spec.rotation {

@@ -52,6 +52,10 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
 
 fn run(world: &mut Fake, goal: &Goal) -> Result<Outcome> {
     let mut state = world.host.state.clone().unwrap_or_else(|| ServiceState::new("demo"));
+    if let Goal::New(wanted) = goal {
+        // Copied before the activation, and in memory alone.
+        world.host.store.insert(wanted.snapshot.clone());
+    }
     activate(world, &mut state, goal, 1, 0)
 }
 
@@ -71,6 +75,9 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     assert_eq!(host.table.targets, state.table(number).targets, "{context}: table");
     assert!(number.is_some() || !host.data || host.data_stays, "{context}: a folder is left");
     assert_eq!(host.links, state.generations.keys().copied().collect(), "{context}: links");
+    for (n, generation) in &state.generations {
+        assert!(host.store.contains(&generation.wanted.snapshot), "{context}: the files of generation {n}");
+    }
 }
 
 /// A host on which `count` deployments went well.
@@ -182,6 +189,7 @@ fn the_process_and_the_power_may_go_at_every_effect() {
                         drop(outcome);
                         let mut host = world.host;
                         if power {
+                            host.store.clone_from(&host.synced);
                             host.units.clear();
                             host.running.clear();
                             host.gateway = false;

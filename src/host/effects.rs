@@ -2,11 +2,13 @@
 use crate::formats::comfy::api::history::{self, NodeFailure, Outcome};
 use crate::formats::comfy::api::{classes, ids, paths, prompt};
 use crate::host::cancel;
+use crate::host::durable;
 use crate::host::gateway_units::{self, Gateway};
 use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
 use crate::host::layout::{self, Service};
 use crate::host::listeners;
+use crate::host::receive;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
 use crate::host::users::Users;
@@ -104,6 +106,12 @@ impl HostWorld {
         self.gateway.ask(request)
     }
 
+    /// An error once somebody wants this activation to end.
+    fn heed(&self) -> Result<()> {
+        self.cancelled()?;
+        check_interrupt().map_err(|_| Error::new(Kind::Interrupted, "stopped by a signal"))
+    }
+
     fn cancelled(&self) -> Result<()> {
         self.cancel.as_ref().map_or(Ok(()), |deployment| cancel::check(&self.service, deployment))
     }
@@ -133,6 +141,11 @@ impl World for HostWorld {
         files::remove(&self.service.generation_link(number))?;
         files::remove(&self.service.agent_root(number))?;
         files::remove_tree(&self.service.secrets(attempt))
+    }
+
+    fn sync_store(&mut self) -> Result<()> {
+        let nix = self.service.layout.nix.clone();
+        durable::sync_store(&receive::store_config(None), &nix, &mut || self.heed())
     }
 
     fn point(&mut self, number: Option<u64>) -> Result<()> {
@@ -353,8 +366,7 @@ impl World for HostWorld {
     fn wait(&mut self, milliseconds: u64) -> Result<()> {
         let until = Instant::now() + Duration::from_millis(milliseconds);
         loop {
-            self.cancelled()?;
-            check_interrupt().map_err(|_| Error::new(Kind::Interrupted, "stopped by a signal"))?;
+            self.heed()?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());

@@ -18,6 +18,9 @@ pub struct Host {
     /// It could not be removed: that is said, and nothing else depends on it.
     pub data_stays: bool,
     pub profile: Option<u64>,
+    /// Snapshots in the store, and those of them whose files have reached the disk.
+    pub store: BTreeSet<String>,
+    pub synced: BTreeSet<String>,
     // In /run and in memory.
     pub units: BTreeSet<InstanceId>,
     pub running: BTreeSet<InstanceId>,
@@ -126,6 +129,9 @@ impl World for Fake {
         self.effect("unlink", |h| {
             h.links.remove(&number);
         })
+    }
+    fn sync_store(&mut self) -> Result<()> {
+        self.effect("sync", |h| h.synced.clone_from(&h.store))
     }
     fn point(&mut self, number: Option<u64>) -> Result<()> {
         self.effect("point", |h| h.profile = number)

@@ -4,6 +4,7 @@
 //! /var/lib/stillframe/                     root's alone: what must survive
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
+//!   verified.json                          store paths that were compared with the workstation's hashes
 //!   services/NAME/state.json, lease.json, mutex, attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
@@ -48,6 +49,11 @@ impl Layout {
 
     pub fn incoming(&self) -> PathBuf {
         self.state.join("incoming")
+    }
+
+    /// Versioned JSON; what is lost with it is only time.
+    pub fn verified(&self) -> PathBuf {
+        self.state.join("verified.json")
     }
 
     pub fn services(&self) -> PathBuf {

@@ -1,6 +1,8 @@
 //! `stillframe-agent install`: what a host needs besides Nix to run services: a folder for their state, a
 //! link to the newest agent, and the one unit that brings the services back at boot.
+use crate::host::durable;
 use crate::host::layout::{BOOT_UNIT, BOOT_UNIT_FOLDER, Layout};
+use crate::host::receive;
 use crate::host::units;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -38,6 +40,8 @@ pub fn install(layout: &Layout, agent: &Path) -> Result<()> {
     let closed = std::fs::Permissions::from_mode(0o700);
     let services = layout.services();
     std::fs::set_permissions(&services, closed).map_err(|e| Error::io("set the mode of", &services, e))?;
+    // Before anything refers to it: an agent that a power cut empties cannot mend itself.
+    durable::sync_store(&receive::store_config(None), &layout.nix, &mut || Ok(()))?;
     files::replace_link(&layout.agent_roots().join("agent"), agent)?;
     files::replace_link(&layout.agent(), agent)?;
     let text = units::boot(&layout.agent());

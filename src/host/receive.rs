@@ -2,9 +2,15 @@
 //!
 //! A large NAR is also kept as it arrives, in whole chunks. When the connection is cut, the next attempt
 //! asks only for what is behind them; the daemon's hash check at the end covers both parts.
+//!
+//! What the store has already counts only where it is what the workstation says (`verified`).
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
-use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, KEEP_FROM, PathHeader, TRANSFER_VERSION, ToHost};
+use crate::host::layout::Layout;
+use crate::host::verified::{Expected, Verified, Wanted};
+use crate::protocol::wire::{
+    self, ABORT, CHUNK, FromHost, KEEP_FROM, Named, PathHeader, TRANSFER_VERSION, ToHost,
+};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +23,13 @@ use zstd::bulk::Decompressor;
 /// What nobody came back for is deleted after this.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Serves one connection until its end. `kept` is the folder for unfinished NARs.
-pub fn receive(input: impl Read, mut output: impl Write, config: &StoreConfig, kept: &Path) -> Result<()> {
+/// Serves one connection until its end.
+pub fn receive(
+    input: impl Read,
+    mut output: impl Write,
+    config: &StoreConfig,
+    layout: &Layout,
+) -> Result<()> {
     let mut input = BufReader::with_capacity(256 * 1024, input);
     let lost = |e: io::Error| Error::new(Kind::Io, "the workstation's connection ended").caused_by(e);
     let mut receiver = None;
@@ -26,10 +37,11 @@ pub fn receive(input: impl Read, mut output: impl Write, config: &StoreConfig, k
         let Some(message) = wire::read_line::<ToHost>(&mut input).map_err(lost)? else { return Ok(()) };
         let receiver = match &mut receiver {
             Some(receiver) => receiver,
-            none => none.insert(Receiver::new(config, kept)?),
+            none => none.insert(Receiver::new(config, layout)?),
         };
         let answer = match message {
             ToHost::Plan { version, store_dir, paths } => receiver.plan(version, &store_dir, &paths),
+            ToHost::Settle { paths } => receiver.settle(&paths),
             ToHost::Path(header) => {
                 let path = header.path.clone();
                 match receiver.take(&header, &mut input) {
@@ -62,18 +74,30 @@ impl From<Error> for Failure {
 
 struct Receiver {
     store: Store,
+    /// Unfinished NARs.
     kept: PathBuf,
-    /// Of what this connection was asked for, what the store's database has; whoever asked nothing asks later.
-    believed: Option<BTreeSet<StorePath>>,
+    verified: Verified,
+    asked: Asked,
+}
+
+/// What this connection was asked for.
+#[derive(Default)]
+struct Asked {
+    wanted: Wanted,
+    missing: BTreeSet<StorePath>,
+    /// Those of the missing that the store believes to have.
+    wrong: BTreeSet<StorePath>,
 }
 
 impl Receiver {
-    fn new(config: &StoreConfig, kept: &Path) -> Result<Receiver> {
-        fs::create_dir_all(kept).map_err(|e| Error::io("create directory", kept, e))?;
-        Ok(Receiver { store: Store::connect(config)?, kept: kept.to_path_buf(), believed: None })
+    fn new(config: &StoreConfig, layout: &Layout) -> Result<Receiver> {
+        let kept = layout.incoming();
+        fs::create_dir_all(&kept).map_err(|e| Error::io("create directory", &kept, e))?;
+        let verified = Verified::new(layout, config);
+        Ok(Receiver { store: Store::connect(config)?, kept, verified, asked: Asked::default() })
     }
 
-    fn plan(&mut self, version: u32, store_dir: &str, paths: &[String]) -> Result<FromHost> {
+    fn plan(&mut self, version: u32, store_dir: &str, paths: &[Named]) -> Result<FromHost> {
         if version != TRANSFER_VERSION {
             return Err(Error::new(
                 Kind::Input,
@@ -90,25 +114,46 @@ impl Receiver {
                 ),
             ));
         }
-        let wanted = paths.iter().map(|p| parse(p)).collect::<Result<BTreeSet<StorePath>>>()?;
+        let wanted = expected(paths)?;
+        let all: BTreeSet<StorePath> = wanted.keys().cloned().collect();
         // Before the question, so that no garbage collector comes between it and the answer's use.
-        self.store.add_temp_roots(&wanted)?;
-        let mut valid = self.store.valid(&wanted)?;
-        self.believed = Some(valid.clone());
-        // Deleted by hand, which the store's database does not know of.
-        valid.retain(|path| self.is_there(path));
+        self.store.add_temp_roots(&all)?;
+        let valid = self.store.valid(&all)?;
+        let wrong = self.verified.wrong(&mut self.store, &wanted, &valid)?;
         self.forget_stale();
-        let missing: Vec<String> = wanted.difference(&valid).map(StorePath::to_string).collect();
+        let missing: BTreeSet<StorePath> =
+            all.into_iter().filter(|path| !valid.contains(path) || wrong.contains(path)).collect();
         let partial: BTreeMap<String, u64> = missing
             .iter()
-            .filter_map(|path| Some((path.clone(), whole_chunks(&self.file_of(path)).ok()?.0)))
+            .map(StorePath::to_string)
+            .filter_map(|path| Some((path.clone(), whole_chunks(&self.file_of(&path)).ok()?.0)))
             .filter(|(_, bytes)| *bytes > 0)
             .collect();
-        Ok(FromHost::Missing { version: TRANSFER_VERSION, missing, partial })
+        let names = |paths: &BTreeSet<StorePath>| paths.iter().map(StorePath::to_string).collect();
+        let answer = FromHost::Missing {
+            version: TRANSFER_VERSION,
+            missing: names(&missing),
+            partial,
+            wrong: names(&wrong),
+        };
+        self.asked = Asked { wanted, missing, wrong };
+        Ok(answer)
     }
 
-    fn is_there(&self, path: &StorePath) -> bool {
-        fs::symlink_metadata(self.store.config.on_disk(path)).is_ok()
+    fn settle(&mut self, paths: &[String]) -> Result<FromHost> {
+        let brought = paths.iter().map(|p| parse(p)).collect::<Result<_>>()?;
+        let Asked { wanted, missing, wrong } = &self.asked;
+        // Of what was not missing, nobody here knows that it was brought.
+        let doubtful = wrong | &(&brought - missing);
+        let left = self.verified.settle(&mut self.store, wanted, &brought, &doubtful)?;
+        if let Some(path) = left.first() {
+            let more = if left.len() > 1 { format!(" and {} more", left.len() - 1) } else { String::new() };
+            let text = format!("{path}{more} did not arrive as the workstation has it");
+            return Err(Error::new(Kind::Store, text).hint(
+                "something else changes this host's store: look what runs there, then run the command again",
+            ));
+        }
+        Ok(FromHost::Settled)
     }
 
     fn file_of(&self, path: &str) -> PathBuf {
@@ -143,11 +188,9 @@ impl Receiver {
             // Without it (no room, say) the path arrives all the same.
             arrived.keep = Kept::begin(&file).ok();
         }
-        let repair = !self.is_there(&path)
-            && match &self.believed {
-                Some(believed) => believed.contains(&path),
-                None => !self.store.valid(&BTreeSet::from([path.clone()]))?.is_empty(),
-            };
+        // Another deployment may have mended it since, and what is right is never written again: it may be in use.
+        let repair =
+            header.replace && self.verified.is_wrong(&mut self.store, &path, &Expected::of(&info))?;
         let result = self.store.add_nar(&path, &info, repair, |out| {
             if header.skip > 0 {
                 replay(&file, out)?;
@@ -174,10 +217,30 @@ fn parse(base: &str) -> Result<StorePath> {
         .map_err(|e| Error::new(Kind::Input, format!("the workstation named a bad path: {e}")))
 }
 
+/// What a plan names.
+fn expected(paths: &[Named]) -> Result<Wanted> {
+    let all = paths.iter().map(|named| parse(&named.path)).collect::<Result<Vec<StorePath>>>()?;
+    let bad = || Error::new(Kind::Input, "the workstation named a reference that is not in its plan");
+    let one = |(named, path): (&Named, &StorePath)| {
+        let references = named.references.iter().map(|at| all.get(*at as usize).cloned().ok_or_else(bad));
+        let expected = Expected {
+            nar_hash: hash(&named.nar_hash)?,
+            nar_size: named.nar_size,
+            references: references.collect::<Result<_>>()?,
+        };
+        Ok((path.clone(), expected))
+    };
+    paths.iter().zip(&all).map(one).collect()
+}
+
+fn hash(text: &str) -> Result<Sha256> {
+    Sha256::parse(&format!("sha256:{text}"))
+        .map_err(|e| Error::new(Kind::Input, "the workstation sent a bad hash").caused_by(e))
+}
+
 fn info_of(header: &PathHeader) -> Result<PathInfo> {
     Ok(PathInfo {
-        nar_hash: Sha256::parse(&format!("sha256:{}", header.nar_hash))
-            .map_err(|e| Error::new(Kind::Input, "the workstation sent a bad hash").caused_by(e))?,
+        nar_hash: hash(&header.nar_hash)?,
         nar_size: header.nar_size,
         references: header.references.iter().map(|r| parse(r)).collect::<Result<_>>()?,
         deriver: header.deriver.as_deref().map(parse).transpose()?,

@@ -1,6 +1,7 @@
 //! What our programs say to each other, and the state that two of them share: plain data, no I/O.
 pub mod control;
 pub mod instance_id;
+pub mod integrity;
 pub mod launch;
 pub mod messages;
 pub mod overview;

@@ -4,11 +4,15 @@
 //! A chunk is two little-endian 32-bit numbers (bytes on the wire, bytes of NAR in it) and a zstd frame of
 //! its own, so that a transfer that was cut goes on behind the last whole chunk, whoever continues it.
 //! Two zeros end a NAR; `ABORT` and a zero say that the sender cannot go on with it.
+//!
+//! ```text
+//! plan ─▶ missing ─▶ path, chunks … ─▶ done … ─▶ settle ─▶ settled
+//! ```
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-pub const TRANSFER_VERSION: u32 = 1;
+pub const TRANSFER_VERSION: u32 = 2;
 
 /// NAR bytes in a chunk. Each is compressed alone: larger ones compress little better at level 1, and both
 /// sides hold one of them in memory for each stream.
@@ -26,9 +30,22 @@ pub const LONGEST_LINE: u64 = 256 << 20;
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToHost {
     /// The closure: what of it is missing? Everything of it is rooted until the connection ends.
-    Plan { version: u32, store_dir: String, paths: Vec<String> },
+    Plan { version: u32, store_dir: String, paths: Vec<Named> },
     /// A path, whose chunks follow.
     Path(PathHeader),
+    /// These of the missing have been sent, over whichever connection: make them durable, and remember that they are right.
+    Settle { paths: Vec<String> },
+}
+
+/// A path of a closure, and what it must be: the workstation's word, whatever way the path came to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    pub path: String,
+    /// SHA-256 of the NAR, in Nix's base-32: a plan has one for each path.
+    pub nar_hash: String,
+    pub nar_size: u64,
+    /// Places in the plan's list.
+    pub references: Vec<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,20 +60,27 @@ pub struct PathHeader {
     pub ca: String,
     /// NAR bytes that the host has from an earlier attempt.
     pub skip: u64,
+    /// The host said that what it has under this name is something else.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum FromHost {
-    /// The answer to a plan. `partial`: NAR bytes kept of a path from an earlier attempt.
+    /// The answer to a plan. `partial`: NAR bytes kept of a path from an earlier attempt. `wrong`: those of the missing
+    /// that the host's store believes to have, but their files are gone or are something else.
     Missing {
         version: u32,
         missing: Vec<String>,
         partial: BTreeMap<String, u64>,
+        #[serde(default)]
+        wrong: Vec<String>,
     },
     Done {
         path: String,
     },
+    Settled,
     /// The host can do no more; `hint` as in our errors.
     Failed {
         path: Option<String>,
@@ -116,6 +140,7 @@ mod tests {
             deriver: None,
             ca: String::new(),
             skip: 0,
+            replace: false,
         };
         write_line(&mut wire, &ToHost::Path(header.clone())).unwrap();
         put_chunk(&mut wire, b"xyz", 9).unwrap();

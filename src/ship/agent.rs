@@ -19,6 +19,7 @@ use std::time::Duration;
 const EXPORT_MAGIC: u64 = 0x4558_494e;
 
 const NAME: &str = "stillframe-agent";
+const BRING_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
@@ -78,9 +79,36 @@ pub fn add(store: &mut Store) -> Result<Agent> {
     Ok(Agent { path, program })
 }
 
+const RUNS: &str = "runs";
+/// An empty file is a script to a shell, and succeeds: only what an agent says of itself counts.
+const IMPORT: &str = "gzip -dc | nix-store --import >/dev/null || exit; \
+    case $(\"$1\" --version 2>/dev/null </dev/null) in \"stillframe-agent \"*) echo runs ;; esac";
+
+/// Beside the store, where a host's agent in the store does not run: there is nothing yet that could mend it.
+const BESIDE: &str = "/var/lib/stillframe/incoming/stillframe-agent";
+/// Where the agent is not what was compared, the record of what was is worth nothing (`host::verified`).
+const PUT_BESIDE: &str = "umask 077 && mkdir -p \"${1%/*}\" && rm -f \"${1%/*/*}/verified.json\" && gzip -dc >\"$1.$$\" && \
+    chmod 700 \"$1.$$\" && mv \"$1.$$\" \"$1\"";
+
+/// Puts the agent's program beside the store of a host; where.
+pub fn bring_beside(remote: &Remote) -> Result<String> {
+    let file = find()?;
+    let lost = |e: io::Error| Error::io("read", &file, e);
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    io::copy(&mut File::open(&file).map_err(lost)?, &mut packed).map_err(lost)?;
+    let stream = packed.finish().map_err(lost)?;
+    remote.must(&["sh", "-c", PUT_BESIDE, "sh", BESIDE], &stream, BRING_LIMIT)?;
+    Ok(BESIDE.into())
+}
+
+pub fn remove_beside(remote: &Remote) {
+    // Left there it only takes room, and the next one is written over it.
+    let _ = remote.run(&["rm", "-f", BESIDE], &[], BRING_LIMIT);
+}
+
 /// Gives a host the agent, in one stream that Nix's own `nix-store --import` takes: ours is not there yet.
-/// gzip, because every Linux has it.
-pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<()> {
+/// gzip, because every Linux has it. Whether it runs there: what a store believes to have, it does not write.
+pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<bool> {
     let mut store = Store::connect(source)?;
     let Some(info) = store.info(&agent.path)? else {
         return Err(Error::new(Kind::Store, format!("{} is not in the store any more", agent.program))
@@ -101,5 +129,6 @@ pub fn bring(agent: &Agent, remote: &Remote, source: &StoreConfig) -> Result<()>
     };
     rest(&mut export).map_err(lost)?;
     let stream = export.finish().map_err(lost)?;
-    remote.must(&["sh", "-c", "gzip -dc | nix-store --import"], &stream, Duration::from_secs(300)).map(drop)
+    let said = remote.must(&["sh", "-c", IMPORT, "sh", &agent.program], &stream, BRING_LIMIT)?;
+    Ok(String::from_utf8_lossy(&said).lines().any(|line| line == RUNS))
 }

@@ -1,7 +1,8 @@
 # One question to a host's installed agent, in one round trip. POSIX sh. Arguments: the agent's.
 agent=/var/lib/stillframe/agent/bin/stillframe-agent
 if [ "$(id -u)" = 0 ]; then
-    if [ ! -x $agent ]; then exit 97; fi
+    # A shell runs an empty file as a script: it must be more than that.
+    if [ ! -x $agent ] || [ ! -s $agent ]; then exit 97; fi
     exec $agent "$@"
 fi
 if said=$(sudo -n $agent --version 2>&1 </dev/null); then exec sudo -n $agent "$@"; fi

@@ -7,7 +7,8 @@ use crate::ship::send::{self, Channel, Closure, Missing, Sent};
 use crate::ship::ssh::{Remote, Target};
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::Progress;
+use crate::sys::progress::{Progress, Silent, check_interrupt};
+use std::collections::BTreeSet;
 
 /// Streams to a host: more than that only wait for each other, and sshd allows ten sessions a connection.
 const STREAMS: usize = 4;
@@ -51,6 +52,8 @@ pub struct Arrived {
     pub facts: Facts,
     /// The agent's end of a transfer, if this agent was there already; it has been asked what is missing.
     channel: Option<Channel>,
+    /// What it answered, once that is read.
+    missing: Option<Missing>,
 }
 
 /// A host that has the agent, and what it lacks. The first channel keeps everything of the closure from the
@@ -85,7 +88,7 @@ pub fn greet(mut remote: Remote, needs: &Needs, load: &Load) -> Result<Arrived> 
         let _ = send::ask_missing(channel, &load.source.store_dir.0, &load.closure);
     };
     let (facts, channel) = preflight::greet(&mut remote, needs, &load.agent.program, ask)?;
-    Ok(Arrived { remote, facts, channel })
+    Ok(Arrived { remote, facts, channel, missing: None })
 }
 
 /// Looks alone.
@@ -103,23 +106,77 @@ impl Arrived {
         refuse(&self.remote.name, &preflight::room(&self.facts, 0, 1))
     }
 
-    /// Brings the agent where it is not, and asks what else is missing.
-    pub fn plan(self, load: &Load) -> Result<Ready> {
-        let (channel, missing) = match self.channel {
-            Some(mut channel) => {
-                let missing = send::told_missing(&mut channel, &load.closure)?;
-                (channel, missing)
-            }
+    /// Whether the host's own agent is not what this program would bring under its name.
+    pub fn has_wrong_agent(&mut self, load: &Load) -> Result<bool> {
+        Ok(self.told_missing(load)?.is_some_and(|missing| missing.wrong.contains(&load.agent.path)))
+    }
+
+    /// What the agent answers that was asked on arrival; none where no agent heard it.
+    fn told_missing(&mut self, load: &Load) -> Result<Option<&Missing>> {
+        if let (Some(channel), None) = (&mut self.channel, &self.missing) {
+            self.missing = Some(send::told_missing(channel, &load.closure)?);
+        }
+        Ok(self.missing.as_ref())
+    }
+
+    /// Brings the agent where it is not, or is not whole, and asks what else is missing.
+    pub fn plan(mut self, load: &Load) -> Result<Ready> {
+        self.told_missing(load)?;
+        let Arrived { remote, mut facts, channel, missing } = self;
+        let ask = |mut channel: Channel| {
+            let missing = send::missing(&mut channel, &load.source.store_dir.0, &load.closure)?;
+            Ok((channel, missing))
+        };
+        let (channel, missing) = match channel.zip(missing) {
+            Some(asked) => asked,
+            None if agent::bring(&load.agent, &remote, &load.source)? => ask(receiver(&remote, load)?)?,
             None => {
-                agent::bring(&load.agent, &self.remote, &load.source)?;
-                let mut channel = receiver(&self.remote, load)?;
-                let missing = send::missing(&mut channel, &load.source.store_dir.0, &load.closure)?;
-                (channel, missing)
+                let stopgap = agent::bring_beside(&remote)?;
+                let mended = ask(remote.channel(&[&stopgap, "receive"])?.0)
+                    .and_then(|(channel, missing)| mend_agent(channel, &missing, load));
+                agent::remove_beside(&remote);
+                mended?;
+                ask(receiver(&remote, load)?)?
             }
         };
+        let (channel, missing) = if missing.paths.contains(&load.agent.path) {
+            // It runs, so it can mend itself; what follows is begun with the right one.
+            mend_agent(channel, &missing, load)?;
+            ask(receiver(&remote, load)?)?
+        } else {
+            (channel, missing)
+        };
+        if facts.broken_agent.as_deref() == Some(&load.agent.path.to_absolute(&load.source.store_dir)) {
+            facts.broken_agent = None;
+        }
         let missing_bytes = bytes_of(&missing, load);
-        Ok(Ready { remote: self.remote, facts: self.facts, missing, missing_bytes, channel })
+        Ok(Ready { remote, facts, missing, missing_bytes, channel })
     }
+}
+
+/// Sends the agent alone, over the connection that said that it is missing.
+fn mend_agent(mut channel: Channel, missing: &Missing, load: &Load) -> Result<()> {
+    send_alone(&mut channel, missing, load, |path| *path == load.agent.path)
+}
+
+fn send_alone(
+    channel: &mut Channel,
+    missing: &Missing,
+    load: &Load,
+    these: impl Fn(&StorePath) -> bool,
+) -> Result<()> {
+    let alone = Missing {
+        paths: missing.paths.iter().filter(|path| these(path)).cloned().collect(),
+        partial: missing
+            .partial
+            .iter()
+            .filter(|(path, _)| these(path))
+            .map(|(p, n)| (p.clone(), *n))
+            .collect(),
+        wrong: missing.wrong.clone(),
+    };
+    let channels = std::slice::from_mut(channel);
+    send::send(&load.source, &load.closure, &alone, channels, &Silent, &check_interrupt).map(drop)
 }
 
 fn bytes_of(missing: &Missing, load: &Load) -> u64 {
@@ -145,7 +202,21 @@ impl Ready {
         Ok(())
     }
 
-    /// Sends what is missing. The host keeps it at least as long as `self` lives.
+    /// Sends these of the missing and what they refer to, and has the host write them to disk.
+    pub fn send_these(&mut self, load: &Load, paths: &BTreeSet<StorePath>) -> Result<()> {
+        let lacking: BTreeSet<&StorePath> = self.missing.paths.iter().collect();
+        let mut these = BTreeSet::new();
+        let mut open: Vec<&StorePath> = paths.iter().collect();
+        while let Some(path) = open.pop() {
+            if lacking.contains(path) && these.insert(path) {
+                open.extend(load.closure.get(path).iter().flat_map(|info| &info.references));
+            }
+        }
+        send_alone(&mut self.channel, &self.missing, load, |path| these.contains(path))?;
+        send::settle(&mut self.channel, these)
+    }
+
+    /// Sends what is missing, and has the host write it to disk. The host keeps it at least as long as `self` lives.
     pub fn send(
         &mut self,
         load: &Load,
@@ -168,6 +239,8 @@ impl Ready {
         more.insert(0, first);
         let sent = send::send(&load.source, &load.closure, &self.missing, &mut more, progress, check);
         self.channel = more.remove(0);
-        sent
+        let sent = sent?;
+        send::settle(&mut self.channel, &self.missing.paths)?;
+        Ok(sent)
     }
 }

@@ -44,8 +44,10 @@ pub struct Facts {
     /// Of the asked ones, those that are there.
     pub folders: BTreeSet<String>,
     pub files: BTreeSet<String>,
-    /// The agent and the boot service are there.
+    /// The link to the agent and the boot service are there.
     pub prepared: bool,
+    /// Where that link leads, if no agent answers there.
+    pub broken_agent: Option<String>,
     /// Our own services and their public ports.
     pub serves: BTreeMap<String, u16>,
 }
@@ -174,6 +176,7 @@ fn parse(text: &str) -> Option<(Facts, bool)> {
             "folder" => drop(facts.folders.insert(text())),
             "file" => drop(facts.files.insert(text())),
             "prepared" => facts.prepared = true,
+            "broken_agent" => facts.broken_agent = Some(text()),
             "serves" => {
                 let (name, port) = value.split_once(' ')?;
                 facts.serves.insert(name.into(), port.parse().ok()?);
@@ -245,6 +248,15 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
             ..problem(
                 "the host is not prepared".into(),
                 "stillframe host prepare NAME shows what it needs, and does it",
+            )
+        });
+    }
+    if let Some(path) = facts.broken_agent.as_ref().filter(|_| needs.prepared && facts.prepared) {
+        found.push(Problem {
+            mended_by_prepare: true,
+            ..problem(
+                format!("the host's agent does not run: {path} is not what was brought there"),
+                "stillframe host prepare NAME brings it again; a power cut may have taken more: stillframe host check --deep NAME",
             )
         });
     }
@@ -429,6 +441,19 @@ mod tests {
         );
         let bare = Facts { init: "systemd".into(), machine: "x86_64".into(), ..Facts::default() };
         assert_eq!(whats(&check(&bare, &Needs::default())), ["Nix is not installed"]);
+    }
+
+    #[test]
+    fn an_agent_that_does_not_run_is_no_preparation() {
+        let text = "init systemd\nsystemd 257\nnix 2.26.3\ndaemon /usr/bin/nix-daemon\n\
+                    broken_agent /nix/store/x-stillframe-agent\nprepared yes\n";
+        let (facts, agent) = parse(text).unwrap();
+        assert!(!agent);
+        let found = check(&facts, &Needs { prepared: true, ..Needs::default() });
+        let what =
+            "the host's agent does not run: /nix/store/x-stillframe-agent is not what was brought there";
+        assert_eq!(whats(&found), [what]);
+        assert!(found[0].mended_by_prepare);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 # Arguments: the agent's program, then folders and files that must be there.
 say() { printf '%s %s\n' "$1" "$2"; }
 first() { head -n 1 2>/dev/null; }
-[ -x "$1" ] && say agent yes
+# An empty file, which a power cut may leave, is a script to a shell and succeeds.
+runs() { case $(timeout 5 "$1" --version 2>/dev/null </dev/null) in "stillframe-agent "*) return 0 ;; esac; return 1; }
+runs "$1" && say agent yes
 shift
 say machine "$(uname -m)"
 say kernel "$(uname -r)"
@@ -38,7 +40,10 @@ for table in /proc/net/tcp /proc/net/tcp6; do
     awk 'NR > 1 && $4 == "0A" {print "listens", $2}' $table 2>/dev/null
 done
 agent=/var/lib/stillframe/agent/bin/stillframe-agent
-[ -x $agent ] && systemctl is-enabled --quiet stillframe.service 2>/dev/null && say prepared yes
+if [ -L ${agent%/bin/*} ]; then
+    runs $agent || say broken_agent "$(readlink ${agent%/bin/*})"
+    systemctl is-enabled --quiet stillframe.service 2>/dev/null && say prepared yes
+fi
 # The public ports that are ours: taken, and not by somebody else.
 for socket in /run/systemd/system/stillframe-*-gateway.socket; do
     [ -e "$socket" ] || continue

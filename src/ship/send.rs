@@ -5,14 +5,14 @@
 //! a store takes no path whose references it lacks.
 use crate::formats::nix::store_path::StorePath;
 use crate::protocol::version;
-use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, PathHeader, TRANSFER_VERSION, ToHost};
+use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, Named, PathHeader, TRANSFER_VERSION, ToHost};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Progress;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::time::Instant;
 use zstd::bulk::Compressor;
@@ -36,6 +36,8 @@ pub struct Missing {
     pub paths: Vec<StorePath>,
     /// NAR bytes that it has of a path from an earlier attempt.
     pub partial: HashMap<StorePath, u64>,
+    /// Those of `paths` that the host's store believes to have: their files are gone or are something else.
+    pub wrong: BTreeSet<StorePath>,
 }
 
 /// What a transfer brought.
@@ -80,12 +82,19 @@ pub fn missing(channel: &mut Channel, store_dir: &str, closure: &Closure) -> Res
 
 /// The question alone.
 pub fn ask_missing(channel: &mut Channel, store_dir: &str, closure: &Closure) -> Result<()> {
-    let plan = ToHost::Plan {
-        version: TRANSFER_VERSION,
-        store_dir: store_dir.into(),
-        paths: closure.keys().map(StorePath::to_string).collect(),
-    };
+    let plan = ToHost::Plan { version: TRANSFER_VERSION, store_dir: store_dir.into(), paths: named(closure) };
     wire::write_line(&mut channel.output, &plan).map_err(|e| channel.gone(e))
+}
+
+fn named(closure: &Closure) -> Vec<Named> {
+    let places: HashMap<&StorePath, u32> = closure.keys().zip(0..).collect();
+    let named = |(path, info): (&StorePath, &PathInfo)| Named {
+        path: path.to_string(),
+        nar_hash: info.nar_hash.to_base32(),
+        nar_size: info.nar_size,
+        references: info.references.iter().filter_map(|r| places.get(r).copied()).collect(),
+    };
+    closure.iter().map(named).collect()
 }
 
 /// Its answer.
@@ -95,7 +104,7 @@ pub fn told_missing(channel: &mut Channel, closure: &Closure) -> Result<Missing>
         _ => channel.gone(e),
     })?;
     match answer {
-        Some(FromHost::Missing { version, missing, partial }) => {
+        Some(FromHost::Missing { version, missing, partial, wrong }) => {
             version::check(version, TRANSFER_VERSION).map_err(|e| {
                 Error::new(Kind::Host, format!("{}: its agent's transfer is of {e}", channel.host))
                     .hint("deploy with the newer stillframe")
@@ -108,12 +117,27 @@ pub fn told_missing(channel: &mut Channel, closure: &Closure) -> Result<Missing>
             };
             let paths = missing.iter().map(|p| parse(p)).collect::<Result<_>>()?;
             let partial = partial.iter().map(|(p, n)| Ok((parse(p)?, *n))).collect::<Result<_>>()?;
-            Ok(Missing { paths, partial })
+            let wrong = wrong.iter().map(|p| parse(p)).collect::<Result<_>>()?;
+            Ok(Missing { paths, partial, wrong })
         }
         Some(FromHost::Failed { path, message, hint }) => {
             Err(failed(&channel.host, path.as_deref(), &message, hint))
         }
-        Some(FromHost::Done { .. }) => Err(unexpected(&channel.host)),
+        Some(FromHost::Done { .. } | FromHost::Settled) => Err(unexpected(&channel.host)),
+        None => Err(channel.gone(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// After the last of `paths` has arrived: the host makes them durable. `channel`: the one that was asked.
+pub fn settle<'a>(channel: &mut Channel, paths: impl IntoIterator<Item = &'a StorePath>) -> Result<()> {
+    let settle = ToHost::Settle { paths: paths.into_iter().map(StorePath::to_string).collect() };
+    wire::write_line(&mut channel.output, &settle).map_err(|e| channel.gone(e))?;
+    match wire::read_line(&mut channel.input).map_err(|e| channel.gone(e))? {
+        Some(FromHost::Settled) => Ok(()),
+        Some(FromHost::Failed { path, message, hint }) => {
+            Err(failed(&channel.host, path.as_deref(), &message, hint))
+        }
+        Some(FromHost::Done { .. } | FromHost::Missing { .. }) => Err(unexpected(&channel.host)),
         None => Err(channel.gone(io::ErrorKind::UnexpectedEof.into())),
     }
 }
@@ -133,6 +157,7 @@ struct Transfer<'a> {
     closure: &'a Closure,
     lacking: HashSet<&'a StorePath>,
     partial: &'a HashMap<StorePath, u64>,
+    wrong: &'a BTreeSet<StorePath>,
     source: &'a StoreConfig,
     progress: &'a dyn Progress,
     check: &'a (dyn Fn() -> Result<()> + Sync),
@@ -158,6 +183,7 @@ pub fn send(
         closure,
         lacking: missing.paths.iter().collect(),
         partial: &missing.partial,
+        wrong: &missing.wrong,
         source,
         progress,
         check,
@@ -231,7 +257,7 @@ impl Transfer<'_> {
                 Ok(Some(FromHost::Failed { path, message, hint })) => {
                     failed(host, path.as_deref(), &message, hint)
                 }
-                Ok(Some(FromHost::Missing { .. })) => unexpected(host),
+                Ok(Some(FromHost::Missing { .. } | FromHost::Settled)) => unexpected(host),
                 Ok(None) => gone(host, io::ErrorKind::UnexpectedEof.into()),
                 Err(e) => gone(host, e),
             };
@@ -283,6 +309,7 @@ impl Transfer<'_> {
                 deriver: info.deriver.as_ref().map(StorePath::to_string),
                 ca: info.ca.clone(),
                 skip,
+                replace: self.wrong.contains(&path),
             };
             wire::write_line(&mut out, &ToHost::Path(header)).map_err(|e| gone(host, e))?;
             let mut broken = None;

@@ -1,0 +1,208 @@
+//! Which store paths are what the workstation says that they are. The store's database calls a path valid whose files were
+//! deleted by hand, never reached the disk before a power cut, or came from a cache that lied. So each path of a wanted
+//! closure is compared with the workstation's hash, once: a record in `verified.json` remembers it.
+//!
+//! A mark is made only of what is on disk for good. It names the path's inode and change time, so that a path that was
+//! deleted and came back, whatever way, is compared again.
+use crate::formats::nix::hash::Sha256;
+use crate::formats::nix::store_path::StorePath;
+use crate::host::durable;
+use crate::host::layout::Layout;
+use crate::host::tree_hash::nar_hash;
+use crate::store::{PathInfo, Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files::{self, FileLock};
+use crate::sys::parallel;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A record of another version is thrown away: what it says is found out again.
+pub const VERIFIED_VERSION: u32 = 1;
+
+/// More threads wait for the disk, fewer for hashing.
+const THREADS: usize = 8;
+
+/// What a path must be, by the workstation's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    pub nar_hash: Sha256,
+    pub nar_size: u64,
+    pub references: BTreeSet<StorePath>,
+}
+
+pub type Wanted = BTreeMap<StorePath, Expected>;
+
+/// Which files a path had when it was compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    inode: u64,
+    /// Seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl Identity {
+    fn of(file: &Path) -> Option<Identity> {
+        let about = std::fs::symlink_metadata(file).ok()?;
+        Some(Identity { inode: about.ino(), changed: (about.ctime(), about.ctime_nsec()) })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    nar_hash: String,
+    #[serde(flatten)]
+    identity: Identity,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Marks {
+    version: u32,
+    paths: BTreeMap<String, Mark>,
+}
+
+/// The record of one host, and the store that it is about.
+pub struct Verified {
+    file: PathBuf,
+    lock: PathBuf,
+    nix: PathBuf,
+    config: StoreConfig,
+}
+
+impl Verified {
+    pub fn new(layout: &Layout, config: &StoreConfig) -> Verified {
+        let lock = layout.verified().with_extension("lock");
+        Verified { file: layout.verified(), lock, nix: layout.nix.clone(), config: config.clone() }
+    }
+
+    fn load(&self) -> BTreeMap<String, Mark> {
+        let marks = std::fs::read(&self.file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        marks.filter(|marks: &Marks| marks.version == VERIFIED_VERSION).unwrap_or_default().paths
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Mark>)) -> Result<()> {
+        let _lock = FileLock::acquire(&self.lock, &format!("pid {}", std::process::id()), |_| {})?;
+        let mut paths = self.load();
+        change(&mut paths);
+        // Collected since: without this the record only ever grows.
+        paths.retain(|path, _| Identity::of(&self.config.folder().join(path)).is_some());
+        let text = serde_json::to_vec(&Marks { version: VERIFIED_VERSION, paths })
+            .map_err(|e| Error::new(Kind::Io, "cannot write the record of verified paths").caused_by(e))?;
+        files::write_if_changed(&self.file, &text).map(drop)
+    }
+
+    /// The hashes that a workstation gave, of paths whatever has become of them.
+    pub fn promised(&self) -> BTreeMap<String, Sha256> {
+        let hash = |(path, mark): (String, Mark)| Some((path, Sha256::parse(&mark.nar_hash).ok()?));
+        self.load().into_iter().filter_map(hash).collect()
+    }
+
+    /// These are to be compared again.
+    pub fn forget(&self, paths: &BTreeSet<StorePath>) -> Result<()> {
+        self.change(|marks| marks.retain(|path, _| !paths.iter().any(|p| p.to_string() == *path)))
+    }
+
+    /// Of `valid`, paths that the store believes to have, those that are not what they must be. The others are durable
+    /// afterwards, and marked.
+    pub fn wrong(
+        &self,
+        store: &mut Store,
+        wanted: &Wanted,
+        valid: &BTreeSet<StorePath>,
+    ) -> Result<BTreeSet<StorePath>> {
+        let marks = self.load();
+        let marked = |path: &StorePath, expected: &Expected| {
+            let mark = marks.get(&path.to_string())?;
+            let same = Sha256::parse(&mark.nar_hash).is_ok_and(|hash| hash == expected.nar_hash);
+            (same && Identity::of(&self.config.on_disk(path)) == Some(mark.identity)).then_some(())
+        };
+        let open: BTreeSet<StorePath> = valid
+            .iter()
+            .filter(|path| wanted.get(*path).is_some_and(|e| marked(path, e).is_none()))
+            .cloned()
+            .collect();
+        if open.is_empty() {
+            return Ok(open);
+        }
+        self.sync()?;
+        self.examine(store, wanted, &open, &open)
+    }
+
+    /// What was just brought: makes it durable and marks it. The daemon has hashed what it wrote for a path that it did
+    /// not have; of one that it had already (`doubtful`), only its files tell. The wrong ones are the answer.
+    pub fn settle(
+        &self,
+        store: &mut Store,
+        wanted: &Wanted,
+        brought: &BTreeSet<StorePath>,
+        doubtful: &BTreeSet<StorePath>,
+    ) -> Result<BTreeSet<StorePath>> {
+        self.sync()?;
+        self.examine(store, wanted, brought, doubtful)
+    }
+
+    /// Whether a path that the store believes to have is something else; no mark is asked.
+    pub fn is_wrong(&self, store: &mut Store, path: &StorePath, expected: &Expected) -> Result<bool> {
+        let registered = store.info(path)?.is_some_and(|info| expected.is_said_by(&info));
+        Ok(!registered || !self.has_hash(path, &expected.nar_hash))
+    }
+
+    /// Marks are worth only what is on disk for good.
+    fn sync(&self) -> Result<()> {
+        durable::sync_store(&self.config, &self.nix, &mut || Ok(()))
+    }
+
+    fn has_hash(&self, path: &StorePath, hash: &Sha256) -> bool {
+        // What cannot be read is not what it must be either.
+        nar_hash(&self.config.on_disk(path)).is_ok_and(|found| found == *hash)
+    }
+
+    /// Marks those of `paths` that are right: registered as the workstation says, and, of `to_hash`, with such files.
+    fn examine(
+        &self,
+        store: &mut Store,
+        wanted: &Wanted,
+        paths: &BTreeSet<StorePath>,
+        to_hash: &BTreeSet<StorePath>,
+    ) -> Result<BTreeSet<StorePath>> {
+        let mut registered = Vec::new();
+        for path in paths {
+            let info = store.info(path)?;
+            if let Some(expected) = wanted.get(path).filter(|e| info.is_some_and(|i| e.is_said_by(&i))) {
+                registered.push((path, expected));
+            }
+        }
+        // The largest first, so that no thread is left alone with it at the end.
+        registered.sort_by_key(|(_, expected)| std::cmp::Reverse(expected.nar_size));
+        let right = Mutex::new(BTreeMap::new());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+        let nothing = || Ok(());
+        parallel::each(&registered, threads, nothing, |(), (path, expected)| {
+            let before = Identity::of(&self.config.on_disk(path));
+            let fits = !to_hash.contains(*path) || self.has_hash(path, &expected.nar_hash);
+            if let Some(identity) = before.filter(|_| fits) {
+                let mark = Mark { nar_hash: expected.nar_hash.to_base32(), identity };
+                right.lock().insert((*path).clone(), mark);
+            }
+            Ok(())
+        })?;
+        let right = right.into_inner();
+        let wrong = paths.iter().filter(|path| !right.contains_key(path)).cloned().collect();
+        self.change(|marks| marks.extend(right.into_iter().map(|(path, mark)| (path.to_string(), mark))))?;
+        Ok(wrong)
+    }
+}
+
+impl Expected {
+    pub fn of(info: &PathInfo) -> Expected {
+        let PathInfo { nar_hash, nar_size, references, .. } = info;
+        Expected { nar_hash: *nar_hash, nar_size: *nar_size, references: references.clone() }
+    }
+
+    /// Whether the store's database says the same. More references than these only keep more from the collector.
+    fn is_said_by(&self, info: &PathInfo) -> bool {
+        info.nar_hash == self.nar_hash && info.references.is_superset(&self.references)
+    }
+}
