@@ -9,6 +9,8 @@ use std::time::Duration;
 const ASK: &str = include_str!("ask.sh");
 /// The script's own: no agent there.
 const UNPREPARED: i32 = 97;
+/// The agent's command line knows no such question (clap's status for that; the agent's own errors are 1).
+const UNKNOWN: i32 = 2;
 /// No root's rights for it.
 const NO_RIGHTS: i32 = 98;
 
@@ -33,6 +35,7 @@ pub fn ask<T: DeserializeOwned>(remote: &Remote, arguments: &[&str], limit: Dura
         UNPREPARED => Err(unprepared(host)),
         NO_RIGHTS => Err(Error::new(Kind::Host, format!("{host}: no root's rights: {}", output.stderr))
             .hint("let the user run the agent by sudo without a password, or deploy as root")),
+        UNKNOWN => Err(unknown(host, arguments, &output.stderr)),
         _ => Err(told(host, &output.stderr)),
     }
 }
@@ -55,6 +58,13 @@ pub fn reported(host: &str, stderr: &str) -> Option<Error> {
 /// The agent's own error, or what else was said: by sudo, by a shell.
 fn told(host: &str, stderr: &str) -> Error {
     reported(host, stderr).unwrap_or_else(|| Error::new(Kind::Host, format!("{host}: {}", stderr.trim())))
+}
+
+fn unknown(host: &str, arguments: &[&str], stderr: &str) -> Error {
+    let question = arguments.first().copied().unwrap_or_default();
+    Error::new(Kind::Host, format!("{host}: its agent does not know the question {question:?}"))
+        .caused_by(stderr.lines().next().unwrap_or_default())
+        .hint("it is older than this stillframe: deploy once with this one")
 }
 
 /// A question whose answer goes on.
@@ -83,6 +93,16 @@ mod tests {
         assert_eq!(busy.hint.as_deref(), Some("wait"));
         let broken = told(Error::io("read", "/var/x", std::io::Error::other("gone")));
         assert_eq!((broken.kind, broken.full().as_str()), (Kind::Host, "alpha: cannot read /var/x: gone"));
+    }
+
+    #[test]
+    fn an_older_agent_is_told_apart() {
+        let error = unknown("alpha", &["verify"], "error: unrecognized subcommand 'verify'\n\nUsage: …\n");
+        assert_eq!(
+            error.full(),
+            "alpha: its agent does not know the question \"verify\": error: unrecognized subcommand 'verify'"
+        );
+        assert!(error.hint.is_some());
     }
 
     #[test]
