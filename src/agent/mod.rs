@@ -304,7 +304,7 @@ fn follow_all(service: &Service, words: &[&str], base: &[&str]) -> Result<()> {
 
 fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
     let service = layout.service(name);
-    let Some((holder, _)) = lease::holder(&service) else {
+    let Some((holder, _)) = lease::under_way(&service) else {
         return Err(Error::new(Kind::Input, format!("no deployment of {name} is under way here")));
     };
     cancel::request(&service, &holder.deployment, by)?;

@@ -7,6 +7,7 @@ use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
+use crate::host::reserve;
 use crate::host::state::ServiceState;
 use crate::protocol::messages::{Outcome, Status};
 use crate::sys::clock;
@@ -30,10 +31,12 @@ fn listened() -> BTreeSet<u16> {
 pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let service = layout.service(name);
     let record = journal::read(&service, attempt)?;
-    if record.outcome().is_some() {
-        return Ok(());
+    if let Some(outcome) = record.outcome() {
+        // What follows the end of the record may have failed, for instance for want of space.
+        let goal = goal::read(&service, attempt);
+        return goal.map_or(Ok(()), |goal| finish(&service, attempt, &goal, outcome));
     }
-    let _lease = lease::take_over(&service, &record.attempt.deployment)?;
+    let _lease = lease::take_over(&service, &record.attempt)?;
     let mut state = ServiceState::load(&service.state(), name)?;
     let mut begun = record.status() > Status::Copying;
     if let Some(pending) = state.pending.clone() {
@@ -49,7 +52,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     if begun {
         // It was killed between the end of its work and the end of its record.
         let outcome = state.complete(ended(&state, attempt, &goal));
-        journal.end(&outcome)?;
+        reserve::spend(layout, || journal.end(&outcome))?;
         return finish(&service, attempt, &goal, &outcome);
     }
     let mut world = HostWorld::new(&service, Some(journal), Some(&record.attempt.deployment))?;
@@ -67,7 +70,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
         Err(e) => return Err(e),
     };
     let outcome = state.complete(outcome);
-    Journal::reopen(&service, attempt)?.end(&outcome)?;
+    reserve::spend(layout, || Journal::reopen(&service, attempt)?.end(&outcome))?;
     finish(&service, attempt, &goal, &outcome)
 }
 
@@ -104,7 +107,12 @@ fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Re
     for root in service.attempt_roots(attempt) {
         files::remove(&root)?;
     }
-    files::remove(&service.goal(attempt))
+    files::remove(&service.goal(attempt))?;
+    if let Err(e) = reserve::keep(&service.layout) {
+        // The next deployment needs it, and says so.
+        eprintln!("no room is held for the next activation: {}", e.full());
+    }
+    Ok(())
 }
 
 /// Brings to an end what the state says is under way, and writes it into the record of that attempt.
@@ -118,7 +126,7 @@ pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
         if let Ok(mut journal) = Journal::reopen(service, pending.attempt)
             && journal::read(service, pending.attempt).is_ok_and(|r| r.outcome().is_none())
         {
-            journal.end(&outcome)?;
+            reserve::spend(&service.layout, || journal.end(&outcome))?;
         }
         if let Some(goal) = goal {
             finish(service, pending.attempt, &goal, &outcome)?;

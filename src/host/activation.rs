@@ -101,7 +101,8 @@ pub fn recover(
     let mut change = Change { previous, kept, before: previous, ..Change::new(world, state, number) };
     let text = "the activation was interrupted";
     if committed {
-        change.world.step(Status::Draining, &format!("{text} after its commit: finishing it"))?;
+        change.world.must_end();
+        change.tell(Status::Draining, &format!("{text} after its commit: finishing it"));
         change.serve(number)?;
         let outcome = Outcome::succeeded(number, previous).warning(change.finish()?);
         return Ok(Some(match goal {
@@ -185,6 +186,7 @@ impl Change<'_> {
 
     /// What follows the commit. Its failures are warnings: going back would be worse.
     fn finish(&mut self) -> Result<Vec<String>> {
+        self.world.must_end();
         let mut warnings = Vec::new();
         let mut note = |what: &str, result: Result<()>| {
             if let Err(e) = result {
@@ -215,6 +217,7 @@ impl Change<'_> {
 
     /// Brings back exactly what served before. Says whether traffic had moved.
     fn back(&mut self, why: &Error) -> Result<bool> {
+        self.world.must_end();
         let number = self.number;
         // Whether anybody could have noticed: the new one has traffic, or the old one has none any more.
         let swapped = match self.world.gateway_status() {
@@ -229,7 +232,7 @@ impl Change<'_> {
             Some(previous) => format!("{why}: back to generation {previous}"),
             None => format!("{why}: nothing served before"),
         };
-        self.world.step(if swapped { Status::Rotating } else { Status::Starting }, &text)?;
+        self.tell(if swapped { Status::Rotating } else { Status::Starting }, &text);
         if let Some(previous) = self.previous {
             self.serve(previous)?;
         }
@@ -243,7 +246,7 @@ impl Change<'_> {
             && self.state.data_is_new
             && let Err(e) = self.world.remove_data()
         {
-            self.world.step(Status::Starting, &format!("the instances' folder stays: {}", e.full()))?;
+            self.tell(Status::Starting, &format!("the instances' folder stays: {}", e.full()));
         }
         self.world.remove_units(&instances)?;
         if self.previous.is_none() {

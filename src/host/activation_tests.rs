@@ -200,6 +200,47 @@ fn the_process_and_the_power_may_go_at_every_effect() {
     }
 }
 
+/// Whatever cannot be written for want of space: exactly one generation runs and has the traffic, and once there
+/// is space the state says so. Where room is held for the end, it says so at once.
+#[test]
+fn the_disk_may_be_full_from_every_effect_on() {
+    let cases = BOTH.into_iter().flat_map(|rotation| [0, 2].map(|served| (rotation, served)));
+    for ((rotation, served), reserve) in cases.flat_map(|case| [(case, false), (case, true)]) {
+        let was = (served > 0).then_some(u64::from(served));
+        let next = Some(u64::from(served) + 1);
+        let mut sides = BTreeSet::new();
+        for at in 1.. {
+            let mut world = Fake::new(after(served, rotation));
+            (world.full_from, world.reserve) = (Some(at), reserve);
+            let outcome = run(&mut world, &wanted("next", rotation, 2));
+            if world.effects < at {
+                break;
+            }
+            let context = format!("{rotation:?}, {served} before, full from {at}, reserve {reserve}");
+            let runs: BTreeSet<u64> = world.host.running.iter().map(|id| id.generation).collect();
+            let has_traffic: BTreeSet<u64> = world.host.table.targets.iter().map(|t| t.generation).collect();
+            assert_eq!(runs, has_traffic, "{context}");
+            assert!(runs.len() <= 1, "{context}: {runs:?} run");
+            match outcome {
+                Ok(outcome) => {
+                    assert!(outcome.error.is_none_or(|e| e.contains("no storage space")), "{context}");
+                    assert_serves(&world.host, outcome.generation, &context);
+                }
+                Err(e) => {
+                    assert!(e.is_full() && !reserve, "{context}: {e}");
+                    let mut state = world.host.state.clone().unwrap_or_else(|| ServiceState::new("demo"));
+                    let mut world = Fake::new(world.host);
+                    recover(&mut world, &mut state, None).unwrap();
+                    assert_serves(&world.host, state.serving, &context);
+                }
+            }
+            assert!([was, next].contains(&runs.first().copied()), "{context}: {runs:?}");
+            sides.insert(runs.first().copied());
+        }
+        assert_eq!(sides, BTreeSet::from([was, next]), "both sides of the commit were seen");
+    }
+}
+
 /// What the boot service does.
 fn boot(world: &mut Fake, state: &mut ServiceState) {
     recover(world, state, None).unwrap();

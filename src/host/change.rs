@@ -45,6 +45,13 @@ impl<'a> Change<'a> {
         InstanceId { slot: place.slot, generation: self.number }
     }
 
+    /// Says what is done on the way to an end that must come: it comes also where that cannot be written.
+    pub fn tell(&mut self, status: Status, text: &str) {
+        if let Err(e) = self.world.step(status, text) {
+            eprintln!("{}: {status}: {text} (not in the record: {})", self.state.service, e.full());
+        }
+    }
+
     /// Makes sure that a generation runs and has the traffic.
     pub fn serve(&mut self, number: u64) -> Result<()> {
         let generation = self.generation(number)?;
@@ -244,12 +251,16 @@ impl<'a> Change<'a> {
             Ok(written) if written.is_empty() => return Ok(()),
             Ok(written) => written,
             // Only space is lost, and the slot's next instance clears it.
-            Err(e) => return self.world.step(Status::Draining, &format!("the slot of {unit} stays: {e}")),
+            Err(e) => {
+                self.tell(Status::Draining, &format!("the slot of {unit} stays: {e}"));
+                return Ok(());
+            }
         };
         let shown: Vec<&str> = written.iter().take(10).map(String::as_str).collect();
         let more =
             if written.len() > 10 { format!(" and {} more", written.len() - 10) } else { String::new() };
         let text = format!("{unit} had written into its own program: {}{more}", shown.join(", "));
-        self.world.step(Status::Draining, &text)
+        self.tell(Status::Draining, &text);
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use crate::host::gateway_units::Gateway;
 use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
 use crate::host::layout::Service;
+use crate::host::reserve;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
 use crate::host::world::{Status, UnitState, World};
@@ -43,6 +44,7 @@ pub struct HostWorld {
     stale: bool,
     /// Who may be looked at, and for which deployment, to stop this activation.
     cancel: Option<String>,
+    must_end: bool,
 }
 
 impl HostWorld {
@@ -56,6 +58,7 @@ impl HostWorld {
             born: Instant::now(),
             stale: false,
             cancel: deployment.map(String::from),
+            must_end: false,
         })
     }
 
@@ -100,6 +103,16 @@ impl HostWorld {
         self.gateway.ask(request)
     }
 
+    /// What cannot be written for want of space ends the way forward; the way to an end takes the reserve.
+    fn write<T>(&self, write: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut write = write;
+        if self.must_end {
+            reserve::spend(&self.service.layout, write)
+        } else {
+            write().map_err(reserve::named)
+        }
+    }
+
     fn cancelled(&self) -> Result<()> {
         self.cancel.as_ref().map_or(Ok(()), |deployment| cancel::check(&self.service, deployment))
     }
@@ -107,17 +120,22 @@ impl HostWorld {
 
 impl World for HostWorld {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
-        match &mut self.journal {
-            Some(journal) => journal.event(status, text, None).map(drop),
-            None => {
-                eprintln!("{}: {status}: {text}", self.service.name);
-                Ok(())
-            }
-        }
+        let Some(mut journal) = self.journal.take() else {
+            eprintln!("{}: {status}: {text}", self.service.name);
+            return Ok(());
+        };
+        let written = self.write(|| journal.event(status, text, None).map(drop));
+        self.journal = Some(journal);
+        written
     }
 
     fn save(&mut self, state: &ServiceState) -> Result<()> {
-        state.save(&self.service.state())
+        self.write(|| state.save(&self.service.state()))
+    }
+
+    fn must_end(&mut self) {
+        self.must_end = true;
+        self.cancel = None;
     }
 
     fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()> {

@@ -40,6 +40,11 @@ pub struct Fake {
     pub clock: u64,
     pub effects: u64,
     pub fault: Option<(u64, Fault)>,
+    /// From this effect on the file system of the state is full.
+    pub full_from: Option<u64>,
+    /// Room is held there for an end.
+    pub reserve: bool,
+    pub must_end: bool,
     pub dead: bool,
     /// Generations whose instances never get healthy.
     pub sick: BTreeSet<u64>,
@@ -62,6 +67,9 @@ impl Fake {
             clock: 0,
             effects: 0,
             fault: None,
+            full_from: None,
+            reserve: false,
+            must_end: false,
             dead: false,
             sick: BTreeSet::new(),
             weak: BTreeSet::new(),
@@ -94,6 +102,16 @@ impl Fake {
         }
     }
 
+    /// An effect on the file system of the state.
+    fn write(&mut self, what: &str, act: impl FnOnce(&mut Host)) -> Result<()> {
+        let full = self.full_from.is_some_and(|from| self.effects + 1 >= from);
+        if full && !self.dead && !(self.must_end && self.reserve) {
+            self.effects += 1;
+            return Err(Error::io("write", what, std::io::ErrorKind::StorageFull.into()));
+        }
+        self.effect(what, act)
+    }
+
     pub fn generation_of(&self, port: u16) -> Option<u64> {
         let state = self.host.state.as_ref()?;
         state.generations.iter().find(|(_, g)| g.instances.iter().any(|p| p.port == port)).map(|(n, _)| *n)
@@ -103,10 +121,13 @@ impl Fake {
 impl World for Fake {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
         self.steps.push((status, text.into()));
-        self.effect("journal", |_| ())
+        self.write("journal", |_| ())
     }
     fn save(&mut self, state: &ServiceState) -> Result<()> {
-        self.effect("save", |h| h.state = Some(state.clone()))
+        self.write("save", |h| h.state = Some(state.clone()))
+    }
+    fn must_end(&mut self) {
+        self.must_end = true;
     }
     fn link(&mut self, number: u64, _: &Wanted) -> Result<()> {
         self.effect("link", |h| {

@@ -45,7 +45,7 @@ impl Journal {
             .open(&path)
             .map_err(|e| Error::io("create", &path, e))?;
         let mut journal = Journal { file, path };
-        journal.line(&attempt)?;
+        journal.line(&attempt).inspect_err(|_| drop(fs::remove_file(&journal.path)))?;
         files::sync_dir(&folder)?;
         Ok((journal, attempt))
     }
@@ -98,7 +98,12 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))?;
+        let before = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.len();
+        if let Err(e) = self.file.write_all(bytes) {
+            // What came of it would swallow the next line.
+            let _ = self.file.set_len(before);
+            return Err(Error::io("write", &self.path, e));
+        }
         self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
     }
 }

@@ -4,6 +4,7 @@
 //! /var/lib/stillframe/                     root's alone: what must survive
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
+//!   reserve                                room for the end of an activation on a full file system
 //!   services/NAME/state.json, lease.json, mutex, attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           the instances' own: input, user, output/, kept/, cache/, slots/
 //! /run/stillframe/NAME/                    instance files, the gateway's settings; made anew at boot
@@ -45,6 +46,10 @@ impl Layout {
 
     pub fn incoming(&self) -> PathBuf {
         self.state.join("incoming")
+    }
+
+    pub fn reserve(&self) -> PathBuf {
+        self.state.join("reserve")
     }
 
     pub fn services(&self) -> PathBuf {

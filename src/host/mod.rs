@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod overview;
 pub mod prepare;
 pub mod receive;
+pub mod reserve;
 pub mod retention;
 pub mod secrets;
 pub mod session;

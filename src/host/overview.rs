@@ -50,7 +50,7 @@ fn service(service: &Service) -> Result<ServiceView> {
     let instances = instances(&state, &shown, reply.as_ref())?;
     let serving = state.serving.and_then(|n| state.generations.get(&n));
     let ready = |i: &&InstanceView| Some(i.generation) == state.serving && i.condition == Condition::Healthy;
-    let (holder, activating) = lease::holder(service).map_or((None, false), |(h, a)| (Some(h), a));
+    let (holder, activating) = lease::under_way(service).map_or((None, false), |(h, a)| (Some(h), a));
     Ok(ServiceView {
         service: service.name.clone(),
         serving: state.serving,

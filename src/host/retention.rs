@@ -79,7 +79,7 @@ pub fn retention(
 }
 
 fn let_go(service: &Service, state: &mut ServiceState, goes: Vec<u64>) -> Result<()> {
-    if let Some((holder, _)) = lease::holder(service) {
+    if let Some((holder, _)) = lease::under_way(service) {
         let text = format!("a deployment of {} is under way, begun by {}", service.name, holder.by);
         return Err(Error::new(Kind::Busy, text).hint("run it again when that has ended"));
     }

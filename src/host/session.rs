@@ -9,7 +9,7 @@ use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
 use crate::host::lookup::{exactly, own_program, resolve, runs, serving};
 use crate::host::state::ServiceState;
-use crate::host::{receive, secrets, units};
+use crate::host::{receive, reserve, secrets, units};
 use crate::protocol::messages::{
     Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
 };
@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(25);
 /// How often the conversation looks whether somebody asked it to stop.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(200);
+/// An activation that was started again so often does not get to its end by itself.
+const RESTARTS: u64 = 3;
 /// A binary cache may be slow, but not for ever.
 const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
@@ -217,6 +219,7 @@ impl Talk<'_> {
         // What somebody else's end left unfinished comes first.
         let mut state = ServiceState::load(&service.state(), &service.name)?;
         activating::end_pending(&service, &mut state)?;
+        reserve::keep(self.layout)?;
         let (mut journal, attempt) = Journal::begin(&service, attempt)?;
         activating::end_abandoned(&service, Some(attempt.attempt))?;
         holder.attempt = attempt.attempt;
@@ -424,8 +427,12 @@ impl Talk<'_> {
             // A unit that could not even begin writes nothing.
             if looked.elapsed() > Duration::from_secs(5) {
                 looked = Instant::now();
-                let state = systemd::show(&unit, &["ActiveState"])?;
+                let state = systemd::show(&unit, &["ActiveState", "NRestarts"])?;
                 let gone = state.get("ActiveState").is_none_or(|s| s == "inactive" || s == "failed");
+                let restarts: u64 = state.get("NRestarts").and_then(|n| n.parse().ok()).unwrap_or(0);
+                if !gone && restarts >= RESTARTS {
+                    return Err(self.stuck(&unit).into());
+                }
                 if gone && journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
                     held.over = false;
                     let tail = systemd::log_tail(&unit, 10);
@@ -440,30 +447,45 @@ impl Talk<'_> {
         }
     }
 
+    /// An activation that systemd starts again and again gets to its end only when what hinders it is gone.
+    fn stuck(&self, unit: &str) -> Error {
+        if let Some(mount) = reserve::full(self.layout) {
+            let text = format!("the activation cannot write how it ends: the file system at {mount} is full");
+            return Error::new(Kind::Host, text)
+                .hint("free space there: it then ends by itself, and stillframe attach shows how");
+        }
+        let tail = systemd::log_tail(unit, 10);
+        Error::new(Kind::Host, format!("the activation fails again and again: {tail}"))
+            .hint(format!("it is tried on and on; all it said: journalctl -u {unit}"))
+    }
+
     /// Records why it ends, and says so if somebody still hears.
     fn stop(&mut self, held: Option<Held>, stop: Stop) -> Result<()> {
         let (status, error) = match stop {
             Stop::Gone(why) => (Status::Interrupted, Error::new(Kind::Interrupted, why)),
-            Stop::Told { status, error } => (status, error),
+            Stop::Told { status, error } => (status, reserve::named(error)),
         };
-        if let Some(mut held) = held
-            && !held.over
-        {
-            let state = ServiceState::load(&held.service.state(), &held.service.name)?;
-            let outcome = Outcome::unchanged(status, state.serving).because(&error);
-            held.journal.end(&state.complete(outcome))?;
-            files::remove(&held.service.goal(held.attempt.attempt))?;
-            files::remove(&held.service.cancel())?;
-            for root in held.service.attempt_roots(held.attempt.attempt) {
-                files::remove(&root)?;
-            }
-            files::remove_tree(&held.service.secrets(held.attempt.attempt))?;
-        }
+        // It is said whatever becomes of the record.
+        let recorded = held.filter(|held| !held.over).map_or(Ok(()), |held| record_end(held, status, &error));
         let answer = Answer::Failed { status, message: error.full(), hint: error.hint };
         // Nobody may be there to hear it.
         let _ = wire::write_line(self.output, &answer);
-        Ok(())
+        recorded
     }
+}
+
+/// The end of an attempt that its conversation ended: what it brought along for its activation goes.
+fn record_end(mut held: Held, status: Status, error: &Error) -> Result<()> {
+    let (service, attempt) = (&held.service, held.attempt.attempt);
+    let state = ServiceState::load(&service.state(), &service.name)?;
+    let outcome = state.complete(Outcome::unchanged(status, state.serving).because(error));
+    reserve::spend(&service.layout, || held.journal.end(&outcome))?;
+    files::remove(&service.goal(attempt))?;
+    files::remove(&service.cancel())?;
+    for root in service.attempt_roots(attempt) {
+        files::remove(&root)?;
+    }
+    files::remove_tree(&service.secrets(attempt))
 }
 
 /// Whether somebody else wants this deployment to end.

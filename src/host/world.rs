@@ -38,6 +38,9 @@ pub trait World {
     /// A step, in the journal before it is taken.
     fn step(&mut self, status: Status, text: &str) -> Result<()>;
     fn save(&mut self, state: &ServiceState) -> Result<()>;
+    /// From here on an end is brought about that must be: what is written may take the room that is held for
+    /// that, and no request to stop is heard.
+    fn must_end(&mut self);
     /// The links that keep a generation from the garbage collector.
     fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()>;
     /// Lets go of a generation: its links, and the secrets that came with it.
