@@ -1,11 +1,13 @@
 //! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
 use crate::gateway;
 use crate::host::cancel;
+use crate::host::clearing;
 use crate::host::instance;
 use crate::host::journal::{self, Follower};
 use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
 use crate::host::session;
+use crate::host::slots;
 use crate::host::{activating, overview, prepare, receive, retention};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
@@ -48,8 +50,8 @@ enum Command {
     Boot,
     /// Become an instance: what an instance's unit starts.
     Instance { file: PathBuf },
-    /// Take the slot of an ended instance apart.
-    Clear { file: PathBuf, heir: Option<PathBuf> },
+    /// Take the slots of ended instances apart, or show their pictures to others.
+    Clear { file: PathBuf },
     /// Set this host up: folders, the link to this agent, the boot service.
     Install,
     /// What is served, as JSON.
@@ -131,7 +133,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Boot => activating::boot(&layout),
         Command::Instance { file } => instance::run(file),
-        Command::Clear { file, heir } => print(&instance::clear(file, heir.as_deref())?),
+        Command::Clear { file } => print(&clearing::run(file)?),
         Command::Install => {
             let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
             let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
@@ -257,14 +259,7 @@ fn logged(service: &Service) -> Result<BTreeSet<String>> {
 /// The units of a generation that comes later are followed by a process each, from their first line on, for as long as they
 /// are there.
 fn follow_all(service: &Service, words: &[&str], base: &[&str]) -> Result<()> {
-    let pattern = format!("stillframe-{}-*", service.name);
-    let units = || -> Result<BTreeSet<String>> {
-        let list = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", &pattern];
-        let text = process::must(&list, Duration::from_secs(20))?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let named = text.lines().filter_map(|line| line.split_whitespace().next());
-        Ok(named.filter(|unit| service.unit(unit).is_some()).map(String::from).collect())
-    };
+    let units = || slots::loaded(service);
     let begin = |words: &[&str]| {
         process::command(words).stdin(Stdio::null()).spawn().map_err(|e| Error::io("start", "journalctl", e))
     };
@@ -307,7 +302,10 @@ fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
     let Some((holder, _)) = lease::under_way(&service) else {
         return Err(Error::new(Kind::Input, format!("no deployment of {name} is under way here")));
     };
-    cancel::request(&service, &holder.deployment, by)?;
+    // One that was cut off hears nothing, and is on its way to its end.
+    if lease::holder(&service).is_some() {
+        cancel::request(&service, &holder.deployment, by)?;
+    }
     print(&holder)
 }
 

@@ -103,6 +103,8 @@ pub fn recover(
     if committed {
         change.world.must_end();
         change.tell(Status::Draining, &format!("{text} after its commit: finishing it"));
+        // After a power loss nothing runs yet: who asks for an older picture gets it from the first answer on.
+        change.end_others(Some(number));
         change.serve(number)?;
         let outcome = Outcome::succeeded(number, previous).warning(change.finish()?);
         return Ok(Some(match goal {
@@ -122,7 +124,11 @@ pub fn recover(
 /// Makes a host be what its state says: after a boot, or after somebody's hand was in it.
 pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> {
     let Some(number) = state.serving else { return Ok(()) };
-    Change { kept: true, ..Change::new(world, state, number) }.serve(number)
+    let mut change = Change { kept: true, ..Change::new(world, state, number) };
+    for e in change.end_others(Some(number)) {
+        change.tell(Status::Draining, &format!("what should not run: {}", e.full()));
+    }
+    change.serve(number)
 }
 
 /// Ends a service that had nothing before what serves now: as if it had never been deployed.
@@ -194,14 +200,8 @@ impl Change<'_> {
             }
         };
         note("the profile", self.world.point(Some(self.number)));
-        if let Some(previous) = self.previous {
-            for id in self.state.instances(previous) {
-                let heir = self.heir(id, self.number);
-                // One that does not stop still needs its slot and its file.
-                let gone = self.world.stop(id).and_then(|()| self.clear(id, heir));
-                let gone = gone.and_then(|()| self.world.remove_units(&[id]));
-                note(&id.unit(&self.state.service), gone);
-            }
+        for e in self.end_others(Some(self.number)) {
+            note("the old instances", Err(e));
         }
         for number in expired(self.state) {
             if let Some(generation) = self.state.generations.get(&number) {
@@ -236,11 +236,8 @@ impl Change<'_> {
         if let Some(previous) = self.previous {
             self.serve(previous)?;
         }
-        let instances = self.state.instances(number);
-        for id in &instances {
-            self.world.stop(*id)?;
-            let heir = self.previous.and_then(|previous| self.heir(*id, previous));
-            self.clear(*id, heir)?;
+        if let Some(e) = self.end_others(self.previous).into_iter().next() {
+            return Err(e);
         }
         if self.previous.is_none()
             && self.state.data_is_new
@@ -248,7 +245,6 @@ impl Change<'_> {
         {
             self.tell(Status::Starting, &format!("the instances' folder stays: {}", e.full()));
         }
-        self.world.remove_units(&instances)?;
         if self.previous.is_none() {
             self.world.remove_gateway()?;
             self.world.point(None)?;

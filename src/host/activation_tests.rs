@@ -68,6 +68,13 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     assert_eq!(host.gateway, number.is_some(), "{context}: gateway");
     assert_eq!(host.table.targets, state.table(number).targets, "{context}: table");
     assert!(number.is_some() || !host.data || host.data_stays, "{context}: a folder is left");
+    assert!(host.slots_stay || host.slots == units, "{context}: slots {:?}", host.slots);
+    if number.is_some() && !host.slots_stay {
+        // Every picture that was ever made is where requests for it go.
+        let made: BTreeSet<InstanceId> = host.pictures.values().flatten().copied().collect();
+        let seen = units.iter().filter_map(|id| host.pictures.get(id)).flatten().copied().collect();
+        assert_eq!(made, seen, "{context}: pictures");
+    }
     assert_eq!(host.links, state.generations.keys().copied().collect(), "{context}: links");
 }
 
@@ -166,7 +173,7 @@ fn the_process_and_the_power_may_go_at_every_effect() {
         for served in [0, 2] {
             let old = after(served, rotation);
             let was = (served > 0).then_some(u64::from(served));
-            for power in [false, true] {
+            for power in [None, Some(false), Some(true)] {
                 for fault in [Fault::Before, Fault::After] {
                     let mut sides = BTreeSet::new();
                     for at in 1.. {
@@ -176,14 +183,12 @@ fn the_process_and_the_power_may_go_at_every_effect() {
                         if world.effects < at {
                             break;
                         }
-                        let context = format!("{rotation:?}, {served} before, {fault:?} {at}, power {power}");
+                        let context =
+                            format!("{rotation:?}, {served} before, {fault:?} {at}, power {power:?}");
                         drop(outcome);
                         let mut host = world.host;
-                        if power {
-                            host.units.clear();
-                            host.running.clear();
-                            host.gateway = false;
-                            host.table = Table::default();
+                        if let Some(forgets) = power {
+                            lose_power(&mut host, forgets);
                         }
                         let mut state = host.state.clone().unwrap_or_else(|| ServiceState::new("demo"));
                         let mut world = Fake::new(host);
@@ -196,6 +201,20 @@ fn the_process_and_the_power_may_go_at_every_effect() {
                     assert_eq!(sides.len(), 2, "both sides of the commit were seen");
                 }
             }
+        }
+    }
+}
+
+/// `forgets`: what was moved just before comes back where it was, since nobody waited for the disk.
+fn lose_power(host: &mut Host, forgets: bool) {
+    host.units.clear();
+    host.running.clear();
+    host.gateway = false;
+    host.table = Table::default();
+    if let Some((slots, pictures)) = host.synced.take().filter(|_| forgets && host.data) {
+        host.slots.extend(slots);
+        for (folder, of) in pictures {
+            host.pictures.entry(folder).or_default().extend(of);
         }
     }
 }
@@ -359,7 +378,56 @@ fn pictures_go_to_the_instance_that_goes_on() {
     let mut world = Fake::new(after(1, Rotation::Surge));
     run(&mut world, &wanted("narrow", Rotation::Surge, 1)).unwrap();
     let unit = |slot: u32, generation: u64| InstanceId { slot, generation };
-    assert_eq!(world.inherited, [(unit(0, 1), unit(0, 2)), (unit(1, 1), unit(0, 2))]);
+    let all = BTreeSet::from([unit(0, 1), unit(1, 1), unit(0, 2)]);
+    assert_eq!(world.host.pictures, BTreeMap::from([(unit(0, 2), all)]));
+}
+
+/// Whatever happens between the traffic's move and the end of the old instances: who asks the new ones for an older
+/// picture gets it.
+#[test]
+fn older_pictures_are_seen_as_soon_as_traffic_moves() {
+    for rotation in BOTH {
+        for at in 1.. {
+            let mut world = Fake::new(after(2, rotation));
+            world.fault = Some((at, Fault::Before));
+            drop(run(&mut world, &wanted("next", rotation, 1)));
+            if world.effects < at {
+                break;
+            }
+            let older: BTreeSet<InstanceId> =
+                world.host.pictures.values().flatten().copied().filter(|id| id.generation < 3).collect();
+            let targets: BTreeSet<InstanceId> =
+                world.host.table.targets.iter().filter_map(|t| t.id.parse().ok()).collect();
+            let seen: BTreeSet<InstanceId> =
+                targets.iter().filter_map(|id| world.host.pictures.get(id)).flatten().copied().collect();
+            assert!(targets.is_empty() || seen.is_superset(&older), "{rotation:?}, {at}: {seen:?}");
+        }
+    }
+}
+
+/// What an earlier crash left is found by what is there, at the next deployment and at the next boot.
+#[test]
+fn what_the_state_does_not_know_goes() {
+    let orphan = InstanceId { slot: 0, generation: 99 };
+    for reboot in [false, true] {
+        let mut host = after(1, Rotation::Surge);
+        host.slots.insert(orphan);
+        host.pictures.insert(orphan, [orphan].into());
+        host.units.insert(orphan);
+        host.running.insert(orphan);
+        let mut world = Fake::new(host);
+        if reboot {
+            lose_power(&mut world.host, false);
+            let mut state = world.host.state.clone().unwrap();
+            boot(&mut world, &mut state);
+            assert_serves(&world.host, Some(1), "booted");
+        } else {
+            run(&mut world, &wanted("next", Rotation::Surge, 2)).unwrap();
+            assert_serves(&world.host, Some(2), "deployed");
+            let said: Vec<&str> = world.steps.iter().map(|(_, text)| text.as_str()).collect();
+            assert!(said.contains(&"s0-g99: of no generation that the state knows, stopped"), "{said:?}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::host::world::{Status, World};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::Rotation;
 use crate::sys::error::{Error, Kind, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long an old instance stays after its last job: clients fetch the job's results from it.
 const SETTLE_MS: u64 = 2_000;
@@ -73,6 +73,7 @@ impl<'a> Change<'a> {
         for id in self.state.instances(self.number) {
             self.world.start(id)?;
         }
+        self.share_pictures();
         self.until_healthy(generation)?;
         for place in &generation.instances {
             self.all_classes(generation, *place)?;
@@ -238,29 +239,78 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// The instance of generation `number` that goes on with the pictures of `id`: the one of its slot, or the first.
-    pub fn heir(&self, id: InstanceId, number: u64) -> Option<InstanceId> {
-        let all = self.state.instances(number);
-        all.iter().find(|other| other.slot == id.slot).or(all.first()).copied()
+    /// Ends every instance but those of generation `number`: also such as a crash left, which only the disk or
+    /// systemd knows. Their pictures go to that generation. Says what of it failed, but for slots that stay: only
+    /// space is lost, and the next activation or boot finds them.
+    pub fn end_others(&mut self, number: Option<u64>) -> Vec<Error> {
+        let mut keep = number.map(|n| self.state.instances(n)).unwrap_or_default();
+        let named = [Some(self.number), self.previous].into_iter().flatten();
+        let mut going: BTreeSet<InstanceId> = named.flat_map(|n| self.state.instances(n)).collect();
+        match self.world.others(&keep) {
+            Ok(others) => going.extend(others),
+            Err(e) => self.tell(Status::Draining, &format!("cannot see what else runs: {}", e.full())),
+        }
+        let unknown = |id: &&InstanceId| !self.state.generations.contains_key(&id.generation);
+        let unknown: Vec<String> = going.iter().filter(unknown).map(InstanceId::to_string).collect();
+        if !unknown.is_empty() {
+            let text = format!("{}: of no generation that the state knows, stopped", unknown.join(", "));
+            self.tell(Status::Draining, &text);
+        }
+        going.retain(|id| !keep.contains(id));
+        let (mut ended, mut failed) = (Vec::new(), Vec::new());
+        for id in going {
+            match self.world.stop(id) {
+                Ok(()) => ended.push(id),
+                Err(e) => {
+                    // It still needs its slot and its file.
+                    keep.push(id);
+                    failed.push(e.within(id.unit(&self.state.service)));
+                }
+            }
+        }
+        self.clear_slots(&keep, number);
+        failed.extend(self.world.remove_units(&ended).err());
+        failed
     }
 
-    /// Throws a slot away and records what its instance had written into its own program.
-    pub fn clear(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<()> {
-        let unit = id.unit(&self.state.service);
-        let written = match self.world.clear_slot(id, heir) {
-            Ok(written) if written.is_empty() => return Ok(()),
-            Ok(written) => written,
-            // Only space is lost, and the slot's next instance clears it.
-            Err(e) => {
-                self.tell(Status::Draining, &format!("the slot of {unit} stays: {e}"));
-                return Ok(());
-            }
+    /// Throws the slots of ended instances away and records what they had written into their own programs.
+    fn clear_slots(&mut self, keep: &[InstanceId], heir: Option<u64>) {
+        let cleared = match self.world.clear_slots(self.state, keep, heir) {
+            Ok(cleared) => cleared,
+            Err(e) => return self.tell(Status::Draining, &format!("slots stay: {}", e.full())),
         };
-        let shown: Vec<&str> = written.iter().take(10).map(String::as_str).collect();
-        let more =
-            if written.len() > 10 { format!(" and {} more", written.len() - 10) } else { String::new() };
-        let text = format!("{unit} had written into its own program: {}{more}", shown.join(", "));
-        self.tell(Status::Draining, &text);
-        Ok(())
+        for one in cleared {
+            let known = one
+                .id
+                .parse()
+                .is_ok_and(|id: InstanceId| self.state.generations.contains_key(&id.generation));
+            let unit = format!("stillframe-{}-{}.service", self.state.service, one.id);
+            if let Some(why) = &one.error {
+                self.tell(Status::Draining, &format!("the slot of {unit} stays: {why}"));
+            } else if !known {
+                self.tell(
+                    Status::Draining,
+                    &format!("the slot of {unit} was left behind: it is gone, its pictures are not"),
+                );
+            }
+            if one.written.is_empty() {
+                continue;
+            }
+            let shown: Vec<&str> = one.written.iter().take(10).map(String::as_str).collect();
+            let more = one.written.len().saturating_sub(shown.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let text = format!("{unit} had written into its own program: {}{more}", shown.join(", "));
+            self.tell(Status::Draining, &text);
+        }
+    }
+
+    /// Who asks the new instances for pictures of the old ones gets them, whatever becomes of the old ones' folders.
+    fn share_pictures(&mut self) {
+        let Some(previous) = self.previous else { return };
+        if let Err(e) = self.world.share_pictures(self.state, previous, self.number) {
+            let text =
+                format!("pictures of generation {previous} are seen only after it has ended: {}", e.full());
+            self.tell(Status::Starting, &text);
+        }
     }
 }

@@ -7,9 +7,10 @@ use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
 use crate::host::layout::Service;
 use crate::host::reserve;
+use crate::host::slots;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
-use crate::host::world::{Status, UnitState, World};
+use crate::host::world::{Cleared, Status, UnitState, World};
 use crate::protocol::control::{Reply, Request, Table};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::launch;
@@ -17,7 +18,6 @@ use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::http;
-use crate::sys::process;
 use crate::sys::progress::check_interrupt;
 use crate::sys::systemd;
 use serde_json::Value;
@@ -30,8 +30,6 @@ const QUEUE_LIMIT: Duration = Duration::from_secs(5);
 const CLASSES_LIMIT: Duration = Duration::from_secs(120);
 /// Of a log, in an error.
 const TAIL_LINES: u32 = 20;
-/// For what runs as the service's user, to the end.
-const CLEAR_LIMIT: Duration = Duration::from_secs(300);
 
 pub struct HostWorld {
     service: Service,
@@ -79,7 +77,7 @@ impl HostWorld {
         let spec = &wanted.spec;
         let id = InstanceId { slot: place.slot, generation: number };
         let data = self.service.data();
-        let outputs = spec.output.as_ref().map_or_else(|| data.join("output"), PathBuf::from);
+        let outputs = self.service.outputs(spec.output.as_deref());
         Instance {
             version: INSTANCE_VERSION,
             launch: Path::new(&wanted.snapshot).join(launch::file_of(&wanted.launch)),
@@ -204,37 +202,21 @@ impl World for HostWorld {
         systemd::log_tail(&id.unit(&self.service.name), TAIL_LINES)
     }
 
-    fn clear_slot(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>> {
-        let file = self.service.instance_file(id);
-        if !file.exists() {
-            // It never was.
-            return Ok(Vec::new());
-        }
-        // The files are the instance's: root must not follow the links that may lie there.
-        let state = ServiceState::load(&self.service.state(), &self.service.name)?;
-        let Some(generation) = state.generations.get(&id.generation) else { return Ok(Vec::new()) };
-        let spec = &generation.wanted.spec;
-        let mut words: Vec<String> =
-            ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"].map(String::from).to_vec();
-        let mut property = |text: String| words.extend(["-p".to_string(), text]);
-        units::user_lines(spec).lines().for_each(|line| property(line.into()));
-        property(format!("StateDirectory=stillframe-data/{}", self.service.name));
-        for line in
-            ["ProtectSystem=strict", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "PrivateNetwork=yes"]
-        {
-            property(line.into());
-        }
-        if let Some(output) = &spec.output {
-            property(format!("ReadWritePaths={output}"));
-        }
-        words.extend([units::program(&generation.wanted.agent), "clear".into(), file.display().to_string()]);
-        if let Some(heir) = heir {
-            words.push(self.service.instance_file(heir).display().to_string());
-        }
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let said = process::must(&words, CLEAR_LIMIT)?;
-        serde_json::from_slice(&said)
-            .map_err(|e| Error::new(Kind::Host, format!("cannot read what {id} had written")).caused_by(e))
+    fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
+        slots::others(&self.service, keep)
+    }
+
+    fn clear_slots(
+        &mut self,
+        state: &ServiceState,
+        keep: &[InstanceId],
+        heir: Option<u64>,
+    ) -> Result<Vec<Cleared>> {
+        slots::clear(&self.service, state, keep, heir)
+    }
+
+    fn share_pictures(&mut self, state: &ServiceState, from: u64, to: u64) -> Result<()> {
+        slots::share(&self.service, state, from, to)
     }
 
     fn probe(&mut self, port: u16, spec: &Spec) -> Result<std::result::Result<(), String>> {

@@ -1,6 +1,6 @@
 //! A host made of maps, whose effects fail, or end the process, when a test says so.
 use crate::host::state::{Generation, ServiceState};
-use crate::host::world::{Status, UnitState, World};
+use crate::host::world::{Cleared, Status, UnitState, World};
 use crate::protocol::control::{Reply, Table, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
@@ -18,6 +18,13 @@ pub struct Host {
     /// It could not be removed: that is said, and nothing else depends on it.
     pub data_stays: bool,
     pub profile: Option<u64>,
+    pub slots: BTreeSet<InstanceId>,
+    /// They could not be thrown away.
+    pub slots_stay: bool,
+    /// By the folder they are in: whose pictures are there.
+    pub pictures: BTreeMap<InstanceId, BTreeSet<InstanceId>>,
+    /// What the disk has had for long enough to keep it at a power loss, of the two before this.
+    pub synced: Option<(BTreeSet<InstanceId>, BTreeMap<InstanceId, BTreeSet<InstanceId>>)>,
     // In /run and in memory.
     pub units: BTreeSet<InstanceId>,
     pub running: BTreeSet<InstanceId>,
@@ -55,8 +62,6 @@ pub struct Fake {
     pub cut: Vec<String>,
     /// Generations with a pack that failed to import.
     pub lame: BTreeSet<u64>,
-    /// Whose pictures went to whom.
-    pub inherited: Vec<(InstanceId, InstanceId)>,
     pub steps: Vec<(Status, String)>,
 }
 
@@ -76,7 +81,6 @@ impl Fake {
             open: BTreeMap::new(),
             cut: Vec::new(),
             lame: BTreeSet::new(),
-            inherited: Vec::new(),
             steps: Vec::new(),
         }
     }
@@ -158,6 +162,8 @@ impl World for Fake {
         assert!(self.dead || self.host.units.contains(&unit), "{unit} is started without its file");
         self.effect("start", |h| {
             h.data = true;
+            h.slots.insert(unit);
+            h.pictures.entry(unit).or_default().insert(unit);
             h.running.insert(unit);
         })
     }
@@ -173,10 +179,45 @@ impl World for Fake {
     fn log_tail(&mut self, _: InstanceId) -> String {
         "Traceback".into()
     }
-    fn clear_slot(&mut self, unit: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>> {
-        assert!(self.dead || !self.host.running.contains(&unit), "the slot of running {unit} is thrown away");
-        self.inherited.extend(heir.map(|heir| (unit, heir)));
-        self.effect("clear", |_| Vec::new())
+    fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
+        let all: BTreeSet<InstanceId> = self.host.units.union(&self.host.running).copied().collect();
+        self.effect("others", |_| all.into_iter().filter(|id| !keep.contains(id)).collect())
+    }
+    fn clear_slots(
+        &mut self,
+        state: &ServiceState,
+        keep: &[InstanceId],
+        heir: Option<u64>,
+    ) -> Result<Vec<Cleared>> {
+        let going = |id: &InstanceId| !keep.contains(id);
+        let running = self.host.running.iter().find(|id| going(id));
+        assert!(self.dead || running.is_none(), "the slot of running {running:?} is thrown away");
+        let heirs = heir.map(|number| state.instances(number)).unwrap_or_default();
+        let cleared = self.effect("clear", |h| {
+            h.synced = Some((h.slots.clone(), h.pictures.clone()));
+            let gone: Vec<InstanceId> = h.slots.iter().copied().filter(going).collect();
+            h.slots.retain(|id| keep.contains(id));
+            for id in h.pictures.keys().copied().filter(going).collect::<Vec<_>>() {
+                let heir = heirs.iter().find(|heir| heir.slot == id.slot).or(heirs.first());
+                if let Some(heir) = heir {
+                    let moved = h.pictures.remove(&id).unwrap_or_default();
+                    h.pictures.entry(*heir).or_default().extend(moved);
+                }
+            }
+            gone.into_iter().map(|id| Cleared { id: id.to_string(), ..Cleared::default() }).collect()
+        });
+        self.host.slots_stay |= cleared.is_err() && !self.dead;
+        cleared
+    }
+    fn share_pictures(&mut self, state: &ServiceState, from: u64, to: u64) -> Result<()> {
+        let (from, to) = (state.instances(from), state.instances(to));
+        self.effect("share", |h| {
+            for id in from {
+                let heir = to.iter().find(|heir| heir.slot == id.slot).or(to.first());
+                let shared = h.pictures.get(&id).cloned().unwrap_or_default();
+                h.pictures.entry(*heir.unwrap()).or_default().extend(shared);
+            }
+        })
     }
     fn classes(&mut self, port: u16) -> Result<std::result::Result<BTreeSet<String>, String>> {
         let lame = self.generation_of(port).is_some_and(|n| self.lame.contains(&n));
@@ -213,7 +254,10 @@ impl World for Fake {
     }
     fn remove_data(&mut self) -> Result<()> {
         assert!(self.dead || self.host.running.is_empty(), "the folder of a running instance");
-        let removed = self.effect("remove data", |h| h.data = false);
+        let removed = self.effect("remove data", |h| {
+            h.data = false;
+            h.pictures.clear();
+        });
         self.host.data_stays |= removed.is_err() && !self.dead;
         removed
     }

@@ -139,6 +139,16 @@ impl Service {
         self.run().join(format!("{id}.json"))
     }
 
+    /// What the process that takes slots apart is to do.
+    pub fn clearing(&self) -> PathBuf {
+        self.run().join("clearing")
+    }
+
+    /// Where each instance has its output folder: in the service's own folder, or where its configuration says.
+    pub fn outputs(&self, given: Option<&str>) -> PathBuf {
+        given.map_or_else(|| self.data().join("output"), PathBuf::from)
+    }
+
     pub fn gateway_settings(&self) -> PathBuf {
         self.run().join("gateway.json")
     }
