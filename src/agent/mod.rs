@@ -8,7 +8,7 @@ use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
 use crate::host::session;
 use crate::host::slots;
-use crate::host::{activating, overview, prepare, receive, retention};
+use crate::host::{activating, overview, prepare, receive, repair, retention};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
@@ -88,6 +88,14 @@ enum Command {
     },
     /// Take the lease away from a deployment that hangs before its activation.
     Unlock { service: String },
+    /// Make the state of services readable again, and each service what its state says; as JSON.
+    Repair {
+        service: Option<String>,
+        #[arg(long, default_value = "root on the host")]
+        by: String,
+    },
+    /// Services whose state is not as it should be, a line each.
+    Problems,
     /// What is kept and why, as JSON.
     Retention {
         service: Option<String>,
@@ -149,6 +157,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
         Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
+        Command::Repair { service, by } => {
+            signals::heed()?;
+            let only = service.as_deref().map(named).transpose()?;
+            print(&repair::repair(&layout, only, by)?)
+        }
+        Command::Problems => overview::problems(&layout).iter().try_for_each(|problem| line(problem)),
         Command::Retention { service, free } => {
             let config = receive::store_config(None);
             print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
@@ -320,6 +334,8 @@ impl Command {
             | Command::Logs { .. }
             | Command::Cancel { .. }
             | Command::Unlock { .. }
+            | Command::Repair { .. }
+            | Command::Problems
             | Command::Retention { .. } => true,
             Command::Receive
             | Command::Activate { .. }

@@ -6,11 +6,13 @@ use super::settings::Settings;
 use crate::closure::registry::Registry;
 use crate::deploy::fleet::Member;
 use crate::deploy::look;
+use crate::deploy::questions;
 use crate::deploy::send::{self, Done};
 use crate::ship::hosts::Host;
-use crate::ship::preflight::{Facts, Problem};
-use crate::sys::error::Result;
+use crate::ship::preflight::{self, Facts, Problem};
+use crate::sys::error::{Error, Result};
 use crate::sys::progress::Amount;
+use crate::sys::who;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,6 +38,15 @@ pub enum Command {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+    },
+    /// Make what hosts know of their services readable again, and each service what that says.
+    Repair {
+        /// Names, globs, @tags, !exclusions (default: all).
+        #[arg(value_name = "SELECTOR")]
+        hosts: Vec<String>,
+        /// Every service of the hosts, not only this project's.
+        #[arg(long)]
+        all: bool,
     },
     /// Bring hosts what they lack of a snapshot, ahead of its deployment.
     Send {
@@ -63,6 +74,7 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
         }
         Command::Check { hosts } => check(&members(&hosts)?, printer),
         Command::Prepare { hosts, yes } => super::prepare::run(&settings, &members(&hosts)?, yes, printer),
+        Command::Repair { hosts, all } => repair(&members(&hosts)?, all, printer),
         Command::Send { hosts, snapshot, dry_run } => {
             send(&settings, &members(&hosts)?, snapshot.as_deref(), dry_run, printer)
         }
@@ -121,6 +133,9 @@ fn look(members: &[Member], prepared: bool, printer: &Printer) -> (Vec<Value>, u
     let ask = |member: &Member| {
         let (facts, mut problems) = look::look(member)?;
         problems.retain(|problem| prepared || !problem.mended_by_prepare);
+        if prepared {
+            problems.extend(preflight::broken(&facts));
+        }
         Ok((facts, problems))
     };
     let (values, failed) = fleet::each_says(members, printer, ask, |member, (facts, problems)| {
@@ -155,6 +170,29 @@ fn show(host: &Host, facts: &Facts, problems: &[Problem], printer: &Printer) {
     if problems.is_empty() {
         printer.line("  ready for a deployment");
     }
+}
+
+fn repair(members: &[Member], all: bool, printer: &Printer) -> Result<ExitCode> {
+    let by = who::me();
+    let mut unwell = 0;
+    let ask = |member: &Member| questions::repair(member, all, &by);
+    let (values, failed) = fleet::each_says(members, printer, ask, |member, services| {
+        for service in services {
+            let name = format!("{}  {}", printer.bold(member.name()), service.service);
+            for line in &service.done {
+                printer.line(format!("{name}: {}", plain(line)));
+            }
+            if let Some(error) = &service.error {
+                unwell += 1;
+                printer.error_text(&Error::from(error.clone()).within(&name));
+            } else if service.done.is_empty() {
+                printer.line(format!("{name}: all is as it should be"));
+            }
+        }
+        json!({"host": member.name(), "services": services})
+    });
+    fleet::document(values, failed + unwell, printer);
+    Ok(exit::code(failed + unwell))
 }
 
 fn send(

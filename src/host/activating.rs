@@ -8,7 +8,8 @@ use crate::host::journal::{self, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::reserve;
-use crate::host::state::ServiceState;
+use crate::host::state::{Generation, ServiceState};
+use crate::host::world::World;
 use crate::protocol::messages::{Outcome, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
@@ -143,7 +144,8 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
         if Some(number) == except || Some(number) == busy {
             continue;
         }
-        if journal::read(service, number)?.outcome().is_some() {
+        // One that another version wrote is that version's to end.
+        if journal::read(service, number).map_or(true, |record| record.outcome().is_some()) {
             continue;
         }
         let interrupted = Error::new(Kind::Interrupted, "it was interrupted before its activation")
@@ -162,6 +164,11 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
     Ok(())
 }
 
+/// The links of a generation, also where somebody removed them.
+pub fn link(service: &Service, number: u64, generation: &Generation) -> Result<()> {
+    HostWorld::new(service, None, None)?.link(number, &generation.wanted)
+}
+
 /// `stillframe-agent boot`: after a start of the host, each service is exactly what its state says.
 pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
@@ -177,7 +184,8 @@ pub fn boot(layout: &Layout) -> Result<()> {
     }
 }
 
-fn boot_service(layout: &Layout, name: &str) -> Result<()> {
+/// Ends what was cut off, and makes the service what its state says.
+pub fn boot_service(layout: &Layout, name: &str) -> Result<()> {
     let service = layout.service(name);
     let mut state = ServiceState::load(&service.state(), name)?;
     end_pending(&service, &mut state)?;

@@ -5,13 +5,15 @@
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
 //!   reserve                                room for the end of an activation on a full file system
-//!   services/NAME/state.json, lease.json, mutex, attempts/NNNNNN.jsonl, secrets/ATTEMPT/
+//!   services/NAME/state.json, state.copy.json, generations/NNNNNN.json, lease.json, mutex,
+//!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           the instances' own: input, user, output/, kept/, cache/, slots/
 //! /run/stillframe/NAME/                    instance files, the gateway's settings; made anew at boot
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
 //! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
 //! /nix/var/nix/gcroots/stillframe/         the agents of the generations
 //! ```
+use crate::host::state_file;
 use crate::protocol::instance_id::InstanceId;
 use std::path::{Path, PathBuf};
 
@@ -65,8 +67,8 @@ impl Layout {
         let Ok(entries) = std::fs::read_dir(self.services()) else { return Vec::new() };
         let mut names: Vec<String> = entries
             .flatten()
-            .filter(|e| e.path().join("state.json").is_file())
             .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|name| state_file::is_known(&self.service(name).state()))
             .collect();
         names.sort();
         names

@@ -2,6 +2,7 @@
 //! foreground.
 pub mod activating;
 pub mod activation;
+pub mod activation_unit;
 pub mod cancel;
 pub mod change;
 pub mod clearing;
@@ -19,6 +20,7 @@ pub mod lookup;
 pub mod overview;
 pub mod prepare;
 pub mod receive;
+pub mod repair;
 pub mod reserve;
 pub mod retention;
 pub mod secrets;
@@ -26,5 +28,6 @@ pub mod session;
 pub mod slot;
 pub mod slots;
 pub mod state;
+pub mod state_file;
 pub mod units;
 pub mod world;

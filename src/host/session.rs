@@ -2,6 +2,7 @@
 //! service's lease, keeps the attempt's record while paths are copied, starts the activation in a unit of its
 //! own, and then only passes on what that writes: when the connection is cut, the activation goes on.
 use crate::host::activating;
+use crate::host::activation_unit::{self, Life};
 use crate::host::cancel;
 use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Follower, Journal};
@@ -9,6 +10,7 @@ use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
 use crate::host::lookup::{exactly, own_program, resolve, runs, serving};
 use crate::host::state::ServiceState;
+use crate::host::state_file::Found;
 use crate::host::{receive, reserve, secrets, units};
 use crate::protocol::messages::{
     Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
@@ -19,7 +21,6 @@ use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::process;
-use crate::sys::systemd;
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
@@ -30,8 +31,6 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(25);
 /// How often the conversation looks whether somebody asked it to stop.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(200);
-/// An activation that was started again so often does not get to its end by itself.
-const RESTARTS: u64 = 3;
 /// A binary cache may be slow, but not for ever.
 const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
@@ -217,7 +216,7 @@ impl Talk<'_> {
             }
         };
         // What somebody else's end left unfinished comes first.
-        let mut state = ServiceState::load(&service.state(), &service.name)?;
+        let Found { mut state, warning } = ServiceState::read(&service.state(), &service.name)?;
         activating::end_pending(&service, &mut state)?;
         reserve::keep(self.layout)?;
         let (mut journal, attempt) = Journal::begin(&service, attempt)?;
@@ -225,6 +224,9 @@ impl Talk<'_> {
         holder.attempt = attempt.attempt;
         lease.rename(&holder)?;
         journal.event(Status::Queued, &format!("begun by {}", attempt.by), None)?;
+        if let Some(warning) = warning {
+            journal.event(Status::Queued, &format!("warning: {warning}"), None)?;
+        }
         Ok(Some(Held { service, holder, attempt, lease, journal, over: false }))
     }
 
@@ -358,38 +360,7 @@ impl Talk<'_> {
     fn start(&mut self, held: &mut Held, goal: &Goal, agent: &str) -> Step<()> {
         let attempt = held.attempt.attempt;
         goal::write(&held.service, attempt, goal)?;
-        let unit = held.service.activation_unit(attempt);
-        let description = format!("Activation {attempt} of {}", held.service.name);
-        let (state, number) = (self.layout.state.display().to_string(), attempt.to_string());
-        let words = [
-            "systemd-run",
-            "--quiet",
-            "--collect",
-            "--service-type=exec",
-            "--unit",
-            &unit,
-            "--description",
-            &description,
-            "-p",
-            "Restart=on-failure",
-            "-p",
-            "RestartSec=2",
-            "-p",
-            "StartLimitIntervalSec=0",
-            "-p",
-            "TimeoutStopSec=120",
-            // A stop is the activation's to hear, not that of a command that it runs just then.
-            "-p",
-            "KillMode=mixed",
-            agent,
-            "--state",
-            &state,
-            "activate",
-            &held.service.name,
-            &number,
-        ];
-        process::must(&words, Duration::from_secs(60))?;
-        Ok(())
+        Ok(activation_unit::start(&held.service, attempt, agent)?)
     }
 
     /// Passes on what the activation writes, to its end; then the lease is ours again.
@@ -427,36 +398,18 @@ impl Talk<'_> {
             // A unit that could not even begin writes nothing.
             if looked.elapsed() > Duration::from_secs(5) {
                 looked = Instant::now();
-                let state = systemd::show(&unit, &["ActiveState", "NRestarts"])?;
-                let gone = state.get("ActiveState").is_none_or(|s| s == "inactive" || s == "failed");
-                let restarts: u64 = state.get("NRestarts").and_then(|n| n.parse().ok()).unwrap_or(0);
-                if !gone && restarts >= RESTARTS {
-                    return Err(self.stuck(&unit).into());
-                }
-                if gone && journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
-                    held.over = false;
-                    let tail = systemd::log_tail(&unit, 10);
-                    return Err(Error::new(
-                        Kind::Host,
-                        format!("the activation ended without a word: {tail}"),
-                    )
-                    .hint(format!("all it said: journalctl -u {unit}"))
-                    .into());
+                match activation_unit::look(&unit)? {
+                    Life::GoesOn => {}
+                    Life::Stuck => return Err(activation_unit::stuck(self.layout, &unit).into()),
+                    Life::Gone => {
+                        if journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
+                            held.over = false;
+                            return Err(activation_unit::gone(&unit).into());
+                        }
+                    }
                 }
             }
         }
-    }
-
-    /// An activation that systemd starts again and again gets to its end only when what hinders it is gone.
-    fn stuck(&self, unit: &str) -> Error {
-        if let Some(mount) = reserve::full(self.layout) {
-            let text = format!("the activation cannot write how it ends: the file system at {mount} is full");
-            return Error::new(Kind::Host, text)
-                .hint("free space there: it then ends by itself, and stillframe attach shows how");
-        }
-        let tail = systemd::log_tail(unit, 10);
-        Error::new(Kind::Host, format!("the activation fails again and again: {tail}"))
-            .hint(format!("it is tried on and on; all it said: journalctl -u {unit}"))
     }
 
     /// Records why it ends, and says so if somebody still hears.

@@ -111,7 +111,9 @@ fn carry_out(service: &Service, state: &ServiceState, heir: Option<u64>, task: T
     files::write_atomic(&file, &serde_json::to_vec(&order).map_err(unread)?)?;
     let words = words(service, generation, &order, &file)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    serde_json::from_slice(&process::must(&words, CLEAR_LIMIT)?).map_err(unread)
+    let said = process::must(&words, CLEAR_LIMIT);
+    files::remove(&file)?;
+    serde_json::from_slice(&said?).map_err(unread)
 }
 
 /// This very program, which knows the order's version, as the service's user.

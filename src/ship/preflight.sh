@@ -39,6 +39,9 @@ for table in /proc/net/tcp /proc/net/tcp6; do
 done
 agent=/var/lib/stillframe/agent/bin/stillframe-agent
 [ -x $agent ] && systemctl is-enabled --quiet stillframe.service 2>/dev/null && say prepared yes
+systemctl is-failed --quiet stillframe.service 2>/dev/null && say boot_failed yes
+# An older agent does not know the question.
+[ -x $agent ] && $agent problems 2>/dev/null </dev/null | while read -r line; do say broken "$line"; done
 # The public ports that are ours: taken, and not by somebody else.
 for socket in /run/systemd/system/stillframe-*-gateway.socket; do
     [ -e "$socket" ] || continue
