@@ -50,14 +50,30 @@ pub fn activate(
             Ok(goal.reached(Outcome::succeeded(number, previous).warning(warnings)))
         }
         Err(error) => {
-            let status = match (error.kind, change.back(&error)?) {
+            let Undone { swapped, lost } = change.back(&error)?;
+            let status = match (error.kind, swapped) {
                 (Kind::Interrupted, _) => Status::Cancelled,
                 (_, true) => Status::Reverted,
                 (_, false) => Status::Failed,
             };
-            Ok(Outcome::unchanged(status, previous).because(&error))
+            Ok(losing(Outcome::unchanged(status, previous).because(&error), lost))
         }
     }
+}
+
+/// What a way back came to.
+struct Undone {
+    /// Traffic had moved.
+    swapped: bool,
+    /// Work that was begun and does not end.
+    lost: Option<String>,
+}
+
+/// Lost work is said beside the reason, where everybody reads it.
+fn losing(outcome: Outcome, lost: Option<String>) -> Outcome {
+    let Some(lost) = lost else { return outcome };
+    let error = outcome.error.clone().map_or_else(|| lost.clone(), |error| format!("{error}; {lost}"));
+    outcome.saying(error).warning(vec![lost])
 }
 
 fn known(state: &ServiceState, number: u64) -> Result<u64> {
@@ -113,12 +129,13 @@ pub fn recover(
         }));
     }
     let error = Error::new(Kind::Host, text).hint("deploy again; the previous generation serves");
-    change.back(&error)?;
-    Ok(Some(match goal {
+    let lost = change.back(&error)?.lost;
+    let outcome = match goal {
         // Nothing was to serve, and nothing does.
         Some(goal @ Goal::Withdraw { .. }) => goal.reached(withdrawn(number)),
         _ => Outcome::unchanged(Status::Interrupted, previous).because(&error),
-    }))
+    };
+    Ok(Some(losing(outcome, lost)))
 }
 
 /// Makes a host be what its state says: after a boot, or after somebody's hand was in it.
@@ -129,6 +146,13 @@ pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> 
         change.tell(Status::Draining, &format!("what should not run: {}", e.full()));
     }
     change.serve(number)
+}
+
+/// Ends what the state does not know to serve, and throws away what it left; says what of that failed.
+pub fn tidy(world: &mut dyn World, state: &mut ServiceState) -> Vec<Error> {
+    let Some(number) = state.serving else { return Vec::new() };
+    world.must_end();
+    Change { kept: true, ..Change::new(world, state, number) }.end_others(Some(number))
 }
 
 /// Ends a service that had nothing before what serves now: as if it had never been deployed.
@@ -209,24 +233,29 @@ impl Change<'_> {
             }
             self.state.generations.remove(&number);
         }
+        // The kept ones, too: a hand or another program may have removed links.
+        for (number, generation) in &self.state.generations {
+            note(&format!("the links of generation {number}"), self.world.link(*number, &generation.wanted));
+        }
         note("the gateway", self.world.settle(self.state));
         self.state.pending = None;
         self.world.save(self.state)?;
         Ok(warnings)
     }
 
-    /// Brings back exactly what served before. Says whether traffic had moved.
-    fn back(&mut self, why: &Error) -> Result<bool> {
+    /// Brings back exactly what served before.
+    fn back(&mut self, why: &Error) -> Result<Undone> {
         self.world.must_end();
         let number = self.number;
         // Whether anybody could have noticed: the new one has traffic, or the old one has none any more.
-        let swapped = match self.world.gateway_status() {
+        let (swapped, had_traffic) = match self.world.gateway_status() {
             Ok(reply) => {
                 let serves = |n: u64| reply.targets.iter().any(|t| t.generation == n && !t.draining);
-                serves(number) || self.previous.is_some_and(|previous| !serves(previous))
+                let swapped = serves(number) || self.previous.is_some_and(|previous| !serves(previous));
+                (swapped, reply.targets.iter().any(|t| t.generation == number))
             }
             // It may not even be there yet.
-            Err(_) => false,
+            Err(_) => (false, false),
         };
         let text = match self.previous {
             Some(previous) => format!("{why}: back to generation {previous}"),
@@ -236,6 +265,7 @@ impl Change<'_> {
         if let Some(previous) = self.previous {
             self.serve(previous)?;
         }
+        let lost = if had_traffic { self.drain_new() } else { None };
         if let Some(e) = self.end_others(self.previous).into_iter().next() {
             return Err(e);
         }
@@ -256,7 +286,7 @@ impl Change<'_> {
         }
         self.state.pending = None;
         self.world.save(self.state)?;
-        Ok(swapped)
+        Ok(Undone { swapped, lost })
     }
 }
 

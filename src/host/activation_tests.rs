@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 #[path = "fake_host_tests.rs"]
 mod fake;
+#[path = "recovery_tests.rs"]
+mod recovery;
 
 fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
     let spec = Spec {
@@ -219,47 +221,6 @@ fn lose_power(host: &mut Host, forgets: bool) {
     }
 }
 
-/// Whatever cannot be written for want of space: exactly one generation runs and has the traffic, and once there
-/// is space the state says so. Where room is held for the end, it says so at once.
-#[test]
-fn the_disk_may_be_full_from_every_effect_on() {
-    let cases = BOTH.into_iter().flat_map(|rotation| [0, 2].map(|served| (rotation, served)));
-    for ((rotation, served), reserve) in cases.flat_map(|case| [(case, false), (case, true)]) {
-        let was = (served > 0).then_some(u64::from(served));
-        let next = Some(u64::from(served) + 1);
-        let mut sides = BTreeSet::new();
-        for at in 1.. {
-            let mut world = Fake::new(after(served, rotation));
-            (world.full_from, world.reserve) = (Some(at), reserve);
-            let outcome = run(&mut world, &wanted("next", rotation, 2));
-            if world.effects < at {
-                break;
-            }
-            let context = format!("{rotation:?}, {served} before, full from {at}, reserve {reserve}");
-            let runs: BTreeSet<u64> = world.host.running.iter().map(|id| id.generation).collect();
-            let has_traffic: BTreeSet<u64> = world.host.table.targets.iter().map(|t| t.generation).collect();
-            assert_eq!(runs, has_traffic, "{context}");
-            assert!(runs.len() <= 1, "{context}: {runs:?} run");
-            match outcome {
-                Ok(outcome) => {
-                    assert!(outcome.error.is_none_or(|e| e.contains("no storage space")), "{context}");
-                    assert_serves(&world.host, outcome.generation, &context);
-                }
-                Err(e) => {
-                    assert!(e.is_full() && !reserve, "{context}: {e}");
-                    let mut state = world.host.state.clone().unwrap_or_else(|| ServiceState::new("demo"));
-                    let mut world = Fake::new(world.host);
-                    recover(&mut world, &mut state, None).unwrap();
-                    assert_serves(&world.host, state.serving, &context);
-                }
-            }
-            assert!([was, next].contains(&runs.first().copied()), "{context}: {runs:?}");
-            sides.insert(runs.first().copied());
-        }
-        assert_eq!(sides, BTreeSet::from([was, next]), "both sides of the commit were seen");
-    }
-}
-
 /// What the boot service does.
 fn boot(world: &mut Fake, state: &mut ServiceState) {
     recover(world, state, None).unwrap();
@@ -380,54 +341,6 @@ fn pictures_go_to_the_instance_that_goes_on() {
     let unit = |slot: u32, generation: u64| InstanceId { slot, generation };
     let all = BTreeSet::from([unit(0, 1), unit(1, 1), unit(0, 2)]);
     assert_eq!(world.host.pictures, BTreeMap::from([(unit(0, 2), all)]));
-}
-
-/// Whatever happens between the traffic's move and the end of the old instances: who asks the new ones for an older
-/// picture gets it.
-#[test]
-fn older_pictures_are_seen_as_soon_as_traffic_moves() {
-    for rotation in BOTH {
-        for at in 1.. {
-            let mut world = Fake::new(after(2, rotation));
-            world.fault = Some((at, Fault::Before));
-            drop(run(&mut world, &wanted("next", rotation, 1)));
-            if world.effects < at {
-                break;
-            }
-            let older: BTreeSet<InstanceId> =
-                world.host.pictures.values().flatten().copied().filter(|id| id.generation < 3).collect();
-            let targets: BTreeSet<InstanceId> =
-                world.host.table.targets.iter().filter_map(|t| t.id.parse().ok()).collect();
-            let seen: BTreeSet<InstanceId> =
-                targets.iter().filter_map(|id| world.host.pictures.get(id)).flatten().copied().collect();
-            assert!(targets.is_empty() || seen.is_superset(&older), "{rotation:?}, {at}: {seen:?}");
-        }
-    }
-}
-
-/// What an earlier crash left is found by what is there, at the next deployment and at the next boot.
-#[test]
-fn what_the_state_does_not_know_goes() {
-    let orphan = InstanceId { slot: 0, generation: 99 };
-    for reboot in [false, true] {
-        let mut host = after(1, Rotation::Surge);
-        host.slots.insert(orphan);
-        host.pictures.insert(orphan, [orphan].into());
-        host.units.insert(orphan);
-        host.running.insert(orphan);
-        let mut world = Fake::new(host);
-        if reboot {
-            lose_power(&mut world.host, false);
-            let mut state = world.host.state.clone().unwrap();
-            boot(&mut world, &mut state);
-            assert_serves(&world.host, Some(1), "booted");
-        } else {
-            run(&mut world, &wanted("next", Rotation::Surge, 2)).unwrap();
-            assert_serves(&world.host, Some(2), "deployed");
-            let said: Vec<&str> = world.steps.iter().map(|(_, text)| text.as_str()).collect();
-            assert!(said.contains(&"s0-g99: of no generation that the state knows, stopped"), "{said:?}");
-        }
-    }
 }
 
 #[test]

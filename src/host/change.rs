@@ -8,6 +8,7 @@ use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::Rotation;
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// How long an old instance stays after its last job: clients fetch the job's results from it.
 const SETTLE_MS: u64 = 2_000;
@@ -27,12 +28,26 @@ pub struct Change<'a> {
     pub before: Option<u64>,
     /// How often each new instance had been restarted when it was healthy.
     pub restarts: BTreeMap<InstanceId, u64>,
+    /// How many jobs each new instance had when it was last looked at.
+    pub jobs: BTreeMap<InstanceId, u64>,
+}
+
+/// What was not over when a drain limit was.
+struct Cut {
+    connections: u64,
+    jobs: u64,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "drain limit reached: {} connections cut, {} jobs lost", self.connections, self.jobs)
+    }
 }
 
 impl<'a> Change<'a> {
     pub fn new(world: &'a mut dyn World, state: &'a mut ServiceState, number: u64) -> Change<'a> {
-        let restarts = BTreeMap::new();
-        Change { world, state, number, previous: None, kept: false, before: None, restarts }
+        let (restarts, jobs) = (BTreeMap::new(), BTreeMap::new());
+        Change { world, state, number, previous: None, kept: false, before: None, restarts, jobs }
     }
 
     pub fn generation(&self, number: u64) -> Result<Generation> {
@@ -188,47 +203,101 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Waits until the old instances have nothing to do, or the limit has passed; then what is still open is cut.
+    /// The old instances finish what they have, up to a limit.
     pub fn drain_previous(&mut self, limit: u64) -> Result<()> {
         let Some(previous) = self.previous else { return Ok(()) };
-        let generation = self.generation(previous)?;
         self.world.step(Status::Draining, &format!("generation {previous} finishes what it has"))?;
         let new = self.generation(self.number)?;
         if new.wanted.spec.rotation == Rotation::Replace {
             self.world.set_table(&self.state.table(None))?;
         }
+        let mut looked = None;
+        let cut = self.drain(previous, limit, |change, now| {
+            if looked.is_none_or(|at| now >= at + WATCH_MS) && !change.restarts.is_empty() {
+                looked = Some(now);
+                change.note_jobs(&new);
+                change.still_up(&new)?;
+            }
+            Ok(())
+        })?;
+        match cut {
+            Some(cut) => self.world.step(Status::Draining, &cut.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until instances that have no new requests have nothing to do, or the limit has passed; then what is
+    /// still open is cut, which is told.
+    fn drain(
+        &mut self,
+        number: u64,
+        limit: u64,
+        mut meanwhile: impl FnMut(&mut Self, u64) -> Result<()>,
+    ) -> Result<Option<Cut>> {
+        let generation = self.generation(number)?;
         let until = self.world.now() + limit;
-        let (mut worked, mut looked) = (None, None);
+        let mut worked = None;
         loop {
             let reply = self.world.gateway_status()?;
-            let open: u64 = reply
-                .targets
-                .iter()
-                .filter(|t| t.generation == previous)
-                .map(|t| t.requests + t.websockets)
-                .sum();
+            let targets = reply.targets.iter().filter(|t| t.generation == number);
+            let connections: u64 = targets.clone().map(|t| t.requests + t.websockets).sum();
             let jobs: u64 = generation.instances.iter().filter_map(|p| self.world.queue(p.port)).sum();
             let now = self.world.now();
             if jobs > 0 {
                 worked = Some(now);
             }
-            if open == 0 && jobs == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
-                return Ok(());
+            if connections == 0 && jobs == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
+                return Ok(None);
             }
             if now >= until {
-                for target in reply.targets.iter().filter(|t| t.generation == previous) {
+                for target in targets {
                     self.world.cut(&target.id)?;
                 }
-                return self.world.step(
-                    Status::Draining,
-                    &format!("drain limit reached: {open} connections cut, {jobs} jobs lost"),
-                );
+                return Ok(Some(Cut { connections, jobs }));
             }
-            if looked.is_none_or(|at| now >= at + WATCH_MS) && !self.restarts.is_empty() {
-                looked = Some(now);
-                self.still_up(&new)?;
-            }
+            meanwhile(self, now)?;
             self.world.wait(200)?;
+        }
+    }
+
+    /// On the way back, when the old instances have the traffic again: the new ones finish what they have. Says what
+    /// is lost of it all the same.
+    pub fn drain_new(&mut self) -> Option<String> {
+        let (number, new) = (self.number, self.generation(self.number).ok()?);
+        let dead: u64 = new.instances.iter().map(|place| self.lost_by(self.id(*place))).sum();
+        self.tell(Status::Draining, &format!("generation {number} finishes what it has"));
+        let jobs = match self.drain(number, new.wanted.spec.drain_ms, |_, _| Ok(())) {
+            Ok(None) => 0,
+            Ok(Some(cut)) => {
+                self.tell(Status::Draining, &cut.to_string());
+                cut.jobs
+            }
+            // A signal, or a gateway that says nothing: the old ones serve, and nothing waits for the rest.
+            Err(e) => {
+                self.tell(Status::Draining, &format!("generation {number} could not finish: {}", e.full()));
+                new.instances.iter().filter_map(|place| self.world.queue(place.port)).sum()
+            }
+        };
+        match dead + jobs {
+            0 => None,
+            1 => Some(format!("1 job of generation {number} is lost")),
+            lost => Some(format!("{lost} jobs of generation {number} are lost")),
+        }
+    }
+
+    /// Jobs that an instance had when it was last looked at, if it has ended since.
+    fn lost_by(&mut self, id: InstanceId) -> u64 {
+        let Ok(now) = self.world.unit(id) else { return 0 };
+        let ended = now.is_over() || self.restarts.get(&id).is_some_and(|then| now.restarts > *then);
+        if ended { self.jobs.get(&id).copied().unwrap_or(0) } else { 0 }
+    }
+
+    /// Remembers what the new instances have to do: one that ends cannot be asked any more.
+    fn note_jobs(&mut self, generation: &Generation) {
+        for place in &generation.instances {
+            if let Some(jobs) = self.world.queue(place.port) {
+                self.jobs.insert(self.id(*place), jobs);
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub struct HostWorld {
     /// Who may be looked at, and for which deployment, to stop this activation.
     cancel: Option<String>,
     must_end: bool,
+    /// The steps that are in no journal.
+    pub told: Vec<String>,
 }
 
 impl HostWorld {
@@ -57,6 +59,7 @@ impl HostWorld {
             stale: false,
             cancel: deployment.map(String::from),
             must_end: false,
+            told: Vec::new(),
         })
     }
 
@@ -120,6 +123,7 @@ impl World for HostWorld {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
         let Some(mut journal) = self.journal.take() else {
             eprintln!("{}: {status}: {text}", self.service.name);
+            self.told.push(format!("{}: {text}", self.service.name));
             return Ok(());
         };
         let written = self.write(|| journal.event(status, text, None).map(drop));
@@ -138,11 +142,13 @@ impl World for HostWorld {
 
     fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()> {
         files::replace_link(&self.service.generation_link(number), Path::new(&wanted.snapshot))?;
+        files::replace_link(&self.service.snapshot_root(number), Path::new(&wanted.snapshot))?;
         files::replace_link(&self.service.agent_root(number), Path::new(&wanted.agent))
     }
 
     fn unlink(&mut self, number: u64, attempt: u64) -> Result<()> {
         files::remove(&self.service.generation_link(number))?;
+        files::remove(&self.service.snapshot_root(number))?;
         files::remove(&self.service.agent_root(number))?;
         files::remove_tree(&self.service.secrets(attempt))
     }

@@ -52,6 +52,13 @@ pub struct Fake {
     /// Room is held there for an end.
     pub reserve: bool,
     pub must_end: bool,
+    /// The activation is cancelled at this time.
+    pub cancelled_at: Option<u64>,
+    /// Until when each generation has a job, once it has traffic.
+    pub jobs: BTreeMap<u64, u64>,
+    /// Generations that end at this time.
+    pub dies: BTreeMap<u64, u64>,
+    pub stopped_with_jobs: Vec<InstanceId>,
     pub dead: bool,
     /// Generations whose instances never get healthy.
     pub sick: BTreeSet<u64>,
@@ -75,6 +82,10 @@ impl Fake {
             full_from: None,
             reserve: false,
             must_end: false,
+            cancelled_at: None,
+            jobs: BTreeMap::new(),
+            dies: BTreeMap::new(),
+            stopped_with_jobs: Vec::new(),
             dead: false,
             sick: BTreeSet::new(),
             weak: BTreeSet::new(),
@@ -104,6 +115,16 @@ impl Fake {
             }
             _ => Ok(act(&mut self.host)),
         }
+    }
+
+    fn is_dead(&self, number: u64) -> bool {
+        self.dies.get(&number).is_some_and(|at| self.clock >= *at)
+    }
+
+    fn has_job(&self, number: u64) -> bool {
+        let has_had_traffic =
+            self.jobs.contains_key(&number) && self.host.running.iter().any(|id| id.generation == number);
+        has_had_traffic && !self.is_dead(number) && self.clock < self.jobs[&number]
     }
 
     /// An effect on the file system of the state.
@@ -168,12 +189,16 @@ impl World for Fake {
         })
     }
     fn stop(&mut self, unit: InstanceId) -> Result<()> {
+        if self.has_job(unit.generation) {
+            self.stopped_with_jobs.push(unit);
+        }
         self.effect("stop", |h| {
             h.running.remove(&unit);
         })
     }
     fn unit(&mut self, unit: InstanceId) -> Result<UnitState> {
-        let active = if self.host.running.contains(&unit) { "active" } else { "inactive" };
+        let runs = self.host.running.contains(&unit) && !self.is_dead(unit.generation);
+        let active = if runs { "active" } else { "inactive" };
         self.effect("look", |_| UnitState { active: active.into(), ..UnitState::default() })
     }
     fn log_tail(&mut self, _: InstanceId) -> String {
@@ -234,8 +259,9 @@ impl World for Fake {
         let ill = self.sick.contains(&number) || has_traffic && self.weak.contains(&number);
         self.effect("probe", |_| if ill { Err("answered 500".into()) } else { Ok(()) })
     }
-    fn queue(&mut self, _: u16) -> Option<u64> {
-        Some(0)
+    fn queue(&mut self, port: u16) -> Option<u64> {
+        let number = self.generation_of(port)?;
+        (!self.is_dead(number)).then(|| u64::from(self.has_job(number)))
     }
     fn gateway(&mut self, _: &Wanted) -> Result<()> {
         self.effect("gateway", |h| h.gateway = true)
@@ -305,6 +331,9 @@ impl World for Fake {
     }
     fn wait(&mut self, milliseconds: u64) -> Result<()> {
         self.clock += milliseconds;
+        if self.cancelled_at.is_some_and(|at| self.clock >= at) && !self.must_end {
+            return Err(Error::new(Kind::Interrupted, "cancelled by a@b"));
+        }
         self.effect("wait", |_| ())
     }
 }

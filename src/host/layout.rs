@@ -11,7 +11,7 @@
 //! /run/stillframe/NAME/                    instance files, the gateway's settings; made anew at boot
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
 //! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
-//! /nix/var/nix/gcroots/stillframe/         the agents of the generations
+//! /nix/var/nix/gcroots/stillframe/         snapshots and agents of the generations, and of attempts under way
 //! ```
 use crate::host::state_file;
 use crate::protocol::instance_id::InstanceId;
@@ -205,6 +205,11 @@ impl Service {
         let root =
             |what: &str| self.layout.agent_roots().join(format!("{}-attempt-{attempt}{what}", self.name));
         [root(""), root("-agent")]
+    }
+
+    /// Keeps a generation's snapshot where the profile's own link does not: `nix-collect-garbage -d` removes those.
+    pub fn snapshot_root(&self, number: u64) -> PathBuf {
+        self.layout.agent_roots().join(format!("{}-{number}-snapshot", self.name))
     }
 
     pub fn agent_root(&self, number: u64) -> PathBuf {

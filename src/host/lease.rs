@@ -107,7 +107,8 @@ pub fn under_way(service: &Service) -> Option<(Holder, bool)> {
     holder(service).or_else(|| Some((cut_off(service)?, true)))
 }
 
-fn cut_off(service: &Service) -> Option<Holder> {
+/// Who began the activation that the state says is not over.
+pub fn cut_off(service: &Service) -> Option<Holder> {
     let pending = ServiceState::load(&service.state(), &service.name).ok()?.pending?;
     Some(Holder::of(&journal::read(service, pending.attempt).ok()?.attempt))
 }

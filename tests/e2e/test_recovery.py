@@ -124,6 +124,7 @@ class Pictures(Case):
     def test_the_power_is_lost_before_the_old_instance_is_gone(self):
         serving = self.place.status()["serving"]
         picture = self.picture("before")
+        before = self.seen(picture)
         state = f"{STATE}/services/demo/state.json"
         # The commit is in the file: the old instance is about to be stopped.
         committed = subprocess.Popen(["nsenter", "--target", str(self.alpha.pid()), "--all", "--", "sh", "-c",
@@ -136,7 +137,7 @@ class Pictures(Case):
         self.alpha.wait_ready()
         self.wait(lambda: (self.place.status() or {}).get("ready") == 1)
         self.assertEqual(self.place.mark(), "after")
-        self.assertRegex(self.seen(picture), "^good ")
+        self.assertEqual(self.seen(picture), before)
         self.in_order(serving + 1)
 
     def test_what_an_earlier_crash_left_goes_and_its_pictures_are_seen(self):
@@ -165,3 +166,118 @@ class Pictures(Case):
         out, err, code = wait_process(process)
         self.assertEqual(code, 0, out + err)
         self.assertRegex(self.seen(picture), "^[a-z]+ ")
+
+
+class State(Case):
+    """What the host knows of a service is damaged, deleted, or contradicted by what is there."""
+    service_folder = f"{STATE}/services/demo"
+
+    def damage(self, script):
+        self.alpha.sh(f"cd {self.service_folder} && {script}")
+
+    def test_a_state_that_is_lost_or_damaged_has_a_copy(self):
+        for what, script in [("gone", "rm state.json"), ("torn", "truncate -s 700 state.json"), ("a byte", "sed -i 's/8188/8189/' state.json")]:
+            with self.subTest(what):
+                serving = self.place.status(code=0)["serving"]
+                self.damage(script)
+                view = self.place.status(code=1)
+                self.assertEqual((view["serving"], view["ready"]), (serving, 1))
+                self.assertIn("its copy /var/lib/stillframe/services/demo/state.copy.json is used", view["problem"])
+                found = self.place.run("host", "check", "--json", code=1).json["hosts"][0]["problems"]
+                self.assertEqual(len([p for p in found if p["what"].startswith("the state of demo: ")]), 1, found)
+                done = self.place.deploy("--snapshot", "good", "--again").host()
+                self.assertEqual(done["generation"], serving + 1)
+                self.assertIn("warning: ", " ".join(e["text"] for e in self.place.history()[0]["events"]))
+                self.in_order(serving + 1)
+
+    def test_a_damaged_record_blocks_nothing(self):
+        serving = self.place.status()["serving"]
+        self.damage("printf '\\377' | dd of=attempts/000001.jsonl bs=1 seek=40 conv=notrunc 2>/dev/null")
+        self.assertEqual(self.place.deploy("--snapshot", "good", "--again").host()["generation"], serving + 1)
+        self.place.run("history")
+
+    def test_repair_builds_it_anew_and_others_go_on(self):
+        # Another service on the same host, which has nothing to do with it.
+        self.alpha.sh(f"mkdir -p {STATE}/services/other && echo '{{' >{STATE}/services/other/state.json")
+        self.addCleanup(self.alpha.sh, f"rm -rf {STATE}/services/other")
+        serving = self.place.status(code=0)["serving"]
+        generations = [g["generation"] for g in self.place.status()["generations"]]
+        self.damage("rm state.copy.json; printf '\\0\\0\\0' >state.json")
+        broken = self.place.status(code=1)
+        self.assertEqual(broken["serving"], None)
+        self.assertIn("stillframe host repair", broken["problem"])
+        self.assertEqual(self.place.mark(), self.place.mark())
+        refused = self.place.deploy("--snapshot", "good", code=1).host()
+        self.assertIn("state.json is not a service's state", refused["error"])
+        # What does not serve, and runs.
+        self.alpha.sh("systemd-run --quiet --unit stillframe-demo-s0-g99 sleep 1000")
+        # A reboot brings back what can be, and says that not all could.
+        self.assertIn("the state of demo: ", self.place.run("host", "check", code=1).out)
+        said = self.place.run("host", "repair").out
+        self.assertIn(f"built anew: generation {serving} serves; there are {', '.join(map(str, generations))}", said)
+        self.assertIn("s0-g99: ended, since the state says that they do not serve", said)
+        view = self.place.status(code=0)
+        self.assertEqual((view["serving"], [g["generation"] for g in view["generations"]]), (serving, generations))
+        self.in_order(serving)
+        # Where there is nothing to repair, that is said.
+        self.assertEqual(self.place.run("host", "repair").out, "alpha  demo: all is as it should be\n")
+        everything = self.place.run("host", "repair", "--all", code=1)
+        self.assertIn("alpha  demo: all is as it should be", everything.out)
+        # Numbers are never used twice: also that of what had no generation.
+        done = self.place.deploy("--snapshot", "good", "--again").host()["generation"]
+        self.assertGreater(done, max(generations))
+        self.in_order(done)
+
+    def test_a_collector_leaves_what_a_rollback_goes_to(self):
+        self.place.deploy(mark="collected")
+        before = self.place.status()
+        self.alpha.run("nix-collect-garbage", "-d")
+        view = self.place.status(code=0)
+        self.assertEqual([g["gone"] for g in view["generations"]], [False] * len(before["generations"]))
+        back = self.place.run("rollback", "--json")
+        self.assertEqual((back.code, self.place.status()["ready"]), (0, 1))
+        links = self.alpha.sh("ls -d /nix/var/nix/profiles/stillframe-demo-*-link").stdout.split()
+        self.assertEqual(len(links), len(view["generations"]))
+        # One that is taken away all the same is said to be gone.
+        gone = next(g for g in view["generations"] if g["generation"] == before["serving"])
+        number = gone["generation"]
+        self.alpha.sh(f"rm -f /nix/var/nix/profiles/stillframe-demo-{number}-link /nix/var/nix/gcroots/stillframe/demo-{number}-snapshot")
+        self.alpha.run("nix-store", "--delete", gone["snapshot"])
+        view = self.place.status(code=0)
+        self.assertEqual([g["generation"] for g in view["generations"] if g["gone"]], [number])
+        self.assertIn(f"gone from the store: {number} (", self.place.run("status").out)
+        self.assertIn("gone from the store, nothing can go back to it", self.place.run("retention", "--dry-run").out)
+        refused = self.place.run("rollback", str(number), code=1)
+        self.assertIn(f"which generation {number} needs, is gone from this host", refused.out + refused.err)
+
+    def test_a_cancelled_rotation_lets_the_new_instances_finish(self):
+        serving = self.place.status()["serving"]
+        job = lambda seconds: json.loads(self.place.local("alpha", "/prompt", "-d", json.dumps(  # noqa: E731
+            {"prompt": {"1": {"class_type": "Sleep", "inputs": {"seconds": seconds}}, "2": {"class_type": "Save", "inputs": {}}}})))["prompt_id"]
+        self.place.configure(drain="30s")
+        # The old one drains for a while; meanwhile the new one is given work.
+        job(12)
+        process = self.slow(1, "new")
+        self.until("draining")
+        self.assertEqual(self.place.mark(), "new")
+        job(4)
+        self.place.run("cancel")
+        out, err, code = wait_process(process)
+        self.assertEqual(code, 1, out + err)
+        last = self.place.history()[0]["events"][-1]
+        self.assertEqual(last["status"], "cancelled")
+        self.assertRegex(last["text"], r"^cancelled by tester@\S+$")
+        made = self.alpha.sh(f"cat {DATA}/output/s0-g{serving}/*.png").stdout
+        self.assertIn("new ", made)
+        self.in_order(serving)
+        # What does not end within the limit is lost, and that is said.
+        self.place.configure(drain="8s")
+        job(6)
+        process = self.slow(1, "lost")
+        self.until("draining")
+        job(60)
+        self.place.run("cancel")
+        out, err, code = wait_process(process)
+        self.assertIn("1 job of generation", out)
+        self.assertRegex(self.place.history()[0]["events"][-1]["text"], r"^cancelled by tester@\S+; 1 job of generation \d+ is lost$")
+        self.in_order(serving)
