@@ -139,7 +139,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             signals::heed()?;
             activating::run(&layout, named(service)?, *attempt)
         }
-        Command::Boot => activating::boot(&layout),
+        Command::Boot => repair::boot(&layout),
         Command::Instance { file } => instance::run(file),
         Command::Clear { file } => print(&clearing::run(file)?),
         Command::Install => {

@@ -169,7 +169,7 @@ pub fn link(service: &Service, number: u64, generation: &Generation) -> Result<(
     HostWorld::new(service, None, None)?.link(number, &generation.wanted)
 }
 
-/// `stillframe-agent boot`: after a start of the host, each service is exactly what its state says.
+/// After a start of the host, each service is exactly what its state says.
 pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
     for name in layout.known() {

@@ -8,6 +8,9 @@ use crate::sys::error::{Error, Kind, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// By the folder they are in: whose pictures are there.
+type Pictures = BTreeMap<InstanceId, BTreeSet<InstanceId>>;
+
 /// What survives the agent's process, and, marked so, the power.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Host {
@@ -21,10 +24,9 @@ pub struct Host {
     pub slots: BTreeSet<InstanceId>,
     /// They could not be thrown away.
     pub slots_stay: bool,
-    /// By the folder they are in: whose pictures are there.
-    pub pictures: BTreeMap<InstanceId, BTreeSet<InstanceId>>,
+    pub pictures: Pictures,
     /// What the disk has had for long enough to keep it at a power loss, of the two before this.
-    pub synced: Option<(BTreeSet<InstanceId>, BTreeMap<InstanceId, BTreeSet<InstanceId>>)>,
+    pub synced: Option<(BTreeSet<InstanceId>, Pictures)>,
     // In /run and in memory.
     pub units: BTreeSet<InstanceId>,
     pub running: BTreeSet<InstanceId>,

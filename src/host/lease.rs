@@ -135,9 +135,9 @@ pub fn break_it(service: &Service) -> Result<Option<Holder>> {
         )
         .hint("stillframe cancel stops it and brings the old generation back"));
     }
-    // Its activation may be about to begin, and would find the lease free.
-    cancel::request(service, &file.holder.deployment, "unlock")?;
     std::fs::remove_file(service.lease()).map_err(|e| Error::io("remove", service.lease(), e))?;
+    // Its activation may be about to begin, and finds the lease free.
+    cancel::request(service, &file.holder.deployment, "unlock")?;
     Ok(Some(file.holder))
 }
 

@@ -1,4 +1,4 @@
-//! `stillframe-agent repair`: makes the state of each service readable again, and the service what its state says.
+//! `stillframe-agent repair`, and what `boot` does first: makes the state of each service readable again, and the service what its state says.
 //! Where neither the state nor its copy can be read, it is built anew from the generations' own files, the profile
 //! and the units.
 use crate::host::activating;
@@ -57,23 +57,7 @@ fn one(layout: &Layout, name: &str, by: &str, done: &mut Vec<String>) -> Result<
         let text = format!("a deployment of {name} is under way, begun by {}", holder.by);
         Error::new(Kind::Busy, text).hint("repair it when that has ended")
     })?;
-    let file = service.state();
-    let state = match ServiceState::read(&file, name) {
-        Ok(Found { state, warning: None }) => state,
-        Ok(Found { state, warning: Some(warning) }) => {
-            set_aside(&file, done)?;
-            state.save(&file)?;
-            done.push(format!("{warning}, and is the state from now on"));
-            state
-        }
-        Err(e) => {
-            let state = rebuilt(&service, &state_file::read_generations(&file))?;
-            set_aside(&file, done)?;
-            state.save(&file)?;
-            done.push(format!("{}: built anew: {}", e.full(), told(&state)));
-            state
-        }
-    };
+    let state = readable(&service, done)?;
     for (number, generation) in &state.generations {
         activating::link(&service, *number, generation)?;
     }
@@ -84,6 +68,44 @@ fn one(layout: &Layout, name: &str, by: &str, done: &mut Vec<String>) -> Result<
         done.push(format!("{}: ended, since the state says that they do not serve", names.join(", ")));
     }
     Ok(())
+}
+
+/// The state, which can be read from now on.
+fn readable(service: &Service, done: &mut Vec<String>) -> Result<ServiceState> {
+    let file = service.state();
+    let (state, text) = match ServiceState::read(&file, &service.name) {
+        Ok(Found { state, warning: None }) => return Ok(state),
+        Ok(Found { state, warning: Some(warning) }) => {
+            (state, format!("{warning}, and is the state from now on"))
+        }
+        Err(e) if !state_file::may_be_replaced(&file) => return Err(e),
+        Err(e) => {
+            let state = rebuilt(service, &state_file::read_generations(&file))?;
+            let text = format!("{}: built anew: {}", e.full(), told(&state));
+            (state, text)
+        }
+    };
+    set_aside(&file, done)?;
+    state.save(&file)?;
+    done.push(text);
+    Ok(state)
+}
+
+/// `stillframe-agent boot`: a service whose state cannot be read is down now, and comes back as what is there says.
+pub fn boot(layout: &Layout) -> Result<()> {
+    for name in layout.known() {
+        let service = layout.service(&name);
+        let file = service.state();
+        if ServiceState::read(&file, &name).is_ok() || state_file::read_generations(&file).is_empty() {
+            continue;
+        }
+        let mut done = Vec::new();
+        if let Err(e) = readable(&service, &mut done) {
+            eprintln!("{name}: {}", e.full());
+        }
+        done.iter().for_each(|line| eprintln!("{name}: {line}"));
+    }
+    activating::boot(layout)
 }
 
 fn told(state: &ServiceState) -> String {

@@ -75,7 +75,7 @@ pub fn retention(
             closures.push(closure);
         }
         if free && only.is_none_or(|only| only == name) {
-            tidied.extend(let_go(&service)?);
+            tidied.extend(let_go(&service, !goes.is_empty())?);
         }
     }
     for at in 0..closures.len() {
@@ -88,8 +88,8 @@ pub fn retention(
     Ok(RetentionReport { generations, incoming_bytes: incoming(layout), freed_bytes, tidied, problems })
 }
 
-/// Lets go of what is not kept, and of what an earlier crash left.
-fn let_go(service: &Service) -> Result<Vec<String>> {
+/// Lets go of what is not kept, and of what an earlier crash left. Unless it `must`, it leaves a deployment alone.
+fn let_go(service: &Service, must: bool) -> Result<Vec<String>> {
     let holder = Holder {
         deployment: "retention".into(),
         kind: AttemptKind::Deploy,
@@ -101,9 +101,16 @@ fn let_go(service: &Service) -> Result<Vec<String>> {
         let text = format!("a deployment of {} is under way, begun by {}", service.name, holder.by);
         Error::new(Kind::Busy, text).hint("run it again when that has ended")
     };
-    let _lease = lease::take(service, &holder)?.map_err(busy)?;
+    let _lease = match lease::take(service, &holder)? {
+        Ok(lease) => lease,
+        Err(other) if must => return Err(busy(other)),
+        Err(_) => return Ok(Vec::new()),
+    };
     // As it is now that nobody else changes it.
     let mut state = ServiceState::load(&service.state(), &service.name)?;
+    if state.pending.is_some() && !must {
+        return Ok(Vec::new());
+    }
     if state.pending.is_some() {
         return Err(busy(lease::cut_off(service).unwrap_or(holder)));
     }

@@ -47,6 +47,11 @@ pub fn is_known(file: &Path) -> bool {
     file.exists() || copy_of(file).exists() || generations_of(file).exists()
 }
 
+/// Whether nothing of another version would be lost with it.
+pub fn may_be_replaced(file: &Path) -> bool {
+    [file, &copy_of(file)].iter().all(|file| !matches!(one(file), Err(Unread::OtherVersion(_))))
+}
+
 const REPAIR: &str = "stillframe host repair builds it anew from what is there; what serves goes on as it is";
 
 impl ServiceState {

@@ -20,6 +20,7 @@ fn what_is_written_is_read_and_what_is_broken_is_named() {
     // A copy of an older version never takes the place of a newer state.
     let error = ServiceState::load(&file, "demo").unwrap_err();
     assert_eq!(error.to_string(), format!("{name} is not a service's state: version 7, this agent reads 1"));
+    assert!(!may_be_replaced(&file));
     fs::remove_file(copy_of(&file)).unwrap();
     fs::write(&file, "{").unwrap();
     let error = ServiceState::load(&file, "demo").unwrap_err();

@@ -211,7 +211,6 @@ class State(Case):
         self.assertIn("state.json is not a service's state", refused["error"])
         # What does not serve, and runs.
         self.alpha.sh("systemd-run --quiet --unit stillframe-demo-s0-g99 sleep 1000")
-        # A reboot brings back what can be, and says that not all could.
         self.assertIn("the state of demo: ", self.place.run("host", "check", code=1).out)
         said = self.place.run("host", "repair").out
         self.assertIn(f"built anew: generation {serving} serves; there are {', '.join(map(str, generations))}", said)
@@ -219,10 +218,17 @@ class State(Case):
         view = self.place.status(code=0)
         self.assertEqual((view["serving"], [g["generation"] for g in view["generations"]]), (serving, generations))
         self.in_order(serving)
+        # A start of the host does the same.
+        self.damage("rm state.json state.copy.json")
+        self.alpha.reboot()
+        self.wait(lambda: (self.place.status() or {}).get("ready") == 1)
+        self.in_order(serving)
         # Where there is nothing to repair, that is said.
         self.assertEqual(self.place.run("host", "repair").out, "alpha  demo: all is as it should be\n")
-        everything = self.place.run("host", "repair", "--all", code=1)
-        self.assertIn("alpha  demo: all is as it should be", everything.out)
+        everything = self.place.run("host", "repair", "--all").out
+        self.assertIn("alpha  demo: all is as it should be", everything)
+        self.assertIn("built anew: nothing serves; the next generation is 1", everything)
+        self.assertNotIn("the state of", self.place.run("host", "check").out)
         # Numbers are never used twice: also that of what had no generation.
         done = self.place.deploy("--snapshot", "good", "--again").host()["generation"]
         self.assertGreater(done, max(generations))
