@@ -119,6 +119,12 @@ fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Re
 /// Brings to an end what the state says is under way, and writes it into the record of that attempt.
 pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
     let Some(pending) = state.pending.clone() else { return Ok(()) };
+    // One that is started again and a new deployment may both be here, where no lease could be written.
+    let _kept = journal::keep(service, pending.attempt).ok();
+    *state = ServiceState::load(&service.state(), &service.name)?;
+    if state.pending.as_ref() != Some(&pending) {
+        return Ok(());
+    }
     let journal = Journal::reopen(service, pending.attempt).ok();
     let mut world = HostWorld::new(service, journal, None)?;
     let goal = goal::read(service, pending.attempt).ok();

@@ -108,6 +108,15 @@ impl Journal {
     }
 }
 
+/// Keeps the record for one process: whoever brings its attempt to an end. Nothing is written for that, so it
+/// works where there is no space.
+pub fn keep(service: &Service, attempt: u64) -> Result<File> {
+    let path = file_of(service, attempt);
+    let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+    file.lock().map_err(|e| Error::io("lock", &path, e))?;
+    Ok(file)
+}
+
 /// Reads a record. A line that is cut off, or is damaged, is as if it had not been written.
 pub fn read(service: &Service, attempt: u64) -> Result<Record> {
     let path = file_of(service, attempt);

@@ -93,7 +93,12 @@ pub fn take_over(service: &Service, attempt: &Attempt) -> Result<Lease> {
         }
         _ => Holder::of(attempt),
     };
-    Ok(Lease { life: write(service, &holder, true)?, service: service.clone() })
+    let life = match write(service, &holder, true) {
+        // Where there is no space nobody else can take it either, and exactly one generation has to run.
+        Err(e) if e.is_full() => Life::own(),
+        written => written?,
+    };
+    Ok(Lease { life, service: service.clone() })
 }
 
 /// Who has it now, and whether an activation runs.

@@ -85,11 +85,20 @@ class FullDisk(Case):
         self.in_order(done["generation"])
 
     def test_an_end_that_cannot_be_written_comes_with_the_space(self):
+        self.without_room(kill=False)
+
+    def test_a_killed_activation_that_can_write_nothing_leaves_one_generation(self):
+        self.without_room(kill=True)
+
+    def without_room(self, kill):
         serving = self.place.status()["serving"]
-        process = self.slow()
+        process = self.slow(60 if kill else 4)
         self.until("checking")
         self.alpha.sh(f"rm {STATE}/reserve")
         self.fill()
+        if kill:
+            unit = next(unit for unit in self.place.units() if "-activation-" in unit)
+            self.alpha.run("systemctl", "kill", "--signal=KILL", unit)
         out, err, code = wait_process(process)
         self.assertEqual(code, 1, out + err)
         told = next(json.loads(line) for line in reversed(out.splitlines()) if '"result"' in line)["hosts"][0]
