@@ -1,14 +1,16 @@
 //! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
 use crate::gateway;
 use crate::host::cancel;
+use crate::host::clearing;
 use crate::host::instance;
 use crate::host::integrity;
 use crate::host::journal::{self, Follower};
 use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
 use crate::host::session;
+use crate::host::slots;
 use crate::host::socket;
-use crate::host::{activating, overview, prepare, receive, retention};
+use crate::host::{activating, overview, prepare, receive, repair, retention};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
@@ -52,8 +54,8 @@ enum Command {
     Instance { file: PathBuf },
     /// Let the gateway into an instance's folder, or at its own settings: what units run as root.
     Admit { service: String, instance: Option<InstanceId> },
-    /// Take the slot of an ended instance apart.
-    Clear { file: PathBuf, heir: Option<PathBuf> },
+    /// Take the slots of ended instances apart, or show their pictures to others.
+    Clear { file: PathBuf },
     /// Set this host up: folders, the link to this agent, the boot service.
     Install,
     /// What is served, as JSON.
@@ -90,6 +92,14 @@ enum Command {
     },
     /// Take the lease away from a deployment that hangs before its activation.
     Unlock { service: String },
+    /// Make the state of services readable again, and each service what its state says; as JSON.
+    Repair {
+        service: Option<String>,
+        #[arg(long, default_value = "root on the host")]
+        by: String,
+    },
+    /// Services whose state is not as it should be, a line each.
+    Problems,
     /// What is kept and why, as JSON.
     Retention {
         service: Option<String>,
@@ -135,7 +145,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             signals::heed()?;
             activating::run(&layout, named(service)?, *attempt)
         }
-        Command::Boot => activating::boot(&layout),
+        Command::Boot => repair::boot(&layout),
         Command::Instance { file } => instance::run(file),
         Command::Admit { service, instance } => {
             let service = layout.service(named(service)?);
@@ -144,7 +154,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 |id| socket::admit_to_instance(&service, id),
             )
         }
-        Command::Clear { file, heir } => print(&instance::clear(file, heir.as_deref())?),
+        Command::Clear { file } => print(&clearing::run(file)?),
         Command::Install => {
             let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
             let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
@@ -160,6 +170,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
         Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
+        Command::Repair { service, by } => {
+            signals::heed()?;
+            let only = service.as_deref().map(named).transpose()?;
+            print(&repair::repair(&layout, only, by)?)
+        }
+        Command::Problems => overview::problems(&layout).iter().try_for_each(|problem| line(problem)),
         Command::Retention { service, free } => {
             let config = receive::store_config(None);
             print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
@@ -273,14 +289,7 @@ fn logged(service: &Service) -> Result<BTreeSet<String>> {
 /// The units of a generation that comes later are followed by a process each, from their first line on, for as long as they
 /// are there.
 fn follow_all(service: &Service, words: &[&str], base: &[&str]) -> Result<()> {
-    let pattern = format!("stillframe-{}-*", service.name);
-    let units = || -> Result<BTreeSet<String>> {
-        let list = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", &pattern];
-        let text = process::must(&list, Duration::from_secs(20))?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let named = text.lines().filter_map(|line| line.split_whitespace().next());
-        Ok(named.filter(|unit| service.unit(unit).is_some()).map(String::from).collect())
-    };
+    let units = || slots::loaded(service);
     let begin = |words: &[&str]| {
         process::command(words).stdin(Stdio::null()).spawn().map_err(|e| Error::io("start", "journalctl", e))
     };
@@ -320,10 +329,13 @@ fn follow_all(service: &Service, words: &[&str], base: &[&str]) -> Result<()> {
 
 fn cancel(layout: &Layout, name: &str, by: &str) -> Result<()> {
     let service = layout.service(name);
-    let Some((holder, _)) = lease::holder(&service) else {
+    let Some((holder, _)) = lease::under_way(&service) else {
         return Err(Error::new(Kind::Input, format!("no deployment of {name} is under way here")));
     };
-    cancel::request(&service, &holder.deployment, by)?;
+    // One that was cut off hears nothing, and is on its way to its end.
+    if lease::holder(&service).is_some() {
+        cancel::request(&service, &holder.deployment, by)?;
+    }
     print(&holder)
 }
 
@@ -338,8 +350,10 @@ impl Command {
             | Command::Logs { .. }
             | Command::Cancel { .. }
             | Command::Unlock { .. }
-            | Command::Retention { .. }
-            | Command::Verify { .. } => true,
+            | Command::Repair { .. }
+            | Command::Problems
+            | Command::Verify { .. }
+            | Command::Retention { .. } => true,
             Command::Receive
             | Command::Activate { .. }
             | Command::Boot

@@ -6,10 +6,13 @@ use super::settings::Settings;
 use crate::closure::registry::Registry;
 use crate::deploy::fleet::Member;
 use crate::deploy::look::{self, Look};
+use crate::deploy::questions;
 use crate::deploy::send::{self, Done};
 use crate::ship::hosts::Host;
-use crate::sys::error::Result;
+use crate::ship::preflight;
+use crate::sys::error::{Error, Result};
 use crate::sys::progress::Amount;
+use crate::sys::who;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,6 +42,15 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Make what hosts know of their services readable again, and each service what that says.
+    Repair {
+        /// Names, globs, @tags, !exclusions (default: all).
+        #[arg(value_name = "SELECTOR")]
+        hosts: Vec<String>,
+        /// Every service of the hosts, not only this project's.
+        #[arg(long)]
+        all: bool,
+    },
     /// Bring hosts what they lack of a snapshot, ahead of its deployment.
     Send {
         #[arg(value_name = "SELECTOR")]
@@ -65,6 +77,7 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
         }
         Command::Check { hosts, deep } => check(&members(&hosts)?, deep, printer),
         Command::Prepare { hosts, yes } => super::prepare::run(&settings, &members(&hosts)?, yes, printer),
+        Command::Repair { hosts, all } => repair(&members(&hosts)?, all, printer),
         Command::Send { hosts, snapshot, dry_run } => {
             send(&settings, &members(&hosts)?, snapshot.as_deref(), dry_run, printer)
         }
@@ -123,6 +136,9 @@ fn look(members: &[Member], prepared: bool, deep: bool, printer: &Printer) -> (V
     let ask = |member: &Member| {
         let mut found = look::look(member, deep)?;
         found.problems.retain(|problem| prepared || !problem.mended_by_prepare);
+        if prepared {
+            found.problems.extend(preflight::broken(&found.facts));
+        }
         Ok(found)
     };
     let (values, failed) = fleet::each_says(members, printer, ask, |member, found| {
@@ -172,6 +188,29 @@ fn show(host: &Host, found: &Look, printer: &Printer) {
     if problems.is_empty() {
         printer.line("  ready for a deployment");
     }
+}
+
+fn repair(members: &[Member], all: bool, printer: &Printer) -> Result<ExitCode> {
+    let by = who::me();
+    let mut unwell = 0;
+    let ask = |member: &Member| questions::repair(member, all, &by);
+    let (values, failed) = fleet::each_says(members, printer, ask, |member, services| {
+        for service in services {
+            let name = format!("{}  {}", printer.bold(member.name()), service.service);
+            for line in &service.done {
+                printer.line(format!("{name}: {}", plain(line)));
+            }
+            if let Some(error) = &service.error {
+                unwell += 1;
+                printer.error_text(&Error::from(error.clone()).within(&name));
+            } else if service.done.is_empty() {
+                printer.line(format!("{name}: all is as it should be"));
+            }
+        }
+        json!({"host": member.name(), "services": services})
+    });
+    fleet::document(values, failed + unwell, printer);
+    Ok(exit::code(failed + unwell))
 }
 
 fn send(

@@ -1,7 +1,7 @@
 //! `stillframe retention`: what hosts keep and why; frees the rest.
 use super::exit;
 use super::fleet::{self, Selection, each_says};
-use super::printer::{Printer, bytes};
+use super::printer::{Printer, bytes, plain};
 use crate::deploy::questions;
 use crate::protocol::retention::RetentionReport;
 use crate::sys::clock;
@@ -34,14 +34,18 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
 fn show(report: &RetentionReport, printer: &Printer) {
     for g in &report.generations {
         let why = g.why.as_deref().unwrap_or("goes");
+        let gone = if g.gone { "gone from the store, nothing can go back to it; " } else { "" };
         printer.line(format!(
-            "  {} generation {:3}  {}  {:>10} ({} its own)  {why}",
+            "  {} generation {:3}  {}  {:>10} ({} its own)  {gone}{why}",
             g.service,
             g.generation,
             clock::rfc3339(g.created),
             bytes(g.bytes),
             bytes(g.own_bytes)
         ));
+    }
+    for line in report.tidied.iter().chain(&report.problems) {
+        printer.line(format!("  {}", plain(line)));
     }
     if report.incoming_bytes > 0 {
         printer.line(format!("  {} of unfinished transfers (kept for a week)", bytes(report.incoming_bytes)));

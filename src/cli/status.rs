@@ -5,7 +5,7 @@ use super::printer::{Printer, plain};
 use super::settings::Settings;
 use crate::deploy::fleet::Member;
 use crate::deploy::questions;
-use crate::protocol::overview::{Condition, ServiceView};
+use crate::protocol::overview::{Condition, GenerationView, ServiceView};
 use crate::sys::clock;
 use crate::sys::error::Result;
 use serde_json::json;
@@ -21,7 +21,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
             printer.line(format!("{}  {} was never deployed here", member.name(), member.service.name()));
         }
         for service in &view.services {
-            unwell += usize::from(service.ready < service.wanted);
+            unwell += usize::from(service.ready < service.wanted || service.problem.is_some());
             service_text(member.name(), service, &settings, printer);
         }
         json!({"host": member.name(), "view": view})
@@ -40,6 +40,9 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
     let enough = if service.ready >= service.wanted { "32" } else { "31" };
     let count = printer.paint(enough, &format!("{} of {} instances", service.ready, service.wanted));
     printer.line(format!("{}  {} serves {what}{address}: {count}", printer.bold(host), service.service));
+    if let Some(problem) = &service.problem {
+        printer.line(format!("  problem: {}", plain(problem)));
+    }
     if service.held > 0 {
         printer.line(format!("  {} requests wait for an instance", service.held));
     }
@@ -63,13 +66,14 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
             plain(&holder.by)
         ));
     }
-    let others: Vec<String> = service
-        .generations
-        .iter()
-        .filter(|g| Some(g.generation) != service.serving)
-        .map(|g| format!("{} ({})", g.generation, known_as(settings, &g.snapshot)))
-        .collect();
-    if !others.is_empty() {
-        printer.line(format!("  kept for rollback: {}", others.join(", ")));
+    let others: Vec<&GenerationView> =
+        service.generations.iter().filter(|g| Some(g.generation) != service.serving).collect();
+    let (gone, kept): (Vec<&GenerationView>, Vec<&GenerationView>) = others.into_iter().partition(|g| g.gone);
+    for (what, some) in [("kept for rollback", kept), ("gone from the store", gone)] {
+        let names: Vec<String> =
+            some.iter().map(|g| format!("{} ({})", g.generation, known_as(settings, &g.snapshot))).collect();
+        if !names.is_empty() {
+            printer.line(format!("  {what}: {}", names.join(", ")));
+        }
     }
 }

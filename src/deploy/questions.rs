@@ -4,7 +4,7 @@ use crate::deploy::events::{Event, STREAM_VERSION};
 use crate::deploy::fleet::Member;
 use crate::protocol::integrity::{INTEGRITY_VERSION, Integrity};
 use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
-use crate::protocol::overview::{HostView, OVERVIEW_VERSION};
+use crate::protocol::overview::{HostView, OVERVIEW_VERSION, Repaired};
 use crate::protocol::retention::RetentionReport;
 use crate::protocol::version;
 use crate::protocol::wire;
@@ -19,6 +19,8 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(30);
 /// A slow disk reads a hundred gigabytes in less.
 const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
+/// It may bring an activation to its end, and starts what should serve.
+const REPAIR_LIMIT: Duration = Duration::from_secs(600);
 /// A garbage collector reads all of a store.
 const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -54,6 +56,15 @@ pub fn cancel(member: &Member, by: &str) -> Result<Holder> {
 /// Takes the lock away; who had it.
 pub fn unlock(member: &Member) -> Result<Option<Holder>> {
     ask::ask(&member.remote()?, &["unlock", member.service.name()], LIMIT)
+}
+
+/// Makes the state of services readable again; one service, or all of the host.
+pub fn repair(member: &Member, all: bool, by: &str) -> Result<Vec<Repaired>> {
+    let mut words = vec!["repair", "--by", by];
+    if !all {
+        words.push(member.service.name());
+    }
+    ask::ask(&member.remote()?, &words, REPAIR_LIMIT)
 }
 
 /// What a host keeps; with `free`, it lets go of the rest.

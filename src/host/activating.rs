@@ -9,7 +9,9 @@ use crate::host::journal::{self, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::receive;
-use crate::host::state::ServiceState;
+use crate::host::reserve;
+use crate::host::state::{Generation, ServiceState};
+use crate::host::world::World;
 use crate::protocol::messages::{Outcome, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
@@ -20,10 +22,12 @@ use std::path::Path;
 pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let service = layout.service(name);
     let record = journal::read(&service, attempt)?;
-    if record.outcome().is_some() {
-        return Ok(());
+    if let Some(outcome) = record.outcome() {
+        // What follows the end of the record may have failed, for instance for want of space.
+        let goal = goal::read(&service, attempt);
+        return goal.map_or(Ok(()), |goal| finish(&service, attempt, &goal, outcome));
     }
-    let _lease = lease::take_over(&service, &record.attempt.deployment)?;
+    let _lease = lease::take_over(&service, &record.attempt)?;
     let mut state = ServiceState::load(&service.state(), name)?;
     let mut begun = record.status() > Status::Copying;
     if let Some(pending) = state.pending.clone() {
@@ -39,7 +43,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     if begun {
         // It was killed between the end of its work and the end of its record.
         let outcome = state.complete(ended(&state, attempt, &goal));
-        journal.end(&outcome)?;
+        reserve::spend(layout, || journal.end(&outcome))?;
         return finish(&service, attempt, &goal, &outcome);
     }
     if let Goal::New(wanted) = &goal {
@@ -57,7 +61,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
         Err(e) => return Err(e),
     };
     let outcome = state.complete(outcome);
-    Journal::reopen(&service, attempt)?.end(&outcome)?;
+    reserve::spend(layout, || Journal::reopen(&service, attempt)?.end(&outcome))?;
     finish(&service, attempt, &goal, &outcome)
 }
 
@@ -98,12 +102,23 @@ fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Re
     for root in service.attempt_roots(attempt) {
         files::remove(&root)?;
     }
-    files::remove(&service.goal(attempt))
+    files::remove(&service.goal(attempt))?;
+    if let Err(e) = reserve::keep(&service.layout) {
+        // The next deployment needs it, and says so.
+        eprintln!("no room is held for the next activation: {}", e.full());
+    }
+    Ok(())
 }
 
 /// Brings to an end what the state says is under way, and writes it into the record of that attempt.
 pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
     let Some(pending) = state.pending.clone() else { return Ok(()) };
+    // One that is started again and a new deployment may both be here, where no lease could be written.
+    let _kept = journal::keep(service, pending.attempt).ok();
+    *state = ServiceState::load(&service.state(), &service.name)?;
+    if state.pending.as_ref() != Some(&pending) {
+        return Ok(());
+    }
     let journal = Journal::reopen(service, pending.attempt).ok();
     let mut world = HostWorld::new(service, journal, None)?;
     let goal = goal::read(service, pending.attempt).ok();
@@ -112,7 +127,7 @@ pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
         if let Ok(mut journal) = Journal::reopen(service, pending.attempt)
             && journal::read(service, pending.attempt).is_ok_and(|r| r.outcome().is_none())
         {
-            journal.end(&outcome)?;
+            reserve::spend(&service.layout, || journal.end(&outcome))?;
         }
         if let Some(goal) = goal {
             finish(service, pending.attempt, &goal, &outcome)?;
@@ -129,7 +144,8 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
         if Some(number) == except || Some(number) == busy {
             continue;
         }
-        if journal::read(service, number)?.outcome().is_some() {
+        // One that another version wrote is that version's to end.
+        if journal::read(service, number).map_or(true, |record| record.outcome().is_some()) {
             continue;
         }
         let interrupted = Error::new(Kind::Interrupted, "it was interrupted before its activation")
@@ -148,7 +164,12 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
     Ok(())
 }
 
-/// `stillframe-agent boot`: after a start of the host, each service is exactly what its state says.
+/// The links of a generation, also where somebody removed them.
+pub fn link(service: &Service, number: u64, generation: &Generation) -> Result<()> {
+    HostWorld::new(service, None, None)?.link(number, &generation.wanted)
+}
+
+/// After a start of the host, each service is exactly what its state says.
 pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
     for name in layout.known() {
@@ -163,7 +184,8 @@ pub fn boot(layout: &Layout) -> Result<()> {
     }
 }
 
-fn boot_service(layout: &Layout, name: &str) -> Result<()> {
+/// Ends what was cut off, and makes the service what its state says.
+pub fn boot_service(layout: &Layout, name: &str) -> Result<()> {
     let service = layout.service(name);
     let mut state = ServiceState::load(&service.state(), name)?;
     end_pending(&service, &mut state)?;

@@ -49,14 +49,30 @@ pub fn activate(
             Ok(goal.reached(Outcome::succeeded(number, previous).warning(warnings)))
         }
         Err(error) => {
-            let status = match (error.kind, change.back(&error)?) {
+            let Undone { swapped, lost } = change.back(&error)?;
+            let status = match (error.kind, swapped) {
                 (Kind::Interrupted, _) => Status::Cancelled,
                 (_, true) => Status::Reverted,
                 (_, false) => Status::Failed,
             };
-            Ok(Outcome::unchanged(status, previous).because(&error))
+            Ok(losing(Outcome::unchanged(status, previous).because(&error), lost))
         }
     }
+}
+
+/// What a way back came to.
+struct Undone {
+    /// Traffic had moved.
+    swapped: bool,
+    /// Work that was begun and does not end.
+    lost: Option<String>,
+}
+
+/// Lost work is said beside the reason, where everybody reads it.
+fn losing(outcome: Outcome, lost: Option<String>) -> Outcome {
+    let Some(lost) = lost else { return outcome };
+    let error = outcome.error.clone().map_or_else(|| lost.clone(), |error| format!("{error}; {lost}"));
+    outcome.saying(error).warning(vec![lost])
 }
 
 fn known(state: &ServiceState, number: u64) -> Result<u64> {
@@ -93,7 +109,10 @@ pub fn recover(
     let mut change = Change { previous, kept, before: previous, ..Change::new(world, state, number) };
     let text = "the activation was interrupted";
     if committed {
-        change.world.step(Status::Draining, &format!("{text} after its commit: finishing it"))?;
+        change.world.must_end();
+        change.tell(Status::Draining, &format!("{text} after its commit: finishing it"));
+        // After a power loss nothing runs yet: who asks for an older picture gets it from the first answer on.
+        change.end_others(Some(number));
         change.serve(number)?;
         let outcome = Outcome::succeeded(number, previous).warning(change.finish()?);
         return Ok(Some(match goal {
@@ -102,18 +121,30 @@ pub fn recover(
         }));
     }
     let error = Error::new(Kind::Host, text).hint("deploy again; the previous generation serves");
-    change.back(&error)?;
-    Ok(Some(match goal {
+    let lost = change.back(&error)?.lost;
+    let outcome = match goal {
         // Nothing was to serve, and nothing does.
         Some(goal @ Goal::Withdraw { .. }) => goal.reached(withdrawn(number)),
         _ => Outcome::unchanged(Status::Interrupted, previous).because(&error),
-    }))
+    };
+    Ok(Some(losing(outcome, lost)))
 }
 
 /// Makes a host be what its state says: after a boot, or after somebody's hand was in it.
 pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> {
     let Some(number) = state.serving else { return Ok(()) };
-    Change { kept: true, ..Change::new(world, state, number) }.serve(number)
+    let mut change = Change { kept: true, ..Change::new(world, state, number) };
+    for e in change.end_others(Some(number)) {
+        change.tell(Status::Draining, &format!("what should not run: {}", e.full()));
+    }
+    change.serve(number)
+}
+
+/// Ends what the state does not know to serve, and throws away what it left; says what of that failed.
+pub fn tidy(world: &mut dyn World, state: &mut ServiceState) -> Vec<Error> {
+    let Some(number) = state.serving else { return Vec::new() };
+    world.must_end();
+    Change { kept: true, ..Change::new(world, state, number) }.end_others(Some(number))
 }
 
 /// Ends a service that had nothing before what serves now: as if it had never been deployed.
@@ -182,6 +213,7 @@ impl Change<'_> {
 
     /// What follows the commit. Its failures are warnings: going back would be worse.
     fn finish(&mut self) -> Result<Vec<String>> {
+        self.world.must_end();
         let mut warnings = Vec::new();
         let mut note = |what: &str, result: Result<()>| {
             if let Err(e) = result {
@@ -189,14 +221,8 @@ impl Change<'_> {
             }
         };
         note("the profile", self.world.point(Some(self.number)));
-        if let Some(previous) = self.previous {
-            for id in self.state.instances(previous) {
-                let heir = self.heir(id, self.number);
-                // One that does not stop still needs its slot and its file.
-                let gone = self.world.stop(id).and_then(|()| self.clear(id, heir));
-                let gone = gone.and_then(|()| self.world.remove_units(&[id]));
-                note(&id.unit(&self.state.service), gone);
-            }
+        for e in self.end_others(Some(self.number)) {
+            note("the old instances", Err(e));
         }
         for number in expired(self.state) {
             if let Some(generation) = self.state.generations.get(&number) {
@@ -204,45 +230,48 @@ impl Change<'_> {
             }
             self.state.generations.remove(&number);
         }
+        // The kept ones, too: a hand or another program may have removed links.
+        for (number, generation) in &self.state.generations {
+            note(&format!("the links of generation {number}"), self.world.link(*number, &generation.wanted));
+        }
         note("the gateway", self.world.settle(self.state));
         self.state.pending = None;
         self.world.save(self.state)?;
         Ok(warnings)
     }
 
-    /// Brings back exactly what served before. Says whether traffic had moved.
-    fn back(&mut self, why: &Error) -> Result<bool> {
+    /// Brings back exactly what served before.
+    fn back(&mut self, why: &Error) -> Result<Undone> {
+        self.world.must_end();
         let number = self.number;
         // Whether anybody could have noticed: the new one has traffic, or the old one has none any more.
-        let swapped = match self.world.gateway_status() {
+        let (swapped, had_traffic) = match self.world.gateway_status() {
             Ok(reply) => {
                 let serves = |n: u64| reply.targets.iter().any(|t| t.generation == n && !t.draining);
-                serves(number) || self.previous.is_some_and(|previous| !serves(previous))
+                let swapped = serves(number) || self.previous.is_some_and(|previous| !serves(previous));
+                (swapped, reply.targets.iter().any(|t| t.generation == number))
             }
             // It may not even be there yet.
-            Err(_) => false,
+            Err(_) => (false, false),
         };
         let text = match self.previous {
             Some(previous) => format!("{why}: back to generation {previous}"),
             None => format!("{why}: nothing served before"),
         };
-        self.world.step(if swapped { Status::Rotating } else { Status::Starting }, &text)?;
+        self.tell(if swapped { Status::Rotating } else { Status::Starting }, &text);
         if let Some(previous) = self.previous {
             self.serve(previous)?;
         }
-        let instances = self.state.instances(number);
-        for id in &instances {
-            self.world.stop(*id)?;
-            let heir = self.previous.and_then(|previous| self.heir(*id, previous));
-            self.clear(*id, heir)?;
+        let lost = if had_traffic { self.drain_new() } else { None };
+        if let Some(e) = self.end_others(self.previous).into_iter().next() {
+            return Err(e);
         }
         if self.previous.is_none()
             && self.state.data_is_new
             && let Err(e) = self.world.remove_data()
         {
-            self.world.step(Status::Starting, &format!("the instances' folder stays: {}", e.full()))?;
+            self.tell(Status::Starting, &format!("the instances' folder stays: {}", e.full()));
         }
-        self.world.remove_units(&instances)?;
         if self.previous.is_none() {
             self.world.remove_gateway()?;
             self.world.point(None)?;
@@ -254,7 +283,7 @@ impl Change<'_> {
         }
         self.state.pending = None;
         self.world.save(self.state)?;
-        Ok(swapped)
+        Ok(Undone { swapped, lost })
     }
 }
 

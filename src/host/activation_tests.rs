@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 #[path = "fake_host_tests.rs"]
 mod fake;
+#[path = "recovery_tests.rs"]
+mod recovery;
 
 fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
     let spec = Spec {
@@ -74,6 +76,13 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     assert_eq!(host.settings, settings, "{context}: the gateway's settings");
     assert_eq!(host.table.targets, state.table(number).targets, "{context}: table");
     assert!(number.is_some() || !host.data || host.data_stays, "{context}: a folder is left");
+    assert!(host.slots_stay || host.slots == units, "{context}: slots {:?}", host.slots);
+    if number.is_some() && !host.slots_stay {
+        // Every picture that was ever made is where requests for it go.
+        let made: BTreeSet<InstanceId> = host.pictures.values().flatten().copied().collect();
+        let seen = units.iter().filter_map(|id| host.pictures.get(id)).flatten().copied().collect();
+        assert_eq!(made, seen, "{context}: pictures");
+    }
     assert_eq!(host.links, state.generations.keys().copied().collect(), "{context}: links");
     for (n, generation) in &state.generations {
         assert!(host.store.contains(&generation.wanted.snapshot), "{context}: the files of generation {n}");
@@ -175,7 +184,7 @@ fn the_process_and_the_power_may_go_at_every_effect() {
         for served in [0, 2] {
             let old = after(served, rotation);
             let was = (served > 0).then_some(u64::from(served));
-            for power in [false, true] {
+            for power in [None, Some(false), Some(true)] {
                 for fault in [Fault::Before, Fault::After] {
                     let mut sides = BTreeSet::new();
                     for at in 1.. {
@@ -185,15 +194,12 @@ fn the_process_and_the_power_may_go_at_every_effect() {
                         if world.effects < at {
                             break;
                         }
-                        let context = format!("{rotation:?}, {served} before, {fault:?} {at}, power {power}");
+                        let context =
+                            format!("{rotation:?}, {served} before, {fault:?} {at}, power {power:?}");
                         drop(outcome);
                         let mut host = world.host;
-                        if power {
-                            host.store.clone_from(&host.synced);
-                            host.units.clear();
-                            host.running.clear();
-                            host.gateway = false;
-                            host.table = Table::default();
+                        if let Some(forgets) = power {
+                            lose_power(&mut host, forgets);
                         }
                         let mut state = host.state.clone().unwrap_or_else(|| ServiceState::new("demo"));
                         let mut world = Fake::new(host);
@@ -206,6 +212,22 @@ fn the_process_and_the_power_may_go_at_every_effect() {
                     assert_eq!(sides.len(), 2, "both sides of the commit were seen");
                 }
             }
+        }
+    }
+}
+
+/// `forgets`: what was moved just before comes back where it was, since nobody waited for the disk.
+fn lose_power(host: &mut Host, forgets: bool) {
+    host.store.clone_from(&host.on_disk);
+    host.units.clear();
+    host.running.clear();
+    host.gateway = false;
+    host.settings.clear();
+    host.table = Table::default();
+    if let Some((slots, pictures)) = host.synced.take().filter(|_| forgets && host.data) {
+        host.slots.extend(slots);
+        for (folder, of) in pictures {
+            host.pictures.entry(folder).or_default().extend(of);
         }
     }
 }
@@ -343,7 +365,8 @@ fn pictures_go_to_the_instance_that_goes_on() {
     let mut world = Fake::new(after(1, Rotation::Surge));
     run(&mut world, &wanted("narrow", Rotation::Surge, 1)).unwrap();
     let unit = |slot: u32, generation: u64| InstanceId { slot, generation };
-    assert_eq!(world.inherited, [(unit(0, 1), unit(0, 2)), (unit(1, 1), unit(0, 2))]);
+    let all = BTreeSet::from([unit(0, 1), unit(1, 1), unit(0, 2)]);
+    assert_eq!(world.host.pictures, BTreeMap::from([(unit(0, 2), all)]));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The request to stop a deployment: a file with one line, the deployment's id and who asks for it.
 use crate::host::layout::Service;
+use crate::host::reserve;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 
 pub fn request(service: &Service, deployment: &str, by: &str) -> Result<()> {
-    files::write_atomic(&service.cancel(), format!("{deployment} {by}\n").as_bytes())
+    let text = format!("{deployment} {by}\n");
+    reserve::spend(&service.layout, || files::write_atomic(&service.cancel(), text.as_bytes()))
 }
 
 /// Fails once this deployment is to stop. A request for another one is old.

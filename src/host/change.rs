@@ -8,7 +8,8 @@ use crate::protocol::control::Address;
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Rotation, Wanted};
 use crate::sys::error::{Error, Kind, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// How long an old instance stays after its last job: clients fetch the job's results from it.
 const SETTLE_MS: u64 = 2_000;
@@ -28,12 +29,26 @@ pub struct Change<'a> {
     pub before: Option<u64>,
     /// How often each new instance had been restarted when it was healthy.
     pub restarts: BTreeMap<InstanceId, u64>,
+    /// How many jobs each new instance had when it was last looked at.
+    pub jobs: BTreeMap<InstanceId, u64>,
+}
+
+/// What was not over when a drain limit was.
+struct Cut {
+    connections: u64,
+    jobs: u64,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "drain limit reached: {} connections cut, {} jobs lost", self.connections, self.jobs)
+    }
 }
 
 impl<'a> Change<'a> {
     pub fn new(world: &'a mut dyn World, state: &'a mut ServiceState, number: u64) -> Change<'a> {
-        let restarts = BTreeMap::new();
-        Change { world, state, number, previous: None, kept: false, before: None, restarts }
+        let (restarts, jobs) = (BTreeMap::new(), BTreeMap::new());
+        Change { world, state, number, previous: None, kept: false, before: None, restarts, jobs }
     }
 
     pub fn generation(&self, number: u64) -> Result<Generation> {
@@ -44,6 +59,13 @@ impl<'a> Change<'a> {
 
     fn id(&self, place: Place) -> InstanceId {
         InstanceId { slot: place.slot, generation: self.number }
+    }
+
+    /// Says what is done on the way to an end that must come: it comes also where that cannot be written.
+    pub fn tell(&mut self, status: Status, text: &str) {
+        if let Err(e) = self.world.step(status, text) {
+            eprintln!("{}: {status}: {text} (not in the record: {})", self.state.service, e.full());
+        }
     }
 
     /// Makes sure that a generation runs and has the traffic.
@@ -77,6 +99,7 @@ impl<'a> Change<'a> {
         for id in self.state.instances(self.number) {
             self.world.start(id)?;
         }
+        self.share_pictures();
         self.until_healthy(generation)?;
         for place in &generation.instances {
             self.all_classes(generation, *place)?;
@@ -207,49 +230,106 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Waits until the old instances have nothing to do, or the limit has passed; then what is still open is cut.
+    /// The old instances finish what they have, up to a limit.
     pub fn drain_previous(&mut self, limit: u64) -> Result<()> {
         let Some(previous) = self.previous else { return Ok(()) };
-        let generation = self.generation(previous)?;
         self.world.step(Status::Draining, &format!("generation {previous} finishes what it has"))?;
         let new = self.generation(self.number)?;
         if new.wanted.spec.rotation == Rotation::Replace {
             self.world.set_table(&self.state.table(None))?;
         }
+        let mut looked = None;
+        let cut = self.drain(previous, limit, |change, now| {
+            if looked.is_none_or(|at| now >= at + WATCH_MS) && !change.restarts.is_empty() {
+                looked = Some(now);
+                change.note_jobs(&new);
+                change.still_up(&new)?;
+            }
+            Ok(())
+        })?;
+        match cut {
+            Some(cut) => self.world.step(Status::Draining, &cut.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until instances that have no new requests have nothing to do, or the limit has passed; then what is
+    /// still open is cut, which is told.
+    fn drain(
+        &mut self,
+        number: u64,
+        limit: u64,
+        mut meanwhile: impl FnMut(&mut Self, u64) -> Result<()>,
+    ) -> Result<Option<Cut>> {
+        let generation = self.generation(number)?;
         let until = self.world.now() + limit;
-        let (mut worked, mut looked) = (None, None);
+        let mut worked = None;
         loop {
             let reply = self.world.gateway_status()?;
-            let open: u64 = reply
-                .targets
-                .iter()
-                .filter(|t| t.generation == previous)
-                .map(|t| t.requests + t.websockets)
-                .sum();
+            let targets = reply.targets.iter().filter(|t| t.generation == number);
+            let connections: u64 = targets.clone().map(|t| t.requests + t.websockets).sum();
             let jobs: u64 = (generation.instances.iter())
-                .filter_map(|place| self.world.queue(&self.state.address(previous, *place)))
+                .filter_map(|place| self.world.queue(&self.state.address(number, *place)))
                 .sum();
             let now = self.world.now();
             if jobs > 0 {
                 worked = Some(now);
             }
-            if open == 0 && jobs == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
-                return Ok(());
+            if connections == 0 && jobs == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
+                return Ok(None);
             }
             if now >= until {
-                for target in reply.targets.iter().filter(|t| t.generation == previous) {
+                for target in targets {
                     self.world.cut(&target.id)?;
                 }
-                return self.world.step(
-                    Status::Draining,
-                    &format!("drain limit reached: {open} connections cut, {jobs} jobs lost"),
-                );
+                return Ok(Some(Cut { connections, jobs }));
             }
-            if looked.is_none_or(|at| now >= at + WATCH_MS) && !self.restarts.is_empty() {
-                looked = Some(now);
-                self.still_up(&new)?;
-            }
+            meanwhile(self, now)?;
             self.world.wait(200)?;
+        }
+    }
+
+    /// On the way back, when the old instances have the traffic again: the new ones finish what they have. Says what
+    /// is lost of it all the same.
+    pub fn drain_new(&mut self) -> Option<String> {
+        let (number, new) = (self.number, self.generation(self.number).ok()?);
+        let dead: u64 = new.instances.iter().map(|place| self.lost_by(self.id(*place))).sum();
+        self.tell(Status::Draining, &format!("generation {number} finishes what it has"));
+        let jobs = match self.drain(number, new.wanted.spec.drain_ms, |_, _| Ok(())) {
+            Ok(None) => 0,
+            Ok(Some(cut)) => {
+                self.tell(Status::Draining, &cut.to_string());
+                cut.jobs
+            }
+            // A signal, or a gateway that says nothing: the old ones serve, and nothing waits for the rest.
+            Err(e) => {
+                self.tell(Status::Draining, &format!("generation {number} could not finish: {}", e.full()));
+                (new.instances.iter())
+                    .filter_map(|place| self.world.queue(&self.state.address(self.number, *place)))
+                    .sum()
+            }
+        };
+        match dead + jobs {
+            0 => None,
+            1 => Some(format!("1 job of generation {number} is lost")),
+            lost => Some(format!("{lost} jobs of generation {number} are lost")),
+        }
+    }
+
+    /// Jobs that an instance had when it was last looked at, if it has ended since.
+    fn lost_by(&mut self, id: InstanceId) -> u64 {
+        let Ok(now) = self.world.unit(id) else { return 0 };
+        let ended = now.is_over() || self.restarts.get(&id).is_some_and(|then| now.restarts > *then);
+        if ended { self.jobs.get(&id).copied().unwrap_or(0) } else { 0 }
+    }
+
+    /// Remembers what the new instances have to do: one that ends cannot be asked any more.
+    fn note_jobs(&mut self, generation: &Generation) {
+        for place in &generation.instances {
+            let at = self.state.address(self.number, *place);
+            if let Some(jobs) = self.world.queue(&at) {
+                self.jobs.insert(self.id(*place), jobs);
+            }
         }
     }
 
@@ -260,25 +340,78 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// The instance of generation `number` that goes on with the pictures of `id`: the one of its slot, or the first.
-    pub fn heir(&self, id: InstanceId, number: u64) -> Option<InstanceId> {
-        let all = self.state.instances(number);
-        all.iter().find(|other| other.slot == id.slot).or(all.first()).copied()
+    /// Ends every instance but those of generation `number`: also such as a crash left, which only the disk or
+    /// systemd knows. Their pictures go to that generation. Says what of it failed, but for slots that stay: only
+    /// space is lost, and the next activation or boot finds them.
+    pub fn end_others(&mut self, number: Option<u64>) -> Vec<Error> {
+        let mut keep = number.map(|n| self.state.instances(n)).unwrap_or_default();
+        let named = [Some(self.number), self.previous].into_iter().flatten();
+        let mut going: BTreeSet<InstanceId> = named.flat_map(|n| self.state.instances(n)).collect();
+        match self.world.others(&keep) {
+            Ok(others) => going.extend(others),
+            Err(e) => self.tell(Status::Draining, &format!("cannot see what else runs: {}", e.full())),
+        }
+        let unknown = |id: &&InstanceId| !self.state.generations.contains_key(&id.generation);
+        let unknown: Vec<String> = going.iter().filter(unknown).map(InstanceId::to_string).collect();
+        if !unknown.is_empty() {
+            let text = format!("{}: of no generation that the state knows, stopped", unknown.join(", "));
+            self.tell(Status::Draining, &text);
+        }
+        going.retain(|id| !keep.contains(id));
+        let (mut ended, mut failed) = (Vec::new(), Vec::new());
+        for id in going {
+            match self.world.stop(id) {
+                Ok(()) => ended.push(id),
+                Err(e) => {
+                    // It still needs its slot and its file.
+                    keep.push(id);
+                    failed.push(e.within(id.unit(&self.state.service)));
+                }
+            }
+        }
+        self.clear_slots(&keep, number);
+        failed.extend(self.world.remove_units(&ended).err());
+        failed
     }
 
-    /// Throws a slot away and records what its instance had written into its own program.
-    pub fn clear(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<()> {
-        let unit = id.unit(&self.state.service);
-        let written = match self.world.clear_slot(id, heir) {
-            Ok(written) if written.is_empty() => return Ok(()),
-            Ok(written) => written,
-            // Only space is lost, and the slot's next instance clears it.
-            Err(e) => return self.world.step(Status::Draining, &format!("the slot of {unit} stays: {e}")),
+    /// Throws the slots of ended instances away and records what they had written into their own programs.
+    fn clear_slots(&mut self, keep: &[InstanceId], heir: Option<u64>) {
+        let cleared = match self.world.clear_slots(self.state, keep, heir) {
+            Ok(cleared) => cleared,
+            Err(e) => return self.tell(Status::Draining, &format!("slots stay: {}", e.full())),
         };
-        let shown: Vec<&str> = written.iter().take(10).map(String::as_str).collect();
-        let more =
-            if written.len() > 10 { format!(" and {} more", written.len() - 10) } else { String::new() };
-        let text = format!("{unit} had written into its own program: {}{more}", shown.join(", "));
-        self.world.step(Status::Draining, &text)
+        for one in cleared {
+            let known = one
+                .id
+                .parse()
+                .is_ok_and(|id: InstanceId| self.state.generations.contains_key(&id.generation));
+            let unit = format!("stillframe-{}-{}.service", self.state.service, one.id);
+            if let Some(why) = &one.error {
+                self.tell(Status::Draining, &format!("the slot of {unit} stays: {why}"));
+            } else if !known {
+                self.tell(
+                    Status::Draining,
+                    &format!("the slot of {unit} was left behind: it is gone, its pictures are not"),
+                );
+            }
+            if one.written.is_empty() {
+                continue;
+            }
+            let shown: Vec<&str> = one.written.iter().take(10).map(String::as_str).collect();
+            let more = one.written.len().saturating_sub(shown.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let text = format!("{unit} had written into its own program: {}{more}", shown.join(", "));
+            self.tell(Status::Draining, &text);
+        }
+    }
+
+    /// Who asks the new instances for pictures of the old ones gets them, whatever becomes of the old ones' folders.
+    fn share_pictures(&mut self) {
+        let Some(previous) = self.previous else { return };
+        if let Err(e) = self.world.share_pictures(self.state, previous, self.number) {
+            let text =
+                format!("pictures of generation {previous} are seen only after it has ended: {}", e.full());
+            self.tell(Status::Starting, &text);
+        }
     }
 }

@@ -9,10 +9,12 @@ use crate::host::journal::Journal;
 use crate::host::layout::{self, Service};
 use crate::host::listeners;
 use crate::host::receive;
+use crate::host::reserve;
+use crate::host::slots;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
 use crate::host::users::Users;
-use crate::host::world::{Status, UnitState, World};
+use crate::host::world::{Cleared, Status, UnitState, World};
 use crate::protocol::control::{Address, Reply, Request, Table};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::launch;
@@ -20,7 +22,6 @@ use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::http;
-use crate::sys::process;
 use crate::sys::progress::check_interrupt;
 use crate::sys::systemd;
 use serde_json::Value;
@@ -33,8 +34,6 @@ const QUEUE_LIMIT: Duration = Duration::from_secs(5);
 const CLASSES_LIMIT: Duration = Duration::from_secs(120);
 /// Of a log, in an error.
 const TAIL_LINES: u32 = 20;
-/// For what runs as the service's user, to the end.
-const CLEAR_LIMIT: Duration = Duration::from_secs(300);
 
 pub struct HostWorld {
     service: Service,
@@ -47,6 +46,9 @@ pub struct HostWorld {
     stale: bool,
     /// Who may be looked at, and for which deployment, to stop this activation.
     cancel: Option<String>,
+    must_end: bool,
+    /// The steps that are in no journal.
+    pub told: Vec<String>,
 }
 
 impl HostWorld {
@@ -60,6 +62,8 @@ impl HostWorld {
             born: Instant::now(),
             stale: false,
             cancel: deployment.map(String::from),
+            must_end: false,
+            told: Vec::new(),
         })
     }
 
@@ -80,7 +84,7 @@ impl HostWorld {
         let spec = &wanted.spec;
         let id = InstanceId { slot: place.slot, generation: number };
         let data = self.service.data();
-        let outputs = spec.output.as_ref().map_or_else(|| data.join("output"), PathBuf::from);
+        let outputs = self.service.outputs(spec.output.as_deref());
         Instance {
             version: INSTANCE_VERSION,
             launch: Path::new(&wanted.snapshot).join(launch::file_of(&wanted.launch)),
@@ -112,6 +116,16 @@ impl HostWorld {
         check_interrupt().map_err(|_| Error::new(Kind::Interrupted, "stopped by a signal"))
     }
 
+    /// What cannot be written for want of space ends the way forward; the way to an end takes the reserve.
+    fn write<T>(&self, write: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut write = write;
+        if self.must_end {
+            reserve::spend(&self.service.layout, write)
+        } else {
+            write().map_err(reserve::named)
+        }
+    }
+
     fn cancelled(&self) -> Result<()> {
         self.cancel.as_ref().map_or(Ok(()), |deployment| cancel::check(&self.service, deployment))
     }
@@ -119,26 +133,34 @@ impl HostWorld {
 
 impl World for HostWorld {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
-        match &mut self.journal {
-            Some(journal) => journal.event(status, text, None).map(drop),
-            None => {
-                eprintln!("{}: {status}: {text}", self.service.name);
-                Ok(())
-            }
-        }
+        let Some(mut journal) = self.journal.take() else {
+            eprintln!("{}: {status}: {text}", self.service.name);
+            self.told.push(format!("{}: {text}", self.service.name));
+            return Ok(());
+        };
+        let written = self.write(|| journal.event(status, text, None).map(drop));
+        self.journal = Some(journal);
+        written
     }
 
     fn save(&mut self, state: &ServiceState) -> Result<()> {
-        state.save(&self.service.state())
+        self.write(|| state.save(&self.service.state()))
+    }
+
+    fn must_end(&mut self) {
+        self.must_end = true;
+        self.cancel = None;
     }
 
     fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()> {
         files::replace_link(&self.service.generation_link(number), Path::new(&wanted.snapshot))?;
+        files::replace_link(&self.service.snapshot_root(number), Path::new(&wanted.snapshot))?;
         files::replace_link(&self.service.agent_root(number), Path::new(&wanted.agent))
     }
 
     fn unlink(&mut self, number: u64, attempt: u64) -> Result<()> {
         files::remove(&self.service.generation_link(number))?;
+        files::remove(&self.service.snapshot_root(number))?;
         files::remove(&self.service.agent_root(number))?;
         files::remove_tree(&self.service.secrets(attempt))
     }
@@ -209,47 +231,21 @@ impl World for HostWorld {
         systemd::log_tail(&id.unit(&self.service.name), TAIL_LINES)
     }
 
-    fn clear_slot(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>> {
-        let file = self.service.instance_file(id);
-        if !file.exists() {
-            // It never was.
-            return Ok(Vec::new());
-        }
-        // The files are the instance's: root must not follow the links that may lie there.
-        let state = ServiceState::load(&self.service.state(), &self.service.name)?;
-        let Some(generation) = state.generations.get(&id.generation) else { return Ok(Vec::new()) };
-        let spec = &generation.wanted.spec;
-        let Some(place) = generation.instances.iter().find(|place| place.slot == id.slot) else {
-            return Ok(Vec::new());
-        };
-        let mut words: Vec<String> =
-            ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"].map(String::from).to_vec();
-        let mut property = |text: String| words.extend(["-p".to_string(), text]);
-        let users = Users::of(&self.service, spec)?;
-        users.lines(spec, id).lines().for_each(|line| property(line.into()));
-        property(format!("StateDirectory={}", units::state_folders(&self.service, id, *place)));
-        for line in
-            ["ProtectSystem=strict", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "PrivateNetwork=yes"]
-        {
-            property(line.into());
-        }
-        if let Some(output) = &spec.output {
-            property(format!("ReadWritePaths={output}"));
-        }
-        let credential = |name: &str| format!("${{CREDENTIALS_DIRECTORY}}/{name}");
-        property(format!("LoadCredential={}:{}", units::INSTANCE_FILE, file.display()));
-        let mut command =
-            vec![units::program(&generation.wanted.agent), "clear".into(), credential(units::INSTANCE_FILE)];
-        if let Some(heir) = heir {
-            property(format!("LoadCredential=heir.json:{}", self.service.instance_file(heir).display()));
-            command.push(credential("heir.json"));
-        }
-        words.extend(command);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let said = process::must(&words, CLEAR_LIMIT)?;
-        self.service.remove_slot_folder(id)?;
-        serde_json::from_slice(&said)
-            .map_err(|e| Error::new(Kind::Host, format!("cannot read what {id} had written")).caused_by(e))
+    fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
+        slots::others(&self.service, keep)
+    }
+
+    fn clear_slots(
+        &mut self,
+        state: &ServiceState,
+        keep: &[InstanceId],
+        heir: Option<u64>,
+    ) -> Result<Vec<Cleared>> {
+        slots::clear(&self.service, state, keep, heir)
+    }
+
+    fn share_pictures(&mut self, state: &ServiceState, from: u64, to: u64) -> Result<()> {
+        slots::share(&self.service, state, from, to)
     }
 
     fn probe(&mut self, at: &Address, spec: &Spec) -> Result<std::result::Result<(), String>> {

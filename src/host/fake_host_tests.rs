@@ -1,12 +1,15 @@
 //! A host made of maps, whose effects fail, or end the process, when a test says so.
 use crate::host::state::{Generation, ServiceState};
-use crate::host::world::{Status, UnitState, World};
+use crate::host::world::{Cleared, Status, UnitState, World};
 use crate::protocol::control::{Address, Reply, Table, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// By the folder they are in: whose pictures are there.
+type Pictures = BTreeMap<InstanceId, BTreeSet<InstanceId>>;
 
 /// What survives the agent's process, and, marked so, the power.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,7 +23,13 @@ pub struct Host {
     pub profile: Option<u64>,
     /// Snapshots in the store, and those of them whose files have reached the disk.
     pub store: BTreeSet<String>,
-    pub synced: BTreeSet<String>,
+    pub on_disk: BTreeSet<String>,
+    pub slots: BTreeSet<InstanceId>,
+    /// They could not be thrown away.
+    pub slots_stay: bool,
+    pub pictures: Pictures,
+    /// What the disk has had for long enough to keep it at a power loss, of the two before this.
+    pub synced: Option<(BTreeSet<InstanceId>, Pictures)>,
     // In /run and in memory.
     pub units: BTreeSet<InstanceId>,
     pub running: BTreeSet<InstanceId>,
@@ -45,6 +54,18 @@ pub struct Fake {
     pub clock: u64,
     pub effects: u64,
     pub fault: Option<(u64, Fault)>,
+    /// From this effect on the file system of the state is full.
+    pub full_from: Option<u64>,
+    /// Room is held there for an end.
+    pub reserve: bool,
+    pub must_end: bool,
+    /// The activation is cancelled at this time.
+    pub cancelled_at: Option<u64>,
+    /// Until when each generation has a job, once it has traffic.
+    pub jobs: BTreeMap<u64, u64>,
+    /// Generations that end at this time.
+    pub dies: BTreeMap<u64, u64>,
+    pub stopped_with_jobs: Vec<InstanceId>,
     pub dead: bool,
     /// Generations whose instances never get healthy.
     pub sick: BTreeSet<u64>,
@@ -55,8 +76,6 @@ pub struct Fake {
     pub cut: Vec<String>,
     /// Generations with a pack that failed to import.
     pub lame: BTreeSet<u64>,
-    /// Whose pictures went to whom.
-    pub inherited: Vec<(InstanceId, InstanceId)>,
     pub steps: Vec<(Status, String)>,
     /// Whose settings the gateway was given, in order.
     pub settings: Vec<String>,
@@ -71,13 +90,19 @@ impl Fake {
             clock: 0,
             effects: 0,
             fault: None,
+            full_from: None,
+            reserve: false,
+            must_end: false,
+            cancelled_at: None,
+            jobs: BTreeMap::new(),
+            dies: BTreeMap::new(),
+            stopped_with_jobs: Vec::new(),
             dead: false,
             sick: BTreeSet::new(),
             weak: BTreeSet::new(),
             open: BTreeMap::new(),
             cut: Vec::new(),
             lame: BTreeSet::new(),
-            inherited: Vec::new(),
             steps: Vec::new(),
             settings: Vec::new(),
             elsewhere: Vec::new(),
@@ -105,6 +130,26 @@ impl Fake {
         }
     }
 
+    fn is_dead(&self, number: u64) -> bool {
+        self.dies.get(&number).is_some_and(|at| self.clock >= *at)
+    }
+
+    fn has_job(&self, number: u64) -> bool {
+        let has_had_traffic =
+            self.jobs.contains_key(&number) && self.host.running.iter().any(|id| id.generation == number);
+        has_had_traffic && !self.is_dead(number) && self.clock < self.jobs[&number]
+    }
+
+    /// An effect on the file system of the state.
+    fn write(&mut self, what: &str, act: impl FnOnce(&mut Host)) -> Result<()> {
+        let full = self.full_from.is_some_and(|from| self.effects + 1 >= from);
+        if full && !self.dead && !(self.must_end && self.reserve) {
+            self.effects += 1;
+            return Err(Error::io("write", what, std::io::ErrorKind::StorageFull.into()));
+        }
+        self.effect(what, act)
+    }
+
     pub fn generation_of(&self, at: &Address) -> Option<u64> {
         let state = self.host.state.as_ref()?;
         let has = |n: u64, g: &Generation| g.instances.iter().any(|place| state.address(n, *place) == *at);
@@ -115,10 +160,13 @@ impl Fake {
 impl World for Fake {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
         self.steps.push((status, text.into()));
-        self.effect("journal", |_| ())
+        self.write("journal", |_| ())
     }
     fn save(&mut self, state: &ServiceState) -> Result<()> {
-        self.effect("save", |h| h.state = Some(state.clone()))
+        self.write("save", |h| h.state = Some(state.clone()))
+    }
+    fn must_end(&mut self) {
+        self.must_end = true;
     }
     fn link(&mut self, number: u64, _: &Wanted) -> Result<()> {
         self.effect("link", |h| {
@@ -131,7 +179,7 @@ impl World for Fake {
         })
     }
     fn sync_store(&mut self) -> Result<()> {
-        self.effect("sync", |h| h.synced.clone_from(&h.store))
+        self.effect("sync", |h| h.on_disk.clone_from(&h.store))
     }
     fn point(&mut self, number: Option<u64>) -> Result<()> {
         self.effect("point", |h| h.profile = number)
@@ -153,16 +201,22 @@ impl World for Fake {
         assert!(self.dead || self.host.gateway, "{unit} is started with nobody to let in");
         self.effect("start", |h| {
             h.data = true;
+            h.slots.insert(unit);
+            h.pictures.entry(unit).or_default().insert(unit);
             h.running.insert(unit);
         })
     }
     fn stop(&mut self, unit: InstanceId) -> Result<()> {
+        if self.has_job(unit.generation) {
+            self.stopped_with_jobs.push(unit);
+        }
         self.effect("stop", |h| {
             h.running.remove(&unit);
         })
     }
     fn unit(&mut self, unit: InstanceId) -> Result<UnitState> {
-        let active = if self.host.running.contains(&unit) { "active" } else { "inactive" };
+        let runs = self.host.running.contains(&unit) && !self.is_dead(unit.generation);
+        let active = if runs { "active" } else { "inactive" };
         self.effect("look", |_| UnitState { active: active.into(), ..UnitState::default() })
     }
     fn listens(&mut self, _: InstanceId) -> Vec<String> {
@@ -171,10 +225,45 @@ impl World for Fake {
     fn log_tail(&mut self, _: InstanceId) -> String {
         "Traceback".into()
     }
-    fn clear_slot(&mut self, unit: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>> {
-        assert!(self.dead || !self.host.running.contains(&unit), "the slot of running {unit} is thrown away");
-        self.inherited.extend(heir.map(|heir| (unit, heir)));
-        self.effect("clear", |_| Vec::new())
+    fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
+        let all: BTreeSet<InstanceId> = self.host.units.union(&self.host.running).copied().collect();
+        self.effect("others", |_| all.into_iter().filter(|id| !keep.contains(id)).collect())
+    }
+    fn clear_slots(
+        &mut self,
+        state: &ServiceState,
+        keep: &[InstanceId],
+        heir: Option<u64>,
+    ) -> Result<Vec<Cleared>> {
+        let going = |id: &InstanceId| !keep.contains(id);
+        let running = self.host.running.iter().find(|id| going(id));
+        assert!(self.dead || running.is_none(), "the slot of running {running:?} is thrown away");
+        let heirs = heir.map(|number| state.instances(number)).unwrap_or_default();
+        let cleared = self.effect("clear", |h| {
+            h.synced = Some((h.slots.clone(), h.pictures.clone()));
+            let gone: Vec<InstanceId> = h.slots.iter().copied().filter(going).collect();
+            h.slots.retain(|id| keep.contains(id));
+            for id in h.pictures.keys().copied().filter(going).collect::<Vec<_>>() {
+                let heir = heirs.iter().find(|heir| heir.slot == id.slot).or(heirs.first());
+                if let Some(heir) = heir {
+                    let moved = h.pictures.remove(&id).unwrap_or_default();
+                    h.pictures.entry(*heir).or_default().extend(moved);
+                }
+            }
+            gone.into_iter().map(|id| Cleared { id: id.to_string(), ..Cleared::default() }).collect()
+        });
+        self.host.slots_stay |= cleared.is_err() && !self.dead;
+        cleared
+    }
+    fn share_pictures(&mut self, state: &ServiceState, from: u64, to: u64) -> Result<()> {
+        let (from, to) = (state.instances(from), state.instances(to));
+        self.effect("share", |h| {
+            for id in from {
+                let heir = to.iter().find(|heir| heir.slot == id.slot).or(to.first());
+                let shared = h.pictures.get(&id).cloned().unwrap_or_default();
+                h.pictures.entry(*heir.unwrap()).or_default().extend(shared);
+            }
+        })
     }
     fn classes(&mut self, at: &Address) -> Result<std::result::Result<BTreeSet<String>, String>> {
         let lame = self.generation_of(at).is_some_and(|n| self.lame.contains(&n));
@@ -191,8 +280,9 @@ impl World for Fake {
         let ill = self.sick.contains(&number) || has_traffic && self.weak.contains(&number);
         self.effect("probe", |_| if ill { Err("answered 500".into()) } else { Ok(()) })
     }
-    fn queue(&mut self, _: &Address) -> Option<u64> {
-        Some(0)
+    fn queue(&mut self, at: &Address) -> Option<u64> {
+        let number = self.generation_of(at)?;
+        (!self.is_dead(number)).then(|| u64::from(self.has_job(number)))
     }
     fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
         self.settings.push(wanted.snapshot.clone());
@@ -219,7 +309,10 @@ impl World for Fake {
     }
     fn remove_data(&mut self) -> Result<()> {
         assert!(self.dead || self.host.running.is_empty(), "the folder of a running instance");
-        let removed = self.effect("remove data", |h| h.data = false);
+        let removed = self.effect("remove data", |h| {
+            h.data = false;
+            h.pictures.clear();
+        });
         self.host.data_stays |= removed.is_err() && !self.dead;
         removed
     }
@@ -268,6 +361,9 @@ impl World for Fake {
     }
     fn wait(&mut self, milliseconds: u64) -> Result<()> {
         self.clock += milliseconds;
+        if self.cancelled_at.is_some_and(|at| self.clock >= at) && !self.must_end {
+            return Err(Error::new(Kind::Interrupted, "cancelled by a@b"));
+        }
         self.effect("wait", |_| ())
     }
 }

@@ -1,6 +1,6 @@
 //! `stillframe-agent instance FILE`: what an instance's unit starts. It puts the slot together, adds what is
 //! this host's own (folders, the GPU driver's libraries, secrets) and becomes the program. It runs as the
-//! service's user inside the unit's sandbox; so does `clear`, which takes the slot apart.
+//! service's user inside the unit's sandbox; so does `clearing`, which takes the slot apart.
 use crate::host::driver;
 use crate::host::{slot, socket};
 use crate::protocol::launch::{Launch, Values};
@@ -8,7 +8,6 @@ use crate::protocol::spec::{Folder, SecretUse};
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
-use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -210,53 +209,6 @@ fn keep(at: &Path, kept: &Path) -> Result<()> {
     link_to(at, kept)
 }
 
-/// Takes the slot of an ended instance apart: what it had written into its own program is returned, and its
-/// pictures go to the instance that goes on, under the names they had.
-pub fn clear(file: &Path, heir: Option<&Path>) -> Result<Vec<String>> {
-    let instance = Instance::read(file)?;
-    let slot = instance.slot();
-    let mut written = match instance.launch() {
-        Ok(launch) => slot::written(&launch, &slot),
-        // Its snapshot was deleted by hand: the slot goes all the same.
-        Err(_) => Vec::new(),
-    };
-    let linked: Vec<String> =
-        instance.folders.iter().map(|f| &f.at).chain(&instance.keep).map(|at| format!("base/{at}")).collect();
-    written.retain(|path| !linked.iter().any(|at| Path::new(path).starts_with(at)));
-    files::remove_tree(&slot)?;
-    files::remove_tree(&instance.gone())?;
-    if let Some(heir) = heir {
-        let heir = Instance::read(heir)?;
-        if instance.output.exists() {
-            hand_over(&instance.output, &heir.output, &heir.output.join(&instance.id))?;
-            files::remove_tree(&instance.output)?;
-        }
-    }
-    Ok(written)
-}
-
-/// Moves everything below `from` to `to`; what has a twin there goes to `aside`.
-fn hand_over(from: &Path, to: &Path, aside: &Path) -> Result<()> {
-    make(to)?;
-    for entry in fs::read_dir(from).map_err(|e| Error::io("list", from, e))? {
-        let entry = entry.map_err(|e| Error::io("list", from, e))?;
-        let (path, name) = (entry.path(), entry.file_name());
-        let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-        match rustix::fs::renameat_with(CWD, &path, CWD, to.join(&name), RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) if is_dir => {
-                hand_over(&path, &to.join(&name), &aside.join(&name))?;
-            }
-            Err(rustix::io::Errno::EXIST) => {
-                make(aside)?;
-                fs::rename(&path, aside.join(&name)).map_err(|e| Error::io("move", &path, e))?;
-            }
-            Err(e) => return Err(Error::io("move", &path, e.into())),
-        }
-    }
-    Ok(())
-}
-
 /// Whether a path of the configuration stays below where it is put.
 pub fn stays_below(at: &str) -> bool {
     !at.is_empty() && Path::new(at).components().all(|c| matches!(c, Component::Normal(_)))
@@ -269,25 +221,6 @@ mod tests {
     fn touch(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
-    }
-
-    #[test]
-    fn pictures_are_handed_over_and_none_is_lost() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("s0-g1"), dir.path().join("s0-g2"));
-        touch(&from.join("a_00001_.png"), "old");
-        touch(&from.join("b.png"), "only old");
-        touch(&from.join("sub/c.png"), "old");
-        touch(&from.join("sub/d.png"), "only old");
-        touch(&to.join("a_00001_.png"), "new");
-        touch(&to.join("sub/c.png"), "new");
-        hand_over(&from, &to, &to.join("s0-g1")).unwrap();
-        let read = |path: &str| fs::read_to_string(to.join(path)).unwrap();
-        assert_eq!(
-            ["a_00001_.png", "b.png", "sub/c.png", "sub/d.png", "s0-g1/a_00001_.png", "s0-g1/sub/c.png"]
-                .map(read),
-            ["new", "only old", "new", "only old", "old", "old"]
-        );
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Journal {
             .open(&path)
             .map_err(|e| Error::io("create", &path, e))?;
         let mut journal = Journal { file, path };
-        journal.line(&attempt)?;
+        journal.line(&attempt).inspect_err(|_| drop(fs::remove_file(&journal.path)))?;
         files::sync_dir(&folder)?;
         Ok((journal, attempt))
     }
@@ -98,25 +98,39 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))?;
+        let before = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.len();
+        if let Err(e) = self.file.write_all(bytes) {
+            // What came of it would swallow the next line.
+            let _ = self.file.set_len(before);
+            return Err(Error::io("write", &self.path, e));
+        }
         self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
     }
 }
 
-/// Reads a record. A line that is cut off is as if it had not been written.
+/// Keeps the record for one process: whoever brings its attempt to an end. Nothing is written for that, so it
+/// works where there is no space.
+pub fn keep(service: &Service, attempt: u64) -> Result<File> {
+    let path = file_of(service, attempt);
+    let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+    file.lock().map_err(|e| Error::io("lock", &path, e))?;
+    Ok(file)
+}
+
+/// Reads a record. A line that is cut off, or is damaged, is as if it had not been written.
 pub fn read(service: &Service, attempt: u64) -> Result<Record> {
     let path = file_of(service, attempt);
-    let text = files::read_text(&path)?;
-    let mut lines = text.lines();
-    let head = match lines.next().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+    let bytes = files::read(&path)?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let head = match lines.next().and_then(|line| serde_json::from_slice::<serde_json::Value>(line).ok()) {
         Some(head) => read_head(head).map_err(|why| {
             Error::new(Kind::Io, format!("{} is not a deployment's record: {why}", path.display()))
                 .hint("a newer stillframe wrote it: deploy with that one")
         })?,
-        // Power was lost while it was begun: it did nothing.
+        // Power was lost while it was begun: it did nothing. Or the disk lost it: what it did is in the state.
         None => lost_head(service, attempt),
     };
-    let events = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let events = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
     Ok(Record { attempt: head, events })
 }
 
@@ -207,6 +221,28 @@ mod tests {
         assert_eq!((record.outcome(), record.attempt.by.as_str()), (Some(&outcome), "a@b"));
         assert_eq!(Journal::begin(&service, attempt()).unwrap().1.attempt, 2);
         assert_eq!(newest(&service, 1).unwrap()[0].attempt.attempt, 2);
+    }
+
+    #[test]
+    fn one_damaged_byte_costs_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        let (mut journal, _) = Journal::begin(&service, attempt()).unwrap();
+        for text in ["one", "two", "three"] {
+            journal.event(Status::Starting, text, None).unwrap();
+        }
+        journal.end(&Outcome::succeeded(4, None)).unwrap();
+        let path = file_of(&service, 1);
+        for (at, lines) in [("\"two\"", 3), ("\"by\"", 4)] {
+            let mut bytes = fs::read(&path).unwrap();
+            let place = bytes.windows(at.len()).position(|w| w == at.as_bytes()).unwrap();
+            let whole = bytes.clone();
+            bytes[place + 1] = 0xff;
+            fs::write(&path, &bytes).unwrap();
+            let record = read(&service, 1).unwrap();
+            assert_eq!((record.events.len(), record.outcome().is_some()), (lines, true), "{at}");
+            fs::write(&path, whole).unwrap();
+        }
     }
 
     #[test]

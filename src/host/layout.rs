@@ -5,15 +5,18 @@
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
 //!   verified.json                          store paths that were compared with the workstation's hashes
-//!   services/NAME/state.json, lease.json, mutex, attempts/NNNNNN.jsonl, secrets/ATTEMPT/
+//!   reserve                                room for the end of an activation on a full file system
+//!   services/NAME/state.json, state.copy.json, generations/NNNNNN.json, lease.json, mutex,
+//!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
 //! /run/stillframe/NAME/                    root's alone: instance files, the gateway's settings; made anew at boot
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
 //! /run/stillframe-instances/NAME/s0-g7/    the socket that an instance listens on; only the gateway enters
 //! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
-//! /nix/var/nix/gcroots/stillframe/         the agents of the generations
+//! /nix/var/nix/gcroots/stillframe/         snapshots and agents of the generations, and of attempts under way
 //! ```
+use crate::host::state_file;
 use crate::protocol::instance_id::InstanceId;
 use crate::sys::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -56,6 +59,10 @@ impl Layout {
         self.state.join("verified.json")
     }
 
+    pub fn reserve(&self) -> PathBuf {
+        self.state.join("reserve")
+    }
+
     pub fn services(&self) -> PathBuf {
         self.state.join("services")
     }
@@ -69,8 +76,8 @@ impl Layout {
         let Ok(entries) = std::fs::read_dir(self.services()) else { return Vec::new() };
         let mut names: Vec<String> = entries
             .flatten()
-            .filter(|e| e.path().join("state.json").is_file())
             .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|name| state_file::is_known(&self.service(name).state()))
             .collect();
         names.sort();
         names
@@ -196,6 +203,11 @@ impl Service {
         remove_state_folder(&format!("{SLOTS}/{}", self.name))
     }
 
+    /// The slots as instances see them, and below /var/lib/private as they are where users are dynamic.
+    pub fn slots(&self) -> [PathBuf; 2] {
+        ["/var/lib", "/var/lib/private"].map(|lib| Path::new(lib).join(SLOTS).join(&self.name))
+    }
+
     /// A slot as its instance sees it. What is in the folder is the instance's; the folder itself is systemd's.
     pub fn slot(&self, id: InstanceId) -> PathBuf {
         Path::new("/var/lib").join(self.slot_folder(id)).join("slot")
@@ -204,6 +216,16 @@ impl Service {
     /// Below /run, for `RuntimeDirectory=`.
     pub fn socket_folder(&self, id: InstanceId) -> String {
         socket_folder(&self.name, id)
+    }
+
+    /// What the process that takes slots apart is to do.
+    pub fn clearing(&self) -> PathBuf {
+        self.run().join("clearing")
+    }
+
+    /// Where each instance has its output folder: in the service's own folder, or where its configuration says.
+    pub fn outputs(&self, given: Option<&str>) -> PathBuf {
+        given.map_or_else(|| self.data().join("output"), PathBuf::from)
     }
 
     pub fn gateway_settings(&self) -> PathBuf {
@@ -260,6 +282,11 @@ impl Service {
         let root =
             |what: &str| self.layout.agent_roots().join(format!("{}-attempt-{attempt}{what}", self.name));
         [root(""), root("-agent")]
+    }
+
+    /// Keeps a generation's snapshot where the profile's own link does not: `nix-collect-garbage -d` removes those.
+    pub fn snapshot_root(&self, number: u64) -> PathBuf {
+        self.layout.agent_roots().join(format!("{}-{number}-snapshot", self.name))
     }
 
     pub fn agent_root(&self, number: u64) -> PathBuf {

@@ -2,9 +2,14 @@
 //! process is gone, however it went.
 //!
 //! First the process that talks with the workstation holds it; the activation, which outlives that
-//! conversation, takes it over by the deployment's id.
+//! conversation, takes it over by the deployment's id. One that is started again after it was killed, or after
+//! a full disk, takes the lease that nobody has.
+use crate::host::cancel;
+use crate::host::journal;
 use crate::host::layout::Service;
-use crate::protocol::messages::Holder;
+use crate::host::reserve;
+use crate::host::state::ServiceState;
+use crate::protocol::messages::{Attempt, Holder};
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files::{self, FileLock};
@@ -57,7 +62,13 @@ fn write(service: &Service, holder: &Holder, activating: bool) -> Result<Life> {
     let file = File { version: LEASE_VERSION, holder: holder.clone(), life: life.clone(), activating };
     let bytes =
         serde_json::to_vec(&file).map_err(|e| Error::new(Kind::Io, "cannot write the lease").caused_by(e))?;
-    files::write_atomic(&service.lease(), &bytes)?;
+    let put = || files::write_atomic(&service.lease(), &bytes);
+    // An activation brings about an end that must come; a conversation can end here.
+    if activating {
+        reserve::spend(&service.layout, put)?
+    } else {
+        put()?
+    }
     Ok(life)
 }
 
@@ -70,19 +81,24 @@ pub fn take(service: &Service, holder: &Holder) -> Result<std::result::Result<Le
     }
 }
 
-/// Takes the lease over from another process of the same deployment.
-pub fn take_over(service: &Service, deployment: &str) -> Result<Lease> {
+/// Takes the lease for the activation of an attempt: over from another process of the same deployment, or where
+/// nobody has it.
+pub fn take_over(service: &Service, attempt: &Attempt) -> Result<Lease> {
     let _lock = lock(service)?;
-    match read(service)? {
-        Some(file) if file.holder.deployment == deployment => {
-            Ok(Lease { life: write(service, &file.holder, true)?, service: service.clone() })
+    let holder = match read(service)? {
+        Some(file) if file.holder.deployment == attempt.deployment => file.holder,
+        Some(file) if file.life.goes_on() => {
+            let text = format!("the lease of {} belongs to {}", service.name, file.holder.by);
+            return Err(Error::new(Kind::Busy, text).hint("deploy again"));
         }
-        other => {
-            let who = other.map_or("nobody".into(), |f| f.holder.by);
-            Err(Error::new(Kind::Busy, format!("the lease of {} belongs to {who}", service.name))
-                .hint("deploy again"))
-        }
-    }
+        _ => Holder::of(attempt),
+    };
+    let life = match write(service, &holder, true) {
+        // Where there is no space nobody else can take it either, and exactly one generation has to run.
+        Err(e) if e.is_full() => Life::own(),
+        written => written?,
+    };
+    Ok(Lease { life, service: service.clone() })
 }
 
 /// Who has it now, and whether an activation runs.
@@ -90,10 +106,33 @@ pub fn holder(service: &Service) -> Option<(Holder, bool)> {
     read(service).ok().flatten().filter(|f| f.life.goes_on()).map(|f| (f.holder, f.activating))
 }
 
+/// Who deploys, and whether an activation runs: the lease's holder, or else whoever began the activation that the
+/// state says is not over. Such a one has no process for a moment, or none that can write how it ends.
+pub fn under_way(service: &Service) -> Option<(Holder, bool)> {
+    holder(service).or_else(|| Some((cut_off(service)?, true)))
+}
+
+/// Who began the activation that the state says is not over.
+pub fn cut_off(service: &Service) -> Option<Holder> {
+    let pending = ServiceState::load(&service.state(), &service.name).ok()?.pending?;
+    Some(Holder::of(&journal::read(service, pending.attempt).ok()?.attempt))
+}
+
 /// Takes the lease away from a deployment that has not begun its activation.
 pub fn break_it(service: &Service) -> Result<Option<Holder>> {
     let _lock = lock(service)?;
-    let Some(file) = read(service)?.filter(|f| f.life.goes_on()) else { return Ok(None) };
+    let Some(file) = read(service)?.filter(|f| f.life.goes_on()) else {
+        let Some(holder) = cut_off(service) else { return Ok(None) };
+        let text = format!("an activation of {} was cut off, begun by {}", service.name, holder.by);
+        let unit = service.activation_unit(holder.attempt);
+        let why = match reserve::full(&service.layout) {
+            Some(mount) => format!("free space on the file system at {mount}: it then ends by itself"),
+            None => {
+                format!("it is brought to its end by itself, or by the next deployment: journalctl -u {unit}")
+            }
+        };
+        return Err(Error::new(Kind::Busy, text).hint(why));
+    };
     if file.activating {
         return Err(Error::new(
             Kind::Busy,
@@ -102,6 +141,8 @@ pub fn break_it(service: &Service) -> Result<Option<Holder>> {
         .hint("stillframe cancel stops it and brings the old generation back"));
     }
     std::fs::remove_file(service.lease()).map_err(|e| Error::io("remove", service.lease(), e))?;
+    // Its activation may be about to begin, and finds the lease free.
+    cancel::request(service, &file.holder.deployment, "unlock")?;
     Ok(Some(file.holder))
 }
 
@@ -150,7 +191,8 @@ impl Drop for Lease {
 mod tests {
     use super::*;
     use crate::host::layout::Layout;
-    use crate::protocol::messages::AttemptKind;
+    use crate::host::state::Pending;
+    use crate::protocol::messages::{AttemptKind, RECORD_VERSION};
 
     fn holder_of(deployment: &str) -> Holder {
         Holder {
@@ -181,6 +223,48 @@ mod tests {
         drop(take(&service, &holder_of("four")).unwrap().unwrap());
     }
 
+    fn attempt_of(deployment: &str) -> Attempt {
+        let asked = Attempt::asked(deployment, AttemptKind::Deploy, "demo", "a@b", &[]);
+        Attempt { version: RECORD_VERSION, attempt: 1, began: 1, ..asked }
+    }
+
+    /// Killed, or ended by a full disk, it let go of the lease or left that of a process that is gone.
+    #[test]
+    fn an_activation_that_is_started_again_takes_the_lease_that_nobody_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Layout::new(dir.path()).service("demo");
+        std::fs::create_dir_all(&service.home).unwrap();
+        let again = take_over(&service, &attempt_of("one")).unwrap();
+        assert_eq!(holder(&service), Some((holder_of("one"), true)));
+        let mut file = read(&service).unwrap().unwrap();
+        (file.life.started, file.holder) = (1, holder_of("another"));
+        files::write_atomic(&service.lease(), &serde_json::to_vec(&file).unwrap()).unwrap();
+        drop(again);
+        drop(take_over(&service, &attempt_of("one")).unwrap());
+        assert_eq!(holder(&service), None);
+    }
+
+    /// Without a lease: its process ended because it could not write.
+    #[test]
+    fn an_activation_that_is_not_over_is_seen_by_all_who_ask() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Layout::new(dir.path()).service("demo");
+        let (_, attempt) = journal::Journal::begin(&service, attempt_of("one")).unwrap();
+        let pending = Pending { attempt: 1, generation: 2, previous: Some(1), kept: false };
+        let state = ServiceState { pending: Some(pending), ..ServiceState::new("demo") };
+        state.save(&service.state()).unwrap();
+        assert_eq!(holder(&service), None);
+        assert_eq!(under_way(&service), Some((Holder::of(&attempt), true)));
+        let error = break_it(&service).unwrap_err();
+        assert_eq!(error.to_string(), "an activation of demo was cut off, begun by a@b");
+        assert!(
+            error
+                .hint
+                .unwrap()
+                .contains("by the next deployment: journalctl -u stillframe-demo-activation-1")
+        );
+    }
+
     #[test]
     fn an_activation_takes_it_over_and_then_nobody_takes_it_away() {
         let dir = tempfile::tempdir().unwrap();
@@ -188,12 +272,12 @@ mod tests {
         let one = take(&service, &holder_of("one")).unwrap().unwrap();
         assert_eq!(break_it(&service).unwrap(), Some(holder_of("one")));
         assert!(!one.is_ours());
-        assert_eq!(
-            take_over(&service, "one").unwrap_err().to_string(),
-            "the lease of demo belongs to nobody"
-        );
+        // An activation that begins all the same is told to stop.
+        assert_eq!(cancel::check(&service, "one").unwrap_err().to_string(), "cancelled by unlock");
         let one = take(&service, &holder_of("one")).unwrap().unwrap();
-        let over = take_over(&service, "one").unwrap();
+        let over = take_over(&service, &attempt_of("one")).unwrap();
+        let other = take_over(&service, &attempt_of("two")).unwrap_err();
+        assert_eq!(other.to_string(), "the lease of demo belongs to a@b");
         assert_eq!(holder(&service), Some((holder_of("one"), true)));
         assert_eq!(
             break_it(&service).unwrap_err().to_string(),

@@ -2,8 +2,10 @@
 //! foreground.
 pub mod activating;
 pub mod activation;
+pub mod activation_unit;
 pub mod cancel;
 pub mod change;
+pub mod clearing;
 pub mod driver;
 pub mod durable;
 pub mod effects;
@@ -21,12 +23,16 @@ pub mod lookup;
 pub mod overview;
 pub mod prepare;
 pub mod receive;
+pub mod repair;
+pub mod reserve;
 pub mod retention;
 pub mod secrets;
 pub mod session;
 pub mod slot;
+pub mod slots;
 pub mod socket;
 pub mod state;
+pub mod state_file;
 pub mod tree_hash;
 pub mod units;
 pub mod users;

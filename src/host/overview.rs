@@ -21,13 +21,33 @@ const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 pub fn look(layout: &Layout, only: Option<&str>) -> Result<HostView> {
     let names = layout.known();
     let wanted = names.iter().filter(|n| only.is_none_or(|only| only == n.as_str()));
-    let services = wanted.map(|name| service(&layout.service(name))).collect::<Result<_>>()?;
+    let services = wanted.map(|name| told(&layout.service(name))).collect::<Result<_>>()?;
     let agent = std::fs::read_link(layout.agent()).unwrap_or_default().display().to_string();
     Ok(HostView { version: OVERVIEW_VERSION, agent, services })
 }
 
-fn service(service: &Service) -> Result<ServiceView> {
-    let state = ServiceState::load(&service.state(), &service.name)?;
+/// One whose state cannot be read says so, and the others go on.
+fn told(service: &Service) -> Result<ServiceView> {
+    match ServiceState::read(&service.state(), &service.name) {
+        Ok(found) => Ok(ServiceView { problem: found.warning, ..view(service, found.state)? }),
+        Err(e) => {
+            let hint = e.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            let problem = Some(format!("{}{hint}", e.full()));
+            Ok(ServiceView { problem, ..view(service, ServiceState::new(&service.name))? })
+        }
+    }
+}
+
+/// Services of this host whose state is not as it should be, a line each.
+pub fn problems(layout: &Layout) -> Vec<String> {
+    let of = |name: &String| match ServiceState::read(&layout.service(name).state(), name) {
+        Ok(found) => found.warning.map(|warning| format!("{name} {warning}")),
+        Err(e) => Some(format!("{name} {}", e.full())),
+    };
+    layout.known().iter().filter_map(of).collect()
+}
+
+fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
     // What serves, and what an activation has begun to put in its place.
     let shown: Vec<u64> = state
         .pending
@@ -50,7 +70,7 @@ fn service(service: &Service) -> Result<ServiceView> {
     let instances = instances(&state, &shown, reply.as_ref())?;
     let serving = state.serving.and_then(|n| state.generations.get(&n));
     let ready = |i: &&InstanceView| Some(i.generation) == state.serving && i.condition == Condition::Healthy;
-    let (holder, activating) = lease::holder(service).map_or((None, false), |(h, a)| (Some(h), a));
+    let (holder, activating) = lease::under_way(service).map_or((None, false), |(h, a)| (Some(h), a));
     Ok(ServiceView {
         service: service.name.clone(),
         serving: state.serving,
@@ -63,6 +83,7 @@ fn service(service: &Service) -> Result<ServiceView> {
         generations: state.generations.iter().map(|(n, g)| generation(*n, g)).collect(),
         deployment: holder,
         activating,
+        problem: None,
     })
 }
 
@@ -73,6 +94,7 @@ fn generation(number: u64, g: &Generation) -> GenerationView {
         created: g.created,
         attempt: g.attempt,
         before: g.before,
+        gone: g.is_gone(),
     }
 }
 

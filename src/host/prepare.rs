@@ -3,6 +3,7 @@
 use crate::host::durable;
 use crate::host::layout::{BOOT_UNIT, BOOT_UNIT_FOLDER, Layout};
 use crate::host::receive;
+use crate::host::reserve;
 use crate::host::units;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -32,6 +33,7 @@ pub fn install(layout: &Layout, agent: &Path) -> Result<()> {
     for folder in [layout.services(), layout.incoming()] {
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create directory", &folder, e))?;
     }
+    reserve::keep(layout)?;
     use std::os::unix::fs::PermissionsExt;
     let open = std::fs::Permissions::from_mode(0o711);
     std::fs::set_permissions(&layout.state, open)

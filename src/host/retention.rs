@@ -1,13 +1,15 @@
 //! What is kept of a service, and why; and letting go of the rest.
 use crate::formats::nix::store_path::StorePath;
-use crate::host::activation::expired;
+use crate::host::activation::{self, expired};
 use crate::host::effects::HostWorld;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::state::ServiceState;
 use crate::host::world::World;
+use crate::protocol::messages::{AttemptKind, Holder};
 use crate::protocol::retention::{KeptGeneration, RetentionReport};
 use crate::store::{Store, StoreConfig};
+use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::BTreeSet;
 
@@ -34,12 +36,19 @@ pub fn retention(
     free: bool,
 ) -> Result<RetentionReport> {
     let mut store = Store::connect(config)?;
-    let mut generations = Vec::new();
+    let (mut generations, mut tidied, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     let mut closures: Vec<BTreeSet<StorePath>> = Vec::new();
     let mut sizes = std::collections::BTreeMap::new();
     for name in layout.known() {
         let service = layout.service(&name);
-        let mut state = ServiceState::load(&service.state(), &name)?;
+        let state = match ServiceState::load(&service.state(), &name) {
+            Ok(state) => state,
+            // Its links are there all the same.
+            Err(e) => {
+                problems.push(format!("{name}: {}", e.full()));
+                continue;
+            }
+        };
         let goes = expired(&state);
         for (number, generation) in &state.generations {
             let snapshot = &generation.wanted.snapshot;
@@ -61,11 +70,12 @@ pub fn retention(
                 why: why(&state, *number, &goes),
                 bytes: closure.iter().filter_map(|p| sizes.get(p)).sum(),
                 own_bytes: 0,
+                gone: generation.is_gone(),
             });
             closures.push(closure);
         }
-        if free && only.is_none_or(|only| only == name) && !goes.is_empty() {
-            let_go(&service, &mut state, goes)?;
+        if free && only.is_none_or(|only| only == name) {
+            tidied.extend(let_go(&service, !goes.is_empty())?);
         }
     }
     for at in 0..closures.len() {
@@ -75,21 +85,48 @@ pub fn retention(
             closures[at].iter().filter(|p| !shared.contains(p)).filter_map(|p| sizes.get(p)).sum();
     }
     let freed_bytes = if free { Some(store.collect_garbage()?) } else { None };
-    Ok(RetentionReport { generations, incoming_bytes: incoming(layout), freed_bytes })
+    Ok(RetentionReport { generations, incoming_bytes: incoming(layout), freed_bytes, tidied, problems })
 }
 
-fn let_go(service: &Service, state: &mut ServiceState, goes: Vec<u64>) -> Result<()> {
-    if let Some((holder, _)) = lease::holder(service) {
+/// Lets go of what is not kept, and of what an earlier crash left. Unless it `must`, it leaves a deployment alone.
+fn let_go(service: &Service, must: bool) -> Result<Vec<String>> {
+    let holder = Holder {
+        deployment: "retention".into(),
+        kind: AttemptKind::Deploy,
+        by: "retention".into(),
+        since: clock::now_ms(),
+        attempt: 0,
+    };
+    let busy = |holder: Holder| {
         let text = format!("a deployment of {} is under way, begun by {}", service.name, holder.by);
-        return Err(Error::new(Kind::Busy, text).hint("run it again when that has ended"));
+        Error::new(Kind::Busy, text).hint("run it again when that has ended")
+    };
+    let _lease = match lease::take(service, &holder)? {
+        Ok(lease) => lease,
+        Err(other) if must => return Err(busy(other)),
+        Err(_) => return Ok(Vec::new()),
+    };
+    // As it is now that nobody else changes it.
+    let mut state = ServiceState::load(&service.state(), &service.name)?;
+    if state.pending.is_some() && !must {
+        return Ok(Vec::new());
+    }
+    if state.pending.is_some() {
+        return Err(busy(lease::cut_off(service).unwrap_or(holder)));
     }
     let mut world = HostWorld::new(service, None, None)?;
-    for number in goes {
-        if let Some(generation) = state.generations.remove(&number) {
-            world.unlink(number, generation.attempt)?;
+    let goes = expired(&state);
+    for number in &goes {
+        if let Some(generation) = state.generations.remove(number) {
+            world.unlink(*number, generation.attempt)?;
         }
     }
-    world.save(state)
+    if !goes.is_empty() {
+        world.save(&state)?;
+    }
+    let failed = activation::tidy(&mut world, &mut state);
+    let failed = failed.iter().map(|e| format!("{}: {}", service.name, e.full()));
+    Ok(world.told.drain(..).chain(failed).collect())
 }
 
 fn incoming(layout: &Layout) -> u64 {

@@ -2,6 +2,7 @@
 //! service's lease, keeps the attempt's record while paths are copied, starts the activation in a unit of its
 //! own, and then only passes on what that writes: when the connection is cut, the activation goes on.
 use crate::host::activating;
+use crate::host::activation_unit::{self, Life};
 use crate::host::cancel;
 use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Follower, Journal};
@@ -9,7 +10,8 @@ use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
 use crate::host::lookup::{exactly, own_program, resolve, runs, serving};
 use crate::host::state::ServiceState;
-use crate::host::{receive, secrets, units};
+use crate::host::state_file::Found;
+use crate::host::{receive, reserve, secrets, units};
 use crate::protocol::messages::{
     Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
 };
@@ -19,7 +21,6 @@ use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::process;
-use crate::sys::systemd;
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
@@ -215,13 +216,17 @@ impl Talk<'_> {
             }
         };
         // What somebody else's end left unfinished comes first.
-        let mut state = ServiceState::load(&service.state(), &service.name)?;
+        let Found { mut state, warning } = ServiceState::read(&service.state(), &service.name)?;
         activating::end_pending(&service, &mut state)?;
+        reserve::keep(self.layout)?;
         let (mut journal, attempt) = Journal::begin(&service, attempt)?;
         activating::end_abandoned(&service, Some(attempt.attempt))?;
         holder.attempt = attempt.attempt;
         lease.rename(&holder)?;
         journal.event(Status::Queued, &format!("begun by {}", attempt.by), None)?;
+        if let Some(warning) = warning {
+            journal.event(Status::Queued, &format!("warning: {warning}"), None)?;
+        }
         Ok(Some(Held { service, holder, attempt, lease, journal, over: false }))
     }
 
@@ -356,38 +361,7 @@ impl Talk<'_> {
     fn start(&mut self, held: &mut Held, goal: &Goal, agent: &str) -> Step<()> {
         let attempt = held.attempt.attempt;
         goal::write(&held.service, attempt, goal)?;
-        let unit = held.service.activation_unit(attempt);
-        let description = format!("Activation {attempt} of {}", held.service.name);
-        let (state, number) = (self.layout.state.display().to_string(), attempt.to_string());
-        let words = [
-            "systemd-run",
-            "--quiet",
-            "--collect",
-            "--service-type=exec",
-            "--unit",
-            &unit,
-            "--description",
-            &description,
-            "-p",
-            "Restart=on-failure",
-            "-p",
-            "RestartSec=2",
-            "-p",
-            "StartLimitIntervalSec=0",
-            "-p",
-            "TimeoutStopSec=120",
-            // A stop is the activation's to hear, not that of a command that it runs just then.
-            "-p",
-            "KillMode=mixed",
-            agent,
-            "--state",
-            &state,
-            "activate",
-            &held.service.name,
-            &number,
-        ];
-        process::must(&words, Duration::from_secs(60))?;
-        Ok(())
+        Ok(activation_unit::start(&held.service, attempt, agent)?)
     }
 
     /// Passes on what the activation writes, to its end; then the lease is ours again.
@@ -425,17 +399,15 @@ impl Talk<'_> {
             // A unit that could not even begin writes nothing.
             if looked.elapsed() > Duration::from_secs(5) {
                 looked = Instant::now();
-                let state = systemd::show(&unit, &["ActiveState"])?;
-                let gone = state.get("ActiveState").is_none_or(|s| s == "inactive" || s == "failed");
-                if gone && journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
-                    held.over = false;
-                    let tail = systemd::log_tail(&unit, 10);
-                    return Err(Error::new(
-                        Kind::Host,
-                        format!("the activation ended without a word: {tail}"),
-                    )
-                    .hint(format!("all it said: journalctl -u {unit}"))
-                    .into());
+                match activation_unit::look(&unit)? {
+                    Life::GoesOn => {}
+                    Life::Stuck => return Err(activation_unit::stuck(self.layout, &unit).into()),
+                    Life::Gone => {
+                        if journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
+                            held.over = false;
+                            return Err(activation_unit::gone(&unit).into());
+                        }
+                    }
                 }
             }
         }
@@ -445,26 +417,29 @@ impl Talk<'_> {
     fn stop(&mut self, held: Option<Held>, stop: Stop) -> Result<()> {
         let (status, error) = match stop {
             Stop::Gone(why) => (Status::Interrupted, Error::new(Kind::Interrupted, why)),
-            Stop::Told { status, error } => (status, error),
+            Stop::Told { status, error } => (status, reserve::named(error)),
         };
-        if let Some(mut held) = held
-            && !held.over
-        {
-            let state = ServiceState::load(&held.service.state(), &held.service.name)?;
-            let outcome = Outcome::unchanged(status, state.serving).because(&error);
-            held.journal.end(&state.complete(outcome))?;
-            files::remove(&held.service.goal(held.attempt.attempt))?;
-            files::remove(&held.service.cancel())?;
-            for root in held.service.attempt_roots(held.attempt.attempt) {
-                files::remove(&root)?;
-            }
-            files::remove_tree(&held.service.secrets(held.attempt.attempt))?;
-        }
+        // It is said whatever becomes of the record.
+        let recorded = held.filter(|held| !held.over).map_or(Ok(()), |held| record_end(held, status, &error));
         let answer = Answer::Failed { status, message: error.full(), hint: error.hint };
         // Nobody may be there to hear it.
         let _ = wire::write_line(self.output, &answer);
-        Ok(())
+        recorded
     }
+}
+
+/// The end of an attempt that its conversation ended: what it brought along for its activation goes.
+fn record_end(mut held: Held, status: Status, error: &Error) -> Result<()> {
+    let (service, attempt) = (&held.service, held.attempt.attempt);
+    let state = ServiceState::load(&service.state(), &service.name)?;
+    let outcome = state.complete(Outcome::unchanged(status, state.serving).because(error));
+    reserve::spend(&service.layout, || held.journal.end(&outcome))?;
+    files::remove(&service.goal(attempt))?;
+    files::remove(&service.cancel())?;
+    for root in service.attempt_roots(attempt) {
+        files::remove(&root)?;
+    }
+    files::remove_tree(&service.secrets(attempt))
 }
 
 /// Whether somebody else wants this deployment to end.

@@ -1,14 +1,11 @@
-//! What a host knows of a service, in one versioned file: its generations, which of them serves, and the
+//! What a host knows of a service, in one versioned file (`state_file`): its generations, which of them serves, and the
 //! activation that is under way. It is written before each effect that it speaks of, so whoever reads it
 //! after a crash knows what may have happened.
 use crate::host::layout;
 use crate::protocol::control::{Address, GATEWAY_VERSION, Table, Target};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::messages::Outcome;
-use crate::protocol::spec::{Spec, Wanted};
-use crate::protocol::version;
-use crate::sys::error::{Error, Kind, Result};
-use crate::sys::files;
+use crate::protocol::spec::Wanted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +13,7 @@ use std::path::Path;
 
 pub const STATE_VERSION: u32 = 2;
 /// As version 2, but every instance has a port.
-const WITH_PORTS: u32 = 1;
+pub const WITH_PORTS: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +43,13 @@ pub struct Generation {
     pub instances: Vec<Place>,
     /// What served before it did: where a rollback from it goes.
     pub before: Option<u64>,
+}
+
+impl Generation {
+    /// Whether somebody took its snapshot or its agent out of the store.
+    pub fn is_gone(&self) -> bool {
+        [&self.wanted.snapshot, &self.wanted.agent].into_iter().any(|path| !Path::new(path).exists())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,38 +83,6 @@ impl ServiceState {
             pending: None,
             data_is_new: false,
         }
-    }
-
-    /// The state of a service; a new one where there is none yet.
-    pub fn load(file: &Path, service: &str) -> Result<ServiceState> {
-        let bytes = match files::read(file) {
-            Ok(bytes) => bytes,
-            Err(_) if !file.exists() => return Ok(ServiceState::new(service)),
-            Err(e) => return Err(e),
-        };
-        let broken = |why: String| {
-            Error::new(Kind::Io, format!("{} is not a service's state: {why}", file.display())).hint(
-                "it is never half written: look at what else wrote there; the services go on as they are",
-            )
-        };
-        let mut value: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
-        if value["version"] == WITH_PORTS {
-            value["version"] = STATE_VERSION.into();
-        }
-        version::check_document(&value, STATE_VERSION)
-            .map_err(|e| broken(format!("version {}, this agent reads {}", e.found, e.reads)))?;
-        for (number, generation) in value["generations"].as_object().into_iter().flatten() {
-            Spec::check_document(&generation["wanted"]["spec"])
-                .map_err(|e| broken(format!("what generation {number} is to serve is of {e}")))?;
-        }
-        serde_json::from_value(value).map_err(|e| broken(e.to_string()))
-    }
-
-    pub fn save(&self, file: &Path) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::new(Kind::Io, "cannot write the state").caused_by(e))?;
-        files::write_atomic(file, &bytes)
     }
 
     /// An outcome with the snapshot that serves after it.
@@ -152,27 +124,5 @@ impl ServiceState {
                 .collect()
         });
         Table { version: GATEWAY_VERSION, targets }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_is_read_and_what_is_broken_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("state.json");
-        let fresh = ServiceState::load(&file, "demo").unwrap();
-        assert_eq!(fresh, ServiceState::new("demo"));
-        fresh.save(&file).unwrap();
-        assert_eq!(ServiceState::load(&file, "demo").unwrap(), fresh);
-        let name = file.display();
-        std::fs::write(&file, "{\"version\": 7}").unwrap();
-        let error = ServiceState::load(&file, "demo").unwrap_err().to_string();
-        assert_eq!(error, format!("{name} is not a service's state: version 7, this agent reads 2"));
-        std::fs::write(&file, "{").unwrap();
-        let error = ServiceState::load(&file, "demo").unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{name} is not a service's state: EOF")), "{error}");
     }
 }

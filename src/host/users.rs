@@ -49,12 +49,19 @@ impl Users {
         Ok(if owner.is_ok_and(|uid| uid == NOBODY) { Users::Own } else { Users::Shared })
     }
 
+    /// The lines of a unit that works on what all instances of a service left: the folders that it names are its user's.
+    pub fn for_all(spec: &Spec) -> String {
+        match &spec.user {
+            Some(user) => format!("User={user}\n"),
+            None => format!("DynamicUser=yes\nUser={}\n", shared(&spec.service)),
+        }
+    }
+
     /// The lines of a unit that runs as an instance's user.
     pub fn lines(self, spec: &Spec, id: InstanceId) -> String {
-        match (&spec.user, self) {
-            (Some(user), _) => format!("User={user}\n"),
-            (None, Users::Shared) => format!("DynamicUser=yes\nUser={}\n", shared(&spec.service)),
-            (None, Users::Own) => format!("DynamicUser=yes\nUser={}\n", own(&spec.service, id)),
+        match self {
+            Users::Shared => Users::for_all(spec),
+            Users::Own => format!("DynamicUser=yes\nUser={}\n", own(&spec.service, id)),
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The effects of an activation, behind one trait: the host carries them out, the tests break them.
+pub use crate::host::clearing::Cleared;
 use crate::host::state::{Generation, ServiceState};
 use crate::protocol::control::{Address, Reply, Table};
 use crate::protocol::instance_id::InstanceId;
@@ -38,6 +39,9 @@ pub trait World {
     /// A step, in the journal before it is taken.
     fn step(&mut self, status: Status, text: &str) -> Result<()>;
     fn save(&mut self, state: &ServiceState) -> Result<()>;
+    /// From here on an end is brought about that must be: what is written may take the room that is held for
+    /// that, and no request to stop is heard.
+    fn must_end(&mut self);
     /// The links that keep a generation from the garbage collector.
     fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()>;
     /// Lets go of a generation: its links, and the secrets that came with it.
@@ -57,9 +61,18 @@ pub trait World {
     fn listens(&mut self, id: InstanceId) -> Vec<String>;
     /// The last lines an instance logged.
     fn log_tail(&mut self, id: InstanceId) -> String;
-    /// Throws a slot away and says what its instance had written into its own program. Pictures go to the
-    /// slot of `heir`.
-    fn clear_slot(&mut self, id: InstanceId, heir: Option<InstanceId>) -> Result<Vec<String>>;
+    /// Instances besides `keep` that run, or have units or files for that, whoever began them.
+    fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>>;
+    /// Throws every slot on this disk away but those of `keep`, and says what their instances had written into
+    /// their own programs. Pictures go to the slots of generation `heir`.
+    fn clear_slots(
+        &mut self,
+        state: &ServiceState,
+        keep: &[InstanceId],
+        heir: Option<u64>,
+    ) -> Result<Vec<Cleared>>;
+    /// Generation `to` has the pictures of generation `from` too, from now on.
+    fn share_pictures(&mut self, state: &ServiceState, from: u64, to: u64) -> Result<()>;
     /// One look at an instance; the inner error says what is wrong with its answer.
     fn probe(&mut self, at: &Address, spec: &Spec) -> Result<std::result::Result<(), String>>;
     /// The node classes that an instance has.

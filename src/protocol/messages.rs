@@ -294,6 +294,18 @@ pub struct Holder {
     pub attempt: u64,
 }
 
+impl Holder {
+    pub fn of(attempt: &Attempt) -> Holder {
+        Holder {
+            deployment: attempt.deployment.clone(),
+            kind: attempt.kind,
+            by: attempt.by.clone(),
+            since: attempt.began,
+            attempt: attempt.attempt,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Serving {

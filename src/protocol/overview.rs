@@ -2,6 +2,7 @@
 //! Data alone; `host::overview` puts it together.
 use crate::protocol::messages::Holder;
 use crate::sys::address::Address;
+use crate::sys::error::Report;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -71,6 +72,9 @@ pub struct GenerationView {
     pub created: u64,
     pub attempt: u64,
     pub before: Option<u64>,
+    /// Its snapshot or its agent is not in the store any more: nothing can go back to it.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +94,17 @@ pub struct ServiceView {
     /// The deployment under way, and whether its activation has begun.
     pub deployment: Option<Holder>,
     pub activating: bool,
+    /// What is wrong with the state: where it cannot be read at all, nothing else is known of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What came of the repair of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repaired {
+    pub service: String,
+    pub done: Vec<String>,
+    pub error: Option<Report>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

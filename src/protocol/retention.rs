@@ -13,6 +13,9 @@ pub struct KeptGeneration {
     /// Bytes of its closure, and of them what no other generation of this host needs.
     pub bytes: u64,
     pub own_bytes: u64,
+    /// Its snapshot or its agent is not in the store any more: nothing can go back to it.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,4 +25,10 @@ pub struct RetentionReport {
     pub incoming_bytes: u64,
     /// What the garbage collector freed; `None` when it was not asked to.
     pub freed_bytes: Option<u64>,
+    /// What an earlier crash had left behind, and what became of it.
+    #[serde(default)]
+    pub tidied: Vec<String>,
+    /// Services that were passed over: all of theirs is kept.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }

@@ -50,6 +50,10 @@ pub struct Facts {
     pub broken_agent: Option<String>,
     /// Our own services and their public ports.
     pub serves: BTreeMap<String, u16>,
+    /// The boot service did not bring all services back.
+    pub boot_failed: bool,
+    /// Services whose state is not as it should be, by name: why.
+    pub broken: BTreeMap<String, String>,
 }
 
 /// What a deployment needs of a host. Empty is "nothing".
@@ -180,6 +184,11 @@ fn parse(text: &str) -> Option<(Facts, bool)> {
             "serves" => {
                 let (name, port) = value.split_once(' ')?;
                 facts.serves.insert(name.into(), port.parse().ok()?);
+            }
+            "boot_failed" => facts.boot_failed = true,
+            "broken" => {
+                let (name, why) = value.split_once(' ')?;
+                facts.broken.insert(name.into(), why.into());
             }
             "agent" => agent = true,
             "failed" => return None,
@@ -332,6 +341,23 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
         ));
     }
     found
+}
+
+/// What is wrong with services that the host has already. It stops no deployment of another one.
+pub fn broken(facts: &Facts) -> Vec<Problem> {
+    let state = facts.broken.iter().map(|(name, why)| {
+        problem(
+            format!("the state of {name}: {why}"),
+            "stillframe host repair NAME --all; what serves goes on as it is",
+        )
+    });
+    let boot = facts.boot_failed.then(|| {
+        problem(
+            "not all services came back when the host was started".into(),
+            "on the host: journalctl -u stillframe.service; then stillframe host repair NAME --all",
+        )
+    });
+    state.chain(boot).collect()
 }
 
 /// Whether what is missing has room: asked when its size is known, before the first byte. A NAR becomes

@@ -44,6 +44,9 @@ if [ -L ${agent%/bin/*} ]; then
     runs $agent || say broken_agent "$(readlink ${agent%/bin/*})"
     systemctl is-enabled --quiet stillframe.service 2>/dev/null && say prepared yes
 fi
+systemctl is-failed --quiet stillframe.service 2>/dev/null && say boot_failed yes
+# An older agent does not know the question.
+[ -x $agent ] && $agent problems 2>/dev/null </dev/null | while read -r line; do say broken "$line"; done
 # The public ports that are ours: taken, and not by somebody else.
 for socket in /run/systemd/system/stillframe-*-gateway.socket; do
     [ -e "$socket" ] || continue

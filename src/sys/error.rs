@@ -2,6 +2,7 @@
 //! command, a hint that says what to do next, and a source. Display leaves the source to the printer.
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,13 +93,17 @@ impl Error {
 
     /// An I/O error always carries its path and the verb that failed: `io("read", path, e)`.
     pub fn io(verb: &str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        let full =
-            matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
         let path = path.as_ref();
         let error = Error::new(Kind::Io, format!("cannot {verb} {}", path.display())).caused_by(source);
         // "standard output" and the name of a program are in the message alone.
         let error = Error { path: path.is_absolute().then(|| path.into()), ..error };
-        if full { error.hint("free space there, then run the command again") } else { error }
+        if error.is_full() { error.hint("free space there, then run the command again") } else { error }
+    }
+
+    /// Whether there was no space to write.
+    pub fn is_full(&self) -> bool {
+        let source = self.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
+        source.is_some_and(|e| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

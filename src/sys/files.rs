@@ -4,7 +4,7 @@ use crate::sys::error::{Error, Result};
 use crate::sys::progress::check_interrupt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Replaces `path` with `bytes`, whole or not at all.
@@ -80,6 +80,22 @@ pub fn remove_tree(path: &Path) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Error::io("remove", path, e)),
     }
+}
+
+/// Where the file system of a path is mounted; the path need not be there.
+pub fn mount_point(path: &Path) -> PathBuf {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    let mut there = path.ancestors().skip_while(|path| device(path).is_none());
+    let mut mount = there.next().unwrap_or(Path::new("/"));
+    let own = device(mount);
+    for parent in there {
+        if device(parent) != own {
+            break;
+        }
+        mount = parent;
+    }
+    mount.to_path_buf()
 }
 
 /// Makes a rename or removal inside `dir` durable.
@@ -159,6 +175,12 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_on_the_file_system_of_its_folder() {
+        assert_eq!(mount_point(Path::new("/proc/self/absent/too")), Path::new("/proc"));
+        assert_eq!(mount_point(Path::new("/")), Path::new("/"));
     }
 
     #[test]

@@ -1,0 +1,188 @@
+//! `stillframe-agent repair`, and what `boot` does first: makes the state of each service readable again, and the service what its state says.
+//! Where neither the state nor its copy can be read, it is built anew from the generations' own files, the profile
+//! and the units.
+use crate::host::activating;
+use crate::host::layout::{BOOT_UNIT, Layout, Service, Unit};
+use crate::host::lease;
+use crate::host::slots;
+use crate::host::state::{Generation, STATE_VERSION, ServiceState};
+use crate::host::state_file::{self, Found};
+use crate::host::{journal, reserve};
+use crate::protocol::instance_id::InstanceId;
+use crate::protocol::messages::{AttemptKind, Holder};
+use crate::protocol::overview::Repaired;
+use crate::sys::clock;
+use crate::sys::error::{Error, Kind, Result};
+use crate::sys::systemd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+pub fn repair(layout: &Layout, only: Option<&str>, by: &str) -> Result<Vec<Repaired>> {
+    let names = layout.known().into_iter().filter(|name| only.is_none_or(|only| only == name));
+    let mut all: Vec<Repaired> = names
+        .map(|name| {
+            let mut done = Vec::new();
+            let error = one(layout, &name, by, &mut done).err().map(|e| e.report());
+            Repaired { service: name, done, error }
+        })
+        .collect();
+    all.extend(only.filter(|_| all.is_empty()).map(|name| Repaired {
+        service: name.into(),
+        done: vec!["was never deployed here".into()],
+        error: None,
+    }));
+    if all.iter().all(|one| one.error.is_none()) && boot_failed() {
+        systemd::start_and_wait(BOOT_UNIT)?;
+    }
+    Ok(all)
+}
+
+fn boot_failed() -> bool {
+    systemd::show(BOOT_UNIT, &["ActiveState"])
+        .is_ok_and(|unit| unit.get("ActiveState").is_some_and(|state| state == "failed"))
+}
+
+fn one(layout: &Layout, name: &str, by: &str, done: &mut Vec<String>) -> Result<()> {
+    let service = layout.service(name);
+    reserve::keep(layout)?;
+    let holder = Holder {
+        deployment: "repair".into(),
+        kind: AttemptKind::Deploy,
+        by: by.into(),
+        since: clock::now_ms(),
+        attempt: 0,
+    };
+    let _lease = lease::take(&service, &holder)?.map_err(|holder| {
+        let text = format!("a deployment of {name} is under way, begun by {}", holder.by);
+        Error::new(Kind::Busy, text).hint("repair it when that has ended")
+    })?;
+    let state = readable(&service, done)?;
+    for (number, generation) in &state.generations {
+        activating::link(&service, *number, generation)?;
+    }
+    let stray = slots::others(&service, &state.serving.map(|n| state.instances(n)).unwrap_or_default())?;
+    activating::boot_service(layout, name)?;
+    if !stray.is_empty() && state.serving.is_some() {
+        let names: Vec<String> = stray.iter().map(InstanceId::to_string).collect();
+        done.push(format!("{}: ended, since the state says that they do not serve", names.join(", ")));
+    }
+    Ok(())
+}
+
+/// The state, which can be read from now on.
+fn readable(service: &Service, done: &mut Vec<String>) -> Result<ServiceState> {
+    let file = service.state();
+    let (state, text) = match ServiceState::read(&file, &service.name) {
+        Ok(Found { state, warning: None }) => return Ok(state),
+        Ok(Found { state, warning: Some(warning) }) => {
+            (state, format!("{warning}, and is the state from now on"))
+        }
+        Err(e) if !state_file::may_be_replaced(&file) => return Err(e),
+        Err(e) => {
+            let state = rebuilt(service, &state_file::read_generations(&file))?;
+            let text = format!("{}: built anew: {}", e.full(), told(&state));
+            (state, text)
+        }
+    };
+    set_aside(&file, done)?;
+    state.save(&file)?;
+    done.push(text);
+    Ok(state)
+}
+
+/// `stillframe-agent boot`: a service whose state cannot be read is down now, and comes back as what is there says.
+pub fn boot(layout: &Layout) -> Result<()> {
+    for name in layout.known() {
+        let service = layout.service(&name);
+        let file = service.state();
+        if ServiceState::read(&file, &name).is_ok() || state_file::read_generations(&file).is_empty() {
+            continue;
+        }
+        let mut done = Vec::new();
+        if let Err(e) = readable(&service, &mut done) {
+            eprintln!("{name}: {}", e.full());
+        }
+        done.iter().for_each(|line| eprintln!("{name}: {line}"));
+    }
+    activating::boot(layout)
+}
+
+fn told(state: &ServiceState) -> String {
+    let numbers: Vec<String> = state.generations.keys().map(u64::to_string).collect();
+    match state.serving {
+        Some(serving) => format!("generation {serving} serves; there are {}", numbers.join(", ")),
+        None => format!("nothing serves; the next generation is {}", state.next_generation),
+    }
+}
+
+/// What was there is kept for a person to look at.
+fn set_aside(file: &Path, done: &mut Vec<String>) -> Result<()> {
+    let aside = file.with_file_name("state.broken.json");
+    match fs::rename(file, &aside) {
+        Ok(()) => done.push(format!("what could not be read is kept as {}", aside.display())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io("move aside", file, e)),
+    }
+    Ok(())
+}
+
+/// What serves is what the profile points to; where that is gone, the newest generation that runs.
+fn rebuilt(service: &Service, generations: &BTreeMap<u64, Generation>) -> Result<ServiceState> {
+    let running: BTreeSet<u64> = slots::loaded(service)?
+        .iter()
+        .filter_map(|unit| match service.unit(unit)? {
+            Unit::Instance(id) => Some(id.generation),
+            _ => None,
+        })
+        .collect();
+    let pointed = fs::read_link(service.profile()).ok().and_then(|link| number_of(service, link.to_str()?));
+    let is_there = |number: &u64| generations.contains_key(number);
+    let serving = pointed.filter(is_there).or_else(|| running.iter().rev().copied().find(is_there));
+    // A number is never used twice, whatever became of it.
+    let seen = generations.keys().copied().chain(running).chain(linked(service)).chain(recorded(service));
+    Ok(ServiceState {
+        version: STATE_VERSION,
+        next_generation: seen.max().unwrap_or(0) + 1,
+        serving,
+        generations: generations.clone(),
+        ..ServiceState::new(&service.name)
+    })
+}
+
+fn number_of(service: &Service, link: &str) -> Option<u64> {
+    link.strip_prefix(&format!("stillframe-{}-", service.name))?.strip_suffix("-link")?.parse().ok()
+}
+
+/// Generations that the profile has links of.
+fn linked(service: &Service) -> Vec<u64> {
+    let profile = service.profile();
+    let entries =
+        profile.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| number_of(service, entry.file_name().to_str()?)).collect()
+}
+
+/// Generations that records speak of.
+fn recorded(service: &Service) -> Vec<u64> {
+    let numbers = journal::numbers(service).into_iter();
+    let records = numbers.filter_map(|number| journal::read(service, number).ok());
+    records.filter_map(|record| record.outcome()?.generation).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_are_read_from_the_names_of_links() {
+        let service = Layout::new(Path::new("/")).service("demo");
+        for (name, number) in [
+            ("stillframe-demo-12-link", Some(12)),
+            ("stillframe-demo", None),
+            ("stillframe-demo-two-1-link", None),
+            ("stillframe-other-1-link", None),
+        ] {
+            assert_eq!(number_of(&service, name), number, "{name}");
+        }
+    }
+}
