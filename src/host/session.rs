@@ -318,7 +318,12 @@ impl Talk<'_> {
         let generation = &state.generations[&number];
         let config = receive::store_config(None);
         for root in [&generation.wanted.snapshot, &generation.wanted.agent] {
-            if let Some(path) = receive::deleted(&config, root)?.first() {
+            // Of a path that is not there at all the store knows nothing.
+            let deleted = match Path::new(root).exists() {
+                true => receive::deleted(&config, root)?,
+                false => vec![root.clone()],
+            };
+            if let Some(path) = deleted.first() {
                 return Err(Error::new(
                     Kind::Store,
                     format!("{path}, which generation {number} needs, is gone from this host"),

@@ -195,14 +195,14 @@ class State(Case):
                 found = self.place.run("host", "check", "--json", code=1).json["hosts"][0]["problems"]
                 self.assertEqual(len([p for p in found if p["what"].startswith("the state of demo: ")]), 1, found)
                 done = self.place.deploy("--snapshot", "good", "--again").host()
-                self.assertEqual(done["generation"], serving + 1)
+                self.assertGreater(done["generation"], serving)
                 self.assertIn("warning: ", " ".join(e["text"] for e in self.place.history()[0]["events"]))
-                self.in_order(serving + 1)
+                self.in_order(done["generation"])
 
     def test_a_damaged_record_blocks_nothing(self):
         serving = self.place.status()["serving"]
         self.damage("printf '\\377' | dd of=attempts/000001.jsonl bs=1 seek=40 conv=notrunc 2>/dev/null")
-        self.assertEqual(self.place.deploy("--snapshot", "good", "--again").host()["generation"], serving + 1)
+        self.assertGreater(self.place.deploy("--snapshot", "good", "--again").host()["generation"], serving)
         self.place.run("history")
 
     def test_repair_builds_it_anew_and_others_go_on(self):
