@@ -25,9 +25,13 @@ impl Keys {
         Ok(Keys { hashes: hashes.collect::<Result<_, _>>()? })
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
     /// Whether these headers carry a key; those that do lose it.
     pub fn admit(&self, headers: &mut HeaderMap) -> bool {
-        if self.hashes.is_empty() {
+        if self.is_empty() {
             return true;
         }
         let by_authorization = headers.get(AUTHORIZATION).is_some_and(|value| {

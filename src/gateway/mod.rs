@@ -5,7 +5,7 @@
 //!             │         │         ├─ preference, router (which instance), waiting (none is ready)
 //!             │         │         ├─ answer (its way back)
 //!             │         │         └─ opening ─▶ tunnel, pump (WebSockets)
-//!             │         ├─ auth, pages, refusal
+//!             │         ├─ door (origin, forwarded, auth), pages, refusal
 //!             │         └─ access ─▶ access_log, metrics
 //!             └─ client, client_socket ◀─ deadlines (limits of time)
 //!
@@ -37,7 +37,9 @@ pub mod client_socket;
 pub mod clock;
 pub mod control_socket;
 pub mod deadlines;
+pub mod door;
 pub mod forward;
+pub mod forwarded;
 pub mod handover;
 pub mod headers;
 pub mod health;
@@ -51,6 +53,7 @@ pub mod metrics_port;
 pub mod notify;
 pub mod opening;
 pub mod orders;
+pub mod origin;
 pub mod pages;
 pub mod predecessor;
 pub mod preference;

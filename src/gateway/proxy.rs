@@ -5,6 +5,7 @@ use crate::gateway::access::Access;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{Client, Phase};
+use crate::gateway::door::{self, Caller};
 use crate::gateway::forward::{Forward, too_large};
 use crate::gateway::headers;
 use crate::gateway::pages;
@@ -26,8 +27,9 @@ pub async fn answer(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let active = gateway.active();
     client.begin(!request.body().is_end_stream());
-    let mut access = Some(Access::new(gateway, client.ip, request.method(), request.uri()));
-    let served = match prepare(gateway, client, &active, request) {
+    let caller = Caller::of(request.headers(), client.ip, &active);
+    let mut access = Some(Access::new(gateway, caller.ip, request.method(), request.uri()));
+    let served = match prepare(gateway, client, &active, &caller, request) {
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => {
             let uri = request.uri().clone();
@@ -78,36 +80,39 @@ fn prepare(
     gateway: &Gateway,
     client: &Arc<Client>,
     active: &Active,
+    caller: &Caller,
     mut request: Request<Incoming>,
 ) -> Result<Prepared, Refusal> {
-    let path = request.uri().path();
-    let is_own = path.starts_with(pages::BELOW);
-    let is_public = is_own && pages::is_public(path);
-    if !is_public && !active.keys.admit(request.headers_mut()) {
-        return Err(Refusal::new(Fault::NotAllowed, "this service asks for an API key"));
-    }
-    if is_own {
-        let (status, body) = pages::page(gateway, request.method(), request.uri().path())?;
-        let mut response = Response::new(AnswerBody::Own(body));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        return Ok(Prepared::Own(response));
-    }
     let upgrade = request.body().is_end_stream()
         && request.version() == Version::HTTP_11
         && headers::wants_upgrade(request.headers());
     let client_side = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
-    check(&mut head, &body, active)?;
-    headers::forward(&mut head.headers, client, upgrade);
-    let mut request = Request::new(RequestBody::new(body, active.settings.limits.body, client));
+    check(&mut head)?;
+    let is_own = head.uri.path().starts_with(pages::BELOW);
+    if !(is_own && pages::is_public(head.uri.path())) {
+        door::admit(active, &mut head)?;
+    }
+    if is_own {
+        let (status, body) = pages::page(gateway, &head.method, head.uri.path())?;
+        let mut response = Response::new(AnswerBody::Own(body));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        return Ok(Prepared::Own(response));
+    }
+    let limit = active.settings.limits.body;
+    if body.size_hint().lower() > limit {
+        return Err(too_large(limit));
+    }
+    headers::forward(&mut head.headers, client, caller.trusted, upgrade);
+    let mut request = Request::new(RequestBody::new(body, limit, client));
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
         (head.method, head.uri, head.headers);
     Ok(Prepared::Forward { request, client_side })
 }
 
 /// Refuses what no instance should have to deal with.
-fn check(head: &mut Parts, body: &Incoming, active: &Active) -> Result<(), Refusal> {
+fn check(head: &mut Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::new(Fault::BadRequest, "this is not a proxy for other hosts"));
     }
@@ -123,10 +128,6 @@ fn check(head: &mut Parts, body: &Incoming, active: &Active) -> Result<(), Refus
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
         // RFC 9112, 3.2.
         return Err(Refusal::new(Fault::BadRequest, "a request has exactly one Host header"));
-    }
-    let limit = active.settings.limits.body;
-    if body.size_hint().lower() > limit {
-        return Err(too_large(limit));
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub enum Fault {
     InstanceSlow,
     BodyTooLarge,
     NotAllowed,
+    CrossSite,
+    UnknownHost,
     NoSuchPage,
     BadRequest,
     ClientSlow,
@@ -25,7 +27,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 15] = [
         Fault::NoInstance,
         Fault::TooManyWaiting,
         Fault::TooManyConnections,
@@ -35,6 +37,8 @@ impl Fault {
         Fault::InstanceSlow,
         Fault::BodyTooLarge,
         Fault::NotAllowed,
+        Fault::CrossSite,
+        Fault::UnknownHost,
         Fault::NoSuchPage,
         Fault::BadRequest,
         Fault::ClientSlow,
@@ -52,6 +56,8 @@ impl Fault {
             Fault::InstanceSlow => "instance-slow",
             Fault::BodyTooLarge => "body-too-large",
             Fault::NotAllowed => "not-allowed",
+            Fault::CrossSite => "cross-site",
+            Fault::UnknownHost => "unknown-host",
             Fault::NoSuchPage => "no-such-page",
             Fault::BadRequest => "bad-request",
             Fault::ClientSlow => "client-slow",
@@ -68,6 +74,7 @@ impl Fault {
             Fault::InstanceSlow => StatusCode::GATEWAY_TIMEOUT,
             Fault::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fault::NotAllowed => StatusCode::UNAUTHORIZED,
+            Fault::CrossSite | Fault::UnknownHost => StatusCode::FORBIDDEN,
             Fault::NoSuchPage => StatusCode::NOT_FOUND,
             Fault::BadRequest | Fault::ClientGone => StatusCode::BAD_REQUEST,
             Fault::ClientSlow => StatusCode::REQUEST_TIMEOUT,

@@ -7,6 +7,7 @@ mod failures;
 mod harness;
 mod limits;
 mod load;
+mod origins;
 mod pages;
 mod process;
 mod requests;
