@@ -14,6 +14,7 @@ use crate::gateway::preference;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::router::{Claim, Preference};
 use crate::gateway::settings::Active;
+use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
 use crate::gateway::tunnel::Tunnel;
 use hyper::body::{Body, Bytes, Incoming};
@@ -29,6 +30,7 @@ pub struct Forward<'a> {
     gateway: &'a Arc<Gateway>,
     client: &'a Arc<Client>,
     active: &'a Active,
+    who: Who,
     client_side: Option<OnUpgrade>,
     route: Route<'a>,
     /// The client of a WebSocket.
@@ -70,7 +72,7 @@ impl<'a> Forward<'a> {
         gateway: &'a Arc<Gateway>,
         client: &'a Arc<Client>,
         active: &'a Active,
-        client_side: Option<OnUpgrade>,
+        (who, client_side): (Who, Option<OnUpgrade>),
         route: Route<'a>,
         query: Option<&str>,
     ) -> Self {
@@ -78,6 +80,7 @@ impl<'a> Forward<'a> {
             gateway,
             client,
             active,
+            who,
             client_side,
             key: preference::client_key(&route, query),
             route,
@@ -189,7 +192,14 @@ impl<'a> Forward<'a> {
         self.client.enter(Phase::Wait);
         let limits = &self.active.settings.limits;
         let waiting = &self.gateway.waiting;
-        Box::pin(waiting.claim(&self.gateway.router, &self.preference, limits, &mut self.hold_until)).await
+        Box::pin(waiting.claim(
+            &self.gateway.router,
+            &self.preference,
+            limits,
+            &self.who,
+            &mut self.hold_until,
+        ))
+        .await
     }
 
     /// ComfyUI must not have two WebSockets of one client: the older is closed first.
@@ -334,7 +344,8 @@ impl<'a> Forward<'a> {
             claim.becomes_websocket();
             access.upgrade = true;
             let tunnel = Arc::new(Tunnel::new(&instance));
-            opening::open(Opening { tunnel, link, client, claim, access, client_key: self.key });
+            let (client_key, seat) = (self.key, self.client.clone());
+            opening::open(Opening { tunnel, link, client, claim, access, client_key, seat });
             return Ok(Response::from_parts(head, AnswerBody::Own(Bytes::new())));
         }
         self.client.enter(Phase::Stream);

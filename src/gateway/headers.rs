@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client::new("10.0.0.7".parse().unwrap())
+        Client::new("10.0.0.7".parse().unwrap(), None)
     }
 
     #[test]

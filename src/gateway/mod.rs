@@ -5,8 +5,9 @@
 //!             │         │         ├─ preference, router (which instance), waiting (none is ready)
 //!             │         │         ├─ answer (its way back)
 //!             │         │         └─ opening ─▶ tunnel, pump (WebSockets)
-//!             │         ├─ door (origin, forwarded, auth), pages, refusal
+//!             │         ├─ door (origin, forwarded, auth, throttle), pages, refusal
 //!             │         └─ access ─▶ access_log, metrics
+//!             ├─ seating (who has a place)
 //!             └─ client, client_socket ◀─ deadlines (limits of time)
 //!
 //! agent ─▶ control_socket ─▶ orders ─▶ router.set, status, cut, reload
@@ -23,6 +24,9 @@
 //!    waits (`waiting`).
 //! 3. `upgrade`, `server::leave`: a new version of this program takes the listening socket over before the
 //!    old one stops, and what the old one still has is asked of it by the new one.
+//!
+//! Whatever there is only so much of is counted by who has it (`share`), and what is remembered of clients is
+//! bounded: nobody can keep the others out, or fill this process's memory.
 //!
 //! No file imports one that imports it. `shared` has the struct `Gateway` that every part works on: below it
 //! lies what it consists of (settings, router, affinity, tunnels, metrics, ...), above it what acts on it.
@@ -62,10 +66,13 @@ pub mod proxy;
 pub mod pump;
 pub mod refusal;
 pub mod router;
+pub mod seating;
 pub mod server;
 pub mod settings;
+pub mod share;
 pub mod shared;
 pub mod successor;
+pub mod throttle;
 pub mod tunnel;
 pub mod upgrade;
 pub mod waiting;

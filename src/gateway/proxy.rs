@@ -5,11 +5,12 @@ use crate::gateway::access::Access;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{Client, Phase};
-use crate::gateway::door::{self, Caller};
+use crate::gateway::door::Caller;
 use crate::gateway::forward::{Forward, too_large};
 use crate::gateway::headers;
 use crate::gateway::pages;
 use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::seating;
 use crate::gateway::settings::Active;
 use crate::gateway::shared::Gateway;
 use hyper::body::{Body, Incoming};
@@ -27,16 +28,23 @@ pub async fn answer(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let active = gateway.active();
     client.begin(!request.body().is_end_stream());
-    let caller = Caller::of(request.headers(), client.ip, &active);
+    let mut caller = Caller::of(request.headers(), client.ip, &active);
     let mut access = Some(Access::new(gateway, caller.ip, request.method(), request.uri()));
-    let served = match prepare(gateway, client, &active, &caller, request) {
+    let served = match prepare(gateway, client, &active, &mut caller, request) {
         Ok(Prepared::Own(response)) => Ok(response),
-        Ok(Prepared::Forward { mut request, client_side }) => {
-            let uri = request.uri().clone();
-            let route = route(request.method().as_str(), uri.path());
-            let mut forward = Forward::new(gateway, client, &active, client_side, route, uri.query());
-            forward.run(&mut request, &mut access).await
-        }
+        Ok(Prepared::Forward { mut request, client_side }) => match caller.take(gateway, &active) {
+            Ok(shares) => {
+                if let Some(access) = &mut access {
+                    access.shares = shares;
+                }
+                let uri = request.uri().clone();
+                let route = route(request.method().as_str(), uri.path());
+                let whose = (caller.who, client_side);
+                let mut forward = Forward::new(gateway, client, &active, whose, route, uri.query());
+                forward.run(&mut request, &mut access).await
+            }
+            Err(refusal) => Err(refusal),
+        },
         Err(refusal) => Err(refusal),
     };
     let mut response = match served {
@@ -44,6 +52,7 @@ pub async fn answer(
         Err(refusal) => refuse(&active, &refusal, access.as_mut()),
     };
     if let Some(mut access) = access {
+        access.silent = caller.silent;
         access.received = client.received();
         access.status = response.status().as_u16();
         access.bytes = response.body().size_hint().exact().unwrap_or(0);
@@ -52,7 +61,7 @@ pub async fn answer(
     }
     // Answered before the request's body was read to its end: hyper then closes the connection rather than
     // read the rest, so the client is told not to use it again.
-    let last = gateway.is_leaving() || client.is_unread();
+    let last = gateway.is_leaving() || client.is_unread() || client.is_reserve();
     if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -80,7 +89,7 @@ fn prepare(
     gateway: &Gateway,
     client: &Arc<Client>,
     active: &Active,
-    caller: &Caller,
+    caller: &mut Caller,
     mut request: Request<Incoming>,
 ) -> Result<Prepared, Refusal> {
     let upgrade = request.body().is_end_stream()
@@ -90,8 +99,11 @@ fn prepare(
     let (mut head, body) = request.into_parts();
     check(&mut head)?;
     let is_own = head.uri.path().starts_with(pages::BELOW);
+    if !is_own {
+        seating::check(gateway, client)?;
+    }
     if !(is_own && pages::is_public(head.uri.path())) {
-        door::admit(active, &mut head)?;
+        caller.admit(gateway, active, &mut head)?;
     }
     if is_own {
         let (status, body) = pages::page(gateway, &head.method, head.uri.path())?;

@@ -12,5 +12,6 @@ mod pages;
 mod process;
 mod requests;
 mod rotation;
+mod shares;
 mod standin;
 mod websockets;
