@@ -1,6 +1,6 @@
 //! API keys. The settings hold only their SHA-256. A key comes as `Authorization: Bearer K`, as
 //! `X-Api-Key: K`, or as the password of `Authorization: Basic` (RFC 7617), which browsers ask for by
-//! themselves. The headers that carried it do not go on to the instance.
+//! themselves; also among the subprotocols of a WebSocket (`subprotocol`), and by way of a `ticket`. The headers that carried it do not go on to the instance.
 use crate::gateway::key::{self, Key};
 use base64::Engine;
 use base64::alphabet;
@@ -19,6 +19,17 @@ pub enum Brought {
     Nothing,
     Wrong(Key),
     Right(Key),
+}
+
+impl Brought {
+    /// Of two the right one, else the first.
+    pub fn or(self, other: Brought) -> Brought {
+        match (self, other) {
+            (Brought::Right(_), _) | (_, Brought::Nothing) => self,
+            (Brought::Nothing, _) | (_, Brought::Right(_)) => other,
+            (Brought::Wrong(_), Brought::Wrong(_)) => self,
+        }
+    }
 }
 
 pub struct Keys {
@@ -42,6 +53,11 @@ impl Keys {
         self.hashes.len()
     }
 
+    /// Whether this key is asked for still.
+    pub fn has(&self, key: Key) -> bool {
+        self.hashes.iter().any(|sum| key::of_sum(sum) == key)
+    }
+
     /// The key in these headers. A right one is removed.
     pub fn admit(&self, headers: &mut HeaderMap) -> Brought {
         let mut brought = Brought::Nothing;
@@ -54,9 +70,7 @@ impl Keys {
             if matches!(found, Brought::Right(_)) {
                 headers.remove(name);
             }
-            if !matches!(brought, Brought::Right(_)) {
-                brought = found;
-            }
+            brought = brought.or(found);
         }
         brought
     }

@@ -1,17 +1,21 @@
 //! Whether a request may come in: by the page that sent it and the name that it calls us (`origin`), by its
-//! key (`auth`, `throttle`), and by how much its client and its key have already (`share`).
+//! key (`auth`, `subprotocol`, `ticket`, `throttle`), and by how much its client and its key have already (`share`).
 use crate::gateway::access::Taken;
 use crate::gateway::auth::Brought;
 use crate::gateway::clock;
 use crate::gateway::forwarded;
 use crate::gateway::headers;
+use crate::gateway::key::key;
 use crate::gateway::origin::Asked;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::settings::Active;
 use crate::gateway::share::{Source, Who};
 use crate::gateway::shared::Gateway;
-use hyper::HeaderMap;
+use crate::gateway::subprotocol;
+use crate::gateway::ticket;
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
 use std::net::IpAddr;
 
 /// Who sent a request.
@@ -21,6 +25,8 @@ pub struct Caller {
     /// What the connection says of its client is believed.
     pub trusted: bool,
     pub who: Who,
+    /// The subprotocol of a WebSocket to answer, if the instance chooses none.
+    pub subprotocol: Option<HeaderValue>,
     /// Its refusal is counted in the log, and has no line of its own.
     pub silent: bool,
 }
@@ -33,25 +39,27 @@ impl Caller {
             ip,
             trusted: forwarded::is_trusted(trusted, peer),
             who: Who { source: Source::of(ip), key: None, keys: active.keys.count() },
+            subprotocol: None,
             silent: false,
         }
     }
 
     /// Lets a request in, without what it was let in by.
     pub fn admit(&mut self, gateway: &Gateway, active: &Active, head: &mut Parts) -> Result<(), Refusal> {
-        let asked = Asked {
-            method: &head.method,
-            headers: &head.headers,
-            upgrade: headers::wants_upgrade(&head.headers),
-            keyless: active.keys.is_empty(),
-        };
+        let upgrade = headers::wants_upgrade(&head.headers);
+        let keyless = active.keys.is_empty();
+        let asked = Asked { method: &head.method, headers: &head.headers, upgrade, keyless };
         // First of all: a page of another site must not have keys tried in its visitor's name.
         active.names.check(&asked)?;
-        if active.keys.is_empty() {
-            return Ok(());
+        let mut brought = active.keys.admit(&mut head.headers);
+        if upgrade && let Some(offer) = subprotocol::take(&mut head.headers) {
+            self.subprotocol = Some(offer.answer);
+            brought = brought.or(active.keys.look(&offer.key));
         }
-        let brought = active.keys.admit(&mut head.headers);
-        self.judge(gateway, active, brought)
+        if matches!(head.method, Method::GET | Method::HEAD) {
+            brought = brought.or(by_ticket(gateway, active, head));
+        }
+        if keyless { Ok(()) } else { self.judge(gateway, active, brought) }
     }
 
     fn judge(&mut self, gateway: &Gateway, active: &Active, brought: Brought) -> Result<(), Refusal> {
@@ -109,4 +117,16 @@ impl Caller {
         }
         Ok(taken)
     }
+}
+
+/// What a ticket in the address stands for. A good one is used up and removed, whatever else let the request in.
+fn by_ticket(gateway: &Gateway, active: &Active, head: &mut Parts) -> Brought {
+    let Some(text) = ticket::of(&head.uri) else { return Brought::Nothing };
+    let unknown = Brought::Wrong(key(text));
+    let Some(stands_for) = gateway.tickets.redeem(text, clock::now()) else { return unknown };
+    if let Some(uri) = ticket::without(&head.uri) {
+        head.uri = uri;
+    }
+    // The key may have been taken back since.
+    stands_for.filter(|key| active.keys.has(*key)).map_or(unknown, Brought::Right)
 }

@@ -18,7 +18,9 @@ use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
 use crate::gateway::tunnel::Tunnel;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ACCEPT_ENCODING, HOST, SET_COOKIE, TRANSFER_ENCODING};
+use hyper::header::{
+    ACCEPT_ENCODING, HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE, TRANSFER_ENCODING,
+};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub struct Forward<'a> {
     client: &'a Arc<Client>,
     active: &'a Active,
     who: Who,
+    /// To answer where the instance chooses none.
+    pub subprotocol: Option<HeaderValue>,
     client_side: Option<OnUpgrade>,
     route: Route<'a>,
     /// The client of a WebSocket.
@@ -81,6 +85,7 @@ impl<'a> Forward<'a> {
             client,
             active,
             who,
+            subprotocol: None,
             client_side,
             key: preference::client_key(&route, query),
             route,
@@ -343,6 +348,9 @@ impl<'a> Forward<'a> {
         if let (true, Some(client)) = (upgraded, client_side) {
             claim.becomes_websocket();
             access.upgrade = true;
+            if let Some(subprotocol) = self.subprotocol.take() {
+                head.headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(subprotocol);
+            }
             let tunnel = Arc::new(Tunnel::new(&instance));
             let (client_key, seat) = (self.key, self.client.clone());
             opening::open(Opening { tunnel, link, client, claim, access, client_key, seat });

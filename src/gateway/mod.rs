@@ -5,7 +5,7 @@
 //!             │         │         ├─ preference, router (which instance), waiting (none is ready)
 //!             │         │         ├─ answer (its way back)
 //!             │         │         └─ opening ─▶ tunnel, pump (WebSockets)
-//!             │         ├─ door (origin, forwarded, auth, throttle), pages, refusal
+//!             │         ├─ door (origin, forwarded, auth, ticket, throttle), pages, refusal
 //!             │         └─ access ─▶ access_log, metrics
 //!             ├─ seating (who has a place)
 //!             └─ client, client_socket ◀─ deadlines (limits of time)
@@ -71,8 +71,10 @@ pub mod server;
 pub mod settings;
 pub mod share;
 pub mod shared;
+pub mod subprotocol;
 pub mod successor;
 pub mod throttle;
+pub mod ticket;
 pub mod tunnel;
 pub mod upgrade;
 pub mod waiting;

@@ -14,7 +14,7 @@ use crate::gateway::seating;
 use crate::gateway::settings::Active;
 use crate::gateway::shared::Gateway;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -41,6 +41,7 @@ pub async fn answer(
                 let route = route(request.method().as_str(), uri.path());
                 let whose = (caller.who, client_side);
                 let mut forward = Forward::new(gateway, client, &active, whose, route, uri.query());
+                forward.subprotocol = caller.subprotocol.take();
                 forward.run(&mut request, &mut access).await
             }
             Err(refusal) => Err(refusal),
@@ -98,7 +99,7 @@ fn prepare(
     let client_side = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     check(&mut head)?;
-    let is_own = head.uri.path().starts_with(pages::BELOW);
+    let is_own = pages::is_own(head.uri.path());
     if !is_own {
         seating::check(gateway, client)?;
     }
@@ -106,10 +107,11 @@ fn prepare(
         caller.admit(gateway, active, &mut head)?;
     }
     if is_own {
-        let (status, body) = pages::page(gateway, &head.method, head.uri.path())?;
+        let (status, body) = pages::page(gateway, &caller.who, &head.method, head.uri.path())?;
         let mut response = Response::new(AnswerBody::Own(body));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return Ok(Prepared::Own(response));
     }
     let limit = active.settings.limits.body;

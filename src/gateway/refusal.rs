@@ -23,13 +23,14 @@ pub enum Fault {
     UnknownHost,
     NoSuchPage,
     BadRequest,
+    GatewayFailed,
     ClientSlow,
     /// The client is gone: nobody reads the answer, but the log and the metrics name the fault.
     ClientGone,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 18] = [
         Fault::NoInstance,
         Fault::TooManyWaiting,
         Fault::TooManyConnections,
@@ -45,6 +46,7 @@ impl Fault {
         Fault::UnknownHost,
         Fault::NoSuchPage,
         Fault::BadRequest,
+        Fault::GatewayFailed,
         Fault::ClientSlow,
         Fault::ClientGone,
     ];
@@ -66,6 +68,7 @@ impl Fault {
             Fault::UnknownHost => "unknown-host",
             Fault::NoSuchPage => "no-such-page",
             Fault::BadRequest => "bad-request",
+            Fault::GatewayFailed => "gateway-failed",
             Fault::ClientSlow => "client-slow",
             Fault::ClientGone => "client-gone",
         }
@@ -84,6 +87,7 @@ impl Fault {
             Fault::CrossSite | Fault::UnknownHost => StatusCode::FORBIDDEN,
             Fault::NoSuchPage => StatusCode::NOT_FOUND,
             Fault::BadRequest | Fault::ClientGone => StatusCode::BAD_REQUEST,
+            Fault::GatewayFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Fault::ClientSlow => StatusCode::REQUEST_TIMEOUT,
         }
     }

@@ -10,6 +10,7 @@ use crate::gateway::router::Router;
 use crate::gateway::settings::Active;
 use crate::gateway::share::{Shares, Source};
 use crate::gateway::throttle::Throttle;
+use crate::gateway::ticket::Tickets;
 use crate::gateway::tunnel::Tunnels;
 use crate::gateway::waiting::Waiting;
 use parking_lot::{Mutex, RwLock};
@@ -36,6 +37,7 @@ pub struct Gateway {
     pub of_clients: Arc<Shares<Source>>,
     pub of_keys: Arc<Shares<Key>>,
     pub throttle: Throttle,
+    pub tickets: Tickets,
     pub tunnels: Tunnels,
     /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
@@ -85,6 +87,7 @@ impl Gateway {
             of_clients: Arc::default(),
             of_keys: Arc::default(),
             throttle: Throttle::default(),
+            tickets: Tickets::default(),
             tunnels: Tunnels::default(),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),

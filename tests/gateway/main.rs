@@ -14,4 +14,5 @@ mod requests;
 mod rotation;
 mod shares;
 mod standin;
+mod tickets;
 mod websockets;
