@@ -222,6 +222,9 @@ let
               scaling = 1;
               listen = "here";
               instance-ports = "1-2";
+              gateway.hosts = [ "http://a" ];
+              gateway.origins = [ "pictures.example" ];
+              gateway.trusted-proxies = [ "here" ];
               folders = [ { path = "/a"; } ];
               environment.A = 1;
               secrets.KEY.as = "paper";
@@ -233,6 +236,9 @@ let
         "a: service.drain is \"60\", not a span of time with its unit, as in \"60s\" (ms, s, min, h, d)"
         "a: service.environment.A is 1, not a string"
         "a: service.folders[0] lacks at"
+        "a: service.gateway.hosts[0] is \"http://a\", not a host name as in \"pictures.example\""
+        "a: service.gateway.origins[0] is \"pictures.example\", not a web origin as in \"https://pictures.example\""
+        "a: service.gateway.trusted-proxies[0] is \"here\", not a network as in \"10.0.0.0/8\", or an address"
         "a: service.gpus is \"some\", not one of \"auto\", \"all\", \"none\" or a list"
         "a: service.instance-ports is \"1-2\", not a range of ports as in \"20000-20999\""
         "a: service.listen is \"here\", not an IP address"

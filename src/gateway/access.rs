@@ -2,14 +2,23 @@
 //! metrics.
 use crate::gateway::access_log::Line;
 use crate::gateway::instance::Instance;
+use crate::gateway::key::Key;
 use crate::gateway::metrics::class;
 use crate::gateway::refusal::Fault;
+use crate::gateway::share::{Share, Source};
 use crate::gateway::shared::Gateway;
 use hyper::{Method, Uri};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// A request's shares of what there is only so much of.
+#[derive(Default)]
+pub struct Taken {
+    pub client: Option<Share<Source>>,
+    pub key: Option<Share<Key>>,
+}
 
 pub struct Access {
     pub gateway: Arc<Gateway>,
@@ -24,6 +33,10 @@ pub struct Access {
     pub received: u64,
     pub upgrade: bool,
     pub fault: Option<Fault>,
+    /// It has no line of its own in the log.
+    pub silent: bool,
+    /// What it counts in while it lasts.
+    pub shares: Taken,
 }
 
 impl Access {
@@ -41,6 +54,8 @@ impl Access {
             received: 0,
             upgrade: false,
             fault: None,
+            silent: false,
+            shares: Taken::default(),
         }
     }
 
@@ -73,6 +88,9 @@ impl Drop for Access {
         metrics.sent.fetch_add(self.bytes, Ordering::Relaxed);
         if !self.upgrade {
             metrics.latency(took);
+        }
+        if self.silent {
+            return;
         }
         self.gateway.log.request(&Line {
             client: self.client,

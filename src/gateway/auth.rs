@@ -1,6 +1,7 @@
 //! API keys. The settings hold only their SHA-256. A key comes as `Authorization: Bearer K`, as
 //! `X-Api-Key: K`, or as the password of `Authorization: Basic` (RFC 7617), which browsers ask for by
-//! themselves. The headers that carried it do not go on to the instance.
+//! themselves; also among the subprotocols of a WebSocket (`subprotocol`), and by way of a `ticket`. The headers that carried it do not go on to the instance.
+use crate::gateway::key::{self, Key};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -11,6 +12,25 @@ use sha2::{Digest, Sha256};
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const BEARER: &str = "bearer ";
 const BASIC: &str = "basic ";
+
+/// What a request brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brought {
+    Nothing,
+    Wrong(Key),
+    Right(Key),
+}
+
+impl Brought {
+    /// Of two the right one, else the first.
+    pub fn or(self, other: Brought) -> Brought {
+        match (self, other) {
+            (Brought::Right(_), _) | (_, Brought::Nothing) => self,
+            (Brought::Nothing, _) | (_, Brought::Right(_)) => other,
+            (Brought::Wrong(_), Brought::Wrong(_)) => self,
+        }
+    }
+}
 
 pub struct Keys {
     hashes: Vec<[u8; 32]>,
@@ -25,42 +45,57 @@ impl Keys {
         Ok(Keys { hashes: hashes.collect::<Result<_, _>>()? })
     }
 
-    /// Whether these headers carry a key; those that do lose it.
-    pub fn admit(&self, headers: &mut HeaderMap) -> bool {
-        if self.hashes.is_empty() {
-            return true;
-        }
-        let by_authorization = headers.get(AUTHORIZATION).is_some_and(|value| {
-            let value = value.as_bytes();
-            if let Some(key) = after(value, BEARER) {
-                self.knows(key)
-            } else if let Some(pair) = after(value, BASIC).and_then(base64) {
-                let password = pair.iter().position(|b| *b == b':').map(|at| &pair[at + 1..]);
-                password.is_some_and(|key| self.knows(key))
-            } else {
-                false
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    pub fn count(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether this key is asked for still.
+    pub fn has(&self, key: Key) -> bool {
+        self.hashes.iter().any(|sum| key::of_sum(sum) == key)
+    }
+
+    /// The key in these headers. A right one is removed.
+    pub fn admit(&self, headers: &mut HeaderMap) -> Brought {
+        let mut brought = Brought::Nothing;
+        let by_authorization =
+            headers.get(AUTHORIZATION).and_then(|value| in_authorization(value.as_bytes()));
+        let by_header = headers.get(API_KEY).map(|value| value.as_bytes().to_vec());
+        for (name, key) in [(AUTHORIZATION, by_authorization), (API_KEY, by_header)] {
+            let Some(key) = key else { continue };
+            let found = self.look(&key);
+            if matches!(found, Brought::Right(_)) {
+                headers.remove(name);
             }
-        });
-        let by_header = headers.get(API_KEY).is_some_and(|value| self.knows(value.as_bytes()));
-        if by_authorization {
-            headers.remove(AUTHORIZATION);
+            brought = brought.or(found);
         }
-        if by_header {
-            headers.remove(API_KEY);
-        }
-        by_authorization || by_header
+        brought
     }
 
     /// Compares every hash to its end, so that the time it takes reveals nothing.
-    fn knows(&self, key: &[u8]) -> bool {
+    pub fn look(&self, key: &[u8]) -> Brought {
         let asked: [u8; 32] = Sha256::digest(key).into();
         let mut found = 0u8;
         for hash in &self.hashes {
             let differs = hash.iter().zip(&asked).fold(0u8, |sum, (a, b)| sum | (a ^ b));
             found |= u8::from(std::hint::black_box(differs) == 0);
         }
-        found == 1
+        let key = key::of_sum(&asked);
+        if found == 1 { Brought::Right(key) } else { Brought::Wrong(key) }
     }
+}
+
+/// The key of an `Authorization` header, if its scheme is one of ours.
+fn in_authorization(value: &[u8]) -> Option<Vec<u8>> {
+    if let Some(key) = after(value, BEARER) {
+        return Some(key.to_vec());
+    }
+    let pair = base64(after(value, BASIC)?)?;
+    let password = pair.iter().position(|b| *b == b':')?;
+    Some(pair[password + 1..].to_vec())
 }
 
 /// What follows a scheme; its case does not matter (RFC 9110, 11.1).
@@ -93,13 +128,17 @@ mod tests {
     /// SHA-256 of "secret", from sha256sum.
     const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
-    fn admitted(headers: &[(&'static str, &str)]) -> (bool, Vec<String>) {
+    fn admitted(headers: &[(&'static str, &str)]) -> (Option<bool>, Vec<String>) {
         let keys = Keys::parse(&["0".repeat(64), SECRET.into()]).unwrap();
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        let admitted = keys.admit(&mut map);
+        let admitted = match keys.admit(&mut map) {
+            Brought::Nothing => None,
+            Brought::Wrong(_) => Some(false),
+            Brought::Right(key) => Some(key == key::key("secret")),
+        };
         (admitted, map.keys().map(|name| name.to_string()).collect())
     }
 
@@ -112,7 +151,7 @@ mod tests {
             ("authorization", "Basic dXNlcjpzZWNyZXQ="),
             ("authorization", "Basic OnNlY3JldA"),
         ] {
-            assert_eq!(admitted(&[(name, value)]), (true, vec![]), "{value}");
+            assert_eq!(admitted(&[(name, value)]), (Some(true), vec![]), "{value}");
         }
     }
 
@@ -120,21 +159,32 @@ mod tests {
     fn what_is_not_the_key_stays() {
         assert_eq!(
             admitted(&[("authorization", "Bearer other"), ("x-api-key", "secret")]),
-            (true, vec!["authorization".to_string()])
+            (Some(true), vec!["authorization".to_string()])
         );
-        for value in ["Bearer secret2", "Bearer", "Basic c2VjcmV0", "Basic !!", "Digest secret", "secret", ""]
-        {
-            assert!(!admitted(&[("authorization", value)]).0, "{value}");
+        for (value, brought) in [
+            ("Bearer secret2", Some(false)),
+            ("Bearer ", Some(false)),
+            ("Basic OnNlY3JldDI=", Some(false)),
+            ("Bearer", None),
+            ("Basic c2VjcmV0", None),
+            ("Basic !!", None),
+            ("Digest secret", None),
+            ("secret", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                admitted(&[("authorization", value)]),
+                (brought, vec!["authorization".into()]),
+                "{value}"
+            );
         }
-        assert!(!admitted(&[]).0);
+        assert_eq!(admitted(&[("x-api-key", "other")]), (Some(false), vec!["x-api-key".into()]));
+        assert_eq!(admitted(&[]), (None, vec![]));
     }
 
     #[test]
-    fn without_keys_nothing_is_asked() {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, "Bearer x".parse().unwrap());
-        assert!(Keys::parse(&[]).unwrap().admit(&mut headers));
-        assert_eq!(headers.len(), 1);
+    fn a_sum_is_in_hex() {
+        assert!(Keys::parse(&[]).unwrap().is_empty());
         assert!(Keys::parse(&["secret".into()]).is_err());
     }
 }

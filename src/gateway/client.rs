@@ -1,8 +1,9 @@
 //! One client's connection: which phase it is in, for the limits of time; and all connections together.
 use crate::gateway::clock::{self, Millis};
+use crate::gateway::share::{Full, Share, Source};
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -39,8 +40,24 @@ pub enum BodyFault {
     ClientGone,
 }
 
+/// A connection's share of all connections. It lasts as long as the tunnel that the connection may become.
+pub struct Seat {
+    pub share: Share<Source>,
+    /// The peer is a trusted proxy.
+    pub trusted: bool,
+    /// The share is of the reserve, for this reason.
+    pub full: Option<Full>,
+}
+
+impl Seat {
+    pub fn is_reserve(&self) -> bool {
+        self.full.is_some()
+    }
+}
+
 pub struct Client {
     pub ip: IpAddr,
+    pub seat: Option<Seat>,
     /// The same for X-Forwarded-For.
     pub text: HeaderValue,
     phase: AtomicU8,
@@ -61,11 +78,12 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(ip: IpAddr) -> Client {
+    pub fn new(ip: IpAddr, seat: Option<Seat>) -> Client {
         // A listener on [::] sees a client of IPv4 as ::ffff:1.2.3.4.
         let ip = ip.to_canonical();
         Client {
             ip,
+            seat,
             text: HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(clock::now()),
@@ -79,6 +97,11 @@ impl Client {
             instance: AtomicU64::new(0),
             waker: Mutex::new(None),
         }
+    }
+
+    /// It has a place for one short request.
+    pub fn is_reserve(&self) -> bool {
+        self.seat.as_ref().is_some_and(Seat::is_reserve)
     }
 
     pub fn phase(&self) -> Phase {
@@ -209,7 +232,8 @@ impl Client {
 /// All connections of clients, except upgraded ones.
 #[derive(Default)]
 pub struct Connections {
-    all: Mutex<(u64, HashMap<u64, Arc<Client>>)>,
+    /// In the order in which they came.
+    all: Mutex<(u64, BTreeMap<u64, Arc<Client>>)>,
     /// Notified when a connection ends.
     pub fewer: Notify,
 }
@@ -256,7 +280,7 @@ mod tests {
 
     #[test]
     fn phases_and_expiry() {
-        let client = Client::new("::ffff:10.0.0.7".parse().unwrap());
+        let client = Client::new("::ffff:10.0.0.7".parse().unwrap(), None);
         assert_eq!(client.text, "10.0.0.7");
         for phase in PHASES {
             client.enter(phase);
@@ -274,7 +298,7 @@ mod tests {
 
     #[test]
     fn only_an_idle_connection_rests() {
-        let client = Client::new("10.0.0.7".parse().unwrap());
+        let client = Client::new("10.0.0.7".parse().unwrap(), None);
         client.enter(Phase::Head);
         client.rest();
         assert!(!client.rests());
@@ -292,7 +316,7 @@ mod tests {
     #[test]
     fn connections_are_counted_until_they_go() {
         let all = Arc::new(Connections::default());
-        let client = Arc::new(Client::new("10.0.0.7".parse().unwrap()));
+        let client = Arc::new(Client::new("10.0.0.7".parse().unwrap(), None));
         let one = all.enter(&client);
         let two = all.enter(&client);
         assert_eq!(all.count(), 2);

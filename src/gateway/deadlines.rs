@@ -1,6 +1,7 @@
 //! The one task that keeps the limits of time. Every connection says which phase it is in and since when; a
 //! few times a second this task checks them all. So a request sets no timer, and a limit is kept to within
 //! one tick.
+use crate::gateway::access_log::Level;
 use crate::gateway::client::Phase;
 use crate::gateway::clock::{Millis, tick};
 use crate::gateway::shared::Gateway;
@@ -13,6 +14,9 @@ pub const LINGER: Millis = 5_000;
 
 /// A connection without a request is put to rest after this time.
 const REST: Millis = 1_000;
+
+/// A connection of the reserve has one short request, which is there soon.
+const RESERVE: Millis = 2_000;
 
 /// How long a connection may stay in a phase.
 fn limit(phase: Phase, limits: &Limits) -> Option<Millis> {
@@ -44,7 +48,10 @@ pub async fn run(gateway: Arc<Gateway>) {
         let ago = now.saturating_sub(pause.as_millis() as Millis);
         gateway.connections.each(|client| {
             let phase = client.phase();
-            if limit(phase, &active.settings.limits).is_some_and(|limit| ago > client.since() + limit) {
+            let most = limit(phase, &active.settings.limits);
+            let short = client.is_reserve() && matches!(phase, Phase::Idle | Phase::Head);
+            let most = if short { most.map(|most| most.min(RESERVE)) } else { most };
+            if most.is_some_and(|most| ago > client.since() + most) {
                 client.expire(phase);
             } else if phase == Phase::Idle && ago > client.since() + REST {
                 client.rest();
@@ -53,6 +60,9 @@ pub async fn run(gateway: Arc<Gateway>) {
         if now > tidied + 1_000 {
             tidied = now;
             gateway.router.tidy();
+            for line in gateway.throttle.tidy(now) {
+                gateway.log.note(Level::Warning, &line);
+            }
         }
     }
 }

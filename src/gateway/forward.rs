@@ -14,10 +14,13 @@ use crate::gateway::preference;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::router::{Claim, Preference};
 use crate::gateway::settings::Active;
+use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
 use crate::gateway::tunnel::Tunnel;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ACCEPT_ENCODING, HOST, SET_COOKIE, TRANSFER_ENCODING};
+use hyper::header::{
+    ACCEPT_ENCODING, HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE, TRANSFER_ENCODING,
+};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use std::sync::Arc;
@@ -29,6 +32,9 @@ pub struct Forward<'a> {
     gateway: &'a Arc<Gateway>,
     client: &'a Arc<Client>,
     active: &'a Active,
+    who: Who,
+    /// To answer where the instance chooses none.
+    pub subprotocol: Option<HeaderValue>,
     client_side: Option<OnUpgrade>,
     route: Route<'a>,
     /// The client of a WebSocket.
@@ -70,7 +76,7 @@ impl<'a> Forward<'a> {
         gateway: &'a Arc<Gateway>,
         client: &'a Arc<Client>,
         active: &'a Active,
-        client_side: Option<OnUpgrade>,
+        (who, client_side): (Who, Option<OnUpgrade>),
         route: Route<'a>,
         query: Option<&str>,
     ) -> Self {
@@ -78,6 +84,8 @@ impl<'a> Forward<'a> {
             gateway,
             client,
             active,
+            who,
+            subprotocol: None,
             client_side,
             key: preference::client_key(&route, query),
             route,
@@ -189,7 +197,14 @@ impl<'a> Forward<'a> {
         self.client.enter(Phase::Wait);
         let limits = &self.active.settings.limits;
         let waiting = &self.gateway.waiting;
-        Box::pin(waiting.claim(&self.gateway.router, &self.preference, limits, &mut self.hold_until)).await
+        Box::pin(waiting.claim(
+            &self.gateway.router,
+            &self.preference,
+            limits,
+            &self.who,
+            &mut self.hold_until,
+        ))
+        .await
     }
 
     /// ComfyUI must not have two WebSockets of one client: the older is closed first.
@@ -333,8 +348,12 @@ impl<'a> Forward<'a> {
         if let (true, Some(client)) = (upgraded, client_side) {
             claim.becomes_websocket();
             access.upgrade = true;
+            if let Some(subprotocol) = self.subprotocol.take() {
+                head.headers.entry(SEC_WEBSOCKET_PROTOCOL).or_insert(subprotocol);
+            }
             let tunnel = Arc::new(Tunnel::new(&instance));
-            opening::open(Opening { tunnel, link, client, claim, access, client_key: self.key });
+            let (client_key, seat) = (self.key, self.client.clone());
+            opening::open(Opening { tunnel, link, client, claim, access, client_key, seat });
             return Ok(Response::from_parts(head, AnswerBody::Own(Bytes::new())));
         }
         self.client.enter(Phase::Stream);

@@ -1,6 +1,7 @@
 //! Headers on their way through: those that concern a single connection are removed (RFC 9110, 7.6.1), and
 //! those that tell the instance about the client are added.
 use crate::gateway::client::Client;
+use crate::gateway::forwarded::{self, FORWARDED_FOR};
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
@@ -8,7 +9,6 @@ use hyper::header::{
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub const INSTANCE: HeaderName = HeaderName::from_static("x-stillframe-instance");
@@ -51,8 +51,12 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     }
 }
 
-/// A request's headers as the instance gets them.
-pub fn forward(headers: &mut HeaderMap, client: &Client, upgrade: bool) {
+/// A request's headers as the instance gets them. `trusted`: the peer is a proxy that is believed what it says
+/// of its client.
+pub fn forward(headers: &mut HeaderMap, client: &Client, trusted: bool, upgrade: bool) {
+    if !trusted {
+        forwarded::drop_claims(headers);
+    }
     // Trailers pass through, other transfer codings do not (RFC 9110, 10.1.4).
     let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip(headers, upgrade);
@@ -115,7 +119,7 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client::new("10.0.0.7".parse().unwrap())
+        Client::new("10.0.0.7".parse().unwrap(), None)
     }
 
     #[test]
@@ -135,7 +139,7 @@ mod tests {
             ("host", "h:1"),
             ("trailer", "x-sum"),
         ]);
-        forward(&mut headers, &client(), false);
+        forward(&mut headers, &client(), false, false);
         assert_eq!(
             shown(&headers),
             [
@@ -156,12 +160,12 @@ mod tests {
         assert_eq!(shown(&headers), ["connection: upgrade", "upgrade: websocket"]);
         assert!(!wants_upgrade(&map(&[("upgrade", "websocket")])));
         let mut headers = map(&[("te", "Trailers"), ("connection", "te")]);
-        forward(&mut headers, &client(), false);
+        forward(&mut headers, &client(), false, false);
         assert_eq!(shown(&headers)[..2], ["connection: te", "te: trailers"]);
     }
 
     #[test]
-    fn what_a_proxy_before_us_said_is_kept() {
+    fn what_a_trusted_proxy_said_is_kept_and_nobody_elses() {
         let mut headers = map(&[
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-for", "2.2.2.2"),
@@ -169,7 +173,8 @@ mod tests {
             ("x-forwarded-host", "example.org"),
             ("host", "inner"),
         ]);
-        forward(&mut headers, &client(), false);
+        let mut strangers = headers.clone();
+        forward(&mut headers, &client(), true, false);
         assert_eq!(
             shown(&headers),
             [
@@ -177,6 +182,16 @@ mod tests {
                 "x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.7",
                 "x-forwarded-host: example.org",
                 "x-forwarded-proto: https",
+            ]
+        );
+        forward(&mut strangers, &client(), false, false);
+        assert_eq!(
+            shown(&strangers),
+            [
+                "host: inner",
+                "x-forwarded-for: 10.0.0.7",
+                "x-forwarded-host: inner",
+                "x-forwarded-proto: http",
             ]
         );
     }

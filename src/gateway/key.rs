@@ -1,11 +1,14 @@
-//! What is remembered of the id of a job or a client: a digest of 16 bytes, however long the id is.
+//! What is remembered of an id of a job or a client, and of an API key: 16 bytes, however long it is.
 use sha2::{Digest, Sha256};
 
 /// The first half of an id's SHA-256: the same in the process that comes after this one.
 pub type Key = (u64, u64);
 
 pub fn key(id: &str) -> Key {
-    let sum: [u8; 32] = Sha256::digest(id.as_bytes()).into();
+    of_sum(&Sha256::digest(id.as_bytes()).into())
+}
+
+pub fn of_sum(sum: &[u8; 32]) -> Key {
     let half = |at: usize| sum[at..at + 8].iter().fold(0u64, |n, b| (n << 8) | u64::from(*b));
     (half(0), half(8))
 }

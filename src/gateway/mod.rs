@@ -5,8 +5,9 @@
 //!             │         │         ├─ preference, router (which instance), waiting (none is ready)
 //!             │         │         ├─ answer (its way back)
 //!             │         │         └─ opening ─▶ tunnel, pump (WebSockets)
-//!             │         ├─ auth, pages, refusal
+//!             │         ├─ door (origin, forwarded, auth, ticket, throttle), pages, refusal
 //!             │         └─ access ─▶ access_log, metrics
+//!             ├─ seating (who has a place)
 //!             └─ client, client_socket ◀─ deadlines (limits of time)
 //!
 //! agent ─▶ control_socket ─▶ orders ─▶ router.set, status, cut, reload
@@ -24,6 +25,9 @@
 //! 3. `upgrade`, `server::leave`: a new version of this program takes the listening socket over before the
 //!    old one stops, and what the old one still has is asked of it by the new one.
 //!
+//! Whatever there is only so much of is counted by who has it (`share`), and what is remembered of clients is
+//! bounded: nobody can keep the others out, or fill this process's memory.
+//!
 //! No file imports one that imports it. `shared` has the struct `Gateway` that every part works on: below it
 //! lies what it consists of (settings, router, affinity, tunnels, metrics, ...), above it what acts on it.
 pub mod access;
@@ -37,7 +41,9 @@ pub mod client_socket;
 pub mod clock;
 pub mod control_socket;
 pub mod deadlines;
+pub mod door;
 pub mod forward;
+pub mod forwarded;
 pub mod handover;
 pub mod headers;
 pub mod health;
@@ -51,6 +57,7 @@ pub mod metrics_port;
 pub mod notify;
 pub mod opening;
 pub mod orders;
+pub mod origin;
 pub mod pages;
 pub mod predecessor;
 pub mod preference;
@@ -59,10 +66,15 @@ pub mod proxy;
 pub mod pump;
 pub mod refusal;
 pub mod router;
+pub mod seating;
 pub mod server;
 pub mod settings;
+pub mod share;
 pub mod shared;
+pub mod subprotocol;
 pub mod successor;
+pub mod throttle;
+pub mod ticket;
 pub mod tunnel;
 pub mod upgrade;
 pub mod waiting;

@@ -1,5 +1,6 @@
 //! Opening a tunnel, once an instance has agreed to change the protocol.
 use crate::gateway::access::Access;
+use crate::gateway::client::Client;
 use crate::gateway::client_socket::ClientSocket;
 use crate::gateway::keepalive::keep_alive;
 use crate::gateway::key::Key;
@@ -22,11 +23,13 @@ pub struct Opening {
     pub claim: Claim,
     pub access: Access,
     pub client_key: Option<Key>,
+    /// Whose connection it was; its place is taken until the tunnel is closed.
+    pub seat: Arc<Client>,
 }
 
 /// Runs a tunnel in a task of its own, since the task of the client's connection ends with the 101.
 pub fn open(opening: Opening) {
-    let Opening { tunnel, link, client, claim, mut access, client_key } = opening;
+    let Opening { tunnel, link, client, claim, mut access, client_key, seat } = opening;
     let gateway = access.gateway.clone();
     let number = gateway.tunnels.enter(&tunnel);
     if let Some(key) = client_key {
@@ -50,6 +53,7 @@ pub fn open(opening: Opening) {
         tunnel.closed();
         drop(claim);
         drop(access);
+        drop(seat);
         gateway.tunnels.leave(number);
     });
 }

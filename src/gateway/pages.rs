@@ -1,11 +1,20 @@
-//! The gateway's own pages, below `/-/`. They never go to an instance.
+//! The gateway's own pages, below `/-/` and `/stillframe/`. They never go to an instance.
+use crate::gateway::access_log::Level;
+use crate::gateway::clock;
 use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
+use crate::gateway::ticket::LIFE;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-pub const BELOW: &str = "/-/";
+const BELOW: [&str; 2] = ["/-/", "/stillframe/"];
+const TICKET: &str = "/stillframe/ticket";
+
+pub fn is_own(path: &str) -> bool {
+    BELOW.iter().any(|folder| path.starts_with(folder))
+}
 
 /// Whether a page is shown without a key: what monitors the service has none.
 pub fn is_public(path: &str) -> bool {
@@ -13,8 +22,16 @@ pub fn is_public(path: &str) -> bool {
 }
 
 /// A page of ours; its body is JSON.
-pub fn page(gateway: &Gateway, method: &Method, path: &str) -> Result<(StatusCode, Bytes), Refusal> {
+pub fn page(
+    gateway: &Gateway,
+    who: &Who,
+    method: &Method,
+    path: &str,
+) -> Result<(StatusCode, Bytes), Refusal> {
     let service = &gateway.active().settings.service;
+    if path == TICKET {
+        return ticket(gateway, who, method);
+    }
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Refusal::new(Fault::BadRequest, format!("{path} can only be read")));
     }
@@ -42,4 +59,22 @@ pub fn page(gateway: &Gateway, method: &Method, path: &str) -> Result<(StatusCod
         _ => return Err(Refusal::new(Fault::NoSuchPage, format!("the gateway has no page {path}"))),
     };
     Ok((StatusCode::OK, Bytes::from(body.to_string())))
+}
+
+/// A ticket for whoever brought a key.
+fn ticket(gateway: &Gateway, who: &Who, method: &Method) -> Result<(StatusCode, Bytes), Refusal> {
+    if *method != Method::POST {
+        return Err(Refusal::new(Fault::BadRequest, format!("{TICKET} is asked for with POST")));
+    }
+    match gateway.tickets.issue(who, clock::now()) {
+        Ok(ticket) => {
+            let body = json!({ "ticket": ticket, "expires": LIFE / 1_000 });
+            Ok((StatusCode::OK, Bytes::from(body.to_string())))
+        }
+        Err(e) => {
+            let message = format!("a ticket cannot be made: {e}");
+            gateway.log.note(Level::Error, &message);
+            Err(Refusal::new(Fault::GatewayFailed, message))
+        }
+    }
 }

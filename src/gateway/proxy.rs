@@ -5,14 +5,16 @@ use crate::gateway::access::Access;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
 use crate::gateway::client::{Client, Phase};
+use crate::gateway::door::Caller;
 use crate::gateway::forward::{Forward, too_large};
 use crate::gateway::headers;
 use crate::gateway::pages;
 use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::seating;
 use crate::gateway::settings::Active;
 use crate::gateway::shared::Gateway;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -26,15 +28,24 @@ pub async fn answer(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let active = gateway.active();
     client.begin(!request.body().is_end_stream());
-    let mut access = Some(Access::new(gateway, client.ip, request.method(), request.uri()));
-    let served = match prepare(gateway, client, &active, request) {
+    let mut caller = Caller::of(request.headers(), client.ip, &active);
+    let mut access = Some(Access::new(gateway, caller.ip, request.method(), request.uri()));
+    let served = match prepare(gateway, client, &active, &mut caller, request) {
         Ok(Prepared::Own(response)) => Ok(response),
-        Ok(Prepared::Forward { mut request, client_side }) => {
-            let uri = request.uri().clone();
-            let route = route(request.method().as_str(), uri.path());
-            let mut forward = Forward::new(gateway, client, &active, client_side, route, uri.query());
-            forward.run(&mut request, &mut access).await
-        }
+        Ok(Prepared::Forward { mut request, client_side }) => match caller.take(gateway, &active) {
+            Ok(shares) => {
+                if let Some(access) = &mut access {
+                    access.shares = shares;
+                }
+                let uri = request.uri().clone();
+                let route = route(request.method().as_str(), uri.path());
+                let whose = (caller.who, client_side);
+                let mut forward = Forward::new(gateway, client, &active, whose, route, uri.query());
+                forward.subprotocol = caller.subprotocol.take();
+                forward.run(&mut request, &mut access).await
+            }
+            Err(refusal) => Err(refusal),
+        },
         Err(refusal) => Err(refusal),
     };
     let mut response = match served {
@@ -42,6 +53,7 @@ pub async fn answer(
         Err(refusal) => refuse(&active, &refusal, access.as_mut()),
     };
     if let Some(mut access) = access {
+        access.silent = caller.silent;
         access.received = client.received();
         access.status = response.status().as_u16();
         access.bytes = response.body().size_hint().exact().unwrap_or(0);
@@ -50,7 +62,7 @@ pub async fn answer(
     }
     // Answered before the request's body was read to its end: hyper then closes the connection rather than
     // read the rest, so the client is told not to use it again.
-    let last = gateway.is_leaving() || client.is_unread();
+    let last = gateway.is_leaving() || client.is_unread() || client.is_reserve();
     if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -78,36 +90,43 @@ fn prepare(
     gateway: &Gateway,
     client: &Arc<Client>,
     active: &Active,
+    caller: &mut Caller,
     mut request: Request<Incoming>,
 ) -> Result<Prepared, Refusal> {
-    let path = request.uri().path();
-    let is_own = path.starts_with(pages::BELOW);
-    let is_public = is_own && pages::is_public(path);
-    if !is_public && !active.keys.admit(request.headers_mut()) {
-        return Err(Refusal::new(Fault::NotAllowed, "this service asks for an API key"));
-    }
-    if is_own {
-        let (status, body) = pages::page(gateway, request.method(), request.uri().path())?;
-        let mut response = Response::new(AnswerBody::Own(body));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        return Ok(Prepared::Own(response));
-    }
     let upgrade = request.body().is_end_stream()
         && request.version() == Version::HTTP_11
         && headers::wants_upgrade(request.headers());
     let client_side = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
-    check(&mut head, &body, active)?;
-    headers::forward(&mut head.headers, client, upgrade);
-    let mut request = Request::new(RequestBody::new(body, active.settings.limits.body, client));
+    check(&mut head)?;
+    let is_own = pages::is_own(head.uri.path());
+    if !is_own {
+        seating::check(gateway, client)?;
+    }
+    if !(is_own && pages::is_public(head.uri.path())) {
+        caller.admit(gateway, active, &mut head)?;
+    }
+    if is_own {
+        let (status, body) = pages::page(gateway, &caller.who, &head.method, head.uri.path())?;
+        let mut response = Response::new(AnswerBody::Own(body));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return Ok(Prepared::Own(response));
+    }
+    let limit = active.settings.limits.body;
+    if body.size_hint().lower() > limit {
+        return Err(too_large(limit));
+    }
+    headers::forward(&mut head.headers, client, caller.trusted, upgrade);
+    let mut request = Request::new(RequestBody::new(body, limit, client));
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
         (head.method, head.uri, head.headers);
     Ok(Prepared::Forward { request, client_side })
 }
 
 /// Refuses what no instance should have to deal with.
-fn check(head: &mut Parts, body: &Incoming, active: &Active) -> Result<(), Refusal> {
+fn check(head: &mut Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::new(Fault::BadRequest, "this is not a proxy for other hosts"));
     }
@@ -123,10 +142,6 @@ fn check(head: &mut Parts, body: &Incoming, active: &Active) -> Result<(), Refus
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
         // RFC 9112, 3.2.
         return Err(Refusal::new(Fault::BadRequest, "a request has exactly one Host header"));
-    }
-    let limit = active.settings.limits.body;
-    if body.size_hint().lower() > limit {
-        return Err(too_large(limit));
     }
     Ok(())
 }

@@ -17,15 +17,20 @@ pub enum Fault {
     InstanceSlow,
     BodyTooLarge,
     NotAllowed,
+    TooManyWrongKeys,
+    TooManyRequests,
+    CrossSite,
+    UnknownHost,
     NoSuchPage,
     BadRequest,
+    GatewayFailed,
     ClientSlow,
     /// The client is gone: nobody reads the answer, but the log and the metrics name the fault.
     ClientGone,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 18] = [
         Fault::NoInstance,
         Fault::TooManyWaiting,
         Fault::TooManyConnections,
@@ -35,8 +40,13 @@ impl Fault {
         Fault::InstanceSlow,
         Fault::BodyTooLarge,
         Fault::NotAllowed,
+        Fault::TooManyWrongKeys,
+        Fault::TooManyRequests,
+        Fault::CrossSite,
+        Fault::UnknownHost,
         Fault::NoSuchPage,
         Fault::BadRequest,
+        Fault::GatewayFailed,
         Fault::ClientSlow,
         Fault::ClientGone,
     ];
@@ -52,8 +62,13 @@ impl Fault {
             Fault::InstanceSlow => "instance-slow",
             Fault::BodyTooLarge => "body-too-large",
             Fault::NotAllowed => "not-allowed",
+            Fault::TooManyWrongKeys => "too-many-wrong-keys",
+            Fault::TooManyRequests => "too-many-requests",
+            Fault::CrossSite => "cross-site",
+            Fault::UnknownHost => "unknown-host",
             Fault::NoSuchPage => "no-such-page",
             Fault::BadRequest => "bad-request",
+            Fault::GatewayFailed => "gateway-failed",
             Fault::ClientSlow => "client-slow",
             Fault::ClientGone => "client-gone",
         }
@@ -68,8 +83,11 @@ impl Fault {
             Fault::InstanceSlow => StatusCode::GATEWAY_TIMEOUT,
             Fault::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fault::NotAllowed => StatusCode::UNAUTHORIZED,
+            Fault::TooManyWrongKeys | Fault::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Fault::CrossSite | Fault::UnknownHost => StatusCode::FORBIDDEN,
             Fault::NoSuchPage => StatusCode::NOT_FOUND,
             Fault::BadRequest | Fault::ClientGone => StatusCode::BAD_REQUEST,
+            Fault::GatewayFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Fault::ClientSlow => StatusCode::REQUEST_TIMEOUT,
         }
     }
@@ -87,11 +105,13 @@ impl Fault {
 pub struct Refusal {
     pub fault: Fault,
     pub message: String,
+    /// Seconds after which to come again, where the kind does not say it.
+    pub later: Option<u64>,
 }
 
 impl Refusal {
     pub fn new(fault: Fault, message: impl Into<String>) -> Refusal {
-        Refusal { fault, message: message.into() }
+        Refusal { fault, message: message.into(), later: None }
     }
 
     pub fn body(&self, service: &str) -> Bytes {
@@ -108,7 +128,7 @@ impl Refusal {
         match self.fault {
             // A deploy is over in seconds; a full queue sooner.
             Fault::NoInstance => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("5"))),
-            Fault::TooManyWaiting | Fault::TooManyConnections => {
+            Fault::TooManyWaiting | Fault::TooManyConnections | Fault::TooManyRequests => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             // RFC 7617: with it a browser asks for the key by itself.
@@ -119,22 +139,10 @@ impl Refusal {
             }
             _ => {}
         }
-        headers
-    }
-
-    /// The whole answer, for a connection that gets no more than this.
-    pub fn raw(&self, service: &str) -> Vec<u8> {
-        let body = self.body(service);
-        let status = self.fault.status();
-        let mut raw = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
-        for (name, value) in &self.headers(service) {
-            if let Ok(value) = value.to_str() {
-                raw.push_str(&format!("{name}: {value}\r\n"));
-            }
+        if let Some(seconds) = self.later {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        let mut raw = format!("{raw}\r\n").into_bytes();
-        raw.extend_from_slice(&body);
-        raw
+        headers
     }
 }
 
@@ -152,15 +160,6 @@ mod tests {
         assert_eq!(refusal.headers("demo")[RETRY_AFTER], "5");
         let refused = Refusal::new(Fault::NotAllowed, "no key");
         assert_eq!(refused.headers("demo")[WWW_AUTHENTICATE], "Basic realm=\"stillframe demo\"");
-    }
-
-    #[test]
-    fn a_whole_answer() {
-        let raw = String::from_utf8(Refusal::new(Fault::TooManyConnections, "full").raw("demo")).unwrap();
-        let (head, body) = raw.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
-        assert!(body.contains("too-many-connections"));
     }
 
     #[test]

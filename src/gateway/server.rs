@@ -6,7 +6,8 @@ use crate::gateway::client_socket::ClientSocket;
 use crate::gateway::keepalive::keep_alive;
 use crate::gateway::link::BUFFER;
 use crate::gateway::proxy;
-use crate::gateway::refusal::{Fault, Refusal};
+use crate::gateway::refusal::Fault;
+use crate::gateway::seating;
 use crate::gateway::shared::Gateway;
 use crate::sys::error::{Error, Kind, Result};
 use hyper::body::Incoming;
@@ -19,10 +20,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -30,8 +30,6 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const HEAD: usize = 32 * 1024;
 /// How many connections may wait to be accepted; the kernel's own limit is lower on most hosts.
 const BACKLOG: i32 = 4096;
-/// How many connections over the limit are being told so at any time; others are closed without a word.
-const TOLD: usize = 64;
 
 pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
     let failed = |e: io::Error| Error::new(Kind::Io, format!("cannot listen on {address}")).caused_by(e);
@@ -81,44 +79,14 @@ pub async fn accept(gateway: &Arc<Gateway>, listener: TcpListener) {
 
 fn admit(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
-    let most = gateway.active().settings.limits.connections;
-    if gateway.connections.count() + gateway.tunnels.count() < most {
-        // It counts from here on, so one accepted a moment before the end is not forgotten.
-        let client = Arc::new(Client::new(peer.ip()));
-        let place = gateway.connections.enter(&client);
-        tokio::spawn(serve(gateway.clone(), stream, client, place));
-        return;
-    }
-    static TELLING: AtomicUsize = AtomicUsize::new(0);
-    gateway.metrics.error(Fault::TooManyConnections);
-    if TELLING.load(Ordering::Relaxed) >= TOLD {
-        return;
-    }
-    TELLING.fetch_add(1, Ordering::Relaxed);
-    let service = gateway.active().settings.service.clone();
-    tokio::spawn(async move {
-        let message = format!("{most} connections are open already");
-        let told = tell(stream, Refusal::new(Fault::TooManyConnections, message).raw(&service));
-        // A client that does not read must not keep its place.
-        let _ = timeout(Duration::from_secs(1), told).await;
-        TELLING.fetch_sub(1, Ordering::Relaxed);
-    });
-}
-
-async fn tell(mut stream: TcpStream, answer: Vec<u8>) -> io::Result<()> {
-    // To some clients an answer before the question is an error, so the head of the request is read first.
-    let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD {
-        if stream.read_buf(&mut head).await? == 0 {
-            return Ok(());
-        }
-    }
-    stream.write_all(&answer).await?;
-    stream.shutdown().await?;
-    // What else the client sends is read, or it would lose the answer to the kernel's reset.
-    let mut scratch = [0; 1024];
-    while stream.read(&mut scratch).await? > 0 {}
-    Ok(())
+    // Closed without a word, the client would be told too late anyway.
+    let Some(seat) = seating::seat(gateway, peer.ip()) else {
+        return gateway.metrics.error(Fault::TooManyConnections);
+    };
+    // It counts from here on, so one accepted a moment before the end is not forgotten.
+    let client = Arc::new(Client::new(peer.ip(), Some(seat)));
+    let place = gateway.connections.enter(&client);
+    tokio::spawn(serve(gateway.clone(), stream, client, place));
 }
 
 /// One connection until its end, or until it becomes a tunnel.

@@ -1,9 +1,11 @@
 //! The settings file, checked; and what of it may change while the gateway runs.
 use crate::gateway::auth::Keys;
+use crate::gateway::origin::Names;
 use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings};
 use crate::protocol::version::{self, OtherVersion};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::who;
 use hyper::http::uri::PathAndQuery;
 use std::path::Path;
 
@@ -11,6 +13,7 @@ use std::path::Path;
 pub struct Active {
     pub settings: GatewaySettings,
     pub keys: Keys,
+    pub names: Names,
 }
 
 pub fn read(file: &Path) -> Result<Active> {
@@ -53,10 +56,11 @@ fn check(settings: GatewaySettings) -> Result<Active, String> {
         }
     }
     let keys = Keys::parse(&settings.api_keys)?;
-    Ok(Active { settings, keys })
+    let names = Names::new(&settings.callers, &who::host());
+    Ok(Active { settings, keys, names })
 }
 
-/// New settings over old ones: keys, limits and check change; the names of what would need a restart are
+/// New settings over old ones: keys, callers, limits and check change; the names of what would need a restart are
 /// returned.
 pub fn renew(old: &GatewaySettings, mut new: Active) -> (Active, Vec<&'static str>) {
     let mut kept = Vec::new();
@@ -92,6 +96,7 @@ mod tests {
             control: "/run/x/control".into(),
             table: "/var/x/table.json".into(),
             api_keys: vec![],
+            callers: Default::default(),
             limits: Limits::default(),
             check: Check::default(),
         }

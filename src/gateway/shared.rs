@@ -3,10 +3,14 @@
 use crate::gateway::access_log::Log;
 use crate::gateway::affinity::Affinity;
 use crate::gateway::client::Connections;
+use crate::gateway::key::Key;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::predecessor::Predecessor;
 use crate::gateway::router::Router;
 use crate::gateway::settings::Active;
+use crate::gateway::share::{Shares, Source};
+use crate::gateway::throttle::Throttle;
+use crate::gateway::ticket::Tickets;
 use crate::gateway::tunnel::Tunnels;
 use crate::gateway::waiting::Waiting;
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +30,14 @@ pub struct Gateway {
     pub metrics: Metrics,
     pub log: Arc<Log>,
     pub connections: Arc<Connections>,
+    /// Places of connections and tunnels, and those kept for the gateway's own pages.
+    pub seats: Arc<Shares<Source>>,
+    pub reserve: Arc<Shares<Source>>,
+    /// Open requests of clients behind trusted proxies, and of each API key.
+    pub of_clients: Arc<Shares<Source>>,
+    pub of_keys: Arc<Shares<Key>>,
+    pub throttle: Throttle,
+    pub tickets: Tickets,
     pub tunnels: Tunnels,
     /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
@@ -72,6 +84,12 @@ impl Gateway {
             metrics: Metrics::default(),
             log: Arc::default(),
             connections: Arc::default(),
+            seats: Arc::default(),
+            reserve: Arc::default(),
+            of_clients: Arc::default(),
+            of_keys: Arc::default(),
+            throttle: Throttle::default(),
+            tickets: Tickets::default(),
             tunnels: Tunnels::default(),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),

@@ -21,6 +21,7 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 8188,
         api_keys: vec![],
+        callers: Default::default(),
         gateway: Limits::default(),
         metrics_port: None,
         slots: vec![vec![]; 2],

@@ -41,6 +41,7 @@ impl Gateway {
             control: self.service.control(),
             table: self.service.gateway_folder().join("table.json"),
             api_keys: spec.api_keys.clone(),
+            callers: spec.callers.clone(),
             limits: spec.gateway.clone(),
             check: Check { path: spec.health.path.clone(), ..Check::default() },
         }

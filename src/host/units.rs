@@ -265,6 +265,7 @@ mod tests {
             port: 8188,
             api_keys: vec![],
             gateway: Default::default(),
+            callers: Default::default(),
             metrics_port: None,
             slots: vec![vec![], vec!["0".into(), "3".into()], vec!["GPU-12ab".into()]],
             instances: 3,

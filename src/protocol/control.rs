@@ -3,6 +3,7 @@
 //!
 //! The gateway writes the table to `table` (temporary file, sync, rename) before it answers `set`, so a
 //! restarted gateway routes as the last one did without asking anybody.
+pub use crate::protocol::callers::Callers;
 pub use crate::protocol::spec::{Check, Limits};
 pub use crate::sys::address::Address;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct GatewaySettings {
     pub table: PathBuf,
     /// SHA-256 (hex) of each accepted API key; empty: no key is asked for.
     pub api_keys: Vec<String>,
+    #[serde(default, skip_serializing_if = "Callers::is_empty")]
+    pub callers: Callers,
     pub limits: Limits,
     pub check: Check,
 }

@@ -1,4 +1,5 @@
 //! What our programs say to each other, and the state that two of them share: plain data, no I/O.
+pub mod callers;
 pub mod control;
 pub mod instance_id;
 pub mod integrity;

@@ -1,6 +1,7 @@
 //! What the workstation asks a host to serve. It is kept with each generation, so that going back to one
 //! needs nothing from anywhere else.
 use crate::formats::comfy::api::paths;
+use crate::protocol::callers::Callers;
 use crate::protocol::version::{self, OtherVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,6 +113,20 @@ pub struct Limits {
     pub held: usize,
     /// Client connections at once.
     pub connections: usize,
+    /// Those of one client, which is an address of IPv4 or the first 64 bits of one of IPv6. None: a part of
+    /// all. So for the next three.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_connections: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_held: Option<usize>,
+    /// Open requests with one API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_requests: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_held: Option<usize>,
+    /// Wrong keys of one client within a minute; what comes after them is answered 429. None: 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wrong_keys: Option<u32>,
 }
 
 impl Default for Limits {
@@ -125,7 +140,38 @@ impl Default for Limits {
             hold_ms: 15_000,
             held: 256,
             connections: 4_096,
+            client_connections: None,
+            client_held: None,
+            key_requests: None,
+            key_held: None,
+            wrong_keys: None,
         }
+    }
+}
+
+impl Limits {
+    /// A quarter, so that three more clients find room. With few in all, a quarter would stop a browser.
+    pub fn of_client(&self) -> usize {
+        self.client_connections.unwrap_or((self.connections / 4).max(64)).min(self.connections)
+    }
+
+    pub fn held_of_client(&self) -> usize {
+        self.client_held.unwrap_or((self.held / 4).max(16)).min(self.held)
+    }
+
+    /// Where all have the same key it is no client's.
+    pub fn of_key(&self, keys: usize) -> usize {
+        let part = if keys > 1 { self.connections / 2 } else { self.connections };
+        self.key_requests.unwrap_or(part).clamp(1, self.connections)
+    }
+
+    pub fn wrong_of_client(&self) -> u32 {
+        self.wrong_keys.unwrap_or(20)
+    }
+
+    pub fn held_of_key(&self, keys: usize) -> usize {
+        let part = if keys > 1 { self.held.div_ceil(2) } else { self.held };
+        self.key_held.unwrap_or(part).min(self.held)
     }
 }
 
@@ -159,6 +205,8 @@ pub struct Spec {
     /// SHA-256 (hex) of each API key.
     pub api_keys: Vec<String>,
     pub gateway: Limits,
+    #[serde(default, skip_serializing_if = "Callers::is_empty")]
+    pub callers: Callers,
     /// Where Prometheus finds the gateway, on loopback.
     pub metrics_port: Option<u16>,
     /// The GPUs of each slot; one item a slot, empty for CPU alone.

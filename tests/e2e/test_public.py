@@ -39,6 +39,20 @@ class Public(service.Case):
         self.assertEqual(self.alpha.sh(f"journalctl --no-pager | grep -c {KEY} || true").stdout.strip(), "0")
         self.assertNotIn(KEY, self.alpha.sh("cat /run/stillframe/demo/* /var/lib/stillframe/services/demo/state.json").stdout)
 
+    def test_pages_of_other_sites_change_nothing(self):
+        basic = ["-u", f"anybody:{KEY}", "--data-binary", "@/etc/passwd"]
+        for header in ("Origin: https://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"):
+            status, body = self.ask("/upload/image", *basic, "-H", header)
+            self.assertEqual((status, json.loads(body)["error"]["kind"]), (403, "cross-site"), header)
+        # The host's own name, as the gateway finds it in its sandbox, and its address need no setting.
+        for name in (self.alpha.run("hostname").stdout.strip(), self.alpha.address):
+            same = ["-H", f"Host: {name}:8188", "-H", f"Origin: http://{name}:8188"]
+            self.assertEqual(self.ask("/upload/image", *basic, *same)[0], 200, name)
+        status, body = self.ask("/stillframe/ticket", "-X", "POST", *self.key())
+        self.assertEqual(status, 200, body)
+        path = f"/system_stats?ticket={json.loads(body)['ticket']}"
+        self.assertEqual([self.ask(path)[0], self.ask(path)[0]], [200, 401])
+
     def test_its_own_pages(self):
         self.assertEqual(self.ask("/-/health")[0], 200)
         self.assertEqual(self.ask("/-/ready")[0], 200)

@@ -54,6 +54,8 @@ pub fn settings(dir: &Path, listen: SocketAddr, metrics: SocketAddr, change: &Va
     let mut settings = json!({
         "version": GATEWAY_VERSION, "service": "demo", "listen": listen, "metrics": metrics,
         "control": dir.join("control"), "table": dir.join("table.json"), "api_keys": [],
+        // What requests by hand call it.
+        "callers": { "hosts": ["x"] },
         "limits": { "hold_ms": 5000, "connect_ms": 1000, "response_ms": 20000 },
         "check": { "path": "/system_stats", "interval_ms": 100, "timeout_ms": 1000, "failures": 3 },
     });

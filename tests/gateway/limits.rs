@@ -1,5 +1,5 @@
 //! Every limit, and what is said when it is reached.
-use crate::client::{Connection, full, get, read_all, read_head, request, send, talk, zeros};
+use crate::client::{full, get, read_all, read_head, request, send, talk, zeros};
 use crate::harness::{Gateway, wait, with};
 use crate::standin::{StandIn, raw, slowly};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use hyper::body::Frame;
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 fn limits(limits: serde_json::Value) -> serde_json::Value {
@@ -268,25 +268,4 @@ async fn a_request_does_not_wait_for_ever() {
     drop(stream);
     wait("its place to be free", || async { gateway.status().await.held == 0 }).await;
     gateway.log_with("path=/ status=499").await;
-}
-
-#[tokio::test]
-async fn connections_over_the_limit() {
-    let gateway = Gateway::start(with(limits(json!({ "connections": 2 })))).await;
-    let mut first = Connection::open(gateway.address).await.unwrap();
-    let mut second = Connection::open(gateway.address).await.unwrap();
-    for connection in [&mut first, &mut second] {
-        connection.send(request("GET", "/-/health", &[], full(""))).await.unwrap();
-    }
-    let answer = get(gateway.address, "/-/health").await;
-    assert_eq!(answer.error(), (503, "too-many-connections".into(), "2 connections are open already".into()));
-    assert_eq!((answer.header("connection"), answer.header("retry-after")), ("close", "1"));
-    drop(first);
-    wait("room for another", || async {
-        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-        stream.write_all(b"GET /-/health HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await.is_ok() && answer.ends_with(b"200")
-    })
-    .await;
 }

@@ -38,7 +38,7 @@ async fn comfyui_through_the_gateway() {
 async fn headers_on_the_way_to_the_instance() {
     let (_instance, gateway) = one().await;
     let headers = [
-        ("host", "public.example:8188"),
+        ("host", "localhost:8188"),
         ("connection", "keep-alive, x-private"),
         ("x-private", "1"),
         ("keep-alive", "timeout=5"),
@@ -46,13 +46,17 @@ async fn headers_on_the_way_to_the_instance() {
         ("cookie", "a=b"),
         ("authorization", "Bearer of-the-instance"),
         ("x-forwarded-for", "9.9.9.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "elsewhere.example"),
+        ("x-real-ip", "9.9.9.9"),
+        ("forwarded", "for=9.9.9.9"),
     ];
     let answer = get_with(gateway.address, "/test/headers?x=%20y", &headers).await;
     let seen = answer.json()["headers"].clone();
     let expected = json!({
-        "host": ["public.example:8188"], "cookie": ["a=b"], "authorization": ["Bearer of-the-instance"],
-        "x-forwarded-for": ["9.9.9.9, 127.0.0.1"], "x-forwarded-proto": ["http"],
-        "x-forwarded-host": ["public.example:8188"],
+        "host": ["localhost:8188"], "cookie": ["a=b"], "authorization": ["Bearer of-the-instance"],
+        "x-forwarded-for": ["127.0.0.1"], "x-forwarded-proto": ["http"],
+        "x-forwarded-host": ["localhost:8188"],
     });
     assert_eq!(seen, expected);
     assert_eq!(answer.json()["version"], "HTTP/1.1");
@@ -68,9 +72,9 @@ async fn http_1_0_and_absolute_targets() {
         "{answer}"
     );
     let absolute =
-        b"GET http://other.example/test/headers?q HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        b"GET http://other.localhost/test/headers?q HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let answer = talk(gateway.address, absolute).await;
-    assert!(answer.contains(r#""host":["other.example"]"#), "{answer}");
+    assert!(answer.contains(r#""host":["other.localhost"]"#), "{answer}");
 }
 
 #[tokio::test]

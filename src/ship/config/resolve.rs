@@ -1,6 +1,7 @@
 //! From both files' values to what a host is asked to serve: a host's over the project's, and defaults.
 use super::check::{Wrong, wrong};
 use super::types::*;
+use crate::protocol::callers::Callers;
 use crate::protocol::spec::{Folder, Health, Limits, Retention, Rotation, SPEC_VERSION, SecretUse, Spec};
 use crate::ship::quantity::Span;
 use std::net::{IpAddr, Ipv4Addr};
@@ -48,11 +49,19 @@ impl GatewayConfig {
             project,
             api_keys,
             without_api_key,
+            origins,
+            hosts,
+            trusted_proxies,
             metrics_port,
             body_limit,
             hold,
             waiting,
+            waiting_per_client,
+            waiting_per_key,
             connections,
+            connections_per_client,
+            requests_per_key,
+            wrong_keys,
             head_timeout,
             response_timeout,
             idle_timeout
@@ -175,6 +184,7 @@ impl ServiceConfig {
                 generations: self.retention.generations.unwrap_or(Retention::default().generations),
             },
             gateway: self.limits(),
+            callers: self.callers(),
         })
     }
 
@@ -225,6 +235,20 @@ impl ServiceConfig {
             hold_ms: span(said.hold, hold),
             held: said.waiting.unwrap_or(limits.held),
             connections: said.connections.unwrap_or(limits.connections),
+            client_connections: said.connections_per_client,
+            client_held: said.waiting_per_client,
+            key_requests: said.requests_per_key,
+            key_held: said.waiting_per_key,
+            wrong_keys: said.wrong_keys,
+        }
+    }
+
+    fn callers(&self) -> Callers {
+        let said = &self.gateway;
+        Callers {
+            hosts: said.hosts.clone().unwrap_or_default(),
+            origins: said.origins.clone().unwrap_or_default(),
+            trusted_proxies: said.trusted_proxies.clone().unwrap_or_default(),
         }
     }
 }

@@ -158,6 +158,39 @@ fn wrong_types_say_what_is_right() {
 }
 
 #[test]
+fn callers_and_their_shares() {
+    let project = "models = \"/m\"\n[gateway]\norigins = [\"HTTPS://Pictures.example:443\"]\nhosts = [\"a\"]\nconnections = 400\n";
+    let host = "[gateway]\nhosts = [\"GPU.lan\"]\ntrusted-proxies = [\"10.0.0.0/8\", \"::1\"]\nwaiting-per-client = 5\n";
+    let resolved = spec(project, host, &[]).unwrap();
+    let callers = serde_json::to_value(&resolved.callers).unwrap();
+    let expected = serde_json::json!({
+        "hosts": ["gpu.lan"], "origins": ["https://pictures.example"],
+        "trusted_proxies": ["10.0.0.0/8", "::1/128"],
+    });
+    assert_eq!(callers, expected);
+    let limits = resolved.gateway;
+    assert_eq!((limits.of_client(), limits.held_of_client()), (100, 5));
+    assert_eq!((limits.of_key(1), limits.of_key(2)), (400, 200));
+    assert_eq!((limits.held_of_key(1), limits.held_of_key(2), limits.wrong_of_client()), (256, 128, 20));
+    // What an earlier version wrote, and reads, knows none of these keys.
+    let plain = serde_json::to_value(spec("models = \"/m\"", "", &[]).unwrap()).unwrap();
+    assert!(plain.get("callers").is_none() && plain["gateway"].get("wrong_keys").is_none(), "{plain}");
+    let wrong = |text: &str| toml::from_str::<ServiceConfig>(text).unwrap_err().message().to_string();
+    assert_eq!(
+        wrong("gateway.origins = [\"pictures.example\"]"),
+        "\"pictures.example\" is no origin: write it as browsers do, as in \"https://pictures.example\", without a path"
+    );
+    assert_eq!(
+        wrong("gateway.trusted-proxies = [\"10.0.0.0/40\"]"),
+        "\"10.0.0.0/40\" is no network: write \"10.0.0.0/8\", \"fd00::/8\" or an address"
+    );
+    assert_eq!(
+        wrong("gateway.hosts = [\"a:80\"]"),
+        "\"a:80\" is no host name: write the name alone, as in \"pictures.example\" (an international one as xn--…)"
+    );
+}
+
+#[test]
 fn a_keys_line_is_found() {
     let text = "environment = \"x\"\n[service]\nname = \"a\"\nscaling.minimum = 2\n\n[service.health]\npasses = 0\n[[service.folders]]\npath = \"/a\"\n";
     for (key, line) in [

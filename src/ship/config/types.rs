@@ -1,4 +1,5 @@
 //! The keys of `[service]`, `[rollout]` and `[ship]`: one type for stillframe.toml, for hosts and for Nix.
+use crate::protocol::callers::{HostName, Network, Origin};
 use crate::protocol::spec::Rotation;
 use crate::ship::quantity::{Size, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -228,6 +229,14 @@ pub struct GatewayConfig {
     pub api_keys: Option<Vec<ValueConfig>>,
     /// Serve without a key where others can reach it: ComfyUI runs whatever it is sent.
     pub without_api_key: Option<bool>,
+    /// Origins whose pages may change things and open WebSockets, as in "https://pictures.example": where the
+    /// service is reached through a proxy, or called by pages of another site (default: none but its own).
+    pub origins: Option<Vec<Origin>>,
+    /// Names that the service is called by, besides addresses, localhost, the host's own name, its `address` and
+    /// the hosts of `origins` (default: none).
+    pub hosts: Option<Vec<HostName>>,
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks (default: none).
+    pub trusted_proxies: Option<Vec<Network>>,
     /// Prometheus metrics, on loopback (default: the public port + 1; 0: none).
     pub metrics_port: Option<u16>,
     /// The largest request body (default: 1GiB).
@@ -236,8 +245,18 @@ pub struct GatewayConfig {
     pub hold: Option<Span>,
     /// How many may wait (default: 256).
     pub waiting: Option<usize>,
+    /// … of one client: an address of IPv4, a /64 of IPv6 (default: a quarter, at least 16).
+    pub waiting_per_client: Option<usize>,
+    /// … with one API key (default: half; all where there is one key).
+    pub waiting_per_key: Option<usize>,
     /// Connections at once (default: 4096).
     pub connections: Option<usize>,
+    /// … of one client (default: a quarter, at least 64); behind a trusted proxy its open requests.
+    pub connections_per_client: Option<usize>,
+    /// Open requests and WebSockets with one API key (default: half of `connections`; all where there is one key).
+    pub requests_per_key: Option<usize>,
+    /// Wrong keys that a client may bring within a minute, before it gets 429 (default: 20).
+    pub wrong_keys: Option<u32>,
     /// A request's head must be there within (default: 10s).
     pub head_timeout: Option<Span>,
     /// An instance must begin its answer within (default: 5min).
