@@ -13,6 +13,7 @@ use crate::ship::conversation::{Begun, Conversation};
 use crate::ship::copy::{self, Load, Ready};
 use crate::ship::preflight::{self, Needs};
 use crate::sys::error::{Error, Result};
+use crate::sys::progress::check_interrupt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -74,7 +75,9 @@ impl Plan {
     fn prepare(&self, host: Checked) -> Result<Prepared, Failed> {
         let Checked { member, private, smoke } = host;
         let name = member.name().to_string();
-        let lost = |error| Failed { host: name.clone(), error: Box::new(error), on_host: false };
+        // What a Ctrl-C ended did not fail.
+        let stopped = |error| check_interrupt().err().unwrap_or(error);
+        let lost = |error| Failed { host: name.clone(), error: Box::new(stopped(error)), on_host: false };
         let needs = member.needs(smoke.as_ref());
         let arrived = copy::arrive(&member.host.target, &needs, &self.load).map_err(lost)?;
         let system = &self.record.requires.system;
@@ -97,7 +100,8 @@ impl Plan {
                 Ok(Prepared { member, private, spec, ready, conversation, serving })
             }
             Err(error) => {
-                conversation.give_up(Status::Failed, &error);
+                let error = stopped(error);
+                conversation.give_up(Status::of(&error), &error);
                 Err(Failed { host: name, error: Box::new(error), on_host: true })
             }
         }
@@ -135,7 +139,7 @@ impl Plan {
     }
 
     fn begin(&self, member: &Member, ready: &Ready) -> Result<(Box<Conversation>, Option<Serving>)> {
-        let (channel, last_words) = ready.remote.channel(&[&self.load.agent.program, "order"])?;
+        let (channel, last_words) = ready.remote.conversation(&[&self.load.agent.program, "order"])?;
         match Conversation::begin(channel, last_words, &self.attempt(member))? {
             Begun::Held(conversation, serving) => Ok((conversation, serving)),
             Begun::Busy(holder) => Err(busy(member.name(), &holder)),

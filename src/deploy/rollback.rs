@@ -90,7 +90,7 @@ impl Rollback<'_> {
         let service = member.service.name();
         let attempt = Attempt::asked(&self.id, AttemptKind::Rollback, service, &self.by, hosts);
         let remote = member.remote()?;
-        let (channel, last_words) = ask::open(&remote, &["order"])?;
+        let (channel, last_words) = ask::converse(&remote)?;
         let mut conversation = match Conversation::begin(channel, last_words.clone(), &attempt) {
             Ok(Begun::Held(conversation, _)) => conversation,
             Ok(Begun::Busy(holder)) => return Err(busy(member.name(), &holder)),

@@ -11,6 +11,7 @@ use crate::ship::conversation::Conversation;
 use crate::ship::copy::Ready;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind};
+use crate::sys::progress::check_interrupt;
 use std::collections::VecDeque;
 
 pub struct Host {
@@ -58,6 +59,10 @@ impl Rollout<'_> {
         let (mut switched, mut results) = (Vec::new(), Vec::new());
         let mut trouble: Option<String> = None;
         for stage in plan {
+            if let Err(stop) = check_interrupt() {
+                trouble = Some(stop.message);
+                break;
+            }
             let batch: Vec<Host> = waiting.drain(..stage.len().min(waiting.len())).collect();
             for acted in on_each(batch, |host| act(host, observer)) {
                 match acted {

@@ -28,6 +28,8 @@ pub struct Conversation {
     _alive: Sender<()>,
     /// A cancellation was asked for already.
     cancelled: bool,
+    /// So many events of the attempt were heard.
+    pub heard: usize,
     by: String,
 }
 
@@ -115,6 +117,7 @@ impl Conversation {
             last_words,
             _alive: alive,
             cancelled: false,
+            heard: 0,
             by: attempt.by.clone(),
         };
         talk.say(&Order::Begin { version: ORDERS_VERSION, attempt: Box::new(attempt.clone()) })?;
@@ -184,10 +187,16 @@ impl Conversation {
 
     /// Says what is to be done and hears how it goes, to its end.
     pub fn act(&mut self, order: &Order, mut on_event: impl FnMut(&Event)) -> Result<Outcome> {
+        // A Ctrl-C asks for what was there before: it must not stop the way back.
+        self.cancelled |= matches!(order, Order::TakeBack { .. });
+        self.heard = 0;
         self.say(order)?;
         loop {
             match self.next()? {
-                Answer::Event { event } => on_event(&event),
+                Answer::Event { event } => {
+                    self.heard += 1;
+                    on_event(&event);
+                }
                 Answer::Outcome { outcome } => return Ok(outcome),
                 other => return Err(self.unexpected(other)),
             }
