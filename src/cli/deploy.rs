@@ -10,7 +10,7 @@ use crate::deploy::detach::{self, Detached, Detaching, Said};
 use crate::deploy::events::{Ended, Event, Observer, STREAM_VERSION};
 use crate::deploy::fleet::Checked;
 use crate::deploy::plan::Plan;
-use crate::deploy::records;
+use crate::deploy::records::{self, Finished};
 use crate::ship::copy::Load;
 use crate::snapshot::take::take;
 use crate::sys::error::{Error, Kind, Result};
@@ -109,12 +109,12 @@ fn over(said: Said, printer: &Printer) -> Result<ExitCode> {
         return Err(error.into());
     }
     match said.events.last() {
-        Some(Event::Result(Ended::Deployment { failed, hosts, .. })) => {
+        Some(Event::Result(Ended::Deployment { hosts, .. })) => {
             for host in hosts {
                 let why = host.error.as_deref().unwrap_or_default();
                 printer.line(format!("{}  {}  {why}", host.host, host.status));
             }
-            Ok(exit::code(*failed))
+            Ok(exit::finished(Finished::of(hosts, false)))
         }
         _ => Err(Error::new(Kind::Host, format!("it ended at once: {}", said.tail.join("; ")))),
     }

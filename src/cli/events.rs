@@ -41,6 +41,10 @@ impl Shown<'_> {
             // What the user stopped is said by the result.
             Event::Unavailable { error, .. } if error.kind == Kind::Interrupted => {}
             Event::Unavailable { error, .. } => printer.failure(error),
+            Event::Lost { host, error } => {
+                let text = lines(&error.message);
+                printer.progress().note(&format!("{host}  {:9}  {text}; asking again", Status::Unknown));
+            }
             // In one piece: other hosts speak too.
             Event::Plan(plan) => printer.line(plan_text(plan)),
             Event::Copied { host, sent } if sent.paths > 0 => {

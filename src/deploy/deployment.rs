@@ -1,6 +1,7 @@
 //! A deployment as a whole: every host goes its way up to its activation, then they are switched stage by
 //! stage, and what came of it is written down.
 use crate::closure::registry::Registry;
+use crate::deploy::again::Line;
 use crate::deploy::events::{Ended, Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Checked, Member, on_each};
 use crate::deploy::host_result::HostResult;
@@ -33,7 +34,7 @@ impl Plan {
         }
         if self.dry_run {
             observer.event(&Event::Result(Ended::DryRun { dry_run: true, failed: failed.len() }));
-            return Ok(Finished { failed: failed.len(), interrupted: false });
+            return Ok(Finished::dry(failed.len()));
         }
         let mut results = Vec::new();
         match self.may_go_on(failed.len()) {
@@ -100,8 +101,16 @@ impl Plan {
             classes: self.classes(&host.member),
             spec: host.spec,
         };
+        let line = Line {
+            target: host.member.host.target.clone(),
+            service: host.member.service.name().into(),
+            deployment: self.id.clone(),
+            by: self.by.clone(),
+            hosts: self.hosts.clone(),
+        };
         Some(Host {
             name: host.member.name().into(),
+            line,
             conversation: host.conversation?.into_inner(),
             order: Order::Activate {
                 wanted: Box::new(wanted),

@@ -4,6 +4,7 @@
 //! ```text
 //! fleet ─▶ plan (a host's way up to its activation) ─▶ rollout (stage by stage) ─▶ records
 //! ```
+pub mod again;
 pub mod changes;
 mod copying;
 pub mod deployment;

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// A host that is asked for its state answers at once or is in trouble.
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 /// A garbage collector reads all of a store.
 const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -77,10 +77,18 @@ impl Followed {
 }
 
 /// Follows the deployment under way, or shows the last one, from its first event; `heard` says whether to go on.
-pub fn follow(member: &Member, mut heard: impl FnMut(Event) -> ControlFlow<()>) -> Result<Followed> {
-    let name = member.name();
-    let remote = member.remote()?;
-    let (mut channel, last_words) = ask::open(&remote, &["follow", member.service.name()])?;
+pub fn follow(member: &Member, heard: impl FnMut(Event) -> ControlFlow<()>) -> Result<Followed> {
+    follow_on(&member.remote()?, member.service.name(), heard)
+}
+
+/// The same over a connection that is there.
+pub fn follow_on(
+    remote: &Remote,
+    service: &str,
+    mut heard: impl FnMut(Event) -> ControlFlow<()>,
+) -> Result<Followed> {
+    let name = remote.name.as_str();
+    let (mut channel, last_words) = ask::open(remote, &["follow", service])?;
     let lost =
         |e: std::io::Error| Error::new(Kind::Host, format!("{name}: the connection ended")).caused_by(e);
     let Some(attempt) = wire::read_line::<Attempt>(&mut channel.input).map_err(lost)? else {

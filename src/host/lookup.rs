@@ -1,5 +1,6 @@
 //! What a conversation asks of the state: what serves, whether that is what is wanted, where a rollback goes.
-use crate::host::layout::Layout;
+use crate::host::journal;
+use crate::host::layout::{Layout, Service};
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
 use crate::protocol::messages::{Back, Serving};
@@ -26,6 +27,26 @@ pub fn runs(state: &ServiceState, number: u64) -> bool {
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
     systemd::show_all(&names, &["ActiveState"])
         .is_ok_and(|all| all.iter().all(|unit| unit.get("ActiveState").is_some_and(|s| s == "active")))
+}
+
+/// What an activation did, so that it can be undone.
+pub struct Done {
+    pub previous: Option<u64>,
+    pub changed: bool,
+}
+
+impl Done {
+    /// Of an earlier conversation of the same deployment, whose line was cut.
+    pub fn earlier(service: &Service, deployment: &str) -> Result<Done> {
+        let state = ServiceState::load(&service.state(), &service.name)?;
+        let serving = state.serving.and_then(|number| state.generations.get(&number));
+        if let Some(generation) = serving
+            && journal::read(service, generation.attempt)?.attempt.deployment == deployment
+        {
+            return Ok(Done { previous: generation.before, changed: true });
+        }
+        Ok(Done { previous: state.serving, changed: false })
+    }
 }
 
 pub fn resolve(state: &ServiceState, to: &Back) -> Result<u64> {

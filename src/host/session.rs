@@ -7,7 +7,7 @@ use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Follower, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
-use crate::host::lookup::{exactly, own_program, resolve, runs, serving};
+use crate::host::lookup::{Done, exactly, own_program, resolve, runs, serving};
 use crate::host::state::ServiceState;
 use crate::host::{receive, secrets, units};
 use crate::protocol::messages::{
@@ -90,12 +90,6 @@ struct Held {
     over: bool,
 }
 
-/// What the activation of this conversation did, so that it can be undone.
-struct Done {
-    previous: Option<u64>,
-    changed: bool,
-}
-
 pub fn converse(layout: &Layout, input: impl Read + Send + 'static, output: &mut dyn Write) -> Result<()> {
     let (tell, orders) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -173,9 +167,9 @@ impl Talk<'_> {
                 }
                 Order::Return { to } => done = Some(self.return_to(held, &to)?),
                 Order::TakeBack { why } => {
-                    if let Some(done) = done.take() {
-                        self.take_back(held, &done, why)?;
-                    }
+                    let earlier = || Done::earlier(&held.service, &held.attempt.deployment);
+                    let done = done.take().map_or_else(earlier, Ok)?;
+                    self.take_back(held, &done, why)?;
                 }
                 Order::GiveUp { status, message, hint } => {
                     let error = Error::new(Kind::Host, message);
@@ -334,13 +328,21 @@ impl Talk<'_> {
             let outcome = Outcome::unchanged(Status::Reverted, done.previous)
                 .saying(why)
                 .warning(vec!["nothing had changed".into()]);
-            return self.say(&Answer::Outcome { outcome: state.complete(outcome) });
+            let outcome = state.complete(outcome);
+            if !held.over {
+                held.journal.end(&outcome)?;
+                held.over = true;
+            }
+            return self.say(&Answer::Outcome { outcome });
         }
-        let attempt = Attempt { kind: AttemptKind::TakeBack, ..held.attempt.clone() };
-        let (journal, attempt) = Journal::begin(&held.service, attempt)?;
-        held.holder = Holder { kind: AttemptKind::TakeBack, attempt: attempt.attempt, ..held.holder.clone() };
-        held.lease.rename(&held.holder)?;
-        (held.journal, held.attempt, held.over) = (journal, attempt, false);
+        if held.over {
+            let attempt = Attempt { kind: AttemptKind::TakeBack, ..held.attempt.clone() };
+            let (journal, attempt) = Journal::begin(&held.service, attempt)?;
+            held.holder.kind = AttemptKind::TakeBack;
+            held.holder.attempt = attempt.attempt;
+            held.lease.rename(&held.holder)?;
+            (held.journal, held.attempt, held.over) = (journal, attempt, false);
+        }
         held.journal.event(Status::Queued, &why, None)?;
         let goal = match done.previous {
             Some(to) => Goal::Restored { to, why },

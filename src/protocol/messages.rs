@@ -38,6 +38,8 @@ pub enum Status {
     Reverted,
     Cancelled,
     Interrupted,
+    /// Of a workstation alone: the line to the host was cut, and what came of it is not known.
+    Unknown,
 }
 
 impl Status {
@@ -66,6 +68,7 @@ impl Status {
             Status::Reverted => "reverted",
             Status::Cancelled => "cancelled",
             Status::Interrupted => "interrupted",
+            Status::Unknown => "unknown",
         }
     }
 }

@@ -29,7 +29,7 @@ class Fleet(service.Case):
 
     def test_a_fleet_from_its_first_deployment_to_a_binary_cache(self):
         in_order(self, self.all_of_them_one_after_another, self.what_fails_later_is_taken_back_where_it_went_well,
-                 self.the_first_fails_and_the_others_are_not_begun, self.a_host_that_is_down_is_named_and_the_others_go_on,
+                 self.a_host_whose_line_was_cut_is_taken_back_too, self.the_first_fails_and_the_others_are_not_begun, self.a_host_that_is_down_is_named_and_the_others_go_on,
                  self.selectors_and_what_a_dry_run_shows, self.the_workstation_knows_who_serves_what,
                  self.a_binary_cache_is_the_source)
 
@@ -62,6 +62,21 @@ class Fleet(service.Case):
         self.assertEqual((good.host()["status"], self.place.mark("alpha")), ("succeeded", "good"))
         self.place.run("--json", "rollback", "--hosts", "alpha")
 
+    def a_host_whose_line_was_cut_is_taken_back_too(self):
+        before = self.marks()
+        self.place.describe("gamma", tags=["later"], service={"health": {"path": "/nothing-here", "deadline": "12s"}})
+        self.place.behave(mark="cut")
+        process = self.place.start("--json", "deploy", "--offline")
+        self.wait(lambda: self.place.mark("beta") == "cut" and self.place.status("beta")["deployment"])
+        self.hosts["beta"].sh("pkill -KILL -f 'sshd-session: root' || pkill -KILL sshd-session", check=False)
+        out, err, code = service.wait_process(process)
+        self.assertEqual(code, 1, out + err)
+        hosts = {h["host"]: (h["status"], h["changed"]) for h in json.loads(out.splitlines()[-1])["hosts"]}
+        self.assertEqual(hosts, {"alpha": ("reverted", False), "beta": ("reverted", False), "gamma": ("failed", False)})
+        self.assertEqual(self.marks(), before)
+        records = self.place.history("beta")
+        self.assertEqual([(r["kind"], r["events"][-1]["status"]) for r in records[:2]], [("take-back", "reverted"), ("deploy", "succeeded")])
+
     def the_first_fails_and_the_others_are_not_begun(self):
         before = self.marks()
         done = self.place.deploy(code=1, mark="bad", start="exit")
@@ -74,7 +89,7 @@ class Fleet(service.Case):
         beta = self.hosts["beta"]
         beta.network(False)
         try:
-            done = self.place.deploy(code=1, mark="without beta")
+            done = self.place.deploy(code=3, mark="without beta")
         finally:
             beta.network(True)
         self.assertEqual({h["host"]: h["status"] for h in done.result["hosts"]}, {"alpha": "succeeded", "beta": "failed", "gamma": "succeeded"})
