@@ -10,6 +10,7 @@ use crate::deploy::detach::{self, Detached, Detaching, Said};
 use crate::deploy::events::{Ended, Event, Observer, STREAM_VERSION};
 use crate::deploy::fleet::Checked;
 use crate::deploy::plan::Plan;
+use crate::deploy::project;
 use crate::deploy::records::{self, Finished};
 use crate::ship::copy::Load;
 use crate::snapshot::take::take;
@@ -36,6 +37,9 @@ pub struct Args {
     /// Start new instances even where exactly this serves already.
     #[arg(long)]
     again: bool,
+    /// Also where the service is another project's, which loses it.
+    #[arg(long)]
+    take_over: bool,
     #[command(flatten)]
     how: How,
 }
@@ -62,6 +66,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             config,
             hosts: args.hosts.hosts.as_deref(),
             again: args.again,
+            take_over: args.take_over,
             state: &settings.state,
         };
         return match detaching.begin()? {
@@ -81,6 +86,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         by: who::me(),
         again: args.again,
         dry_run: args.dry_run,
+        project: project::of(&settings.project)?,
+        take_over: args.take_over,
         hosts: hosts.iter().map(|h| h.member.name().to_string()).collect(),
         service: settings.config.service.name().into(),
         rollout: settings.config.rollout,

@@ -26,6 +26,7 @@ pub struct Detaching<'a> {
     pub config: Option<&'a Path>,
     pub hosts: Option<&'a str>,
     pub again: bool,
+    pub take_over: bool,
     /// The folder of this workstation's records.
     pub state: &'a Path,
 }
@@ -95,6 +96,9 @@ impl Detaching<'_> {
         command.args(["--snapshot", self.snapshot]);
         if self.again {
             command.arg("--again");
+        }
+        if self.take_over {
+            command.arg("--take-over");
         }
         command.env(VARIABLE, self.id).stdin(Stdio::null()).stdout(file).stderr(copy);
         command.spawn().map_err(|e| Error::new(Kind::Io, "cannot go on in the background").caused_by(e))

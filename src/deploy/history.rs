@@ -84,6 +84,8 @@ mod tests {
                 label: None,
                 hosts: vec![],
                 began,
+                project: None,
+                take_over: false,
             },
             events: vec![],
         };

@@ -17,6 +17,7 @@ pub mod look;
 pub mod own_command;
 pub mod plan;
 pub mod prepare;
+pub mod project;
 pub mod questions;
 pub mod records;
 pub mod rollback;

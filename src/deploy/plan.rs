@@ -6,7 +6,7 @@ use crate::deploy::events::{Event, Observer, Planned};
 use crate::deploy::fleet::{Checked, Member, Private};
 use crate::deploy::questions;
 use crate::deploy::rollout::busy;
-use crate::protocol::messages::{Attempt, AttemptKind, Serving, Status};
+use crate::protocol::messages::{Attempt, AttemptKind, Project, Serving, Status};
 use crate::protocol::spec::Spec;
 use crate::ship::config::{RolloutConfig, ShipConfig};
 use crate::ship::conversation::{Begun, Conversation};
@@ -29,6 +29,9 @@ pub struct Plan {
     /// Even where exactly this serves already.
     pub again: bool,
     pub dry_run: bool,
+    /// Whose service it is to be, and whether also where it is another project's.
+    pub project: Project,
+    pub take_over: bool,
     /// All hosts, by name.
     pub hosts: Vec<String>,
     pub service: String,
@@ -134,6 +137,8 @@ impl Plan {
         Attempt {
             snapshot: Some(self.record.snapshot.clone()),
             label: self.record.label.clone(),
+            project: Some(self.project.clone()),
+            take_over: self.take_over,
             ..Attempt::asked(&self.id, AttemptKind::Deploy, service, &self.by, &self.hosts)
         }
     }

@@ -7,7 +7,7 @@ use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Follower, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
-use crate::host::lookup::{Done, exactly, own_program, resolve, runs, serving};
+use crate::host::lookup::{Done, allowed, exactly, own_program, resolve, runs, serving};
 use crate::host::state::ServiceState;
 use crate::host::{receive, secrets, units};
 use crate::protocol::messages::{
@@ -150,6 +150,7 @@ impl Talk<'_> {
         let Some(held) = self.begin(*attempt)? else { return Ok(()) };
         let held = slot.insert(held);
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        allowed(&held.service, &state, &held.attempt)?;
         let serving = serving(&state);
         self.say(&Answer::Held { attempt: held.attempt.attempt, serving })?;
         let mut done = None;

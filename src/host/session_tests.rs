@@ -27,6 +27,8 @@ fn attempt(service: &str, deployment: &str) -> Box<Attempt> {
         label: None,
         hosts: vec!["alpha".into()],
         began: 0,
+        project: None,
+        take_over: false,
     })
 }
 

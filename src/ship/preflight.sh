@@ -39,11 +39,14 @@ for table in /proc/net/tcp /proc/net/tcp6; do
 done
 agent=/var/lib/stillframe/agent/bin/stillframe-agent
 [ -x $agent ] && systemctl is-enabled --quiet stillframe.service 2>/dev/null && say prepared yes
-# The public ports that are ours: taken, and not by somebody else.
+# The ports that are ours, public ones and those of the metrics: taken, and not by somebody else.
 for socket in /run/systemd/system/stillframe-*-gateway.socket; do
     [ -e "$socket" ] || continue
     name=${socket##*/stillframe-}
-    say serves "${name%-gateway.socket} $(sed -n 's/^ListenStream=.*://p' "$socket")"
+    name=${name%-gateway.socket}
+    say serves "$name $(sed -n 's/^ListenStream=.*://p' "$socket")"
+    settings=/run/stillframe/$name/gateway.json
+    say measures "$name $(sed -n 's/^ *"metrics": ".*:\([0-9]*\)",*$/\1/p' "$settings" 2>/dev/null)"
 done
 for path in "$@"; do
     # A//B: B in some folder of A.
