@@ -1,7 +1,6 @@
 //! A deployment as a whole: every host goes its way up to its activation, then they are switched stage by
 //! stage, and what came of it is written down.
 use crate::closure::registry::Registry;
-use crate::deploy::again::Line;
 use crate::deploy::events::{Ended, Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Checked, Member, on_each};
 use crate::deploy::host_result::HostResult;
@@ -101,13 +100,7 @@ impl Plan {
             classes: self.classes(&host.member),
             spec: host.spec,
         };
-        let line = Line {
-            target: host.member.host.target.clone(),
-            service: host.member.service.name().into(),
-            deployment: self.id.clone(),
-            by: self.by.clone(),
-            hosts: self.hosts.clone(),
-        };
+        let line = self.line(&host.member);
         Some(Host {
             name: host.member.name().into(),
             line,

@@ -9,6 +9,7 @@ pub mod changes;
 mod copying;
 pub mod deployment;
 pub mod detach;
+pub mod drift;
 pub mod events;
 pub mod fleet;
 pub mod history;

@@ -36,10 +36,14 @@ fn read_as(host: &str, found: u32, reads: u32) -> Result<()> {
 
 /// The newest records, newest first.
 pub fn history(member: &Member, count: usize) -> Result<Vec<Record>> {
+    history_on(&member.remote()?, member.service.name(), count)
+}
+
+/// The same over a connection that is there.
+pub fn history_on(remote: &Remote, service: &str, count: usize) -> Result<Vec<Record>> {
     let count = count.to_string();
-    let words = ["history", member.service.name(), "--count", &count];
-    let records: Vec<Record> = ask::ask(&member.remote()?, &words, LIMIT)?;
-    records.iter().try_for_each(|r| read_as(member.name(), r.attempt.version, RECORD_VERSION))?;
+    let records: Vec<Record> = ask::ask(remote, &["history", service, "--count", &count], LIMIT)?;
+    records.iter().try_for_each(|r| read_as(&remote.name, r.attempt.version, RECORD_VERSION))?;
     Ok(records)
 }
 

@@ -7,6 +7,7 @@ use crate::protocol::version;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::process::Life;
 use crate::sys::progress::check_interrupt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,6 +29,9 @@ pub struct Deployment {
     pub snapshot: Option<String>,
     pub label: Option<String>,
     pub hosts: Vec<HostResult>,
+    /// Whose it is while it is under way.
+    #[serde(default)]
+    pub process: Option<Life>,
 }
 
 /// What a whole deployment came to, for an exit status.
@@ -97,6 +101,7 @@ impl Deployment {
             snapshot: None,
             label: None,
             hosts: Vec::new(),
+            process: Some(Life::own()),
         }
     }
 
@@ -114,7 +119,7 @@ impl Deployment {
         started: Instant,
         observer: &dyn Observer,
     ) -> Result<Finished> {
-        self.ended = Some(clock::now_ms());
+        (self.ended, self.process) = (Some(clock::now_ms()), None);
         self.hosts = hosts;
         self.hosts.sort_by(|a, b| a.host.cmp(&b.host));
         self.save(state)?;

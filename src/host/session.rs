@@ -280,7 +280,8 @@ impl Talk<'_> {
             held.journal.end(&outcome)?;
             held.over = true;
             self.say(&Answer::Outcome { outcome })?;
-            return Ok(Done { previous: Some(number), changed: false });
+            // A deployment that goes on may have brought it before its workstation died.
+            return Ok(Done::earlier(&held.service, &held.attempt.deployment)?);
         }
         for path in [&wanted.snapshot, &wanted.agent] {
             if !Path::new(path).exists() {
