@@ -167,8 +167,11 @@ fn over(said: Said, printer: &Printer) -> Result<ExitCode> {
                 let why = host.error.as_deref().unwrap_or_default();
                 printer.line(format!("{}  {}  {why}", host.host, host.status));
             }
-            Ok(exit::finished(Finished::of(hosts, false)))
+            Ok(exit::finished(Finished::of(hosts, check_interrupt().is_err())))
         }
-        _ => Err(Error::new(Kind::Host, format!("it ended at once: {}", said.tail.join("; ")))),
+        _ => {
+            check_interrupt()?;
+            Err(Error::new(Kind::Host, format!("it ended at once: {}", said.tail.join("; "))))
+        }
     }
 }

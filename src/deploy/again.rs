@@ -49,12 +49,22 @@ pub fn goes_on(e: &ConversationError) -> bool {
     }
 }
 
-/// A stop is to be told at once.
+/// A stop that comes meanwhile is to be told at once.
 fn nap(pause: Duration, told: bool) {
-    let began = Instant::now();
+    let (began, told) = (Instant::now(), told || check_interrupt().is_err());
     while began.elapsed() < pause && (told || check_interrupt().is_ok()) {
         std::thread::sleep(LOOK);
     }
+}
+
+/// How far it is heard.
+struct Hearing {
+    kind: AttemptKind,
+    heard: usize,
+    /// The host was told that the user wants it to stop.
+    cancelled: bool,
+    /// Since when the line of this try holds.
+    attached: Option<Instant>,
 }
 
 impl Line {
@@ -75,26 +85,26 @@ impl Line {
     pub fn hear(
         &self,
         kind: AttemptKind,
-        mut heard: usize,
+        heard: usize,
         why: &Error,
         mut on_event: impl FnMut(&messages::Event),
     ) -> Heard {
         let (mut since, mut pause) = (Instant::now(), FIRST_PAUSE);
-        let mut cancelled = false;
+        let mut hearing = Hearing { kind, heard, cancelled: false, attached: None };
         loop {
-            let before = heard;
-            let last = match self.follow(kind, &mut heard, &mut cancelled, &mut on_event) {
+            let last = match self.follow(&mut hearing, &mut on_event) {
                 Ok(Some(heard)) => return heard,
                 Ok(None) => why.clone(),
                 Err(e) => e,
             };
-            if heard > before {
+            // A line that held for a while is a new one; one that is cut at once is not.
+            if hearing.attached.take().is_some_and(|at| at.elapsed() > LONGEST_PAUSE) {
                 (since, pause) = (Instant::now(), FIRST_PAUSE);
             }
             if since.elapsed() + pause > PATIENCE {
                 return Heard::Unknown(self.unknown(&last));
             }
-            nap(pause, cancelled);
+            nap(pause, hearing.cancelled);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -111,43 +121,48 @@ impl Line {
         ))
     }
 
+    /// Tells the host once that the user wants it to stop. A take-back is what a stop asks for.
+    fn cancel(&self, remote: &Remote, hearing: &mut Hearing) {
+        if !hearing.cancelled && hearing.kind != AttemptKind::TakeBack {
+            hearing.cancelled = true;
+            let words = ["cancel", self.service.as_str(), "--by", self.by.as_str()];
+            // Where nothing is under way any more there is nothing to stop.
+            let _ = ask::ask::<messages::Holder>(remote, &words, questions::LIMIT);
+        }
+    }
+
     /// One try; none where the line was cut once more.
     fn follow(
         &self,
-        kind: AttemptKind,
-        heard: &mut usize,
-        cancelled: &mut bool,
+        hearing: &mut Hearing,
         on_event: &mut impl FnMut(&messages::Event),
     ) -> Result<Option<Heard>> {
         let interrupted = check_interrupt().is_err();
         // The user's stop was perhaps not heard: it is to be told, whatever else gives up at once.
         let remote =
             if interrupted { Remote::to_the_end(&self.target) } else { Remote::connect(&self.target) }?;
-        // A take-back is what a stop asks for.
-        if interrupted && !*cancelled && kind != AttemptKind::TakeBack {
-            *cancelled = true;
-            // Where nothing is under way any more there is nothing to stop.
-            let words = ["cancel", self.service.as_str(), "--by", self.by.as_str()];
-            let _ = ask::ask::<messages::Holder>(&remote, &words, questions::LIMIT);
-        }
         let (mut seen, mut other) = (0, None);
         let followed = questions::follow_on(&remote, &self.service, |event| {
             match event {
                 Event::Attempt { attempt, .. } => {
+                    hearing.attached = Some(Instant::now());
                     if attempt.deployment != self.deployment {
                         let text = format!("{} began a {} meanwhile", attempt.by, attempt.kind.name());
                         other = Some(Heard::Unknown(self.unknown(&Error::new(Kind::Busy, text))));
-                    } else if attempt.kind != kind {
+                    } else if attempt.kind != hearing.kind {
                         other = Some(Heard::NotBegun);
                     }
                     if other.is_some() {
                         return ControlFlow::Break(());
                     }
+                    if interrupted {
+                        self.cancel(&remote, hearing);
+                    }
                 }
                 Event::Event { event, .. } => {
                     seen += 1;
-                    if seen > *heard {
-                        *heard = seen;
+                    if seen > hearing.heard {
+                        hearing.heard = seen;
                         on_event(&event);
                     }
                 }

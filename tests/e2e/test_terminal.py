@@ -156,6 +156,20 @@ class CtrlC(service.Case):
         self.assertRegex(terminal.said, rf"(?m)^alpha  reverted; generation {self.serving} serves: taken back: beta failed: cancelled by ")
         self.assertRegex(terminal.said, rf"(?m)^beta  cancelled; generation {beta} serves: cancelled by tester@\S+$")
 
+    def test_a_detached_one_is_stopped_as_long_as_it_is_waited_for(self):
+        self.place.snapshot("never", mark="never")
+        self.alpha.network(False)
+        self.addCleanup(self.alpha.network, True)
+        terminal = self.terminal("deploy", "--detach", "--snapshot", "never", "--hosts", "alpha")
+        logs = self.place.ws.root / "state/stillframe/deployments"
+        begun = time.time()
+        self.wait(lambda: any('"type":"begin"' in log.read_text() for log in logs.glob("*.log") if log.stat().st_mtime >= begun - 1))
+        time.sleep(1)
+        terminal.press()
+        self.assertEqual(terminal.ended(10), 130, terminal.said)
+        self.assertRegex(terminal.said, r"(?m)^alpha  cancelled  interrupted$")
+        self.alpha.network(True)
+
     def test_a_question_leaves_nothing_behind(self):
         """What decides nothing is ended by its Ctrl-C, with all that it started."""
         terminal = self.terminal("logs", "-f", "--hosts", "alpha")
