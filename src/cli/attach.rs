@@ -21,12 +21,13 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
             ControlFlow::Continue(())
         })
     });
-    let (mut hosts, mut failed) = (Vec::new(), 0);
+    let (mut hosts, mut failed, mut unknown) = (Vec::new(), 0, false);
     for (member, heard) in members.iter().zip(heard) {
         let host = member.name().to_string();
         match heard {
             Ok(followed) => {
                 let outcome = followed.outcome().cloned();
+                unknown |= outcome.is_none();
                 failed += usize::from(outcome.as_ref().is_none_or(|o| o.status != Status::Succeeded));
                 printer.line(format!("{host}  {}", text(&followed, printer)));
                 let attempt = Box::new(followed.attempt);
@@ -40,7 +41,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
         }
     }
     shown.event(&Event::Result(Ended::Attached { failed, hosts }));
-    Ok(exit::code(failed))
+    Ok(if unknown { ExitCode::from(exit::UNKNOWN) } else { exit::code(failed) })
 }
 
 fn text(followed: &Followed, printer: &Printer) -> String {

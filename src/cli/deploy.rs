@@ -7,13 +7,16 @@ use super::settings::Settings;
 use super::snapshot::{How, report_text};
 use crate::closure::registry::{Record, Registry};
 use crate::deploy::detach::{self, Detached, Detaching, Said};
+use crate::deploy::drift;
 use crate::deploy::events::{Ended, Event, Observer, STREAM_VERSION};
-use crate::deploy::fleet::Checked;
+use crate::deploy::fleet::{Checked, Member};
 use crate::deploy::plan::Plan;
-use crate::deploy::records;
+use crate::deploy::project;
+use crate::deploy::records::{self, Finished};
 use crate::ship::copy::Load;
 use crate::snapshot::take::take;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
 use crate::sys::signals;
 use crate::sys::who;
 use serde_json::json;
@@ -27,6 +30,12 @@ pub struct Args {
     snapshot: Option<String>,
     #[command(flatten)]
     hosts: Selection,
+    /// The hosts alone that do not run what they should (`stillframe drift`), and bring them that.
+    #[arg(long, conflicts_with_all = ["snapshot", "resume"])]
+    catch_up: bool,
+    /// Go on with the newest deployment, whose workstation died before it reached all its hosts.
+    #[arg(long, conflicts_with_all = ["snapshot", "detach", "dry_run"])]
+    resume: bool,
     /// Show what would be done, and do nothing (hosts get the agent alone).
     #[arg(long)]
     dry_run: bool,
@@ -36,6 +45,9 @@ pub struct Args {
     /// Start new instances even where exactly this serves already.
     #[arg(long)]
     again: bool,
+    /// Also where the service is another project's, which loses it.
+    #[arg(long)]
+    take_over: bool,
     #[command(flatten)]
     how: How,
 }
@@ -46,34 +58,59 @@ pub fn first(config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     run(&Args { how, ..Args::default() }, config, printer)
 }
 
+/// What is to be deployed, and where.
+struct Task {
+    id: String,
+    members: Vec<Member>,
+    /// What names them.
+    selector: Option<String>,
+    /// None: a new one.
+    snapshot: Option<String>,
+}
+
+impl Task {
+    fn of(args: &Args, settings: &Settings, printer: &Printer) -> Result<Task> {
+        let selector = args.hosts.hosts.clone();
+        let mut members = fleet::members(settings, selector.as_deref(), printer)?;
+        signals::heed()?;
+        let id = detach::id().unwrap_or_else(records::new_id);
+        if !args.catch_up && !args.resume {
+            return Ok(Task { id, members, selector, snapshot: args.snapshot.clone() });
+        }
+        let fleet = drift::look(&members, &settings.state);
+        check_interrupt()?;
+        let rest = match args.resume {
+            true => fleet.unfinished(&records::newest(&settings.state, 1))?,
+            false => fleet.behind()?,
+        };
+        members.retain(|member| rest.hosts.contains(member.name()));
+        let names: Vec<&str> = members.iter().map(Member::name).collect();
+        let selector = Some(names.join(","));
+        let id = if args.resume { rest.wanted.deployment } else { id };
+        Ok(Task { id, members, selector, snapshot: Some(rest.wanted.snapshot) })
+    }
+}
+
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::resolve(None, config)?;
-    let members = fleet::members(&settings, args.hosts.hosts.as_deref(), printer)?;
-    signals::heed()?;
-    let id = detach::id().unwrap_or_else(records::new_id);
+    let Task { id, members, selector, snapshot } = Task::of(args, &settings, printer)?;
     // All that can be wrong here is found before a host is troubled.
     let hosts = members.into_iter().map(Checked::of).collect::<Result<Vec<_>>>()?;
     let shown = Shown { printer, hosts: hosts.len() };
-    let record = snapshot(args, &settings, &shown)?;
+    let record = self::snapshot(snapshot.as_deref(), args, &settings, &shown)?;
     if args.detach {
-        let detaching = Detaching {
-            id: &id,
-            snapshot: &record.snapshot,
-            config,
-            hosts: args.hosts.hosts.as_deref(),
-            again: args.again,
-            state: &settings.state,
-        };
-        return match detaching.begin()? {
-            Detached::GoesOn(log) => {
-                printer.value(&json!({"version": 1, "deployment": id, "detached": true, "log": log}));
-                printer.line(format!(
-                    "{id} goes on by itself: stillframe attach shows it, stillframe cancel stops it"
-                ));
-                Ok(ExitCode::SUCCESS)
-            }
-            Detached::Over(said) => over(said, printer),
-        };
+        return detached(
+            Detaching {
+                id: &id,
+                snapshot: &record.snapshot,
+                config,
+                hosts: selector.as_deref(),
+                again: args.again,
+                take_over: args.take_over,
+                state: &settings.state,
+            },
+            printer,
+        );
     }
     let plan = Plan {
         load: Load::of(&settings.store(), &record.snapshot)?,
@@ -81,6 +118,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         by: who::me(),
         again: args.again,
         dry_run: args.dry_run,
+        project: project::of(&settings.project)?,
+        take_over: args.take_over,
         hosts: hosts.iter().map(|h| h.member.name().to_string()).collect(),
         service: settings.config.service.name().into(),
         rollout: settings.config.rollout,
@@ -91,9 +130,23 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     plan.carry_out(hosts, &shown).map(exit::finished)
 }
 
+fn detached(detaching: Detaching, printer: &Printer) -> Result<ExitCode> {
+    let id = detaching.id;
+    match detaching.begin()? {
+        Detached::GoesOn(log) => {
+            printer.value(&json!({"version": 1, "deployment": id, "detached": true, "log": log}));
+            printer.line(format!(
+                "{id} goes on by itself: stillframe attach shows it, stillframe cancel stops it"
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+        Detached::Over(said) => over(said, printer),
+    }
+}
+
 /// The one that was asked for, or a new one.
-fn snapshot(args: &Args, settings: &Settings, shown: &Shown) -> Result<Record> {
-    if let Some(wanted) = &args.snapshot {
+fn snapshot(wanted: Option<&str>, args: &Args, settings: &Settings, shown: &Shown) -> Result<Record> {
+    if let Some(wanted) = wanted {
         return Registry::new(&settings.state).find(Some(wanted));
     }
     let (record, report) = take(&settings.subject()?, &args.how.request(), shown.printer)?;
@@ -109,13 +162,16 @@ fn over(said: Said, printer: &Printer) -> Result<ExitCode> {
         return Err(error.into());
     }
     match said.events.last() {
-        Some(Event::Result(Ended::Deployment { failed, hosts, .. })) => {
+        Some(Event::Result(Ended::Deployment { hosts, .. })) => {
             for host in hosts {
                 let why = host.error.as_deref().unwrap_or_default();
                 printer.line(format!("{}  {}  {why}", host.host, host.status));
             }
-            Ok(exit::code(*failed))
+            Ok(exit::finished(Finished::of(hosts, check_interrupt().is_err())))
         }
-        _ => Err(Error::new(Kind::Host, format!("it ended at once: {}", said.tail.join("; ")))),
+        _ => {
+            check_interrupt()?;
+            Err(Error::new(Kind::Host, format!("it ended at once: {}", said.tail.join("; "))))
+        }
     }
 }

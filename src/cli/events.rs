@@ -5,6 +5,7 @@ use crate::deploy::host_result::HostResult;
 use crate::protocol::messages::{Back, Status};
 use crate::protocol::spec::Rotation;
 use crate::ship::send::Sent;
+use crate::sys::error::Kind;
 use crate::sys::progress::Amount;
 use crate::sys::progress::Progress;
 
@@ -37,7 +38,13 @@ impl Shown<'_> {
         let printer = self.printer;
         match event {
             Event::Begin { goal, hosts, .. } => self.begin(goal, hosts),
+            // What the user stopped is said by the result.
+            Event::Unavailable { error, .. } if error.kind == Kind::Interrupted => {}
             Event::Unavailable { error, .. } => printer.failure(error),
+            Event::Lost { host, error } => {
+                let text = lines(&error.message);
+                printer.progress().note(&format!("{host}  {:9}  {text}; asking again", Status::Unknown));
+            }
             // In one piece: other hosts speak too.
             Event::Plan(plan) => printer.line(plan_text(plan)),
             Event::Copied { host, sent } if sent.paths > 0 => {

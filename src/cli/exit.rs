@@ -1,4 +1,4 @@
-//! Exit statuses: 0 done, 1 failed, 2 wrong input, 130 interrupted.
+//! Exit statuses: 0 done, 1 failed, 2 wrong input, 3 some hosts, 4 not reverted, 5 not known, 130 interrupted.
 use crate::deploy::records::Finished;
 use crate::sys::error::Kind;
 use std::process::ExitCode;
@@ -8,9 +8,19 @@ pub fn code(failed: usize) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Where a host goes on by itself and nobody knows where to.
+pub const UNKNOWN: u8 = 5;
+
 /// Of a deployment or a rollback.
 pub fn finished(finished: Finished) -> ExitCode {
-    if finished.failed > 0 && finished.interrupted { of(Kind::Interrupted) } else { code(finished.failed) }
+    match finished {
+        Finished::Succeeded => ExitCode::SUCCESS,
+        Finished::Failed => ExitCode::FAILURE,
+        Finished::Partly => ExitCode::from(3),
+        Finished::NotReverted => ExitCode::from(4),
+        Finished::Unknown => ExitCode::from(UNKNOWN),
+        Finished::Interrupted => of(Kind::Interrupted),
+    }
 }
 
 /// Of an error.

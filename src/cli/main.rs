@@ -2,8 +2,9 @@
 
 use super::fleet::HostsArgs;
 use super::{
-    attach, cancel, deploy, doctor, exit, explain, export, history, host, import, init, inspect, instances,
-    lock, logs, man, printer, retention, rollback, run, schema, snapshot, snapshots, status, unlock, watch,
+    attach, cancel, deploy, doctor, drift, exit, explain, export, history, host, import, init, inspect,
+    instances, lock, logs, man, printer, retention, rollback, run, schema, snapshot, snapshots, status,
+    unlock, watch,
 };
 use crate::deploy::detach;
 use crate::sys::error::Result;
@@ -55,6 +56,8 @@ enum Command {
     Deploy(deploy::Args),
     /// Go back to the generation that served before, or to another that the hosts still have.
     Rollback(rollback::Args),
+    /// Which host does not run what it should, and why.
+    Drift(HostsArgs),
     /// Watch the deployment under way (or the last one), from its first event.
     Attach(HostsArgs),
     /// Stop the deployment under way; what served before it serves on.
@@ -132,6 +135,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Run(args) => run::run(&args, config, printer),
         Command::Deploy(args) => deploy::run(&args, config, printer),
         Command::Rollback(args) => rollback::run(&args, config, printer),
+        Command::Drift(args) => drift::run(&args, config, printer),
         Command::Attach(args) => attach::run(&args, config, printer),
         Command::Cancel(args) => cancel::run(&args, config, printer),
         Command::Unlock(args) => unlock::run(&args, config, printer),

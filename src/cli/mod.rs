@@ -4,6 +4,7 @@ mod cancel;
 mod capture;
 mod deploy;
 mod doctor;
+mod drift;
 mod events;
 mod exit;
 mod explain;

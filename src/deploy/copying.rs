@@ -44,6 +44,8 @@ impl Plan {
             }
             Err(error) => {
                 drop(progress);
+                // A Ctrl-C ends the streams, wherever they were.
+                let error = check_interrupt().err().unwrap_or(error);
                 // A stop that the host asked for is recorded there already; and its name is in the error.
                 let failed = host.give_up(Status::of(&error), &error);
                 Err(Failed { error: Box::new(error), ..failed })

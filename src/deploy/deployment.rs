@@ -33,7 +33,7 @@ impl Plan {
         }
         if self.dry_run {
             observer.event(&Event::Result(Ended::DryRun { dry_run: true, failed: failed.len() }));
-            return Ok(Finished { failed: failed.len(), interrupted: false });
+            return Ok(Finished::dry(failed.len()));
         }
         let mut results = Vec::new();
         match self.may_go_on(failed.len()) {
@@ -100,8 +100,10 @@ impl Plan {
             classes: self.classes(&host.member),
             spec: host.spec,
         };
+        let line = self.line(&host.member);
         Some(Host {
             name: host.member.name().into(),
+            line,
             conversation: host.conversation?.into_inner(),
             order: Order::Activate {
                 wanted: Box::new(wanted),

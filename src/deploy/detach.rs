@@ -5,6 +5,7 @@ use crate::deploy::events::{Event, Failure, Line};
 use crate::deploy::own_command;
 use crate::deploy::records;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
 use crate::words;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
@@ -26,6 +27,7 @@ pub struct Detaching<'a> {
     pub config: Option<&'a Path>,
     pub hosts: Option<&'a str>,
     pub again: bool,
+    pub take_over: bool,
     /// The folder of this workstation's records.
     pub state: &'a Path,
 }
@@ -69,8 +71,15 @@ impl Detaching<'_> {
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create directory", &folder, e))?;
         let log = folder.join(format!("{}.log", self.id));
         let mut child = self.spawn(&log)?;
-        let mut at = 0;
+        let (mut at, mut told) = (0, false);
         loop {
+            // It has a session of its own: a Ctrl-C here does not reach it.
+            if check_interrupt().is_err() && !told {
+                told = true;
+                let pid = rustix::process::Pid::from_child(&child);
+                // It may have ended by itself in this moment.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+            }
             // In this order: what it said before its end is read after it.
             let ended = matches!(child.try_wait(), Ok(Some(_)));
             let (first, next) = first(&log, at)?;
@@ -81,7 +90,9 @@ impl Detaching<'_> {
                     let _ = child.wait();
                     return said(&log).map(Detached::Over);
                 }
-                Some(_) => return Ok(Detached::GoesOn(log)),
+                // Told to stop, it is waited for.
+                Some(_) if !told => return Ok(Detached::GoesOn(log)),
+                Some(_) => {}
                 None if ended => return said(&log).map(Detached::Over),
                 None => std::thread::sleep(LOOK),
             }
@@ -95,6 +106,9 @@ impl Detaching<'_> {
         command.args(["--snapshot", self.snapshot]);
         if self.again {
             command.arg("--again");
+        }
+        if self.take_over {
+            command.arg("--take-over");
         }
         command.env(VARIABLE, self.id).stdin(Stdio::null()).stdout(file).stderr(copy);
         command.spawn().map_err(|e| Error::new(Kind::Io, "cannot go on in the background").caused_by(e))

@@ -45,6 +45,8 @@ pub enum Event {
     Plan(Box<Planned>),
     /// A host has all paths.
     Copied { host: String, sent: Sent },
+    /// The line to a host was cut while it worked: it is asked again for a while.
+    Lost { host: String, error: Failure },
     /// A step on a host.
     Event { host: String, event: messages::Event },
     /// The deployment that `attach` follows on a host.

@@ -9,8 +9,12 @@ fn the_stream_is_these_types() {
     let error = json!({"kind": "host", "message": "m", "causes": ["c"], "hint": null});
     let attempt = json!({"version": 1, "attempt": 3, "service": "demo", "deployment": "d", "kind": "deploy", "by": "a@b",
         "hosts": ["alpha"], "began": 5});
+    let mut of_project = attempt.clone();
+    of_project["project"] = json!({"id": "0f", "folder": "/p"});
+    of_project["take_over"] = json!(true);
     let outcome = json!({"status": "succeeded", "generation": 4, "previous": 3});
-    let host = json!({"host": "alpha", "status": "failed", "generation": null, "error": "e", "hint": null, "on_host": true});
+    let host = json!({"host": "alpha", "status": "failed", "generation": null, "error": "e", "hint": null, "on_host": true,
+        "changed": null});
     let taken = json!({"version": 1, "snapshot": "/nix/store/x", "id": "x", "label": null, "unchanged": false,
         "derivation": "/nix/store/x.drv", "closure_paths": 2, "closure_bytes": 3,
         "realise": {"sent_paths": 1, "sent_bytes": 2, "derivations_written": 3, "built": 4, "unchanged": false,
@@ -26,8 +30,10 @@ fn the_stream_is_these_types() {
         json!({"type": "unavailable", "host": "alpha", "error": error}),
         json!({"type": "copied", "host": "alpha",
             "sent": {"paths": 1, "nar_bytes": 2, "wire_bytes": 3, "resumed_bytes": 4, "seconds": 0.5}}),
+        json!({"type": "lost", "host": "alpha", "error": error}),
         json!({"type": "event", "host": "alpha", "event": {"at": 1, "status": "copying", "text": "t", "bytes": [1, 2]}}),
         json!({"type": "attempt", "version": 1, "host": "alpha", "attempt": attempt}),
+        json!({"type": "attempt", "version": 1, "host": "alpha", "attempt": of_project}),
         json!({"type": "result", "deployment": "d", "failed": 1, "seconds": 1.5, "hosts": [host]}),
         json!({"type": "result", "dry_run": true, "failed": 0}),
         json!({"type": "result", "failed": 1, "hosts": [{"host": "alpha", "attempt": attempt, "outcome": outcome},

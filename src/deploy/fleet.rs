@@ -249,6 +249,7 @@ impl Member {
             files: named.into_iter().map(|name| format!("{models}//{name}")).collect(),
             service: service.name().into(),
             port: Some(service.port()),
+            metrics_port: service.metrics_port(),
             ..Needs::default()
         }
     }

@@ -3,7 +3,7 @@
 use crate::deploy::host_result::HostResult;
 use crate::deploy::records::Deployment;
 use crate::protocol::messages::{AttemptKind, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One host's part of a deployment.
 pub enum Part {
@@ -17,6 +17,8 @@ pub struct Merged {
     pub kind: AttemptKind,
     pub by: String,
     pub snapshot: Option<String>,
+    /// All that it was for, whether or not they heard of it.
+    pub hosts: BTreeSet<String>,
     pub parts: Vec<(String, Part)>,
 }
 
@@ -34,8 +36,10 @@ pub fn merge(
             kind: a.kind,
             by: a.by.clone(),
             snapshot: a.snapshot.clone(),
+            hosts: BTreeSet::new(),
             parts: Vec::new(),
         });
+        merged.hosts.extend(a.hosts.iter().cloned());
         // A rollback's is known only when it has been found.
         merged.snapshot = merged.snapshot.take().or_else(|| record.outcome()?.snapshot.clone());
         if a.began < merged.began {
@@ -54,8 +58,10 @@ pub fn merge(
             kind: d.kind,
             by: d.by.clone(),
             snapshot: d.snapshot.clone(),
+            hosts: BTreeSet::new(),
             parts: Vec::new(),
         });
+        merged.hosts.extend(d.hosts.iter().map(|h| h.host.clone()));
         merged.parts.extend(unrecorded.into_iter().map(|h| (h.host.clone(), Part::Unrecorded(h.clone()))));
     }
     for merged in all.values_mut() {
@@ -84,6 +90,8 @@ mod tests {
                 label: None,
                 hosts: vec![],
                 began,
+                project: None,
+                take_over: false,
             },
             events: vec![],
         };

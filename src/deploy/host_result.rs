@@ -16,6 +16,9 @@ pub struct HostResult {
     pub hint: Option<String>,
     /// The host has a record of its own.
     pub on_host: bool,
+    /// Whether another generation serves than before; null where that is not known.
+    #[serde(default)]
+    pub changed: Option<bool>,
 }
 
 impl HostResult {
@@ -28,6 +31,7 @@ impl HostResult {
             error: outcome.error.clone().or_else(|| outcome.warnings.first().cloned()),
             hint: outcome.hint.clone(),
             on_host: true,
+            changed: Some(outcome.status == Status::Succeeded && outcome.generation != outcome.previous),
         }
     }
 
@@ -40,6 +44,12 @@ impl HostResult {
             error: Some(error.message.clone()),
             hint: error.hint.clone(),
             on_host,
+            changed: Some(false),
         }
+    }
+
+    /// The host goes on by itself, and nobody knows where to.
+    pub fn unknown(host: &str, error: &Error) -> HostResult {
+        HostResult { status: Status::Unknown, changed: None, ..HostResult::failed(host, error, true) }
     }
 }

@@ -4,10 +4,12 @@
 //! ```text
 //! fleet ─▶ plan (a host's way up to its activation) ─▶ rollout (stage by stage) ─▶ records
 //! ```
+pub mod again;
 pub mod changes;
 mod copying;
 pub mod deployment;
 pub mod detach;
+pub mod drift;
 pub mod events;
 pub mod fleet;
 pub mod history;
@@ -16,6 +18,7 @@ pub mod look;
 pub mod own_command;
 pub mod plan;
 pub mod prepare;
+pub mod project;
 pub mod questions;
 pub mod records;
 pub mod rollback;

@@ -1,19 +1,21 @@
 //! One host's way through a deployment, up to its activation: arrive, bring the agent, take the lease, check,
 //! say what is about to happen, copy.
 use crate::closure::registry::{Record, Registry};
+use crate::deploy::again::{Heard, Line};
 use crate::deploy::changes::changes;
 use crate::deploy::events::{Event, Observer, Planned};
 use crate::deploy::fleet::{Checked, Member, Private};
 use crate::deploy::questions;
-use crate::deploy::rollout::busy;
+use crate::deploy::rollout::{busy, steps};
 use crate::formats::nix::store_path::StorePath;
-use crate::protocol::messages::{Attempt, AttemptKind, Serving, Status};
+use crate::protocol::messages::{Attempt, AttemptKind, Project, Serving, Status};
 use crate::protocol::spec::Spec;
 use crate::ship::config::{RolloutConfig, ShipConfig};
 use crate::ship::conversation::{Begun, Conversation};
 use crate::ship::copy::{self, Load, Ready};
 use crate::ship::preflight::{self, Needs};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::progress::check_interrupt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -30,6 +32,9 @@ pub struct Plan {
     /// Even where exactly this serves already.
     pub again: bool,
     pub dry_run: bool,
+    /// Whose service it is to be, and whether also where it is another project's.
+    pub project: Project,
+    pub take_over: bool,
     /// All hosts, by name.
     pub hosts: Vec<String>,
     pub service: String,
@@ -61,7 +66,7 @@ pub struct Failed {
 impl Plan {
     /// A host's way up to its activation: looked at, held, shown, copied to.
     pub fn way(&self, host: Checked, observer: &dyn Observer) -> Result<Prepared, Failed> {
-        let gone = self.prepare(host).and_then(|host| {
+        let gone = self.prepare(host, observer).and_then(|host| {
             observer.event(&Event::Plan(Box::new(self.planned(&host))));
             self.copy(host, observer)
         });
@@ -73,10 +78,12 @@ impl Plan {
     }
 
     /// Arrives, looks, brings the agent, takes the lease, checks.
-    fn prepare(&self, host: Checked) -> Result<Prepared, Failed> {
+    fn prepare(&self, host: Checked, observer: &dyn Observer) -> Result<Prepared, Failed> {
         let Checked { member, private, smoke } = host;
         let name = member.name().to_string();
-        let lost = |error| Failed { host: name.clone(), error: Box::new(error), on_host: false };
+        // What a Ctrl-C ended did not fail.
+        let stopped = |error| check_interrupt().err().unwrap_or(error);
+        let lost = |error| Failed { host: name.clone(), error: Box::new(stopped(error)), on_host: false };
         let needs = member.needs(smoke.as_ref());
         let arrived = copy::arrive(&member.host.target, &needs, &self.load).map_err(lost)?;
         let system = &self.record.requires.system;
@@ -87,7 +94,7 @@ impl Plan {
             let serving = serving_of(&ready, member.service.name());
             return Ok(Prepared { member, private, spec, ready, conversation: None, serving });
         }
-        let (mut conversation, serving) = self.begin(&member, &ready).map_err(lost)?;
+        let (mut conversation, serving) = self.begin(&member, &ready, observer).map_err(lost)?;
         let checked = self.fits(&member, &private, smoke, needs, &ready).and_then(|spec| {
             self.fetch(member.name(), &mut conversation, &mut ready)?;
             ready.has_room()?;
@@ -99,7 +106,8 @@ impl Plan {
                 Ok(Prepared { member, private, spec, ready, conversation, serving })
             }
             Err(error) => {
-                conversation.give_up(Status::Failed, &error);
+                let error = stopped(error);
+                conversation.give_up(Status::of(&error), &error);
                 Err(Failed { host: name, error: Box::new(error), on_host: true })
             }
         }
@@ -132,15 +140,49 @@ impl Plan {
         Attempt {
             snapshot: Some(self.record.snapshot.clone()),
             label: self.record.label.clone(),
+            project: Some(self.project.clone()),
+            take_over: self.take_over,
             ..Attempt::asked(&self.id, AttemptKind::Deploy, service, &self.by, &self.hosts)
         }
     }
 
-    fn begin(&self, member: &Member, ready: &Ready) -> Result<(Box<Conversation>, Option<Serving>)> {
-        let (channel, last_words) = ready.remote.channel(&[&self.load.agent.program, "order"])?;
-        match Conversation::begin(channel, last_words, &self.attempt(member))? {
+    fn begin(
+        &self,
+        member: &Member,
+        ready: &Ready,
+        observer: &dyn Observer,
+    ) -> Result<(Box<Conversation>, Option<Serving>)> {
+        let begin = || {
+            let (channel, last_words) = ready.remote.conversation(&[&self.load.agent.program, "order"])?;
+            Ok::<_, Error>(Conversation::begin(channel, last_words, &self.attempt(member))?)
+        };
+        let mut begun = begin()?;
+        if let Begun::Busy(holder) = &begun
+            && holder.deployment == self.id
+        {
+            // A workstation that died had begun it: the host brings that to its end first.
+            let name = member.name();
+            if let Heard::Unknown(error) =
+                self.line(member).hear(AttemptKind::Deploy, 0, &busy(name, holder), steps(name, observer))
+            {
+                return Err(error);
+            }
+            begun = begin()?;
+        }
+        match begun {
             Begun::Held(conversation, serving) => Ok((conversation, serving)),
             Begun::Busy(holder) => Err(busy(member.name(), &holder)),
+        }
+    }
+
+    /// How to reach a host once more.
+    pub(super) fn line(&self, member: &Member) -> Line {
+        Line {
+            target: member.host.target.clone(),
+            service: member.service.name().into(),
+            deployment: self.id.clone(),
+            by: self.by.clone(),
+            hosts: self.hosts.clone(),
         }
     }
 

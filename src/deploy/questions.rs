@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// A host that is asked for its state answers at once or is in trouble.
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 /// A slow disk reads a hundred gigabytes in less.
 const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
 /// It may bring an activation to its end, and starts what should serve.
@@ -41,10 +41,14 @@ fn read_as(host: &str, found: u32, reads: u32) -> Result<()> {
 
 /// The newest records, newest first.
 pub fn history(member: &Member, count: usize) -> Result<Vec<Record>> {
+    history_on(&member.remote()?, member.service.name(), count)
+}
+
+/// The same over a connection that is there.
+pub fn history_on(remote: &Remote, service: &str, count: usize) -> Result<Vec<Record>> {
     let count = count.to_string();
-    let words = ["history", member.service.name(), "--count", &count];
-    let records: Vec<Record> = ask::ask(&member.remote()?, &words, LIMIT)?;
-    records.iter().try_for_each(|r| read_as(member.name(), r.attempt.version, RECORD_VERSION))?;
+    let records: Vec<Record> = ask::ask(remote, &["history", service, "--count", &count], LIMIT)?;
+    records.iter().try_for_each(|r| read_as(&remote.name, r.attempt.version, RECORD_VERSION))?;
     Ok(records)
 }
 
@@ -98,10 +102,18 @@ impl Followed {
 }
 
 /// Follows the deployment under way, or shows the last one, from its first event; `heard` says whether to go on.
-pub fn follow(member: &Member, mut heard: impl FnMut(Event) -> ControlFlow<()>) -> Result<Followed> {
-    let name = member.name();
-    let remote = member.remote()?;
-    let (mut channel, last_words) = ask::open(&remote, &["follow", member.service.name()])?;
+pub fn follow(member: &Member, heard: impl FnMut(Event) -> ControlFlow<()>) -> Result<Followed> {
+    follow_on(&member.remote()?, member.service.name(), heard)
+}
+
+/// The same over a connection that is there.
+pub fn follow_on(
+    remote: &Remote,
+    service: &str,
+    mut heard: impl FnMut(Event) -> ControlFlow<()>,
+) -> Result<Followed> {
+    let name = remote.name.as_str();
+    let (mut channel, last_words) = ask::open(remote, &["follow", service])?;
     let lost =
         |e: std::io::Error| Error::new(Kind::Host, format!("{name}: the connection ended")).caused_by(e);
     let Some(attempt) = wire::read_line::<Attempt>(&mut channel.input).map_err(lost)? else {

@@ -7,6 +7,7 @@ use crate::protocol::version;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::process::Life;
 use crate::sys::progress::check_interrupt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,15 +29,50 @@ pub struct Deployment {
     pub snapshot: Option<String>,
     pub label: Option<String>,
     pub hosts: Vec<HostResult>,
+    /// Whose it is while it is under way.
+    #[serde(default)]
+    pub process: Option<Life>,
 }
 
 /// What a whole deployment came to, for an exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// How many hosts.
-    pub failed: usize,
+pub enum Finished {
+    Succeeded,
+    /// Every host serves what it served before.
+    Failed,
+    /// Some hosts succeeded and stay so, the others serve what they served before.
+    Partly,
+    /// A host serves the new generation though it should have gone back.
+    NotReverted,
+    /// A host goes on by itself, and nobody knows where to.
+    Unknown,
     /// The user stopped it.
-    pub interrupted: bool,
+    Interrupted,
+}
+
+impl Finished {
+    /// The worst that is true: what must be looked at comes first.
+    pub fn of(hosts: &[HostResult], interrupted: bool) -> Finished {
+        let any = |is: &dyn Fn(&HostResult) -> bool| hosts.iter().any(is);
+        if any(&|h| h.status == Status::Unknown) {
+            Finished::Unknown
+        } else if any(&|h| h.status != Status::Succeeded && h.changed == Some(true)) {
+            Finished::NotReverted
+        } else if !any(&|h| h.status != Status::Succeeded) {
+            Finished::Succeeded
+        } else if interrupted && any(&|h| h.status == Status::Cancelled) {
+            Finished::Interrupted
+        } else if any(&|h| h.status == Status::Succeeded) {
+            Finished::Partly
+        } else {
+            Finished::Failed
+        }
+    }
+
+    /// Of a dry run, in which so many hosts failed.
+    pub fn dry(failed: usize) -> Finished {
+        if failed == 0 { Finished::Succeeded } else { Finished::Failed }
+    }
 }
 
 /// An id that no other deployment has, and that sorts by time.
@@ -65,6 +101,7 @@ impl Deployment {
             snapshot: None,
             label: None,
             hosts: Vec::new(),
+            process: Some(Life::own()),
         }
     }
 
@@ -82,20 +119,19 @@ impl Deployment {
         started: Instant,
         observer: &dyn Observer,
     ) -> Result<Finished> {
-        self.ended = Some(clock::now_ms());
+        (self.ended, self.process) = (Some(clock::now_ms()), None);
         self.hosts = hosts;
         self.hosts.sort_by(|a, b| a.host.cmp(&b.host));
         self.save(state)?;
         let failed = self.hosts.iter().filter(|h| h.status != Status::Succeeded).count();
-        let interrupted =
-            self.hosts.iter().any(|h| h.status == Status::Cancelled) && check_interrupt().is_err();
+        let finished = Finished::of(&self.hosts, check_interrupt().is_err());
         observer.event(&Event::Result(Ended::Deployment {
             deployment: self.deployment,
             failed,
             seconds: started.elapsed().as_secs_f64(),
             hosts: self.hosts,
         }));
-        Ok(Finished { failed, interrupted })
+        Ok(finished)
     }
 }
 
@@ -116,6 +152,27 @@ pub fn newest(state: &Path, count: usize) -> Vec<Deployment> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_deployment_came_to_is_the_worst_of_its_hosts() {
+        let error = Error::new(Kind::Host, "m");
+        let host = |status, changed| HostResult { status, changed, ..HostResult::failed("a", &error, true) };
+        let of = |hosts: &[(Status, Option<bool>)], interrupted| {
+            let hosts: Vec<HostResult> = hosts.iter().map(|(s, c)| host(*s, *c)).collect();
+            Finished::of(&hosts, interrupted)
+        };
+        let (good, failed) = ((Status::Succeeded, Some(true)), (Status::Failed, Some(false)));
+        let (stuck, unknown) = ((Status::Failed, Some(true)), (Status::Unknown, None));
+        let cancelled = (Status::Cancelled, Some(false));
+        assert_eq!(of(&[good, good], false), Finished::Succeeded);
+        // It came too late.
+        assert_eq!(of(&[good], true), Finished::Succeeded);
+        assert_eq!(of(&[failed, cancelled], false), Finished::Failed);
+        assert_eq!(of(&[failed, cancelled], true), Finished::Interrupted);
+        assert_eq!(of(&[good, failed], false), Finished::Partly);
+        assert_eq!(of(&[good, failed, stuck, cancelled], true), Finished::NotReverted);
+        assert_eq!(of(&[stuck, unknown, good], true), Finished::Unknown);
+    }
 
     #[test]
     fn records_are_kept_newest_first() {

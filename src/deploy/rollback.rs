@@ -1,14 +1,16 @@
 //! A rollback: to a generation that the hosts still have. Nothing is copied, and nothing of this workstation is
 //! needed but where the hosts are.
 use crate::closure::registry::Registry;
+use crate::deploy::again::Line;
 use crate::deploy::events::{Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Member, on_each};
 use crate::deploy::host_result::HostResult;
 use crate::deploy::records::{Deployment, Finished};
-use crate::deploy::rollout::{busy, steps};
-use crate::protocol::messages::{Attempt, AttemptKind, Back, Order, Outcome, Status};
+use crate::deploy::rollout::{Obeyed, busy, obeyed};
+use crate::protocol::messages::{Attempt, AttemptKind, Back, Order, Status};
 use crate::ship::ask;
 use crate::ship::conversation::{Begun, Conversation, ConversationError};
+use crate::ship::ssh::Remote;
 use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
 use std::time::Instant;
@@ -59,48 +61,55 @@ impl Rollback<'_> {
         let deployment = Deployment::new(&self.id, AttemptKind::Rollback, self.service, &self.by);
         deployment.save(self.state)?;
         let answers = on_each(members.iter().collect(), |member: &Member| {
-            let mut begun = false;
-            let outcome = self.one(member, &hosts, &mut begun, observer);
-            (member.name(), begun, outcome)
+            let result = match self.begin(member, &hosts) {
+                Ok(begun) => self.one(member, &hosts, begun, observer),
+                Err(error) => Obeyed::Not(error).result(member.name(), false),
+            };
+            (member.name(), result)
         });
         let registry = Registry::new(self.state);
         let mut results = Vec::new();
-        for (host, begun, outcome) in answers {
-            results.push(match outcome {
-                Ok(outcome) => {
-                    if outcome.status == Status::Succeeded {
-                        registry.note_served(host, self.service, outcome.snapshot.as_deref())?;
-                    }
-                    HostResult::of(host, &outcome)
-                }
-                Err(e) => HostResult::failed(host, &e, begun),
-            });
+        for (host, (result, snapshot)) in answers {
+            if result.status == Status::Succeeded {
+                registry.note_served(host, self.service, snapshot.as_deref())?;
+            }
+            results.push(result);
         }
         deployment.end(results, self.state, started, observer)
     }
 
-    /// One host; `begun`: it has a record of it.
+    /// A conversation with a host, and the connection that it needs.
+    fn begin(&self, member: &Member, hosts: &[String]) -> Result<(Box<Conversation>, Remote)> {
+        let service = member.service.name();
+        let attempt = Attempt::asked(&self.id, AttemptKind::Rollback, service, &self.by, hosts);
+        let remote = member.remote()?;
+        let (channel, last_words) = ask::converse(&remote)?;
+        match Conversation::begin(channel, last_words.clone(), &attempt) {
+            Ok(Begun::Held(conversation, _)) => Ok((conversation, remote)),
+            Ok(Begun::Busy(holder)) => Err(busy(member.name(), &holder)),
+            // There is no agent, or it said itself why it does not go on.
+            Err(ConversationError::Gone { .. }) => Err(ask::ended(member.name(), &last_words)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// What came of one host, and its snapshot.
     fn one(
         &self,
         member: &Member,
         hosts: &[String],
-        begun: &mut bool,
+        (mut conversation, _remote): (Box<Conversation>, Remote),
         observer: &dyn Observer,
-    ) -> Result<Outcome> {
-        let service = member.service.name();
-        let attempt = Attempt::asked(&self.id, AttemptKind::Rollback, service, &self.by, hosts);
-        let remote = member.remote()?;
-        let (channel, last_words) = ask::open(&remote, &["order"])?;
-        let mut conversation = match Conversation::begin(channel, last_words.clone(), &attempt) {
-            Ok(Begun::Held(conversation, _)) => conversation,
-            Ok(Begun::Busy(holder)) => return Err(busy(member.name(), &holder)),
-            // There is no agent, or it said itself why it does not go on.
-            Err(ConversationError::Gone { .. }) => return Err(ask::ended(member.name(), &last_words)),
-            Err(e) => return Err(e.into()),
+    ) -> (HostResult, Option<String>) {
+        let line = Line {
+            target: member.host.target.clone(),
+            service: member.service.name().into(),
+            deployment: self.id.clone(),
+            by: self.by.clone(),
+            hosts: hosts.to_vec(),
         };
-        *begun = true;
         let order = Order::Return { to: self.to.clone() };
-        Ok(conversation.act(&order, steps(member.name(), observer))?)
+        obeyed(&mut conversation, &order, &line, observer).result(member.name(), true)
     }
 }
 

@@ -30,7 +30,7 @@ pub fn resolve(value: &ValueConfig, what: &str, origin: &Path) -> Result<String>
         }
         (None, None, Some(words)) if !words.is_empty() => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let text = String::from_utf8(process::must(&words, COMMAND_LIMIT)?)
+            let text = String::from_utf8(process::must_in_front(&words, COMMAND_LIMIT)?)
                 .map_err(|_| wrong("comes from a command whose output is not UTF-8".into()))?;
             Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
         }

@@ -151,6 +151,8 @@ fn lost_head(service: &Service, attempt: u64) -> Attempt {
         label: None,
         hosts: Vec::new(),
         began: 0,
+        project: None,
+        take_over: false,
     }
 }
 

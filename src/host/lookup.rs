@@ -1,8 +1,9 @@
 //! What a conversation asks of the state: what serves, whether that is what is wanted, where a rollback goes.
-use crate::host::layout::Layout;
+use crate::host::journal;
+use crate::host::layout::{Layout, Service};
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
-use crate::protocol::messages::{Back, Serving};
+use crate::protocol::messages::{Attempt, AttemptKind, Back, Serving};
 use crate::protocol::spec::Wanted;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::systemd;
@@ -26,6 +27,47 @@ pub fn runs(state: &ServiceState, number: u64) -> bool {
     let names: Vec<&str> = units.iter().map(String::as_str).collect();
     systemd::show_all(&names, &["ActiveState"])
         .is_ok_and(|all| all.iter().all(|unit| unit.get("ActiveState").is_some_and(|s| s == "active")))
+}
+
+/// Refuses a deployment of a service that another project's deployment brought, unless it is meant to take it over.
+pub fn allowed(service: &Service, state: &ServiceState, attempt: &Attempt) -> Result<()> {
+    let (Some(project), AttemptKind::Deploy) = (&attempt.project, attempt.kind) else { return Ok(()) };
+    let serving = state.serving.and_then(|number| state.generations.get(&number));
+    let Some(generation) = serving.filter(|_| !attempt.take_over) else { return Ok(()) };
+    let brought = journal::read(service, generation.attempt)?.attempt;
+    match brought.project {
+        Some(other) if other.id != project.id => Err(Error::new(
+            Kind::Input,
+            format!(
+                "{} is served for another project, {} of {}; this one is {} of {}",
+                service.name, other.folder, brought.by, project.folder, attempt.by
+            ),
+        )
+        .hint(
+            "give this service another name ([service] name), or take it over: stillframe deploy --take-over",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What an activation did, so that it can be undone.
+pub struct Done {
+    pub previous: Option<u64>,
+    pub changed: bool,
+}
+
+impl Done {
+    /// Of an earlier conversation of the same deployment, whose line was cut.
+    pub fn earlier(service: &Service, deployment: &str) -> Result<Done> {
+        let state = ServiceState::load(&service.state(), &service.name)?;
+        let serving = state.serving.and_then(|number| state.generations.get(&number));
+        if let Some(generation) = serving
+            && journal::read(service, generation.attempt)?.attempt.deployment == deployment
+        {
+            return Ok(Done { previous: generation.before, changed: true });
+        }
+        Ok(Done { previous: state.serving, changed: false })
+    }
 }
 
 pub fn resolve(state: &ServiceState, to: &Back) -> Result<u64> {

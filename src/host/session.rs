@@ -8,7 +8,7 @@ use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Follower, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
-use crate::host::lookup::{exactly, own_program, resolve, runs, serving};
+use crate::host::lookup::{Done, allowed, exactly, own_program, resolve, runs, serving};
 use crate::host::state::ServiceState;
 use crate::host::state_file::Found;
 use crate::host::{receive, reserve, secrets, units};
@@ -91,12 +91,6 @@ struct Held {
     over: bool,
 }
 
-/// What the activation of this conversation did, so that it can be undone.
-struct Done {
-    previous: Option<u64>,
-    changed: bool,
-}
-
 pub fn converse(layout: &Layout, input: impl Read + Send + 'static, output: &mut dyn Write) -> Result<()> {
     let (tell, orders) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -157,6 +151,7 @@ impl Talk<'_> {
         let Some(held) = self.begin(*attempt)? else { return Ok(()) };
         let held = slot.insert(held);
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        allowed(&held.service, &state, &held.attempt)?;
         let serving = serving(&state);
         self.say(&Answer::Held { attempt: held.attempt.attempt, serving })?;
         let mut done = None;
@@ -174,9 +169,9 @@ impl Talk<'_> {
                 }
                 Order::Return { to } => done = Some(self.return_to(held, &to)?),
                 Order::TakeBack { why } => {
-                    if let Some(done) = done.take() {
-                        self.take_back(held, &done, why)?;
-                    }
+                    let earlier = || Done::earlier(&held.service, &held.attempt.deployment);
+                    let done = done.take().map_or_else(earlier, Ok)?;
+                    self.take_back(held, &done, why)?;
                 }
                 Order::GiveUp { status, message, hint } => {
                     let error = Error::new(Kind::Host, message);
@@ -291,7 +286,8 @@ impl Talk<'_> {
             held.journal.end(&outcome)?;
             held.over = true;
             self.say(&Answer::Outcome { outcome })?;
-            return Ok(Done { previous: Some(number), changed: false });
+            // A deployment that goes on may have brought it before its workstation died.
+            return Ok(Done::earlier(&held.service, &held.attempt.deployment)?);
         }
         for path in [&wanted.snapshot, &wanted.agent] {
             if !Path::new(path).exists() {
@@ -345,13 +341,21 @@ impl Talk<'_> {
             let outcome = Outcome::unchanged(Status::Reverted, done.previous)
                 .saying(why)
                 .warning(vec!["nothing had changed".into()]);
-            return self.say(&Answer::Outcome { outcome: state.complete(outcome) });
+            let outcome = state.complete(outcome);
+            if !held.over {
+                held.journal.end(&outcome)?;
+                held.over = true;
+            }
+            return self.say(&Answer::Outcome { outcome });
         }
-        let attempt = Attempt { kind: AttemptKind::TakeBack, ..held.attempt.clone() };
-        let (journal, attempt) = Journal::begin(&held.service, attempt)?;
-        held.holder = Holder { kind: AttemptKind::TakeBack, attempt: attempt.attempt, ..held.holder.clone() };
-        held.lease.rename(&held.holder)?;
-        (held.journal, held.attempt, held.over) = (journal, attempt, false);
+        if held.over {
+            let attempt = Attempt { kind: AttemptKind::TakeBack, ..held.attempt.clone() };
+            let (journal, attempt) = Journal::begin(&held.service, attempt)?;
+            held.holder.kind = AttemptKind::TakeBack;
+            held.holder.attempt = attempt.attempt;
+            held.lease.rename(&held.holder)?;
+            (held.journal, held.attempt, held.over) = (journal, attempt, false);
+        }
         held.journal.event(Status::Queued, &why, None)?;
         let goal = match done.previous {
             Some(to) => Goal::Restored { to, why },

@@ -27,6 +27,8 @@ fn attempt(service: &str, deployment: &str) -> Box<Attempt> {
         label: None,
         hosts: vec!["alpha".into()],
         began: 0,
+        project: None,
+        take_over: false,
     })
 }
 
@@ -120,6 +122,19 @@ fn what_cannot_be_is_refused_by_name() {
         assert_eq!(got, format!("{message} (it has none: deploy first)"));
         assert_eq!(last(&layout), (Status::Failed, message.into()));
     }
+}
+
+/// A workstation whose line was cut says it in a new conversation: where nothing of its deployment serves, that is all.
+#[test]
+fn a_take_back_needs_no_conversation_of_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let take_back = Order::TakeBack { why: "beta failed".into() };
+    let answers = talk(&layout, &[begin("demo", "d1"), take_back, Order::End]);
+    let Some(Answer::Outcome { outcome }) = answers.last() else { panic!("{answers:?}") };
+    assert_eq!((outcome.status, outcome.generation), (Status::Reverted, None));
+    assert_eq!(outcome.warnings, ["nothing had changed"]);
+    assert_eq!(last(&layout), (Status::Reverted, "beta failed".into()));
 }
 
 /// A connection that is gone may show in what is said before it shows in what is heard.

@@ -38,6 +38,8 @@ pub enum Status {
     Reverted,
     Cancelled,
     Interrupted,
+    /// Of a workstation alone: the line to the host was cut, and what came of it is not known.
+    Unknown,
 }
 
 impl Status {
@@ -66,6 +68,7 @@ impl Status {
             Status::Reverted => "reverted",
             Status::Cancelled => "cancelled",
             Status::Interrupted => "interrupted",
+            Status::Unknown => "unknown",
         }
     }
 }
@@ -117,6 +120,22 @@ pub struct Attempt {
     pub hosts: Vec<String>,
     /// Milliseconds since 1970.
     pub began: u64,
+    /// Whose service it is to be; none in records of before there were projects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Project>,
+    /// Also where it is another project's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub take_over: bool,
+}
+
+/// A project, as its hosts know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
+pub struct Project {
+    /// Random, and the same in every checkout.
+    pub id: String,
+    /// Where it was deployed from, for people.
+    pub folder: String,
 }
 
 impl Attempt {
@@ -133,6 +152,8 @@ impl Attempt {
             label: None,
             hosts: hosts.to_vec(),
             began: 0,
+            project: None,
+            take_over: false,
         }
     }
 }

@@ -72,6 +72,11 @@ pub fn open(remote: &Remote, arguments: &[&str]) -> Result<(Channel, LastWords)>
     remote.channel(&words(arguments))
 }
 
+/// Orders, in a conversation that a Ctrl-C does not end.
+pub fn converse(remote: &Remote) -> Result<(Channel, LastWords)> {
+    remote.conversation(&words(&["order"]))
+}
+
 /// Why such an answer ended: what the agent, or whatever was there instead, said last.
 pub fn ended(host: &str, last_words: &LastWords) -> Error {
     let said = last_words.text();

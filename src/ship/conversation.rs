@@ -1,7 +1,7 @@
 //! The workstation's end of a deployment's conversation (see `protocol::messages`): what is said at once, and what comes
 //! back is read in a thread, so that a Ctrl-C never waits for a silent host.
 use crate::protocol::messages::{
-    ALIVE_MS, Answer, Attempt, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
+    ALIVE_MS, Answer, Attempt, AttemptKind, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
 };
 use crate::protocol::wire;
 use crate::ship::ask;
@@ -28,6 +28,8 @@ pub struct Conversation {
     _alive: Sender<()>,
     /// A cancellation was asked for already.
     cancelled: bool,
+    /// So many events of the attempt were heard.
+    pub heard: usize,
     by: String,
 }
 
@@ -114,7 +116,9 @@ impl Conversation {
             answers,
             last_words,
             _alive: alive,
-            cancelled: false,
+            // A Ctrl-C asks for what was there before: it must not stop the way back.
+            cancelled: attempt.kind == AttemptKind::TakeBack,
+            heard: 0,
             by: attempt.by.clone(),
         };
         talk.say(&Order::Begin { version: ORDERS_VERSION, attempt: Box::new(attempt.clone()) })?;
@@ -184,10 +188,15 @@ impl Conversation {
 
     /// Says what is to be done and hears how it goes, to its end.
     pub fn act(&mut self, order: &Order, mut on_event: impl FnMut(&Event)) -> Result<Outcome> {
+        self.cancelled |= matches!(order, Order::TakeBack { .. });
+        self.heard = 0;
         self.say(order)?;
         loop {
             match self.next()? {
-                Answer::Event { event } => on_event(&event),
+                Answer::Event { event } => {
+                    self.heard += 1;
+                    on_event(&event);
+                }
                 Answer::Outcome { outcome } => return Ok(outcome),
                 other => return Err(self.unexpected(other)),
             }

@@ -5,6 +5,8 @@ pub mod config;
 pub mod conversation;
 pub mod copy;
 pub mod hosts;
+pub mod master;
+pub mod ports;
 pub mod preflight;
 pub mod quantity;
 pub mod send;

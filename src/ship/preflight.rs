@@ -1,5 +1,6 @@
 //! What a host has, asked in one round trip (`greet.sh`, `preflight.sh`), and what of it would stop a deployment: found before the
 //! first byte is sent or the first unit written.
+use crate::ship::ports::Ports;
 use crate::ship::send::Channel;
 use crate::ship::ssh::Remote;
 use crate::sys::error::{Error, Kind, Result};
@@ -54,6 +55,8 @@ pub struct Facts {
     pub boot_failed: bool,
     /// Services whose state is not as it should be, by name: why.
     pub broken: BTreeMap<String, String>,
+    /// Those whose metrics have a port.
+    pub measures: BTreeMap<String, u16>,
 }
 
 /// What a deployment needs of a host. Empty is "nothing".
@@ -69,6 +72,7 @@ pub struct Needs {
     /// The service, which may have its port already.
     pub service: String,
     pub port: Option<u16>,
+    pub metrics_port: Option<u16>,
     /// The version of the C library that the snapshot brings.
     pub glibc: Option<(u32, u32)>,
     pub gpus: Vec<String>,
@@ -190,6 +194,11 @@ fn parse(text: &str) -> Option<(Facts, bool)> {
                 let (name, why) = value.split_once(' ')?;
                 facts.broken.insert(name.into(), why.into());
             }
+            "measures" => {
+                // Without a port there is a name alone.
+                let (name, port) = value.split_once(' ')?;
+                facts.measures.extend(port.parse().ok().map(|port| (name.to_string(), port)));
+            }
             "agent" => agent = true,
             "failed" => return None,
             _ => {}
@@ -301,12 +310,15 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
             "the smoke workflow names it: bring it there, or name another workflow",
         ));
     }
-    let ours = facts.serves.get(&needs.service);
-    for port in needs.port.iter().filter(|p| facts.ports.contains(p) && ours != Some(*p)) {
-        found.push(problem(
-            format!("port {port} is taken"),
-            format!("see who has it: ss -ltnp 'sport = :{port}'; or give the service another port"),
-        ));
+    let ports = Ports { listening: &facts.ports, serves: &facts.serves, measures: &facts.measures };
+    for (port, give) in [
+        (needs.port, "give the service another port"),
+        (needs.metrics_port, "give its metrics another port: gateway.metrics-port"),
+    ] {
+        let taken = port.and_then(|port| Some((port, ports.taken(&needs.service, port)?)));
+        found.extend(taken.map(|(port, what)| {
+            problem(what, format!("see who has it: ss -ltnp 'sport = :{port}'; or {give}"))
+        }));
     }
     for gpu in needs.gpus.iter().filter(|g| g.chars().all(|c| c.is_ascii_digit()) && !facts.gpus.contains(g))
     {
@@ -395,7 +407,7 @@ mod tests {
             "machine x86_64\nkernel 6.1\nos Debian\nhostname a\ninit systemd\nsystemd 257\nnix 2.26.3\ndaemon /usr/bin/nix-daemon\n\
              glibc 2.41\ncpus 4\nmemory_kib 1048576\nstore_free_kib 2097152\nstore_free_inodes 500000\nstate_free_kib 9\n\
              cuda_driver 550.90.07\ngpu 0\nlistens 0100007F:1FFC\nlistens 00000000000000000000000000000000:0016\n\
-             folder /srv/models\nprepared yes\nserves other 8188\ndriver_glibc 2.34\n",
+             folder /srv/models\nprepared yes\nserves other 8188\nmeasures other 8190\nserves quiet 9000\nmeasures quiet \ndriver_glibc 2.34\n",
         )
         .unwrap()
         .0
@@ -441,6 +453,7 @@ mod tests {
             folders: vec!["/mnt/models".into()],
             files: vec!["/srv/models/a.safetensors".into()],
             port: Some(8188),
+            metrics_port: Some(8190),
             prepared: true,
             service: "demo".into(),
             glibc: Some((2, 31)),
@@ -459,7 +472,8 @@ mod tests {
                 "the host is aarch64-linux, the snapshot is for x86_64-linux",
                 "there is no folder /mnt/models",
                 "there is no file /srv/models/a.safetensors",
-                "port 8188 is taken",
+                "port 8188 is taken: the service other is served on it",
+                "port 8190 is taken: the service other has its metrics on it",
                 "there is no GPU 3 (/dev/nvidia3)",
                 "the NVIDIA driver 470.1 is too old for the snapshot's CUDA 12.4",
                 "2048 MiB of memory are asked for, the host has 1024",

@@ -47,11 +47,14 @@ fi
 systemctl is-failed --quiet stillframe.service 2>/dev/null && say boot_failed yes
 # An older agent does not know the question.
 [ -x $agent ] && $agent problems 2>/dev/null </dev/null | while read -r line; do say broken "$line"; done
-# The public ports that are ours: taken, and not by somebody else.
+# The ports that are ours, public ones and those of the metrics: taken, and not by somebody else.
 for socket in /run/systemd/system/stillframe-*-gateway.socket; do
     [ -e "$socket" ] || continue
     name=${socket##*/stillframe-}
-    say serves "${name%-gateway.socket} $(sed -n 's/^ListenStream=.*://p' "$socket")"
+    name=${name%-gateway.socket}
+    say serves "$name $(sed -n 's/^ListenStream=.*://p' "$socket")"
+    settings=/run/stillframe/$name/gateway.json
+    say measures "$name $(sed -n 's/^ *"metrics": ".*:\([0-9]*\)",*$/\1/p' "$settings" 2>/dev/null)"
 done
 for path in "$@"; do
     # A//B: B in some folder of A.

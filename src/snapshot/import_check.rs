@@ -10,6 +10,7 @@ use crate::snapshot::events::Observer;
 use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, Progress};
+use crate::sys::signals;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,6 +181,7 @@ fn ask(
         command.env("LD_LIBRARY_PATH", value);
     }
     command.envs(&subject.service.environment);
+    signals::shield(command.as_std_mut());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

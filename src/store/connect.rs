@@ -2,12 +2,10 @@
 //! without a daemon (or where a scratch store is asked for).
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::patient::Patient;
 use crate::sys::programs;
-use crate::sys::progress::check_interrupt;
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,31 +68,6 @@ pub struct Stream {
     pub child: Option<Daemon>,
     /// For messages: where this store is.
     pub at: String,
-}
-
-/// A daemon may be silent for minutes, while it builds; a Ctrl-C must not wait for it. Closing the
-/// connection then makes it stop what it does for us.
-struct Patient<R>(R);
-
-/// How often a silent daemon's reader looks up.
-const LOOK_UP: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-
-impl<R: Read + AsFd> Read for Patient<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-            match rustix::event::poll(&mut fds, Some(&LOOK_UP)) {
-                Ok(0) => {
-                    if check_interrupt().is_err() {
-                        return Err(std::io::ErrorKind::ConnectionAborted.into());
-                    }
-                }
-                Ok(_) => return self.0.read(buffer),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
 }
 
 pub struct Daemon {

@@ -6,6 +6,7 @@ pub mod error;
 pub mod files;
 pub mod http;
 pub mod parallel;
+pub mod patient;
 pub mod process;
 pub mod programs;
 pub mod progress;

@@ -3,7 +3,8 @@
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::programs;
 use crate::sys::progress::check_interrupt;
-use std::io::Read;
+use crate::sys::signals;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -109,38 +110,51 @@ fn ended(child: &mut Child, limit: Duration, stop: &mut dyn FnMut() -> bool) -> 
     }
 }
 
+/// Where a command stands to a Ctrl-C in the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Out of its reach: see `signals::shield`.
+    Behind,
+    /// With us: it may ask the user for something.
+    Front,
+}
+
+fn failed(command: &str, program: &std::ffi::OsStr, source: std::io::Error) -> Failure {
+    let command = command.to_string();
+    match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            Failure::NotInstalled { command, program: program.to_string_lossy().into_owned() }
+        }
+        _ => Failure::NotRun { command, source },
+    }
+}
+
+fn spawn(command: &mut Command, name: &str, place: Place) -> Result<(Child, bool), Failure> {
+    let shielded = place == Place::Behind && signals::shield(command);
+    let child = command.spawn().map_err(|e| failed(name, command.get_program(), e))?;
+    Ok((child, shielded))
+}
+
 /// Runs a command to its end, for as long as `stop`, which is asked all the time, says no. Errors call it `name`.
-fn attempt(
-    words: &[&str],
+pub fn attempt(
+    mut command: Command,
     name: &str,
+    place: Place,
+    input: Option<Vec<u8>>,
     limit: Duration,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Output, Failure> {
-    let named = || name.to_string();
-    let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => {
-            Failure::NotInstalled { command: named(), program: words[0].to_string() }
-        }
-        _ => Failure::NotRun { command: named(), source },
-    };
-    let mut child = command(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-    let end = ended(&mut child, limit, stop).map_err(failed)?;
-    if !matches!(end, End::Itself(_)) {
-        // By its own id; it is ours and was not waited for yet.
-        let _ = child.kill();
-        let _ = child.wait();
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut child, shielded) = spawn(&mut command, name, place)?;
+    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+        std::thread::spawn(move || {
+            // A command may end without reading all of it.
+            let _ = stdin.write_all(&input);
+        });
     }
-    let status = match end {
-        End::Itself(status) => status,
-        End::TooLong => return Err(Failure::TooLong { command: named(), limit }),
-        End::Stopped => return Err(Failure::Stopped { command: named() }),
-    };
+    let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
+    let status = end(&mut child, name, shielded, limit, stop)?;
     let stderr = err.join().unwrap_or_default();
     let tail = &stderr[stderr.len().saturating_sub(TAIL)..];
     Ok(Output {
@@ -150,6 +164,51 @@ fn attempt(
     })
 }
 
+/// The same for a command that leaves a process of its own behind, which would hold its output open: nobody hears it.
+pub fn unheard(
+    mut command: Command,
+    name: &str,
+    limit: Duration,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<Option<i32>, Failure> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let (mut child, shielded) = spawn(&mut command, name, Place::Behind)?;
+    Ok(end(&mut child, name, shielded, limit, stop)?.code())
+}
+
+fn end(
+    child: &mut Child,
+    name: &str,
+    shielded: bool,
+    limit: Duration,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<std::process::ExitStatus, Failure> {
+    let command = name.to_string();
+    match ended(child, limit, stop) {
+        Ok(End::Itself(status)) => Ok(status),
+        Err(source) => Err(Failure::NotRun { command, source }),
+        Ok(End::TooLong) => {
+            kill(child, shielded);
+            Err(Failure::TooLong { command, limit })
+        }
+        Ok(End::Stopped) => {
+            kill(child, shielded);
+            Err(Failure::Stopped { command })
+        }
+    }
+}
+
+/// Ends a child that was not waited for yet, and with `group` what it started: it leads that group.
+fn kill(child: &mut Child, group: bool) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed()).filter(|_| group) {
+        // It may have ended by itself in this moment.
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
 /// Runs a command to its end.
 pub fn run(words: &[&str], limit: Duration) -> Result<Output> {
     run_until(words, limit, &mut || false)
@@ -157,22 +216,36 @@ pub fn run(words: &[&str], limit: Duration) -> Result<Output> {
 
 /// The same, for as long as `stop` says no.
 pub fn run_until(words: &[&str], limit: Duration, stop: &mut dyn FnMut() -> bool) -> Result<Output> {
-    Ok(attempt(words, &words.join(" "), limit, stop)?)
+    Ok(attempt(command(words), &words.join(" "), Place::Behind, None, limit, stop)?)
 }
 
 /// The same, until the user interrupts it, which is the error then. Errors call the command `name`.
 pub fn run_until_interrupt(words: &[&str], name: &str, limit: Duration) -> Result<Output> {
-    attempt(words, name, limit, &mut || check_interrupt().is_err()).or_else(|failure| {
-        if matches!(failure, Failure::Stopped { .. }) {
-            check_interrupt()?;
-        }
-        Err(failure.into())
-    })
+    attempt(command(words), name, Place::Behind, None, limit, &mut || check_interrupt().is_err()).or_else(
+        |failure| {
+            if matches!(failure, Failure::Stopped { .. }) {
+                check_interrupt()?;
+            }
+            Err(failure.into())
+        },
+    )
 }
 
 /// The same as `run`, and a status other than 0 is an error.
 pub fn must(words: &[&str], limit: Duration) -> Result<Vec<u8>> {
-    let output = run(words, limit)?;
+    good(words, run(words, limit)?)
+}
+
+/// The same for a command that may ask the user for something, who may interrupt it.
+pub fn must_in_front(words: &[&str], limit: Duration) -> Result<Vec<u8>> {
+    let mut stop = || check_interrupt().is_err();
+    let ended = attempt(command(words), &words.join(" "), Place::Front, None, limit, &mut stop);
+    let result = ended.map_err(Error::from).and_then(|output| good(words, output));
+    // A Ctrl-C reaches the command too, and may end it before we have heard of it.
+    result.map_err(|e| check_interrupt().err().unwrap_or(e))
+}
+
+fn good(words: &[&str], output: Output) -> Result<Vec<u8>> {
     if output.code == Some(0) {
         return Ok(output.stdout);
     }

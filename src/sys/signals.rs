@@ -1,6 +1,8 @@
 //! SIGINT and SIGTERM: the first asks for a stop at the next safe point, the second ends the process.
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static HEEDED: AtomicBool = AtomicBool::new(false);
@@ -32,4 +34,19 @@ pub fn heed() -> Result<()> {
         });
     });
     Ok(())
+}
+
+/// Puts a child of a process that heeds signals out of the terminal's reach: a Ctrl-C there goes to the whole group in
+/// front, and what it ends is this process's to say. Says whether the child leads a group of its own, in which it must
+/// not ask the terminal for anything. Of a process that does not heed signals a Ctrl-C ends the children too.
+pub fn shield(command: &mut Command) -> bool {
+    if heeded() {
+        command.process_group(0);
+    }
+    heeded()
+}
+
+/// Whether this process decides what a signal ends.
+pub fn heeded() -> bool {
+    HEEDED.load(Ordering::SeqCst)
 }

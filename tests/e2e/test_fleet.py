@@ -7,7 +7,7 @@ import service
 from harness import in_order
 from service import Stream
 
-SECONDS = 110
+SECONDS = 190
 
 
 class Fleet(service.Case):
@@ -29,7 +29,7 @@ class Fleet(service.Case):
 
     def test_a_fleet_from_its_first_deployment_to_a_binary_cache(self):
         in_order(self, self.all_of_them_one_after_another, self.what_fails_later_is_taken_back_where_it_went_well,
-                 self.the_first_fails_and_the_others_are_not_begun, self.a_host_that_is_down_is_named_and_the_others_go_on,
+                 self.a_host_whose_line_was_cut_is_taken_back_too, self.a_rollout_whose_workstation_died_goes_on, self.the_first_fails_and_the_others_are_not_begun, self.a_host_that_is_down_is_named_and_the_others_go_on,
                  self.selectors_and_what_a_dry_run_shows, self.the_workstation_knows_who_serves_what,
                  self.a_binary_cache_is_the_source)
 
@@ -62,6 +62,40 @@ class Fleet(service.Case):
         self.assertEqual((good.host()["status"], self.place.mark("alpha")), ("succeeded", "good"))
         self.place.run("--json", "rollback", "--hosts", "alpha")
 
+    def a_host_whose_line_was_cut_is_taken_back_too(self):
+        before = self.marks()
+        self.place.describe("gamma", tags=["later"], service={"health": {"path": "/nothing-here", "deadline": "12s"}})
+        self.place.behave(mark="cut")
+        process = self.place.start("--json", "deploy", "--offline")
+        self.wait(lambda: self.place.mark("beta") == "cut" and self.place.status("beta")["deployment"])
+        self.hosts["beta"].sh("pkill -KILL -f 'sshd-session: root' || pkill -KILL sshd-session", check=False)
+        out, err, code = service.wait_process(process)
+        self.assertEqual(code, 1, out + err)
+        hosts = {h["host"]: (h["status"], h["changed"]) for h in json.loads(out.splitlines()[-1])["hosts"]}
+        self.assertEqual(hosts, {"alpha": ("reverted", False), "beta": ("reverted", False), "gamma": ("failed", False)})
+        self.assertEqual(self.marks(), before)
+        records = self.place.history("beta")
+        self.assertEqual([(r["kind"], r["events"][-1]["status"]) for r in records[:2]], [("take-back", "reverted"), ("deploy", "succeeded")])
+
+    def a_rollout_whose_workstation_died_goes_on(self):
+        self.place.configure("[rollout]\nbatch = 1")
+        self.place.behave(mark="resumed", start=4)
+        process = self.place.start("--json", "deploy", "--offline")
+        self.wait(lambda: self.place.mark("alpha") == "resumed" and (self.place.status("beta")["activating"]
+                                                                     or self.place.status("gamma")["activating"]), 60)
+        refused = self.place.run("deploy", "--resume", code=1).err
+        self.assertRegex(refused, r"^error: 20\S+ is under way here\n")
+        process.kill()
+        process.communicate()
+        alpha = self.place.status("alpha")["serving"]
+        done = Stream(self.place.run("--json", "deploy", "--resume", timeout=200))
+        self.assertEqual({h["status"] for h in done.result["hosts"]}, {"succeeded"}, done.text)
+        self.assertEqual((self.marks(), self.place.status("alpha")["serving"]), (["resumed"] * 3, alpha))
+        records = self.place.history("gamma")
+        self.assertEqual(records[0]["deployment"], done.result["deployment"])
+        over = self.place.run("deploy", "--resume", code=2).err
+        self.assertIn("was brought to its end", over)
+
     def the_first_fails_and_the_others_are_not_begun(self):
         before = self.marks()
         done = self.place.deploy(code=1, mark="bad", start="exit")
@@ -74,7 +108,7 @@ class Fleet(service.Case):
         beta = self.hosts["beta"]
         beta.network(False)
         try:
-            done = self.place.deploy(code=1, mark="without beta")
+            done = self.place.deploy(code=3, mark="without beta")
         finally:
             beta.network(True)
         self.assertEqual({h["host"]: h["status"] for h in done.result["hosts"]}, {"alpha": "succeeded", "beta": "failed", "gamma": "succeeded"})
@@ -83,8 +117,17 @@ class Fleet(service.Case):
         # Before anybody's traffic moves, and nobody's copy waited for it.
         self.assertLess(named, next(i for i, e in enumerate(done.events) if e["type"] == "event" and e["event"]["status"] == "starting"))
         self.assertEqual([self.place.mark("alpha"), self.place.mark("gamma")], ["without beta"] * 2)
-        again = self.place.deploy("--hosts", "beta")
-        self.assertEqual((again.host("beta")["status"], self.place.mark("beta")), ("succeeded", "without beta"))
+        drift = self.place.run("drift", "--json", code=1).json
+        states = {h["host"]: h["state"] for h in drift["hosts"]}
+        self.assertEqual((states, drift["drifted"]), ({"alpha": "as-wanted", "beta": "other", "gamma": "as-wanted"}, 1))
+        self.assertRegex(drift["hosts"][1]["why"], "^it was not reached: beta: cannot connect to beta: ")
+        self.assertRegex(self.place.run("drift", code=1).out, r"beta  serves \w+, should serve \w+: it was not reached: (?s:.*)stillframe deploy --catch-up")
+        again = Stream(self.place.run("--json", "deploy", "--catch-up"))
+        self.assertEqual([(h["host"], h["status"]) for h in again.result["hosts"]], [("beta", "succeeded")])
+        self.assertEqual(self.place.mark("beta"), "without beta")
+        self.assertEqual(self.place.run("drift", "--json").json["drifted"], 0)
+        none = self.place.run("deploy", "--catch-up", code=2).err
+        self.assertIn("error: no host that answers serves something else than it should\n", none)
         beta.network(False)
         self.place.configure('[rollout]\nmax-unavailable = 0')
         try:

@@ -11,7 +11,7 @@ import service
 from harness import Workstation
 from service import Stream, wait_process
 
-SECONDS = 200
+SECONDS = 340
 SHARES = {"clock"}
 
 
@@ -162,13 +162,67 @@ class Trouble(service.Case):
         self.until("checking")
         self.cut()
         out, err, code = wait_process(process)
-        self.assertEqual(code, 1, out + err)
-        self.assertIn("what was begun on the host goes on by itself: stillframe attach shows it", out)
+        self.assertEqual(code, 0, out + err)
+        events = [json.loads(line) for line in out.splitlines()]
+        lost = [e for e in events if e["type"] == "lost"]
+        self.assertEqual([e["host"] for e in lost], ["alpha"])
+        self.assertIn("the conversation ended", lost[0]["error"]["message"])
+        host = events[-1]["hosts"][0]
+        self.assertEqual((host["status"], host["changed"], host["generation"]), ("succeeded", True, self.serving + 1))
+        # Each step is told once.
+        steps = [(e["event"]["at"], e["event"]["text"]) for e in events if e["type"] == "event"]
+        self.assertEqual(len(steps), len(set(steps)))
         watched = Stream(self.place.run("--json", "attach"))
         self.assertEqual((watched.events[0]["type"], watched.events[0]["version"]), ("attempt", 1))
         self.assertEqual(watched.statuses()[0], "queued")
         self.assertEqual(watched.result["hosts"][0]["outcome"]["status"], "succeeded")
         self.assertEqual(self.place.mark(), "goes on")
+
+    def test_a_cut_connection_may_end_in_a_failure_and_a_stop_still_arrives(self):
+        process = self.slow("exit", "never")
+        self.until("checking")
+        self.cut()
+        out, err, code = wait_process(process)
+        self.assertEqual(code, 1, out + err)
+        self.assertIn("its last words", out)
+        process = self.slow(60, "never")
+        self.until("checking")
+        self.cut()
+        self.wait(lambda: '"type":"lost"' in process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        out, err, code = wait_process(process)
+        self.assertEqual(code, 130, out + err)
+        self.assertEqual(json.loads(out.splitlines()[-1])["hosts"][0]["status"], "cancelled")
+        self.assertEqual(self.place.status()["serving"], self.serving)
+
+    def test_a_rollback_whose_connection_is_cut(self):
+        self.place.deploy(mark="late", start=4)
+        late = self.place.status()["serving"]
+        self.place.deploy("--snapshot", "good")
+        process = self.place.start("--json", "rollback")
+        self.until("checking")
+        self.cut()
+        out, err, code = wait_process(process)
+        self.assertEqual(code, 0, out + err)
+        self.assertIn('"type":"lost"', out)
+        self.assertEqual((self.place.status()["serving"], self.place.mark()), (late, "late"))
+
+    def test_a_host_that_stays_away_is_not_known(self):
+        """The line is gone for longer than anybody waits; the host goes on."""
+        process = self.slow(10, "far")
+        self.until("checking")
+        self.alpha.network(False)
+        try:
+            out, err, code = wait_process(process, 240)
+        finally:
+            self.alpha.network(True)
+        self.assertEqual(code, 5, out + err)
+        host = json.loads(out.splitlines()[-1])["hosts"][0]
+        self.assertEqual((host["status"], host["changed"], host["generation"]), ("unknown", None, None))
+        self.assertRegex(host["error"], "^alpha: the connection was lost, and it is not known what came of it; asked for 60 s: ")
+        self.assertIn("stillframe attach --hosts alpha", host["hint"])
+        self.assertIn("succeeded", self.place.run("attach").out)
+        self.assertEqual(self.place.mark(), "far")
 
     def test_a_killed_workstation(self):
         process = self.slow(3, "orphan")

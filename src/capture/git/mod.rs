@@ -6,6 +6,7 @@ pub mod compare;
 use crate::capture::files::paths::{finding, read_small};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::sys::programs;
+use crate::sys::signals;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -269,6 +270,7 @@ pub fn run_status(
     }
     command.args(arguments).stderr(Stdio::null()).stdout(Stdio::piped());
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    signals::shield(&mut command);
     let mut child = command.spawn().ok()?;
     let mut stdin = child.stdin.take();
     let mut stdout = child.stdout.take()?;

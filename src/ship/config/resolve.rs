@@ -117,6 +117,11 @@ impl ServiceConfig {
         self.port.unwrap_or(DEFAULT_PORT)
     }
 
+    pub fn metrics_port(&self) -> Option<u16> {
+        let port = self.gateway.metrics_port.unwrap_or_else(|| self.port().wrapping_add(1));
+        Some(port).filter(|port| *port > 0)
+    }
+
     /// The slots as configuration alone makes them; none where they follow the GPUs of the host.
     pub(super) fn own_slots(&self) -> Option<Vec<Vec<String>>> {
         match (&self.slots, &self.gpus) {
@@ -154,14 +159,13 @@ impl ServiceConfig {
         let slots = self.slots(found)?;
         self.check_slots(&slots)?;
         let minimum = self.minimum();
-        let metrics = self.gateway.metrics_port.unwrap_or_else(|| self.port().wrapping_add(1));
         Ok(Spec {
             version: SPEC_VERSION,
             service: self.name().into(),
             listen: self.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port: self.port(),
             api_keys: keys,
-            metrics_port: Some(metrics).filter(|p| *p > 0),
+            metrics_port: self.metrics_port(),
             instances: minimum,
             maximum: self.scaling.maximum.unwrap_or(slots.len() as u32),
             slots,
