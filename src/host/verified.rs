@@ -2,13 +2,13 @@
 //! deleted by hand, never reached the disk before a power cut, or came from a cache that lied. So each path of a wanted
 //! closure is compared with the workstation's hash, once: a record in `verified.json` remembers it.
 //!
-//! A mark is made only of what is on disk for good. It names the path's inode and change time, so that a path that was
-//! deleted and came back, whatever way, is compared again.
+//! A mark is made only of what is on disk for good. It has a digest of sizes, inodes and times of all of its files, so that a
+//! path that was written to, or was deleted and came back, whatever way, is compared again.
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::StorePath;
 use crate::host::durable;
 use crate::host::layout::Layout;
-use crate::host::tree_hash::nar_hash;
+use crate::host::tree_hash::{metadata_digest, nar_hash};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files::{self, FileLock};
@@ -16,8 +16,7 @@ use crate::sys::parallel;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A record of another version is thrown away: what it says is found out again.
 pub const VERIFIED_VERSION: u32 = 1;
@@ -35,26 +34,11 @@ pub struct Expected {
 
 pub type Wanted = BTreeMap<StorePath, Expected>;
 
-/// Which files a path had when it was compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    inode: u64,
-    /// Seconds and nanoseconds.
-    changed: (i64, i64),
-}
-
-impl Identity {
-    fn of(file: &Path) -> Option<Identity> {
-        let about = std::fs::symlink_metadata(file).ok()?;
-        Some(Identity { inode: about.ino(), changed: (about.ctime(), about.ctime_nsec()) })
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     nar_hash: String,
-    #[serde(flatten)]
-    identity: Identity,
+    /// `metadata_digest` of what had that hash.
+    files: String,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -87,7 +71,7 @@ impl Verified {
         let mut paths = self.load();
         change(&mut paths);
         // Collected since: without this the record only ever grows.
-        paths.retain(|path, _| Identity::of(&self.config.folder().join(path)).is_some());
+        paths.retain(|path, _| std::fs::symlink_metadata(self.config.folder().join(path)).is_ok());
         let text = serde_json::to_vec(&Marks { version: VERIFIED_VERSION, paths })
             .map_err(|e| Error::new(Kind::Io, "cannot write the record of verified paths").caused_by(e))?;
         files::write_if_changed(&self.file, &text).map(drop)
@@ -114,15 +98,25 @@ impl Verified {
     ) -> Result<BTreeSet<StorePath>> {
         let marks = self.load();
         let marked = |path: &StorePath, expected: &Expected| {
-            let mark = marks.get(&path.to_string())?;
-            let same = Sha256::parse(&mark.nar_hash).is_ok_and(|hash| hash == expected.nar_hash);
-            (same && Identity::of(&self.config.on_disk(path)) == Some(mark.identity)).then_some(())
+            let mark = marks.get(&path.to_string());
+            let mark = mark.filter(|mark| mark.nar_hash == expected.nar_hash.to_base32());
+            mark.is_some_and(|mark| self.files_of(path).is_some_and(|files| files == mark.files))
         };
-        let open: BTreeSet<StorePath> = valid
-            .iter()
-            .filter(|path| wanted.get(*path).is_some_and(|e| marked(path, e).is_none()))
-            .cloned()
-            .collect();
+        let all: Vec<(&StorePath, &Expected)> =
+            valid.iter().filter_map(|path| Some((path, wanted.get(path)?))).collect();
+        let open = Mutex::new(BTreeSet::new());
+        parallel::each(
+            &all,
+            threads(),
+            || Ok(()),
+            |(), (path, expected)| {
+                if !marked(path, expected) {
+                    open.lock().insert((*path).clone());
+                }
+                Ok(())
+            },
+        )?;
+        let open = open.into_inner();
         if open.is_empty() {
             return Ok(open);
         }
@@ -154,6 +148,10 @@ impl Verified {
         durable::sync_store(&self.config, &self.nix, &mut || Ok(()))
     }
 
+    fn files_of(&self, path: &StorePath) -> Option<String> {
+        metadata_digest(&self.config.on_disk(path)).ok().map(|digest| digest.to_base32())
+    }
+
     fn has_hash(&self, path: &StorePath, hash: &Sha256) -> bool {
         // What cannot be read is not what it must be either.
         nar_hash(&self.config.on_disk(path)).is_ok_and(|found| found == *hash)
@@ -177,22 +175,30 @@ impl Verified {
         // The largest first, so that no thread is left alone with it at the end.
         registered.sort_by_key(|(_, expected)| std::cmp::Reverse(expected.nar_size));
         let right = Mutex::new(BTreeMap::new());
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-        let nothing = || Ok(());
-        parallel::each(&registered, threads, nothing, |(), (path, expected)| {
-            let before = Identity::of(&self.config.on_disk(path));
-            let fits = !to_hash.contains(*path) || self.has_hash(path, &expected.nar_hash);
-            if let Some(identity) = before.filter(|_| fits) {
-                let mark = Mark { nar_hash: expected.nar_hash.to_base32(), identity };
-                right.lock().insert((*path).clone(), mark);
-            }
-            Ok(())
-        })?;
+        parallel::each(
+            &registered,
+            threads(),
+            || Ok(()),
+            |(), (path, expected)| {
+                // Before its bytes are read: what is written meanwhile shows the next time.
+                let files = self.files_of(path);
+                let fits = !to_hash.contains(*path) || self.has_hash(path, &expected.nar_hash);
+                if let Some(files) = files.filter(|_| fits) {
+                    let mark = Mark { nar_hash: expected.nar_hash.to_base32(), files };
+                    right.lock().insert((*path).clone(), mark);
+                }
+                Ok(())
+            },
+        )?;
         let right = right.into_inner();
         let wrong = paths.iter().filter(|path| !right.contains_key(path)).cloned().collect();
         self.change(|marks| marks.extend(right.into_iter().map(|(path, mark)| (path.to_string(), mark))))?;
         Ok(wrong)
     }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS)
 }
 
 impl Expected {

@@ -86,7 +86,7 @@ const IMPORT: &str = "gzip -dc | nix-store --import >/dev/null || exit; \
 
 /// Beside the store, where a host's agent in the store does not run: there is nothing yet that could mend it.
 const BESIDE: &str = "/var/lib/stillframe/incoming/stillframe-agent";
-/// Where the agent is not what was compared, the record of what was is worth nothing (`host::verified`).
+/// Where the agent is not what was compared, the record of what was (`host::verified`) is not relied on either.
 const PUT_BESIDE: &str = "umask 077 && mkdir -p \"${1%/*}\" && rm -f \"${1%/*/*}/verified.json\" && gzip -dc >\"$1.$$\" && \
     chmod 700 \"$1.$$\" && mv \"$1.$$\" \"$1\"";
 

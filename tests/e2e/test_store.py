@@ -110,6 +110,10 @@ class Wrong(Case):
         said = [e["text"] for e in self.place.history()[0]["events"]]
         self.assertEqual(len([text for text in said if text.endswith(" and 2 more had other files than they must have: they are brought again")]), 1)
         self.assertEqual((self.place.mark(), self.check("--deep")["problems"]), ("good", []))
+        # Nobody looks deeper: what was written to shows by its size and times.
+        self.empty(self.files(paths[0])[0])
+        self.assertEqual([e["sent"]["paths"] for e in self.place.deploy("--snapshot", "good", "--again").events if e["type"] == "copied"], [1])
+        self.whole(snapshot)
         # What was compared is not read again, and nothing is sent.
         self.assertEqual([e["sent"]["paths"] for e in self.place.deploy("--snapshot", "good", "--again").events if e["type"] == "copied"], [0])
 
