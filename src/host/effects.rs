@@ -6,7 +6,7 @@ use crate::host::durable;
 use crate::host::gateway_units::{self, Gateway};
 use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
-use crate::host::layout::{self, Service};
+use crate::host::layout::Service;
 use crate::host::listeners;
 use crate::host::receive;
 use crate::host::reserve;
@@ -92,7 +92,7 @@ impl HostWorld {
             data,
             models: spec.models.clone(),
             port: place.port.unwrap_or(launch::NOMINAL_PORT),
-            socket: place.port.is_none().then(|| layout::socket(&self.service.name, id)),
+            socket: place.port.is_none().then(|| id.socket(&self.service.name)),
             slot: place.port.is_none().then(|| self.service.slot(id)),
             gpus: spec.slots.get(place.slot as usize).cloned().unwrap_or_default(),
             folders: spec.folders.clone(),

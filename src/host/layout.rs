@@ -88,11 +88,6 @@ impl Layout {
     }
 }
 
-/// Below /run, for `RuntimeDirectory=`: the folder of an instance's socket.
-fn socket_folder(service: &str, id: InstanceId) -> String {
-    format!("stillframe-instances/{service}/{id}")
-}
-
 const SLOTS: &str = "stillframe-slots";
 
 /// An empty folder of `StateDirectory=`; one that is not there is removed.
@@ -109,16 +104,6 @@ fn remove_state_folder(name: &str) -> Result<()> {
     }
     let private = Path::new("/var/lib/private").join(name);
     gone(std::fs::remove_dir(&private), &private)
-}
-
-/// Below /var/lib, for `StateDirectory=`.
-fn slot_folder(service: &str, id: InstanceId) -> String {
-    format!("{SLOTS}/{service}/{id}")
-}
-
-/// What an instance listens on.
-pub fn socket(service: &str, id: InstanceId) -> PathBuf {
-    Path::new("/run").join(socket_folder(service, id)).join("http.sock")
 }
 
 /// A unit of a service.
@@ -190,7 +175,7 @@ impl Service {
 
     /// The same of an instance's slot.
     pub fn slot_folder(&self, id: InstanceId) -> String {
-        slot_folder(&self.name, id)
+        format!("{SLOTS}/{}/{id}", self.name)
     }
 
     /// Takes away what systemd made for a slot that is empty now: its folder, and for a dynamic user the link to it.
@@ -215,7 +200,7 @@ impl Service {
 
     /// Below /run, for `RuntimeDirectory=`.
     pub fn socket_folder(&self, id: InstanceId) -> String {
-        socket_folder(&self.name, id)
+        id.socket_folder(&self.name)
     }
 
     /// What the process that takes slots apart is to do.

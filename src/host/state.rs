@@ -1,7 +1,6 @@
 //! What a host knows of a service, in one versioned file (`state_file`): its generations, which of them serves, and the
 //! activation that is under way. It is written before each effect that it speaks of, so whoever reads it
 //! after a crash knows what may have happened.
-use crate::host::layout;
 use crate::protocol::control::{Address, GATEWAY_VERSION, Table, Target};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::messages::Outcome;

@@ -1,6 +1,7 @@
 //! The name of an instance: `s0-g7` is slot 0 of generation 7. It is part of unit names, of file names and of
 //! what the gateway calls its targets.
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +18,16 @@ impl InstanceId {
     /// Its systemd unit.
     pub fn unit(self, service: &str) -> String {
         format!("stillframe-{service}-{self}.service")
+    }
+
+    /// Below /run, for `RuntimeDirectory=`: the folder of its socket.
+    pub fn socket_folder(self, service: &str) -> String {
+        format!("stillframe-instances/{service}/{self}")
+    }
+
+    /// What it listens on.
+    pub fn socket(self, service: &str) -> PathBuf {
+        Path::new("/run").join(self.socket_folder(service)).join("http.sock")
     }
 }
 
