@@ -7,7 +7,7 @@ use crate::host::lease;
 use crate::host::slots;
 use crate::host::state::{Generation, STATE_VERSION, ServiceState};
 use crate::host::state_file::{self, Found};
-use crate::host::{journal, reserve};
+use crate::host::{journal, overview, reserve};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::messages::{AttemptKind, Holder};
 use crate::protocol::overview::Repaired;
@@ -32,7 +32,9 @@ pub fn repair(layout: &Layout, only: Option<&str>, by: &str) -> Result<Vec<Repai
         done: vec!["was never deployed here".into()],
         error: None,
     }));
-    if all.iter().all(|one| one.error.is_none()) && boot_failed() {
+    // Where another service is still broken, the boot service would fail again.
+    let mended = all.iter().all(|one| one.error.is_none()) && overview::problems(layout).is_empty();
+    if mended && boot_failed() {
         systemd::start_and_wait(BOOT_UNIT)?;
     }
     Ok(all)

@@ -5,7 +5,7 @@ import subprocess
 import service
 from service import wait_process
 
-SECONDS = 90
+SECONDS = 230
 SHARES = {"clock"}
 STATE = "/var/lib/stillframe"
 DATA = "/var/lib/private/stillframe-data/demo"
