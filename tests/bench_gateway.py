@@ -138,7 +138,7 @@ backend back
   server up 127.0.0.1:{UP}
 """)
     settings = {"version": 1, "service": "bench", "listen": f"127.0.0.1:{OURS}", "metrics": None, "api_keys": [],
-                "control": f"{scratch}/control", "table": f"{scratch}/table.json", "limits": {},
+                "control": f"{scratch}/control", "table": f"{scratch}/table.json", "limits": {"client_connections": 4096},
                 "check": {"path": "/small", "interval_ms": 2000, "timeout_ms": 10000, "failures": 3}}
     (scratch / "settings.json").write_text(json.dumps(settings))
     target = {"id": "s0-g1", "address": f"127.0.0.1:{UP}", "slot": 0, "generation": 1}
@@ -181,7 +181,7 @@ def idle(proxy):
     open_ones = []
     for _ in range(IDLE):
         connection = socket.create_connection(("127.0.0.1", proxy.port))
-        connection.sendall(b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n")
         open_ones.append(connection)
     for connection in open_ones:
         connection.recv(4096)

@@ -10,6 +10,8 @@ use hyper::{HeaderMap, Method};
 use std::net::IpAddr;
 
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What an instance could judge a page by.
+pub const OF_PAGE: [HeaderName; 2] = [ORIGIN, SITE];
 /// How much of a stranger's text a message repeats.
 const SHOWN: usize = 200;
 
@@ -27,6 +29,16 @@ pub struct Asked<'a> {
     pub upgrade: bool,
     /// Whether the request needs no key.
     pub keyless: bool,
+}
+
+/// Whose page sent a request that may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The service's own, or none.
+    Own,
+    /// One of `origins`, by another name than the one that it calls us. ComfyUI knows no such names: it refuses
+    /// an Origin that differs from a Host of loopback.
+    Named,
 }
 
 impl Names {
@@ -53,7 +65,7 @@ impl Names {
             || self.names.iter().any(|name| name == host)
     }
 
-    pub fn check(&self, asked: &Asked) -> Result<(), Refusal> {
+    pub fn check(&self, asked: &Asked) -> Result<Page, Refusal> {
         let host = one(asked.headers, &HOST).and_then(Authority::parse);
         if asked.keyless
             && asked.headers.contains_key(HOST)
@@ -61,17 +73,19 @@ impl Names {
         {
             return Err(self.unknown_host(asked.headers));
         }
+        let origin = one(asked.headers, &ORIGIN).and_then(Origin::parse);
+        if let Some(origin) = origin.as_ref().filter(|origin| self.origins.contains(origin)) {
+            let at_host = host.is_some_and(|host| origin.is_at(&host));
+            return Ok(if at_host { Page::Own } else { Page::Named });
+        }
         let safe = matches!(*asked.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if safe && !asked.upgrade {
-            return Ok(());
+            return Ok(Page::Own);
         }
         if asked.headers.contains_key(ORIGIN) {
-            let Some(origin) = one(asked.headers, &ORIGIN).and_then(Origin::parse) else {
+            let Some(origin) = origin else {
                 return Err(no_origin(asked.headers));
             };
-            if self.origins.contains(&origin) {
-                return Ok(());
-            }
             let Some(host) = host.filter(|host| origin.is_at(host)) else {
                 return Err(foreign(&origin.to_string()));
             };
@@ -80,7 +94,7 @@ impl Names {
             }
         }
         let cross = asked.headers.get_all(SITE).iter().any(|v| is(v, b"cross-site"));
-        if cross { Err(foreign("another site")) } else { Ok(()) }
+        if cross { Err(foreign("another site")) } else { Ok(Page::Own) }
     }
 
     fn unknown_host(&self, headers: &HeaderMap) -> Refusal {

@@ -72,6 +72,17 @@ fn a_browser_says_itself_that_another_site_sent_it() {
         // A link from elsewhere may be followed.
         assert_eq!(fault(true, "GET", false, &[host, ("sec-fetch-site", site)]), None);
     }
+    // Whom the instance would take for a stranger.
+    let page = |host: &str, origin: &str| {
+        let mut map = HeaderMap::new();
+        map.insert(HOST, host.parse().unwrap());
+        map.insert(ORIGIN, origin.parse().unwrap());
+        let asked = Asked { method: &Method::GET, headers: &map, upgrade: false, keyless: true };
+        names().check(&asked).unwrap()
+    };
+    assert_eq!(page("127.0.0.1:8188", "https://pictures.example"), Page::Named);
+    assert_eq!(page("pictures.example", "https://pictures.example"), Page::Own);
+    assert_eq!(page("127.0.0.1:8188", "http://127.0.0.1:8188"), Page::Own);
     let allowed = [host, ("sec-fetch-site", "cross-site"), ("origin", "https://pictures.example")];
     assert_eq!(fault(true, "POST", false, &allowed), None);
 }

@@ -76,6 +76,16 @@ async fn the_services_own_page_works() {
         let text: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         assert_eq!(socket(&gateway, &text).await, 101, "{host} {origin}");
     }
+    // ComfyUI would refuse an Origin that is not the loopback name in Host, whatever was allowed here.
+    let of =
+        |origin| [("host", "127.0.0.1:8188"), ("origin", origin), ("sec-fetch-site", "cross-site"), BASIC];
+    let named = get_with(gateway.address, "/test/headers", &of("https://pictures.example")).await.json();
+    assert_eq!(
+        (&named["headers"]["origin"], &named["headers"]["sec-fetch-site"]),
+        (&json!(null), &json!(null))
+    );
+    let other = get_with(gateway.address, "/test/headers", &of("https://evil.example")).await.json();
+    assert_eq!(other["headers"]["origin"], json!(["https://evil.example"]));
     // Its machine's own name needs no setting.
     let name = rustix::system::uname().nodename().to_str().unwrap().to_string();
     let origin = format!("http://{name}:8188");
