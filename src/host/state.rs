@@ -104,7 +104,7 @@ impl ServiceState {
     pub fn address(&self, generation: u64, place: Place) -> Address {
         match place.port {
             Some(port) => Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-            None => Address::Unix(layout::socket(&self.service, InstanceId { slot: place.slot, generation })),
+            None => Address::Unix(InstanceId { slot: place.slot, generation }.socket(&self.service)),
         }
     }
 
