@@ -1,7 +1,6 @@
 //! The hosts that a command is for, and working on all of them at once.
 use crate::deploy::values;
 use crate::formats::comfy::workflow;
-use crate::protocol::callers::HostName;
 use crate::protocol::spec::Spec;
 use crate::ship::config::{ServiceConfig, Wrong, line_of};
 use crate::ship::hosts::{self, Host};
@@ -12,7 +11,6 @@ use crate::sys::files;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// A key that is shorter can be guessed from its hash, which local users of a host can read.
@@ -256,13 +254,7 @@ impl Member {
 
     pub fn spec(&self, gpus: &[String], private: &Private, smoke: Option<Value>) -> Result<Spec> {
         let mut spec = self.service.spec(gpus, private.keys.clone(), smoke).map_err(|w| self.located(w))?;
-        // Whoever can log in by this name will also type it into a browser.
-        let name = HostName::try_from(self.host.target.address.clone()).ok();
-        let new =
-            |name: &HostName| name.as_str().parse::<IpAddr>().is_err() && !spec.callers.hosts.contains(name);
-        if let Some(name) = name.filter(new) {
-            spec.callers.hosts.push(name);
-        }
+        spec.callers.add_host(&self.host.target.address);
         Ok(spec)
     }
 }

@@ -23,6 +23,16 @@ impl Callers {
     pub fn is_empty(&self) -> bool {
         *self == Callers::default()
     }
+
+    /// The name by which a workstation reaches the host: whoever types it there types it into a browser too.
+    /// An address needs no naming, and what is no name is nobody's.
+    pub fn add_host(&mut self, name: &str) {
+        let name = HostName::try_from(name.to_string()).ok();
+        let new = |name: &HostName| name.as_str().parse::<IpAddr>().is_err() && !self.hosts.contains(name);
+        if let Some(name) = name.filter(new) {
+            self.hosts.push(name);
+        }
+    }
 }
 
 /// A name as DNS has it: lower case, without the dot at its end.
@@ -291,6 +301,15 @@ mod tests {
         for host in ["", ":80", "a b", "a:b", "a,b", "a@b", "[::1", "[::1]80", "::1", "a:+8"] {
             assert_eq!(Authority::parse(host), None, "{host}");
         }
+    }
+
+    #[test]
+    fn the_hosts_own_address_is_a_name_once() {
+        let mut callers = Callers::default();
+        for name in ["GPU.lan", "gpu.lan", "10.0.0.5", "fd00::5", "user@gpu", ""] {
+            callers.add_host(name);
+        }
+        assert_eq!(callers.hosts.iter().map(HostName::as_str).collect::<Vec<_>>(), ["gpu.lan"]);
     }
 
     #[test]
