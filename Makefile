@@ -2,7 +2,7 @@
 AGENT_TARGET := $(shell uname -m)-unknown-linux-musl
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
-.PHONY: build agent fault-agent install check test demo bench hosts hosts-down setup clean
+.PHONY: build agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
 
 build: agent
 	cargo build --release --bin stillframe
@@ -22,6 +22,17 @@ fault-agent:
 	cargo build --release --no-default-features --features fault-late-claim --locked --bin stillframe-agent --target $(AGENT_TARGET)
 	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/fault/stillframe-agent
 	$(MAKE) agent
+
+# The programs for that: an agent in which an activation can be stopped, broken or killed at every effect. Built for development, soon there.
+fault-points-agent:
+	cargo build --no-default-features --features fault-points --locked --bin stillframe-agent --target $(AGENT_TARGET)
+	cargo build --locked --bin stillframe
+	install -D -t $(TARGET)/faults/bin $(TARGET)/debug/stillframe
+	install -D -t $(TARGET)/faults/libexec/stillframe $(TARGET)/$(AGENT_TARGET)/debug/stillframe-agent
+
+# Every effect of an activation against everything that can go wrong there, on real hosts: docs/faults.md. Hours; STEPS and FAULTS are patterns.
+faults: fault-points-agent setup
+	STILLFRAME_BINARY=$(abspath $(TARGET))/faults/bin/stillframe python3 tests/faults.py --steps '$(or $(STEPS),*)' --faults '$(or $(FAULTS),*)' --table docs/faults.md
 
 # For every commit: format, lints, unit tests and the guards, in a few minutes and without Nix.
 check:

@@ -49,7 +49,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     if let Goal::New(wanted) = &goal {
         boots_with(&service, &wanted.agent)?;
     }
-    let mut world = HostWorld::new(&service, Some(journal), Some(&record.attempt.deployment))?;
+    let mut world = world(&service, Some(journal), Some(&record.attempt.deployment))?;
     let result = activation::activate(&mut world, &mut state, &goal, attempt, clock::now());
     let outcome = match result {
         Ok(outcome) => outcome,
@@ -63,6 +63,14 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let outcome = state.complete(outcome);
     reserve::spend(layout, || Journal::reopen(&service, attempt)?.end(&outcome))?;
     finish(&service, attempt, &goal, &outcome)
+}
+
+/// The host; in the tests' own agent, with the faults that they ask for.
+fn world(service: &Service, journal: Option<Journal>, deployment: Option<&str>) -> Result<impl World> {
+    let host = HostWorld::new(service, journal, deployment)?;
+    #[cfg(feature = "fault-points")]
+    let host = crate::host::faults::Faulty::new(host, &service.name);
+    Ok(host)
 }
 
 /// The boot service must be able to read the state that this agent is about to write. A newer agent reads what an
@@ -120,7 +128,7 @@ pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
         return Ok(());
     }
     let journal = Journal::reopen(service, pending.attempt).ok();
-    let mut world = HostWorld::new(service, journal, None)?;
+    let mut world = world(service, journal, None)?;
     let goal = goal::read(service, pending.attempt).ok();
     if let Some(outcome) = activation::recover(&mut world, state, goal.as_ref())? {
         let outcome = state.complete(outcome);
@@ -190,6 +198,6 @@ pub fn boot_service(layout: &Layout, name: &str) -> Result<()> {
     let mut state = ServiceState::load(&service.state(), name)?;
     end_pending(&service, &mut state)?;
     end_abandoned(&service, None)?;
-    let mut world = HostWorld::new(&service, None, None)?;
+    let mut world = world(&service, None, None)?;
     activation::reconcile(&mut world, &mut state)
 }

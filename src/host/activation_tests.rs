@@ -13,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr};
 mod fake;
 #[path = "recovery_tests.rs"]
 mod recovery;
+#[path = "sequences_tests.rs"]
+mod sequences;
 
 fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
     let spec = Spec {

@@ -9,6 +9,8 @@ pub mod clearing;
 pub mod driver;
 pub mod durable;
 pub mod effects;
+#[cfg(feature = "fault-points")]
+pub mod faults;
 pub mod foreground;
 pub mod gateway_units;
 pub mod goal;

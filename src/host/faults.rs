@@ -1,0 +1,178 @@
+//! Faults at the effects of an activation, for the tests alone: the feature `fault-points` compiles them in. A plan in
+//! `/run/stillframe-fault` names a service, an effect, which of its occurrences, before or after it, and what is to
+//! happen there: `hang` until the test takes `…-fault.reached` away (meanwhile it kills, cuts, pulls the plug), or an
+//! error of the kernel. A plan happens once. `/run/stillframe-effects`, where it is there, gets a line for each effect.
+use crate::host::state::{Generation, ServiceState};
+use crate::host::world::{Cleared, Status, UnitState, World};
+use crate::protocol::control::{Address, Reply, Table};
+use crate::protocol::instance_id::InstanceId;
+use crate::protocol::spec::{Spec, Wanted};
+use crate::sys::error::{Error, Result};
+use crate::sys::progress::check_interrupt;
+use rustix::io::Errno;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+const PLAN: &str = "/run/stillframe-fault";
+const REACHED: &str = "/run/stillframe-fault.reached";
+const SEEN: &str = "/run/stillframe-effects";
+
+pub struct Faulty<W> {
+    inner: W,
+    service: String,
+    /// How often each effect has come.
+    counts: BTreeMap<&'static str, u32>,
+}
+
+impl<W: World> Faulty<W> {
+    pub fn new(inner: W, service: &str) -> Faulty<W> {
+        Faulty { inner, service: service.into(), counts: BTreeMap::new() }
+    }
+
+    fn effect<T>(&mut self, name: &'static str, act: impl FnOnce(&mut W) -> Result<T>) -> Result<T> {
+        let count = self.counts.entry(name).or_default();
+        *count += 1;
+        let count = *count;
+        if let Ok(mut seen) = fs::OpenOptions::new().append(true).open(SEEN) {
+            // Only the list of steps is built from it, and a test compares that.
+            let _ = writeln!(seen, "{} {name}", self.service);
+        }
+        self.strike(name, count, "before")?;
+        let done = act(&mut self.inner)?;
+        self.strike(name, count, "after")?;
+        Ok(done)
+    }
+
+    fn strike(&self, name: &str, count: u32, when: &str) -> Result<()> {
+        let Ok(plan) = fs::read_to_string(PLAN) else { return Ok(()) };
+        let words: Vec<&str> = plan.split_whitespace().collect();
+        let [service, effect, nth, at, act] = words[..] else { return Ok(()) };
+        if service != self.service || effect != name || nth != count.to_string() || at != when {
+            return Ok(());
+        }
+        fs::rename(PLAN, REACHED).map_err(|e| Error::io("use up", PLAN, e))?;
+        let fails = |errno: Errno| Err(Error::io(name, PLAN, errno.into()));
+        match act {
+            "enospc" => fails(Errno::NOSPC),
+            "eio" => fails(Errno::IO),
+            "erofs" => fails(Errno::ROFS),
+            _ => {
+                while Path::new(REACHED).exists() {
+                    check_interrupt()?;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+type Looked<T> = Result<std::result::Result<T, String>>;
+
+impl<W: World> World for Faulty<W> {
+    fn step(&mut self, status: Status, text: &str) -> Result<()> {
+        self.effect("journal", |w| w.step(status, text))
+    }
+    fn save(&mut self, state: &ServiceState) -> Result<()> {
+        self.effect("save", |w| w.save(state))
+    }
+    fn must_end(&mut self) {
+        self.inner.must_end();
+    }
+    fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()> {
+        self.effect("link", |w| w.link(number, wanted))
+    }
+    fn unlink(&mut self, number: u64, attempt: u64) -> Result<()> {
+        self.effect("unlink", |w| w.unlink(number, attempt))
+    }
+    fn sync_store(&mut self) -> Result<()> {
+        self.effect("sync", |w| w.sync_store())
+    }
+    fn point(&mut self, number: Option<u64>) -> Result<()> {
+        self.effect("point", |w| w.point(number))
+    }
+    fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
+        self.effect("units", |w| w.write_units(number, generation))
+    }
+    fn remove_units(&mut self, instances: &[InstanceId]) -> Result<()> {
+        self.effect("remove-units", |w| w.remove_units(instances))
+    }
+    fn start(&mut self, id: InstanceId) -> Result<()> {
+        self.effect("start", |w| w.start(id))
+    }
+    fn stop(&mut self, id: InstanceId) -> Result<()> {
+        self.effect("stop", |w| w.stop(id))
+    }
+    fn unit(&mut self, id: InstanceId) -> Result<UnitState> {
+        self.effect("look", |w| w.unit(id))
+    }
+    fn listens(&mut self, id: InstanceId) -> Vec<String> {
+        self.inner.listens(id)
+    }
+    fn log_tail(&mut self, id: InstanceId) -> String {
+        self.inner.log_tail(id)
+    }
+    fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
+        self.effect("others", |w| w.others(keep))
+    }
+    fn clear_slots(
+        &mut self,
+        state: &ServiceState,
+        keep: &[InstanceId],
+        heir: Option<u64>,
+    ) -> Result<Vec<Cleared>> {
+        self.effect("clear", |w| w.clear_slots(state, keep, heir))
+    }
+    fn share_pictures(&mut self, state: &ServiceState, from: u64, to: u64) -> Result<()> {
+        self.effect("share", |w| w.share_pictures(state, from, to))
+    }
+    fn probe(&mut self, at: &Address, spec: &Spec) -> Looked<()> {
+        self.effect("probe", |w| w.probe(at, spec))
+    }
+    fn classes(&mut self, at: &Address) -> Looked<BTreeSet<String>> {
+        self.effect("classes", |w| w.classes(at))
+    }
+    fn smoke(&mut self, at: &Address, workflow: &Value, limit_ms: u64) -> Looked<()> {
+        self.effect("smoke", |w| w.smoke(at, workflow, limit_ms))
+    }
+    fn queue(&mut self, at: &Address) -> Option<u64> {
+        self.inner.queue(at)
+    }
+    fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
+        self.effect("gateway", |w| w.gateway(wanted))
+    }
+    fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()> {
+        self.effect("ports", |w| w.ports_are_free(wanted, serving))
+    }
+    fn settle(&mut self, state: &ServiceState) -> Result<()> {
+        self.effect("settle", |w| w.settle(state))
+    }
+    fn remove_gateway(&mut self) -> Result<()> {
+        self.effect("remove-gateway", |w| w.remove_gateway())
+    }
+    fn has_data(&mut self) -> bool {
+        self.inner.has_data()
+    }
+    fn remove_data(&mut self) -> Result<()> {
+        self.effect("remove-data", |w| w.remove_data())
+    }
+    fn set_table(&mut self, table: &Table) -> Result<()> {
+        self.effect("table", |w| w.set_table(table))
+    }
+    fn gateway_status(&mut self) -> Result<Reply> {
+        self.effect("status", |w| w.gateway_status())
+    }
+    fn cut(&mut self, id: &str) -> Result<()> {
+        self.effect("cut", |w| w.cut(id))
+    }
+    fn now(&mut self) -> u64 {
+        self.inner.now()
+    }
+    fn wait(&mut self, milliseconds: u64) -> Result<()> {
+        self.effect("wait", |w| w.wait(milliseconds))
+    }
+}
