@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The matrix of faults on real hosts: a row a step of an activation, a column a fault, and what came of each.
 
-    tests/faults.py [--steps PATTERN] [--faults PATTERN] [--table FILE]
+    tests/faults.py [--steps PATTERN] [--faults PATTERN] [--shard I/N] [--table FILE]
 
 Needs an agent with the feature `fault-points` (`make faults` builds it, and names the program beside it in STILLFRAME_BINARY). A cell takes about ten seconds. The
 table is written after every row; the exit status is 0 only if every cell of what was asked for is good.
@@ -40,11 +40,15 @@ def main():
     parser.add_argument("--steps", default="*")
     parser.add_argument("--faults", default="*")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--shard", default="0/1", help="I/N: every Nth step from the Ith on, for several hosts at once")
     arguments = parser.parse_args()
     two = oracle.Two()
     rows, bad, began, count = {}, [], time.monotonic(), 0
     try:
-        for step in two.steps():
+        steps = two.steps()
+        print("steps:", ", ".join(map(name, steps)), flush=True)
+        first, shards = map(int, arguments.shard.split("/"))
+        for step in steps[first::shards]:
             if not fnmatch.fnmatch(name(step), arguments.steps):
                 continue
             cells = rows.setdefault(name(step), {})
