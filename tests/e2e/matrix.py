@@ -1,5 +1,5 @@
-"""The matrix of faults: every effect of an activation, before and after it, against everything that can go wrong there. `STEPS` are the effects
-of a deployment that replaces another, in their order, as an agent with the feature `fault-points` tells them; a test compares the two."""
+"""The matrix of faults: everything that can go wrong at an effect of an activation. Which effects there are, an agent with the feature
+`fault-points` tells (`oracle.Two.steps`)."""
 import signal
 import time
 from dataclasses import dataclass
@@ -24,6 +24,9 @@ class Fault:
     hashes: bool = False
     #: Only effects that write durable state have it.
     writes: bool = False
+
+    def can(self, step):
+        return not self.writes or step[0] in WRITES
 
 
 def unit(two):
