@@ -48,7 +48,13 @@ impl Bound {
 pub async fn serve(gateway: Arc<Gateway>, listener: UnixListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(talk(gateway.clone(), stream))),
+            // An instance may leave a link to this socket where its own should be: then the gateway itself would come in.
+            Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) => {
+                drop(tokio::spawn(talk(gateway.clone(), stream)));
+            }
+            Ok(_) => {
+                gateway.log.note(Level::Warning, "control socket: a caller that is not root was turned away")
+            }
             Err(e) => {
                 gateway.log.note(Level::Error, &format!("control socket: {e}"));
                 tokio::time::sleep(Duration::from_secs(1)).await;

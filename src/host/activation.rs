@@ -234,7 +234,6 @@ impl Change<'_> {
         for (number, generation) in &self.state.generations {
             note(&format!("the links of generation {number}"), self.world.link(*number, &generation.wanted));
         }
-        note("the gateway", self.world.settle(self.state));
         self.state.pending = None;
         self.world.save(self.state)?;
         Ok(warnings)
@@ -261,6 +260,12 @@ impl Change<'_> {
         self.tell(if swapped { Status::Rotating } else { Status::Starting }, &text);
         if let Some(previous) = self.previous {
             self.serve(previous)?;
+        }
+        if self.previous.is_none()
+            && had_traffic
+            && let Err(e) = self.world.set_table(&self.state.table(None))
+        {
+            self.tell(Status::Draining, &format!("new requests still come: {}", e.full()));
         }
         let lost = if had_traffic { self.drain_new() } else { None };
         if let Some(e) = self.end_others(self.previous).into_iter().next() {

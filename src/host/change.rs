@@ -347,7 +347,9 @@ impl<'a> Change<'a> {
         let mut keep = number.map(|n| self.state.instances(n)).unwrap_or_default();
         let named = [Some(self.number), self.previous].into_iter().flatten();
         let mut going: BTreeSet<InstanceId> = named.flat_map(|n| self.state.instances(n)).collect();
-        match self.world.others(&keep) {
+        let others = self.world.others(&keep);
+        let all_known = others.is_ok();
+        match others {
             Ok(others) => going.extend(others),
             Err(e) => self.tell(Status::Draining, &format!("cannot see what else runs: {}", e.full())),
         }
@@ -369,7 +371,10 @@ impl<'a> Change<'a> {
                 }
             }
         }
-        self.clear_slots(&keep, number);
+        if all_known {
+            // Else one that still runs could lose its slot; the next activation, or the next boot, finds them.
+            self.clear_slots(&keep, number);
+        }
         failed.extend(self.world.remove_units(&ended).err());
         failed
     }

@@ -121,6 +121,11 @@ impl Order {
         all.into_iter().map(|output| output.join(id)).filter(|folder| folder.is_dir()).collect()
     }
 
+    /// The same in the service's own data.
+    fn own_output_of(&self, id: &str) -> Vec<PathBuf> {
+        Some(self.data.join("output").join(id)).filter(|folder| folder.is_dir()).into_iter().collect()
+    }
+
     /// The one that goes on in the slot of `id`, or else the first.
     fn heir(&self, id: &str) -> Option<&Heir> {
         let slot = |id: &str| id.parse::<InstanceId>().ok().map(|id| id.slot);
@@ -138,17 +143,22 @@ impl Order {
     /// Pictures first: the slot marks an instance that still has some in a folder that others have too.
     fn clear(&self, id: &str, known: &[Known]) -> Option<Cleared> {
         let slot = self.slot(id);
-        let gone = slot.with_extension("gone");
-        let outputs = self.outputs_of(id);
-        if !slot.exists() && !gone.exists() && (outputs.is_empty() || self.heirs.is_empty()) {
+        let earlier = self.data.join("slots").join(id);
+        let own = self.slots.join(id);
+        let all = [earlier.with_extension("gone"), earlier, own.clone()];
+        let has_slot = all[..2].iter().any(|path| path.exists()) || !names(&own).is_empty();
+        // Another service may have an instance of this name in a folder that is not this service's alone.
+        let outputs = if has_slot { self.outputs_of(id) } else { self.own_output_of(id) };
+        if !has_slot && (outputs.is_empty() || self.heirs.is_empty()) {
             return None;
         }
         let mut cleared = Cleared { id: id.into(), ..Cleared::default() };
         let result = self.hand_over_all(id, &outputs).and_then(|()| {
             cleared.written =
                 known.iter().find(|known| known.id == id).map_or_else(Vec::new, |known| known.written(&slot));
-            files::remove_tree(&slot)?;
-            files::remove_tree(&gone)
+            all[..2].iter().try_for_each(|path| files::remove_tree(path))?;
+            // The folder itself is systemd's; whatever its instance put into it goes.
+            names(&own).iter().try_for_each(|name| remove_any(&own.join(name)))
         });
         cleared.error = result.err().map(|e| e.full());
         Some(cleared)
@@ -173,6 +183,11 @@ impl Known {
         written.retain(|path| !linked.iter().any(|at| Path::new(path).starts_with(at)));
         written
     }
+}
+
+fn remove_any(path: &Path) -> Result<()> {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    if is_folder { files::remove_tree(path) } else { files::remove(path) }
 }
 
 fn make(path: &Path) -> Result<()> {
@@ -226,6 +241,8 @@ fn copy_over(from: &Path, to: &Path) -> Result<()> {
     fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(|e| Error::io("sync", &partial, e))?;
     rustix::fs::renameat_with(CWD, &partial, CWD, to, RenameFlags::NOREPLACE)
         .map_err(|e| Error::io("move", &partial, e.into()))?;
+    // The two file systems reach their disks apart from each other.
+    files::sync_dir(to.parent().unwrap_or(Path::new("/")))?;
     files::remove(from)
 }
 

@@ -317,11 +317,6 @@ impl World for HostWorld {
         gateway_units::ports_are_free(&wanted.spec, &serving.spec)
     }
 
-    fn settle(&mut self, state: &ServiceState) -> Result<()> {
-        let Some(generation) = state.serving.and_then(|n| state.generations.get(&n)) else { return Ok(()) };
-        self.gateway.upgrade(&generation.wanted)
-    }
-
     fn remove_gateway(&mut self) -> Result<()> {
         self.gateway.remove()?;
         self.stale = true;

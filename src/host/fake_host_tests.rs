@@ -227,7 +227,10 @@ impl World for Fake {
     }
     fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
         let all: BTreeSet<InstanceId> = self.host.units.union(&self.host.running).copied().collect();
-        self.effect("others", |_| all.into_iter().filter(|id| !keep.contains(id)).collect())
+        let others = self.effect("others", |_| all.into_iter().filter(|id| !keep.contains(id)).collect());
+        // No slot goes while it is not known what runs.
+        self.host.slots_stay |= others.is_err() && !self.dead;
+        others
     }
     fn clear_slots(
         &mut self,
@@ -293,9 +296,6 @@ impl World for Fake {
     }
     fn ports_are_free(&mut self, _: &Wanted, _: &Wanted) -> Result<()> {
         self.effect("ports", |_| ())
-    }
-    fn settle(&mut self, _: &ServiceState) -> Result<()> {
-        self.effect("settle", |_| ())
     }
     fn remove_gateway(&mut self) -> Result<()> {
         self.effect("remove gateway", |h| {

@@ -148,9 +148,6 @@ impl<W: World> World for Faulty<W> {
     fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()> {
         self.effect("ports", |w| w.ports_are_free(wanted, serving))
     }
-    fn settle(&mut self, state: &ServiceState) -> Result<()> {
-        self.effect("settle", |w| w.settle(state))
-    }
     fn remove_gateway(&mut self) -> Result<()> {
         self.effect("remove-gateway", |w| w.remove_gateway())
     }

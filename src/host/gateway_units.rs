@@ -21,14 +21,11 @@ const APPEAR_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Gateway {
     service: Service,
-    /// What `write` changed.
-    socket_changed: bool,
-    settings_changed: bool,
 }
 
 impl Gateway {
     pub fn new(service: &Service) -> Gateway {
-        Gateway { service: service.clone(), socket_changed: false, settings_changed: false }
+        Gateway { service: service.clone() }
     }
 
     fn settings(&self, spec: &Spec) -> GatewaySettings {
@@ -47,52 +44,62 @@ impl Gateway {
         }
     }
 
+    /// The gateway runs the newest agent of the host, whichever generation serves: an older one may not know what this
+    /// one tells it.
+    fn agent(&self, wanted: &Wanted) -> String {
+        let newest = std::fs::read_link(self.service.layout.agent());
+        newest.map_or_else(|_| wanted.agent.clone(), |path| path.display().to_string())
+    }
+
     /// Writes units and settings; says whether systemd must read its units again.
-    pub fn write(&mut self, wanted: &Wanted) -> Result<bool> {
+    pub fn write(&self, wanted: &Wanted) -> Result<bool> {
         let spec = &wanted.spec;
         let settings = serde_json::to_vec_pretty(&self.settings(spec))
             .map_err(|e| Error::new(Kind::Io, "cannot write the gateway's settings").caused_by(e))?;
-        self.settings_changed |=
-            files::write_private_if_changed(&self.service.gateway_settings(), &settings)?;
+        files::write_private_if_changed(&self.service.gateway_settings(), &settings)?;
         if systemd::is_active(&self.service.gateway_unit("service"))? {
             socket::admit_to_settings(&self.service)?;
         }
         let units = &self.service.layout.units;
         let socket = units::gateway_socket(&self.service, spec);
         let socket_file = units.join(self.service.gateway_unit("socket"));
-        self.socket_changed |= files::write_if_changed(&socket_file, socket.as_bytes())?;
-        let text = units::gateway_service(&self.service, wanted);
+        let socket_changed = files::write_if_changed(&socket_file, socket.as_bytes())?;
+        let text = units::gateway_service(&self.service, &self.agent(wanted));
         let service_changed =
             files::write_if_changed(&units.join(self.service.gateway_unit("service")), text.as_bytes())?;
-        Ok(self.socket_changed || service_changed)
+        Ok(socket_changed || service_changed)
     }
 
     /// Makes it run as `write` wrote it. One that runs is not restarted: that would cut its WebSockets.
-    pub fn run(&mut self, wanted: &Wanted) -> Result<()> {
+    pub fn run(&self, wanted: &Wanted) -> Result<()> {
         let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
-        let shown = systemd::show_all(&[&socket, &service], &["ActiveState"])?;
+        let shown = systemd::show_all(&[&socket, &service], &["ActiveState", "Listen"])?;
         let active = |at: usize| {
             shown.get(at).and_then(|u| u.get("ActiveState")).is_some_and(|state| state == "active")
         };
-        if !active(0) || self.socket_changed {
-            // A socket unit takes a new address only when it is made anew.
+        let public = SocketAddr::new(wanted.spec.listen, wanted.spec.port);
+        let listens = shown.first().and_then(|u| u.get("Listen"));
+        if !active(0) || listens.is_none_or(|now| *now != format!("{public} (Stream)")) {
+            // A socket unit takes a new address only when it is made anew. What it listens on now decides, not what this
+            // process changed: an earlier one may have been killed in between.
             systemd::stop(&service)?;
             systemd::stop(&socket)?;
-            free(SocketAddr::new(wanted.spec.listen, wanted.spec.port))?;
+            free(public)?;
             systemd::start_and_wait(&socket)?;
             systemd::start_and_wait(&service)?;
         } else if !active(1) {
             systemd::start_and_wait(&service)?;
-        } else if self.settings_changed {
+        } else {
+            // An older program knows neither these settings nor a table with sockets.
+            self.upgrade(wanted)?;
             self.ask(&Request::Reload)?;
         }
-        (self.socket_changed, self.settings_changed) = (false, false);
         Ok(())
     }
 
     /// Another version of the program takes the socket over; connections stay with the old until they end.
-    pub fn upgrade(&self, wanted: &Wanted) -> Result<()> {
-        let program = units::program(&wanted.agent);
+    fn upgrade(&self, wanted: &Wanted) -> Result<()> {
+        let program = units::program(&self.agent(wanted));
         let shown = systemd::show(&self.service.gateway_unit("service"), &["MainPID"])?;
         let pid = shown.get("MainPID").map_or("0", String::as_str);
         let runs = std::fs::read_link(format!("/proc/{pid}/exe"));

@@ -34,7 +34,9 @@ pub fn allowed(service: &Service, state: &ServiceState, attempt: &Attempt) -> Re
     let (Some(project), AttemptKind::Deploy) = (&attempt.project, attempt.kind) else { return Ok(()) };
     let serving = state.serving.and_then(|number| state.generations.get(&number));
     let Some(generation) = serving.filter(|_| !attempt.take_over) else { return Ok(()) };
-    let brought = journal::read(service, generation.attempt)?.attempt;
+    // A record that is gone or damaged says nothing of a project, and must not be in the way.
+    let Ok(record) = journal::read(service, generation.attempt) else { return Ok(()) };
+    let brought = record.attempt;
     match brought.project {
         Some(other) if other.id != project.id => Err(Error::new(
             Kind::Input,
@@ -62,7 +64,7 @@ impl Done {
         let state = ServiceState::load(&service.state(), &service.name)?;
         let serving = state.serving.and_then(|number| state.generations.get(&number));
         if let Some(generation) = serving
-            && journal::read(service, generation.attempt)?.attempt.deployment == deployment
+            && journal::read(service, generation.attempt).is_ok_and(|r| r.attempt.deployment == deployment)
         {
             return Ok(Done { previous: generation.before, changed: true });
         }

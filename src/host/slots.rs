@@ -79,10 +79,15 @@ pub fn clear(
     heir: Option<u64>,
 ) -> Result<Vec<Cleared>> {
     let names = keep.iter().map(InstanceId::to_string).collect();
-    let cleared = carry_out(service, state, heir, Task::Clear { keep: names, known: known(state) }, keep)?;
+    let mut cleared =
+        carry_out(service, state, heir, Task::Clear { keep: names, known: known(state) }, keep)?;
     for id in going(service, keep) {
-        if cleared.iter().all(|slot| slot.id != id.to_string() || slot.error.is_none()) {
-            service.remove_slot_folder(id)?;
+        let told = cleared.iter_mut().find(|slot| slot.id == id.to_string());
+        if told.as_ref().is_some_and(|slot| slot.error.is_some()) {
+            continue;
+        }
+        if let (Err(e), Some(slot)) = (service.remove_slot_folder(id), told) {
+            slot.error = Some(e.full());
         }
     }
     Ok(cleared)

@@ -184,7 +184,8 @@ Service={}
     )
 }
 
-pub fn gateway_service(service: &Service, wanted: &Wanted) -> String {
+/// `agent`: the store path of the one whose program it is.
+pub fn gateway_service(service: &Service, agent: &str) -> String {
     format!(
         "[Unit]
 Description=The gateway of {name}
@@ -214,7 +215,7 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 ",
         name = service.name,
         socket = service.gateway_unit("socket"),
-        program = program(&wanted.agent),
+        program = program(agent),
         settings = service.gateway_settings().display(),
         runtime = service.gateway_runtime(),
         no_daemon = no_nix_daemon(service),
@@ -311,7 +312,7 @@ mod tests {
             ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared)),
             ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared)),
             ("gateway.socket", gateway_socket(&service, &wanted.spec)),
-            ("gateway.service", gateway_service(&service, &wanted)),
+            ("gateway.service", gateway_service(&service, &wanted.agent)),
             ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),
         ];
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/units");

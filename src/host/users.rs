@@ -32,7 +32,9 @@ pub enum Users {
 impl Users {
     /// What this host can do for a service; asks systemd to make the service's folder if there is none yet.
     pub fn of(service: &Service, spec: &Spec) -> Result<Users> {
-        if spec.user.is_some() {
+        // Folders of the host are not mapped: what one instance wrote there the next one could not change.
+        let outside = spec.output.is_some() || spec.folders.iter().any(|folder| folder.writable);
+        if spec.user.is_some() || outside {
             return Ok(Users::Shared);
         }
         let folder = service.data();

@@ -86,12 +86,10 @@ pub trait World {
     ) -> Result<std::result::Result<(), String>>;
     /// Jobs that wait or run in an instance; `None` when it does not answer.
     fn queue(&mut self, at: &Address) -> Option<u64>;
-    /// Units and settings of the gateway as wanted, running.
+    /// Units and settings of the gateway as wanted, running, in the newest agent's program.
     fn gateway(&mut self, wanted: &Wanted) -> Result<()>;
     /// Whether the gateway can listen where `wanted` says, and does not yet for `serving`.
     fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()>;
-    /// After the commit: what the gateway need not have had before.
-    fn settle(&mut self, state: &ServiceState) -> Result<()>;
     fn remove_gateway(&mut self) -> Result<()>;
     /// Whether the instances' own folder is there: pictures, uploads, user data.
     fn has_data(&mut self) -> bool;

@@ -1,8 +1,10 @@
 //! A connection to an HTTP server of this host, over TCP or over a Unix socket: one type, so that nobody who
 //! reads or writes it cares which.
 use crate::sys::address::Address;
+use rustix::fs::{FileType, Mode, OFlags};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -44,7 +46,8 @@ impl Stream {
                 Ok(Stream::Tcp(stream))
             }
             Address::Unix(path) => loop {
-                match UnixStream::connect(path).await {
+                let socket = Socket::open(path)?;
+                match UnixStream::connect(socket.path()).await {
                     // The backlog is full. Over TCP the kernel would try again by itself (connect(2), EAGAIN).
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(FULL).await,
                     other => return other.map(Stream::Unix),
@@ -67,6 +70,23 @@ impl Stream {
 
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         either!(self, inner => inner.try_write(bytes))
+    }
+}
+
+/// A socket in a folder that somebody else may write: a link that lies there in its place is not followed.
+struct Socket(OwnedFd);
+
+impl Socket {
+    fn open(path: &Path) -> io::Result<Socket> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        if kind == FileType::Socket { Ok(Socket(file)) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Its name in this process, which leads to nothing else.
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 }
 
@@ -109,5 +129,21 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self.get_mut(), inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_in_the_place_of_a_socket_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (dir.path().join("http.sock"), dir.path().join("control.sock"));
+        let _listener = std::os::unix::net::UnixListener::bind(&other).unwrap();
+        assert!(Stream::connect(&Address::Unix(other.clone())).await.is_ok());
+        std::os::unix::fs::symlink(&other, &own).unwrap();
+        let refused = Stream::connect(&Address::Unix(own)).await.unwrap_err();
+        assert!(is_refused(&refused), "{refused}");
     }
 }
