@@ -153,12 +153,19 @@ pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
             continue;
         }
         // One that another version wrote is that version's to end.
-        if journal::read(service, number).map_or(true, |record| record.outcome().is_some()) {
+        let Ok(record) = journal::read(service, number) else { continue };
+        if record.outcome().is_some() {
             continue;
         }
-        let interrupted = Error::new(Kind::Interrupted, "it was interrupted before its activation")
-            .hint("deploy again: what was copied is there");
-        let outcome = Outcome::unchanged(Status::Interrupted, state.serving).because(&interrupted);
+        let outcome = match goal::read(service, number) {
+            // Its work was over, and the power went before its record said so.
+            Ok(goal) if record.status() > Status::Copying => ended(&state, number, &goal),
+            _ => {
+                let interrupted = Error::new(Kind::Interrupted, "it was interrupted before its activation")
+                    .hint("deploy again: what was copied is there");
+                Outcome::unchanged(Status::Interrupted, state.serving).because(&interrupted)
+            }
+        };
         Journal::reopen(service, number)?.end(&state.complete(outcome))?;
         files::remove(&service.goal(number))?;
         for root in service.attempt_roots(number) {

@@ -137,14 +137,17 @@ pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> 
     for e in change.end_others(Some(number)) {
         change.tell(Status::Draining, &format!("what should not run: {}", e.full()));
     }
-    change.serve(number)
+    change.serve(number)?;
+    world.forget(state)
 }
 
 /// Ends what the state does not know to serve, and throws away what it left; says what of that failed.
 pub fn tidy(world: &mut dyn World, state: &mut ServiceState) -> Vec<Error> {
     let Some(number) = state.serving else { return Vec::new() };
     world.must_end();
-    Change { kept: true, ..Change::new(world, state, number) }.end_others(Some(number))
+    let mut failed = Change { kept: true, ..Change::new(world, state, number) }.end_others(Some(number));
+    failed.extend(world.forget(state).err());
+    failed
 }
 
 /// Ends a service that had nothing before what serves now: as if it had never been deployed.
@@ -230,6 +233,7 @@ impl Change<'_> {
             }
             self.state.generations.remove(&number);
         }
+        note("links of earlier generations", self.world.forget(self.state));
         // The kept ones, too: a hand or another program may have removed links.
         for (number, generation) in &self.state.generations {
             note(&format!("the links of generation {number}"), self.world.link(*number, &generation.wanted));

@@ -10,6 +10,7 @@ use crate::host::layout::Service;
 use crate::host::listeners;
 use crate::host::receive;
 use crate::host::reserve;
+use crate::host::roots;
 use crate::host::slots;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
@@ -162,7 +163,18 @@ impl World for HostWorld {
         files::remove(&self.service.generation_link(number))?;
         files::remove(&self.service.snapshot_root(number))?;
         files::remove(&self.service.agent_root(number))?;
+        // The state forgets it next, on another file system.
+        for path in [self.service.generation_link(number), self.service.agent_root(number)] {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            if folder.exists() {
+                files::sync_dir(folder)?;
+            }
+        }
         files::remove_tree(&self.service.secrets(attempt))
+    }
+
+    fn forget(&mut self, state: &ServiceState) -> Result<()> {
+        roots::prune(&self.service, state)
     }
 
     fn sync_store(&mut self) -> Result<()> {

@@ -181,6 +181,10 @@ impl World for Fake {
     fn sync_store(&mut self) -> Result<()> {
         self.effect("sync", |h| h.on_disk.clone_from(&h.store))
     }
+    fn forget(&mut self, state: &ServiceState) -> Result<()> {
+        let known: BTreeSet<u64> = state.generations.keys().copied().collect();
+        self.effect("forget", |h| h.links.retain(|number| known.contains(number)))
+    }
     fn point(&mut self, number: Option<u64>) -> Result<()> {
         self.effect("point", |h| h.profile = number)
     }

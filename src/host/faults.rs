@@ -89,6 +89,9 @@ impl<W: World> World for Faulty<W> {
     fn unlink(&mut self, number: u64, attempt: u64) -> Result<()> {
         self.effect("unlink", |w| w.unlink(number, attempt))
     }
+    fn forget(&mut self, state: &ServiceState) -> Result<()> {
+        self.effect("forget", |w| w.forget(state))
+    }
     fn sync_store(&mut self) -> Result<()> {
         self.effect("sync", |w| w.sync_store())
     }

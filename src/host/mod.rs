@@ -28,6 +28,7 @@ pub mod receive;
 pub mod repair;
 pub mod reserve;
 pub mod retention;
+pub mod roots;
 pub mod secrets;
 pub mod session;
 pub mod slot;

@@ -46,6 +46,8 @@ pub trait World {
     fn link(&mut self, number: u64, wanted: &Wanted) -> Result<()>;
     /// Lets go of a generation: its links, and the secrets that came with it.
     fn unlink(&mut self, number: u64, attempt: u64) -> Result<()>;
+    /// Links of generations that the state does not know go.
+    fn forget(&mut self, state: &ServiceState) -> Result<()>;
     /// Everything in the store is on disk for good: no power cut takes what a commit refers to.
     fn sync_store(&mut self) -> Result<()>;
     /// The profile's own link: what serves.

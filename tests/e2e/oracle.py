@@ -84,7 +84,13 @@ class Two:
             return None
 
     def state(self, name=SERVICE):
-        return json.loads(self.alpha.sh(f"cat /var/lib/stillframe/services/{name}/state.json").stdout)
+        """Of the host: the file, or its copy where a fault has spoiled the file; empty while neither can be read."""
+        for file in ("state.json", "state.copy.json"):
+            try:
+                return json.loads(self.alpha.sh(f"cat /var/lib/stillframe/services/{name}/{file}").stdout)
+            except (ValueError, RuntimeError):
+                pass
+        return {}
 
     def paint(self):
         """A picture, made by whatever serves, that `/view` must have from now on."""
@@ -153,7 +159,7 @@ class Two:
         for entry in self.place.run("status", "--json", code=None).json["hosts"]:
             services = entry.get("view", {}).get("services", [])
             return len(services) == 1 and all(s["ready"] == 1 and s["deployment"] is None for s in services) \
-                and self.state()["pending"] is None and self.mark(OTHER_PORT) == OTHER
+                and self.state().get("pending", 0) is None and self.mark(OTHER_PORT) == OTHER
         return False
 
     def judge(self, before, target, code=None, forgiven=False, hashes=False):
