@@ -49,7 +49,8 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     if let Goal::New(wanted) = &goal {
         boots_with(&service, &wanted.agent)?;
     }
-    let mut world = world(&service, Some(journal), Some(&record.attempt.deployment))?;
+    let cancelled_as = Some(record.attempt.deployment.as_str()).filter(|_| goal.may_be_cancelled());
+    let mut world = world(&service, Some(journal), cancelled_as)?;
     let result = activation::activate(&mut world, &mut state, &goal, attempt, clock::now());
     let outcome = match result {
         Ok(outcome) => outcome,

@@ -49,6 +49,14 @@ impl Goal {
         }
     }
 
+    /// Whether a request to cancel the deployment stops this. The way back is what such a request asks for.
+    pub fn may_be_cancelled(&self) -> bool {
+        match self {
+            Goal::New(_) | Goal::Kept(_) => true,
+            Goal::Restored { .. } | Goal::Withdraw { .. } => false,
+        }
+    }
+
     /// What is said of this goal once it is reached: who was taken back hears why.
     pub fn reached(&self, outcome: Outcome) -> Outcome {
         match self {
