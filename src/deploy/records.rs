@@ -70,8 +70,12 @@ impl Finished {
     }
 
     /// Of a dry run, in which so many hosts failed.
-    pub fn dry(failed: usize) -> Finished {
-        if failed == 0 { Finished::Succeeded } else { Finished::Failed }
+    pub fn dry(failed: usize, interrupted: bool) -> Finished {
+        match failed {
+            0 => Finished::Succeeded,
+            _ if interrupted => Finished::Interrupted,
+            _ => Finished::Failed,
+        }
     }
 }
 
@@ -172,6 +176,11 @@ mod tests {
         assert_eq!(of(&[good, failed], false), Finished::Partly);
         assert_eq!(of(&[good, failed, stuck, cancelled], true), Finished::NotReverted);
         assert_eq!(of(&[stuck, unknown, good], true), Finished::Unknown);
+        assert_eq!(Finished::dry(1, true), Finished::Interrupted);
+        assert_eq!(
+            (Finished::dry(0, true), Finished::dry(1, false)),
+            (Finished::Succeeded, Finished::Failed)
+        );
     }
 
     #[test]
