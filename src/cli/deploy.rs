@@ -117,7 +117,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         by: who::me(),
         again: args.again,
         dry_run: args.dry_run,
-        project: project::of(&settings.project)?,
+        project: project::of(&settings.project, args.dry_run)?,
         take_over: args.take_over,
         hosts: hosts.iter().map(|h| h.member.name().to_string()).collect(),
         service: settings.config.service.name().into(),
