@@ -176,7 +176,7 @@ fn what_a_workstation_keeps() {
         registry.lock(&record).unwrap().to_toml().unwrap(),
         fs::read_to_string(golden("stillframe.lock")).unwrap()
     );
-    let newest = records::newest(dir.path(), 2);
+    let newest = records::newest(dir.path(), "demo", 2);
     assert_eq!(newest.len(), 1);
     assert_eq!((newest[0].hosts[0].status, newest[0].hosts[0].generation), (Status::Succeeded, Some(1)));
     raise(&snapshot.join("record.json"));

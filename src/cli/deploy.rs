@@ -7,7 +7,6 @@ use super::settings::Settings;
 use super::snapshot::{How, report_text};
 use crate::closure::registry::{Record, Registry};
 use crate::deploy::detach::{self, Detached, Detaching, Said};
-use crate::deploy::drift;
 use crate::deploy::events::{Ended, Event, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Checked, Member};
 use crate::deploy::plan::Plan;
@@ -77,10 +76,10 @@ impl Task {
         if !args.catch_up && !args.resume {
             return Ok(Task { id, members, selector, snapshot: args.snapshot.clone() });
         }
-        let fleet = drift::look(&members, &settings.state);
+        let fleet = fleet::standing(settings, &members)?;
         check_interrupt()?;
         let rest = match args.resume {
-            true => fleet.unfinished(&records::newest(&settings.state, 1))?,
+            true => fleet.unfinished()?,
             false => fleet.behind()?,
         };
         members.retain(|member| rest.hosts.contains(member.name()));
@@ -118,7 +117,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         by: who::me(),
         again: args.again,
         dry_run: args.dry_run,
-        project: project::of(&settings.project)?,
+        project: project::of(&settings.project, args.dry_run)?,
         take_over: args.take_over,
         hosts: hosts.iter().map(|h| h.member.name().to_string()).collect(),
         service: settings.config.service.name().into(),

@@ -3,7 +3,7 @@ use super::exit;
 use super::fleet::{self, HostsArgs, known_as};
 use super::printer::{Printer, lines, plain};
 use super::settings::Settings;
-use crate::deploy::drift::{self, Standing, State};
+use crate::deploy::drift::{Standing, State};
 use crate::sys::error::Result;
 use serde_json::json;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let (settings, members) = fleet::chosen(&args.hosts, config, printer)?;
-    let standings = drift::look(&members, &settings.state).standings();
+    let standings = fleet::standing(&settings, &members)?.standings();
     let drifted = standings.iter().filter(|standing| standing.drifts()).count();
     for standing in &standings {
         printer.line(text(standing, &settings, printer));

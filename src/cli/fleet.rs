@@ -2,9 +2,11 @@
 use super::printer::{Printer, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
+use crate::deploy::drift;
 use crate::deploy::fleet::{Member, on_each};
 use crate::sys::error::Result;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The same for every command that speaks with hosts.
@@ -40,6 +42,13 @@ pub fn chosen(
     let settings = Settings::without_environment(None, config)?;
     let members = members(&settings, selection.hosts.as_deref(), printer)?;
     Ok((settings, members))
+}
+
+/// How those of the fleet stand that are meant. What they should run, the others' records say as well.
+pub fn standing(settings: &Settings, meant: &[Member]) -> Result<drift::Fleet> {
+    let meant: BTreeSet<&str> = meant.iter().map(Member::name).collect();
+    let all = settings.fleet().choose(None)?.members;
+    Ok(drift::look(&all, &meant, settings.config.service.name(), &settings.state))
 }
 
 /// Asks every host, shows what each says, and counts those that did not answer. The JSON document has all of it.

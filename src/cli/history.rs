@@ -38,7 +38,11 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         }
     }
     let hosts: Vec<&str> = members.iter().map(Member::name).collect();
-    let merged = merge(&records::newest(&settings.state, args.count), recorded, &hosts);
+    let merged = merge(
+        &records::newest(&settings.state, settings.config.service.name(), args.count),
+        recorded,
+        &hosts,
+    );
     let mut newest: Vec<(String, Merged)> = merged.into_iter().collect();
     newest.sort_by_key(|(_, m)| std::cmp::Reverse(m.began));
     newest.truncate(args.count);

@@ -49,19 +49,25 @@ pub fn goes_on(e: &ConversationError) -> bool {
     }
 }
 
-/// A stop that comes meanwhile is to be told at once.
-fn nap(pause: Duration, told: bool) {
-    let (began, told) = (Instant::now(), told || check_interrupt().is_err());
-    while began.elapsed() < pause && (told || check_interrupt().is_ok()) {
+/// A stop is to be told at once; `tried`: it was, or could not be.
+fn nap(pause: Duration, tried: bool, stopped: impl Fn() -> bool) {
+    let began = Instant::now();
+    while began.elapsed() < pause && (tried || !stopped()) {
         std::thread::sleep(LOOK);
     }
+}
+
+fn stopped() -> bool {
+    check_interrupt().is_err()
 }
 
 /// How far it is heard.
 struct Hearing {
     kind: AttemptKind,
     heard: usize,
-    /// The host was told that the user wants it to stop.
+    /// A try was made since the user wants it to stop.
+    tried: bool,
+    /// The host took the request to stop.
     cancelled: bool,
     /// Since when the line of this try holds.
     attached: Option<Instant>,
@@ -90,7 +96,7 @@ impl Line {
         mut on_event: impl FnMut(&messages::Event),
     ) -> Heard {
         let (mut since, mut pause) = (Instant::now(), FIRST_PAUSE);
-        let mut hearing = Hearing { kind, heard, cancelled: false, attached: None };
+        let mut hearing = Hearing { kind, heard, tried: false, cancelled: false, attached: None };
         loop {
             let last = match self.follow(&mut hearing, &mut on_event) {
                 Ok(Some(heard)) => return heard,
@@ -104,7 +110,7 @@ impl Line {
             if since.elapsed() + pause > PATIENCE {
                 return Heard::Unknown(self.unknown(&last));
             }
-            nap(pause, hearing.cancelled);
+            nap(pause, hearing.tried, stopped);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -121,13 +127,12 @@ impl Line {
         ))
     }
 
-    /// Tells the host once that the user wants it to stop. A take-back is what a stop asks for.
+    /// Tells the host, until it took that once, that the user wants it to stop. A take-back is what a stop asks for.
     fn cancel(&self, remote: &Remote, hearing: &mut Hearing) {
         if !hearing.cancelled && hearing.kind != AttemptKind::TakeBack {
-            hearing.cancelled = true;
             let words = ["cancel", self.service.as_str(), "--by", self.by.as_str()];
             // Where nothing is under way any more there is nothing to stop.
-            let _ = ask::ask::<messages::Holder>(remote, &words, questions::LIMIT);
+            hearing.cancelled = ask::ask::<messages::Holder>(remote, &words, questions::LIMIT).is_ok();
         }
     }
 
@@ -137,7 +142,8 @@ impl Line {
         hearing: &mut Hearing,
         on_event: &mut impl FnMut(&messages::Event),
     ) -> Result<Option<Heard>> {
-        let interrupted = check_interrupt().is_err();
+        let interrupted = stopped();
+        hearing.tried = interrupted;
         // The user's stop was perhaps not heard: it is to be told, whatever else gives up at once.
         let remote =
             if interrupted { Remote::to_the_end(&self.target) } else { Remote::connect(&self.target) }?;
@@ -186,6 +192,17 @@ mod tests {
         assert!(goes_on(&ConversationError::Gone { host: "a".into(), said: String::new(), source: None }));
         assert!(goes_on(&refused(Status::Interrupted)));
         assert!(!goes_on(&refused(Status::Failed)) && !goes_on(&refused(Status::Cancelled)));
+    }
+
+    #[test]
+    fn a_stop_is_told_at_once_and_then_at_the_pace_of_the_tries() {
+        let began = Instant::now();
+        nap(Duration::from_secs(60), false, || true);
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let began = Instant::now();
+        nap(Duration::from_millis(200), true, || true);
+        nap(Duration::from_millis(200), false, || false);
+        assert!(began.elapsed() >= Duration::from_millis(400));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Plan {
         }
         if self.dry_run {
             observer.event(&Event::Result(Ended::DryRun { dry_run: true, failed: failed.len() }));
-            return Ok(Finished::dry(failed.len()));
+            return Ok(Finished::dry(failed.len(), check_interrupt().is_err()));
         }
         let mut results = Vec::new();
         match self.may_go_on(failed.len()) {

@@ -62,30 +62,29 @@ impl Standing {
 /// What is known of a fleet's deployments, newest first, and what each host said of itself.
 pub struct Fleet {
     pub deployments: Vec<(String, Merged)>,
+    /// This workstation's own records.
+    local: Vec<Deployment>,
+    /// Of the hosts that are meant.
     views: Vec<(String, Result<HostView>)>,
 }
 
-/// Asks every host for its records and its state.
-pub fn look(members: &[Member], state: &Path) -> Fleet {
+/// What a host says: its records, and its state where that is asked for.
+type Said = (Vec<Record>, Option<HostView>);
+
+/// Asks every host for its records, and those that are meant for their state: what a host should run may be known
+/// to others alone.
+pub fn look(members: &[Member], meant: &BTreeSet<&str>, service: &str, state: &Path) -> Fleet {
     let answers = on_each(members.iter().collect(), |member: &Member| {
         let remote = member.remote()?;
         let records = questions::history_on(&remote, member.service.name(), RECORDS)?;
-        Ok::<_, Error>((records, questions::status(&remote, member.service.name())?))
+        let view = match meant.contains(member.name()) {
+            true => Some(questions::status(&remote, member.service.name())?),
+            false => None,
+        };
+        Ok::<Said, Error>((records, view))
     });
-    let (mut recorded, mut views) = (Vec::new(), Vec::new());
-    for (member, answer) in members.iter().zip(answers) {
-        let name = member.name();
-        let view = answer.map(|(records, view)| {
-            recorded.extend(records.into_iter().map(|record: Record| (name.to_string(), record)));
-            view
-        });
-        views.push((name.to_string(), view));
-    }
-    let hosts: Vec<&str> = members.iter().map(Member::name).collect();
-    let merged = merge(&records::newest(state, RECORDS), recorded, &hosts);
-    let mut deployments: Vec<(String, Merged)> = merged.into_iter().collect();
-    deployments.sort_by_key(|(_, merged)| std::cmp::Reverse(merged.began));
-    Fleet { deployments, views }
+    let said = members.iter().map(|member| member.name().to_string()).zip(answers).collect();
+    Fleet::of(said, meant, records::newest(state, service, RECORDS))
 }
 
 /// What a command goes on with: a snapshot, its deployment, and for which hosts.
@@ -96,6 +95,24 @@ pub struct Rest {
 }
 
 impl Fleet {
+    fn of(said: Vec<(String, Result<Said>)>, meant: &BTreeSet<&str>, local: Vec<Deployment>) -> Fleet {
+        let (mut names, mut recorded, mut views) = (Vec::new(), Vec::new(), Vec::new());
+        for (host, answer) in said {
+            let view = answer.map(|(records, view)| {
+                recorded.extend(records.into_iter().map(|record| (host.clone(), record)));
+                view
+            });
+            if let Some(view) = view.transpose().filter(|_| meant.contains(host.as_str())) {
+                views.push((host.clone(), view));
+            }
+            names.push(host);
+        }
+        let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut deployments: Vec<(String, Merged)> = merge(&local, recorded, &hosts).into_iter().collect();
+        deployments.sort_by_key(|(_, merged)| std::cmp::Reverse(merged.began));
+        Fleet { deployments, local, views }
+    }
+
     /// The hosts that serve something else than they should.
     pub fn behind(&self) -> Result<Rest> {
         let mut rest: Option<Rest> = None;
@@ -114,14 +131,16 @@ impl Fleet {
         })
     }
 
-    /// The newest deployment, whose workstation is gone before it reached all its hosts.
-    pub fn unfinished(&self, local: &[Deployment]) -> Result<Rest> {
+    /// The newest deployment for any host that is meant, whose workstation is gone before it reached all of them.
+    pub fn unfinished(&self) -> Result<Rest> {
         let none = |text: String| Error::new(Kind::Input, text).hint("what each host runs: stillframe drift");
-        let newest = self.deployments.first().filter(|(_, merged)| merged.kind == AttemptKind::Deploy);
+        let is_meant = |merged: &Merged| self.views.iter().any(|(host, _)| merged.hosts.contains(host));
+        let newest = self.deployments.iter().find(|(_, merged)| is_meant(merged));
+        let newest = newest.filter(|(_, merged)| merged.kind == AttemptKind::Deploy);
         let Some((id, Merged { snapshot: Some(snapshot), hosts, .. })) = newest else {
             return Err(none("there is no deployment to go on with".into()));
         };
-        let own = local.iter().find(|deployment| deployment.deployment == *id);
+        let own = self.local.iter().find(|deployment| deployment.deployment == *id);
         if own.and_then(|own| own.process.as_ref()).is_some_and(Life::goes_on) {
             return Err(
                 Error::new(Kind::Busy, format!("{id} is under way here")).hint("watch it: stillframe attach")
@@ -247,10 +266,15 @@ mod tests {
     }
 
     fn fleet(records: Vec<(&str, Record)>, local: &[Deployment], beta: Result<HostView>) -> Fleet {
-        let recorded = records.into_iter().map(|(host, record)| (host.to_string(), record)).collect();
-        let mut deployments: Vec<_> = merge(local, recorded, &["alpha", "beta"]).into_iter().collect();
-        deployments.sort_by_key(|(_, merged)| std::cmp::Reverse(merged.began));
-        Fleet { deployments, views: vec![("beta".into(), beta)] }
+        let of = |name: &str| {
+            let of_host = records.iter().filter(|(host, _)| *host == name);
+            of_host.map(|(_, record)| record.clone()).collect::<Vec<_>>()
+        };
+        // Its records are known in these tests, also where its state is not.
+        let (alpha, its) = (("alpha".to_string(), Ok((of("alpha"), None))), of("beta"));
+        let beta_said = ("beta".to_string(), Ok((its, Some(view("", 0)))));
+        let fleet = Fleet::of(vec![alpha, beta_said], &["beta"].into(), local.to_vec());
+        Fleet { views: vec![("beta".into(), beta)], ..fleet }
     }
 
     #[test]
@@ -259,7 +283,7 @@ mod tests {
             let interrupted = record(2, "two", 2, Status::Interrupted, None);
             vec![("alpha", record(2, "two", 2, Status::Succeeded, None)), ("beta", interrupted)]
         };
-        let left = |local: &[Deployment]| fleet(records(), local, Ok(view("one", 2))).unfinished(local);
+        let left = |local: &[Deployment]| fleet(records(), local, Ok(view("one", 2))).unfinished();
         let wanted = Wanted { snapshot: "/nix/store/two".into(), deployment: "two".into() };
         let hosts: BTreeSet<String> = ["alpha".to_string(), "beta".to_string()].into();
         let rest = left(&[]).unwrap();
@@ -269,11 +293,34 @@ mod tests {
         let dead = Deployment { process: None, ..own.clone() };
         assert!(left(std::slice::from_ref(&dead)).is_ok());
         let over = Deployment { ended: Some(3), ..dead };
-        assert_eq!(left(&[over]).unwrap_err().kind, Kind::Input);
-        assert!(fleet(Vec::new(), &[], Ok(view("one", 2))).unfinished(&[]).is_err());
+        // It is over, whatever was begun since and reached no host.
+        let newer = Deployment::new("three", AttemptKind::Deploy, "demo", "a@b");
+        assert_eq!(left(&[newer, over]).unwrap_err().kind, Kind::Input);
+        assert!(fleet(Vec::new(), &[], Ok(view("one", 2))).unfinished().is_err());
         // To catch up is for the hosts that lag alone.
         let behind = fleet(records(), &[], Ok(view("one", 2))).behind().unwrap();
         assert_eq!(behind, Rest { wanted, hosts: ["beta".to_string()].into() });
+    }
+
+    #[test]
+    fn what_a_host_should_run_is_asked_of_all_though_one_is_meant() {
+        let good = |id, began| record(began, id, began, Status::Succeeded, None);
+        let lost = || Err(Error::new(Kind::Host, "gamma: no route"));
+        let said = || {
+            let alpha = Ok((vec![good("one", 1), good("two", 2)], None));
+            let beta = Ok((vec![good("one", 1)], Some(view("one", 2))));
+            vec![("alpha".to_string(), alpha), ("beta".to_string(), beta), ("gamma".to_string(), lost())]
+        };
+        let standings = Fleet::of(said(), &["beta"].into(), Vec::new()).standings();
+        let [Standing { host, state: State::Other { why, .. }, wanted: Some(wanted) }] = &standings[..]
+        else {
+            panic!("{standings:?}")
+        };
+        assert_eq!((host.as_str(), wanted.deployment.as_str()), ("beta", "two"));
+        assert_eq!(why, "it never heard of the deployment");
+        // A deployment for others is none to go on with here.
+        assert!(Fleet::of(said(), &["gamma"].into(), Vec::new()).unfinished().is_err());
+        assert_eq!(Fleet::of(said(), &["beta"].into(), Vec::new()).unfinished().unwrap().wanted, *wanted);
     }
 
     fn state(records: Vec<(&str, Record)>, local: &[Deployment], beta: Result<HostView>) -> State {

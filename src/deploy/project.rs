@@ -22,14 +22,14 @@ struct Kept {
     id: String,
 }
 
-/// The project of a folder; a new one gets its id now.
-pub fn of(folder: &Path) -> Result<Project> {
+/// The project of a folder; a new one gets its id now, unless nothing is to be written (`dry`).
+pub fn of(folder: &Path, dry: bool) -> Result<Project> {
     let file = folder.join(FILE);
-    let id = match files::read(&file) {
-        Ok(bytes) => kept(&file, &bytes)?,
+    let id = match file.try_exists() {
+        Ok(false) if dry => placed(folder),
         // Where nothing can be written, the place is all that stays the same.
-        Err(_) if !file.exists() => begin(&file).unwrap_or_else(|_| placed(folder)),
-        Err(e) => return Err(e),
+        Ok(false) if begin(&file).is_err() => placed(folder),
+        _ => kept(&file, &files::read(&file)?)?,
     };
     Ok(Project { id, folder: folder.display().to_string() })
 }
@@ -50,7 +50,8 @@ fn kept(file: &Path, bytes: &[u8]) -> Result<String> {
     Ok(kept.id)
 }
 
-fn begin(file: &Path) -> Result<String> {
+/// Writes a new id, unless another command was first: then that one is the project's.
+fn begin(file: &Path) -> Result<()> {
     let mut random = [0; 16];
     let source = "/dev/urandom";
     std::fs::File::open(source)
@@ -64,33 +65,45 @@ fn begin(file: &Path) -> Result<String> {
     let kept = Kept { version: VERSION, id };
     let bytes = serde_json::to_vec(&kept)
         .map_err(|e| Error::new(Kind::Io, "cannot write the project's id").caused_by(e))?;
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create directory", folder, e))?;
-    }
-    files::write_atomic(file, &bytes)?;
-    Ok(kept.id)
+    files::create_atomic(file, &bytes).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Two deployments may begin at once in a new project.
+    #[test]
+    fn the_first_id_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        // A dry run writes nothing.
+        assert_eq!(of(dir.path(), true).unwrap().id, placed(dir.path()));
+        assert!(!file.parent().unwrap().exists());
+        begin(&file).unwrap();
+        let first = of(dir.path(), true).unwrap();
+        begin(&file).unwrap();
+        assert_eq!(of(dir.path(), false).unwrap(), first);
+        let left: Vec<_> = std::fs::read_dir(file.parent().unwrap()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+    }
+
     #[test]
     fn a_project_keeps_its_id_and_another_has_another() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let first = of(one.path()).unwrap();
-        assert_eq!(of(one.path()).unwrap(), first);
+        let first = of(one.path(), false).unwrap();
+        assert_eq!(of(one.path(), false).unwrap(), first);
         assert_eq!((first.id.len(), first.folder.as_str()), (32, one.path().to_str().unwrap()));
-        assert_ne!(of(two.path()).unwrap().id, first.id);
+        assert_ne!(of(two.path(), false).unwrap().id, first.id);
         let file = one.path().join(FILE);
         std::fs::write(&file, r#"{"version": 2, "id": "x"}"#).unwrap();
         assert!(
-            of(one.path())
+            of(one.path(), false)
                 .unwrap_err()
                 .message
                 .contains("project.json is not a project's id: it is of version 2")
         );
         std::fs::write(&file, "{").unwrap();
-        assert_eq!(of(one.path()).unwrap_err().kind, Kind::Input);
+        assert_eq!(of(one.path(), false).unwrap_err().kind, Kind::Input);
     }
 }

@@ -70,8 +70,12 @@ impl Finished {
     }
 
     /// Of a dry run, in which so many hosts failed.
-    pub fn dry(failed: usize) -> Finished {
-        if failed == 0 { Finished::Succeeded } else { Finished::Failed }
+    pub fn dry(failed: usize, interrupted: bool) -> Finished {
+        match failed {
+            0 => Finished::Succeeded,
+            _ if interrupted => Finished::Interrupted,
+            _ => Finished::Failed,
+        }
     }
 }
 
@@ -135,8 +139,8 @@ impl Deployment {
     }
 }
 
-/// The newest records, newest first. One that cannot be read is passed over: the hosts have theirs.
-pub fn newest(state: &Path, count: usize) -> Vec<Deployment> {
+/// The newest records of a service, newest first: those of all projects are in one folder.
+pub fn newest(state: &Path, service: &str, count: usize) -> Vec<Deployment> {
     let Ok(entries) = std::fs::read_dir(folder(state)) else { return Vec::new() };
     let mut files: Vec<PathBuf> =
         entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
@@ -144,7 +148,7 @@ pub fn newest(state: &Path, count: usize) -> Vec<Deployment> {
     // What cannot be read, or is of another version, is passed over: the hosts have records of their own.
     let read = |path: &PathBuf| {
         let record: Deployment = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        version::check(record.version, VERSION).is_ok().then_some(record)
+        (version::check(record.version, VERSION).is_ok() && record.service == service).then_some(record)
     };
     files.iter().rev().filter_map(read).take(count).collect()
 }
@@ -172,6 +176,11 @@ mod tests {
         assert_eq!(of(&[good, failed], false), Finished::Partly);
         assert_eq!(of(&[good, failed, stuck, cancelled], true), Finished::NotReverted);
         assert_eq!(of(&[stuck, unknown, good], true), Finished::Unknown);
+        assert_eq!(Finished::dry(1, true), Finished::Interrupted);
+        assert_eq!(
+            (Finished::dry(0, true), Finished::dry(1, false)),
+            (Finished::Succeeded, Finished::Failed)
+        );
     }
 
     #[test]
@@ -180,10 +189,13 @@ mod tests {
         for id in ["20260101T000000Z-aaaa", "20260102T000000Z-bbbb"] {
             Deployment::new(id, AttemptKind::Deploy, "demo", "a@b").save(dir.path()).unwrap();
         }
+        Deployment::new("20260105T000000Z-eeee", AttemptKind::Deploy, "other", "a@b")
+            .save(dir.path())
+            .unwrap();
         std::fs::write(folder(dir.path()).join("20260103T000000Z-cccc.json"), "{").unwrap();
         let newer = Deployment::new("20260104T000000Z-dddd", AttemptKind::Deploy, "demo", "a@b");
         Deployment { version: 2, ..newer }.save(dir.path()).unwrap();
-        let ids: Vec<String> = newest(dir.path(), 9).into_iter().map(|d| d.deployment).collect();
+        let ids: Vec<String> = newest(dir.path(), "demo", 2).into_iter().map(|d| d.deployment).collect();
         assert_eq!(ids, ["20260102T000000Z-bbbb", "20260101T000000Z-aaaa"]);
         assert!(*new_id() < *"3" && new_id().len() == 24);
     }

@@ -5,7 +5,6 @@ use crate::gateway::auth::Brought;
 use crate::gateway::clock;
 use crate::gateway::forwarded;
 use crate::gateway::headers;
-use crate::gateway::key::key;
 use crate::gateway::origin::{Asked, OF_PAGE, Page};
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::settings::Active;
@@ -122,13 +121,14 @@ impl Caller {
 }
 
 /// What a ticket in the address stands for. A good one is used up and removed, whatever else let the request in.
+/// A bad one is no wrong key: any page can make its visitor's browser ask for an address, and a ticket is too
+/// long to be guessed.
 fn by_ticket(gateway: &Gateway, active: &Active, head: &mut Parts) -> Brought {
     let Some(text) = ticket::of(&head.uri) else { return Brought::Nothing };
-    let unknown = Brought::Wrong(key(text));
-    let Some(stands_for) = gateway.tickets.redeem(text, clock::now()) else { return unknown };
+    let Some(stands_for) = gateway.tickets.redeem(text, clock::now()) else { return Brought::Nothing };
     if let Some(uri) = ticket::without(&head.uri) {
         head.uri = uri;
     }
     // The key may have been taken back since.
-    stands_for.filter(|key| active.keys.has(*key)).map_or(unknown, Brought::Right)
+    stands_for.filter(|key| active.keys.has(*key)).map_or(Brought::Nothing, Brought::Right)
 }

@@ -1,8 +1,8 @@
 //! Which requests a page of another site may have a browser send. A browser adds Basic credentials by itself to
 //! whatever a page asks for, and where no key is asked for it needs none. So a request that may change
-//! something, and a WebSocket, must come from a page of the service (`Origin`), and without a key a name must
-//! be one of the service's (`Host`): a stranger's name may lead to this address too (DNS rebinding). Programs
-//! send no `Origin`, and pass.
+//! something, and a WebSocket, must come from a page of the service (`Origin` is at `Host`, or is named), and
+//! without a key a name must be one of the service's (`Host`): a stranger's name may lead to this address too
+//! (DNS rebinding). Most programs send no `Origin`, and pass.
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::protocol::callers::{Authority, Callers, Origin};
 use hyper::header::{HOST, HeaderName, HeaderValue, ORIGIN};
@@ -86,10 +86,9 @@ impl Names {
             let Some(origin) = origin else {
                 return Err(no_origin(asked.headers));
             };
-            let Some(host) = host.filter(|host| origin.is_at(host)) else {
-                return Err(foreign(&origin.to_string()));
-            };
-            if !self.is_own(&host.host) {
+            // Whether the name is ours is no question here: a browser has no key for a stranger's name, and
+            // without a key that name did not come so far.
+            if !host.is_some_and(|host| origin.is_at(&host)) {
                 return Err(foreign(&origin.to_string()));
             }
         }

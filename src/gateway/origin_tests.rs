@@ -42,9 +42,10 @@ fn what_changes_something_comes_from_a_page_of_the_service() {
         ("localhost:8188", "null", false),
         ("localhost:8188", "", false),
         ("localhost:8188", "http://localhost:8188, http://evil.example", false),
-        // The page that a stranger's name leads here.
-        ("evil.example:8188", "http://evil.example:8188", false),
-        ("gpu-host.evil.example", "http://gpu-host.evil.example", false),
+        // With a key any name will do: the browser has none for a stranger's.
+        ("gpu.tailnet.example:8188", "http://gpu.tailnet.example:8188", true),
+        ("studio.example", "https://studio.example", true),
+        ("gpu.tailnet.example:8188", "http://evil.example:8188", false),
     ] {
         for (method, upgrade) in [("POST", false), ("DELETE", false), ("PATCH", false), ("GET", true)] {
             let expected = (!fine).then_some(Fault::CrossSite);
@@ -111,6 +112,12 @@ fn without_a_key_the_name_must_be_known() {
     // HTTP/1.0 has no Host; no browser speaks it.
     assert_eq!(fault(true, "GET", false, &[]), None);
     assert_eq!(fault(true, "POST", false, &[("origin", "http://a")]), Some(Fault::CrossSite));
+    // The page that a stranger's name leads here.
+    for host in ["evil.example:8188", "gpu-host.evil.example"] {
+        let headers = [("host", host), ("origin", &*format!("http://{host}"))];
+        assert_eq!(fault(true, "POST", false, &headers), Some(Fault::UnknownHost), "{host}");
+        assert_eq!(fault(true, "GET", true, &headers), Some(Fault::UnknownHost), "{host}");
+    }
 }
 
 #[test]
@@ -121,11 +128,11 @@ fn a_refusal_says_which_key_to_set() {
     let message = names().check(&asked).unwrap_err().message;
     assert!(message.starts_with("\"Studio.example:8188\" is no name of this service."), "{message}");
     assert!(message.contains("localhost, gpu-host and") && message.ends_with("hosts = [\"studio.example\"]"));
-    headers.insert(ORIGIN, "http://Studio.example:8188".parse().unwrap());
+    headers.insert(ORIGIN, "http://Pages.example:8188".parse().unwrap());
     let asked = Asked { method: &Method::POST, headers: &headers, upgrade: false, keyless: false };
     let message = names().check(&asked).unwrap_err().message;
     assert!(
-        message.ends_with("set [service.gateway] origins = [\"http://studio.example:8188\"]"),
+        message.ends_with("set [service.gateway] origins = [\"http://pages.example:8188\"]"),
         "{message}"
     );
 }

@@ -49,7 +49,7 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     if let Goal::New(wanted) = &goal {
         boots_with(&service, &wanted.agent)?;
     }
-    let mut world = world(&service, Some(journal), Some(&record.attempt.deployment))?;
+    let mut world = world(&service, Some(journal), goal.cancelled_with(&record.attempt.deployment))?;
     let result = activation::activate(&mut world, &mut state, &goal, attempt, clock::now());
     let outcome = match result {
         Ok(outcome) => outcome,

@@ -53,7 +53,8 @@ pub struct HostWorld {
 }
 
 impl HostWorld {
-    /// `deployment`: the one that may be cancelled; none while what was interrupted is brought to an end.
+    /// `deployment`: the one that may be cancelled; none on the way back, and while what was interrupted is
+    /// brought to an end.
     pub fn new(service: &Service, journal: Option<Journal>, deployment: Option<&str>) -> Result<HostWorld> {
         Ok(HostWorld {
             service: service.clone(),

@@ -49,6 +49,14 @@ impl Goal {
         }
     }
 
+    /// The deployment whose cancellation stops this: none for the way back, which is what a cancellation asks for.
+    pub fn cancelled_with<'a>(&self, deployment: &'a str) -> Option<&'a str> {
+        match self {
+            Goal::New(_) | Goal::Kept(_) => Some(deployment),
+            Goal::Restored { .. } | Goal::Withdraw { .. } => None,
+        }
+    }
+
     /// What is said of this goal once it is reached: who was taken back hears why.
     pub fn reached(&self, outcome: Outcome) -> Outcome {
         match self {
@@ -89,4 +97,30 @@ pub fn read(service: &Service, attempt: u64) -> Result<Goal> {
     }
     let file: File = serde_json::from_value(document).map_err(|e| broken(e.to_string()))?;
     Ok(file.goal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::cancel;
+    use crate::host::effects::HostWorld;
+    use crate::host::layout::Layout;
+    use crate::host::world::World;
+
+    #[test]
+    fn only_the_way_forward_is_cancelled() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Layout::new(dir.path()).service("demo");
+        std::fs::create_dir_all(&service.home).unwrap();
+        cancel::request(&service, "d1", "a@b").unwrap();
+        let why = || "beta failed".to_string();
+        for (goal, stops) in [
+            (Goal::Kept(1), true),
+            (Goal::Restored { to: 1, why: why() }, false),
+            (Goal::Withdraw { why: why() }, false),
+        ] {
+            let mut world = HostWorld::new(&service, None, goal.cancelled_with("d1")).unwrap();
+            assert_eq!(world.wait(0).is_err(), stops, "{goal:?}");
+        }
+    }
 }

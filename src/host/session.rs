@@ -357,6 +357,8 @@ impl Talk<'_> {
             (held.journal, held.attempt, held.over) = (journal, attempt, false);
         }
         held.journal.event(Status::Queued, &why, None)?;
+        // Whoever asked for the deployment's end has it with this.
+        files::remove(&held.service.cancel())?;
         let goal = match done.previous {
             Some(to) => Goal::Restored { to, why },
             None => Goal::Withdraw { why },
@@ -460,6 +462,10 @@ fn stop_asked(held: &Held) -> Step<()> {
         let error =
             Error::new(Kind::Busy, "the lease was taken away (stillframe unlock)").hint("deploy again");
         return Err(Stop::Told { status: Status::Interrupted, error });
+    }
+    if held.attempt.kind == AttemptKind::TakeBack {
+        // The deployment's end is what it brings about.
+        return Ok(());
     }
     cancel::check(&held.service, &held.attempt.deployment)
         .map_err(|error| Stop::Told { status: Status::Cancelled, error })

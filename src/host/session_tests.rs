@@ -137,6 +137,24 @@ fn a_take_back_needs_no_conversation_of_before() {
     assert_eq!(last(&layout), (Status::Reverted, "beta failed".into()));
 }
 
+/// Who asked for the deployment's end asked for this: it is what brings the hosts back that were switched already.
+#[test]
+fn a_request_to_cancel_does_not_stop_the_way_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let service = layout.service("demo");
+    std::fs::create_dir_all(&service.home).unwrap();
+    cancel::request(&service, "d1", "c@d").unwrap();
+    let asked = Attempt { kind: AttemptKind::TakeBack, ..*attempt("demo", "d1") };
+    let begin = Order::Begin { version: ORDERS_VERSION, attempt: Box::new(asked) };
+    let take_back = Order::TakeBack { why: "cancelled by c@d".into() };
+    talk(&layout, &[begin, Order::Alive, take_back, Order::End]);
+    assert_eq!(last(&layout), (Status::Reverted, "cancelled by c@d".into()));
+    // A deployment hears it.
+    talk(&layout, &[self::begin("demo", "d1"), Order::Alive, Order::End]);
+    assert_eq!(last(&layout), (Status::Cancelled, "cancelled by c@d".into()));
+}
+
 /// A connection that is gone may show in what is said before it shows in what is heard.
 #[test]
 fn an_activation_that_nobody_hears_keeps_its_record() {

@@ -12,8 +12,28 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with_mode(path, bytes, 0o644)
 }
 
+/// Writes `path`, whole, where nothing is there yet; whether it did.
+pub fn create_atomic(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let dir = folder_of(path);
+    match written(dir, bytes, 0o644)?.persist_noclobber(path) {
+        Ok(_) => sync_dir(dir).map(|()| true),
+        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(Error::io("create", path, e.error)),
+    }
+}
+
 fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = folder_of(path);
+    written(dir, bytes, mode)?.persist(path).map_err(|e| Error::io("replace", path, e.error))?;
+    sync_dir(dir)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A temporary file in a folder, which is created, with these bytes on disk.
+fn written(dir: &Path, bytes: &[u8], mode: u32) -> Result<tempfile::NamedTempFile> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
     let temp = tempfile::Builder::new()
         .prefix(".stillframe-")
@@ -26,8 +46,7 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         .set_permissions(std::fs::Permissions::from_mode(mode))
         .map_err(|e| Error::io("set the mode of", temp.path(), e))?;
     temp.as_file().sync_all().map_err(|e| Error::io("sync", temp.path(), e))?;
-    temp.persist(path).map_err(|e| Error::io("replace", path, e.error))?;
-    sync_dir(dir)
+    Ok(temp)
 }
 
 /// Writes only what is not there already, so that nothing that watches the file sees a change that is none.

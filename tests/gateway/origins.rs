@@ -68,6 +68,9 @@ async fn the_services_own_page_works() {
         // A proxy that speaks TLS in front, with its own name or with ours in Host.
         ("pictures.example", "https://pictures.example", "same-origin"),
         ("127.0.0.1:8188", "https://pictures.example:443", "same-origin"),
+        // A name that nobody set, as of a proxy that leaves Host as it is: with a key it needs no setting.
+        ("studio.example", "https://studio.example", "same-origin"),
+        ("gpu.tailnet.example:8188", "http://gpu.tailnet.example:8188", "same-origin"),
         // A page of another site that was named.
         ("127.0.0.1:8188", "HTTPS://Pictures.example", "cross-site"),
     ] {

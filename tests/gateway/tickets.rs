@@ -60,6 +60,18 @@ async fn a_ticket_lets_one_request_in() {
     assert!([one, two, three].iter().all(|ticket| !log.contains(ticket)));
 }
 
+/// Any page may have its visitor's browser ask for a picture by an address.
+#[tokio::test]
+async fn an_unknown_ticket_is_no_guess_at_a_key() {
+    let instance = StandIn::start(0, 7).await;
+    let gateway = Gateway::serving(&[&instance], json!({ "api_keys": [SECRET] })).await;
+    for n in 0..60 {
+        let answer = get(gateway.address, &format!("/view?ticket=made-up-{n}")).await;
+        assert_eq!(answer.status, 401, "{n}: {answer:?}");
+    }
+    assert_eq!(get_with(gateway.address, "/queue", &[KEY]).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_key_among_the_subprotocols() {
     let instance = StandIn::start(0, 7).await;

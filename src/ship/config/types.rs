@@ -229,8 +229,10 @@ pub struct GatewayConfig {
     pub api_keys: Option<Vec<ValueConfig>>,
     /// Serve without a key where others can reach it: ComfyUI runs whatever it is sent.
     pub without_api_key: Option<bool>,
-    /// Origins whose pages may change things and open WebSockets, as in "https://pictures.example": where the
-    /// service is reached through a proxy, or called by pages of another site (default: none but its own).
+    /// Origins whose pages may change things and open WebSockets, as in "https://pictures.example": for a reverse
+    /// proxy that asks by another name than the browser's, and for pages of another site that open a WebSocket
+    /// with a key. Other answers such a page cannot read: the gateway sends no CORS headers (default: none but
+    /// its own).
     pub origins: Option<Vec<Origin>>,
     /// Names that the service is called by, besides addresses, localhost, the host's own name, its `address` and
     /// the hosts of `origins` (default: none).
