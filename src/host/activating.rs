@@ -53,12 +53,16 @@ pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let result = activation::activate(&mut world, &mut state, &goal, attempt, clock::now());
     let outcome = match result {
         Ok(outcome) => outcome,
-        Err(e) if ServiceState::load(&service.state(), name).is_ok_and(|s| s.pending.is_none()) => {
+        Err(e) => match ServiceState::load(&service.state(), name) {
+            // Its last write is there all the same.
+            Ok(now) if now.pending.is_none() && goal.is_reached(&now, attempt) => {
+                ended(&now, attempt, &goal).warning(vec![e.full()])
+            }
             // It could not even begin.
-            Outcome::unchanged(Status::Failed, state.serving).because(&e)
-        }
-        // Not even the way back could be written down: started again, it tries once more.
-        Err(e) => return Err(e),
+            Ok(now) if now.pending.is_none() => Outcome::unchanged(Status::Failed, now.serving).because(&e),
+            // Not even the way back could be written down: started again, it tries once more.
+            _ => return Err(e),
+        },
     };
     let outcome = state.complete(outcome);
     reserve::spend(layout, || Journal::reopen(&service, attempt)?.end(&outcome))?;
