@@ -1,5 +1,6 @@
 //! The gateway's units and settings, and words with it over its control socket.
 use crate::host::layout::Service;
+use crate::host::listeners;
 use crate::host::socket;
 use crate::host::units;
 use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings, Reply, Request};
@@ -73,15 +74,15 @@ impl Gateway {
     /// Makes it run as `write` wrote it. One that runs is not restarted: that would cut its WebSockets.
     pub fn run(&self, wanted: &Wanted) -> Result<()> {
         let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
-        let shown = systemd::show_all(&[&socket, &service], &["ActiveState", "Listen"])?;
+        let shown = systemd::show_all(&[&socket, &service], &["ActiveState"])?;
         let active = |at: usize| {
             shown.get(at).and_then(|u| u.get("ActiveState")).is_some_and(|state| state == "active")
         };
         let public = SocketAddr::new(wanted.spec.listen, wanted.spec.port);
-        let listens = shown.first().and_then(|u| u.get("Listen"));
-        if !active(0) || listens.is_none_or(|now| *now != format!("{public} (Stream)")) {
-            // A socket unit takes a new address only when it is made anew. What it listens on now decides, not what this
-            // process changed: an earlier one may have been killed in between.
+        if !active(0) || !listeners::any_at(public) {
+            // A socket unit takes a new address only when it is made anew. What is listened on now decides, not what this
+            // process changed, since an earlier one may have been killed in between; nor what systemd shows, which is the
+            // address in the file.
             systemd::stop(&service)?;
             systemd::stop(&socket)?;
             free(public)?;

@@ -1,4 +1,5 @@
-//! Which TCP ports the processes of a unit listen on: what says why an instance does not answer on its socket.
+//! Which TCP addresses are listened on, and by the processes of which unit: what says why an instance does not answer
+//! on its socket, and whether the gateway's own is the one that is wanted.
 use crate::sys::systemd;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,10 +12,20 @@ pub fn of_unit(unit: &str) -> Vec<String> {
     let processes = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/')).join("cgroup.procs");
     let processes = std::fs::read_to_string(processes).unwrap_or_default();
     let own: BTreeSet<u64> = processes.lines().flat_map(sockets).collect();
+    let of_unit = all().into_iter().filter(|(_, inode)| own.contains(inode));
+    of_unit.map(|(address, _)| address.to_string()).collect()
+}
+
+/// Whether anything listens at exactly this address.
+pub fn any_at(address: SocketAddr) -> bool {
+    all().iter().any(|(listened, _)| *listened == address)
+}
+
+/// Every address that is listened on, with the inode of its socket.
+fn all() -> Vec<(SocketAddr, u64)> {
     let tables =
         ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    let all = tables.iter().flat_map(|table| table.lines().skip(1).filter_map(listener));
-    all.filter(|(_, inode)| own.contains(inode)).map(|(address, _)| address.to_string()).collect()
+    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(listener)).collect()
 }
 
 /// The sockets that a process has open, by inode.
@@ -59,7 +70,8 @@ mod tests {
             let wanted = listening.local_addr().unwrap();
             let text = std::fs::read_to_string(table).unwrap();
             let (_, inode) = text.lines().filter_map(listener).find(|(a, _)| *a == wanted).unwrap();
-            assert!(mine.contains(&inode), "{wanted}");
+            assert!(mine.contains(&inode) && any_at(wanted), "{wanted}");
+            assert!(!any_at(SocketAddr::new(wanted.ip(), 1)), "{wanted}");
         }
     }
 }
