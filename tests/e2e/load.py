@@ -2,7 +2,7 @@
 """A steady mixed load on a service's public port, with nothing but the standard library: small requests on kept connections, uploads in
 chunks, jobs with their results, and WebSockets that speak all the time.
 
-    load.py URL [--requests N] [--uploads N] [--jobs N] [--sockets N] [--kept-may-end] [--key-file FILE]
+    load.py URL [--requests N] [--uploads N] [--pace S] [--jobs N] [--sockets N] [--kept-may-end] [--key-file FILE]
 
 Ends at SIGTERM and prints what it saw as JSON: how much of each went well, and every failure with its time.
 """
@@ -25,6 +25,7 @@ class Load:
         self.stopping = False
         self.kept_may_end = False
         self.key = ""
+        self.pace = 0.005
 
     def fail(self, what, why):
         if not self.stopping:
@@ -41,7 +42,7 @@ class Load:
                 part = body[at:at + 65536]
                 writer.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
                 await writer.drain()
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(self.pace)
             writer.write(b"0\r\n\r\n")
         else:
             writer.write((head + f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
@@ -170,6 +171,7 @@ class Load:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         self.kept_may_end = arguments.kept_may_end
+        self.pace = arguments.pace
         self.key = f"X-Api-Key: {open(arguments.key_file, encoding='utf-8').read().strip()}\r\n" if arguments.key_file else ""
         tasks = [loop.create_task(self.requests()) for _ in range(arguments.requests)]
         tasks += [loop.create_task(self.uploads()) for _ in range(arguments.uploads)]
@@ -187,6 +189,7 @@ class Load:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
+    parser.add_argument("--pace", type=float, default=0.005, help="seconds between two parts of an upload")
     for name, default in (("requests", 8), ("uploads", 2), ("jobs", 1), ("sockets", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--key-file", help="an API key")

@@ -64,7 +64,8 @@ class Rotation(service.Case):
         for label in labels:
             self.place.snapshot(label, mark=label)
         self.place.run("--json", "deploy", "--snapshot", "red", "--again", **environment)
-        process = self.load("http://127.0.0.1:8188", "--sockets", "0")
+        # An upload takes longer than what is between the traffic's move and the end of the old instance.
+        process = self.load("http://127.0.0.1:8188", "--sockets", "0", "--pace", "0.06")
         self.wait(lambda: len(self.alpha.run("ss", "-tn", "state", "established", "sport", "=", ":8188").stdout.splitlines()) > 5)
         for number in range(rotations):
             self.place.run("--json", "deploy", "--snapshot", labels[(number + 1) % 2], code=None, **environment)
