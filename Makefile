@@ -30,7 +30,8 @@ fault-points-agent:
 	install -D -t $(TARGET)/faults/bin $(TARGET)/debug/stillframe
 	install -D -t $(TARGET)/faults/libexec/stillframe $(TARGET)/$(AGENT_TARGET)/debug/stillframe-agent
 
-# Every effect of an activation against everything that can go wrong there, on real hosts: docs/faults.md. Hours; STEPS and FAULTS are patterns.
+# Every effect of an activation against everything that can go wrong there, on real hosts. It takes more than an hour and writes
+# the table to docs/faults.md; STEPS and FAULTS are patterns.
 faults: fault-points-agent setup
 	STILLFRAME_BINARY=$(abspath $(TARGET))/faults/bin/stillframe python3 tests/faults.py --steps '$(or $(STEPS),*)' --faults '$(or $(FAULTS),*)' --table docs/faults.md
 

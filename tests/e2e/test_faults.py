@@ -1,4 +1,5 @@
-"""A sample of the matrix of faults, chosen by the commit's hash: over time all of it. `make faults` runs the whole (docs/faults.md)."""
+"""A sample of the matrix of faults, chosen by the commit's hash: over time all of it. `make faults` runs the whole, and writes its
+table."""
 import os
 import subprocess
 import unittest
