@@ -202,6 +202,31 @@ class Case(unittest.TestCase):
         self.fail(f"did not come: {what}")
 
 
+class Good(Case):
+    """The snapshot `good` serves, and the configuration is as it was at first."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.place.deploy("--label", "good", mark="good")
+
+    def setUp(self):
+        super().setUp()
+        self.place.configure()
+
+    def slow(self, seconds=4, mark="slow"):
+        """A deployment whose instances take a while to start."""
+        self.place.behave(mark=mark, start=seconds)
+        return self.place.start("--json", "deploy", "--offline")
+
+    def until(self, status):
+        """Until the newest attempt of the service is so far on its first host."""
+        def reached():
+            last = self.alpha.sh(f"tail -n 1 $(ls /var/lib/stillframe/services/{SERVICE}/attempts/*.jsonl | tail -n 1)").stdout
+            return f'"status":"{status}"' in last and json.loads(last)
+        return self.wait(reached)
+
+
 def wait_process(process, limit=120):
     out, err = process.communicate(timeout=limit)
     return out, err, process.returncode

@@ -162,17 +162,11 @@ class Life(service.Case):
         self.assertRegex(gone["error"], "alpha: no generation of demo has the snapshot /nix/store/.*-comfyui-snapshot")
 
 
-class Failures(service.Case):
+class Failures(service.Good):
     """Each leaves exactly the old generation serving, and a record."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.place.deploy("--label", "good", mark="good")
 
     def setUp(self):
         super().setUp()
-        self.place.configure()
         self.before = self.place.status()
         self.addCleanup(self.serves_on)
 

@@ -10,17 +10,11 @@ from service import Stream
 SECONDS = 190
 
 
-class Fleet(service.Case):
+class Fleet(service.Good):
     count = 3
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.place.deploy("--label", "good", mark="good")
 
     def setUp(self):
         super().setUp()
-        self.place.configure()
         for host in self.hosts.hosts:
             self.place.describe(host.name, tags=["first"] if host.name == "alpha" else ["later"])
 

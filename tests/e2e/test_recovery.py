@@ -12,28 +12,7 @@ DATA = "/var/lib/private/stillframe-data/demo"
 SLOTS = "/var/lib/private/stillframe-slots/demo"
 
 
-class Case(service.Case):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.place.deploy("--label", "good", mark="good")
-
-    def setUp(self):
-        super().setUp()
-        self.place.configure()
-
-    def slow(self, seconds=4, mark="slow"):
-        """A deployment whose instances take a while to start."""
-        self.place.behave(mark=mark, start=seconds)
-        return self.place.start("--json", "deploy", "--offline")
-
-    def until(self, status):
-        """Until the newest attempt is so far."""
-        def reached():
-            last = self.alpha.sh(f"tail -n 1 $(ls {STATE}/services/demo/attempts/*.jsonl | tail -n 1)").stdout
-            return f'"status":"{status}"' in last and json.loads(last)
-        return self.wait(reached)
-
+class Case(service.Good):
     def instances(self):
         return [unit for unit in self.place.units() if "-s0-g" in unit]
 

@@ -12,13 +12,8 @@ SECONDS = 150
 SHARES = {"clock"}
 
 
-class CtrlC(service.Case):
+class CtrlC(service.Good):
     count = 2
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.place.deploy("--label", "good", mark="good")
 
     def setUp(self):
         super().setUp()

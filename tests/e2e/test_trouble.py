@@ -15,15 +15,9 @@ SECONDS = 340
 SHARES = {"clock"}
 
 
-class Trouble(service.Case):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.place.deploy("--label", "good", mark="good")
-
+class Trouble(service.Good):
     def setUp(self):
         super().setUp()
-        self.place.configure()
         self.serving = self.place.status()["serving"]
         self.addCleanup(self.in_order)
 
@@ -35,18 +29,6 @@ class Trouble(service.Case):
         links = self.alpha.sh("readlink /nix/var/nix/profiles/stillframe-demo").stdout.strip()
         self.assertEqual(links, f"stillframe-demo-{view['serving']}-link")
         self.assertTrue(all(r["events"][-1].get("outcome") for r in self.place.history()))
-
-    def slow(self, seconds=4, mark="slow"):
-        """A deployment whose instances take a while to start."""
-        self.place.behave(mark=mark, start=seconds)
-        return self.place.start("--json", "deploy", "--offline")
-
-    def until(self, status, host="alpha"):
-        """Until the newest attempt of the host is so far."""
-        def reached():
-            names = self.alpha.sh("tail -n 1 $(ls /var/lib/stillframe/services/demo/attempts/*.jsonl | tail -n 1)").stdout
-            return f'"status":"{status}"' in names and json.loads(names)
-        return self.wait(reached)
 
     # --- two at once
 
