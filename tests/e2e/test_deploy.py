@@ -271,6 +271,8 @@ class Failures(service.Good):
         process = self.place.start("--json", "deploy", "--offline")
         old = f"stillframe-demo-s0-g{self.before['serving']}.service"
         unit = self.wait(lambda: next((u for u in self.place.units() if u.startswith("stillframe-demo-s0-g") and u != old), None))
+        # Stopped while ExecStartPost= runs, the unit is "failed: signal" and not "inactive": systemd.service(5).
+        self.wait(lambda: self.alpha.run("systemctl", "is-active", unit, check=False).stdout.strip() == "active")
         self.alpha.run("systemctl", "stop", unit)
         out, err, code = service.wait_process(process)
         self.assertEqual(code, 1, out + err)
