@@ -1,4 +1,5 @@
 //! The whole capture, in order: environment, Python, scan, runtime, distributions, audit, lock.
+use crate::capture::audit::report::Bring;
 use crate::capture::audit::{self, AuditReport};
 use crate::capture::comfy;
 use crate::capture::comfy::context::{Notes, ScanOptions};
@@ -255,14 +256,12 @@ impl Run<'_> {
         let mut host = ld_conf::system_directories(Path::new("/"));
         // Conda's own libraries: its interpreter finds them beside itself.
         host.insert(0, facts.base_prefix.join("lib"));
-        let advise = |library: &str| {
-            let path = host.iter().map(|dir| dir.join(library)).find(|path| path.exists())?;
-            Some(match &self.options.given {
-                Some(given) => format!("the Python runtime {} must bring it", given.path),
-                None => format!("add {} to [python] libraries", path.display()),
-            })
+        let here = |library: &str| host.iter().map(|dir| dir.join(library)).find(|path| path.exists());
+        let bring = match &self.options.given {
+            Some(given) => Bring::Runtime(&given.path),
+            None => Bring::Libraries(&self.options.libraries),
         };
-        findings.extend(audit::report::findings(&report, &provided, advise));
+        findings.extend(audit::report::findings(&report, &provided, &bring, here));
         Ok(report)
     }
 

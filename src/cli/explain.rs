@@ -74,7 +74,7 @@ explained! {
     }
     topic(Topic, Report) {
         Audit: "A library needs what nothing in the snapshot has, or a newer C library; majors of CUDA are mixed; or a library of the host could take part. Also what was not audited."
-            "Name a missing library under [python] libraries; with `[python] runtime` it must be in that. GPU driver libraries are the host's and not reported."
+            "Name a missing library under [python] libraries, or paste the line that names all of them; with `[python] runtime` it must be in that. GPU driver libraries are the host's and not reported."
         Captured: "No wheel of an index vouches for a distribution. What is on disk ships. A warning: a distribution is there twice, or its metadata cannot be used; the line says what counts."
             "Nothing: the snapshot is complete. It cannot be rebuilt from the index."
         Case: "Two names that differ in upper and lower case alone: some file systems have only one of them."

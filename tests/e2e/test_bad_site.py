@@ -316,7 +316,8 @@ class Site(Case):
         names = sorted({line.split()[0] for line in known.splitlines() if "=>" in line and "x86-64" in line and ".so." in line})
         shared_object(env.site / "native.so", *names[:60])
         advice = re.compile(r"needs (\S+), which nothing in the snapshot has; add (\S+) to \[python\] libraries")
-        found = [(f[0], f[2], advice.fullmatch(f[3])) for f in self.findings(self.inspect(env)) if f[1] == "audit"]
+        said = [f for f in self.findings(self.inspect(env)) if f[1] == "audit"]
+        found = [(f[0], f[2], advice.fullmatch(f[3])) for f in said]
         severity, path, (library, where) = next((s, p, m.groups()) for s, p, m in found if m)
         self.assertEqual((severity, path, os.path.basename(where)), ("problem", "native.so", library))
         self.assertTrue(os.path.exists(where))
@@ -326,6 +327,10 @@ class Site(Case):
         self.assertEqual(after & {library}, set())
         self.assertLess(len(after), len(found))
         self.assertTrue((self.tree(taken.json, "base libraries") / "lib" / library).exists())
+        # The line that names all of them mends all of them.
+        ready = next(f[3] for f in said if f[2] == "stillframe.toml").partition("missing libraries: ")[2]
+        write(env.root / "stillframe.toml", f"[python]\n{ready}\n")
+        self.assertEqual([f for f in self.findings(self.inspect(env)) if f[1] == "audit" and "[python]" in f[3]], [])
 
     def test_code_in_pth_files(self):
         env = self.environment()
