@@ -52,6 +52,8 @@ fn messages(name: &str, text: &str) -> Result<Vec<String>> {
     let main = MainLock {
         version: None,
         flags: vec![],
+        models: vec![],
+        input: false,
         tree: tree(),
         git: Some(GitLock { remote: None, commit: Some("c0".into()), dirty: None }),
     };
@@ -223,7 +225,8 @@ fn statements_beside_the_environment_are_found() {
 #[test]
 fn a_statement_of_eight_gigabytes_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
-    let main = MainLock { version: None, flags: vec![], tree: tree(), git: None };
+    let main =
+        MainLock { version: None, flags: vec![], models: vec![], input: false, tree: tree(), git: None };
     let installed = Installed {
         environment: dir.path(),
         distributions: &[],

@@ -49,9 +49,14 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is grave, and a line of what was taken.
+/// What the user must know, and a line of what was taken.
 pub fn report_text(report: &Report, printer: &Printer) {
-    findings_text(report.grave(), printer);
+    let told = report.told();
+    let more = report.findings.len() - told.len();
+    findings_text(told, printer);
+    if more > 0 {
+        printer.line(format!("{more} more lines are in the report: stillframe snapshots show {}", report.id));
+    }
     let Report { snapshot, id, realise, .. } = report;
     if report.unchanged {
         return printer.line(format!("unchanged: {snapshot} ({id})"));

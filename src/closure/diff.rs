@@ -269,7 +269,14 @@ mod tests {
         Lock {
             version: LOCK_VERSION,
             system: "x86_64-linux".into(),
-            main: MainLock { version: Some("0.1".into()), flags: vec![], tree: tree(1), git: None },
+            main: MainLock {
+                version: Some("0.1".into()),
+                flags: vec![],
+                models: vec![],
+                input: false,
+                tree: tree(1),
+                git: None,
+            },
             runtime: RuntimeLock {
                 version: "3.11.7".into(),
                 store_path: None,
@@ -313,6 +320,7 @@ mod tests {
             }],
             links: vec![],
             directories: vec![],
+            seeds: vec![],
         }
     }
 

@@ -24,6 +24,9 @@ const ENVIRONMENT: Script = Script { name: "environment.py", text: include_str!(
 const START: Script = Script { name: "start.py", text: include_str!("scripts/start.py") };
 const SNAPSHOT: Script = Script { name: "snapshot.py", text: include_str!("scripts/snapshot.py") };
 
+/// Where ComfyUI finds the models of its own repository.
+const MODELS: &str = "comfyui-models.yaml";
+
 /// What a service adds to the lock: it is part of the snapshot, not of the environment.
 #[derive(Debug, Clone)]
 pub struct ServiceSpec {
@@ -300,6 +303,14 @@ fn pack_bytecode(
     b.bytecode(runtime, &pack.tree.name, &pack.name, Input::Source(tree), &env)
 }
 
+/// `extra_model_paths.yaml` of the main program's own `models`, which ComfyUI looks in behind the host's. YAML 1.2 takes
+/// JSON, and so do the flow collections of PyYAML.
+fn own_models(folders: &[String], main: &str) -> String {
+    let mut section: BTreeMap<&str, String> = folders.iter().map(|f| (f.as_str(), f.clone())).collect();
+    section.insert("base_path", format!("{main}/models"));
+    json!({"comfyui-repository": section}).to_string() + "\n"
+}
+
 fn snapshot(
     lock: &Lock,
     store: &StoreDir,
@@ -316,15 +327,25 @@ fn snapshot(
     let mut slot_links = vec![Link { at: "base/models".into(), to: "{models}".into() }];
     let main = b.import(&lock.main.tree, "main program", None)?;
     let main_path = main.to_absolute(store);
-    sources.push(main);
+    let mut arguments = service.arguments.clone();
+    if !lock.main.models.is_empty() && lock.main.flags.iter().any(|flag| flag == launch::EXTRA_MODELS) {
+        let path = b.text_file(MODELS, own_models(&lock.main.models, &main_path), vec![main.clone()])?;
+        arguments.splice(0..0, [launch::EXTRA_MODELS.to_string(), path.to_absolute(store)]);
+        sources.push(path);
+    }
+    let mut seeds = Vec::new();
+    if lock.main.input {
+        seeds.push(Link { at: "{base}/input".into(), to: format!("{main_path}/input") });
+    }
     links.push(json!({"at": "main", "to": main_path}));
     let (bytecode_drv, bytecode) = b.bytecode(
         runtime,
         "comfyui",
         "the main program",
-        Input::Source(&sources[0]),
+        Input::Source(&main),
         &[("src", main_path.clone()), ("checked", "1".into())],
     )?;
+    sources.push(main);
     layers.push(Layer {
         at: "main".into(),
         lower: main_path.clone(),
@@ -382,11 +403,12 @@ fn snapshot(
         version: LAUNCH_VERSION,
         service: service.name.clone(),
         program: format!("{environment_path}/bin/python"),
-        arguments: launch::arguments(&lock.main.flags, &service.arguments),
+        arguments: launch::arguments(&lock.main.flags, &arguments),
         directory: "main".into(),
         environment: variables,
         layers,
         links: slot_links,
+        seeds,
         directories: [
             "{base}/input",
             "{output}",
@@ -430,6 +452,13 @@ mod tests {
     use crate::capture::model::change::How;
     use crate::capture::trees::tree::TreeRef;
     use crate::formats::nix::hash::Sha256;
+
+    #[test]
+    fn the_programs_own_models_are_named_in_what_json_and_yaml_both_read() {
+        let text = own_models(&["configs".into(), "it's".into()], "/nix/store/x-comfyui");
+        let wanted = r#"{"comfyui-repository":{"base_path":"/nix/store/x-comfyui/models","configs":"configs","it's":"it's"}}"#;
+        assert_eq!(text, format!("{wanted}\n"));
+    }
 
     #[test]
     fn what_replaced_the_files_of_another_comes_before_it() {

@@ -189,9 +189,19 @@ impl<'a> Builder<'a> {
             None => script.text.into(),
         };
         let references: Vec<StorePath> = runtime.iter().map(|runtime| runtime.path.clone()).collect();
-        let bad = |e| Error::new(Kind::Build, format!("cannot name the script {}", script.name)).caused_by(e);
+        self.text_file(script.name, text, references)
+    }
+
+    /// A text of ours that is no script.
+    pub(super) fn text_file(
+        &mut self,
+        name: &str,
+        text: String,
+        references: Vec<StorePath>,
+    ) -> Result<StorePath> {
+        let bad = |e| Error::new(Kind::Build, format!("cannot name the text {name}")).caused_by(e);
         let all = references.iter().cloned().collect();
-        let path = store_path::text_path(self.store, script.name, text.as_bytes(), &all).map_err(bad)?;
+        let path = store_path::text_path(self.store, name, text.as_bytes(), &all).map_err(bad)?;
         self.scripts.push(ScriptFile { path: path.clone(), text, references });
         Ok(path)
     }

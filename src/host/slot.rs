@@ -3,6 +3,7 @@
 //! thrown away with the instance.
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::error::{Error, Result};
+use crate::sys::files;
 use crate::sys::parallel;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -16,6 +17,9 @@ pub fn assemble(launch: &Launch, values: &Values) -> Result<()> {
     make(&slot)?;
     for directory in &launch.directories {
         make(Path::new(&values.fill(directory)))?;
+    }
+    for seed in &launch.seeds {
+        sow(Path::new(&seed.to), Path::new(&values.fill(&seed.at)))?;
     }
     let mut files = Vec::new();
     for layer in &launch.layers {
@@ -64,6 +68,33 @@ pub fn environment(launch: &Launch, values: &Values) -> BTreeMap<String, String>
 
 fn make(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, e))
+}
+
+/// Puts the files of a tree into a folder that others write to, too: never over what is there.
+fn sow(from: &Path, to: &Path) -> Result<()> {
+    make(to)?;
+    for entry in fs::read_dir(from).map_err(|e| Error::io("list", from, e))? {
+        let entry = entry.map_err(|e| Error::io("list", from, e))?;
+        let (from, at) = (entry.path(), to.join(entry.file_name()));
+        let there = fs::symlink_metadata(&at).ok();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if there.is_none_or(|meta| meta.is_dir()) {
+                sow(&from, &at)?;
+            }
+        } else if there.is_none() {
+            // Whole or not at all, and by one instance: several start at once. A name of its own for each of them.
+            let partial = to.join(format!(".{}.{}", entry.file_name().to_string_lossy(), std::process::id()));
+            let _ = fs::remove_file(&partial);
+            FileCopy { from, to: partial.clone(), mode: 0o644 }.copy()?;
+            let linked = fs::hard_link(&partial, &at);
+            files::remove(&partial)?;
+            match linked {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("write", &at, e)),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Copies a tree with its links as links, writable by its owner.
@@ -209,6 +240,40 @@ mod tests {
     use crate::protocol::launch::Layer;
 
     #[test]
+    fn a_seed_takes_no_others_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("main/input"), dir.path().join("base/input"));
+        let put = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (name, text) in
+            [("example.png", "theirs"), ("new.png", "theirs"), ("3d/a.glb", "theirs"), ("file/a", "")]
+        {
+            put(from.join(name), text);
+        }
+        fs::set_permissions(from.join("new.png"), fs::Permissions::from_mode(0o444)).unwrap();
+        put(to.join("example.png"), "ours");
+        // A link that leads nowhere is the user's, too; so is a file where the tree has a folder.
+        symlink("/nowhere", to.join("example.link")).unwrap();
+        put(from.join("example.link"), "theirs");
+        put(to.join("file"), "ours");
+        for _ in 0..2 {
+            sow(&from, &to).unwrap();
+            let read = |name: &str| fs::read_to_string(to.join(name)).unwrap();
+            assert_eq!(
+                [read("example.png"), read("new.png"), read("3d/a.glb"), read("file")],
+                ["ours", "theirs", "theirs", "ours"]
+            );
+            assert!(to.join("example.link").is_symlink());
+            let mut names: Vec<_> = fs::read_dir(&to).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["3d", "example.link", "example.png", "file", "new.png"]);
+        }
+        fs::write(to.join("new.png"), "the host's own now").unwrap();
+    }
+
+    #[test]
     fn a_slot_is_writable_and_its_writes_are_listed() {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| {
@@ -250,6 +315,7 @@ mod tests {
             ],
             links: vec![],
             directories: vec!["{base}/input".into()],
+            seeds: vec![],
         };
         for n in 0..200 {
             put(&format!("main/many/{n}.py"), &n.to_string());

@@ -36,6 +36,9 @@ pub const DEFER_GC: &str = "STILLFRAME_DEFER_GC";
 /// for this one gets its socket.
 pub const NOMINAL_PORT: u16 = 8188;
 
+/// Names files that say where more models are; it may be given several times.
+pub const EXTRA_MODELS: &str = "--extra-model-paths-config";
+
 /// Where a slot has its packs.
 pub const PACKS: &str = "base/custom_nodes/";
 
@@ -65,6 +68,9 @@ pub struct Launch {
     pub links: Vec<Link>,
     /// Directories to create in the slot and in the base.
     pub directories: Vec<String>,
+    /// Folders of a store tree (`to`) whose files are put into a shared folder (`at`) where it has none of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<Link>,
 }
 
 impl Launch {

@@ -106,6 +106,7 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
         directories: ["{base}/input", "{output}", "{base}/user", "{slot}/base/custom_nodes", "{slot}/home"]
             .map(String::from)
             .to_vec(),
+        seeds: Vec::new(),
     }
 }
 

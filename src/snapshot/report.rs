@@ -2,7 +2,7 @@
 //! that took one.
 use crate::capture::index::lookup::IndexReport;
 use crate::capture::model::probe::ProbeResult;
-use crate::capture::model::report::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::closure::realise;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,44 @@ pub struct Report {
 }
 
 impl Report {
-    /// What would not survive a deployment.
-    pub fn grave(&self) -> Vec<&Finding> {
-        self.findings.iter().filter(|finding| finding.severity == Severity::Problem).collect()
+    /// What somebody must know who takes a snapshot: what would not survive a deployment, and what is not in it or does
+    /// not work though nobody asked for that.
+    pub fn told(&self) -> Vec<&Finding> {
+        told(&self.findings)
+    }
+}
+
+fn told(findings: &[Finding]) -> Vec<&Finding> {
+    let lost = [Topic::Secret, Topic::Probe, Topic::Imports];
+    let is_told = |finding: &&Finding| match finding.severity {
+        Severity::Problem => true,
+        Severity::Warning => lost.contains(&finding.topic),
+        Severity::Info => false,
+    };
+    findings.iter().filter(is_told).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_were_left_out_and_failed_imports_are_told() {
+        let finding = |severity, topic: Topic| Finding {
+            severity,
+            topic,
+            path: topic.name().into(),
+            message: String::new(),
+        };
+        let all = [
+            finding(Severity::Problem, Topic::Audit),
+            finding(Severity::Warning, Topic::Audit),
+            finding(Severity::Warning, Topic::Imports),
+            finding(Severity::Info, Topic::Imports),
+            finding(Severity::Warning, Topic::Probe),
+            finding(Severity::Warning, Topic::Secret),
+        ];
+        let paths: Vec<&str> = told(&all).iter().map(|finding| finding.path.as_str()).collect();
+        assert_eq!(paths, ["audit", "imports", "probe", "secret"]);
     }
 }

@@ -315,8 +315,9 @@ class Serve(unittest.TestCase):
         without = shutil.ignore_patterns(".venv", ".git", "models", "input")
         comfy = SHARED["comfy"]
         own = shutil.copytree(comfy.parent, self.ws.root / "own", symlinks=True, ignore=without) / comfy.name
-        for name in ("models", "input"):
-            (own / name).mkdir()
+        for name in ("models/configs/v1-inference.yaml", "input/example.png"):
+            (own / name).parent.mkdir(parents=True)
+            shutil.copy(comfy / name, own / name)
         port = free_port()
         command = [comfy / ".venv" / "bin" / "python", "-B", "main.py", "--listen", "127.0.0.1", "--port", str(port)]
         with open(self.ws.root / "own.log", "w") as log:
@@ -326,6 +327,13 @@ class Serve(unittest.TestCase):
         finally:
             server.kill()
             server.wait()
+
+    def test_models_and_pictures_of_the_programs_repository_are_there(self):
+        self.assertEqual(self.server.get("/models/configs"), ["v1-inference.yaml"])
+        base = Path(self.server.ready["base"])
+        self.assertEqual((base / "input" / "example.png").read_bytes(), (SHARED["comfy"] / "input" / "example.png").read_bytes())
+        # The models folder itself is the environment's, and nothing is written there.
+        self.assertFalse((base / "models").exists())
 
     def test_no_library_from_outside_the_store(self):
         libraries = {m for m in self.server.maps() if ".so" in m or "/bin/" in m}

@@ -149,7 +149,8 @@ mod tests {
             ],
             ..AuditReport::default()
         };
-        let here = |library: &str| (library != "libnowhere.so.1").then(|| PathBuf::from("/lib").join(library));
+        let here =
+            |library: &str| (library != "libnowhere.so.1").then(|| PathBuf::from("/lib").join(library));
         let said = |report: &AuditReport, bring: &Bring<'_>| -> Vec<(Severity, String, String)> {
             let all = findings(report, &Provided::default(), bring, here);
             all.into_iter().map(|f| (f.severity, f.path, f.message)).collect()
@@ -165,7 +166,11 @@ mod tests {
                     "cv2/b.so",
                     "needs libEGL.so.1, which nothing in the snapshot has; add /lib/libEGL.so.1 to [python] libraries"
                 ),
-                line(Severity::Problem, "cv2/a.so", &format!("{gl}; add /lib/libGL.so.1 to [python] libraries")),
+                line(
+                    Severity::Problem,
+                    "cv2/a.so",
+                    &format!("{gl}; add /lib/libGL.so.1 to [python] libraries")
+                ),
                 line(
                     Severity::Info,
                     "cv2/e.so",

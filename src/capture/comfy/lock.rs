@@ -33,6 +33,8 @@ impl Locking<'_> {
         let main = MainLock {
             version: scan.main.version.clone(),
             flags: scan.main.flags.clone(),
+            models: scan.main.models.clone(),
+            input: scan.main.input,
             tree: self.hashed("main", "comfyui", digest, &scan.main.tree)?,
             git: scan.main.git.as_ref().map(git_lock),
         };

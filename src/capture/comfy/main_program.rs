@@ -1,8 +1,9 @@
 //! The main program: everything of the environment's folder that is not packs, models, user data,
 //! cache, Python environment or the tools' own files.
 use crate::capture::comfy::context::{Context, Notes, repositories};
-use crate::capture::files::collect::{Policy, collect};
-use crate::capture::files::paths::read_small;
+use crate::capture::files::collect::{Policy, add_file, collect};
+use crate::capture::files::paths::{below, read_small};
+use crate::capture::files::rules;
 use crate::capture::files::walk::NodeKind;
 use crate::capture::git;
 use crate::capture::git::compare;
@@ -26,8 +27,27 @@ pub fn own_files(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
     names
 }
 
+/// Folders of data in which ComfyUI's own repository has files, too: configurations of models, an example picture.
+const DATA: [&str; 2] = ["models", "input"];
+
+/// A larger file of ComfyUI's repository would be a model.
+const DATA_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// What the program's commit has in `models` and `input`, as it is on disk. The rest of these folders is the user's.
+/// Its empty files say only which folder a model belongs into.
+fn own_data(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
+    let tracked = git::read_head(context.root).and_then(|head| compare::tracked_below(&head, &DATA));
+    let mut tracked = tracked.unwrap_or_default();
+    tracked.retain(|path| {
+        let size = std::fs::symlink_metadata(below(context.root, path)).map_or(0, |meta| meta.len());
+        (1..DATA_LIMIT).contains(&size) && !rules::is_weight(path, size) && !context.excluded("", path)
+    });
+    tracked
+}
+
 pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, Notes) {
     let apart = apart(context);
+    let data = own_data(context);
     let leave_out = |path: &[u8], kind: &NodeKind| {
         let mut parts = path.splitn(2, |b| *b == b'/');
         let first = parts.next().unwrap_or(path);
@@ -38,7 +58,7 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, No
                 Some(inner) => !kept.contains(inner) || context.excluded("", path),
             };
         }
-        apart.contains(first) || context.excluded("", path)
+        (apart.contains(first) && !data.contains(path)) || context.excluded("", path)
     };
     let policy = Policy {
         label: "",
@@ -49,6 +69,8 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, No
         leave_out: &leave_out,
     };
     let mut collected = collect(context.root, &policy);
+    let data: Vec<&Vec<u8>> =
+        data.iter().filter(|path| add_file(&mut collected, context.root, &policy, path)).collect();
     let mut notes = Notes::default();
     notes.take(&mut collected);
     let (git, _) = repositories(context, "", context.root, &collected, &leave_out, &mut notes);
@@ -58,9 +80,21 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, No
         size: collected.size,
         stat_digest: collected.stat_digest(context.options.started_at),
         flags: flags(context),
+        models: folders_of_models(&data),
+        input: data.iter().any(|path| path.starts_with(b"input/")),
         tree: collected.tree,
     };
     (main, notes)
+}
+
+/// `configs` of `models/configs/v1-inference.yaml`.
+fn folders_of_models(data: &[&Vec<u8>]) -> Vec<String> {
+    let folder = |path: &&Vec<u8>| {
+        let rest = path.strip_prefix(b"models/")?;
+        let (folder, _) = std::str::from_utf8(rest).ok()?.split_once('/')?;
+        Some(folder.to_string())
+    };
+    data.iter().filter_map(folder).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Names at the top of the environment that are no part of the program.

@@ -107,6 +107,51 @@ fn a_whole_environment() {
 }
 
 #[test]
+fn what_the_programs_commit_has_in_models_and_input_ships() {
+    let (dir, root) = environment();
+    for (path, text) in [
+        ("models/configs/v1.yaml", "a: 1"),
+        ("models/configs/mine.yaml", "a: 2"),
+        ("models/configs/changed.yaml", "as committed"),
+        ("models/configs/gone.yaml", "g"),
+        ("models/moved/x.yaml", "x"),
+        ("input/3d/a.glb", "g"),
+    ] {
+        write(root.join(path), text);
+    }
+    // Where a link leads is the user's storage, whatever the commit has there.
+    git(&root, &["init", "-q"]);
+    let tracked = ["v1", "changed", "gone"].map(|name| format!("models/configs/{name}.yaml"));
+    let mut add =
+        vec!["add", "main.py", "models/vae/put_vae_here", "models/moved", "input/example.png", "input/3d"];
+    add.extend(tracked.iter().map(String::as_str));
+    git(&root, &add);
+    git(&root, &["commit", "-qm", "one"]);
+    write(root.join("models/configs/changed.yaml"), "as it is");
+    fs::remove_file(root.join("models/configs/gone.yaml")).unwrap();
+    fs::rename(root.join("models/moved"), dir.path().join("moved")).unwrap();
+    symlink(dir.path().join("moved"), root.join("models/moved")).unwrap();
+    let later =
+        ScanOptions { started_at: SystemTime::now() + Duration::from_secs(60), ..ScanOptions::default() };
+    let scanned = scan(&root, &later, &|_, _| None).unwrap();
+    let mut data = names(&scanned.main.tree);
+    data.retain(|path| path.starts_with("models") || path.starts_with("input"));
+    let wanted =
+        ["input/3d/a.glb", "input/example.png", "models/configs/changed.yaml", "models/configs/v1.yaml"];
+    assert_eq!(data, wanted);
+    assert_eq!((scanned.main.models, scanned.main.input), (vec!["configs".to_string()], true));
+    let state = scanned.main.git.unwrap();
+    assert!(state.changed.contains(&" M models/configs/changed.yaml".to_string()), "{state:?}");
+    // A changed file is another program.
+    write(root.join("models/configs/v1.yaml"), "a: 3");
+    let changed = scan(&root, &later, &|_, _| None).unwrap();
+    assert_ne!(changed.main.stat_digest.unwrap(), scanned.main.stat_digest.unwrap());
+    let options = ScanOptions { exclude: vec!["models/configs".into(), "input".into()], ..later };
+    let scanned = scan(&root, &options, &|_, _| None).unwrap();
+    assert_eq!((scanned.main.models, scanned.main.input), (vec![], false));
+}
+
+#[test]
 fn two_scans_are_equal_and_the_second_asks_git_nothing() {
     let (_dir, root) = environment();
     let options = ScanOptions {

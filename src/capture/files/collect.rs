@@ -82,6 +82,26 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
     collector.out
 }
 
+/// Adds one file of `root` by name, which the walk left out; nothing where a link leads there or it is no file.
+pub fn add_file(collected: &mut Collected, root: &Path, policy: &Policy<'_>, path: &[u8]) -> bool {
+    let real = below(root, path);
+    if std::fs::canonicalize(&real).ok().as_ref() != Some(&real) {
+        return false;
+    }
+    let Some(meta) = std::fs::symlink_metadata(&real).ok().filter(std::fs::Metadata::is_file) else {
+        return false;
+    };
+    let entry = WalkEntry::new(path.to_vec(), NodeKind::File, &meta);
+    let out = std::mem::take(collected);
+    let mut collector = Collector { policy, root, out, stack: Vec::new(), links: 0 };
+    if paths::may_read(&real).is_ok() {
+        collector.file(&real, path.to_vec(), &entry, false);
+        collector.out.own.push(entry);
+    }
+    *collected = collector.out;
+    collected.tree.entries.contains_key(path)
+}
+
 struct Collector<'a> {
     policy: &'a Policy<'a>,
     root: &'a Path,

@@ -89,14 +89,13 @@ struct Tracked {
     id: String,
 }
 
-/// What a commit holds, by path; `None` when git cannot say. `folder`: only what is directly in it.
-fn tracked(head: &Head, commit: &str, folder: Option<&str>) -> Option<BTreeMap<Vec<u8>, Tracked>> {
-    let listing = match folder {
-        Some(folder) => {
-            git::run(&head.git_dir, None, &["ls-tree", "--full-tree", "-z", commit, folder], None)?
-        }
-        None => git::run(&head.git_dir, None, &["ls-tree", "--full-tree", "-r", "-z", commit], None)?,
-    };
+/// What a commit holds, by path; `None` when git cannot say. `options` and `only` (paths) are those of git-ls-tree(1).
+fn tracked(head: &Head, commit: &str, options: &[&str], only: &[&str]) -> Option<BTreeMap<Vec<u8>, Tracked>> {
+    let mut arguments = vec!["ls-tree", "--full-tree", "-z"];
+    arguments.extend(options);
+    arguments.push(commit);
+    arguments.extend(only);
+    let listing = git::run(&head.git_dir, None, &arguments, None)?;
     let mut out = BTreeMap::new();
     for line in listing.split(|b| *b == 0).filter(|line| !line.is_empty()) {
         let tab = line.iter().position(|b| *b == b'\t')?;
@@ -112,20 +111,25 @@ fn tracked(head: &Head, commit: &str, folder: Option<&str>) -> Option<BTreeMap<V
 /// The files (not folders, not links) that a commit has directly in `folder/`.
 pub fn tracked_in(head: &Head, folder: &str) -> Option<BTreeSet<Vec<u8>>> {
     let commit = head.commit.as_deref()?;
-    let all = tracked(head, commit, Some(&format!("{folder}/")))?;
-    Some(
-        all.into_iter()
-            .filter(|(_, entry)| entry.mode.starts_with(b"100"))
-            .map(|(path, _)| file_name(&path).to_vec())
-            .collect(),
-    )
+    let all = files(tracked(head, commit, &[], &[&format!("{folder}/")])?);
+    Some(all.map(|path| file_name(&path).to_vec()).collect())
+}
+
+/// The files (not links) that a commit has anywhere below `folders`, by their whole paths.
+pub fn tracked_below(head: &Head, folders: &[&str]) -> Option<BTreeSet<Vec<u8>>> {
+    let commit = head.commit.as_deref()?;
+    Some(files(tracked(head, commit, &["-r"], folders)?).collect())
+}
+
+fn files(tracked: BTreeMap<Vec<u8>, Tracked>) -> impl Iterator<Item = Vec<u8>> {
+    tracked.into_iter().filter(|(_, entry)| entry.mode.starts_with(b"100")).map(|(path, _)| path)
 }
 
 fn compare(head: &Head, commit: &str, tree: &WorkTree<'_>) -> Option<Vec<String>> {
     if head.sha256 {
         return None;
     }
-    let tracked = tracked(head, commit, None)?;
+    let tracked = tracked(head, commit, &["-r"], &[])?;
     let lfs = tree.entries.iter().any(|(path, entry)| {
         file_name(path) == b".gitattributes"
             && paths::read_small(&below(tree.dir, path), 1 << 20)

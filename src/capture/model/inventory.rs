@@ -72,6 +72,10 @@ pub struct MainProgram {
     pub stat_digest: Option<String>,
     /// Option strings of `comfy/cli_args.py`, read as text.
     pub flags: Vec<String>,
+    /// Folders below `models` in which the program's own repository has files.
+    pub models: Vec<String>,
+    /// Whether it has files in `input`.
+    pub input: bool,
 }
 
 /// One entry of the cache (a hub repository, a checkpoint).

@@ -91,6 +91,12 @@ pub struct MainLock {
     pub version: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
+    /// Folders below the tree's `models` whose files a service finds behind those of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Whether the tree has an `input`, whose files a service finds among those of the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub input: bool,
     pub tree: TreeRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitLock>,
