@@ -22,8 +22,6 @@ pub struct Python {
     pub findings: Vec<Finding>,
     /// What may be a program or a library, for the audit: its name in the report, and where it lies.
     pub objects: Vec<(String, PathBuf)>,
-    /// Where `pip install --user` installs (PYTHONUSERBASE), if the interpreter looks there.
-    pub user_base: Option<PathBuf>,
 }
 
 pub struct Context<'a> {

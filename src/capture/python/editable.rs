@@ -118,7 +118,7 @@ fn capture(
 const SYSTEM: [&str; 6] = ["/etc", "/proc", "/sys", "/dev", "/run", "/boot"];
 
 /// Why a folder is not captured.
-fn unfit(path: &Path, environment: &Path) -> Option<&'static str> {
+pub fn unfit(path: &Path, environment: &Path) -> Option<&'static str> {
     let home = std::env::var_os("HOME").is_some_and(|home| Path::new(&home).starts_with(path));
     if environment.starts_with(path) || home {
         return Some("is too wide to capture; it is not captured");

@@ -33,6 +33,16 @@ pub struct Scheme {
     pub interpreter: PathBuf,
 }
 
+impl Scheme {
+    /// Where a file of an installed RECORD lies. `pip install --target` installs into `lib/python` of a scratch folder first
+    /// and moves all of it up afterwards, and its RECORD stays as it was.
+    fn place(&self, row: &str) -> PathBuf {
+        let flat = self.site == self.data;
+        let row = row.strip_prefix("../../").filter(|_| flat).unwrap_or(row);
+        lexical(&self.site.join(row))
+    }
+}
+
 /// A file of a distribution, and what its installed RECORD says of it, which vouches for nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owned {
@@ -119,10 +129,13 @@ impl Installed {
     /// The canonical path of an installed file, or `None` when an installer made it.
     fn canonical(&self, disk: &Path) -> Option<String> {
         let text = |p: &Path| p.to_str().map(String::from);
-        if let Ok(rest) = disk.strip_prefix(&self.scheme.site) {
+        let data = self.data_prefix();
+        // In a folder of `pip install --target` the scripts lie below the modules.
+        if let Ok(rest) = disk.strip_prefix(&self.scheme.site)
+            && !disk.starts_with(&self.scheme.scripts)
+        {
             return text(rest);
         }
-        let data = self.data_prefix();
         if let Ok(rest) = disk.strip_prefix(&self.scheme.scripts) {
             let rest = text(rest)?;
             return (!self.scripts.contains_key(&rest)).then(|| format!("{data}/scripts/{rest}"));
@@ -267,7 +280,7 @@ fn read_scripts(installed: &mut Installed, entry_points: &[u8], findings: &mut V
 
 fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<Finding>) {
     for row in &record.rows {
-        let disk = lexical(&installed.scheme.site.join(&row.path));
+        let disk = installed.scheme.place(&row.path);
         let inside = disk.starts_with(&installed.scheme.site) || disk.starts_with(&installed.scheme.data);
         if !inside {
             findings.push(finding(

@@ -9,6 +9,7 @@ mod kept;
 pub mod pin;
 pub mod prefix;
 pub mod pth;
+pub mod python_path;
 pub mod reach;
 pub mod schemes;
 pub mod unowned;
@@ -145,6 +146,8 @@ pub fn pin_all(
         let digest = lasting.then(|| kept::digest_of(one, &kept.claims, context.started)).flatten();
         context.memo.put(&kept::key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
+        // Written anew; in a folder of `pip install --target` they lie among the modules.
+        claims.extend(one.scripts.keys().map(|name| one.scheme.scripts.join(name)));
         python.objects.extend(kept.objects);
         // The user's word of today, whatever was remembered.
         let real_files = context.real_files.contains(&one.name);
