@@ -13,8 +13,8 @@ use crate::capture::model::report::Finding;
 use crate::capture::python;
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::find::{self, PythonLocation};
-use crate::capture::python::interpreter::InterpreterFacts;
 use crate::capture::python::installed::Scheme;
+use crate::capture::python::interpreter::InterpreterFacts;
 use crate::capture::python::python_path;
 use crate::capture::python::schemes;
 use crate::capture::runtime::given::Given;
@@ -225,7 +225,7 @@ impl Run<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<Python> {
         let options = self.options;
-        let (all, behind) = python::installed(schemes, findings);
+        let (all, behind, leftovers) = python::installed(schemes, findings);
         let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let ask = match options.offline {
             true => Ask::offline(),
@@ -246,6 +246,7 @@ impl Run<'_> {
             venv: facts.venv(),
             sites: &sites,
             behind: &behind,
+            leftovers: &leftovers,
             index: ask.key(),
         };
         python::pin_all(&context, &all, |fresh| {

@@ -174,8 +174,8 @@ class Files(Case):
         self.assertEqual(reasons["beta"], "its RECORD cannot be used: not a regular file")
         self.assertEqual(reasons["gamma"], "it has no WHEEL file, so it was not installed from a wheel")
         self.finds(result,
-                   ("warning", "captured", f"{env.site}/alpha-1.0.dist-info/METADATA", "no usable metadata (not a regular "
-                    "file): its files count as owned by no distribution"),
+                   ("warning", "captured", f"{env.site}/alpha-1.0.dist-info", "no usable metadata (not a regular file), and its files count "
+                    "as owned by no distribution: left out"),
                    ("warning", "unowned", "alpha/__init__.py", "no distribution owns it; it is captured"),
                    ("problem", "unreadable", "zeta/data.txt", "zeta 1.0: left out: not a regular file"),
                    ("problem", "unreadable", "zeta", "zeta 1.0: left out: not a regular file"),

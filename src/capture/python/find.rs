@@ -120,7 +120,9 @@ pub fn find_python(
     let active = active(variables)?;
     if let Some((place, beside)) = beside {
         return Ok(match active {
-            Some((other, active)) if !same(&place, &other) => choose((place, beside), (other, active), variables),
+            Some((other, active)) if !same(&place, &other) => {
+                choose((place, beside), (other, active), variables)
+            }
             _ => (beside, Vec::new()),
         });
     }
@@ -244,7 +246,10 @@ pub fn compare(facts: &InterpreterFacts, sites: &[PathBuf]) -> Result<Vec<Findin
     let made = made.filter(|made| *made != own && !made.starts_with(&format!("{own}.")));
     let shown = made.as_ref().map_or_else(String::new, |made| format!(", and it was made for Python {made}"));
     if !sites.iter().any(|site| site.starts_with(venv)) {
-        let why = format!("its interpreter is Python {}, which finds no site-packages in it{shown}", facts.full_version);
+        let why = format!(
+            "its interpreter is Python {}, which finds no site-packages in it{shown}",
+            facts.full_version
+        );
         return Err(broken(venv, &why));
     }
     let about = made.map(|made| {

@@ -66,7 +66,8 @@ fn of_two_environments_the_active_one_and_both_are_named() {
     venv(&base.join("opt"), "home = /usr/bin\n");
     script(&base.join("conda/bin/python"));
     let found = |set: &[(&str, &Path)]| {
-        let variables = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_os_str().to_owned());
+        let variables =
+            |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_os_str().to_owned());
         let (found, notes) = find_python(&root, None, &variables).unwrap();
         (found.executable, notes.iter().map(|n| format!("{} {}", n.path, n.message)).collect::<String>())
     };

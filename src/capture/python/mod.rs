@@ -6,6 +6,8 @@ pub mod find;
 pub mod installed;
 pub mod interpreter;
 mod kept;
+pub mod leftover;
+pub mod legacy;
 pub mod pin;
 pub mod prefix;
 pub mod pth;
@@ -23,6 +25,7 @@ use crate::capture::python::context::{Context, Python};
 use crate::capture::python::editable::Relocation;
 use crate::capture::python::installed::{Installed, Scheme, read_site};
 use crate::capture::python::kept::Kept;
+use crate::capture::python::leftover::Leftover;
 use crate::capture::python::pin::{Pinned, Trust};
 use crate::capture::trees::nar::hash_tree;
 use crate::capture::trees::tree::Tree;
@@ -33,36 +36,38 @@ use crate::sys::error::Result;
 use crate::sys::progress::{Amount, check_interrupt};
 use crate::words::show;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Every distribution of the site directories, the first of a name winning as on `sys.path`; and those that lie behind
-/// one of the same name in an earlier directory.
-pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> (Vec<Installed>, Vec<Installed>) {
-    let mut seen: HashMap<String, PathBuf> = HashMap::new();
-    let (mut all, mut behind) = (Vec::new(), Vec::new());
+/// Every distribution of the site directories, the first of a name winning as on `sys.path`; those that lie behind one of
+/// the same name in an earlier directory; and what is left over of others.
+pub fn installed(
+    sites: &[Scheme],
+    findings: &mut Vec<Finding>,
+) -> (Vec<Installed>, Vec<Installed>, HashSet<PathBuf>) {
+    let mut seen: HashSet<String> = HashSet::new();
+    let (mut all, mut behind, mut leftovers) = (Vec::new(), Vec::new(), HashSet::new());
     for scheme in sites {
-        for one in read_site(scheme, findings) {
-            if let Some(first) = seen.get(&one.name) {
+        let (found, left) = read_site(scheme, findings);
+        findings.extend(left.iter().map(Leftover::finding));
+        leftovers.extend(left.into_iter().map(|left| left.path));
+        for one in found {
+            if !seen.insert(one.name.clone()) {
                 findings.push(Finding {
                     severity: Severity::Warning,
                     topic: Topic::Captured,
                     path: show(one.scheme.site.join(&one.info).as_os_str().as_bytes()),
                     message: format!("{} is installed twice; the first on sys.path counts", one.name),
                 });
-                // In the same directory its files are that of both.
-                if *first != one.scheme.site {
-                    behind.push(one);
-                }
+                behind.push(one);
             } else {
-                seen.insert(one.name.clone(), one.scheme.site.clone());
                 all.push(one);
             }
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    (all, behind)
+    (all, behind, leftovers)
 }
 
 /// What installers make beside a distribution's own files.
@@ -240,6 +245,7 @@ fn lock_one(
         provenance: pinned.provenance,
         reason: pinned.reason.clone(),
         real_files: false,
+        headers: (one.headers != one.name).then(|| one.headers.clone()),
         site: 0,
         scripts: one.scripts.values().map(|script| script.point.to_string()).collect(),
         has_modules: pinned.has_modules,

@@ -54,11 +54,13 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let all = ["target", "plain", "gone", "target/../target", "up/ComfyUI", "up"].map(at);
-        let named = std::env::join_paths(all.iter().map(PathBuf::as_path).chain([Path::new("here"), Path::new("")]));
+        let named =
+            std::env::join_paths(all.iter().map(PathBuf::as_path).chain([Path::new("here"), Path::new("")]));
         let (sites, findings) = read(Some(&named.unwrap()), &at("up/ComfyUI"));
         assert_eq!(sites, [at("target")]);
         let said: Vec<String> = findings.into_iter().map(|f| format!("{} {}", f.path, f.message)).collect();
-        let wanted = [("plain", "which holds no"), ("up", "which is too wide"), ("here", "which is relative")];
+        let wanted =
+            [("plain", "which holds no"), ("up", "which is too wide"), ("here", "which is relative")];
         assert_eq!(said.len(), wanted.len(), "{said:?}");
         for (said, (folder, why)) in said.iter().zip(wanted) {
             let folder = if folder == "here" { PathBuf::from(folder) } else { at(folder) };
