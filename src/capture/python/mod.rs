@@ -3,6 +3,7 @@
 pub mod context;
 pub mod editable;
 pub mod find;
+mod import_hooks;
 pub mod installed;
 pub mod interpreter;
 mod kept;
@@ -168,6 +169,7 @@ pub fn pin_all(
     }
     report(&mut python);
     python.findings.extend(contests);
+    python.findings.extend(import_hooks::findings(all));
     let projects: Vec<PathBuf> = sources.iter().map(|source| PathBuf::from(&source.from)).collect();
     python.findings.extend(prefix::findings(context, all, &claims, &lost, &projects));
     unowned::capture(context, &claims, &sources, &mut python)?;
