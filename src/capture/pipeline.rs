@@ -266,7 +266,13 @@ impl Run<'_> {
     ) -> Result<AuditReport> {
         let mut files: Vec<(String, PathBuf)> = objects;
         for pack in scan.packs.iter().filter(|p| p.enabled) {
-            files.extend(audit::of_tree(&pack.tree, &format!("custom_nodes/{}/", pack.name)));
+            let label = format!("custom_nodes/{}/", pack.name);
+            // A line of its own tells of an interpreter of the pack's own: it needs more than libraries.
+            let own = |name: &str| {
+                let inner = name.strip_prefix(&label).unwrap_or(name).as_bytes();
+                pack.pythons.iter().any(|python| python.is(inner))
+            };
+            files.extend(audit::of_tree(&pack.tree, &label).into_iter().filter(|(name, _)| !own(name)));
         }
         for entry in &scan.cache {
             files.extend(audit::of_tree(&entry.tree, &format!(".cache/{}/", entry.path)));
