@@ -22,6 +22,7 @@ fn distribution(name: &str, version: &str, wheel: Option<u8>) -> DistributionLoc
         provenance: Provenance::Pinned,
         reason: None,
         real_files: false,
+        headers: None,
         site: 0,
         scripts: Vec::new(),
         has_modules: true,

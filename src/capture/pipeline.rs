@@ -14,7 +14,9 @@ use crate::capture::model::report::Finding;
 use crate::capture::python;
 use crate::capture::python::context::{Context, Python};
 use crate::capture::python::find::{self, PythonLocation};
+use crate::capture::python::installed::Scheme;
 use crate::capture::python::interpreter::InterpreterFacts;
+use crate::capture::python::python_path;
 use crate::capture::python::schemes;
 use crate::capture::runtime::given::Given;
 use crate::capture::runtime::ld_conf;
@@ -54,12 +56,24 @@ pub struct Captured {
     pub lock: Lock,
     pub scan: Scan,
     pub python: PythonLocation,
+    /// The virtual environment, if it is one.
+    pub venv: Option<PathBuf>,
     /// What PYTHONUSERBASE is where the environment's interpreter looks there.
     pub user_base: Option<PathBuf>,
+    /// The folders of PYTHONPATH that are captured.
+    pub python_path: Vec<PathBuf>,
     pub findings: Vec<Finding>,
     pub audit: AuditReport,
     pub index: Option<IndexReport>,
     pub disabled: Vec<String>,
+}
+
+impl Captured {
+    /// What PYTHONPATH must be for the environment's interpreter to find all that is captured.
+    pub fn search_path(&self) -> Option<String> {
+        let all: Vec<String> = self.python_path.iter().map(|path| path.display().to_string()).collect();
+        (!all.is_empty()).then(|| all.join(":"))
+    }
 }
 
 struct Run<'a> {
@@ -87,7 +101,12 @@ pub fn capture(
         find::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
     let facts = run.facts(root, &location)?;
     progress.stage("reading the environment", Amount::Unknown);
-    let mut scan = run.scan(root, &location, &facts)?;
+    let (python_path, mut about_path) = python_path::read(std::env::var_os("PYTHONPATH").as_deref(), root);
+    let sites = schemes::of(&facts, &location.executable, &python_path);
+    let places: Vec<PathBuf> = sites.iter().map(|scheme| scheme.site.clone()).collect();
+    findings.extend(find::compare(&facts, &places)?);
+    findings.append(&mut about_path);
+    let mut scan = run.scan(root, &facts)?;
     findings.append(&mut scan.findings);
     check_interrupt()?;
     progress.stage("capturing runtime, packs and cache", Amount::Unknown);
@@ -97,7 +116,7 @@ pub fn capture(
         || run.runtime().lock(&facts),
         || {
             rayon::join(
-                || run.distributions(root, &location, &facts, progress, &mut index, &mut findings),
+                || run.distributions(root, &sites, &facts, progress, &mut index, &mut findings),
                 || comfy::lock::Locking { memo, trees, store: &options.store_dir }.entries(&scan),
             )
         },
@@ -108,6 +127,15 @@ pub fn capture(
     findings.append(&mut about_runtime);
     findings.append(&mut python.findings);
     scan.outside.append(&mut python.outside);
+    let user = facts.user_site.as_ref().filter(|user| places.contains(user));
+    let outside = |from: &str, to: &Path| OutsidePath {
+        from: from.into(),
+        to: to.display().to_string(),
+        captured: true,
+    };
+    scan.outside.extend(user.map(|site| outside("site-packages of the user", site)));
+    scan.outside.extend(python_path.iter().map(|site| outside("PYTHONPATH", site)));
+    let user_base = user.and(facts.user_base.clone());
     check_interrupt()?;
     let lock = Lock {
         version: LOCK_VERSION,
@@ -128,15 +156,25 @@ pub fn capture(
         severity.then_with(|| (&a.topic, &a.path, &a.message).cmp(&(&b.topic, &b.path, &b.message)))
     });
     findings.dedup();
-    let user_base = python.user_base;
-    Ok(Captured { lock, scan, python: location, user_base, findings, audit, index, disabled })
+    let venv = facts.venv().map(Path::to_path_buf);
+    Ok(Captured {
+        lock,
+        scan,
+        python: location,
+        venv,
+        user_base,
+        python_path,
+        findings,
+        audit,
+        index,
+        disabled,
+    })
 }
 
 impl Run<'_> {
     /// The environment but its distributions; what git says of an unchanged repository is remembered.
-    fn scan(&self, root: &Path, location: &PythonLocation, facts: &InterpreterFacts) -> Result<Scan> {
-        let mut python: Vec<PathBuf> = location.venv.iter().cloned().collect();
-        python.push(facts.base_prefix.clone());
+    fn scan(&self, root: &Path, facts: &InterpreterFacts) -> Result<Scan> {
+        let python = vec![facts.prefix.clone(), facts.base_prefix.clone()];
         let options = ScanOptions {
             started_at: self.started,
             cache: self.options.environment_cache.clone(),
@@ -160,13 +198,13 @@ impl Run<'_> {
         if !is_program(&location.executable) {
             return InterpreterFacts::of_in(&location.executable, root);
         }
-        let paths: Vec<PathBuf> = [location.executable.clone()]
-            .into_iter()
-            .chain(location.venv.iter().map(|v| v.join("pyvenv.cfg")))
-            .collect();
+        // Where Python looks for it.
+        let configs = location.executable.ancestors().skip(1).take(2).map(|folder| folder.join("pyvenv.cfg"));
+        let paths: Vec<PathBuf> = std::iter::once(location.executable.clone()).chain(configs).collect();
         // Another question has another answer.
-        let digest =
-            stat_digest(InterpreterFacts::QUESTION, paths.iter().map(PathBuf::as_path), self.started);
+        let variables = InterpreterFacts::VARIABLES.map(std::env::var_os);
+        let salt = format!("{}{variables:?}", InterpreterFacts::QUESTION);
+        let digest = stat_digest(&salt, paths.iter().map(PathBuf::as_path), self.started);
         let kept = self.memo.get::<InterpreterFacts>("interpreter", digest.as_deref());
         if let Some(facts) = kept.filter(InterpreterFacts::still_holds) {
             self.memo.put("interpreter", digest.as_deref(), &facts);
@@ -181,20 +219,18 @@ impl Run<'_> {
     fn distributions(
         &self,
         root: &Path,
-        location: &PythonLocation,
+        schemes: &[Scheme],
         facts: &InterpreterFacts,
         progress: &dyn Progress,
         index: &mut Option<IndexReport>,
         findings: &mut Vec<Finding>,
     ) -> Result<Python> {
         let options = self.options;
-        let (schemes, user) = schemes::of(location, facts, &|name| std::env::var_os(name));
-        let (all, behind) = python::installed(&schemes, findings);
-        let prefix = location.venv.as_ref().unwrap_or(&facts.base_prefix);
+        let (all, behind, leftovers) = python::installed(schemes, findings);
         let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let ask = match options.offline {
             true => Ask::offline(),
-            false => Ask::of(root, prefix, &sites, &facts.stdlib)?,
+            false => Ask::of(root, &facts.prefix, &sites, &facts.stdlib)?,
         };
         findings.extend(ask.findings());
         let models = model_paths::model_folders(root, &model_paths::extra_paths(root, &mut Notes::default()));
@@ -208,23 +244,16 @@ impl Run<'_> {
             models: &models,
             left_out: &self.left_out,
             started: self.started,
-            venv: location.venv.as_deref(),
+            venv: facts.venv(),
             sites: &sites,
             behind: &behind,
+            leftovers: &leftovers,
             index: ask.key(),
         };
-        let mut python = python::pin_all(&context, &all, |fresh| {
+        python::pin_all(&context, &all, |fresh| {
             let wants: Vec<Want> = fresh.iter().map(|one| one.want(facts)).collect();
             ask.candidates(&wants, &options.cache, progress, index, findings)
-        })?;
-        // BASE/lib/pythonX.Y/site-packages.
-        python.user_base = user.as_ref().and_then(|site| site.ancestors().nth(3)).map(Path::to_path_buf);
-        python.outside.extend(user.map(|site| OutsidePath {
-            from: "site-packages of the user".into(),
-            to: site.display().to_string(),
-            captured: true,
-        }));
-        Ok(python)
+        })
     }
 
     /// Every ELF file that ships against what ships beside it.
@@ -238,7 +267,13 @@ impl Run<'_> {
     ) -> Result<AuditReport> {
         let mut files: Vec<(String, PathBuf)> = objects;
         for pack in scan.packs.iter().filter(|p| p.enabled) {
-            files.extend(audit::of_tree(&pack.tree, &format!("custom_nodes/{}/", pack.name)));
+            let label = format!("custom_nodes/{}/", pack.name);
+            // A line of its own tells of an interpreter of the pack's own: it needs more than libraries.
+            let own = |name: &str| {
+                let inner = name.strip_prefix(&label).unwrap_or(name).as_bytes();
+                pack.pythons.iter().any(|python| python.is(inner))
+            };
+            files.extend(audit::of_tree(&pack.tree, &label).into_iter().filter(|(name, _)| !own(name)));
         }
         for entry in &scan.cache {
             files.extend(audit::of_tree(&entry.tree, &format!(".cache/{}/", entry.path)));

@@ -34,7 +34,7 @@ pub fn report_json(captured: &Captured) -> Value {
         "version": 1,
         "environment": captured.scan.root,
         "main": {"version": lock.main.version, "git": captured.scan.main.git, "bytes": captured.scan.main.size},
-        "python": {"executable": captured.python.executable, "venv": captured.python.venv,
+        "python": {"executable": captured.python.executable, "venv": captured.venv,
             "found": captured.python.how.to_string(), "version": lock.runtime.version},
         "packs": captured.scan.packs.iter().map(|p| json!({
             "name": p.name, "kind": p.kind, "enabled": p.enabled, "git": p.git, "nested": p.nested,

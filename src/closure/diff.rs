@@ -255,6 +255,7 @@ mod tests {
             provenance,
             reason: None,
             real_files: false,
+            headers: None,
             site: 0,
             scripts: vec![],
             has_modules: true,

@@ -153,7 +153,9 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     for d in in_order(&lock.distributions) {
         let (input, derived) = b.distribution(&runtime, d)?;
         let source = tree_path(&d.tree, store)?.to_absolute(store);
-        let mut member = json!({"name": d.name, "path": source, "real": d.real_files});
+        // The script takes the name for the folder of headers alone.
+        let folder = d.headers.as_ref().unwrap_or(&d.name);
+        let mut member = json!({"name": folder, "path": source, "real": d.real_files});
         if d.site != 0 {
             member["site"] = json!(d.site);
         }
@@ -468,6 +470,7 @@ mod tests {
             provenance: Provenance::Patched,
             reason: None,
             real_files: false,
+            headers: None,
             site: 0,
             scripts: vec![],
             has_modules: true,

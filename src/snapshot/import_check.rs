@@ -39,6 +39,13 @@ enum Line {
     Looked { name: String, failed: Vec<Failure> },
 }
 
+/// Where the environment's interpreter has distributions from besides its own folders.
+#[derive(Default)]
+struct Beyond<'a> {
+    user_base: Option<&'a Path>,
+    path: Option<String>,
+}
+
 /// By distribution and module.
 type Failures = BTreeMap<(String, String), Failure>;
 
@@ -66,17 +73,18 @@ pub fn check(
         return Ok(());
     }
     let progress = observer.progress();
-    let ask_in = |python: &Path, base: Option<&Path>, only: Option<&BTreeSet<String>>| {
-        ask(subject, python, base, only, progress.as_ref())
+    let ask_in = |python: &Path, beyond: Beyond<'_>, only: Option<&BTreeSet<String>>| {
+        ask(subject, python, beyond, only, progress.as_ref())
     };
-    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, None, only);
+    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, Beyond::default(), only);
     progress.stage("importing every distribution from the snapshot", Amount::Unknown);
     let failed = ask(&python(environment), None)?;
     if failed.is_empty() {
         return Ok(());
     }
     progress.stage("importing in the environment what failed", Amount::Unknown);
-    let there = ask_in(&captured.python.executable, captured.user_base.as_deref(), Some(&names(&failed)))?;
+    let beyond = Beyond { user_base: captured.user_base.as_deref(), path: captured.search_path() };
+    let there = ask_in(&captured.python.executable, beyond, Some(&names(&failed)))?;
     let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
     let mut helped: BTreeSet<String> = BTreeSet::new();
     // First whose code failed; a second time whoever had a part in it.
@@ -150,7 +158,7 @@ fn set(captured: &mut Captured, names: &BTreeSet<String>, real: bool) {
 fn ask(
     subject: &Subject,
     python: &Path,
-    user_base: Option<&Path>,
+    beyond: Beyond<'_>,
     only: Option<&BTreeSet<String>>,
     progress: &dyn Progress,
 ) -> Result<Failures> {
@@ -158,13 +166,14 @@ fn ask(
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
     let question = json!({"names": only, "workers": workers, "limit": LIMIT_S});
     let mut command = Command::new(python);
-    if user_base.is_none() {
+    if beyond.user_base.is_none() {
         command.arg("-s");
     }
     command
         .args(["-B", "-c", SCRIPT])
         .env_clear()
-        .envs(user_base.map(|base| ("PYTHONUSERBASE", base)))
+        .envs(beyond.user_base.map(|base| ("PYTHONUSERBASE", base)))
+        .envs(beyond.path.map(|path| ("PYTHONPATH", path)))
         .env("HOME", scratch.path())
         .env("TMPDIR", scratch.path())
         .env("LC_ALL", "C.UTF-8")

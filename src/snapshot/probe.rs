@@ -94,6 +94,10 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
         environment.insert("PYTHONUSERBASE".into(), base.display().to_string());
         arguments.retain(|argument| argument != "-s");
     }
+    if let Some(path) = captured.search_path() {
+        let service = environment.remove("PYTHONPATH");
+        environment.insert("PYTHONPATH".into(), service.map_or(path.clone(), |own| format!("{own}:{path}")));
+    }
     Launch {
         version: LAUNCH_VERSION,
         service: "probe".into(),

@@ -7,12 +7,14 @@ import re
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import unittest
 from pathlib import Path
 
 import harness
-from small import AS_NOBODY, Case, NOBODY, Wheel, python_for_nobody, untouched, write
+from small import AS_NOBODY, BasePython, Case, NOBODY, Wheel, python_for_nobody, untouched, write
 
 SECONDS = 120
 BATCH = True
@@ -174,14 +176,34 @@ class Files(Case):
         self.assertEqual(reasons["beta"], "its RECORD cannot be used: not a regular file")
         self.assertEqual(reasons["gamma"], "it has no WHEEL file, so it was not installed from a wheel")
         self.finds(result,
-                   ("warning", "captured", f"{env.site}/alpha-1.0.dist-info/METADATA", "no usable metadata (not a regular "
-                    "file): its files count as owned by no distribution"),
+                   ("warning", "captured", f"{env.site}/alpha-1.0.dist-info", "no usable metadata (not a regular file), and its files count "
+                    "as owned by no distribution: left out"),
                    ("warning", "unowned", "alpha/__init__.py", "no distribution owns it; it is captured"),
                    ("problem", "unreadable", "zeta/data.txt", "zeta 1.0: left out: not a regular file"),
                    ("problem", "unreadable", "zeta", "zeta 1.0: left out: not a regular file"),
                    ("problem", "unreadable", "zeta/__init__.py",
                     "zeta 1.0: left out: cannot be read (Too many levels of symbolic links (os error 40))"),
                    ("warning", "patched", "zeta/gone.so", "zeta 1.0: missing"))
+
+    def test_packs_with_a_python_environment_of_their_own(self):
+        """For what they run as a process: made from an interpreter of the machine, or a whole one in the pack's folder."""
+        env = self.environment()
+        outer = os.path.realpath(env.venv / "bin" / "python")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", env.pack / "inner" / "venv"], check=True)
+        prefix, _ = BasePython().copy(env.pack / "portable")
+        (env.root / "custom_nodes" / "broken" / ".venv" / "bin").mkdir(parents=True)
+        write(env.root / "custom_nodes" / "broken" / ".venv" / "pyvenv.cfg", "home = /nonexistent\n")
+        with untouched(self, self.place):
+            taken = self.snapshot(env)
+        about = [f for f in self.findings(taken) if f[1] == "runtime" and f[2].startswith("custom_nodes/")]
+        self.assertEqual(sorted(about), sorted([
+            ("problem", "runtime", "custom_nodes/first-pack/inner/venv", f"a Python environment of the pack's own: its interpreter {outer} and the "
+             "libraries of that lie outside of the pack and are not captured: what the pack runs with it does not start on a host"),
+            ("warning", "runtime", "custom_nodes/first-pack/portable", f"a Python environment of the pack's own: its interpreter "
+             f"{os.path.realpath(prefix / 'bin' / 'python3')} ships with the pack, and needs the dynamic linker and the C library of the host"),
+            ("warning", "runtime", "custom_nodes/broken/.venv", "a Python environment of the pack's own, whose interpreter is not there: it starts "
+             "nowhere")]))
+        self.assertEqual([f for f in self.findings(taken) if f[1] == "audit" and "/bin/python" in f[2] + f[3]], [])
 
     def test_symlink_loops(self):
         env = self.environment()

@@ -4,10 +4,11 @@ import json
 import os
 import re
 import subprocess
+import sys
 import unittest
 import zipfile
 
-from small import BasePython, Case, Wheel, library, record_hash, shared_object, untouched, write
+from small import BasePython, Case, Environment, Wheel, library, record_hash, shared_object, untouched, write
 
 SECONDS = 120
 BATCH = True
@@ -207,6 +208,40 @@ class Site(Case):
         found = subprocess.run(["grep", "-rlE", "hf_notarealtoken[23]", self.station.store / "nix" / "store"], capture_output=True, text=True).stdout.split()
         self.assertEqual(sorted(os.path.basename(os.path.dirname(p)) + "/" + os.path.basename(p) for p in found),
                          ["edited/test.pem", "public/config.ini", "public/test.pem"])
+
+    def test_headers_in_the_folder_that_an_installer_chose(self):
+        """pip names it as it was asked for the distribution, uv by the normalized name. Pinned either way, and where the environment has it."""
+        wheel = Wheel("dotted.name", members={"dotted.name-1.0.data/headers/dotted.h": b"int dotted;\n"})
+        wheel.members.pop("dotted.name/__init__.py")
+        index = self.index().publish(wheel)
+        index.pages["dotted-name"] = index.pages["dotted.name"]
+        for number, spelled in enumerate(("dotted.name", "dotted-name", "Dotted_Name")):
+            with self.subTest(spelled):
+                env = Environment(self.place / str(number) / "ComfyUI")
+                place = f"include/site/{env.site.parent.name}/{spelled}/dotted.h"
+                rows = [row for row in wheel.rows() if "headers" not in row]
+                content = wheel.members["dotted.name-1.0.data/headers/dotted.h"]
+                wheel.install(env.site, record="\n".join([*rows, f"../../../{place},{record_hash(content)},{len(content)}"]) + "\n")
+                subprocess.run(["rm", "-r", env.site / "dotted.name-1.0.data"], check=True)
+                write(env.venv / place, content)
+                for variables in ({}, {"PIP_INDEX_URL": index.url}):
+                    report = self.inspect(env, **variables)
+                    self.assertEqual([f for f in self.findings(report) if f[1] in ("patched", "unowned")], [])
+                self.assertEqual(self.provenance(report), {"dotted-name": ("pinned", None)})
+                taken = self.snapshot(env, PIP_INDEX_URL=index.url).json
+                self.assertEqual(self.station.inside("cat", f"{taken['snapshot']}/python/{place}").out, content.decode())
+
+    def test_bytecode_in_a_record_with_its_source_beside_it(self):
+        """As virtualenv's seeds have it: named where no interpreter looks for it, and not there. What has no source is missed."""
+        env = self.environment()
+        wheel = Wheel("alpha", members={"alone.py": b"", "alpha/there.pyc": b"bytecode"})
+        tag = sys.implementation.cache_tag
+        rows = [*wheel.rows(), f"alpha/__init__.{tag}.pyc,,", f"alone.{tag}.pyc,,", "alpha/__init__.pyc,,", "alpha/__pycache__,,",
+                f"alpha/sourceless.{tag}.pyc,,"]
+        wheel.install(env.site, record="\n".join(rows) + "\n")
+        report = self.inspect(env)
+        self.assertEqual([f for f in self.findings(report) if f[1] in ("patched", "unowned", "unreadable")],
+                         [("warning", "patched", f"alpha/sourceless.{tag}.pyc", "alpha 1.0: missing")])
 
     def test_entry_points_that_are_none(self):
         env = self.environment()

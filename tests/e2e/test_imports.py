@@ -125,6 +125,47 @@ os.remove(models + "vae/kept.pt")
             "problem", "beta", "`import beta` works in the environment and not from the snapshot: AssertionError: not here")])
         self.assertTrue(self.links(taken)["beta"])
 
+    def editable(self, name, files, project):
+        """An editable install: `files` of site-packages, and a project beside the environment."""
+        wheel = Wheel(name)
+        del wheel.members[f"{name}/__init__.py"], wheel.members[f"{name}/data.txt"]
+        wheel.members.update({path: text.encode() for path, text in files.items()})
+        wheel.install(self.env.site)
+        for path, text in project.items():
+            write(self.place / name / path, text)
+        write(self.env.site / wheel.info / "direct_url.json", json.dumps({"url": f"file://{self.place}/{name}", "dir_info": {"editable": True}}))
+
+    def test_editable_installs_that_build_when_they_are_imported(self):
+        """As meson-python's hook does, shortened; and what only the folder of a .pth file or a hook's own table brings."""
+        build = self.place / "built" / "build"
+        loader = """import os, sys, importlib.util
+MARKER = 'MESONPY_EDITABLE_SKIP'
+class MesonpyMetaFinder:
+    def __init__(self, names, path):
+        self._top_level_modules, self._build_path = names, path
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname in self._top_level_modules:
+            # As root, who may write into the store of a test.
+            if self._build_path.startswith('/nix/'):
+                raise ImportError('re-building the package failed')
+            return importlib.util.spec_from_file_location(fullname, os.path.join(os.path.dirname(self._build_path), fullname + '.py'))
+sys.meta_path.insert(0, MesonpyMetaFinder({'built'}, %r))
+""" % str(build)
+        self.editable("built", {"_built_editable_loader.py": loader, "built-editable.pth": "import _built_editable_loader\n"}, {"built.py": ""})
+        self.editable("plain", {"plain.pth": f"{self.place}/plain\n"},
+                      {"plain/__init__.py": "import sys\nassert '/nix/' not in sys.prefix, 'not here'\n", "setup.py": "raise SystemExit('never imported')\n"})
+        said = ("problem", "built", "an editable install of meson-python, which is built at each import: a host cannot do that, and it does not import "
+                "there; install it without -e")
+        self.assertEqual([f for f in self.imports(self.take()) if f[0] == "problem"], [said])
+        with untouched(self, self.env.site):
+            taken = self.take("--probe")
+        problems = [f for f in self.imports(taken) if f[0] == "problem"]
+        self.assertIn(said, problems)
+        self.assertIn(("problem", "plain", "`import plain` works in the environment and not from the snapshot: AssertionError: not here"), problems)
+        self.assertIn(("problem", "built", "`import built` works in the environment and not from the snapshot: ImportError: re-building the package failed"),
+                      problems)
+        self.assertEqual(len(problems), 3)
+
 
 if __name__ == "__main__":
     unittest.main()

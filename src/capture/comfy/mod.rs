@@ -5,6 +5,7 @@ pub mod context;
 pub mod lock;
 pub mod main_program;
 pub mod model_paths;
+mod own_python;
 pub mod packs;
 
 use crate::capture::comfy::context::{Context, Notes, Reuse, ScanOptions};

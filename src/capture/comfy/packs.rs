@@ -1,6 +1,7 @@
 //! The packs of `custom_nodes`: what ComfyUI would load, as it is on disk.
 use crate::capture::comfy::context::{Context, Notes, repositories};
 use crate::capture::comfy::model_paths::ExtraPath;
+use crate::capture::comfy::own_python;
 use crate::capture::files::collect::{Policy, collect};
 use crate::capture::files::paths::case_twins;
 use crate::capture::files::rules;
@@ -198,6 +199,7 @@ fn read(context: &Context<'_>, found: &Found) -> (Option<Pack>, Notes) {
         nested: Vec::new(),
         tree: Tree::default(),
         weights: Vec::new(),
+        pythons: Vec::new(),
         size: 0,
         stat_digest: None,
     };
@@ -227,6 +229,12 @@ fn read(context: &Context<'_>, found: &Found) -> (Option<Pack>, Notes) {
         let path = format!("{}/{}", found.label, show(weight.path.as_bytes()));
         let message = format!("a model weight of {} bytes: ships as an entry of its own", weight.size);
         notes.note(Severity::Info, Topic::Weights, path, message);
+    }
+    for own in own_python::find(&collected.tree, &found.location) {
+        let path = format!("{}/{}", found.label, show(&own.folder));
+        let (severity, message) = own_python::judge(&own, &found.location);
+        notes.note(severity, Topic::Runtime, path, message);
+        pack.pythons.push(own);
     }
     pack.size = collected.size;
     pack.stat_digest = collected.stat_digest(context.options.started_at);

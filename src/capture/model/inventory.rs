@@ -46,6 +46,23 @@ pub struct Weight {
     pub tree: Tree,
 }
 
+/// A Python environment of a pack's own, for what the pack runs as a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnPython {
+    /// Its folder, relative to the pack.
+    pub folder: Vec<u8>,
+    /// The real file of its interpreter; nothing where the link to it is broken.
+    pub interpreter: Option<PathBuf>,
+}
+
+impl OwnPython {
+    /// Whether a file of the pack's tree is this interpreter, by one of its names.
+    pub fn is(&self, path: &[u8]) -> bool {
+        let inner = path.strip_prefix(self.folder.as_slice()).and_then(|rest| rest.strip_prefix(b"/"));
+        inner.and_then(|inner| inner.strip_prefix(b"bin/")).is_some_and(|name| name.starts_with(b"python"))
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Pack {
     /// The name in `custom_nodes/` (`foo` or `foo.py`).
@@ -58,6 +75,7 @@ pub struct Pack {
     pub nested: Vec<Nested>,
     pub tree: Tree,
     pub weights: Vec<Weight>,
+    pub pythons: Vec<OwnPython>,
     pub size: u64,
     /// Digest of all metadata (`index` module); `None` when too fresh to be trusted.
     pub stat_digest: Option<String>,

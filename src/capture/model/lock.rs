@@ -59,6 +59,9 @@ pub struct DistributionLock {
     /// Which of the site directories it is in, counted as on `sys.path`: of a file that two have, the first's is imported.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub site: usize,
+    /// The folder of its headers, where it is not its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<String>,
     /// The scripts of its entry points: `name = module:function`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<String>,

@@ -9,6 +9,7 @@ use crate::capture::trees::memo::Memo;
 use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::progress::Progress;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -22,8 +23,6 @@ pub struct Python {
     pub findings: Vec<Finding>,
     /// What may be a program or a library, for the audit: its name in the report, and where it lies.
     pub objects: Vec<(String, PathBuf)>,
-    /// Where `pip install --user` installs (PYTHONUSERBASE), if the interpreter looks there.
-    pub user_base: Option<PathBuf>,
 }
 
 pub struct Context<'a> {
@@ -45,6 +44,8 @@ pub struct Context<'a> {
     pub sites: &'a [PathBuf],
     /// Distributions behind others of the same name: never imported.
     pub behind: &'a [Installed],
+    /// What is left over of distributions that are no more.
+    pub leftovers: &'a HashSet<PathBuf>,
     /// Who is asked for wheels; `None`: nobody.
     pub index: Option<String>,
 }

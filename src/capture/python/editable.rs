@@ -118,7 +118,7 @@ fn capture(
 const SYSTEM: [&str; 6] = ["/etc", "/proc", "/sys", "/dev", "/run", "/boot"];
 
 /// Why a folder is not captured.
-fn unfit(path: &Path, environment: &Path) -> Option<&'static str> {
+pub fn unfit(path: &Path, environment: &Path) -> Option<&'static str> {
     let home = std::env::var_os("HOME").is_some_and(|home| Path::new(&home).starts_with(path));
     if environment.starts_with(path) || home {
         return Some("is too wide to capture; it is not captured");
@@ -163,9 +163,16 @@ fn replace_path(text: &str, from: &str, to: &str) -> (String, bool) {
     (out, any)
 }
 
-/// A text that site-packages has at its top level: a `.pth` file, the import finder of an editable install.
+/// A text that site-packages has at its top level: a `.pth` file, the import finder of an editable install. And the scripts of
+/// `setup.py develop`, which run those of the project.
 pub fn is_text(name: &[u8]) -> bool {
-    !name.contains(&b'/') && [&b".pth"[..], b".py", b".egg-link"].iter().any(|end| name.ends_with(end))
+    let script = |mut parts: std::slice::Split<'_, u8, fn(&u8) -> bool>| {
+        parts.next().is_some_and(|first| first.ends_with(b".data")) && parts.next() == Some(b"scripts")
+    };
+    if name.contains(&b'/') {
+        return script(name.split(|byte| *byte == b'/'));
+    }
+    [&b".pth"[..], b".py", b".egg-link"].iter().any(|end| name.ends_with(end))
 }
 
 /// A line of a `.pth` file may name its folder by its place beside the site directory, or with `//` and `..`.
@@ -198,8 +205,11 @@ pub fn relocate(tree: &mut Tree, all: &[Relocation]) -> Result<Vec<String>> {
             continue;
         }
         let Entry::File { source, .. } = entry else { continue };
-        let Source::Disk(disk) = &*source else { continue };
-        let bytes = read_foreign(disk)?;
+        let (bytes, disk) = match &*source {
+            Source::Disk(disk) => (read_foreign(disk)?, disk.as_path()),
+            Source::Bytes(bytes) => (bytes.to_vec(), Path::new("")),
+            Source::Shebang { .. } => continue,
+        };
         let Ok(mut text) = String::from_utf8(bytes) else { continue };
         let mut changed = false;
         if name.ends_with(b".pth")

@@ -1,6 +1,8 @@
 //! Is a directory a ComfyUI environment, and which Python does it use?
 use crate::capture::files::paths::{finding, read_small};
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::capture::python::interpreter::InterpreterFacts;
+use crate::formats::python::pyvenv::Pyvenv;
 use crate::sys::error::{Error, Kind, Result};
 use crate::words::show;
 use std::ffi::OsString;
@@ -9,16 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The Python that runs the environment.
+/// The Python that runs the environment. Whether it is a virtual environment's, and where its distributions are, is its own
+/// to say (`interpreter`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonLocation {
     pub executable: PathBuf,
-    pub venv: Option<PathBuf>,
-    /// A venv's own, first; then the base interpreter's where the venv includes them. Empty for an
-    /// interpreter that is no venv: only it knows.
-    pub site_packages: Vec<PathBuf>,
-    /// A venv that includes the base interpreter's site-packages.
-    pub system: bool,
     pub how: FoundBy,
 }
 
@@ -27,7 +24,7 @@ pub struct PythonLocation {
 pub enum FoundBy {
     /// The user named it.
     Given,
-    /// A virtual environment beside the program: whoever looks again finds it by itself.
+    /// A virtual environment beside the program.
     Beside,
     /// This variable names the active environment.
     Variable(&'static str),
@@ -93,7 +90,7 @@ fn utf8(path: &Path) -> Result<()> {
 }
 
 /// Finds the environment's Python: the given one (an executable or an environment's directory),
-/// else a venv beside the program, else the active one, else `python3`.
+/// else the active environment, else a venv beside the program, else `python3`. Where another could be meant, both are named.
 pub fn find_python(
     root: &Path,
     given: Option<&Path>,
@@ -111,11 +108,23 @@ pub fn find_python(
                 .hint("give a Python executable or the directory of a virtual environment")
         });
     }
-    let beside = [root.join(".venv"), root.join("venv"), root.join("../.venv"), root.join("../venv")];
-    for place in beside {
-        if let Some(found) = in_directory(&tidy(&place), FoundBy::Beside)? {
-            return Ok((found, Vec::new()));
+    let places = [root.join(".venv"), root.join("venv"), root.join("../.venv"), root.join("../venv")];
+    let mut beside = None;
+    for place in places {
+        let place = tidy(&place);
+        if let Some(found) = in_directory(&place, FoundBy::Beside)? {
+            beside = Some((place, found));
+            break;
         }
+    }
+    let active = active(variables)?;
+    if let Some((place, beside)) = beside {
+        return Ok(match active {
+            Some((other, active)) if !same(&place, &other) => {
+                choose((place, beside), (other, active), variables)
+            }
+            _ => (beside, Vec::new()),
+        });
     }
     for embedded in [root.join("../python_embeded"), root.join("python_embeded")] {
         if embedded.is_dir() {
@@ -127,13 +136,8 @@ pub fn find_python(
                 .hint(format!("create a virtual environment on Linux and {NAME_ONE}")));
         }
     }
-    for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        let Some(place) = variables(name).filter(|value| !value.is_empty()) else {
-            continue;
-        };
-        if let Some(found) = in_directory(Path::new(&place), FoundBy::Variable(name))? {
-            return Ok((found, Vec::new()));
-        }
+    if let Some((_, found)) = active {
+        return Ok((found, Vec::new()));
     }
     let path = variables("PATH").unwrap_or_default();
     let python = std::env::split_paths(&path)
@@ -149,6 +153,44 @@ pub fn find_python(
     Ok((found, vec![note]))
 }
 
+/// The environment that the user's shell has activated, and its folder.
+fn active(variables: &Variables<'_>) -> Result<Option<(PathBuf, PythonLocation)>> {
+    for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
+        let Some(place) = variables(name).filter(|value| !value.is_empty()).map(PathBuf::from) else {
+            continue;
+        };
+        if let Some(found) = in_directory(&place, FoundBy::Variable(name))? {
+            return Ok(Some((place, found)));
+        }
+    }
+    Ok(None)
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Of two environments the active one, but for conda's `base`: that is active in every shell, whoever works in it.
+fn choose(
+    (place, beside): (PathBuf, PythonLocation),
+    (other, active): (PathBuf, PythonLocation),
+    variables: &Variables<'_>,
+) -> (PythonLocation, Vec<Finding>) {
+    let base = active.how == FoundBy::Variable("CONDA_PREFIX")
+        && variables("CONDA_DEFAULT_ENV").is_some_and(|name| name == "base");
+    let (taken, path, left, why) = match base {
+        true => (beside, place, other, format!("{}, and is conda's `base`", active.how)),
+        false => (active, other, place, beside.how.to_string()),
+    };
+    let message = format!(
+        "captured ({}); another environment, {}, is not ({why}); to be certain, {NAME_ONE}",
+        taken.how,
+        show(left.as_os_str().as_bytes())
+    );
+    let path = show(path.as_os_str().as_bytes());
+    (taken, vec![finding(Severity::Warning, Topic::Runtime, path, message)])
+}
+
 /// `None`: no Python environment. An error: one that is broken, which must not be passed over.
 fn in_directory(place: &Path, how: FoundBy) -> Result<Option<PythonLocation>> {
     let venv = place.join("pyvenv.cfg").is_file();
@@ -161,7 +203,7 @@ fn in_directory(place: &Path, how: FoundBy) -> Result<Option<PythonLocation>> {
     }
 }
 
-fn broken(place: &Path, why: &str) -> Error {
+pub fn broken(place: &Path, why: &str) -> Error {
     let message = format!("the virtual environment {} is broken: {why}", place.display());
     Error::new(Kind::Environment, message)
         .hint(format!("recreate it with `uv venv` or `python3 -m venv`; for another Python, {NAME_ONE}"))
@@ -189,72 +231,39 @@ fn from_executable(python: &Path, how: FoundBy) -> Result<PythonLocation> {
                 .hint(format!("for another Python, {NAME_ONE}")),
         });
     }
-    let (site_packages, system) = match venv {
-        Some(place) => site_packages(place)?,
-        None => (Vec::new(), false),
-    };
-    let venv = venv.map(Path::to_path_buf);
     utf8(&python)?;
-    Ok(PythonLocation { executable: python, venv, site_packages, system, how })
+    Ok(PythonLocation { executable: python, how })
+}
+
+/// What the interpreter's answer and the environment's own files say differently; or why nothing can be captured with it.
+/// `sites` are the site directories that are there.
+pub fn compare(facts: &InterpreterFacts, sites: &[PathBuf]) -> Result<Vec<Finding>> {
+    let Some(venv) = facts.venv() else { return Ok(Vec::new()) };
+    let path = venv.join("pyvenv.cfg");
+    let text = read_small(&path, 1 << 20).unwrap_or_default();
+    let config = Pyvenv::parse(&String::from_utf8_lossy(&text)).ok();
+    let (own, made) = (facts.short_version(), config.and_then(|config| config.version));
+    let made = made.filter(|made| *made != own && !made.starts_with(&format!("{own}.")));
+    let shown = made.as_ref().map_or_else(String::new, |made| format!(", and it was made for Python {made}"));
+    if !sites.iter().any(|site| site.starts_with(venv)) {
+        let why = format!(
+            "its interpreter is Python {}, which finds no site-packages in it{shown}",
+            facts.full_version
+        );
+        return Err(broken(venv, &why));
+    }
+    let about = made.map(|made| {
+        let message = format!(
+            "says Python {made}, but the interpreter is Python {}: it does not see what was installed for the other, which is not captured",
+            facts.full_version
+        );
+        finding(Severity::Warning, Topic::Runtime, show(path.as_os_str().as_bytes()), message)
+    });
+    Ok(about.into_iter().collect())
 }
 
 fn executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
-
-/// And whether the base interpreter's are among them.
-fn site_packages(venv: &Path) -> Result<(Vec<PathBuf>, bool)> {
-    let config = read_small(&venv.join("pyvenv.cfg"), 1 << 20)
-        .ok_or_else(|| broken(venv, "its pyvenv.cfg cannot be read"))?;
-    let config = String::from_utf8_lossy(&config).into_owned();
-    let value = |key: &str| {
-        config.lines().find_map(|line| {
-            let (name, value) = line.split_once('=')?;
-            name.trim().eq_ignore_ascii_case(key).then(|| value.trim().to_string())
-        })
-    };
-    let version = value("version_info").or_else(|| value("version"));
-    let minor = version.and_then(|version| {
-        let mut parts = version.split('.').map(str::to_string);
-        Some(format!("python{}.{}", parts.next()?, parts.next()?))
-    });
-    let mut found = Vec::new();
-    for lib in ["lib", "lib64"] {
-        // lib64 is mostly a link to lib; where it is a folder, it is the platform's own.
-        if venv.join(lib).is_symlink() {
-            continue;
-        }
-        let mut pythons: Vec<PathBuf> = std::fs::read_dir(venv.join(lib))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|e| e.file_name().to_string_lossy().starts_with("python"))
-            .map(|e| e.path().join("site-packages"))
-            .filter(|path| path.is_dir())
-            .collect();
-        pythons.sort();
-        let named = minor.as_ref().map(|m| venv.join(lib).join(m).join("site-packages"));
-        match named.filter(|path| pythons.contains(path)) {
-            Some(path) => found.push(path),
-            None if pythons.len() == 1 => found.append(&mut pythons),
-            None => {}
-        }
-    }
-    if found.is_empty() {
-        return Err(broken(venv, "it has no lib/python*/site-packages of its own version"));
-    }
-    let base = value("include-system-site-packages").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-    if base && let (Some(home), Some(minor)) = (value("home"), minor) {
-        let prefix = Path::new(&home).parent().unwrap_or(Path::new("/")).to_path_buf();
-        let candidates = [
-            prefix.join("local/lib").join(&minor).join("dist-packages"),
-            prefix.join("lib").join(&minor).join("site-packages"),
-            prefix.join("lib64").join(&minor).join("site-packages"),
-            prefix.join("lib/python3/dist-packages"),
-        ];
-        found.extend(candidates.into_iter().filter(|path| path.is_dir()));
-    }
-    Ok((found, base))
 }
 
 /// Without `.` and with `..` resolved by name: the places here are beside the root, which is

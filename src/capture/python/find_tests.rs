@@ -48,28 +48,44 @@ fn finds_a_venv_beside_the_program() {
     let (found, notes) = find_python(&root, None, &nothing).unwrap();
     let place = root.parent().unwrap().join("venv");
     assert_eq!(found.executable, place.join("bin/python"));
-    assert_eq!(found.venv.as_deref(), Some(&*place));
-    assert_eq!(found.site_packages, [place.join("lib/python3.12/site-packages")]);
     assert!(notes.is_empty());
     // The nearer one wins, and the given one over both.
     venv(&root.join(".venv"), "version_info = 3.12.0.final.0\n");
     let (near, _) = find_python(&root, None, &nothing).unwrap();
-    assert_eq!(near.venv, Some(root.join(".venv")));
+    assert_eq!(near.executable, root.join(".venv/bin/python"));
     let (given, _) = find_python(&root, Some(&place.join("bin/python")), &nothing).unwrap();
-    assert_eq!(given.venv.as_deref(), Some(&*place));
+    assert_eq!(given.executable, place.join("bin/python"));
     assert_eq!(find_python(&root, Some(&place), &nothing).unwrap().0, given);
 }
 
 #[test]
-fn a_venv_may_include_its_base() {
+fn of_two_environments_the_active_one_and_both_are_named() {
     let (dir, root) = program();
-    let base = fs::canonicalize(dir.path()).unwrap().join("base");
-    fs::create_dir_all(base.join("lib/python3.12/site-packages")).unwrap();
-    let config =
-        format!("home = {}/bin\ninclude-system-site-packages = true\nversion = 3.12.1\n", base.display());
-    venv(&root.join("venv"), &config);
-    let (found, _) = find_python(&root, None, &nothing).unwrap();
-    assert_eq!(found.site_packages[1..], [base.join("lib/python3.12/site-packages")]);
+    let base = fs::canonicalize(dir.path()).unwrap();
+    venv(&root.join(".venv"), "home = /usr/bin\n");
+    venv(&base.join("opt"), "home = /usr/bin\n");
+    script(&base.join("conda/bin/python"));
+    let found = |set: &[(&str, &Path)]| {
+        let variables =
+            |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_os_str().to_owned());
+        let (found, notes) = find_python(&root, None, &variables).unwrap();
+        (found.executable, notes.iter().map(|n| format!("{} {}", n.path, n.message)).collect::<String>())
+    };
+    let (beside, opt, conda) = (root.join(".venv"), base.join("opt"), base.join("conda"));
+    let (taken, said) = found(&[("VIRTUAL_ENV", &opt)]);
+    assert_eq!(taken, opt.join("bin/python"));
+    assert!(said.starts_with(&*opt.to_string_lossy()) && said.contains(&*beside.to_string_lossy()), "{said}");
+    let (taken, said) = found(&[("CONDA_PREFIX", &conda), ("CONDA_DEFAULT_ENV", Path::new("comfy"))]);
+    assert_eq!(taken, conda.join("bin/python"));
+    assert!(said.contains(&*beside.to_string_lossy()), "{said}");
+    // conda's `base` is active in every shell.
+    let (taken, said) = found(&[("CONDA_PREFIX", &conda), ("CONDA_DEFAULT_ENV", Path::new("base"))]);
+    assert_eq!(taken, beside.join("bin/python"));
+    assert!(said.contains(&*conda.to_string_lossy()), "{said}");
+    // The one beside the program by another name, and one that is gone.
+    symlink(&beside, base.join("link")).unwrap();
+    assert_eq!(found(&[("VIRTUAL_ENV", &base.join("link"))]), (beside.join("bin/python"), String::new()));
+    assert_eq!(found(&[("VIRTUAL_ENV", &base.join("gone"))]), (beside.join("bin/python"), String::new()));
 }
 
 #[test]
@@ -96,7 +112,6 @@ fn the_active_environment_then_the_path() {
     let path = |name: &str| (name == "PATH").then(|| base.join("bin").into_os_string());
     let (found, notes) = find_python(&root, None, &path).unwrap();
     assert_eq!(found.executable, base.join("bin/python3"));
-    assert!(found.site_packages.is_empty() && found.venv.is_none());
     assert_eq!(notes.len(), 1);
     script(&base.join("conda/bin/python"));
     let conda = |name: &str| (name == "CONDA_PREFIX").then(|| base.join("conda").into_os_string());

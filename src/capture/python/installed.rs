@@ -1,10 +1,12 @@
 //! The distributions installed in an environment, read from their metadata directories (PEP 376,
 //! PEP 627): which files each owns, where an installer put them, and where they lie in the wheel's own
 //! layout. Nothing is imported and nothing is run.
-use crate::capture::files::paths::{self, lexical, read_at_most, read_small};
+use crate::capture::files::paths::{self, lexical, read_at_most};
 use crate::capture::index::provenance::Want;
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::python::interpreter::InterpreterFacts;
+use crate::capture::python::leftover::{self, Leftover};
+use crate::capture::python::legacy;
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::direct_url::DirectUrl;
 use crate::formats::python::entry_points::{EntryPoint, EntryPoints};
@@ -13,7 +15,8 @@ use crate::formats::python::name::normalize;
 use crate::formats::python::record::Record;
 use crate::formats::python::wheel::Wheel;
 use crate::words::show;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +34,16 @@ pub struct Scheme {
     pub headers: PathBuf,
     /// The real file that a script's `#!` line leads to.
     pub interpreter: PathBuf,
+}
+
+impl Scheme {
+    /// Where a file of an installed RECORD lies. `pip install --target` installs into `lib/python` of a scratch folder first
+    /// and moves all of it up afterwards, and its RECORD stays as it was.
+    fn place(&self, row: &str) -> PathBuf {
+        let flat = self.site == self.data;
+        let row = row.strip_prefix("../../").filter(|_| flat).unwrap_or(row);
+        lexical(&self.site.join(row))
+    }
 }
 
 /// A file of a distribution, and what its installed RECORD says of it, which vouches for nothing.
@@ -56,6 +69,8 @@ pub struct Installed {
     /// `numpy-1.26.4.dist-info`.
     pub info: String,
     pub wheel_tags: Vec<String>,
+    /// The folder of its headers: installers differ in the spelling of the name.
+    pub headers: String,
     /// The WHEEL file itself.
     pub wheel_file: Vec<u8>,
     pub build: Option<String>,
@@ -69,6 +84,25 @@ pub struct Installed {
 }
 
 impl Installed {
+    /// One of which nothing but its metadata is known yet; `info` is what its metadata is in, by its name in the site directory.
+    pub fn new(metadata: Metadata, scheme: &Scheme, info: &str) -> Self {
+        let name = normalize(&metadata.name);
+        Installed {
+            headers: name.clone(),
+            name,
+            version: metadata.version,
+            scheme: scheme.clone(),
+            info: info.to_string(),
+            wheel_tags: Vec::new(),
+            wheel_file: Vec::new(),
+            build: None,
+            direct_url: None,
+            scripts: BTreeMap::new(),
+            files: BTreeMap::new(),
+            reason: None,
+        }
+    }
+
     /// The wheel to ask an index for, for this interpreter.
     pub fn want(&self, facts: &InterpreterFacts) -> Want {
         Want {
@@ -84,7 +118,7 @@ impl Installed {
     }
 
     fn data_prefix(&self) -> String {
-        let stem = self.info.trim_end_matches(".dist-info").trim_end_matches(".egg-info");
+        let stem = self.info.rsplit_once('.').map_or(self.info.as_str(), |(stem, _)| stem);
         format!("{stem}.data")
     }
 
@@ -109,7 +143,7 @@ impl Installed {
                 "purelib" | "platlib" => Some(self.scheme.site.join(rest)),
                 "scripts" => Some(self.scheme.scripts.join(rest)),
                 "data" => Some(self.scheme.data.join(rest)),
-                "headers" => Some(self.scheme.headers.join(&self.name).join(rest)),
+                "headers" => Some(self.scheme.headers.join(&self.headers).join(rest)),
                 _ => None,
             };
         }
@@ -119,18 +153,43 @@ impl Installed {
     /// The canonical path of an installed file, or `None` when an installer made it.
     fn canonical(&self, disk: &Path) -> Option<String> {
         let text = |p: &Path| p.to_str().map(String::from);
-        if let Ok(rest) = disk.strip_prefix(&self.scheme.site) {
+        let data = self.data_prefix();
+        // In a folder of `pip install --target` the scripts lie below the modules.
+        if let Ok(rest) = disk.strip_prefix(&self.scheme.site)
+            && !disk.starts_with(&self.scheme.scripts)
+        {
             return text(rest);
         }
-        let data = self.data_prefix();
         if let Ok(rest) = disk.strip_prefix(&self.scheme.scripts) {
             let rest = text(rest)?;
             return (!self.scripts.contains_key(&rest)).then(|| format!("{data}/scripts/{rest}"));
         }
-        if let Ok(rest) = disk.strip_prefix(self.scheme.headers.join(&self.name)) {
+        if let Ok(rest) = disk.strip_prefix(self.scheme.headers.join(&self.headers)) {
             return Some(format!("{data}/headers/{}", text(rest)?));
         }
         disk.strip_prefix(&self.scheme.data).ok().and_then(text).map(|r| format!("{data}/data/{r}"))
+    }
+
+    /// Takes a file that its metadata names, unless an installer made it.
+    pub fn own(&mut self, disk: PathBuf, stated: Option<Sha256Digest>, findings: &mut Vec<Finding>) {
+        if !disk.starts_with(&self.scheme.site) && !disk.starts_with(&self.scheme.data) {
+            let message =
+                format!("{}'s RECORD claims a file outside the environment; it is not captured", self.name);
+            findings.push(finding(Severity::Problem, Topic::Outside, &disk, message));
+            return;
+        }
+        match self.canonical(&disk) {
+            Some(canonical) if !installer_file(&canonical) => {
+                self.files.insert(canonical, Owned { disk, stated });
+            }
+            Some(_) => {}
+            None => {
+                let name = disk.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if let Some(script) = self.scripts.get_mut(name) {
+                    script.stated = stated;
+                }
+            }
+        }
     }
 }
 
@@ -151,14 +210,10 @@ fn finding(severity: Severity, topic: Topic, path: &Path, message: String) -> Fi
     paths::finding(severity, topic, show(path.as_os_str().as_bytes()), message)
 }
 
-/// Reads every distribution of one site-packages directory, in name order.
-pub fn read_site(scheme: &Scheme, findings: &mut Vec<Finding>) -> Vec<Installed> {
-    let mut names: Vec<String> = match fs::read_dir(&scheme.site) {
-        Ok(entries) => entries
-            .flatten()
-            .filter_map(|e| e.file_name().into_string().ok())
-            .filter(|n| n.ends_with(".dist-info") || n.ends_with(".egg-info"))
-            .collect(),
+/// Reads every distribution of one site-packages directory, in name order, and what is left over of others.
+pub fn read_site(scheme: &Scheme, findings: &mut Vec<Finding>) -> (Vec<Installed>, Vec<Leftover>) {
+    let mut names: Vec<OsString> = match fs::read_dir(&scheme.site) {
+        Ok(entries) => entries.flatten().map(|e| e.file_name()).collect(),
         Err(e) => {
             findings.push(finding(
                 Severity::Problem,
@@ -166,14 +221,42 @@ pub fn read_site(scheme: &Scheme, findings: &mut Vec<Finding>) -> Vec<Installed>
                 &scheme.site,
                 format!("cannot be listed: {e}"),
             ));
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
     };
     names.sort();
-    names.into_iter().filter_map(|info| read_one(scheme, info, findings)).collect()
+    let (mut found, mut left) = (Vec::new(), Vec::new());
+    for name in &names {
+        if leftover::set_aside(name.as_bytes()) {
+            let why = "what pip had set aside during an installation that it did not end";
+            left.push(Leftover::new(scheme.site.join(name), why));
+            continue;
+        }
+        let Some(info) = name.to_str().filter(|n| n.ends_with(".dist-info") || n.ends_with(".egg-info"))
+        else {
+            continue;
+        };
+        match read_one(scheme, info, findings) {
+            Ok(one) => found.push(one),
+            Err(why) => left.push(Leftover::new(scheme.site.join(info), why)),
+        }
+    }
+    let (mut found, more) = leftover::choose(found);
+    left.extend(more);
+    let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
+    found.extend(legacy::eggs(scheme, &names, &found, findings));
+    // Somebody may have a file of such a name.
+    left.retain(|left| {
+        !found.iter().any(|one| one.files.values().any(|file| file.disk.starts_with(&left.path)))
+    });
+    (found, left)
 }
 
-fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Option<Installed> {
+/// One distribution, or why its metadata counts for nothing.
+fn read_one(scheme: &Scheme, info: &str, findings: &mut Vec<Finding>) -> Result<Installed, String> {
+    if !leftover::valid(leftover::named(info)) {
+        return Err("no name of a distribution: pip ignores it, too".into());
+    }
     let dir = scheme.site.join(&info);
     let legacy = info.ends_with(".egg-info");
     let metadata_path = match (legacy, dir.is_file()) {
@@ -183,35 +266,11 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
     };
     // Never `fs::read`: a FIFO in place of any of these would hang the capture.
     let read = |path: &Path| read_at_most(path, LONGEST);
-    let metadata = match read(&metadata_path)
+    let metadata = read(&metadata_path)
         .map_err(|e| e.to_string())
         .and_then(|bytes| Metadata::parse(&bytes).map_err(|e| e.to_string()))
-    {
-        Ok(metadata) => metadata,
-        Err(e) => {
-            // pip leaves `~umpy-1.0.dist-info` behind after an interrupted upgrade.
-            findings.push(finding(
-                Severity::Warning,
-                Topic::Captured,
-                &metadata_path,
-                format!("no usable metadata ({e}): its files count as owned by no distribution"),
-            ));
-            return None;
-        }
-    };
-    let mut installed = Installed {
-        name: normalize(&metadata.name),
-        version: metadata.version,
-        scheme: scheme.clone(),
-        info: info.clone(),
-        wheel_tags: Vec::new(),
-        wheel_file: Vec::new(),
-        build: None,
-        direct_url: None,
-        scripts: BTreeMap::new(),
-        files: BTreeMap::new(),
-        reason: None,
-    };
+        .map_err(|e| format!("no usable metadata ({e}), and its files count as owned by no distribution"))?;
+    let mut installed = Installed::new(metadata, scheme, info);
     if let Ok(bytes) = read(&dir.join("WHEEL"))
         && let Ok(wheel) = Wheel::parse(&bytes)
     {
@@ -237,10 +296,10 @@ fn read_one(scheme: &Scheme, info: String, findings: &mut Vec<Finding>) -> Optio
         Ok(record) => own_by_record(&mut installed, &record, findings),
         Err(e) => {
             installed.reason = Some(format!("its RECORD cannot be used: {e}"));
-            own_by_top_level(&mut installed, &dir);
+            legacy::own(&mut installed, &dir, findings);
         }
     }
-    Some(installed)
+    Ok(installed)
 }
 
 /// Names that are the interpreter's own: a script in its place would call itself for ever.
@@ -248,7 +307,7 @@ pub fn is_interpreter(name: &str) -> bool {
     name.strip_prefix("python").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
-fn read_scripts(installed: &mut Installed, entry_points: &[u8], findings: &mut Vec<Finding>) {
+pub fn read_scripts(installed: &mut Installed, entry_points: &[u8], findings: &mut Vec<Finding>) {
     let (points, wrong) = EntryPoints::parse(entry_points);
     let mut wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
     for (name, point) in points.scripts() {
@@ -266,61 +325,30 @@ fn read_scripts(installed: &mut Installed, entry_points: &[u8], findings: &mut V
 }
 
 fn own_by_record(installed: &mut Installed, record: &Record, findings: &mut Vec<Finding>) {
-    for row in &record.rows {
-        let disk = lexical(&installed.scheme.site.join(&row.path));
-        let inside = disk.starts_with(&installed.scheme.site) || disk.starts_with(&installed.scheme.data);
-        if !inside {
-            findings.push(finding(
-                Severity::Problem,
-                Topic::Outside,
-                &disk,
-                format!(
-                    "{}'s RECORD claims a file outside the environment; it is not captured",
-                    installed.name
-                ),
-            ));
-            continue;
-        }
-        match installed.canonical(&disk) {
-            Some(canonical) if !installer_file(&canonical) => {
-                installed.files.insert(canonical, Owned { disk, stated: row.sha256 });
-            }
-            Some(_) => {}
-            None => {
-                let name = disk.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if let Some(script) = installed.scripts.get_mut(name) {
-                    script.stated = row.sha256;
-                }
-            }
+    let places: Vec<PathBuf> = record.rows.iter().map(|row| installed.scheme.place(&row.path)).collect();
+    // pip takes the name as it was asked for (`zope.proxy`), uv as it is normalized.
+    let spelled = places.iter().find_map(|disk| {
+        let folder = disk.strip_prefix(&installed.scheme.headers).ok()?.components().next()?;
+        folder.as_os_str().to_str().filter(|folder| normalize(folder) == installed.name)
+    });
+    if let Some(spelled) = spelled {
+        installed.headers = spelled.to_string();
+    }
+    let sources: HashSet<&str> =
+        record.rows.iter().map(|row| row.path.as_str()).filter(|path| path.ends_with(".py")).collect();
+    for (row, disk) in record.rows.iter().zip(places) {
+        // virtualenv's seeds name bytecode that they leave out, in its old place beside the source.
+        let bytecode = source_of(&row.path).is_some_and(|source| sources.contains(source.as_str()));
+        if !bytecode || disk.exists() {
+            installed.own(disk, row.sha256, findings);
         }
     }
 }
 
-/// Without a RECORD (distribution packages of a Linux system, `setup.py install`), the metadata names
-/// only the importable top levels.
-fn own_by_top_level(installed: &mut Installed, dir: &Path) {
-    let tops = read_small(&dir.join("top_level.txt"), LONGEST).unwrap_or_default();
-    let tops = String::from_utf8_lossy(&tops);
-    let mut roots: Vec<PathBuf> = tops
-        .lines()
-        .map(str::trim)
-        .filter(|t| !t.is_empty() && !t.contains('/') && *t != "..")
-        .flat_map(|t| [installed.scheme.site.join(t), installed.scheme.site.join(format!("{t}.py"))])
-        .filter(|p| p.exists())
-        .collect();
-    roots.push(dir.to_path_buf());
-    let mut stack = roots;
-    while let Some(path) = stack.pop() {
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-        if meta.is_dir() {
-            if let Ok(entries) = fs::read_dir(&path) {
-                stack.extend(entries.flatten().map(|e| e.path()));
-            }
-        } else if meta.is_file()
-            && let Some(canonical) = installed.canonical(&path)
-            && !installer_file(&canonical)
-        {
-            installed.files.insert(canonical, Owned { disk: path, stated: None });
-        }
-    }
+/// `a/b.cpython-311.pyc` or `a/b.pyc` -> `a/b.py`.
+fn source_of(path: &str) -> Option<String> {
+    let stem = path.strip_suffix(".pyc")?;
+    let (folder, name) = stem.rsplit_once('/').map_or(("", stem), |(folder, name)| (folder, name));
+    let name = name.split('.').next()?;
+    Some(if folder.is_empty() { format!("{name}.py") } else { format!("{folder}/{name}.py") })
 }

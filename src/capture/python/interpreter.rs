@@ -1,5 +1,6 @@
-//! What the environment's interpreter says about itself. It is asked with `-I -S`: no `site`, no
-//! `.pth` file, nothing from the environment variables, so none of the environment's code runs.
+//! What the environment's interpreter says about itself: its build, its prefix, and the site directories in which it
+//! would look. It is asked with `-I -S`: the module `site` is not run, so no `.pth` file and none of the environment's
+//! code is.
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -44,16 +45,23 @@ pub struct InterpreterFacts {
     /// Where headers are looked for.
     #[serde(default)]
     pub headers: Vec<PathBuf>,
-    /// Its own site directories, in the order of `sys.path`: distributions of Linux have several, and not the same.
-    #[serde(default)]
+    /// A virtual environment's own, else the base's.
+    pub prefix: PathBuf,
+    /// Where it looks for distributions, in the order of `sys.path`, whether the folder is there or not: distributions of
+    /// Linux have several, and not the same.
     pub sites: Vec<PathBuf>,
+    /// The one of `sites` that `pip install --user` fills, and the prefix that belongs to it.
+    pub user_site: Option<PathBuf>,
+    pub user_base: Option<PathBuf>,
     pub scheme_names: Vec<String>,
     /// The marker environment of dependency specifiers.
     pub markers: BTreeMap<String, String>,
 }
 
 /// Where the build says that something is counts only if it is below the prefix of today: a copied or moved
-/// interpreter still names its old place.
+/// interpreter still names its old place. The site directories are what the interpreter's own `site.main` would add, with a
+/// note taken in place of reading the folder; distributions of Linux change these functions. Which folders are there may
+/// change with every installation, so all are noted. It comes last: `site.venv` sets `sys.prefix`.
 const SCRIPT: &str = r#"
 import json, os, platform, site, sys, sysconfig
 v = sys.version_info
@@ -73,19 +81,35 @@ dynload = [p for p in [os.path.join(paths[k], 'lib-dynload') for k in ('platstdl
 headers = [p for p in [paths.get('include'), own(var('INCLUDEPY'))] if p]
 include = [p for p in headers if os.path.isfile(os.path.join(p, 'Python.h'))]
 name = sys.implementation.name
-print(json.dumps(dict(
+answer = dict(
     version=list(v[:3]), full_version=full_version, implementation=name,
     cache_tag=sys.implementation.cache_tag or '', soabi=var('SOABI'), ext_suffix=var('EXT_SUFFIX') or '',
     platform=sys.platform, machine=platform.machine(), multiarch=getattr(sys.implementation, '_multiarch', None),
     platlibdir=getattr(sys, 'platlibdir', 'lib'), base_prefix=sys.base_prefix,
     stdlib=paths['stdlib'], platstdlib=paths['platstdlib'], lib_dynload=(dynload + [None])[0],
-    executable=exe, include=(include + [None])[0], headers=headers, sites=site.getsitepackages([sys.base_prefix]), scheme_names=sorted(sysconfig.get_scheme_names()),
+    executable=exe, include=(include + [None])[0], headers=headers, scheme_names=sorted(sysconfig.get_scheme_names()),
     markers=dict(
         implementation_name=name, implementation_version=full(sys.implementation.version).replace('c', 'rc'),
         os_name=os.name, platform_machine=platform.machine(), platform_release=platform.release(),
         platform_system=platform.system(), platform_version=platform.version(),
         python_full_version=full_version, platform_python_implementation=platform.python_implementation(),
-        python_version='%d.%d' % tuple(v[:2]), sys_platform=sys.platform))))
+        python_version='%d.%d' % tuple(v[:2]), sys_platform=sys.platform))
+sites = []
+def add(folder, known=None):
+    if folder not in sites:
+        sites.append(folder)
+    return known
+isdir, os.path.isdir = os.path.isdir, lambda path: True
+site.addsitedir, site.ENABLE_USER_SITE = add, not os.environ.get('PYTHONNOUSERSITE')
+try:
+    known = site.venv(set())
+    if site.ENABLE_USER_SITE:
+        known = site.addusersitepackages(known)
+    site.addsitepackages(known)
+finally:
+    os.path.isdir = isdir
+user = site.ENABLE_USER_SITE and (site.getusersitepackages(), site.getuserbase()) or (None, None)
+print(json.dumps(dict(answer, prefix=sys.prefix, sites=sites, user_site=user[0], user_base=user[1])))
 "#;
 
 impl InterpreterFacts {
@@ -105,6 +129,14 @@ impl InterpreterFacts {
         let headers = self.headers.iter().find(|folder| folder.join("Python.h").is_file());
         let there = |folder: &Option<PathBuf>| folder.as_ref().is_none_or(|folder| folder.is_dir());
         headers == self.include.as_ref() && there(&self.lib_dynload) && self.stdlib.is_dir()
+    }
+
+    /// What the answer depends on besides the interpreter and its pyvenv.cfg.
+    pub const VARIABLES: [&str; 3] = ["HOME", "PYTHONNOUSERSITE", "PYTHONUSERBASE"];
+
+    /// The virtual environment, if it is one.
+    pub fn venv(&self) -> Option<&Path> {
+        (self.prefix != self.base_prefix).then_some(self.prefix.as_path())
     }
 
     /// The program that prints the answer.

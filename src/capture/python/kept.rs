@@ -70,8 +70,16 @@ impl Kept {
 /// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
 /// which need not be the same, and the metadata that says which wheel to ask for.
 pub fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option<String> {
-    const READ: [&str; 6] =
-        ["METADATA", "RECORD", "WHEEL", "direct_url.json", "entry_points.txt", "top_level.txt"];
+    const READ: [&str; 8] = [
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "direct_url.json",
+        "entry_points.txt",
+        "top_level.txt",
+        "installed-files.txt",
+        "SOURCES.txt",
+    ];
     let info = one.scheme.site.join(&one.info);
     let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
     files.insert(info);

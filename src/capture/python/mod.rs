@@ -3,12 +3,16 @@
 pub mod context;
 pub mod editable;
 pub mod find;
+mod import_hooks;
 pub mod installed;
 pub mod interpreter;
 mod kept;
+pub mod leftover;
+pub mod legacy;
 pub mod pin;
 pub mod prefix;
 pub mod pth;
+pub mod python_path;
 pub mod reach;
 pub mod schemes;
 pub mod unowned;
@@ -22,6 +26,7 @@ use crate::capture::python::context::{Context, Python};
 use crate::capture::python::editable::Relocation;
 use crate::capture::python::installed::{Installed, Scheme, read_site};
 use crate::capture::python::kept::Kept;
+use crate::capture::python::leftover::Leftover;
 use crate::capture::python::pin::{Pinned, Trust};
 use crate::capture::trees::nar::hash_tree;
 use crate::capture::trees::tree::Tree;
@@ -32,36 +37,38 @@ use crate::sys::error::Result;
 use crate::sys::progress::{Amount, check_interrupt};
 use crate::words::show;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Every distribution of the site directories, the first of a name winning as on `sys.path`; and those that lie behind
-/// one of the same name in an earlier directory.
-pub fn installed(sites: &[Scheme], findings: &mut Vec<Finding>) -> (Vec<Installed>, Vec<Installed>) {
-    let mut seen: HashMap<String, PathBuf> = HashMap::new();
-    let (mut all, mut behind) = (Vec::new(), Vec::new());
+/// Every distribution of the site directories, the first of a name winning as on `sys.path`; those that lie behind one of
+/// the same name in an earlier directory; and what is left over of others.
+pub fn installed(
+    sites: &[Scheme],
+    findings: &mut Vec<Finding>,
+) -> (Vec<Installed>, Vec<Installed>, HashSet<PathBuf>) {
+    let mut seen: HashSet<String> = HashSet::new();
+    let (mut all, mut behind, mut leftovers) = (Vec::new(), Vec::new(), HashSet::new());
     for scheme in sites {
-        for one in read_site(scheme, findings) {
-            if let Some(first) = seen.get(&one.name) {
+        let (found, left) = read_site(scheme, findings);
+        findings.extend(left.iter().map(Leftover::finding));
+        leftovers.extend(left.into_iter().map(|left| left.path));
+        for one in found {
+            if !seen.insert(one.name.clone()) {
                 findings.push(Finding {
                     severity: Severity::Warning,
                     topic: Topic::Captured,
                     path: show(one.scheme.site.join(&one.info).as_os_str().as_bytes()),
                     message: format!("{} is installed twice; the first on sys.path counts", one.name),
                 });
-                // In the same directory its files are that of both.
-                if *first != one.scheme.site {
-                    behind.push(one);
-                }
+                behind.push(one);
             } else {
-                seen.insert(one.name.clone(), one.scheme.site.clone());
                 all.push(one);
             }
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    (all, behind)
+    (all, behind, leftovers)
 }
 
 /// What installers make beside a distribution's own files.
@@ -145,6 +152,8 @@ pub fn pin_all(
         let digest = lasting.then(|| kept::digest_of(one, &kept.claims, context.started)).flatten();
         context.memo.put(&kept::key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
+        // Written anew; in a folder of `pip install --target` they lie among the modules.
+        claims.extend(one.scripts.keys().map(|name| one.scheme.scripts.join(name)));
         python.objects.extend(kept.objects);
         // The user's word of today, whatever was remembered.
         let real_files = context.real_files.contains(&one.name);
@@ -160,6 +169,7 @@ pub fn pin_all(
     }
     report(&mut python);
     python.findings.extend(contests);
+    python.findings.extend(import_hooks::findings(all));
     let projects: Vec<PathBuf> = sources.iter().map(|source| PathBuf::from(&source.from)).collect();
     python.findings.extend(prefix::findings(context, all, &claims, &lost, &projects));
     unowned::capture(context, &claims, &sources, &mut python)?;
@@ -237,6 +247,7 @@ fn lock_one(
         provenance: pinned.provenance,
         reason: pinned.reason.clone(),
         real_files: false,
+        headers: (one.headers != one.name).then(|| one.headers.clone()),
         site: 0,
         scripts: one.scripts.values().map(|script| script.point.to_string()).collect(),
         has_modules: pinned.has_modules,

@@ -178,7 +178,7 @@ impl Walk<'_> {
                 let in_bin = name == "bin";
                 let held = self.folder(&path, in_bin);
                 found.extend(Self::together(path, held, in_bin));
-            } else if !top(name) {
+            } else if !top(name) && !self.leads(&path) {
                 found.push(Loose { path, files: 1, in_bin: false });
             }
         }
@@ -200,6 +200,7 @@ impl Walk<'_> {
             } else if self.claims.contains(&path)
                 || self.scripts.contains_key(&path)
                 || (in_bin && made_with_the_venv(path.file_name().unwrap_or_default()))
+                || self.leads(&path)
             {
                 held.owned = true;
             } else {
@@ -207,6 +208,12 @@ impl Walk<'_> {
             }
         }
         held
+    }
+
+    /// A link to a folder that distributions are in.
+    fn leads(&self, path: &Path) -> bool {
+        let mut owned = self.context.sites.iter().chain(self.claims).chain(self.scripts.keys());
+        path.is_symlink() && owned.any(|inner| inner.starts_with(path))
     }
 
     /// A folder of which nothing is owned is one line.

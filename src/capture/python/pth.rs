@@ -5,6 +5,7 @@ use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::trees::memo::{Memo, stat_digest};
 use crate::words::show;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -55,6 +56,18 @@ fn read(file: &Path, site: &Path) -> Option<Pth> {
         }
     }
     Some(found)
+}
+
+/// Every folder or archive that the `.pth` files of a site directory name.
+pub fn named(site: &Path) -> HashSet<PathBuf> {
+    let listed = std::fs::read_dir(site).into_iter().flatten().flatten().map(|e| e.path());
+    let files = listed.filter(|path| path.as_os_str().as_bytes().ends_with(b".pth"));
+    let texts = files.filter_map(|path| read_small(&path, MAX_TEXT));
+    let lines = |bytes: Vec<u8>| -> Vec<PathBuf> {
+        let text = String::from_utf8_lossy(&bytes);
+        text.trim_start_matches('\u{feff}').lines().filter_map(|line| folder(line, site)).collect()
+    };
+    texts.flat_map(lines).collect()
 }
 
 fn is_code(line: &str) -> bool {

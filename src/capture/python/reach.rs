@@ -32,8 +32,11 @@ pub struct Reach<'a> {
 impl<'a> Reach<'a> {
     pub fn new(installed: &'a Installed) -> Self {
         let scheme = &installed.scheme;
-        let roots =
-            [&scheme.site, &scheme.data].iter().filter_map(|root| fs::canonicalize(root).ok()).collect();
+        // A folder of the environment may lie elsewhere, behind a link in its place: that is the environment's, too.
+        let places = [&scheme.site, &scheme.scripts, &scheme.data].map(Clone::clone);
+        let usual = ["lib", "lib64", "include", "share", "etc"].map(|name| scheme.data.join(name));
+        let links = usual.into_iter().filter(|path| path.is_symlink());
+        let roots = places.into_iter().chain(links).filter_map(|root| fs::canonicalize(root).ok()).collect();
         let owned = installed.files.values();
         let stated = owned.filter_map(|file| Some((file.disk.as_path(), file.stated?))).collect();
         Reach { installed, roots, folders: HashMap::new(), stated }

@@ -1,66 +1,58 @@
-//! Where installers have put things: each site directory of an environment, in the order of `sys.path`,
-//! with the places of scripts, headers and data that belong to it.
-use crate::capture::python::find::{PythonLocation, Variables};
+//! Install schemes: each site directory of an environment, in the order of `sys.path`, with the places of scripts, headers
+//! and data that belong to it.
 use crate::capture::python::installed::Scheme;
 use crate::capture::python::interpreter::InterpreterFacts;
 use std::path::{Path, PathBuf};
 
-/// Every site directory, and the user's own if that is one of them.
-pub fn of(
-    location: &PythonLocation,
-    facts: &InterpreterFacts,
-    variables: &Variables<'_>,
-) -> (Vec<Scheme>, Option<PathBuf>) {
+/// Every site directory that is there: those that PYTHONPATH names, then those that the interpreter looks in by itself.
+/// `executable` is the interpreter as it was found.
+pub fn of(facts: &InterpreterFacts, executable: &Path, path: &[PathBuf]) -> Vec<Scheme> {
     let version = format!("python{}", facts.short_version());
-    let prefix = location.venv.clone().unwrap_or_else(|| facts.base_prefix.clone());
-    let mut sites = if location.site_packages.is_empty() {
-        // An interpreter that is no virtual environment.
-        let there: Vec<PathBuf> = facts.sites.iter().filter(|site| site.is_dir()).cloned().collect();
-        if there.is_empty() { vec![prefix.join("lib").join(&version).join("site-packages")] } else { there }
-    } else {
-        location.site_packages.clone()
-    };
-    let interpreter =
-        std::fs::canonicalize(&location.executable).unwrap_or_else(|_| facts.executable.clone());
-    let user = user_site(location, facts, variables);
-    if let Some(user) = &user {
-        let own = |site: &PathBuf| location.venv.as_ref().is_some_and(|venv| site.starts_with(venv));
-        let at = sites.iter().position(|site| !own(site)).unwrap_or(sites.len());
-        sites.insert(at, user.clone());
-    }
-    let schemes = sites
-        .into_iter()
-        .map(|site| {
-            // `PREFIX/lib/pythonX.Y/site-packages`, or Debian's `PREFIX/lib/python3/dist-packages`.
-            let prefix = site.ancestors().nth(3).map_or_else(|| prefix.clone(), Path::to_path_buf);
-            // The user's headers lie elsewhere than an environment's.
-            let headers = if user.as_ref() == Some(&site) { "include" } else { "include/site" };
-            Scheme {
-                site,
-                scripts: prefix.join("bin"),
-                headers: prefix.join(headers).join(&version),
-                data: prefix,
-                interpreter: interpreter.clone(),
-            }
-        })
-        .collect();
-    (schemes, user)
+    let interpreter = std::fs::canonicalize(executable).unwrap_or_else(|_| facts.executable.clone());
+    let own = own(facts);
+    let flat = path.iter().filter(|site| !own.contains(site)).map(|site| Scheme {
+        site: site.clone(),
+        scripts: site.join("bin"),
+        headers: site.join("include").join(&version),
+        data: site.clone(),
+        interpreter: interpreter.clone(),
+    });
+    let usual = own.iter().map(|site| {
+        // `PREFIX/lib/pythonX.Y/site-packages`, or Debian's `PREFIX/lib/python3/dist-packages`.
+        let prefix = site.ancestors().nth(3).map_or_else(|| facts.prefix.clone(), Path::to_path_buf);
+        // The user's headers lie elsewhere than an environment's.
+        let headers = if facts.user_site.as_ref() == Some(site) { "include" } else { "include/site" };
+        Scheme {
+            site: site.clone(),
+            scripts: prefix.join("bin"),
+            headers: prefix.join(headers).join(&version),
+            data: prefix,
+            interpreter: interpreter.clone(),
+        }
+    });
+    flat.chain(usual).collect()
 }
 
-/// What `pip install --user` fills (`site` module, ENABLE_USER_SITE): looked in before the system's own
-/// site-packages, and not at all by a virtual environment that does not include those.
-fn user_site(
-    location: &PythonLocation,
-    facts: &InterpreterFacts,
-    variables: &Variables<'_>,
-) -> Option<PathBuf> {
-    let set = |name: &str| variables(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if (location.venv.is_some() && !location.system) || set("PYTHONNOUSERSITE").is_some() {
-        return None;
+/// Those that the interpreter looks in by itself and that are there. One folder with two names (`lib64` is mostly a link to
+/// `lib`) is one: by the name that goes through no link, at the place of the first.
+fn own(facts: &InterpreterFacts) -> Vec<PathBuf> {
+    let mut found: Vec<(PathBuf, PathBuf)> = Vec::new();
+    for site in facts.sites.iter().filter(|site| site.is_dir()) {
+        let Ok(real) = site.canonicalize() else { continue };
+        match found.iter_mut().find(|(_, other)| *other == real) {
+            Some((name, _)) => {
+                if links(name) > links(site) {
+                    name.clone_from(site);
+                }
+            }
+            None => found.push((site.clone(), real)),
+        }
     }
-    let base = set("PYTHONUSERBASE").or_else(|| Some(set("HOME")?.join(".local")))?;
-    let site = base.join(format!("lib/python{}/site-packages", facts.short_version()));
-    site.is_dir().then_some(site)
+    found.into_iter().map(|(site, _)| site).collect()
+}
+
+fn links(path: &Path) -> usize {
+    path.ancestors().filter(|at| at.is_symlink()).count()
 }
 
 #[cfg(test)]
@@ -78,28 +70,26 @@ mod tests {
             "lib64/python3.13/site-packages",
             "lib/python3.13/site-packages",
         ];
-        for name in &names[1..] {
-            std::fs::create_dir_all(at(name)).unwrap();
-        }
+        std::fs::create_dir_all(at(names[2])).unwrap();
         let facts = json!({
             "version": [3, 13, 1], "full_version": "3.13.1", "implementation": "cpython", "cache_tag": "cpython-313",
             "ext_suffix": ".so", "platform": "linux", "machine": "x86_64", "platlibdir": "lib64", "base_prefix": root.path(),
             "stdlib": at("lib64/python3.13"), "platstdlib": at("lib64/python3.13"), "executable": at("bin/python3"),
-            "scheme_names": [], "markers": {}, "sites": names.map(at),
+            "scheme_names": [], "markers": {}, "prefix": root.path(), "sites": names.map(at),
         });
         let mut facts: InterpreterFacts = serde_json::from_value(facts).unwrap();
-        let location = PythonLocation {
-            executable: at("bin/python3"),
-            venv: None,
-            site_packages: vec![],
-            system: false,
-            how: crate::capture::python::find::FoundBy::Given,
+        let found = |facts: &InterpreterFacts, path: &[PathBuf]| -> Vec<(PathBuf, PathBuf)> {
+            of(facts, &at("bin/python3"), path).into_iter().map(|s| (s.site, s.scripts)).collect()
         };
-        let found = |facts: &InterpreterFacts| -> Vec<(PathBuf, PathBuf)> {
-            of(&location, facts, &|_| None).0.into_iter().map(|s| (s.site, s.scripts)).collect()
-        };
-        assert_eq!(found(&facts), [(at(names[1]), at("bin")), (at(names[2]), at("bin"))]);
+        // As in a virtual environment there.
+        std::os::unix::fs::symlink("lib", at("lib64")).unwrap();
+        assert_eq!(found(&facts, &[]), [(at(names[2]), at("bin"))]);
+        std::fs::remove_file(at("lib64")).unwrap();
+        std::fs::create_dir_all(at(names[1])).unwrap();
+        assert_eq!(found(&facts, &[]), [(at(names[1]), at("bin")), (at(names[2]), at("bin"))]);
+        let flat = at("flat");
+        assert_eq!(found(&facts, std::slice::from_ref(&flat))[0], (flat.clone(), flat.join("bin")));
         facts.sites.clear();
-        assert_eq!(found(&facts), [(at(names[2]), at("bin"))]);
+        assert_eq!(found(&facts, &[]), []);
     }
 }

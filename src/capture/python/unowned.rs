@@ -49,6 +49,9 @@ pub fn capture(
             }));
             for (_, entry) in entries {
                 let path = entry.path();
+                if context.leftovers.contains(&path) {
+                    continue;
+                }
                 let Ok(kind) = entry.file_type() else { continue };
                 if kind.is_dir() {
                     if entry.file_name() != "__pycache__" {

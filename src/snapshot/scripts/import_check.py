@@ -47,7 +47,8 @@ def modules(files):
     for file in files:
         folders, name = file.split("/")[:-1], file.rpartition("/")[2]
         suffix = next((s for s in suffixes if name.endswith(s)), None)
-        if suffix is None or not all(f.isidentifier() for f in folders):
+        # What SOURCES.txt names of a project: to import it would be to run its build.
+        if file == "setup.py" or suffix is None or not all(f.isidentifier() for f in folders):
             continue
         tops = ("/".join(folders[:n]) for n in range(1, len(folders) + 1))
         top = next((t for t in tops if t in packages), None)
@@ -59,6 +60,36 @@ def modules(files):
     return sorted(found)[:MOST]
 
 
+def tops(d, files):
+    """What an editable install brings that no RECORD names. It has a .pth file that names a folder: by its top_level.txt, or the
+    packages of those folders."""
+    folders = [line.strip() for file in files if "/" not in file and file.endswith(".pth")
+               for line in d.locate_file(file).read_text(errors="replace").splitlines() if line.startswith("/")]
+    if not folders:
+        return set()
+    listed = {top.strip() for top in (d.read_text("top_level.txt") or "").splitlines()}
+    if not listed:
+        inside = [(folder, top) for folder in folders if os.path.isdir(folder) for top in os.listdir(folder)]
+        listed = {top for folder, top in inside if os.path.isfile(os.path.join(folder, top, "__init__.py"))}
+        listed -= {"tests", "test", "docs", "examples", "build", "dist"}
+    return {top for top in listed if top.isidentifier()}
+
+
+def hooked():
+    """Distribution -> the topmost modules that its import hook brings: setuptools, meson-python and scikit-build-core have such hooks."""
+    found = {}
+    for finder in sys.meta_path:
+        module = sys.modules.get((finder if isinstance(finder, type) else type(finder)).__module__)
+        path = getattr(module, "__file__", None)
+        name = path and owner.get(os.path.realpath(os.path.dirname(path)) + "/" + os.path.basename(path))
+        if not name:
+            continue
+        for known in (getattr(module, "MAPPING", None), *(getattr(finder, a, None) for a in (
+                "_top_level_modules", "known_source_files", "known_wheel_files"))):
+            found.setdefault(name, set()).update(str(n).partition(".")[0] for n in known or ())
+    return found
+
+
 owner, asked = {}, []
 for d in importlib.metadata.distributions():
     name = normal(d.metadata["Name"] or "")
@@ -66,7 +97,9 @@ for d in importlib.metadata.distributions():
     for file in files:
         owner.setdefault(os.path.realpath(str(d.locate_file(""))) + "/" + file, name)
     if config["names"] is None or name in config["names"]:
-        asked.append((name, modules(files)))
+        asked.append((name, {*modules(files), *tops(d, files)}))
+hooks = hooked()
+asked = [(name, sorted(wanted | hooks.get(name, set()))) for name, wanted in asked]
 
 
 def owners(error):
