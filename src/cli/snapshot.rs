@@ -1,6 +1,6 @@
 //! `stillframe snapshot`: lock, derivations, realise, register.
 use super::capture::findings_text;
-use super::printer::{Printer, bytes};
+use super::printer::{Printer, bytes, lines};
 use super::settings::Settings;
 use crate::snapshot::report::Report;
 use crate::snapshot::take::{Request, take};
@@ -52,6 +52,9 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
 /// What is grave, and a line of what was taken.
 pub fn report_text(report: &Report, printer: &Printer) {
     findings_text(report.grave(), printer);
+    if let Some(failed) = report.failed_probe() {
+        printer.warning(&format!("warning: {}", lines(&failed.message)));
+    }
     let Report { snapshot, id, realise, .. } = report;
     if report.unchanged {
         return printer.line(format!("unchanged: {snapshot} ({id})"));

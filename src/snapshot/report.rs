@@ -2,7 +2,7 @@
 //! that took one.
 use crate::capture::index::lookup::IndexReport;
 use crate::capture::model::probe::ProbeResult;
-use crate::capture::model::report::{Finding, Severity};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::closure::realise;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Why there is no result of a probe that was asked for.
+    pub fn failed_probe(&self) -> Option<&Finding> {
+        let about_all = |f: &&Finding| f.topic == Topic::Probe && !f.path.starts_with("custom_nodes/");
+        self.findings.iter().find(about_all)
+    }
+
     /// What would not survive a deployment.
     pub fn grave(&self) -> Vec<&Finding> {
         self.findings.iter().filter(|finding| finding.severity == Severity::Problem).collect()
