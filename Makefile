@@ -56,12 +56,17 @@ bench:
 	python3 tests/bench_run.py
 	python3 tests/bench_gateway.py
 
-# Two real Debian 13 hosts to try things on: tests/hosts/hosts.py says what can be done to them.
+# The two hosts of hosts/, real Debian 13 machines, and an environment to deploy to them: hosts/README.md says how, tests/hosts/hosts.py
+# what else can be done to them.
+HOSTS := python3 tests/hosts/hosts.py --state $(CURDIR)/.hosts
 hosts: setup
-	python3 tests/hosts/hosts.py up
+	python3 tests/fixtures/environment/build.py $(TARGET)/example
+	$(HOSTS) up
+	for host in alpha beta; do $(HOSTS) exec $$host mkdir -p /srv/models/checkpoints || exit 1; done
+	umask 077 && head -c 24 /dev/urandom | base64 >.hosts/api-key
 
 hosts-down:
-	python3 tests/hosts/hosts.py down
+	$(HOSTS) down
 
 setup:
 	tests/lib/setup.sh

@@ -29,7 +29,7 @@ hosts_up=
 finish() {
     [ -z "$load" ] || kill "$load" 2>/dev/null || true
     if [ -n "$hosts_up" ]; then
-        python3 tests/hosts/hosts.py --state "$WORK/hosts" down
+        python3 tests/hosts/hosts.py --state "$WORK/project/.hosts" down
     fi
     if [ -n "$server" ] && kill -0 "$server" 2>/dev/null; then
         kill "$server"
@@ -112,7 +112,7 @@ say "Rebuilt from its derivations by Nix, wheels fetched from the index, every h
 show --quiet snapshots verify second
 
 say "Two hosts: real Debian 13 machines with systemd, sshd and Nix"
-HOSTS="python3 $ROOT/tests/hosts/hosts.py --state $WORK/hosts"
+HOSTS="python3 $ROOT/tests/hosts/hosts.py --state $WORK/project/.hosts"
 $HOSTS up -n 2
 hosts_up=1
 for host in alpha beta; do
@@ -124,25 +124,12 @@ deploying() {
     printf '$ stillframe %s\n' "$*"
     (cd "$WORK/project" && $CLIENT "$STILLFRAME" "$@")
 }
-mkdir -p "$WORK/project/hosts"
-head -c 24 /dev/urandom | base64 >"$WORK/project/key"
-cat >"$WORK/project/stillframe.toml" <<CONF
-environment = "$COMFY"
-
-[service]
-name = "studio"
-models = "/srv/models"
-listen = "0.0.0.0"
-drain = "5s"
-[service.resources]
-memory = "4GiB"
-[service.gateway]
-api-keys = [{ file = "key" }]
-CONF
-for host in alpha beta; do
-    printf 'address = "%s"\nssh-config = "%s"\ntags = ["demo"]\n' "$host" "$WORK/hosts/ssh_config" >"$WORK/project/hosts/$host.toml"
-done
-cat "$WORK/project/stillframe.toml"
+# The hosts and the service of this repository, in a project of their own: with another environment.
+KEY=$WORK/project/.hosts/api-key
+cp -r hosts "$WORK/project/"
+sed "s|^environment = .*|environment = \"$COMFY\"|" stillframe.toml >"$WORK/project/stillframe.toml"
+head -c 24 /dev/urandom | base64 >"$KEY"
+cat "$WORK/project/stillframe.toml" hosts/alpha.nix hosts/beta.toml
 
 say "What they have and lack; then what they need, once"
 deploying host check || true
@@ -154,7 +141,7 @@ deploying --quiet deploy --snapshot first
 ask() { # HOST PATH [CURL ARGUMENTS]: through the public port
     local host=$1 path=$2
     shift 2
-    $CLIENT curl -fsS --noproxy '*' -H "X-Api-Key: $(cat "$WORK/project/key")" "$@" "http://$($HOSTS list | awk -v h="$host" '$1 == h {print $2}'):8188$path"
+    $CLIENT curl -fsS --noproxy '*' -H "X-Api-Key: $(cat "$KEY")" "$@" "http://$($HOSTS list | awk -v h="$host" '$1 == h {print $2}'):8188$path"
 }
 for host in alpha beta; do
     say "A graph through the public port of $host"
@@ -174,7 +161,7 @@ done
 say "A change, deployed under load: every request is counted"
 ADDRESS=$($HOSTS list | awk '$1 == "alpha" {print $2}')
 $CLIENT python3 "$ROOT/tests/e2e/load.py" "http://$ADDRESS:8188" --requests 4 --sockets 10 --uploads 0 --jobs 0 \
-    --key-file "$WORK/project/key" >"$WORK/load.json" &
+    --key-file "$KEY" >"$WORK/load.json" &
 load=$!
 sleep 1
 deploying --quiet deploy --label third --offline

@@ -9,6 +9,7 @@ use crate::capture::model::lock::{DistributionLock, MainLock, PackLock};
 use crate::capture::model::pylock::is_ours;
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::formats::comfy::manager_snapshot::ManagerSnapshot;
+use crate::formats::credentials::redacted;
 use crate::formats::python::digest::Sha256Digest;
 use crate::formats::python::name::normalize;
 use crate::formats::python::pylock::{Pylock, PylockSource};
@@ -63,7 +64,8 @@ fn is_pylock(name: &str) -> bool {
 pub fn check(path: &Path, installed: &Installed) -> Result<Vec<Finding>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let malformed = |e: &dyn std::fmt::Display| {
-        Error::new(Kind::Input, format!("{}: {e}", path.display()))
+        // A parser quotes the line.
+        Error::new(Kind::Input, redacted(&format!("{}: {e}", path.display())))
             .hint("mend it, or take it out of `intent` in stillframe.toml")
     };
     let mut report = Report { path: path.display().to_string(), findings: Vec::new() };
@@ -73,6 +75,11 @@ pub fn check(path: &Path, installed: &Installed) -> Result<Vec<Finding>> {
         return Ok(report.findings);
     }
     let text = read_foreign_text(path)?;
+    if name.ends_with(".yaml") || name.ends_with(".yml") {
+        let snapshot = ManagerSnapshot::parse_yaml(&text).map_err(|e| malformed(&e))?;
+        manager(&snapshot, installed, &mut report);
+        return Ok(report.findings);
+    }
     let stated = if name == "uv.lock" {
         uv(&UvLock::parse(&text).map_err(|e| malformed(&e))?)
     } else if name.ends_with(".toml") {
@@ -85,7 +92,7 @@ pub fn check(path: &Path, installed: &Installed) -> Result<Vec<Finding>> {
         requirements(&Requirements::parse(&text).map_err(|e| malformed(&e))?)
     } else {
         return Err(malformed(
-            &"not a kind of file that can be checked (uv.lock, pylock*.toml, *.txt, a ManagerSnapshot *.json)",
+            &"not a kind of file that can be checked (uv.lock, pylock*.toml, *.txt, a ManagerSnapshot *.json or *.yaml)",
         ));
     };
     distributions(&stated, installed.distributions, &mut report);
@@ -364,7 +371,7 @@ fn manager(snapshot: &ManagerSnapshot, installed: &Installed, report: &mut Repor
     for (name, version) in snapshot.pinned_pips() {
         pips.by_name.entry(normalize(name)).or_default().versions.insert(version.to_string());
     }
-    for (name, commit) in snapshot.pips.keys().filter_map(|line| from_repository(line)) {
+    for (name, commit) in snapshot.pip_lines().filter_map(|line| from_repository(&line)) {
         pips.by_name.entry(name).or_default().commits.insert(commit);
     }
     distributions(&pips, installed.distributions, report);

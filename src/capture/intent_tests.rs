@@ -141,6 +141,12 @@ fn commits_of_repositories_are_compared() {
         messages("snapshot.json", &pips).unwrap(),
         ["does not name these packs: a, b", wants.as_str()]
     );
+    // As ComfyUI-Manager writes it, in JSON and in YAML.
+    let at = format!("git+https://git.example/t@{other}");
+    let json = format!("{{\"comfyui\":\"c0\",\"pips\":{{\"Torch\":\"{at}\"}}}}");
+    assert_eq!(messages("snapshot.json", &json).unwrap()[1..], [wants.as_str()]);
+    let yaml = format!("custom_nodes:\n  comfyui: c0\n  pips:\n    Torch: {at}\n");
+    assert_eq!(messages("snapshot.yaml", &yaml).unwrap()[1..], [wants.as_str()]);
     // A branch states nothing; a file that came from an index is of no commit.
     let text = format!("{}\n{}\n{}\n", line("torch", "main"), line("click[x]", &one), line("gone", &one));
     assert_eq!(
@@ -202,8 +208,8 @@ fn what_cannot_be_read_is_an_error_that_names_the_file() {
         "DIR/uv.lock: uv.lock has version 9, only version 1 is known"
     );
     assert_eq!(
-        error("notes.yaml", ""),
-        "DIR/notes.yaml: not a kind of file that can be checked (uv.lock, pylock*.toml, *.txt, a ManagerSnapshot *.json)"
+        error("notes.md", ""),
+        "DIR/notes.md: not a kind of file that can be checked (uv.lock, pylock*.toml, *.txt, a ManagerSnapshot *.json or *.yaml)"
     );
 }
 

@@ -23,6 +23,7 @@ use crate::capture::runtime::ld_conf;
 use crate::capture::runtime::lock::{Locked, Locking};
 use crate::capture::trees::Trees;
 use crate::capture::trees::memo::{Memo, stat_digest};
+use crate::formats::credentials::redacted;
 use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::error::Result;
@@ -40,6 +41,8 @@ pub struct Options {
     pub libraries: Vec<String>,
     pub real_files: Vec<String>,
     pub exclude: Vec<String>,
+    /// What ships though it looks like a secret.
+    pub allow_secrets: Vec<String>,
     /// Files that the configuration names as secret.
     pub private: Vec<PathBuf>,
     /// The environment's cache, when it is not `.cache` in the environment.
@@ -94,7 +97,8 @@ pub fn capture(
 ) -> Result<Captured> {
     let started = SystemTime::now();
     let root = &find::check(root)?;
-    let left_out = LeftOut::of(root, &options.exclude, &options.private);
+    let left_out =
+        LeftOut::of(root, &options.exclude, &options.private).allowing(root, &options.allow_secrets);
     let run = Run { options, memo, trees, started, left_out };
     progress.stage("finding the interpreter", Amount::Unknown);
     let (location, mut findings) =
@@ -151,6 +155,8 @@ pub fn capture(
     progress.stage("auditing libraries", Amount::Unknown);
     let audit = run.audit(std::mem::take(&mut python.objects), &scan, &facts, provided, &mut findings)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
+    // Messages quote what others wrote.
+    findings.iter_mut().for_each(|finding| finding.message = redacted(&finding.message));
     findings.sort_by(|a, b| {
         let severity = std::cmp::Reverse(a.severity).cmp(&std::cmp::Reverse(b.severity));
         severity.then_with(|| (&a.topic, &a.path, &a.message).cmp(&(&b.topic, &b.path, &b.message)))

@@ -143,10 +143,10 @@ fn look(members: &[Member], prepared: bool, deep: bool, printer: &Printer) -> (V
     };
     let (values, failed) = fleet::each_says(members, printer, ask, |member, found| {
         let host = &member.host;
-        let Look { facts, problems, integrity } = found;
+        let Look { facts, problems, notes, integrity } = found;
         unwell += usize::from(!problems.is_empty());
         show(host, found, printer);
-        let mut value = json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems});
+        let mut value = json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems, "notes": notes});
         if let Some(integrity) = integrity {
             value["integrity"] = json!(integrity);
         }
@@ -156,7 +156,7 @@ fn look(members: &[Member], prepared: bool, deep: bool, printer: &Printer) -> (V
 }
 
 fn show(host: &Host, found: &Look, printer: &Printer) {
-    let Look { facts, problems, integrity } = found;
+    let Look { facts, problems, notes, integrity } = found;
     let name = printer.bold(&host.name);
     let gpus = match (facts.gpus.len(), facts.cuda_driver.as_deref()) {
         (0, _) => "no NVIDIA GPU".to_string(),
@@ -184,6 +184,9 @@ fn show(host: &Host, found: &Look, printer: &Printer) {
     }
     for problem in problems {
         printer.line(format!("  problem: {}\n    hint: {}", plain(&problem.what), problem.hint));
+    }
+    for note in notes {
+        printer.line(format!("  note: {}\n    hint: {}", plain(&note.what), note.hint));
     }
     if problems.is_empty() {
         printer.line("  ready for a deployment");

@@ -1,16 +1,18 @@
 //! `stillframe import FILE`: what another tool's file says of an environment, and, with --into, that environment.
 use super::printer::{Printer, plain};
 use crate::formats::comfy::description::Description;
+use crate::formats::credentials::redacted;
 use crate::snapshot::make::{make, other_python, read};
+use crate::snapshot::packages::Wish;
 use crate::sys::error::Result;
 use crate::sys::signals;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A ComfyUI-Manager snapshot, a .cpack.zip of comfy-pack, a comfygit pyproject.toml, or comfy-build.yaml.
+    /// A ComfyUI-Manager snapshot (.json, .yaml), a .cpack.zip of comfy-pack, a comfygit pyproject.toml, or comfy-build.yaml.
     file: PathBuf,
     /// Make the environment it describes in this new folder. This clones repositories and runs pip.
     #[arg(long, value_name = "DIR")]
@@ -18,20 +20,39 @@ pub struct Args {
     /// The interpreter for the virtual environment (default: python3).
     #[arg(long, value_name = "PYTHON", default_value = "python3")]
     python: String,
+    /// Run the install.py of each pack that has one, as ComfyUI-Manager does.
+    #[arg(long, requires = "into")]
+    install_scripts: bool,
 }
 
 pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
     let mut description = read(&args.file)?;
-    if args.into.is_some() {
-        signals::heed()?;
-        description.unresolved.extend(other_python(&description, &args.python)?);
+    match &args.into {
+        Some(_) => {
+            signals::heed()?;
+            description.unresolved.extend(other_python(&description, &args.python)?);
+        }
+        None => description.unresolved.extend(description.files_of_others()),
     }
     show(&description, printer);
     if let Some(folder) = &args.into {
-        make(&description, folder, &args.python, printer.progress().as_ref())?;
+        let wish = Wish {
+            description: &description,
+            file: &args.file,
+            folder,
+            python: &args.python,
+            scripts: args.install_scripts,
+        };
+        let lacking = make(&wish, printer.progress().as_ref())?;
+        if !lacking.is_empty() {
+            printer.line(printer.bold("not resolved, as making it showed"));
+            lacking.iter().for_each(|item| printer.line(format!("  {}", shown(item))));
+        }
+        description.unresolved.extend(lacking);
     }
     let made = args.into.as_ref();
-    printer.value(&json!({"version": 1, "description": description, "made": made}));
+    let value = json!({"version": 1, "description": description, "made": made});
+    printer.value(&without_credentials(value));
     let Some(folder) = made.map(|folder| folder.display()) else { return Ok(ExitCode::SUCCESS) };
     match description.unresolved.len() {
         0 => printer.line(format!("made {folder}; next: stillframe inspect {folder}")),
@@ -42,19 +63,44 @@ pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
     Ok(if description.unresolved.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Of somebody else's file: what may be a credential in an address is used, and not shown.
+fn shown(text: &str) -> String {
+    plain(&redacted(text))
+}
+
+fn without_credentials(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(redacted(&text)),
+        Value::Array(items) => items.into_iter().map(without_credentials).collect(),
+        Value::Object(items) => items.into_iter().map(|(k, v)| (k, without_credentials(v))).collect(),
+        other => other,
+    }
+}
+
 fn show(d: &Description, printer: &Printer) {
     printer.line(printer.bold(d.format));
     if let Some(python) = &d.python {
-        printer.line(format!("  Python        {}", plain(python)));
+        printer.line(format!("  Python        {}", shown(python)));
     }
     if let Some(main) = &d.comfyui {
-        printer.line(format!("  ComfyUI       {} of {}", plain(&main.revision), plain(&main.repository)));
+        printer.line(format!("  ComfyUI       {} of {}", shown(&main.revision), shown(&main.repository)));
     }
-    printer.line(format!("  packs         {}", d.packs.len()));
+    printer.line(format!("  packs         {}", d.packs.len() + d.files.len()));
     for pack in &d.packs {
-        printer.line(format!("    {:32} {}", plain(&pack.name), plain(&pack.source.revision)));
+        printer.line(format!("    {:32} {}", shown(&pack.name), shown(&pack.source.revision)));
     }
+    d.files.iter().for_each(|file| printer.line(format!("    {}", shown(file))));
     printer.line(format!("  requirements  {}", d.requirements.len()));
+    if !d.constraints.is_empty() {
+        printer.line(format!("  constraints   {}", d.constraints.len()));
+    }
+    for index in &d.indexes {
+        let packages = index.packages.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+        printer.line(format!("  index         {} has {packages}", shown(&index.url)));
+    }
+    for member in &d.members {
+        printer.line(format!("  file          {}", shown(&member.path)));
+    }
     printer.line(format!(
         "  models        {} (shared storage: bring them to the models folder)",
         d.models.len()
@@ -62,12 +108,16 @@ fn show(d: &Description, printer: &Printer) {
     for model in &d.models {
         printer.line(format!(
             "    {} {}",
-            plain(&model.path),
-            plain(model.url.as_deref().unwrap_or("(no source)"))
+            shown(&model.path),
+            shown(model.url.as_deref().unwrap_or("(no source)"))
         ));
+    }
+    if !d.disabled.is_empty() {
+        printer.line("  disabled, as the file says");
+        d.disabled.iter().for_each(|item| printer.line(format!("    {}", shown(item))));
     }
     if !d.unresolved.is_empty() {
         printer.line(printer.bold("not resolved"));
-        d.unresolved.iter().for_each(|item| printer.line(format!("  {}", plain(item))));
+        d.unresolved.iter().for_each(|item| printer.line(format!("  {}", shown(item))));
     }
 }

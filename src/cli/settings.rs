@@ -37,6 +37,8 @@ pub struct Config {
     pub ship: ShipConfig,
     /// Paths relative to the environment that stay out of the snapshot.
     pub exclude: Vec<String>,
+    /// Paths relative to the environment that ship though they hold what looks like a secret.
+    pub allow_secrets: Vec<String>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
     pub intent: Vec<PathBuf>,
 }
@@ -148,6 +150,7 @@ impl Settings {
             python: config.python.clone(),
             probe: config.probe.clone(),
             exclude: config.exclude.clone(),
+            allow_secrets: config.allow_secrets.clone(),
             intent: config.intent.clone(),
             service: Service {
                 name: config.service.name().into(),

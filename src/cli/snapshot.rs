@@ -1,6 +1,6 @@
 //! `stillframe snapshot`: lock, derivations, realise, register.
 use super::capture::findings_text;
-use super::printer::{Printer, bytes};
+use super::printer::{Printer, bytes, lines};
 use super::settings::Settings;
 use crate::snapshot::report::Report;
 use crate::snapshot::take::{Request, take};
@@ -56,6 +56,9 @@ pub fn report_text(report: &Report, printer: &Printer) {
     findings_text(told, printer);
     if more > 0 {
         printer.line(format!("{more} more lines are in the report: stillframe snapshots show {}", report.id));
+    }
+    if let Some(failed) = report.failed_probe() {
+        printer.warning(&format!("warning: {}", lines(&failed.message)));
     }
     let Report { snapshot, id, realise, .. } = report;
     if report.unchanged {

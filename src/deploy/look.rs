@@ -3,6 +3,7 @@ use crate::deploy::fleet::Member;
 use crate::deploy::questions;
 use crate::protocol::integrity::{Integrity, WrongPath};
 use crate::ship::copy;
+use crate::ship::nix_settings;
 use crate::ship::preflight::{self, Facts, Needs, Problem};
 use crate::sys::error::Result;
 
@@ -10,6 +11,8 @@ use crate::sys::error::Result;
 pub struct Look {
     pub facts: Facts,
     pub problems: Vec<Problem>,
+    /// What is not safe, and stops no deployment.
+    pub notes: Vec<Problem>,
     /// Of the files that it serves from, if they were asked for.
     pub integrity: Option<Integrity>,
 }
@@ -17,13 +20,14 @@ pub struct Look {
 /// `deep`: also whether the files of what serves are what they must be. Every one is read.
 pub fn look(member: &Member, deep: bool) -> Result<Look> {
     let needs = member.needs(member.smoke()?.as_ref());
-    let facts = copy::look(&member.host.target, &needs)?;
+    let (facts, settings) = copy::look(&member.host.target, &needs)?;
+    let notes = settings.iter().flat_map(nix_settings::notes).collect();
     let mut problems = problems(member, &facts, &needs);
     // Without an agent nothing was ever served, and one that does not run is a problem already.
     let can_tell = facts.prepared && facts.broken_agent.is_none();
     let integrity = if deep && can_tell { Some(questions::verify(member)?) } else { None };
     problems.extend(integrity.iter().flat_map(|found| &found.wrong).map(|w| wrong(member.name(), w)));
-    Ok(Look { facts, problems, integrity })
+    Ok(Look { facts, problems, notes, integrity })
 }
 
 fn wrong(host: &str, wrong: &WrongPath) -> Problem {

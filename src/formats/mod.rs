@@ -1,6 +1,8 @@
 //! Other people's formats, pure: parse and print, no I/O, nothing of ours imported.
 pub mod comfy;
 #[cfg(feature = "workstation")]
+pub mod credentials;
+#[cfg(feature = "workstation")]
 pub mod elf;
 pub mod hex;
 pub mod nix;

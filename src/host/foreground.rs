@@ -6,6 +6,7 @@ use crate::protocol::launch::{Launch, Values};
 use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
+use crate::sys::seal::Seal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -54,8 +55,8 @@ pub fn unused(port: u16) -> Result<u16> {
     })
 }
 
-/// Starts the program with nothing of this process's environment but a short list.
-pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Result<Instance> {
+/// Starts the program with nothing of this process's environment but a short list, and with what `seal` names read-only.
+pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal: &Seal) -> Result<Instance> {
     let listen: IpAddr = values.listen.parse().map_err(|e| {
         Error::new(Kind::Input, format!("{} is not an IP address", values.listen)).caused_by(e)
     })?;
@@ -81,6 +82,7 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio) -> Re
         }
     }
     command.envs(slot::environment(launch, values));
+    seal.apply(command.as_std_mut());
     die_with_us(&mut command);
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;
     let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));

@@ -81,8 +81,11 @@ pub fn add(store: &mut Store) -> Result<Agent> {
 
 const RUNS: &str = "runs";
 /// An empty file is a script to a shell, and succeeds: only what an agent says of itself counts.
-const IMPORT: &str = "gzip -dc | nix-store --import >/dev/null || exit; \
-    case $(\"$1\" --version 2>/dev/null </dev/null) in \"stillframe-agent \"*) echo runs ;; esac";
+const IMPORT: &str = concat!(
+    include_str!("places.sh"),
+    "gzip -dc | nix-store --import >/dev/null || exit; \
+     case $(\"$1\" --version 2>/dev/null </dev/null) in \"stillframe-agent \"*) echo runs ;; esac"
+);
 
 /// Beside the store, where a host's agent in the store does not run: there is nothing yet that could mend it.
 const BESIDE: &str = "/var/lib/stillframe/incoming/stillframe-agent";

@@ -2,6 +2,7 @@
 //! see that it fits, send it.
 use crate::formats::nix::store_path::StorePath;
 use crate::ship::agent::{self, Agent};
+use crate::ship::nix_settings::{self, NixSettings};
 use crate::ship::preflight::{self, Facts, Needs, Problem};
 use crate::ship::send::{self, Channel, Closure, Missing, Sent};
 use crate::ship::ssh::{Remote, Target};
@@ -91,10 +92,12 @@ pub fn greet(mut remote: Remote, needs: &Needs, load: &Load) -> Result<Arrived> 
     Ok(Arrived { remote, facts, channel, missing: None })
 }
 
-/// Looks alone.
-pub fn look(target: &Target, needs: &Needs) -> Result<Facts> {
+/// Looks alone; also at how Nix is set, where it is.
+pub fn look(target: &Target, needs: &Needs) -> Result<(Facts, Option<NixSettings>)> {
     let mut remote = Remote::connect(target)?;
-    Ok(preflight::greet(&mut remote, needs, "", |_| {})?.0)
+    let facts = preflight::greet(&mut remote, needs, "", |_| {})?.0;
+    let settings = facts.nix.is_some().then(|| nix_settings::ask(&remote)).transpose()?;
+    Ok((facts, settings))
 }
 
 impl Arrived {

@@ -6,6 +6,7 @@ pub mod conversation;
 pub mod copy;
 pub mod hosts;
 pub mod master;
+pub mod nix_settings;
 pub mod ports;
 pub mod preflight;
 pub mod quantity;

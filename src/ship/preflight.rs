@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 const GREETING: &str = include_str!("greet.sh");
-const QUESTIONS: &str = include_str!("preflight.sh");
+const QUESTIONS: &str = concat!(include_str!("places.sh"), include_str!("preflight.sh"));
 
 /// systemd 250 brought `systemd-creds` and encrypted credentials; Debian 12 has 252.
 pub const MIN_SYSTEMD: u32 = 250;
@@ -256,7 +256,7 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
             "upgrade Nix on the host",
         )),
         Some(_) if facts.daemon.is_none() => {
-            found.push(problem("nix-daemon is not on root's PATH".into(), "install Nix for all users (multi-user)"))
+            found.push(problem("Nix is there without nix-daemon".into(), "install Nix for all users (multi-user)"))
         }
         Some(_) => {}
     }

@@ -26,11 +26,13 @@ pub struct PythonConfig {
 pub struct ProbeConfig {
     /// Seconds to wait for the environment's server.
     pub timeout: u64,
+    /// Further arguments for ComfyUI, for the probe alone: "--cpu" on a machine without a GPU.
+    pub arguments: Vec<String>,
 }
 
 impl Default for ProbeConfig {
     fn default() -> Self {
-        ProbeConfig { timeout: 300 }
+        ProbeConfig { timeout: 300, arguments: Vec::new() }
     }
 }
 

@@ -7,9 +7,11 @@ use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::Captured;
 use crate::closure::scratch::Scratch;
 use crate::snapshot::events::Observer;
+use crate::snapshot::probe::sealed;
 use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, Progress};
+use crate::sys::seal::Seal;
 use crate::sys::signals;
 use serde::Deserialize;
 use serde_json::json;
@@ -73,8 +75,10 @@ pub fn check(
         return Ok(());
     }
     let progress = observer.progress();
+    let scratch = Scratch::new(&subject.cache, "imports")?;
+    let seal = sealed(subject, captured, scratch.path());
     let ask_in = |python: &Path, beyond: Beyond<'_>, only: Option<&BTreeSet<String>>| {
-        ask(subject, python, beyond, only, progress.as_ref())
+        ask(subject, python, beyond, only, (scratch.path(), &seal), progress.as_ref())
     };
     let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, Beyond::default(), only);
     progress.stage("importing every distribution from the snapshot", Amount::Unknown);
@@ -160,9 +164,9 @@ fn ask(
     python: &Path,
     beyond: Beyond<'_>,
     only: Option<&BTreeSet<String>>,
+    (scratch, seal): (&Path, &Seal),
     progress: &dyn Progress,
 ) -> Result<Failures> {
-    let scratch = Scratch::new(&subject.cache, "imports")?;
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
     let question = json!({"names": only, "workers": workers, "limit": LIMIT_S});
     let mut command = Command::new(python);
@@ -174,13 +178,13 @@ fn ask(
         .env_clear()
         .envs(beyond.user_base.map(|base| ("PYTHONUSERBASE", base)))
         .envs(beyond.path.map(|path| ("PYTHONPATH", path)))
-        .env("HOME", scratch.path())
-        .env("TMPDIR", scratch.path())
+        .env("HOME", scratch)
+        .env("TMPDIR", scratch)
         .env("LC_ALL", "C.UTF-8")
         // Where pyenv's shim looks for `.python-version`.
         .env("PYENV_DIR", &subject.environment)
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .current_dir(scratch.path())
+        .current_dir(scratch)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -190,6 +194,7 @@ fn ask(
         command.env("LD_LIBRARY_PATH", value);
     }
     command.envs(&subject.service.environment);
+    seal.apply(command.as_std_mut());
     signals::shield(command.as_std_mut());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,19 +1,17 @@
 //! An environment from another tool's description of one: ComfyUI and packs from their repositories, a virtual environment
 //! with the packages named. From then on it is captured as any other.
+use super::packages::{Wish, packages, step};
 use crate::capture::files::paths::read_foreign_text;
-use crate::formats::comfy::description::{Dependencies, Description, DescriptionError, Source};
+use crate::formats::comfy::description::{self, Description, DescriptionError, Member, Source};
+use crate::formats::credentials::redacted;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::process;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
-use crate::sys::{files, process};
-use crate::words;
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-/// A repository or a wheel may be large and the line slow; a stop is heard all the time.
-const LIMIT: Duration = Duration::from_secs(3600);
-
-/// Which of the formats a file is in, its name tells.
+/// Which of the formats a file is in, its name tells; of two in YAML their content.
 pub fn read(file: &Path) -> Result<Description> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let wrong = |e: DescriptionError| {
@@ -23,16 +21,16 @@ pub fn read(file: &Path) -> Result<Description> {
     let text = || read_foreign_text(file).map_err(|e| e.of_kind(Kind::Input));
     if name.ends_with(".zip") {
         let opened = File::open(file).map_err(|e| Error::io("open", file, e).of_kind(Kind::Input))?;
-        return Description::of_comfy_pack(opened).map_err(wrong);
+        return description::of_comfy_pack(opened).map_err(wrong);
     }
     if name.ends_with(".json") {
-        return Description::of_manager_snapshot(text()?.as_bytes()).map_err(wrong);
+        return description::of_manager_snapshot(text()?.as_bytes()).map_err(wrong);
     }
     if name.ends_with(".toml") {
-        return Description::of_comfygit(&text()?).map_err(wrong);
+        return description::of_comfygit(&text()?).map_err(wrong);
     }
     if name.ends_with(".yaml") || name.ends_with(".yml") {
-        return Description::of_comfy_build(&text()?).map_err(wrong);
+        return description::of_yaml(&text()?).map_err(wrong);
     }
     Err(wrong(DescriptionError::Unknown))
 }
@@ -48,26 +46,16 @@ pub fn other_python(d: &Description, python: &str) -> Result<Option<String>> {
     Ok((!same).then(|| format!("Python {wanted}: {python} is {version}; another can be named with --python")))
 }
 
-fn step(words: &[&str], what: &str) -> Result<()> {
-    let done = process::run_until_interrupt(words, &words.join(" "), LIMIT)?;
-    if done.code == Some(0) {
-        return Ok(());
-    }
-    let said = words::last_lines(&done.stderr, 3).join("; ");
-    Err(Error::new(Kind::Environment, format!("{what} failed: {said}"))
-        .hint("nothing was left behind; mend what it says and run the command again"))
-}
-
 /// git, which asks nobody for a name or a password: a repository that wants one is not there.
 fn git(words: &[&str], what: &str) -> Result<()> {
     let alone =
         ["env", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=true", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "git"];
-    step(&[&alone, words].concat(), what)
+    step(process::command(&[&alone, words].concat()), what)
 }
 
 fn clone(source: &Source, to: &Path) -> Result<()> {
     let text = to.display().to_string();
-    let what = |did: &str| format!("{did} {}", source.repository);
+    let what = |did: &str| redacted(&format!("{did} {}", source.repository));
     git(&["clone", "--quiet", "--no-checkout", "--", &source.repository, &text], &what("cloning"))?;
     let checkout = ["-C", &text, "checkout", "--quiet", "--detach", &source.revision];
     if git(&checkout, "").is_err() {
@@ -83,8 +71,39 @@ fn clone(source: &Source, to: &Path) -> Result<()> {
     )
 }
 
-/// Makes it in a folder beside `folder`, which takes that name when all of it is there.
-pub fn make(d: &Description, folder: &Path, python: &str, progress: &dyn Progress) -> Result<()> {
+/// Writes one file of the archive below the main program, and replaces what its repository has there. A repository may hold
+/// links to anywhere: nothing is written through one.
+fn put(archive: &Path, member: &Member, root: &Path) -> Result<()> {
+    let failed = |verb: &str, path: &Path, e| Error::io(verb, path, e);
+    let mut folder = root.to_path_buf();
+    let (folders, name) = member.path.rsplit_once('/').unwrap_or(("", &member.path));
+    for part in folders.split('/').filter(|part| !part.is_empty()) {
+        folder.push(part);
+        match folder.symlink_metadata() {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => {
+                let what = format!("{} has no place: {} is no folder", member.path, folder.display());
+                return Err(Error::new(Kind::Environment, what));
+            }
+            Err(_) => std::fs::create_dir(&folder).map_err(|e| failed("create directory", &folder, e))?,
+        }
+    }
+    let path = folder.join(name);
+    if path.symlink_metadata().is_ok() {
+        std::fs::remove_file(&path).map_err(|e| failed("replace", &path, e))?;
+    }
+    let mut to = File::create_new(&path).map_err(|e| failed("write", &path, e))?;
+    let opened = File::open(archive).map_err(|e| failed("open", archive, e))?;
+    description::member(opened, &member.member, |from| std::io::copy(from, &mut to))
+        .map_err(|e| Error::new(Kind::Input, format!("{}: {e}", archive.display())))?
+        .map_err(|e| failed("write", &path, e))?;
+    Ok(())
+}
+
+/// Makes it in a folder beside its own, which takes that name when all of it is there. What turned out to be lacking is
+/// the result.
+pub fn make(wish: &Wish, progress: &dyn Progress) -> Result<Vec<String>> {
+    let (d, folder) = (wish.description, wish.folder);
     let Some(main) = &d.comfyui else {
         return Err(Error::new(
             Kind::Input,
@@ -105,38 +124,24 @@ pub fn make(d: &Description, folder: &Path, python: &str, progress: &dyn Progres
     progress.stage("cloning repositories", Amount::Items(d.packs.len() as u64 + 1));
     clone(main, &root)?;
     progress.advance(1);
+    // Before the packs: what is there now is of the main program's own repository.
+    let lacking = d.without(|name| root.join("custom_nodes").join(name).is_file());
     for pack in &d.packs {
         clone(&pack.source, &root.join("custom_nodes").join(&pack.name))?;
         progress.advance(1);
     }
+    for member in &d.members {
+        check_interrupt()?;
+        put(wish.file, member, &root)?;
+    }
     std::fs::rename(&root, folder).map_err(|e| Error::io("rename", &root, e))?;
     // Programs of a virtual environment have its place in them: it is made where it stays.
-    let done = packages(d, folder, python, progress);
-    if done.is_err() {
-        // What was made a moment ago, and is nobody's yet.
-        let _ = std::fs::remove_dir_all(folder);
+    match packages(wish, progress) {
+        Ok(more) => Ok([lacking, more].concat()),
+        Err(e) => {
+            // What was made a moment ago, and is nobody's yet.
+            let _ = std::fs::remove_dir_all(folder);
+            Err(e)
+        }
     }
-    done
-}
-
-fn packages(d: &Description, folder: &Path, python: &str, progress: &dyn Progress) -> Result<()> {
-    let venv = folder.join(".venv").display().to_string();
-    progress.stage("making the virtual environment", Amount::Unknown);
-    step(&[python, "-m", "venv", &venv], "making the virtual environment")?;
-    let list = folder.join(".venv/stillframe-import.txt");
-    files::write_atomic(&list, (d.requirements.join("\n") + "\n").as_bytes())?;
-    let mut lists = vec![list];
-    if d.dependencies == Dependencies::Besides {
-        let packs = d.packs.iter().map(|p| folder.join("custom_nodes").join(&p.name));
-        lists.extend([folder.to_path_buf()].into_iter().chain(packs).map(|at| at.join("requirements.txt")));
-    }
-    let lists: Vec<String> = lists.iter().filter(|l| l.is_file()).map(|l| l.display().to_string()).collect();
-    progress.stage("installing packages", Amount::Unknown);
-    let pip = format!("{venv}/bin/python");
-    let mut words = vec![pip.as_str(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    if d.dependencies == Dependencies::Frozen {
-        words.push("--no-deps");
-    }
-    lists.iter().for_each(|list| words.extend(["--requirement", list]));
-    step(&words, "pip")
 }

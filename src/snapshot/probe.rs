@@ -2,6 +2,7 @@
 //! its program and packs in a scratch directory, a loopback port; node classes, import failures and
 //! times are read, and the server is stopped. The environment itself is only read.
 use crate::capture::index::lookup::interrupted;
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::materialise;
@@ -13,6 +14,7 @@ use crate::snapshot::events::Observer;
 use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Amount;
+use crate::sys::seal::Seal;
 use crate::words;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -41,7 +43,8 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
         port: foreground::free_port()?,
     };
     let log = slot.join("probe.log");
-    let seen = serve(&launch, &values, &log, Duration::from_secs(subject.probe.timeout));
+    let seal = sealed(subject, captured, slot);
+    let seen = serve(&launch, &values, &log, Duration::from_secs(subject.probe.timeout), &seal);
     let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
     let (ready_ms, classes) = seen.map_err(|e| match e.kind {
         Kind::Interrupted => e,
@@ -51,6 +54,49 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
         }
     })?;
     Ok(assemble(ready_ms, classes, &text, captured))
+}
+
+/// A probe without a result, with the line that may give it one.
+pub fn failed(subject: &Subject, error: &Error) -> Finding {
+    let said = error.hint.as_deref().unwrap_or_default();
+    let cpu = |arguments: &[String]| arguments.iter().any(|argument| argument == "--cpu");
+    let chosen = cpu(&subject.service.arguments) || cpu(&subject.probe.arguments);
+    let hint = match !chosen && !has_gpu() {
+        true => "\n    this machine has no GPU: add to stillframe.toml\n    [probe]\n    arguments = [\"--cpu\"]",
+        false => "",
+    };
+    Finding {
+        severity: Severity::Warning,
+        topic: Topic::Probe,
+        path: subject.environment.display().to_string(),
+        message: format!(
+            "no node classes are known, and deployments cannot compare them: {}; {said}{hint}",
+            error.message
+        ),
+    }
+}
+
+/// NVIDIA's, AMD's (ROCm), or Intel's: what PyTorch runs on.
+fn has_gpu() -> bool {
+    ["/dev/nvidiactl", "/dev/kfd", "/dev/dxg"].iter().any(|device| Path::new(device).exists())
+        || std::fs::read_dir("/dev/dri").is_ok_and(|entries| {
+            entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"renderD"))
+        })
+}
+
+/// Whatever of the environment runs, finds the environment and the store read-only: it is run as root, too.
+pub fn sealed(subject: &Subject, captured: &Captured, scratch: &Path) -> Seal {
+    let python = &captured.python;
+    let prefix =
+        python.executable.canonicalize().ok().and_then(|at| Some(at.parent()?.parent()?.to_path_buf()));
+    let mut places = vec![subject.store.store_dir.0.clone().into(), captured.scan.root.clone()];
+    places.extend(python.venv.iter().cloned().chain(prefix).chain(python.site_packages.iter().cloned()));
+    places.extend(captured.user_base.clone());
+    let (seal, why) = Seal::of(&places, &[scratch.to_path_buf()]);
+    if let Some(why) = why {
+        tracing::warn!("store and environment are not made read-only for what is run: {why}");
+    }
+    seal
 }
 
 /// Copies program, packs and cache into the slot; what the server is to find by links.
@@ -89,6 +135,7 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
     environment.insert("PYENV_DIR".into(), captured.scan.root.display().to_string());
     environment.extend(subject.service.environment.clone());
     let mut arguments = launch::arguments(&captured.lock.main.flags, &subject.service.arguments);
+    arguments.extend(subject.probe.arguments.iter().cloned());
     if let Some(base) = &captured.user_base {
         // The user's own packages are part of this environment: `-s` would leave them out.
         environment.insert("PYTHONUSERBASE".into(), base.display().to_string());
@@ -117,7 +164,7 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
 /// Milliseconds until it answered, and its node classes with their modules.
 type Seen = (u64, BTreeMap<String, String>);
 
-fn serve(launch: &Launch, values: &Values, log: &Path, limit: Duration) -> Result<Seen> {
+fn serve(launch: &Launch, values: &Values, log: &Path, limit: Duration, seal: &Seal) -> Result<Seen> {
     let open = || {
         let file = OpenOptions::new().create(true).append(true).open(log);
         file.map(Stdio::from).map_err(|e| Error::io("write", log, e))
@@ -128,7 +175,7 @@ fn serve(launch: &Launch, values: &Values, log: &Path, limit: Duration) -> Resul
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
     runtime.block_on(async {
-        let mut instance = foreground::start(launch, values, out, err)?;
+        let mut instance = foreground::start(launch, values, out, err, seal)?;
         let seen = tokio::select! {
             seen = look(&mut instance, limit) => seen,
             stop = interrupted() => Err(stop),

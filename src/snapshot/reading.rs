@@ -93,6 +93,7 @@ fn options(subject: &Subject, memo: &Memo, store_dir: &StoreDir, manner: Manner)
         real_files: real_files(subject, !manner.checked),
         exclude: subject.exclude.iter().cloned().chain(private_inside(subject)).collect(),
         private: subject.private.clone(),
+        allow_secrets: subject.allow_secrets.clone(),
         environment_cache: subject.environment_cache.clone(),
         cache: subject.cache.clone(),
         offline: manner.offline,

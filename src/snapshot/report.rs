@@ -39,7 +39,14 @@ impl Report {
     /// What somebody must know who takes a snapshot: what would not survive a deployment, and what is not in it or does
     /// not work though nobody asked for that.
     pub fn told(&self) -> Vec<&Finding> {
-        told(&self.findings)
+        let failed = self.failed_probe();
+        told(&self.findings).into_iter().filter(|finding| Some(*finding) != failed).collect()
+    }
+
+    /// Why there is no result of a probe that was asked for.
+    pub fn failed_probe(&self) -> Option<&Finding> {
+        let about_all = |f: &&Finding| f.topic == Topic::Probe && !f.path.starts_with("custom_nodes/");
+        self.findings.iter().find(about_all)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::host::foreground::{self, Instance};
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::error::{Error, Result};
+use crate::sys::seal::Seal;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -24,6 +25,7 @@ pub struct Serving {
     launch: Launch,
     pub values: Values,
     slot: Scratch,
+    seal: Seal,
 }
 
 impl Serving {
@@ -61,11 +63,19 @@ impl Serving {
             listen: "127.0.0.1".into(),
             port,
         };
-        Ok(Serving { launch, values, slot })
+        // As on a host: the store and the environment that it came from are not the instance's to write.
+        let mut writable = vec![base.clone(), slot.path().to_path_buf()];
+        writable.extend(wanted.models.map(Path::to_path_buf));
+        let store = Path::new(&record.snapshot).parent().unwrap_or(Path::new("/")).to_path_buf();
+        let (seal, why) = Seal::of(&[store, record.environment.clone()], &writable);
+        if let Some(why) = why {
+            tracing::warn!("store and environment are not made read-only for the instance: {why}");
+        }
+        Ok(Serving { launch, values, slot, seal })
     }
 
     pub fn start(&self, out: Stdio, err: Stdio) -> Result<Instance> {
-        foreground::start(&self.launch, &self.values, out, err)
+        foreground::start(&self.launch, &self.values, out, err, &self.seal)
     }
 
     /// What the instance wrote into its own program, which goes with its slot.

@@ -27,6 +27,8 @@ pub struct Subject {
     pub probe: ProbeConfig,
     /// Paths relative to the environment that stay out.
     pub exclude: Vec<String>,
+    /// Files with secrets that ship, relative to the environment.
+    pub allow_secrets: Vec<String>,
     /// Files of intent that the configuration names.
     pub intent: Vec<PathBuf>,
     pub service: Service,

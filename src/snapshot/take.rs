@@ -16,7 +16,7 @@ use crate::snapshot::report::{REPORT_VERSION, Report};
 use crate::snapshot::subject::Subject;
 use crate::store::Store;
 use crate::sys::clock;
-use crate::sys::error::Result;
+use crate::sys::error::{Kind, Result};
 use crate::sys::files;
 use crate::sys::who;
 use std::path::Path;
@@ -54,16 +54,21 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     }
     let registry = subject.registry();
     let known = registry.get(&id_of(&made.graph))?;
-    let probe = match (request.probe, &known) {
-        (true, _) => Some(probe::probe(subject, &captured, observer)?),
-        (false, Some(known)) => known.probe.clone(),
-        (false, None) => None,
-    };
-    captured.findings.extend(probe.iter().flat_map(ProbeResult::findings));
+    let before = known.as_ref().and_then(|known| known.probe.clone());
     let known = known.filter(|_| made.report.present);
     let unchanged = known.is_some();
-    let record = record(subject, request, &captured, &made.graph, probe, known, &mut store)?;
+    let mut record = record(subject, request, &captured, &made.graph, before, known, &mut store)?;
+    // Before the probe: the environment's own server takes minutes, and its end takes nothing of the snapshot away.
     register(&registry, &record, &captured.lock, &mut store)?;
+    if request.probe {
+        // What is known of the same content stays known.
+        record.probe = probed(subject, &mut captured, observer)?.or(record.probe);
+    }
+    captured.findings.extend(record.probe.iter().flat_map(ProbeResult::findings));
+    if record.findings != captured.findings || request.probe {
+        record.findings = captured.findings.clone();
+        registry.save(&record, &captured.lock.to_toml()?, &pylock::print(&captured.lock))?;
+    }
     let report = Report {
         version: REPORT_VERSION,
         snapshot: made.graph.snapshot.to_absolute(&store.store_dir),
@@ -82,6 +87,22 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
         findings: captured.findings,
     };
     Ok((record, report))
+}
+
+/// What the environment's own server has. One that does not serve is worth a warning: the snapshot is whole.
+fn probed(
+    subject: &Subject,
+    captured: &mut Captured,
+    observer: &dyn Observer,
+) -> Result<Option<ProbeResult>> {
+    match probe::probe(subject, captured, observer) {
+        Ok(result) => Ok(Some(result)),
+        Err(e) if e.kind == Kind::Environment => {
+            captured.findings.push(probe::failed(subject, &e));
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Derivations that are realised.

@@ -10,6 +10,7 @@ pub mod patient;
 pub mod process;
 pub mod programs;
 pub mod progress;
+pub mod seal;
 pub mod signals;
 pub mod stream;
 pub mod systemd;

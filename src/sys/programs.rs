@@ -43,11 +43,27 @@ fn whole_path() -> OsString {
     std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into())
 }
 
-/// The user's PATH, as far as it is to be trusted.
+/// Where Nix's manual puts its programs ("Installing Nix", "Profiles"): for all users, of NixOS, of the user alone. A command over SSH and
+/// a unit have none of them on PATH.
+pub fn nix_places() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|state| state.is_absolute());
+    let state = state.or_else(|| Some(home.as_ref()?.join(".local/state")));
+    let everybody = ["/nix/var/nix/profiles/default/bin", "/run/current-system/sw/bin"].map(PathBuf::from);
+    let own =
+        [home.map(|home| home.join(".nix-profile/bin")), state.map(|state| state.join("nix/profile/bin"))];
+    everybody.into_iter().chain(own.into_iter().flatten()).collect()
+}
+
+/// The user's PATH, as far as it is to be trusted, and where Nix is without it.
 pub fn path() -> &'static OsStr {
     static PATH: OnceLock<OsString> = OnceLock::new();
-    // What was split at colons has none.
-    PATH.get_or_init(|| std::env::join_paths(trusted(&whole_path())).unwrap_or_default())
+    PATH.get_or_init(|| {
+        let mut folders = trusted(&whole_path());
+        folders.extend(nix_places().into_iter().filter(|folder| !wheels_install_into(folder)));
+        // What was split at colons has none.
+        std::env::join_paths(folders).unwrap_or_default()
+    })
 }
 
 /// The program of this name on it.

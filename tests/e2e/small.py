@@ -20,6 +20,7 @@ import zipfile
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import harness
 
@@ -186,7 +187,8 @@ class Index:
         return self
 
     def answer(self, request):
-        path = request.path.strip("/").split("/")
+        # pip writes the plus of a local version as %2B.
+        path = unquote(request.path).strip("/").split("/")
         if self.drip and path[0] == "simple":
             return self.dribble(request)
         if path[0] == "simple" and path[-1] in self.pages:

@@ -11,6 +11,17 @@ BATCH = True
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example", "-c", "init.defaultBranch=main"]
 
+BACKEND = """\
+import zipfile
+def build_wheel(folder, *_):
+    with zipfile.ZipFile(folder + "/gamma-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.write("gamma.py")
+        wheel.writestr("gamma-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: gamma\\nVersion: 1.0\\n")
+        wheel.writestr("gamma-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: tests\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("gamma-1.0.dist-info/RECORD", "gamma.py,,\\ngamma-1.0.dist-info/METADATA,,\\ngamma-1.0.dist-info/WHEEL,,\\ngamma-1.0.dist-info/RECORD,,\\n")
+    return "gamma-1.0-py3-none-any.whl"
+"""
+
 
 class Import(Case):
     def setUp(self):
@@ -53,8 +64,14 @@ pinned_commit = "{pack or self.pack}"
 {extra}
 """)
 
-    def bring(self, file, *arguments, code=0):
-        return self.run_it("import", file, *arguments, code=code, PIP_INDEX_URL=self.url)
+    def bring(self, file, *arguments, code=0, **more):
+        return self.run_it("import", file, *arguments, code=code, PIP_INDEX_URL=self.url, **more)
+
+    def found_at(self, *addresses):
+        """git finds a repository of this test where the file names a public one."""
+        lines = "".join(f"\tinsteadOf = {address}\n" for address in addresses)
+        write(self.station.root / "home/.gitconfig", f'[url "file://{self.work}/"]\n{lines}')
+        return {"HOME": self.station.root / "home"}
 
     def left(self):
         return sorted(p.name for p in self.place.iterdir()) if self.place.exists() else []
@@ -89,6 +106,112 @@ pinned_commit = "{pack or self.pack}"
             self.assertIn(why, self.bring(write(self.station.root / "pyproject.toml", text), "--into", self.place / "ComfyUI", code=1).err)
             self.assertEqual(self.left(), [])
 
+    def test_nothing_takes_the_place_of_a_package_of_its_name(self):
+        """ComfyUI-Manager writes a package from an address as NAME: ADDRESS; the index has another of this name."""
+        commit = self.repository("gamma", {
+            # Built by itself: there is no index of build tools here.
+            "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+            "backend.py": BACKEND, "gamma.py": "NAME = 'of the repository'\n"})
+        index = self.index()
+        for name in ("gamma", "torch", "beta"):
+            index.publish(Wheel(name, "9.9", members={f"{name}/__init__.py": b"NAME = 'somebody else'\n"}))
+        self.url = index.url
+        where = self.found_at("https://github.com/comfyanonymous/", "https://git.example/x/")
+        for kind in ("json", "yaml"):
+            with self.subTest(kind=kind):
+                pips = {"gamma": f"git+https://git.example/x/gamma@{commit}", "torch==2.4.1+cu121": "", "beta": ""}
+                snapshot = {"comfyui": self.main, "git_custom_nodes": {}, "pips": pips}
+                file = write(self.station.root / f"x.{kind}", json.dumps({"custom_nodes": snapshot} if kind == "yaml" else snapshot))
+                target = self.place / f"made-{kind}"
+                done = self.bring(file, "--json", "--into", target, code=1, **where)
+                beta, torch = done.json["description"]["unresolved"]
+                self.assertEqual(beta, "requirement beta: no version is named")
+                self.assertIn("requirement torch==2.4.1+cu121: it is a build of an index that the file does not name", torch)
+                self.assertEqual(self.installed(target), {"gamma": "1.0"})
+                said = subprocess.run([target / ".venv/bin/python", "-c", "import gamma; print(gamma.NAME)"], check=True, capture_output=True, text=True)
+                self.assertEqual(said.stdout.strip(), "of the repository")
+
+    def installed(self, target):
+        code = "import importlib.metadata as m; print(*sorted(d.metadata['Name'] + '==' + d.version for d in m.distributions()), sep='\\n')"
+        said = subprocess.run([target / ".venv/bin/python", "-I", "-c", code], check=True, capture_output=True, text=True).stdout
+        return dict(line.split("==") for line in said.split() if line.split("==")[0] not in ("pip", "setuptools"))
+
+    def test_a_package_of_an_index_comes_from_there_alone(self):
+        """torch is of another index than the rest, as uv's sources say; what a source cannot give exactly, no index gives."""
+        own = self.index()
+        own.publish(Wheel("delta", "1.0+cu1"))
+        general = self.index()
+        needs = Wheel("alpha")
+        needs.members["alpha-1.0.dist-info/METADATA"] += b"Requires-Dist: delta\n"
+        general.publish(needs)
+        general.publish(Wheel("delta", "9.9"))
+        self.url = general.url
+        more = f"""[tool.uv]
+constraint-dependencies = ["delta==1.0+cu1"]
+[[tool.uv.index]]
+name = "cu1"
+url = "{own.url}"
+explicit = true
+[tool.uv.sources]
+delta = {{ index = "cu1" }}
+"""
+        self.bring(self.manifest(more), "--into", self.place / "one")
+        self.assertEqual(self.installed(self.place / "one"), {"alpha": "1.0", "delta": "1.0+cu1"})
+        # A pack's requirement has no version of delta to choose from.
+        more = '[tool.uv.sources]\ndelta = { git = "https://git.example/delta", branch = "main" }\n'
+        done = self.bring(self.manifest(more, dependencies='["alpha==1.0", "delta"]'), "--into", self.place / "two", code=1)
+        self.assertIn("pip failed", done.err)
+        self.assertEqual(self.left(), ["one"])
+
+    def package(self, name, pack, *members):
+        file = self.station.root / name
+        with zipfile.ZipFile(file, "w") as archive:
+            packs = [{"url": "https://git.example/x/scripted", "commit_hash": pack, "disabled": False}]
+            archive.writestr("around/snapshot.json", json.dumps({"comfyui": self.main, "models": [], "custom_nodes": packs}))
+            archive.writestr("around/requirements.txt", "alpha==1.0\n")
+            for member in members:
+                # By its parts: the library itself turns backslashes.
+                info = zipfile.ZipInfo("x")
+                info.filename = member
+                archive.writestr(info, f"content of {member}")
+        return file
+
+    def test_files_of_an_archive_and_install_scripts(self):
+        where = self.found_at("https://github.com/comfyanonymous/", "https://git.example/x/")
+        script = "import alpha, pathlib\npathlib.Path('ran').write_text(alpha.NAME)\n"
+        pack = self.repository("scripted", {"__init__.py": "", "install.py": script})
+        file = self.package("x.cpack.zip", pack, "around/input/a.png", "around\\input\\deep\\b.png", "around/workflow_api.json")
+        target = self.place / "ComfyUI"
+        done = self.bring(file, "--into", target, "--install-scripts", **where)
+        self.assertNotIn("not resolved", done.out)
+        self.assertEqual((target / "input/a.png").read_text(), "content of around/input/a.png")
+        self.assertTrue((target / "input/deep/b.png").is_file())
+        self.assertTrue((target / "user/default/workflows/workflow_api.json").is_file())
+        self.assertEqual((target / "custom_nodes/scripted/ran").read_text(), "alpha")
+        done = self.bring(file, "--into", self.place / "second", code=1, **where)
+        self.assertIn("pack scripted: its install.py was not run", done.out)
+        self.assertFalse((self.place / "second/custom_nodes/scripted/ran").exists())
+
+    def test_an_archive_writes_through_no_link(self):
+        (self.work / "out").mkdir()
+        (self.work / "ComfyUI/input").symlink_to(self.work / "out")
+        self.main = self.repository("ComfyUI", {"extra": ""})
+        where = self.found_at("https://github.com/comfyanonymous/", "https://git.example/x/")
+        file = self.package("x.cpack.zip", self.repository("scripted", {"__init__.py": ""}), "around/input/a.png")
+        self.assertIn("is no folder", self.bring(file, "--into", self.place / "ComfyUI", code=1, **where).err)
+        self.assertEqual((list((self.work / "out").iterdir()), self.left()), ([], []))
+
+    def test_a_file_of_comfyuis_own_repository_is_not_lacking(self):
+        self.main = self.repository("ComfyUI", {"custom_nodes/websocket_image_save.py": "", "custom_nodes/other.py": ""})
+        where = self.found_at("https://github.com/comfyanonymous/")
+        files = [{"filename": name, "disabled": False} for name in ("websocket_image_save.py", "other.py")]
+        snapshot = {"comfyui": self.main, "git_custom_nodes": {}, "file_custom_nodes": files, "pips": {"alpha==1.0": ""}}
+        self.bring(write(self.station.root / "x.json", json.dumps(snapshot)), "--into", self.place / "whole", **where)
+        snapshot["file_custom_nodes"].append({"filename": "mine.py"})
+        done = self.bring(write(self.station.root / "x.json", json.dumps(snapshot)), "--into", self.place / "less", code=1, **where)
+        self.assertIn("pack mine.py: a single file that only its machine has", done.out)
+        self.assertIn("without 1 item", done.out)
+
     def test_files_of_every_kind_and_of_none(self):
         with zipfile.ZipFile(self.station.root / "x.cpack.zip", "w") as archive:
             archive.writestr("snapshot.json", json.dumps({"python": "3.11", "comfyui": self.main, "models": [], "custom_nodes": []}))
@@ -96,6 +219,7 @@ pinned_commit = "{pack or self.pack}"
         kinds = {
             "x.cpack.zip": None,
             "manager.json": json.dumps({"comfyui": self.main, "git_custom_nodes": {}}),
+            "comfy-lock.yaml": f"models: []\ncustom_nodes:\n  comfyui: {self.main}\n  git_custom_nodes: {{}}\n",
             "comfy-build.yaml": "schema: comfy-build/1\ndefinition:\n  baseComfyVersion: v0.3.40\n",
             "pyproject.toml": self.manifest().read_text(),
         }
@@ -104,7 +228,7 @@ pinned_commit = "{pack or self.pack}"
             if text is not None:
                 write(self.station.root / name, text)
             formats.append(json.loads(self.bring(self.station.root / name, "--json").out)["description"]["format"])
-        self.assertEqual(formats, ["comfy-pack package", "ComfyUI-Manager snapshot", "comfy-build.yaml", "comfygit manifest"])
+        self.assertEqual(formats, ["comfy-pack package", "ComfyUI-Manager snapshot", "ComfyUI-Manager snapshot", "comfy-build.yaml", "comfygit manifest"])
         self.assertIn("it is none of", self.bring(write(self.station.root / "x.txt", ""), code=2).err)
         self.assertIn("not a comfy-pack package", self.bring(write(self.station.root / "y.zip", "PK"), code=2).err)
         self.assertIn("cannot read", self.bring(self.station.root / "absent.json", code=2).err)

@@ -74,6 +74,25 @@ class Imports(Case):
         self.assertEqual(set(self.links(mended).values()), {True})
         self.assertEqual(self.imports(mended), [])
 
+    def test_what_modules_write_beside_themselves_stays_out_of_store_and_environment(self):
+        """As numba's cache does; and as the server does by `run`, whoever has started it."""
+        remove_tree(self.env.site / "alpha")
+        writes = b"import os\nPLACES = [os.path.dirname(os.path.realpath(__file__)), os.path.dirname(os.path.abspath(__file__)), os.path.expanduser('~')]\n" \
+                 b"WROTE = []\nfor place in PLACES:\n    try:\n        open(os.path.join(place, 'cache.nbi'), 'w').close()\n        WROTE.append(place)\n    except OSError:\n        pass\n" \
+                 b"assert WROTE == [os.path.expanduser('~')], WROTE\n"
+        Wheel("writer", members={"writer/__init__.py": writes}).install(self.env.site)
+        main = self.env.root / "main.py"
+        main.write_text(f"import writer\n{main.read_text()}")
+        with untouched(self, self.env.root):
+            taken = self.take("--probe")
+        # It imports: what can be written is its home.
+        self.assertNotIn("writer", [path for _, path, _ in self.imports(taken)])
+        self.store_is_sound()
+        server = harness.Server(self.station, taken["id"])
+        self.addCleanup(lambda: server.process.poll() is None and server.stop())
+        server.stop()
+        self.store_is_sound()
+
     def test_what_the_user_installed_is_there_for_both(self):
         """`pip install --user` is part of an environment that looks there: also for its own server and its own imports."""
         home = self.place / "home"

@@ -379,6 +379,30 @@ class Flake(unittest.TestCase):
         self.assertIn("hosts/alpha.nix: adress is no option; did you mean address?", told.stderr)
         self.assertEqual(serves(), "first")
 
+    def test_a_clone_deploys_to_its_own_hosts(self):
+        """hosts/ and stillframe.toml of this repository, as `make hosts` leaves them: one host in Nix, one in TOML."""
+        clone = copy_source(self.ws.root / "clone")
+        (clone / ".hosts").symlink_to(self.place.hosts.state)
+        write(self.place.hosts.state / "api-key", "of-the-demo-0123456789")
+        (clone / "target").mkdir()
+        (clone / "target/example").symlink_to(self.ws.root)
+        if not (self.ws.root / "ComfyUI").exists():
+            (self.ws.root / "ComfyUI").symlink_to(self.place.environment)
+        git = ["git", "-c", "user.name=t", "-c", "user.email=t@example", "-C", clone]
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+            subprocess.run([*git, *words], check=True)
+        # Another service of these tests has the port.
+        config = clone / "stillframe.toml"
+        config.write_text(config.read_text().replace('listen = "0.0.0.0"', 'listen = "0.0.0.0"\nport = 8488').replace('memory = "4GiB"', 'memory = "100MiB"'))
+        app = lambda name, *arguments: self.nix("run", f"git+file://{clone}#{name}", "--", *arguments, cwd=clone)  # noqa: E731
+        listed = json.loads(app("stillframe", "host", "list", "--json").stdout)["hosts"]
+        self.assertEqual([(host["name"], host["file"].rsplit("/", 1)[1], host["config"]["tags"]) for host in listed],
+                         [("alpha", "alpha.nix", ["demo"]), ("beta", "beta.toml", ["demo"])])
+        self.place.behave(mark="clone")
+        app("deploy", "--offline", "--hosts", "alpha")
+        told = self.place.local("alpha", "/system_stats", "-H", "X-Api-Key: of-the-demo-0123456789", port=8488)
+        self.assertEqual(json.loads(told)["system"]["mark"], "clone")
+
     def test_our_own_apps_serve_a_project_in_toml(self):
         self.place.behave(mark="toml")
         app = lambda name, *arguments: self.nix("run", f"path:{self.flake}#{name}", "--", *arguments, cwd=self.place.project)  # noqa: E731

@@ -224,6 +224,43 @@ class Cut(Case):
         self.assert_whole(self.alpha)
 
 
+class Nix(Case):
+    OFFICIAL = "/nix/var/nix/profiles/default/bin"
+
+    def test_nix_where_its_own_installer_puts_it(self):
+        """For all users, and on the PATH of no command over SSH: the daemon runs from there, `host prepare` installs no other."""
+        moved = ["nix-daemon.service", "nix-daemon.socket"]
+        self.beta.sh(f"mkdir -p {self.OFFICIAL} /etc/systemd/system/nix-daemon.service.d && mv /usr/bin/nix /usr/bin/nix-* {self.OFFICIAL}/ && "
+                     f"printf '[Service]\\nExecStart=\\nExecStart=@{self.OFFICIAL}/nix-daemon nix-daemon --daemon\\n' >/etc/systemd/system/nix-daemon.service.d/moved.conf && "
+                     f"systemctl daemon-reload && systemctl restart {' '.join(moved)}")
+        self.addCleanup(self.beta.sh, f"mv {self.OFFICIAL}/nix* /usr/bin/; rm -r /etc/systemd/system/nix-daemon.service.d; systemctl daemon-reload; systemctl restart {' '.join(moved)}")
+        self.assertNotEqual(self.hosts.client("ssh", "-F", self.hosts.ssh_config, "root@beta", "nix-store", "--version", check=False).returncode, 0)
+        done = self.run_it("host", "check", "beta", "--json", code=None).json["hosts"][0]
+        self.assertEqual(done["facts"]["nix"], "2.26.3")
+        self.assertEqual(done["facts"]["daemon"], f"{self.OFFICIAL}/nix-daemon")
+        self.assertEqual([p for p in done["problems"] if "prepared" not in p["what"]], [])
+        said = self.run_it("host", "prepare", "beta", "--yes").out
+        self.assertNotIn("apt", said)
+        # The agent itself may come by Nix's own program.
+        self.beta.sh("rm /var/lib/stillframe/agent", check=False)
+        self.run_it("host", "prepare", "beta", "--yes")
+        self.run_it("host", "send", "beta")
+
+    def test_settings_that_are_not_safe_are_said(self):
+        def told():
+            return [note["what"] for note in self.run_it("host", "check", "beta", "--json", code=None).json["hosts"][0]["notes"]]
+        # As the test hosts are: a sandbox within their namespaces is not to be had.
+        before = told()
+        self.assertTrue([what for what in before if what.startswith("Nix builds with sandbox = false")], before)
+        self.assertFalse([what for what in before if "trusted-users" in what], before)
+        self.beta.sh("cp /etc/nix/nix.conf /etc/nix/nix.conf.before; sed -i 's/^sandbox.*/sandbox = true/; s/^trusted-users.*/trusted-users = root @users me/' /etc/nix/nix.conf")
+        self.addCleanup(self.beta.sh, "mv /etc/nix/nix.conf.before /etc/nix/nix.conf")
+        now = told()
+        self.assertFalse([what for what in now if "sandbox" in what], now)
+        self.assertTrue([what for what in now if what.startswith("trusted-users has @users, me")], now)
+        self.assertIn("note: trusted-users has @users, me", self.run_it("host", "check", "beta", code=None).out)
+
+
 class Refused(Case):
     def test_a_host_that_is_down_is_named_and_the_other_goes_on(self):
         self.beta.network(False)

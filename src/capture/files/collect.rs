@@ -2,9 +2,11 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::files::left_out::LeftOut;
-use crate::capture::files::paths::{self, SECRET_NOTE, below, file_name, finding, join, show_in};
+use crate::capture::files::paths::{
+    self, SECRET_ADVICE, SECRET_NOTE, below, file_name, finding, join, show_in,
+};
 use crate::capture::files::rules;
-use crate::capture::files::secrets;
+use crate::capture::files::secrets::{self, Depth};
 use crate::capture::files::walk::{self, NodeKind, WalkEntry};
 use crate::capture::model::inventory::{OutsidePath, Weight};
 use crate::capture::model::report::{Finding, Severity, Topic};
@@ -210,11 +212,42 @@ impl Collector<'_> {
         }
     }
 
+    /// Whether a file is no secret, or one that the configuration lets ship; says what it is.
+    fn may_ship(&mut self, real: &Path, name: &[u8], path: &[u8], size: u64) -> bool {
+        let depth = if self.policy.config_secrets { Depth::Programs } else { Depth::Named };
+        let looked = secrets::look(&[name, bytes(real)], real, size, depth);
+        let allowed = self.policy.left_out.allows(real);
+        let allow = format!("allow-secrets = [{:?}]", show(name));
+        let left_out = match looked.kind {
+            None => SECRET_NOTE.to_string(),
+            Some(Depth::Programs) => {
+                format!("left out, and what needs the file fails; {SECRET_ADVICE}; {allow} ships it as it is")
+            }
+            Some(_) => format!("{SECRET_NOTE}; {allow} ships it as it is"),
+        };
+        let (severity, message, ships) = match (looked.secret, looked.suspicion) {
+            (None, None) => return true,
+            (Some(what), _) if allowed => {
+                (Severity::Info, format!("{what}: it ships, as allow-secrets says"), true)
+            }
+            (None, Some(_)) if allowed => return true,
+            (Some(what), _) if looked.kind == Some(Depth::Programs) => {
+                (Severity::Problem, format!("{what}: {left_out}"), false)
+            }
+            (Some(what), _) => (Severity::Warning, format!("{what}: {left_out}"), false),
+            (None, Some(what)) => {
+                let message =
+                    format!("{what}: it ships; if it is one, {SECRET_ADVICE}; {allow} says that it may");
+                (Severity::Warning, message, true)
+            }
+        };
+        self.report(severity, Topic::Secret, path, message);
+        ships
+    }
+
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
         let name = join(self.policy.label.as_bytes(), &path);
-        let secret = secrets::judge(&[&name, bytes(real)], real, entry.size, self.policy.config_secrets);
-        if let Some(what) = secret {
-            self.report(Severity::Warning, Topic::Secret, &path, format!("{what}: {SECRET_NOTE}"));
+        if !self.may_ship(real, &name, &path, entry.size) {
             return;
         }
         let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);

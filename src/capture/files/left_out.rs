@@ -11,6 +11,8 @@ fn place(path: &Path) -> Option<PathBuf> {
 pub struct LeftOut {
     /// Files and folders, their own folders canonical.
     paths: Vec<PathBuf>,
+    /// What ships though it looks like a secret.
+    allowed: Vec<PathBuf>,
 }
 
 impl LeftOut {
@@ -19,7 +21,18 @@ impl LeftOut {
         let excluded = exclude.iter().filter_map(|path| place(&root.join(path)));
         let named = private.iter().filter_map(|path| place(path));
         let held = private.iter().filter_map(|path| path.canonicalize().ok());
-        LeftOut { paths: excluded.chain(named).chain(held).collect() }
+        LeftOut { paths: excluded.chain(named).chain(held).collect(), allowed: Vec::new() }
+    }
+
+    /// Secrets that the configuration lets ship, relative to `root`.
+    pub fn allowing(mut self, root: &Path, allowed: &[String]) -> LeftOut {
+        self.allowed = allowed.iter().filter_map(|path| root.join(path).canonicalize().ok()).collect();
+        self
+    }
+
+    /// Whether a canonical path may ship with a secret in it.
+    pub fn allows(&self, real: &Path) -> bool {
+        self.allowed.iter().any(|path| real.starts_with(path))
     }
 
     pub fn is_empty(&self) -> bool {

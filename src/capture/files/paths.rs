@@ -1,6 +1,7 @@
 //! Relative paths as bytes, names fit to be shown, lines of the report, and files opened without
 //! waiting for what is not a file.
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::formats::credentials::redacted;
 use crate::sys::error::{Error, Result};
 use crate::words::show;
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// What the report says of every secret.
 pub const SECRET_NOTE: &str = "left out; give it to the host as a service secret";
+pub const SECRET_ADVICE: &str = "take it out of the file, and give it to the host as a service secret";
 
 /// `root/path` for a relative path of bytes; the empty path is the root.
 pub fn below(root: &Path, path: &[u8]) -> PathBuf {
@@ -70,7 +72,7 @@ pub fn finding(
     path: impl Into<String>,
     message: impl Into<String>,
 ) -> Finding {
-    Finding { severity, topic, path: path.into(), message: message.into() }
+    Finding { severity, topic, path: path.into(), message: redacted(&message.into()) }
 }
 
 /// Names of one folder that only differ in case: fine on Linux, lost on a case-insensitive file system. Each comes with

@@ -2,6 +2,7 @@
 //! small file.
 use crate::capture::files::paths::{file_name, read_small};
 use crate::capture::files::rules::{extension, text};
+use crate::formats::credentials;
 use std::path::Path;
 
 /// Only smaller files are read for secrets.
@@ -10,15 +11,73 @@ pub const SECRET_FILE_LIMIT: u64 = 256 * 1024;
 /// Whether a file is a secret, and which. `names`: all that it goes by (a link may give a secret an innocent
 /// name). `configs`: see `secret_content`.
 pub fn judge(names: &[&[u8]], file: &Path, size: u64, configs: bool) -> Option<String> {
+    look(names, file, size, if configs { Depth::Written } else { Depth::Named }).secret
+}
+
+/// How far a file's content is looked at for credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Where its name says that it may be one.
+    Named,
+    /// And where people write addresses: requirements, configurations, lock files.
+    Written,
+    /// And in programs.
+    Programs,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Why the file must not ship.
+    pub secret: Option<String>,
+    /// Why somebody should look at a file that ships.
+    pub suspicion: Option<String>,
+    /// The kind of file in which a line was found.
+    pub kind: Option<Depth>,
+}
+
+pub fn look(names: &[&[u8]], file: &Path, size: u64, depth: Depth) -> Looked {
+    let secret = |what: String| Looked { secret: Some(what), ..Looked::default() };
     if let Some(what) = names.iter().find_map(|name| secret_name(name)) {
-        return Some(what.to_string());
+        return secret(what.to_string());
     }
-    if !names.iter().any(|name| wants_content(name, size)) {
-        return None;
+    let suspected = names.iter().any(|name| wants_content(name, size));
+    let kind = names.iter().filter_map(|name| kind(name)).min().filter(|kind| *kind <= depth);
+    if size == 0 || size > SECRET_FILE_LIMIT || (!suspected && kind.is_none()) {
+        return Looked::default();
     }
     let content = read_small(file, SECRET_FILE_LIMIT).unwrap_or_default();
-    let found = names.iter().find_map(|name| secret_content(name, &content, configs));
-    found.map(|what| format!("holds {what}"))
+    let configs = depth > Depth::Named;
+    if let Some(what) = names.iter().find_map(|name| secret_content(name, &content, configs)) {
+        return secret(format!("holds {what}"));
+    }
+    let Some(kind) = kind else { return Looked::default() };
+    let program = kind == Depth::Programs;
+    let found = credentials::find(&String::from_utf8_lossy(&content));
+    let certain = |what: &credentials::What| match program {
+        true => what.is_certain_in_code(),
+        false => what.is_certain(),
+    };
+    let told = |found: &credentials::Found| format!("line {} holds {}", found.line, found.what);
+    let secret = found.iter().find(|found| certain(&found.what)).map(told);
+    Looked { secret, suspicion: found.first().map(told), kind: Some(kind) }
+}
+
+/// What of the content a file's name lets expect.
+fn kind(path: &[u8]) -> Option<Depth> {
+    let name = text(file_name(path));
+    let written =
+        ["txt", "in", "toml", "lock", "cfg", "ini", "conf", "yaml", "yml", "json", "xml", "properties"];
+    let programs = [
+        "py", "pyi", "js", "mjs", "cjs", "ts", "sh", "bash", "bat", "ps1", "cmd", "md", "rst", "html",
+        "ipynb",
+    ];
+    let named =
+        [".gitmodules", ".npmrc", ".condarc", ".gitconfig", ".yarnrc", "pipfile", "dockerfile", "config"];
+    let extension = extension(&name);
+    if written.contains(&extension) || named.contains(&&*name) {
+        return Some(Depth::Written);
+    }
+    programs.contains(&extension).then_some(Depth::Programs)
 }
 
 /// Why a file is a secret by its name alone.

@@ -5,6 +5,7 @@ pub mod compare;
 
 use crate::capture::files::paths::{finding, read_small};
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::formats::credentials::without_credentials;
 use crate::sys::programs;
 use crate::sys::signals;
 use std::io::Write;
@@ -71,8 +72,9 @@ pub fn read_head(dir: &Path) -> Option<Head> {
     };
     let (remote, leaked) = match config.remote(branch.as_deref()) {
         Some(url) => {
-            let (url, leaked) = without_credentials(&url);
-            (Some(url), leaked)
+            let clean = without_credentials(&url);
+            let leaked = clean != url;
+            (Some(clean), leaked)
         }
         None => (None, false),
     };
@@ -192,30 +194,6 @@ pub fn submodules(dir: &Path) -> Vec<String> {
     let config = Config::parse(&text(&dir.join(".gitmodules")).unwrap_or_default());
     let paths = config.0.into_iter().filter(|v| v.0 == "submodule" && v.2 == "path");
     paths.map(|v| v.3.trim_end_matches('/').to_string()).collect()
-}
-
-/// The URL without user, password and query, and whether it held a secret. An SSH user name is part
-/// of the address and stays.
-pub fn without_credentials(url: &str) -> (String, bool) {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return (url.to_string(), false);
-    };
-    let (rest, query) = match rest.split_once('?') {
-        Some((rest, query)) => (rest, !query.is_empty()),
-        None => (rest, false),
-    };
-    let (authority, path) = match rest.find('/') {
-        Some(slash) => rest.split_at(slash),
-        None => (rest, ""),
-    };
-    let Some((user, host)) = authority.rsplit_once('@') else {
-        return (format!("{scheme}://{authority}{path}"), query);
-    };
-    if scheme.starts_with("http") {
-        return (format!("{scheme}://{host}{path}"), true);
-    }
-    let name = user.split(':').next().unwrap_or(user);
-    (format!("{scheme}://{name}@{host}{path}"), query || user.contains(':'))
 }
 
 /// Runs git plumbing on a repository with nothing of the user's environment and nothing of the

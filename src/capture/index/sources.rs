@@ -1,7 +1,7 @@
 //! Where index settings are looked for, and what was found so far.
 use super::url::IndexUrl;
 use crate::capture::files::paths::open_regular;
-use crate::formats::python::direct_url::without_credentials;
+use crate::formats::credentials::without_credentials;
 use crate::sys::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::io::Read;

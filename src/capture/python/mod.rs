@@ -30,6 +30,7 @@ use crate::capture::python::leftover::Leftover;
 use crate::capture::python::pin::{Pinned, Trust};
 use crate::capture::trees::nar::hash_tree;
 use crate::capture::trees::tree::Tree;
+use crate::formats::credentials::without_credentials;
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::StorePathName;
 use crate::formats::python::direct_url::DirectKind;
@@ -235,7 +236,7 @@ fn lock_one(
     let wheel = match (candidate, pinned.provenance) {
         (Candidate::Wheel(listing), Provenance::Pinned | Provenance::Patched) => Some(WheelRef {
             file: listing.file.filename.clone(),
-            url: listing.file.url.clone(),
+            url: without_credentials(&listing.file.url),
             sha256: Sha256(listing.file.sha256.unwrap_or_default()),
             size: listing.file.size,
         }),

@@ -1,11 +1,16 @@
-//! ComfyUI-Manager's snapshot JSON: the main program's commit, the packs, the pip freeze.
-use serde::{Deserialize, Serialize};
+//! ComfyUI-Manager's snapshot: the main program's commit, the packs, the pip freeze. It is JSON, or YAML below the key
+//! `custom_nodes` (`cm-cli save-snapshot --output x.yaml`; comfy-cli's `comfy-lock.yaml` has the same key).
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManagerSnapshotError {
     #[error("not a ComfyUI-Manager snapshot: {0}")]
     Json(String),
+    #[error("not a ComfyUI-Manager snapshot: {0}")]
+    Yaml(String),
     #[error("not a ComfyUI-Manager snapshot: it has neither \"comfyui\" nor \"git_custom_nodes\"")]
     Other,
 }
@@ -15,16 +20,36 @@ pub struct ManagerSnapshot {
     /// The main program's commit.
     pub comfyui: Option<String>,
     /// By repository URL.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub git_custom_nodes: BTreeMap<String, GitNode>,
     /// Registry packs: id to version.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     pub cnr_custom_nodes: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub file_custom_nodes: Vec<FileNode>,
-    /// `name==version` or `name @ url`, as `pip freeze` prints; the values are empty.
-    #[serde(default)]
+    /// What `pip freeze` printed: each line a key with an empty value, but `NAME @ ADDRESS` as NAME with the value ADDRESS
+    /// (ComfyUI-Manager, `get_installed_pip_packages`).
+    #[serde(default, deserialize_with = "texts")]
     pub pips: BTreeMap<String, String>,
+    /// What is not known here.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A key without a value is an empty one, in YAML above all.
+fn or_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let read: Option<BTreeMap<String, Option<String>>> = Option::deserialize(from)?;
+    Ok(read.unwrap_or_default().into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect())
+}
+
+/// Below its key, or for itself.
+#[derive(Deserialize)]
+struct Wrapped {
+    custom_nodes: Option<ManagerSnapshot>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,17 +68,43 @@ pub struct FileNode {
 
 impl ManagerSnapshot {
     pub fn parse(bytes: &[u8]) -> Result<Self, ManagerSnapshotError> {
-        let value: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|e| ManagerSnapshotError::Json(e.to_string()))?;
-        if value.get("comfyui").is_none() && value.get("git_custom_nodes").is_none() {
+        let json = |e: serde_json::Error| ManagerSnapshotError::Json(e.to_string());
+        let value: Value = serde_json::from_slice(bytes).map_err(json)?;
+        match value.get("custom_nodes") {
+            Some(inner) => Self::deserialize(inner.clone()).map_err(json)?.known(),
+            None => Self::deserialize(value).map_err(json)?.known(),
+        }
+    }
+
+    /// Read as texts, not as YAML's guesses: a commit of digits is no number, and 1.10 is not 1.1.
+    pub fn parse_yaml(text: &str) -> Result<Self, ManagerSnapshotError> {
+        let yaml = |e: serde_saphyr::Error| ManagerSnapshotError::Yaml(e.to_string());
+        match serde_saphyr::from_str::<Wrapped>(text).map_err(yaml)?.custom_nodes {
+            Some(inner) => inner.known(),
+            None => serde_saphyr::from_str::<Self>(text).map_err(yaml)?.known(),
+        }
+    }
+
+    fn known(self) -> Result<Self, ManagerSnapshotError> {
+        let none = self.comfyui.is_none() && self.git_custom_nodes.is_empty() && self.pips.is_empty();
+        if none && self.cnr_custom_nodes.is_empty() && self.file_custom_nodes.is_empty() {
             return Err(ManagerSnapshotError::Other);
         }
-        serde_json::from_value(value).map_err(|e| ManagerSnapshotError::Json(e.to_string()))
+        Ok(self)
+    }
+
+    /// The pips as lines of a requirements file.
+    pub fn pip_lines(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.pips.iter().map(|(name, address)| match address.trim() {
+            "" => Cow::Borrowed(name.as_str()),
+            address => Cow::Owned(format!("{} @ {address}", name.trim())),
+        })
     }
 
     /// The pinned pips as (name, version).
     pub fn pinned_pips(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pips.keys().filter_map(|line| line.split_once("=="))
+        let plain = self.pips.iter().filter(|(_, address)| address.is_empty());
+        plain.filter_map(|(line, _)| line.split_once("=="))
     }
 }
 

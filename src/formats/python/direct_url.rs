@@ -1,5 +1,6 @@
 //! `direct_url.json`, PEP 610: a distribution installed from a URL, not from an index.
 use super::digest::{Sha256Digest, parse_hex};
+use crate::formats::credentials::without_credentials;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use url::Url;
@@ -14,7 +15,7 @@ pub enum DirectUrlError {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectUrl {
-    /// Without user and password (PEP 610 asks installers to drop them; not all do).
+    /// Without credentials (PEP 610 asks installers to drop user and password; not all do, and none drops a query's).
     pub url: String,
     pub subdirectory: Option<String>,
     pub kind: DirectKind,
@@ -89,23 +90,6 @@ impl DirectUrl {
     }
 }
 
-/// Drops `user:password@`; a bare ssh user ("git@") stays, it is no secret and needed to clone.
-pub fn without_credentials(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else {
-        return text.to_owned();
-    };
-    if url.username().is_empty() && url.password().is_none() {
-        return text.to_owned();
-    }
-    let ssh = url.scheme().ends_with("ssh");
-    // Both only fail for URLs without a host, which cannot hold credentials.
-    let _ = url.set_password(None);
-    if !ssh {
-        let _ = url.set_username("");
-    }
-    url.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,8 +100,9 @@ mod tests {
         assert_eq!(d.url, "https://example.org/a.git");
         assert_eq!(d.subdirectory.as_deref(), Some("py"));
         assert!(matches!(d.kind, DirectKind::Vcs { ref vcs, .. } if vcs == "git"));
-        assert_eq!(without_credentials("ssh://git@h/a"), "ssh://git@h/a");
-        assert_eq!(without_credentials("ssh://git:x@h/a"), "ssh://git@h/a");
+        let signed =
+            br#"{"url":"https://h.example/a.whl?token=t1&X-Amz-Signature=s1&v=2","archive_info":{}}"#;
+        assert_eq!(DirectUrl::parse(signed).unwrap().url, "https://h.example/a.whl?v=2");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The simple repository API: JSON (PEP 691) and HTML (PEP 503), reduced to the wheels of a project.
 use super::digest::{Sha256Digest, hex_option, parse_hex};
-use super::direct_url::without_credentials;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -137,11 +136,16 @@ impl<'de> Visitor<'de> for Files<'_> {
     }
 }
 
-/// Resolves a link of a page; drops fragment and credentials.
+/// Resolves a link of a page; drops fragment and user. What its query has, the server may want.
 pub fn join(page: &Url, link: &str) -> Option<String> {
     let mut url = page.join(link).ok()?;
     url.set_fragment(None);
-    Some(without_credentials(url.as_str()))
+    // Both only fail for URLs without a host, which cannot have them.
+    let _ = url.set_password(None);
+    if !url.scheme().ends_with("ssh") {
+        let _ = url.set_username("");
+    }
+    Some(url.into())
 }
 
 /// Reads a PEP 503 page: every `<a href>` whose text or last path segment is a wheel's name.

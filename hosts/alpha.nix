@@ -1,0 +1,5 @@
+{ name, ... }:
+{
+  imports = [ ./shared/demo.nix ];
+  address = name;
+}
