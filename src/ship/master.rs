@@ -3,11 +3,12 @@
 //!
 //! Master and clients are out of reach of a Ctrl-C in the terminal (`sys::signals`), also what a master starts for a
 //! jump host or a ProxyCommand: a deployment that the user stops must still be told so.
+use crate::ship::way::{Client, Way};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::process::{self, Failure};
+use crate::sys::process::{self, Failure, Place};
 use crate::sys::signals;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -88,12 +89,38 @@ impl Master {
     }
 
     /// The client of one command, whose words arrive as they are.
-    pub fn client(&self, words: &[&str]) -> Command {
+    fn client(&self, words: &[&str]) -> Command {
         let mut command = ssh(&self.socket());
         // The discard port: were the master gone, the client must not connect by itself.
         command.args(["-T", "-p", "9", "none", "--"]);
         command.args(words.iter().map(|word| quoted(word)));
         command
+    }
+}
+
+impl Way for Master {
+    fn attempt(
+        &self,
+        words: &[&str],
+        shown: &str,
+        input: &[u8],
+        limit: Duration,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> std::result::Result<process::Output, Failure> {
+        process::attempt(self.client(words), shown, Place::Behind, Some(input.to_vec()), limit, stop)
+    }
+
+    fn start(&self, words: &[&str]) -> std::io::Result<Client> {
+        let mut command = self.client(words);
+        signals::shield(&mut command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (Some(input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(std::io::Error::other("it has no pipes"));
+        };
+        Ok(Client { input, output, errors: Box::new(errors), child: Some(child) })
     }
 }
 
@@ -181,7 +208,6 @@ fn unreachable(target: &Target, said: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Stdio;
 
     #[test]
     fn words_arrive_as_they_are() {
