@@ -1,7 +1,8 @@
 //! Side effects: errors with a kind and a hint, files, locks, clock, progress, programs,
-//! systemd, signals, small HTTP questions.
+//! systemd, signals, descriptors, small HTTP questions.
 pub mod address;
 pub mod clock;
+pub mod descriptors;
 pub mod error;
 pub mod files;
 pub mod http;
