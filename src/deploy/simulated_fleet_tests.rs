@@ -261,7 +261,7 @@ fn so_many_may_be_missing_and_no_more() {
     let trouble = |missing: usize| {
         move |n: usize| match n {
             _ if n >= missing => Trouble::Nothing,
-            _ if n % 2 == 0 => Trouble::Down,
+            _ if n.is_multiple_of(2) => Trouble::Down,
             _ => Trouble::CutWhileCopying(64 << 10),
         }
     };
