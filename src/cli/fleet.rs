@@ -33,6 +33,10 @@ pub fn members(settings: &Settings, selector: Option<&str>, printer: &Printer) -
     for file in &chosen.forgotten {
         printer.warning(&format!("{file} is not part of the flake: `git add` it"));
     }
+    // Whatever the command is: a wrong value is as wrong for `status` as for `deploy`.
+    for member in &chosen.members {
+        member.service.check_values().map_err(|wrong| member.located(wrong))?;
+    }
     Ok(chosen.members)
 }
 

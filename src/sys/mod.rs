@@ -1,5 +1,5 @@
 //! Side effects: errors with a kind and a hint, files, locks, clock, progress, programs,
-//! systemd, signals, descriptors, small HTTP questions.
+//! systemd, signals, descriptors, lines for people, small HTTP questions.
 pub mod address;
 pub mod clock;
 pub mod descriptors;
@@ -11,6 +11,7 @@ pub mod patient;
 pub mod process;
 pub mod programs;
 pub mod progress;
+pub mod say;
 pub mod signals;
 pub mod stream;
 pub mod systemd;
