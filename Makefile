@@ -2,7 +2,7 @@
 AGENT_TARGET := $(shell uname -m)-unknown-linux-musl
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
-.PHONY: build agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
+.PHONY: build agent volatile-agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
 
 build: agent
 	cargo build --release --bin stillframe
@@ -21,6 +21,12 @@ agent:
 fault-agent:
 	cargo build --release --no-default-features --features fault-late-claim --locked --bin stillframe-agent --target $(AGENT_TARGET)
 	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/fault/stillframe-agent
+	$(MAKE) agent
+
+# The agent without what makes a deployment outlive a power cut: tests/bench_durability.py measures it beside the real one.
+volatile-agent:
+	cargo build --release --no-default-features --features without-durability --locked --bin stillframe-agent --target $(AGENT_TARGET)
+	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/volatile/stillframe-agent
 	$(MAKE) agent
 
 # The programs for that: an agent in which an activation can be stopped, broken or killed at every effect. Built for development, soon there.
@@ -54,6 +60,7 @@ bench:
 	python3 tests/bench.py
 	python3 tests/bench_ship.py
 	python3 tests/bench_run.py
+	python3 tests/bench_durability.py
 	python3 tests/bench_gateway.py
 
 # The two hosts of hosts/, real Debian 13 machines, and an environment to deploy to them: hosts/README.md says how, tests/hosts/hosts.py

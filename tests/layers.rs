@@ -369,6 +369,24 @@ fn few_functions_are_long() {
     assert!(long.len() * 100 < all, "{} of {all} functions have more than 60 lines: {long:#?}", long.len());
 }
 
+/// `println!` and its like panic where nobody takes what they print: `cli::output` and `sys::say` do not.
+#[test]
+fn nothing_prints_past_what_cannot_panic() {
+    let print = |line: &str| {
+        ["println!", "print!"].iter().any(|word| {
+            line.match_indices(word).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() && c != 'e'))
+        })
+    };
+    assert!(print("    eprintln!(\"a\")") && print("print!(\"a\")") && !print("sprint!(1)"));
+    let found: Vec<String> = sources(&src())
+        .into_iter()
+        .filter(|file| !file.to_string_lossy().ends_with("_tests.rs"))
+        .filter(|file| code_of(&fs::read_to_string(file).unwrap()).lines().any(print))
+        .map(|file| file.display().to_string())
+        .collect();
+    assert!(found.is_empty(), "print by sys::say or the printer: {found:?}");
+}
+
 /// An end-to-end file that the runner does not find would never run.
 #[test]
 fn every_end_to_end_file_is_run() {

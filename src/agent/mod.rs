@@ -15,6 +15,7 @@ use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::process;
+use crate::sys::say::say;
 use crate::sys::signals;
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -248,7 +249,7 @@ fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: b
             let mut units = logged(service)?;
             units.retain(|unit| matches!(service.unit(unit), Some(Unit::Activation(_))));
             if units.is_empty() {
-                return Ok(());
+                return Err(never(service, "an activation"));
             }
             units
         }
@@ -258,7 +259,11 @@ fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: b
                 Error::new(Kind::Input, format!("{id:?} is no instance"))
                     .hint("as `stillframe instances` shows them: s0-g7; or gateway, activation")
             })?;
-            [id.unit(&service.name)].into()
+            let unit = id.unit(&service.name);
+            if !logged(service)?.contains(&unit) {
+                return Err(never(service, &format!("an instance {id}")));
+            }
+            [unit].into()
         }
     };
     let count = lines.to_string();
@@ -273,6 +278,11 @@ fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: b
         return follow_all(service, &words, &base);
     }
     Err(Error::io("start", "journalctl", process::command(&words).exec()))
+}
+
+fn never(service: &Service, what: &str) -> Error {
+    Error::new(Kind::Input, format!("the log of this host knows of {what} of {} nothing", service.name))
+        .hint("stillframe instances shows those there are, stillframe history what was deployed; a journal that is not kept forgets")
 }
 
 /// Units of a service that the journal knows: by their own lines, and by what systemd says of them.
@@ -369,14 +379,14 @@ impl Command {
 /// For a program as one line of JSON (`ship::ask` reads it), for a person as text.
 fn report(error: &Error, answers: bool) {
     if answers && !std::io::stderr().is_terminal() {
-        eprintln!("{}", json!({"error": error.report()}));
+        say(format_args!("{}", json!({"error": error.report()})));
         return;
     }
-    eprintln!("error: {error}");
+    say(format_args!("error: {error}"));
     for cause in error.causes() {
-        eprintln!("  because: {cause}");
+        say(format_args!("  because: {cause}"));
     }
     if let Some(hint) = &error.hint {
-        eprintln!("hint: {hint}");
+        say(format_args!("hint: {hint}"));
     }
 }

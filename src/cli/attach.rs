@@ -14,11 +14,12 @@ use std::process::ExitCode;
 
 pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
-    let shown = Shown { printer, hosts: members.len() };
+    let shown = Shown::new(printer, members.len());
     let heard = on_each(members.iter().collect(), |member: &Member| {
         questions::follow(member, |event| {
             shown.event(&event);
-            ControlFlow::Continue(())
+            // What is not read any more is not waited for.
+            if printer.output().is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
     });
     let (mut hosts, mut failed, mut unknown) = (Vec::new(), 0, false);

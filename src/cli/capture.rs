@@ -23,6 +23,12 @@ impl Observer for Printer {
             Event::NotRemembered(error) => {
                 format!("the next run will read everything again: {}", error.full())
             }
+            Event::LabelMoved { label, from, to } => {
+                format!("{} names {to} now, and {from} no longer", plain(label))
+            }
+            Event::Renamed { id, from, to } => {
+                format!("{id} is called {} now, and {} no longer", plain(to), plain(from))
+            }
         });
     }
 }

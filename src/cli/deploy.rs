@@ -95,7 +95,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let Task { id, members, selector, snapshot } = Task::of(args, &settings, printer)?;
     // All that can be wrong here is found before a host is troubled.
     let hosts = members.into_iter().map(Checked::of).collect::<Result<Vec<_>>>()?;
-    let shown = Shown { printer, hosts: hosts.len() };
+    let shown = Shown::new(printer, hosts.len());
     let record = self::snapshot(snapshot.as_deref(), args, &settings, &shown)?;
     if args.detach {
         return detached(

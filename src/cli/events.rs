@@ -2,18 +2,28 @@
 use super::printer::{Printer, bytes, lines, plain};
 use crate::deploy::events::{Ended, Event, Goal, Observer, Planned};
 use crate::deploy::host_result::HostResult;
-use crate::protocol::messages::{Back, Status};
+use crate::protocol::messages::{self, Back, Status};
 use crate::protocol::spec::Rotation;
 use crate::ship::send::Sent;
 use crate::sys::error::Kind;
 use crate::sys::progress::Amount;
 use crate::sys::progress::Progress;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 
 /// Shows each event as it comes.
 pub struct Shown<'a> {
     pub printer: &'a Printer,
     /// Of how many hosts: each of several is named where it would be clear of one alone.
     pub hosts: usize,
+    /// How much of its copy was last said of each host, in tenths.
+    copied: Mutex<BTreeMap<String, u64>>,
+}
+
+impl<'a> Shown<'a> {
+    pub fn new(printer: &'a Printer, hosts: usize) -> Shown<'a> {
+        Shown { printer, hosts, copied: Mutex::default() }
+    }
 }
 
 impl Observer for Shown<'_> {
@@ -51,8 +61,8 @@ impl Shown<'_> {
                 printer.progress().note(&copied_text(host, sent))
             }
             // The last one is said by the result.
-            Event::Event { host, event } if event.outcome.is_none() => {
-                printer.progress().note(&format!("{host}  {:9}  {}", event.status, lines(&event.text)))
+            Event::Event { host, event } if event.outcome.is_none() && self.is_news(host, event) => {
+                printer.progress().note(&format!("{host}  {:9}  {}", event.status, event_text(event)))
             }
             Event::Result(Ended::Deployment { deployment, failed, seconds, hosts }) => {
                 hosts.iter().for_each(|host| self.host(host));
@@ -61,6 +71,13 @@ impl Shown<'_> {
             }
             _ => {}
         }
+    }
+
+    /// A copy says how far it is every second; a line for each tenth of it is enough.
+    fn is_news(&self, host: &str, event: &messages::Event) -> bool {
+        let Some((done, of)) = event.bytes else { return true };
+        let tenth = if of == 0 { 10 } else { u128::from(done) * 10 / u128::from(of) } as u64;
+        self.copied.lock().insert(host.into(), tenth) != Some(tenth)
     }
 
     fn begin(&self, goal: &Goal, hosts: &[String]) {
@@ -101,6 +118,15 @@ impl Shown<'_> {
         if let Some(hint) = &host.hint {
             printer.line(format!("  hint: {}", lines(hint)));
         }
+    }
+}
+
+/// What a step says, and how far a copy is.
+pub fn event_text(event: &messages::Event) -> String {
+    let text = lines(&event.text);
+    match event.bytes {
+        Some((done, of)) if done < of => format!("{text}: {} of {}", bytes(done), bytes(of)),
+        _ => text,
     }
 }
 
@@ -148,4 +174,28 @@ fn copied_text(host: &str, sent: &Sent) -> String {
         bytes(sent.wire_bytes),
         sent.seconds
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_a_line_for_each_tenth() {
+        let printer = Printer::new(false, true);
+        let shown = Shown::new(&printer, 2);
+        let event = |bytes| messages::Event {
+            at: 0,
+            status: Status::Copying,
+            text: "copying".into(),
+            bytes,
+            outcome: None,
+        };
+        let said =
+            |host: &str| (0..=200).filter(|done| shown.is_news(host, &event(Some((*done, 200))))).count();
+        assert_eq!((said("a"), said("b")), (11, 11));
+        assert!(shown.is_news("a", &event(None)) && shown.is_news("c", &event(Some((0, 0)))));
+        assert_eq!(event_text(&event(Some((1024, 2048)))), "copying: 1.00 KiB of 2.00 KiB");
+        assert_eq!(event_text(&event(None)), "copying");
+    }
 }

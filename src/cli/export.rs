@@ -9,7 +9,6 @@ use crate::closure::sbom;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::signals;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -62,10 +61,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             }
             printer.line(format!("wrote {}", file.display()));
         }
-        None => {
-            // A reader that has enough is no error.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
-        }
+        None => printer.raw(&text),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use super::settings::Settings;
 use crate::closure::registry::Registry;
 use crate::deploy::drift;
 use crate::deploy::fleet::{Member, on_each};
+use crate::sys::descriptors;
 use crate::sys::error::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -26,9 +27,15 @@ pub struct HostsArgs {
 
 /// The hosts that are meant; says which files were forgotten.
 pub fn members(settings: &Settings, selector: Option<&str>, printer: &Printer) -> Result<Vec<Member>> {
+    // Six or more for each host, all at once.
+    descriptors::raise();
     let chosen = settings.fleet().choose(selector)?;
     for file in &chosen.forgotten {
         printer.warning(&format!("{file} is not part of the flake: `git add` it"));
+    }
+    // Whatever the command is: a wrong value is as wrong for `status` as for `deploy`.
+    for member in &chosen.members {
+        member.service.check_values().map_err(|wrong| member.located(wrong))?;
     }
     Ok(chosen.members)
 }

@@ -1,4 +1,5 @@
 //! `stillframe history`: every deployment with what came of it on each host, newest first.
+use super::events::event_text;
 use super::exit;
 use super::fleet::{self, Selection, known_as};
 use super::printer::{Printer, plain};
@@ -72,7 +73,7 @@ fn show(host: &str, part: &Part, events: bool, printer: &Printer) -> Value {
             json!({"host": host, "record": record})
         }
         Part::Unrecorded(result) => {
-            let why = result.error.as_deref().unwrap_or_default();
+            let why = result.error.as_deref().map(plain).unwrap_or_default();
             printer.line(format!(
                 "  {host:14} {} {why}",
                 printer.paint("31", &format!("{:11}", result.status.name()))
@@ -106,13 +107,13 @@ fn record_text(host: &str, record: &Record, events: bool, printer: &Printer) {
         why.unwrap_or_default()
     ));
     if events {
-        for event in &record.events {
+        for (event, next) in record.events.iter().zip(record.events.iter().skip(1).map(Some).chain([None])) {
+            // Of how far a copy is, the last word alone.
+            if event.bytes.is_some() && next.is_some_and(|next| next.bytes.is_some()) {
+                continue;
+            }
             let after = event.at.saturating_sub(record.attempt.began) as f64 / 1000.0;
-            printer.line(format!(
-                "    {after:>8.2} s  {:11} {}",
-                event.status.name(),
-                super::printer::lines(&event.text)
-            ));
+            printer.line(format!("    {after:>8.2} s  {:11} {}", event.status.name(), event_text(event)));
         }
     }
 }

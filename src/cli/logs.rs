@@ -40,7 +40,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             } else {
                 printer.line(plain(line));
             }
-            ControlFlow::Continue(())
+            if printer.output().is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
     });
     let lost: Vec<_> = results.into_iter().filter_map(Result::err).collect();

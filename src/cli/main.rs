@@ -7,7 +7,7 @@ use super::{
     unlock, watch,
 };
 use crate::deploy::detach;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use printer::Printer;
 use std::path::PathBuf;
@@ -100,7 +100,10 @@ impl Command {
 
 /// Runs the program; every failure ends in a non-zero exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return not_a_command(&e),
+    };
     detach::settle();
     if let Ok(level) = std::env::var("STILLFRAME_LOG") {
         // Ours alone: an HTTP client's log may hold an index's credentials.
@@ -113,13 +116,45 @@ pub fn main() -> ExitCode {
     }
     let printer = Printer::new(cli.json, cli.quiet);
     let printer = if cli.command.prints_stream() { printer.of_stream() } else { printer };
-    match dispatch(cli, &printer) {
-        Ok(code) => code,
-        Err(error) => {
-            printer.error(&error);
-            exit::of(error.kind)
-        }
+    let code = dispatch(cli, &printer).unwrap_or_else(|error| {
+        printer.error(&error);
+        exit::of(error.kind)
+    });
+    if let Some(error) = printer.output().error() {
+        printer.error(&error);
     }
+    printer.output().verdict(code)
+}
+
+/// Help and versions, which were asked for, or what is wrong with a command line: with `--json` a document too.
+fn not_a_command(e: &clap::Error) -> ExitCode {
+    if !e.use_stderr() {
+        return match e.print() {
+            Err(failed) if failed.kind() != std::io::ErrorKind::BrokenPipe => {
+                Printer::new(false, true)
+                    .error(&Error::new(Kind::Io, "cannot write to standard output").caused_by(failed));
+                exit::of(Kind::Io)
+            }
+            _ => ExitCode::SUCCESS,
+        };
+    }
+    let asked = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
+    if asked {
+        Printer::new(true, true).of_stream().error(&wrong_words(&e.render().to_string()));
+    } else {
+        // Nobody is left to be told where that fails.
+        let _ = e.print();
+    }
+    exit::of(Kind::Input)
+}
+
+/// clap's words for people as an error of ours: the message first, then what may be meant and how it is used.
+fn wrong_words(text: &str) -> Error {
+    let mut parts = text.trim().split("\n\n").map(|part| part.trim());
+    let message = parts.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let hints: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    Error::new(Kind::Input, message).hint(hints.join("; "))
 }
 
 fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
@@ -151,8 +186,29 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Man(args) => man::run(&args, Cli::command(), printer),
         Command::Schema(args) => schema::run(&args, printer),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "stillframe", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "stillframe", &mut script);
+            printer.raw(&String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_an_error_with_a_hint() {
+        let wrong = |words: &[&str]| {
+            let e = Cli::try_parse_from(["stillframe"].iter().chain(words)).unwrap_err();
+            let error = wrong_words(&e.render().to_string());
+            (error.message, error.hint.unwrap_or_default())
+        };
+        let (message, hint) = wrong(&["status", "--nope"]);
+        assert_eq!(message, "unexpected argument '--nope' found");
+        assert!(hint.contains("Usage: stillframe status") && hint.contains("--help"), "{hint}");
+        let (message, hint) = wrong(&["statsu"]);
+        assert!(message.contains("'statsu'") && hint.contains("'status'"), "{message} {hint}");
     }
 }

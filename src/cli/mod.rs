@@ -20,6 +20,7 @@ mod lock;
 mod logs;
 mod main;
 mod man;
+mod output;
 mod prepare;
 pub mod printer;
 mod retention;

@@ -80,9 +80,8 @@ fn agree(printer: &Printer) -> Result<()> {
         return Err(Error::new(Kind::Input, "nothing was done: nobody can be asked here")
             .hint("say yes beforehand: stillframe host prepare --yes"));
     }
-    eprint!("Do this? [y/N] ");
     // What is not seen is not agreed to.
-    let _ = std::io::stderr().flush();
+    std::io::stderr().write_all(b"Do this? [y/N] ").map_err(|e| Error::io("ask on", "standard error", e))?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|e| Error::io("read", "the answer", e))?;
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {

@@ -1,14 +1,17 @@
 //! The one place that writes to the terminal: text or JSON, colours only on a terminal, progress with
 //! bytes and time left, and errors with their sources and what to do next.
+use super::output::Output;
 use crate::capture::model::report::{Finding, Severity};
 use crate::deploy::events::Failure;
 use crate::sys::error::Error;
 use crate::sys::progress::{Amount, Progress, Silent};
+use crate::sys::say::say;
+use crate::words::{harmless, harmless_json};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,12 @@ pub struct Printer {
     stream: bool,
     colour: bool,
     progress: Arc<dyn Progress>,
+    output: Arc<Output>,
+}
+
+/// No colour where the user says so (no-color.org: the variable is there and not empty).
+pub fn colours_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 impl Printer {
@@ -32,8 +41,8 @@ impl Printer {
             Arc::new(Plain::default())
         };
         let progress: Arc<dyn Progress> = Arc::new(Traced(progress));
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Printer { json, stream: false, colour, progress }
+        let colour = std::io::stdout().is_terminal() && colours_wanted();
+        Printer { json, stream: false, colour, progress, output: Arc::default() }
     }
 
     /// Of a command whose output with `--json` is a stream.
@@ -41,14 +50,18 @@ impl Printer {
         Printer { stream: true, ..self }
     }
 
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
     pub fn progress(&self) -> &Arc<dyn Progress> {
         &self.progress
     }
 
-    /// A line of the result. A closed pipe (`| head`) is the reader's choice, not an error.
+    /// A line of the result.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.json {
-            self.write(text.as_ref());
+            self.progress.aside(&mut || self.output.line(text.as_ref()));
         }
     }
 
@@ -77,21 +90,22 @@ impl Printer {
 
     /// Worth knowing, whatever is printed of the rest.
     pub fn warning(&self, text: &str) {
-        self.progress.aside(&mut || eprintln!("{text}"));
+        self.progress.aside(&mut || say(harmless(text)));
     }
 
     fn write(&self, text: &str) {
-        self.progress.aside(&mut || {
-            if writeln!(std::io::stdout().lock(), "{text}").is_err() {
-                std::process::exit(0);
-            }
-        });
+        self.raw(&format!("{}\n", harmless_json(text)));
+    }
+
+    /// A document that is not ours to format.
+    pub fn raw(&self, text: &str) {
+        self.progress.aside(&mut || self.output.raw(text));
     }
 
     pub fn note(&self, text: &str) {
         self.progress.note(text);
         if self.json {
-            eprintln!("{text}");
+            say(harmless(text));
         }
     }
 
@@ -118,6 +132,9 @@ impl Printer {
         if !self.json {
             return self.error_text(error);
         }
+        if self.output.is_gone() {
+            return say_failure(&error.report());
+        }
         let line = json!({"error": error.report()});
         self.write(&if self.stream { line.to_string() } else { format!("{line:#}") });
     }
@@ -129,17 +146,26 @@ impl Printer {
 
     /// The same of an error that was told by an event.
     pub fn failure(&self, failure: &Failure) {
-        if self.json {
-            return;
-        }
-        eprintln!("error: {}", lines(&failure.message));
-        for cause in &failure.causes {
-            eprintln!("  because: {}", lines(cause));
-        }
-        if let Some(hint) = &failure.hint {
-            eprintln!("  hint: {}", lines(hint));
+        if !self.json {
+            // With the bars out of its way.
+            self.progress.aside(&mut || say_failure(failure));
         }
     }
+}
+
+fn say_failure(failure: &Failure) {
+    say(failure_text(failure));
+}
+
+fn failure_text(failure: &Failure) -> String {
+    let mut text = format!("error: {}", lines(&failure.message));
+    for cause in &failure.causes {
+        text.push_str(&format!("\n  because: {}", lines(cause)));
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("\n  hint: {}", lines(hint)));
+    }
+    text
 }
 
 /// Text of an environment, which may be hostile: it can neither break a line nor move the cursor.
@@ -202,8 +228,9 @@ struct Bar {
 
 impl Bar {
     fn begin(&self, name: &str, of: Amount) -> ProgressBar {
-        const IN_BYTES: &str = "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-        const IN_ITEMS: &str = "{msg:32} {bar:24} {pos}/{len} {eta} left";
+        // The bar has what 80 columns leave: the longest of the others have 67.
+        const IN_BYTES: &str = "{msg:24!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        const IN_ITEMS: &str = "{msg:24!} {wide_bar} {pos}/{len} {eta}";
         let (bar, template) = match of {
             Amount::Bytes(0) | Amount::Items(0) | Amount::Unknown => {
                 (ProgressBar::new_spinner(), "{msg:32} {elapsed}")
@@ -237,7 +264,7 @@ impl Progress for Bar {
     }
 
     fn note(&self, text: &str) {
-        self.all.suspend(|| eprintln!("{text}"));
+        self.all.suspend(|| say(harmless(text)));
     }
 
     fn beside(&self, name: &str, bytes: u64) -> Box<dyn Progress> {
@@ -298,11 +325,11 @@ impl Progress for Plain {
             .filter(|t| *t > stage.done && stage.done > 0)
             .map(|total| format!("{speed}, {:.0} s left", (total - stage.done) as f64 / rate));
         let total = total.map(|t| format!(" of {}", show(t))).unwrap_or_default();
-        eprintln!("{}: {}{total}{}", stage.name, show(stage.done), left.unwrap_or_default());
+        say(format_args!("{}: {}{total}{}", stage.name, show(stage.done), left.unwrap_or_default()));
     }
 
     fn note(&self, text: &str) {
-        eprintln!("{text}");
+        say(harmless(text));
     }
 
     fn beside(&self, name: &str, bytes: u64) -> Box<dyn Progress> {

@@ -31,6 +31,6 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         service: settings.config.service.name(),
         state: &settings.state,
     };
-    let shown = Shown { printer, hosts: members.len() };
+    let shown = Shown::new(printer, members.len());
     rollback.carry_out(&members, &shown).map(exit::finished)
 }

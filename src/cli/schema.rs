@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Of which file: stillframe.toml, or a host's; by default both, as definitions. Or of a line of the stream that
+    /// Of which file: stillframe.toml (default), or a host's; both have both as definitions. Or of a line of the stream that
     /// `deploy`, `rollback` and `attach` print with --json.
     #[arg(value_enum)]
     of: Option<Of>,
@@ -48,8 +48,7 @@ pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
         value
     };
     printer.document(&match args.of {
-        None => schema(),
-        Some(Of::Project) => of_file("Config"),
+        None | Some(Of::Project) => of_file("Config"),
         Some(Of::Host) => of_file("HostConfig"),
         Some(Of::Events) => events(),
     });

@@ -108,7 +108,7 @@ fn read_config(path: &Path) -> Result<(Config, String)> {
     let text = String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8").hint(CORRECT))?;
     let config = toml::from_str::<Config>(&text).map_err(|e| {
         let hint = words::nearest_field(e.message()).map(|key| format!("did you mean `{key}`?"));
-        invalid(e.to_string().trim()).hint(hint.unwrap_or_else(|| CORRECT.into()))
+        invalid(&words::for_writers(e.to_string().trim())).hint(hint.unwrap_or_else(|| CORRECT.into()))
     })?;
     Ok((config, text))
 }

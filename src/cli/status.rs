@@ -5,10 +5,10 @@ use super::printer::{Printer, plain};
 use super::settings::Settings;
 use crate::deploy::fleet::Member;
 use crate::deploy::questions;
-use crate::protocol::overview::{Condition, GenerationView, ServiceView};
+use crate::protocol::overview::{Condition, GenerationView, HostView, ServiceView};
 use crate::sys::clock;
 use crate::sys::error::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -24,10 +24,23 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
             unwell += usize::from(service.ready < service.wanted || service.problem.is_some());
             service_text(member.name(), service, &settings, printer);
         }
-        json!({"host": member.name(), "view": view})
+        json!({"host": member.name(), "view": document(view)})
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed + unwell))
+}
+
+/// What the agent says, with dates as every document has them.
+fn document(view: &HostView) -> Value {
+    let mut value = json!(view);
+    for service in value["services"].as_array_mut().into_iter().flatten() {
+        for generation in service["generations"].as_array_mut().into_iter().flatten() {
+            if let Some(created) = generation["created"].as_u64() {
+                generation["created"] = json!(clock::rfc3339(created));
+            }
+        }
+    }
+    value
 }
 
 fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer: &Printer) {
@@ -75,5 +88,21 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
         if !names.is_empty() {
             printer.line(format!("  {what}: {}", names.join(", ")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_in_every_document() {
+        let generation =
+            json!({"generation": 1, "snapshot": "s", "created": 86_400, "attempt": 1, "before": null});
+        let service = json!({"service": "demo", "serving": 1, "address": null, "wanted": 1, "ready": 1, "held": 0, "gateway_error": null,
+            "instances": [], "generations": [generation], "deployment": null, "activating": false});
+        let view: HostView =
+            serde_json::from_value(json!({"version": 1, "agent": "a", "services": [service]})).unwrap();
+        assert_eq!(document(&view)["services"][0]["generations"][0]["created"], "1970-01-02T00:00:00Z");
     }
 }

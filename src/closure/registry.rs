@@ -124,10 +124,14 @@ impl Registry {
         let dir = self.folder(&record.id);
         files::write_atomic(&dir.join("stillframe.lock"), lock.as_bytes())?;
         files::write_atomic(&dir.join("pylock.toml"), pylock.as_bytes())?;
+        // Last: a folder without a record is not a snapshot yet.
+        self.write(record)
+    }
+
+    fn write(&self, record: &Record) -> Result<()> {
         let json = serde_json::to_vec_pretty(record)
             .map_err(|e| Error::new(Kind::Io, "cannot write the record").caused_by(e))?;
-        // Last: a folder without a record is not a snapshot yet.
-        files::write_atomic(&dir.join("record.json"), &json)
+        files::write_atomic(&self.folder(&record.id).join("record.json"), &json)
     }
 
     fn read(&self, path: &Path) -> Result<Record> {
@@ -177,7 +181,41 @@ impl Registry {
         Ok(records)
     }
 
-    /// Finds one by id, a unique prefix of it, label, store path, or `latest`.
+    /// Takes a label away from the snapshots that had it before `record`; their ids.
+    pub fn move_label(&self, record: &Record) -> Result<Vec<String>> {
+        let Some(label) = &record.label else { return Ok(Vec::new()) };
+        let mut moved = Vec::new();
+        for other in self.list()?.into_iter().filter(|o| o.id != record.id && o.label.as_ref() == Some(label))
+        {
+            moved.push(other.id.clone());
+            self.write(&Record { label: None, ..other })?;
+        }
+        Ok(moved)
+    }
+
+    /// Whether a label can be given: a word that no id, no `latest` and no store path can be taken for.
+    pub fn check_label(&self, label: &str) -> Result<()> {
+        let wrong = |why: String| {
+            Err(Error::new(Kind::Input, format!("{label:?} is no label: {why}"))
+                .hint("use 1 to 64 letters, digits, '.', '_', '+' and '-'; the first is a letter or a digit"))
+        };
+        let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '+' | '-');
+        if label == "latest" {
+            return wrong("it is the word for the newest snapshot".into());
+        }
+        if !(1..=64).contains(&label.chars().count())
+            || !label.starts_with(char::is_alphanumeric)
+            || !label.chars().all(fits)
+        {
+            return wrong("it would not be a word".into());
+        }
+        match self.get(label)? {
+            Some(_) => wrong("a snapshot has that id".into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds one by id or store path, label, a unique prefix of the id, or `latest`; in this order.
     pub fn find(&self, wanted: Option<&str>) -> Result<Record> {
         let mut records = self.list()?;
         let none = || {
@@ -189,14 +227,12 @@ impl Registry {
         if records.is_empty() {
             return Err(none());
         }
-        let exact: Vec<&Record> = records
-            .iter()
-            .filter(|r| r.id == wanted || r.snapshot == wanted || r.label.as_deref() == Some(wanted))
-            .collect();
-        let matches = if exact.is_empty() {
-            records.iter().filter(|r| r.id.starts_with(wanted)).collect()
-        } else {
-            exact
+        let own = records.iter().find(|r| r.id == wanted || r.snapshot == wanted);
+        // Where a move was interrupted two have a label: it is the one's that was taken last.
+        let labelled = || records.iter().rfind(|r| r.label.as_deref() == Some(wanted));
+        let matches: Vec<&Record> = match own.or_else(labelled) {
+            Some(one) => vec![one],
+            None => records.iter().filter(|r| r.id.starts_with(wanted)).collect(),
         };
         match matches.as_slice() {
             [one] => Ok((*one).clone()),
@@ -329,6 +365,54 @@ mod tests {
         assert_eq!(registry.find(Some("abc")).unwrap().id, "abc1");
         assert_eq!(registry.find(Some("ab")).unwrap_err().to_string(), "\"ab\" fits 2 snapshots: abc1, abd2");
         assert_eq!(registry.find(Some("x")).unwrap_err().to_string(), "no snapshot is called \"x\"");
+    }
+
+    #[test]
+    fn a_label_names_one_snapshot_and_an_id_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        // As older versions took them: a label that is another's id, and one twice.
+        for (id, label, created) in [
+            ("abc1", Some("blue"), "2026-01-01"),
+            ("abd2", Some("abc1"), "2026-01-02"),
+            ("abe3", Some("blue"), "2026-01-03"),
+        ] {
+            registry.save(&record(id, label, created), "", "").unwrap();
+        }
+        assert_eq!(registry.find(Some("abc1")).unwrap().id, "abc1");
+        assert_eq!(registry.find(Some("blue")).unwrap().id, "abe3");
+        let newest = record("abf4", Some("blue"), "2026-01-04");
+        registry.save(&newest, "", "").unwrap();
+        assert_eq!(registry.move_label(&newest).unwrap(), ["abc1", "abe3"]);
+        assert_eq!(registry.move_label(&newest).unwrap(), Vec::<String>::new());
+        let labels: Vec<_> = registry.list().unwrap().into_iter().map(|r| r.label).collect();
+        assert_eq!(labels, [None, Some("abc1".to_string()), None, Some("blue".to_string())]);
+    }
+
+    #[test]
+    fn what_a_label_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        registry.save(&record("abc1", None, "1"), "", "").unwrap();
+        for good in ["blue", "2026-11-29", "v1.2+cu121", "\u{e9}t\u{e9}_3", &"a".repeat(64)] {
+            registry.check_label(good).unwrap();
+        }
+        for bad in [
+            "",
+            "a b",
+            "a\nb",
+            "a\u{1b}[2J",
+            "-x",
+            "/nix/store/x",
+            "a/b",
+            "..",
+            "abc1",
+            "latest",
+            &"a".repeat(65),
+        ] {
+            let error = registry.check_label(bad).unwrap_err();
+            assert!(error.kind == Kind::Input && error.message.contains("is no label"), "{bad:?}: {error}");
+        }
     }
 
     #[test]

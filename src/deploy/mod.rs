@@ -24,5 +24,8 @@ pub mod records;
 pub mod rollback;
 pub mod rollout;
 pub mod send;
+#[cfg(test)]
+#[path = "simulated_fleet_tests.rs"]
+mod simulated_fleet;
 pub mod stages;
 pub mod values;

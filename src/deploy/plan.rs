@@ -9,6 +9,7 @@ use crate::deploy::questions;
 use crate::deploy::rollout::{busy, steps};
 use crate::formats::nix::store_path::StorePath;
 use crate::protocol::messages::{Attempt, AttemptKind, Project, Serving, Status};
+use crate::protocol::overview::GenerationView;
 use crate::protocol::spec::Spec;
 use crate::ship::config::{RolloutConfig, ShipConfig};
 use crate::ship::conversation::{Begun, Conversation};
@@ -91,7 +92,7 @@ impl Plan {
         let mut ready = arrived.plan(&self.load).map_err(lost)?;
         if self.dry_run {
             let spec = self.fits(&member, &private, smoke, needs, &ready).map_err(lost)?;
-            let serving = serving_of(&ready, member.service.name());
+            let serving = self.serving_of(&ready, member.service.name()).map_err(lost)?;
             return Ok(Prepared { member, private, spec, ready, conversation: None, serving });
         }
         let (mut conversation, serving) = self.begin(&member, &ready, observer).map_err(lost)?;
@@ -110,6 +111,24 @@ impl Plan {
                 conversation.give_up(Status::of(&error), &error);
                 Err(Failed { host: name, error: Box::new(error), on_host: true })
             }
+        }
+    }
+
+    /// In a dry run there is no conversation: the public port tells whether the service is there, and the host's agent
+    /// what it serves, and for whom.
+    fn serving_of(&self, ready: &Ready, service: &str) -> Result<Option<Serving>> {
+        let Some(port) = ready.facts.serves.get(service) else { return Ok(None) };
+        // An agent that does not answer is for the deployment to mend.
+        let view = questions::status(&ready.remote, service).ok();
+        let Some(view) = view.and_then(|view| view.services.into_iter().next()) else { return Ok(None) };
+        let serving = view.generations.into_iter().find(|g| Some(g.generation) == view.serving);
+        let Some(GenerationView { generation, snapshot, brought, .. }) = serving else { return Ok(None) };
+        let kept = brought
+            .filter(|_| !self.take_over)
+            .and_then(|brought| brought.project.keeps(&brought.by, service, &self.project, &self.by));
+        match kept {
+            Some(error) => Err(error.within(&ready.remote.name)),
+            None => Ok(Some(Serving { generation, snapshot, port: *port })),
         }
     }
 
@@ -232,14 +251,4 @@ impl Prepared {
         }
         Failed { error: Box::new(error.clone().within(&host)), host, on_host }
     }
-}
-
-/// In a dry run there is no conversation: the public port tells whether the service is there.
-fn serving_of(ready: &Ready, service: &str) -> Option<Serving> {
-    let port = *ready.facts.serves.get(service)?;
-    let view = questions::status(&ready.remote, service).ok()?;
-    let service = view.services.into_iter().next()?;
-    let generation = service.serving?;
-    let snapshot = service.generations.into_iter().find(|g| g.generation == generation)?.snapshot;
-    Some(Serving { generation, snapshot, port })
 }

@@ -13,6 +13,7 @@ use crate::gateway::settings;
 use crate::gateway::shared::{Ending, Gateway};
 use crate::gateway::successor::Successor;
 use crate::protocol::control::Table;
+use crate::sys::descriptors;
 use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
 use std::sync::Arc;
@@ -143,12 +144,9 @@ fn read_table(gateway: &Arc<Gateway>, file: &Path) {
 
 /// systemd gives a service 1,024 descriptors unless it asks for more, and each request may take two.
 fn raise_descriptors(gateway: &Gateway) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let most = Rlimit { current: now.maximum, maximum: now.maximum };
     let wanted = 2 * gateway.active().settings.limits.connections as u64 + 256;
-    if setrlimit(Resource::Nofile, most).is_err() || now.maximum.is_some_and(|have| have < wanted) {
-        let have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let have = descriptors::raise();
+    if have < wanted {
         let text = format!("{have} descriptors may not be enough for the limit of connections: {wanted}");
         gateway.log.note(Level::Warning, &text);
     }

@@ -17,6 +17,7 @@ use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::progress::check_interrupt;
+use crate::sys::say::say;
 use std::path::Path;
 
 pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
@@ -117,7 +118,7 @@ fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Re
     files::remove(&service.goal(attempt))?;
     if let Err(e) = reserve::keep(&service.layout) {
         // The next deployment needs it, and says so.
-        eprintln!("no room is held for the next activation: {}", e.full());
+        say(format_args!("no room is held for the next activation: {}", e.full()));
     }
     Ok(())
 }
@@ -193,7 +194,7 @@ pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
     for name in layout.known() {
         if let Err(e) = boot_service(layout, &name) {
-            eprintln!("{name}: {}", e.full());
+            say(format_args!("{name}: {}", e.full()));
             failed.get_or_insert(e);
         }
     }

@@ -8,6 +8,7 @@ use crate::protocol::control::Address;
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Rotation, Wanted};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::say::say;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -64,7 +65,7 @@ impl<'a> Change<'a> {
     /// Says what is done on the way to an end that must come: it comes also where that cannot be written.
     pub fn tell(&mut self, status: Status, text: &str) {
         if let Err(e) = self.world.step(status, text) {
-            eprintln!("{}: {status}: {text} (not in the record: {})", self.state.service, e.full());
+            say(format_args!("{}: {status}: {text} (not in the record: {})", self.state.service, e.full()));
         }
     }
 

@@ -24,6 +24,7 @@ use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::http;
 use crate::sys::progress::check_interrupt;
+use crate::sys::say::say;
 use crate::sys::systemd;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -136,7 +137,7 @@ impl HostWorld {
 impl World for HostWorld {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
         let Some(mut journal) = self.journal.take() else {
-            eprintln!("{}: {status}: {text}", self.service.name);
+            say(format_args!("{}: {status}: {text}", self.service.name));
             self.told.push(format!("{}: {text}", self.service.name));
             return Ok(());
         };

@@ -8,6 +8,7 @@ use crate::protocol::spec::{Folder, SecretUse};
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::say::say;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -100,7 +101,7 @@ pub fn run(file: &Path) -> Result<()> {
     if slot.exists() {
         // It ended without being stopped, and systemd starts it again.
         for path in slot::written(&launch, &slot) {
-            eprintln!("the last run had written into its own program: {path}");
+            say(format_args!("the last run had written into its own program: {path}"));
         }
         // Gone after the new one is there: ext4 searches longer for free inodes among those just deleted.
         files::remove_tree(&instance.gone())?;

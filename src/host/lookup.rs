@@ -37,19 +37,8 @@ pub fn allowed(service: &Service, state: &ServiceState, attempt: &Attempt) -> Re
     // A record that is gone or damaged says nothing of a project, and must not be in the way.
     let Ok(record) = journal::read(service, generation.attempt) else { return Ok(()) };
     let brought = record.attempt;
-    match brought.project {
-        Some(other) if other.id != project.id => Err(Error::new(
-            Kind::Input,
-            format!(
-                "{} is served for another project, {} of {}; this one is {} of {}",
-                service.name, other.folder, brought.by, project.folder, attempt.by
-            ),
-        )
-        .hint(
-            "give this service another name ([service] name), or take it over: stillframe deploy --take-over",
-        )),
-        _ => Ok(()),
-    }
+    let kept = brought.project.and_then(|p| p.keeps(&brought.by, &service.name, project, &attempt.by));
+    kept.map_or(Ok(()), Err)
 }
 
 /// What an activation did, so that it can be undone.

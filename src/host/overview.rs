@@ -1,13 +1,14 @@
 //! What a host serves now: wanted and actual instances, the life of each, and who deploys.
 use crate::formats::comfy::api::{paths, prompt};
 use crate::host::gateway_units::Gateway;
+use crate::host::journal;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::state::{Generation, Place, ServiceState};
 use crate::protocol::control::{Address, Reply, Request, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::overview::{
-    Condition, GenerationView, HostView, InstanceView, OVERVIEW_VERSION, ServiceView,
+    Brought, Condition, GenerationView, HostView, InstanceView, OVERVIEW_VERSION, ServiceView,
 };
 use crate::sys::error::Result;
 use crate::sys::http;
@@ -80,15 +81,21 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
         held: reply.as_ref().map_or(0, |r| r.held as u64),
         gateway_error,
         instances,
-        generations: state.generations.iter().map(|(n, g)| generation(*n, g)).collect(),
+        generations: state.generations.iter().map(|(n, g)| generation(service, &state, *n, g)).collect(),
         deployment: holder,
         activating,
         problem: None,
     })
 }
 
-fn generation(number: u64, g: &Generation) -> GenerationView {
+fn generation(service: &Service, state: &ServiceState, number: u64, g: &Generation) -> GenerationView {
+    let record = (state.serving == Some(number)).then(|| journal::read(service, g.attempt).ok()).flatten();
+    let brought = record.map(|record| record.attempt).and_then(|attempt| {
+        let project = attempt.project?;
+        Some(Brought { by: attempt.by, project })
+    });
     GenerationView {
+        brought,
         generation: number,
         snapshot: g.wanted.snapshot.clone(),
         created: g.created,

@@ -13,6 +13,7 @@ use crate::protocol::messages::{AttemptKind, Holder};
 use crate::protocol::overview::Repaired;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::say::say;
 use crate::sys::systemd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -103,9 +104,9 @@ pub fn boot(layout: &Layout) -> Result<()> {
         }
         let mut done = Vec::new();
         if let Err(e) = readable(&service, &mut done) {
-            eprintln!("{name}: {}", e.full());
+            say(format_args!("{name}: {}", e.full()));
         }
-        done.iter().for_each(|line| eprintln!("{name}: {line}"));
+        done.iter().for_each(|line| say(format_args!("{name}: {line}")));
     }
     activating::boot(layout)
 }

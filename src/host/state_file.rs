@@ -8,6 +8,7 @@ use crate::protocol::spec::Spec;
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use crate::sys::say::say;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -59,7 +60,7 @@ impl ServiceState {
     pub fn load(file: &Path, service: &str) -> Result<ServiceState> {
         let found = Self::read(file, service)?;
         if let Some(warning) = found.warning {
-            eprintln!("{service}: {warning}");
+            say(format_args!("{service}: {warning}"));
         }
         Ok(found.state)
     }
@@ -106,13 +107,13 @@ impl ServiceState {
         if let Err(e) =
             files::write_atomic(&copy, text.as_bytes()).or_else(|e| files::remove(&copy).and(Err(e)))
         {
-            eprintln!("{}: the state has no copy: {}", self.service, e.full());
+            say(format_args!("{}: the state has no copy: {}", self.service, e.full()));
         }
         for (number, path) in numbered(&folder) {
             if !self.generations.contains_key(&number)
                 && let Err(e) = files::remove(&path)
             {
-                eprintln!("{}: {}", self.service, e.full());
+                say(format_args!("{}: {}", self.service, e.full()));
             }
         }
         Ok(())

@@ -158,6 +158,19 @@ impl Attempt {
     }
 }
 
+impl Project {
+    /// Why a service that `brought_by` brought for `self` is not for a deployment of `other` to replace.
+    pub fn keeps(&self, brought_by: &str, service: &str, other: &Project, by: &str) -> Option<Error> {
+        let (mine, theirs) = (&self.folder, &other.folder);
+        let text = format!(
+            "{service} is served for another project, {mine} of {brought_by}; this one is {theirs} of {by}"
+        );
+        let hint =
+            "give this service another name ([service] name), or take it over: stillframe deploy --take-over";
+        (self.id != other.id).then(|| Error::new(error::Kind::Input, text).hint(hint))
+    }
+}
+
 /// A step, and the last of them with the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "Step"))]

@@ -1,6 +1,6 @@
 //! What a host says of itself when it is asked: its services, their instances and generations, and who deploys.
 //! Data alone; `host::overview` puts it together.
-use crate::protocol::messages::Holder;
+use crate::protocol::messages::{Holder, Project};
 use crate::sys::address::Address;
 use crate::sys::error::Report;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,16 @@ pub struct GenerationView {
     /// Its snapshot or its agent is not in the store any more: nothing can go back to it.
     #[serde(default)]
     pub gone: bool,
+    /// Of the one that serves: whose deployment brought it, where its record says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brought: Option<Brought>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// `user@workstation`.
+    pub by: String,
+    pub project: Project,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 //! see that it fits, send it.
 use crate::formats::nix::store_path::StorePath;
 use crate::ship::agent::{self, Agent};
+use crate::ship::gate::Gate;
 use crate::ship::nix_settings::{self, NixSettings};
 use crate::ship::preflight::{self, Facts, Needs, Problem};
 use crate::ship::send::{self, Channel, Closure, Missing, Sent};
@@ -21,6 +22,8 @@ pub struct Load {
     pub source: StoreConfig,
     pub agent: Agent,
     pub closure: Closure,
+    /// Who is sent to at once.
+    pub gate: Gate,
 }
 
 impl Load {
@@ -31,7 +34,7 @@ impl Load {
             .map_err(|e| Error::new(Kind::Input, format!("{snapshot} is no store path")).caused_by(e))?;
         let agent = agent::add(&mut store)?;
         let closure = store.closure(&[root, agent.path.clone()])?;
-        Ok(Load { source: source.clone(), agent, closure })
+        Ok(Load { source: source.clone(), agent, closure, gate: Gate::default() })
     }
 
     /// The agent alone.
@@ -39,7 +42,7 @@ impl Load {
         let mut store = Store::connect(source)?;
         let agent = agent::add(&mut store)?;
         let closure = store.closure(std::slice::from_ref(&agent.path))?;
-        Ok(Load { source: source.clone(), agent, closure })
+        Ok(Load { source: source.clone(), agent, closure, gate: Gate::default() })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -132,19 +135,23 @@ impl Arrived {
         };
         let (channel, missing) = match channel.zip(missing) {
             Some(asked) => asked,
-            None if agent::bring(&load.agent, &remote, &load.source)? => ask(receiver(&remote, load)?)?,
             None => {
-                let stopgap = agent::bring_beside(&remote)?;
-                let mended = ask(remote.channel(&[&stopgap, "receive"])?.0)
-                    .and_then(|(channel, missing)| mend_agent(channel, &missing, load));
-                agent::remove_beside(&remote);
-                mended?;
+                let _place = load.gate.enter(&check_interrupt)?;
+                if !agent::bring(&load.agent, &remote, &load.source)? {
+                    let stopgap = agent::bring_beside(&remote)?;
+                    let mended = ask(remote.channel(&[&stopgap, "receive"])?.0)
+                        .and_then(|(channel, missing)| mend_agent(channel, &missing, load));
+                    agent::remove_beside(&remote);
+                    mended?;
+                }
                 ask(receiver(&remote, load)?)?
             }
         };
         let (channel, missing) = if missing.paths.contains(&load.agent.path) {
             // It runs, so it can mend itself; what follows is begun with the right one.
+            let place = load.gate.enter(&check_interrupt)?;
             mend_agent(channel, &missing, load)?;
+            drop(place);
             ask(receiver(&remote, load)?)?
         } else {
             (channel, missing)
@@ -215,11 +222,12 @@ impl Ready {
                 open.extend(load.closure.get(path).iter().flat_map(|info| &info.references));
             }
         }
+        let _place = load.gate.enter(&check_interrupt)?;
         send_alone(&mut self.channel, &self.missing, load, |path| these.contains(path))?;
         send::settle(&mut self.channel, these)
     }
 
-    /// Sends what is missing, and has the host write it to disk. The host keeps it at least as long as `self` lives.
+    /// Sends what is missing, once there is a place for it, and has the host write it to disk. The host keeps it at least as long as `self` lives.
     pub fn send(
         &mut self,
         load: &Load,
@@ -229,6 +237,7 @@ impl Ready {
         if self.missing.paths.is_empty() {
             return Ok(Sent::default());
         }
+        let _place = load.gate.enter(check)?;
         let streams = if self.missing_bytes < SMALL { 1 } else { STREAMS.min(self.missing.paths.len()) };
         let mut more: Vec<Channel> =
             (1..streams).map(|_| receiver(&self.remote, load)).collect::<Result<_>>()?;

@@ -3,11 +3,12 @@
 //!
 //! Master and clients are out of reach of a Ctrl-C in the terminal (`sys::signals`), also what a master starts for a
 //! jump host or a ProxyCommand: a deployment that the user stops must still be told so.
+use crate::ship::way::{Client, Way};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::process::{self, Failure};
+use crate::sys::process::{self, Failure, Place};
 use crate::sys::signals;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -52,6 +53,11 @@ fn ssh(socket: &Path) -> Command {
 impl Master {
     /// Logs in, for as long as `stop` says no.
     pub fn start(target: &Target, stop: &mut dyn FnMut() -> bool) -> Result<Master> {
+        // ssh would go on with other keys, or with none, and blame the host.
+        if let Some(identity) = target.identity.as_ref().filter(|identity| !identity.is_file()) {
+            let text = format!("{}: the key {} is not there", target.name, identity.display());
+            return Err(Error::new(Kind::Input, text).hint("correct identity-file in the host's file"));
+        }
         let parent = control_directory();
         let folder = tempfile::Builder::new()
             .prefix(".ssh-connection")
@@ -88,12 +94,38 @@ impl Master {
     }
 
     /// The client of one command, whose words arrive as they are.
-    pub fn client(&self, words: &[&str]) -> Command {
+    fn client(&self, words: &[&str]) -> Command {
         let mut command = ssh(&self.socket());
         // The discard port: were the master gone, the client must not connect by itself.
         command.args(["-T", "-p", "9", "none", "--"]);
         command.args(words.iter().map(|word| quoted(word)));
         command
+    }
+}
+
+impl Way for Master {
+    fn attempt(
+        &self,
+        words: &[&str],
+        shown: &str,
+        input: &[u8],
+        limit: Duration,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> std::result::Result<process::Output, Failure> {
+        process::attempt(self.client(words), shown, Place::Behind, Some(input.to_vec()), limit, stop)
+    }
+
+    fn start(&self, words: &[&str]) -> std::io::Result<Client> {
+        let mut command = self.client(words);
+        signals::shield(&mut command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (Some(input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(std::io::Error::other("it has no pipes"));
+        };
+        Ok(Client { input, output, errors: Box::new(errors), child: Some(child) })
     }
 }
 
@@ -163,6 +195,10 @@ fn unreachable(target: &Target, said: &str) -> Error {
             "the host's key is not known here: compare it and accept it by hand once: ssh {}",
             target.address
         )
+    } else if let Some(key) = said.lines().find_map(too_open) {
+        format!("ssh does not use a private key that others may read: chmod 600 {key}")
+    } else if let Some(key) = said.lines().find(|line| line.starts_with("Load key ")) {
+        format!("ssh cannot use the key: {}", key.trim())
     } else if has("Permission denied") {
         format!(
             "the host does not accept your key: check the user and the key, or add it with ssh-copy-id {}",
@@ -178,10 +214,42 @@ fn unreachable(target: &Target, said: &str) -> Error {
         .hint(hint)
 }
 
+/// The key of a line of ssh's: `Permissions 0644 for '/home/me/key' are too open.`
+fn too_open(line: &str) -> Option<&str> {
+    line.strip_prefix("Permissions ")?.strip_suffix(" are too open.")?.split('\'').nth(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Stdio;
+
+    #[test]
+    fn the_reason_that_ssh_gives_is_told() {
+        let target = Target { name: "a".into(), address: "a.example".into(), ..Target::default() };
+        let hint = |said: &str| unreachable(&target, said).hint.unwrap();
+        let denied = "root@a.example: Permission denied (publickey).\n";
+        assert!(hint(denied).starts_with("the host does not accept your key"));
+        let open = "@@@@\n@ WARNING: UNPROTECTED PRIVATE KEY FILE! @\n@@@@\nPermissions 0644 for '/k/id' are too open.\n";
+        assert_eq!(
+            hint(&format!("{open}{denied}")),
+            "ssh does not use a private key that others may read: chmod 600 /k/id"
+        );
+        let broken = "Load key \"/k/id\": error in libcrypto\r\n";
+        assert_eq!(
+            hint(&format!("{broken}{denied}")),
+            "ssh cannot use the key: Load key \"/k/id\": error in libcrypto"
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_is_not_passed_over() {
+        let target = Target { name: "a".into(), identity: Some("/no/such/key".into()), ..Target::default() };
+        let error = Master::start(&target, &mut || false).err().unwrap();
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (Kind::Input, "a: the key /no/such/key is not there")
+        );
+    }
 
     #[test]
     fn words_arrive_as_they_are() {

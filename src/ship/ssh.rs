@@ -6,14 +6,16 @@
 use crate::ship::master::Master;
 pub use crate::ship::master::Target;
 use crate::ship::send::Channel;
+#[cfg(test)]
+use crate::ship::simulated;
+use crate::ship::way::{self, Way};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::patient::Patient;
-use crate::sys::process::{self, Failure, Place};
+use crate::sys::process::Failure;
 use crate::sys::progress::check_interrupt;
-use crate::sys::signals;
 use parking_lot::{Condvar, Mutex};
 use std::io::{BufReader, Read};
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, ChildStdout};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ const NO_COMMAND: i32 = 127;
 
 pub struct Remote {
     pub name: String,
-    master: Master,
+    way: Box<dyn Way>,
     /// Put before every command that needs root's rights.
     elevate: Vec<String>,
     target: Target,
@@ -86,6 +88,14 @@ struct Client {
     last_words: LastWords,
 }
 
+fn way(target: &Target, stop: &mut dyn FnMut() -> bool) -> Result<Box<dyn Way>> {
+    #[cfg(test)]
+    if let Some(way) = simulated::to(target) {
+        return way;
+    }
+    Ok(Box::new(Master::start(target, stop)?))
+}
+
 impl Remote {
     pub fn connect(target: &Target) -> Result<Remote> {
         let error = |e: Error| check_interrupt().err().unwrap_or(e);
@@ -98,9 +108,9 @@ impl Remote {
     }
 
     fn by(target: &Target, gives_up: bool) -> Result<Remote> {
-        let master = Master::start(target, &mut || gives_up && check_interrupt().is_err())?;
+        let way = way(target, &mut || gives_up && check_interrupt().is_err())?;
         let (name, target) = (target.name.clone(), target.clone());
-        Ok(Remote { name, master, elevate: Vec::new(), target, gives_up })
+        Ok(Remote { name, way, elevate: Vec::new(), target, gives_up })
     }
 
     /// From now on commands that need root's rights are run so (`sudo -n`); none for root itself.
@@ -117,9 +127,7 @@ impl Remote {
         let all = self.elevated(words);
         let shown = all.join(" ");
         let mut stop = || self.gives_up && check_interrupt().is_err();
-        let client = self.master.client(&all);
-        let input = Some(input.to_vec());
-        match process::attempt(client, &shown, Place::Behind, input, limit, &mut stop) {
+        match self.way.attempt(&all, &shown, input, limit, &mut stop) {
             Ok(output) => match output.code {
                 Some(SSH_FAILED) => Err(self.lost(&shown, &after("the connection ended", &output.stderr))),
                 Some(NO_COMMAND) => Err(self.lost(&shown, "there is no such command")),
@@ -177,16 +185,8 @@ impl Remote {
 
     fn start(&self, words: &[&str]) -> Result<Client> {
         let all = self.elevated(words);
-        let lost = |why: &str| self.lost(&all.join(" "), why);
-        let mut command = self.master.client(&all);
-        signals::shield(&mut command);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|e| lost(&e.to_string()))?;
-        let (Some(input), Some(output), Some(errors)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(lost("it has no pipes"));
-        };
+        let client = self.way.start(&all).map_err(|e| self.lost(&all.join(" "), &e.to_string()))?;
+        let way::Client { input, output, errors, child } = client;
         // As between us and a daemon: larger than the default, or both sides sleep and wake all the time.
         let _ = rustix::pipe::fcntl_setpipe_size(&input, 1 << 20);
         let last_words = LastWords::default();
@@ -194,7 +194,7 @@ impl Remote {
         std::thread::spawn(move || {
             keep.hear(errors);
             // It ends when its input does, or with the master.
-            let _ = child.wait();
+            let _ = child.map(|mut child| child.wait());
         });
         Ok(Client { input, output, last_words })
     }

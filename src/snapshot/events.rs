@@ -16,4 +16,8 @@ pub enum Event {
     Waiting { holder: Option<String> },
     /// What was read could not be remembered: the next run reads everything again.
     NotRemembered(Error),
+    /// Another snapshot had the label.
+    LabelMoved { label: String, from: String, to: String },
+    /// The same content was registered before, under another label.
+    Renamed { id: String, from: String, to: String },
 }

@@ -8,7 +8,7 @@ use crate::closure::graph::{self, Graph};
 use crate::closure::realise;
 use crate::closure::registry::{OutputRecord, RECORD_VERSION, Record, Registry, Requires};
 use crate::formats::nix::store_path::StorePath;
-use crate::snapshot::events::Observer;
+use crate::snapshot::events::{Event, Observer};
 use crate::snapshot::import_check;
 use crate::snapshot::probe;
 use crate::snapshot::reading::{self, Manner};
@@ -40,6 +40,7 @@ const ID_LENGTH: usize = 10;
 pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Result<(Record, Report)> {
     let started = Instant::now();
     let _lock = subject.exclusive("snapshot", observer)?;
+    request.label.iter().try_for_each(|label| subject.registry().check_label(label))?;
     // Before any work: a store that cannot be used is known in a moment.
     let mut store = Store::connect(&subject.store)?;
     let manner = Manner { offline: request.offline, checked: request.probe };
@@ -58,8 +59,10 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     let known = known.filter(|_| made.report.present);
     let unchanged = known.is_some();
     let mut record = record(subject, request, &captured, &made.graph, before, known, &mut store)?;
+    let had = registry.get(&record.id)?.and_then(|known| known.label);
     // Before the probe: the environment's own server takes minutes, and its end takes nothing of the snapshot away.
     register(&registry, &record, &captured.lock, &mut store)?;
+    name(&registry, &record, had, observer)?;
     if request.probe {
         // What is known of the same content stays known.
         record.probe = probed(subject, &mut captured, observer)?.or(record.probe);
@@ -201,6 +204,18 @@ fn record(
 fn register(registry: &Registry, record: &Record, lock: &Lock, store: &mut Store) -> Result<()> {
     registry.save(record, &lock.to_toml()?, &pylock::print(lock))?;
     registry.roots(record).iter().try_for_each(|(link, target)| root(store, link, target))
+}
+
+/// A label is one snapshot's: what had it, and what this one was called, is told.
+fn name(registry: &Registry, record: &Record, had: Option<String>, observer: &dyn Observer) -> Result<()> {
+    let Some(label) = &record.label else { return Ok(()) };
+    for id in registry.move_label(record)? {
+        observer.event(&Event::LabelMoved { label: label.clone(), from: id, to: record.id.clone() });
+    }
+    if let Some(had) = had.filter(|had| had != label) {
+        observer.event(&Event::Renamed { id: record.id.clone(), from: had, to: label.clone() });
+    }
+    Ok(())
 }
 
 /// What hosts must have, as far as the files tell.

@@ -1,7 +1,8 @@
 //! Side effects: errors with a kind and a hint, files, locks, clock, progress, programs,
-//! systemd, signals, small HTTP questions.
+//! systemd, signals, descriptors, lines for people, small HTTP questions.
 pub mod address;
 pub mod clock;
+pub mod descriptors;
 pub mod error;
 pub mod files;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod patient;
 pub mod process;
 pub mod programs;
 pub mod progress;
+pub mod say;
 pub mod seal;
 pub mod signals;
 pub mod stream;

@@ -1,6 +1,7 @@
 //! SIGINT and SIGTERM: the first asks for a stop at the next safe point, the second ends the process.
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress;
+use crate::sys::say::say;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ pub fn heed() -> Result<()> {
                 tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
                 if first {
                     progress::interrupt();
-                    eprintln!("stopping at the next safe point; once more to stop at once");
+                    say("stopping at the next safe point; once more to stop at once");
                 } else {
                     std::process::exit(130);
                 }

@@ -217,6 +217,13 @@ class Init(unittest.TestCase):
         self.assertIn("hosts/c.nix is there already", run("--yes", "--host", "c", code=2).err)
         run("--yes", "--force", "--name", "other")
         self.assertIn('name = "other"', (self.project / "stillframe.toml").read_text())
+        # Without hosts of its own it leaves those that are there; with some, it is deployed to those alone.
+        names = lambda: {host["name"] for host in self.place.run("host", "list", "--json").json["hosts"]}  # noqa: E731
+        self.assertEqual(names(), {"alpha", "b", "c"})
+        done = run("--yes", "--force", "--json", "--host", "c", "--host", "d").json
+        self.assertEqual(done["put_aside"], ["hosts/alpha.toml", "hosts/b.toml", "hosts/c.nix"])
+        self.assertEqual(names(), {"c", "d"})
+        self.assertTrue((self.project / "hosts/alpha.toml.old").exists())
 
     def test_what_is_no_environment(self):
         empty = self.place.ws.root / "empty"

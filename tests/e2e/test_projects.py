@@ -15,7 +15,13 @@ class Projects(service.Case):
         second = self.place.ws.root / "second"
         shutil.copytree(first, second, ignore=shutil.ignore_patterns(".stillframe"))
         deploy = lambda project, *more, code=0: Stream(self.place.ws.stillframe("--json", "deploy", "--snapshot", "mine", *more, cwd=project, code=code))
+        dry = deploy(second, "--dry-run", code=1)
+        unavailable = next(e for e in dry.events if e["type"] == "unavailable")["error"]
+        self.assertEqual(next(e for e in dry.events if e["type"] == "result"), {"type": "result", "dry_run": True, "failed": 1})
+        deploy(first, "--dry-run"), deploy(second, "--dry-run", "--take-over")
         refused = deploy(second, code=1).host()
+        # What it does is what the dry run said.
+        self.assertEqual((unavailable["message"], unavailable["hint"]), (refused["error"], refused["hint"]))
         self.assertRegex(refused["error"], rf"^alpha: demo is served for another project, {first} of tester@\S+; this one is {second} of tester@\S+$")
         self.assertEqual(refused["hint"], "give this service another name ([service] name), or take it over: stillframe deploy --take-over")
         self.assertEqual((self.place.status()["serving"], self.place.history()[0]["events"][-1]["status"]), (1, "failed"))

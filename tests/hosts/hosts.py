@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from image import image  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
+NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 NIX_MIB = 3072
 VAR_MIB = 2048
 #: EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and its flag that leaves out the log.

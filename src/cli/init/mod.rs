@@ -26,7 +26,7 @@ pub struct Args {
     /// Write without asking.
     #[arg(long)]
     yes: bool,
-    /// Replace a stillframe.toml that is there, and hosts of the same names.
+    /// Replace a stillframe.toml that is there; with new hosts, the files of others are put aside as FILE.old.
     #[arg(long)]
     force: bool,
 }
@@ -89,6 +89,47 @@ fn refuse_existing(files: &[PathBuf], project: &Path) -> Result<()> {
         .hint("edit it, or let it be replaced with --force"))
 }
 
+/// Files of hosts that are none of the new ones: a deployment would go there too. Where no host is described anew, they
+/// stay.
+fn other_hosts(files: &[(PathBuf, String)], project: &Path) -> Result<Vec<PathBuf>> {
+    if !files.iter().any(|(file, _)| file.starts_with("hosts")) {
+        return Ok(Vec::new());
+    }
+    let folder = project.join("hosts");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", &folder, e)),
+    };
+    let mut others = Vec::new();
+    for entry in entries {
+        let file = Path::new("hosts").join(entry.map_err(|e| Error::io("list", &folder, e))?.file_name());
+        let describes = file.extension().is_some_and(|e| e == "toml" || e == "nix");
+        if describes && !files.iter().any(|(new, _)| *new == file) {
+            others.push(file);
+        }
+    }
+    others.sort();
+    Ok(others)
+}
+
+/// A name beside it that no other file has.
+fn aside(project: &Path, file: &Path) -> PathBuf {
+    let named = |ending: String| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let mut place = named(".old".into());
+    for number in 2.. {
+        if !project.join(&place).exists() {
+            break;
+        }
+        place = named(format!(".old{number}"));
+    }
+    place
+}
+
 fn place(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(given) = given {
         return find::check(given);
@@ -122,12 +163,21 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         asker.say(&printer.bold(&file.display().to_string()));
         text.lines().for_each(|line| asker.say(&format!("  {line}")));
     }
+    let others = if args.force { other_hosts(&files, &project)? } else { Vec::new() };
+    for file in &others {
+        asker.say("");
+        asker.say(&format!("{} is put aside as {}", file.display(), aside(&project, file).display()));
+    }
     asker.say("");
     if !args.yes && !asker.agrees(&format!("Write these to {}?", project.display()), true)? {
         return Err(Error::new(Kind::Interrupted, "nothing was written"));
     }
     // From here on a Ctrl-C waits until all of it is there.
     signals::heed()?;
+    for file in &others {
+        let (from, to) = (project.join(file), project.join(aside(&project, file)));
+        std::fs::rename(&from, &to).map_err(|e| Error::io("rename", &from, e))?;
+    }
     for (file, text) in &files {
         let path = project.join(file);
         files::write_if_changed(&path, text.as_bytes())?;
@@ -135,7 +185,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     crate::sys::progress::check_interrupt()?;
     let names: Vec<&PathBuf> = files.iter().map(|(file, _)| file).collect();
     printer.value(
-        &json!({"version": 1, "project": project, "environment": found.environment, "written": names}),
+        &json!({"version": 1, "project": project, "environment": found.environment, "written": names, "put_aside": others}),
     );
     printer.line(format!(
         "wrote {}",

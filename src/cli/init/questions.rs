@@ -3,6 +3,7 @@ use super::answers::{Answers, NewHost};
 use crate::ship::quantity::{Size, Span};
 use crate::snapshot::found::Found;
 use crate::sys::error::{Error, Kind, Result};
+use crate::words;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -66,13 +67,21 @@ impl Asker {
     pub fn say(&self, text: &str) {
         if !self.silent {
             // A terminal that is gone reads no more; the next question finds out.
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(std::io::stderr(), "{}", self.fitted(text));
+        }
+    }
+
+    /// A terminal breaks lines wherever they end, inside a word too.
+    fn fitted(&self, text: &str) -> String {
+        match crossterm::terminal::size() {
+            Ok((width, _)) if self.terminal && width > 0 => words::wrapped(text, width.into()),
+            _ => text.into(),
         }
     }
 
     fn line(&self, prompt: &str) -> Result<String> {
         let mut err = std::io::stderr();
-        let _ = write!(err, "{prompt}");
+        let _ = write!(err, "{}", self.fitted(prompt));
         let _ = err.flush();
         let mut answer = String::new();
         let read = std::io::stdin().read_line(&mut answer).map_err(|e| Error::io("read", "the answer", e))?;

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -62,7 +62,9 @@ fn show(
     commands: &mut Commands,
 ) -> Result<()> {
     let broken = |e: std::io::Error| Error::new(Kind::Io, "the terminal is gone").caused_by(e);
+    let began = Instant::now();
     loop {
+        model.now = began.elapsed();
         while let Ok(news) = hear.try_recv() {
             if let News::View(_, view) = &news {
                 for generation in view.services.iter().flat_map(|s| &s.generations) {

@@ -2,6 +2,7 @@
 use crate::protocol::messages::{Attempt, Event, Status};
 use crate::protocol::overview::HostView;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// Lines of the log that are kept.
 const LOG: usize = 1000;
@@ -20,6 +21,8 @@ pub struct Host {
     pub view: Option<HostView>,
     /// Why there is no newer view.
     pub error: Option<String>,
+    /// When the view came, by the model's own time.
+    pub heard: Duration,
     pub steps: Option<Steps>,
     pub log: VecDeque<String>,
 }
@@ -91,6 +94,19 @@ pub struct Model {
     pub told: Option<String>,
     /// `HH:MM:SS`, UTC.
     pub clock: String,
+    /// Since somebody looks.
+    pub now: Duration,
+}
+
+/// A host says every second how it is: what it said before this is no news any more.
+const STALE: Duration = Duration::from_secs(5);
+
+impl Host {
+    /// For how long nothing was heard of it, once that is long; a question to a dead host takes half a minute to fail.
+    pub fn silent(&self, now: Duration) -> Option<Duration> {
+        let silent = now.saturating_sub(self.heard);
+        (self.view.is_some() && silent > STALE).then_some(silent)
+    }
 }
 
 impl Model {
@@ -106,7 +122,9 @@ impl Model {
     pub fn hear(&mut self, news: News) {
         match news {
             News::View(host, view) => {
+                let now = self.now;
                 let host = self.hosts.entry(host).or_default();
+                host.heard = now;
                 host.view = Some(*view);
                 host.error = None;
             }

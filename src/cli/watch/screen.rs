@@ -1,6 +1,6 @@
 //! The screen of `watch`: drawn from the model alone, in 80 columns or more.
 use super::model::{Host, Model, Steps};
-use crate::cli::printer::{age, bytes, plain};
+use crate::cli::printer::{age, bytes, colours_wanted, plain};
 use crate::protocol::messages::Status;
 use crate::protocol::overview::{Condition, InstanceView, ServiceView};
 use ratatui::Frame;
@@ -29,7 +29,8 @@ fn bold(text: impl Into<String>) -> Span<'static> {
 }
 
 fn coloured(text: impl Into<String>, colour: Color) -> Span<'static> {
-    Span::styled(text.into(), Style::new().fg(colour))
+    let style = if colours_wanted() { Style::new().fg(colour) } else { Style::new() };
+    Span::styled(text.into(), style)
 }
 
 /// To a width in characters, the end cut off with a mark.
@@ -120,6 +121,11 @@ fn hosts(model: &Model) -> Vec<Line<'static>> {
                 name,
                 coloured(format!("does not answer: {}", plain(error)), Color::Red),
             ]));
+            continue;
+        }
+        if let Some(silent) = host.silent(model.now) {
+            let text = format!("has said nothing for {} s", silent.as_secs());
+            lines.push(Line::from(vec![name, coloured(text, Color::Red)]));
             continue;
         }
         match host.view.as_ref().map(|v| v.services.as_slice()) {

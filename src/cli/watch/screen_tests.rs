@@ -86,6 +86,19 @@ fn a_deployment_under_way() {
 }
 
 #[test]
+fn a_host_that_went_silent_is_not_shown_as_it_was() {
+    let mut model = model();
+    model.hear(view(7, 1, vec![instance(7, "healthy", json!(3))]));
+    model.now = std::time::Duration::from_secs(4);
+    assert!(screen(&model, 80, 24).contains("1/1"));
+    model.now = std::time::Duration::from_secs(9);
+    let shown = screen(&model, 80, 24);
+    assert!(shown.contains("has said nothing for 9 s") && !shown.contains("1/1"), "{shown}");
+    model.hear(view(7, 1, vec![instance(7, "healthy", json!(3))]));
+    assert!(screen(&model, 80, 24).contains("1/1"));
+}
+
+#[test]
 fn a_terminal_that_is_too_small_says_so() {
     golden("small", &screen(&model(), 40, 10));
     // None is too small to be drawn on.

@@ -18,6 +18,14 @@ impl ServiceConfig {
     /// All that is wrong whatever the host has. Where slots follow its GPUs, they are judged when it has been
     /// looked at (`spec`).
     pub fn check(&self) -> Result<(), Wrong> {
+        if self.models.is_none() {
+            return Err(wrong("service.models", "is not set: say where the models are on the host"));
+        }
+        self.check_values()
+    }
+
+    /// What is wrong with the values that are there: of a service that is not fully described yet, too.
+    pub fn check_values(&self) -> Result<(), Wrong> {
         self.check_name()?;
         self.check_paths()?;
         self.check_counts()?;
@@ -44,11 +52,8 @@ impl ServiceConfig {
     }
 
     fn check_paths(&self) -> Result<(), Wrong> {
-        let Some(models) = &self.models else {
-            return Err(wrong("service.models", "is not set: say where the models are on the host"));
-        };
         let absolute = [
-            ("service.models", Some(models)),
+            ("service.models", self.models.as_ref()),
             ("service.output", self.output.as_ref()),
             ("service.driver", self.driver.as_ref()),
         ];

@@ -127,7 +127,7 @@ fn read(file: &Path) -> Result<Host> {
     let bytes = files::read(file)?;
     let text = String::from_utf8(bytes).map_err(|_| invalid(file, "it is not UTF-8"))?;
     let parsed: HostConfig = toml::from_str(&text).map_err(|e| {
-        let error = invalid(file, e.to_string().trim());
+        let error = invalid(file, &words::for_writers(e.to_string().trim()));
         match words::nearest_field(e.message()) {
             Some(key) => error.hint(format!("did you mean `{key}`?")),
             None => error,
