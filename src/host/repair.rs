@@ -13,6 +13,7 @@ use crate::protocol::messages::{AttemptKind, Holder};
 use crate::protocol::overview::Repaired;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use crate::sys::systemd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -102,7 +103,8 @@ pub fn boot(layout: &Layout) -> Result<()> {
             continue;
         }
         let mut done = Vec::new();
-        if let Err(e) = readable(&service, &mut done) {
+        let readable = fault::around(&name, "boot/rebuild", || readable(&service, &mut done));
+        if let Err(e) = readable {
             eprintln!("{name}: {}", e.full());
         }
         done.iter().for_each(|line| eprintln!("{name}: {line}"));

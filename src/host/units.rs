@@ -60,6 +60,10 @@ const GPU_DEVICES: &[&str] = &[
     "char-nvidia-caps-imex-channels",
 ];
 
+/// Where the tests' own agent is told what is to fail (`sys::fault`).
+const FAULTS: &str =
+    if cfg!(feature = "fault-points") { "ReadWritePaths=-/opt/stillframe-faults\n" } else { "" };
+
 /// A home folder is not there for an instance, but for what it was told to see.
 fn in_a_home(path: &str) -> bool {
     ["/home", "/root", "/run/user"].iter().any(|home| Path::new(path).starts_with(home))
@@ -208,7 +212,7 @@ RuntimeDirectoryPreserve=yes
 SyslogIdentifier={name}-gateway
 DynamicUser=yes
 User=sfg-{name}
-{SANDBOX}{no_daemon}ProtectHome=yes
+{SANDBOX}{no_daemon}{FAULTS}ProtectHome=yes
 PrivateDevices=yes
 MemoryDenyWriteExecute=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6

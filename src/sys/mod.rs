@@ -3,6 +3,7 @@
 pub mod address;
 pub mod clock;
 pub mod error;
+pub mod fault;
 pub mod files;
 pub mod http;
 pub mod parallel;
