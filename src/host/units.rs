@@ -226,17 +226,22 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
     )
 }
 
-/// The one unit outside /run: it makes the others, at boot.
+/// The one unit outside /run: it makes the others, at boot. Killed, or with a disk that did not take a write, it tries again
+/// a few times: nothing else would bring the services up. What it cannot read stays unread, and then it has failed.
 pub fn boot(agent: &Path) -> String {
     format!(
         "[Unit]
 Description=stillframe: brings back this host's services
 RequiresMountsFor=/nix/store {state}
 After=local-fs.target network.target
+StartLimitIntervalSec=120
+StartLimitBurst=5
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+Restart=on-failure
+RestartSec=2
 ExecStart={agent}/bin/stillframe-agent boot
 
 [Install]
