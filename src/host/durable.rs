@@ -28,6 +28,11 @@ pub fn sync_store(
     sync(&[config.folder(), nix.to_path_buf()], LIMIT, |file| rustix::fs::syncfs(file), keep_waiting)
 }
 
+/// Writes out the file system of one folder, after another program has changed something there.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    sync(&[folder.to_path_buf()], LIMIT, |file| rustix::fs::syncfs(file), &mut || Ok(()))
+}
+
 /// `write_out`: what is done with an open folder of each file system.
 fn sync(
     folders: &[PathBuf],

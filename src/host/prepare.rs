@@ -68,6 +68,8 @@ pub fn install(layout: &Layout, agent: &Path) -> Result<()> {
     }
     systemd::reload()?;
     fault::around(fault::HOST, "prepare/enable", || {
-        process::must(&["systemctl", "enable", "--quiet", BOOT_UNIT], Duration::from_secs(60)).map(drop)
+        process::must(&["systemctl", "enable", "--quiet", BOOT_UNIT], Duration::from_secs(60))?;
+        // systemctl syncs none of the links that it makes, and without them nothing comes back after a power cut.
+        durable::sync_folder(Path::new(BOOT_UNIT_FOLDER))
     })
 }
