@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The matrix of faults on real hosts: a row a step of a command, a column a fault, and what came of each.
 
-    tests/faults.py [--steps PATTERN] [--faults PATTERN] [--shard I/N] [--sample N --seed TEXT] [--limit SECONDS] [--table FILE [--anew]]
+    tests/faults.py [--steps PATTERN] [--faults PATTERN] [--shard I/N] [--sample N --seed TEXT] [--limit SECONDS] [--table FILE [--anew]] [--as-listed]
     tests/faults.py --list [FILE]
     tests/faults.py --mutations
 
-Needs an agent with the feature `fault-points` (`make faults` builds it, and names the program beside it in STILLFRAME_BINARY). A cell takes
+Needs an agent with the feature `fault-points`: `make fault-points-agent` builds it. STILLFRAME_BINARY names a program beside another one. A cell takes
 about ten seconds. With --table the cells that FILE has are not run again, unless --anew, and FILE is written after each cell. The exit status is 0
 only if every cell that was run is good. --list prints the steps, or writes them to FILE. --mutations takes guards out of the agent, one by one, and is
 good only if the oracle sees each.
@@ -20,12 +20,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# No other agent can do it.
+os.environ.setdefault("STILLFRAME_BINARY", str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "faults" / "bin" / "stillframe"))
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "lib")]
 import fault_page  # noqa: E402
 import matrix  # noqa: E402
 import oracle  # noqa: E402
 import workers  # noqa: E402
 
+LISTED = ROOT / "tests" / "golden" / "fault-steps.txt"
 INSIDE = "STILLFRAME_FAULTS_INSIDE"
 
 
@@ -65,10 +68,12 @@ def cells(two, steps, arguments):
     return not bad
 
 
-def mutations(two):
+def mutations(two, only):
     """Each guard taken out must be seen, and with none taken out nothing is wrong."""
     good = True
     for guard, look in two.guards().items():
+        if not fnmatch.fnmatch(guard, only):
+            continue
         for taken_out in (False, True):
             wrong = look(guard if taken_out else "")
             expected = bool(wrong) == taken_out
@@ -91,13 +96,14 @@ def main():
     parser.add_argument("--seed", help="what chooses them")
     parser.add_argument("--limit", type=float, help="no cell begins after so many seconds")
     parser.add_argument("--list", nargs="?", const="-", help="the steps, as the agent tells them")
-    parser.add_argument("--mutations", action="store_true")
+    parser.add_argument("--mutations", nargs="?", const="*", help="a pattern: only those guards")
+    parser.add_argument("--as-listed", action="store_true", help="takes the steps from tests/golden/fault-steps.txt, which is a minute sooner")
     arguments = parser.parse_args()
     two = oracle.Two()
     try:
         good = True
         if arguments.list or not arguments.mutations or arguments.sample:
-            steps = two.steps()
+            steps = [*map(oracle.step, LISTED.read_text().splitlines())] if arguments.as_listed else two.steps()
             text = "".join(f"{step}\n" for step in steps)
             if arguments.list and arguments.list != "-":
                 Path(arguments.list).write_text(text)
@@ -106,7 +112,7 @@ def main():
         if not (arguments.list or arguments.mutations) or arguments.sample:
             good = cells(two, steps, arguments)
         if arguments.mutations:
-            good &= mutations(two)
+            good &= mutations(two, arguments.mutations)
     finally:
         two.down()
     return 0 if good else 1

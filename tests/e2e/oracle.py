@@ -43,6 +43,13 @@ class Step(NamedTuple):
         return f"{self.command}: {self.when} {self.place}{f' {self.nth}' if self.nth > 1 else ''}"
 
 
+def step(text):
+    """What `str` of a step prints."""
+    command, rest = text.split(": ")
+    when, place, *nth = rest.split()
+    return Step(command, place, int(nth[0]) if nth else 1, when)
+
+
 def scope(place):
     return HOST if place.startswith(("copy/", "prepare/")) or place == "retention/collect" else SERVICE
 
@@ -381,8 +388,9 @@ class Two:
         """A path that the store has already is something else, and nothing remembers that it was right."""
         target, before = self.aim("deploy"), self.mark()
         snapshots = {r.get("label"): r["snapshot"] for r in self.place.run("snapshots", "list", "--json").json["snapshots"]}
-        self.alpha.sh(f"nix-store -qR {snapshots[before]} | sort >/tmp/serves; nix-store -qR {snapshots[target]} | sort >/tmp/comes; "
-                      "path=$(comm -13 /tmp/serves /tmp/comes | grep -v comfyui-snapshot | head -n 1); file=$(find $path -type f -name '*.py' | head -n 1); "
+        self.place.run("host", "send", "--snapshot", target)
+        self.alpha.sh(f"set -e; nix-store -qR {snapshots[before]} | sort >/tmp/serves; nix-store -qR {snapshots[target]} | sort >/tmp/comes; "
+                      "paths=$(comm -13 /tmp/serves /tmp/comes | grep -v comfyui-snapshot); test -n \"$paths\"; file=$(find $paths -type f | head -n 1); "
                       "test -n \"$file\"; chmod u+w $file; echo >>$file; chmod u-w $file; rm -f /var/lib/stillframe/verified.json")
         self._take_out(guard)
         self.failures = []
