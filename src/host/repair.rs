@@ -143,17 +143,30 @@ fn rebuilt(service: &Service, generations: &BTreeMap<u64, Generation>) -> Result
         })
         .collect();
     let pointed = fs::read_link(service.profile()).ok().and_then(|link| number_of(service, link.to_str()?));
+    let next = state_file::next_generation(&service.state());
+    let used = linked(service).into_iter().chain(recorded(service)).chain(next.checked_sub(1)).max();
+    Ok(built_anew(&service.name, generations, pointed, &running, used.unwrap_or(0)))
+}
+
+/// The state that what is there amounts to. `pointed`: the profile's generation; `used`: the highest number that was ever given
+/// to one. A number is never used twice, whatever became of it.
+pub fn built_anew(
+    service: &str,
+    generations: &BTreeMap<u64, Generation>,
+    pointed: Option<u64>,
+    running: &BTreeSet<u64>,
+    used: u64,
+) -> ServiceState {
     let is_there = |number: &u64| generations.contains_key(number);
     let serving = pointed.filter(is_there).or_else(|| running.iter().rev().copied().find(is_there));
-    // A number is never used twice, whatever became of it.
-    let seen = generations.keys().copied().chain(running).chain(linked(service)).chain(recorded(service));
-    Ok(ServiceState {
+    let seen = generations.keys().chain(running).copied().max().unwrap_or(0).max(used);
+    ServiceState {
         version: STATE_VERSION,
-        next_generation: seen.max().unwrap_or(0) + 1,
+        next_generation: seen + 1,
         serving,
         generations: generations.clone(),
-        ..ServiceState::new(&service.name)
-    })
+        ..ServiceState::new(service)
+    }
 }
 
 fn number_of(service: &Service, link: &str) -> Option<u64> {
