@@ -11,6 +11,7 @@ only if every cell that was run is good. --list prints the steps, or writes them
 good only if the oracle sees each.
 """
 import argparse
+import difflib
 import fnmatch
 import os
 import random
@@ -105,6 +106,10 @@ def main():
         if arguments.list or not arguments.mutations or arguments.sample:
             steps = [*map(oracle.step, LISTED.read_text().splitlines())] if arguments.as_listed else two.steps()
             text = "".join(f"{step}\n" for step in steps)
+            if not arguments.list and text != LISTED.read_text():
+                print(*difflib.unified_diff(LISTED.read_text().splitlines(), text.splitlines(), str(LISTED), "the agent's steps", lineterm=""), sep="\n")
+                print(f"the steps are others: tests/faults.py --list {LISTED.relative_to(ROOT)}, then make faults", flush=True)
+                return 1
             if arguments.list and arguments.list != "-":
                 Path(arguments.list).write_text(text)
             else:
