@@ -13,7 +13,8 @@ DAY = 86_400
 
 #: Commands: those that end in another generation, and those that change none.
 DEPLOYS = {"deploy", "copy", "upgrade"}
-ALL = DEPLOYS | {"boot", "retention", "prepare"}
+BOOTS = {"boot", "recovery", "completion"}
+ALL = DEPLOYS | BOOTS | {"retention", "prepare"}
 
 
 @dataclass
@@ -45,7 +46,7 @@ def agent_of(two):
         "deploy": f"systemctl kill --signal=KILL 'stillframe-{SERVICE}-activation-*'",
         "upgrade": f"systemctl kill --signal=KILL 'stillframe-{SERVICE}-activation-*'",
         "copy": "pkill -KILL -f 'stillframe-agent [o]rder'; pkill -KILL -f 'stillframe-agent [r]eceive'",
-        "boot": "systemctl kill --signal=KILL stillframe.service",
+        **{boot: "systemctl kill --signal=KILL stillframe.service" for boot in BOOTS},
         "retention": "pkill -KILL -f 'stillframe-agent [r]etention'",
         "prepare": "pkill -KILL -f 'stillframe-agent [i]nstall'; pkill -KILL -f 'stillframe-agent [r]eceive'",
     }[two.command]
@@ -184,8 +185,8 @@ FAULTS = [
     Fault("ENOSPC", "the write fails for want of space", "enospc", nothing, frozenset(ALL), writes=True),
     Fault("EIO", "the write fails, the disk being broken", "eio", nothing, frozenset(ALL), writes=True),
     Fault("EROFS", "the write fails, the file system being read-only", "erofs", nothing, frozenset(ALL), writes=True),
-    Fault("clock +1 day", "the agent's time of day jumps a day ahead", "hang", jump(DAY), frozenset(DEPLOYS | {"boot"})),
-    Fault("clock -1 day", "the agent's time of day jumps a day back", "hang", jump(-DAY), frozenset(DEPLOYS | {"boot"})),
+    Fault("clock +1 day", "the agent's time of day jumps a day ahead", "hang", jump(DAY), frozenset(DEPLOYS | BOOTS)),
+    Fault("clock -1 day", "the agent's time of day jumps a day back", "hang", jump(-DAY), frozenset(DEPLOYS | BOOTS)),
     Fault("torn state", "power loss; the state file's second half is zeros", "hang",
           spoil("n=$(stat -c %s state.json); head -c $((n / 2)) state.json >t; head -c $((n - n / 2)) /dev/zero >>t; mv t state.json"),
           STATEFUL, tells=frozenset(), forgives=True),

@@ -28,9 +28,15 @@ COMMANDS = {
     "copy": lambda place: place.startswith("copy/"),
     "upgrade": lambda place: place in ("gateway/upgrade", "gateway/ready", "gateway/taken", "gateway/upgraded"),
     "boot": lambda place: "/" not in place or place.startswith("boot/"),
+    "recovery": lambda place: "/" not in place or place.startswith("boot/"),
+    "completion": lambda place: "/" not in place or place.startswith("boot/"),
     "retention": lambda place: place.startswith("retention/"),
     "prepare": lambda place: place.startswith("prepare/"),
 }
+
+
+#: Where a deployment loses its power, so that the boot after it is the command: before its commit, and after it.
+CUT_OFF = {"recovery": "table 1 before", "completion": "save 2 after"}
 
 
 class Step(NamedTuple):
@@ -199,7 +205,7 @@ class Two:
     def aim(self, command):
         """Which command the next fault is for; the label that is to serve after it."""
         self.command = command
-        if command in ("deploy", "upgrade"):
+        if command in ("deploy", "upgrade", *CUT_OFF):
             return self.other_label()
         if command == "copy":
             self.fresh += 1
@@ -215,12 +221,32 @@ class Two:
         if self.command == "boot":
             self.alpha.reboot()
             return None
+        if self.command in CUT_OFF:
+            return self._cut_off(target)
         if self.command == "retention":
             return self.place.start("--json", "retention")
         if self.command == "prepare":
             return self.place.start("host", "prepare", "--yes", cwd=self.third)
         agent = {"STILLFRAME_AGENT": self.other_agent} if self.command == "upgrade" else {}
         return self.place.start("--json", "deploy", "--snapshot", target, "--again", **agent)
+
+    def _cut_off(self, target):
+        """A deployment whose host loses its power; what was planned is for the boot after that."""
+        folder = self.alpha.dir / "upper" / FOLDER[1:]
+        later = {name: (folder / name).read_text() for name in ("plan", "seen") if (folder / name).exists()}
+        place, nth, when = CUT_OFF[self.command].split()
+        self.arm(Step("deploy", place, int(nth), when), "hang")
+        process = self.place.start("--json", "deploy", "--snapshot", target, "--again")
+        assert self.wait(self.reached), f"the deployment was not held: {process.poll()}"
+        self.alpha.power_loss()
+        (folder / "reached").unlink()
+        # It is off, so that this folder is nobody's.
+        for name, text in later.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o666)
+        self.alpha.boot()
+        self.alpha.wait_ready()
+        return process
 
     def wait(self, what, limit=60):
         deadline = time.monotonic() + limit
@@ -242,7 +268,7 @@ class Two:
             process = self.begin(target)
             if process is not None:
                 out, err, code = wait_process(process)
-                assert code == 0, f"{command}: {out}{err}"
+                assert code == 0 or command in CUT_OFF, f"{command}: {out}{err}"
             assert command == "prepare" or self.wait(self.settled), f"{command}: the host does not settle"
             lines = [line.split() for line in self.host.sh(f"cat {SEEN}; rm -f {SEEN}").stdout.splitlines()]
             seen = {}
@@ -466,12 +492,14 @@ class Two:
             if self.command != "prepare":
                 self.wait(self.settled, SETTLE)
             self.failures = load.end()
-        code = code if step.command in fault.tells else None
+        # A host that loses its power may still have said that its disk fails.
+        code = code if step.command in fault.tells and step.command not in CUT_OFF else None
         if self.command == "prepare":
             wrong, self.notes = self.notes, []
             if code == 0 and self.place.ws.stillframe("host", "check", cwd=self.third, code=None).code:
                 wrong.append("status 0, and the host is not ready")
             return wrong + self.again(target)
-        deploys = self.command in ("deploy", "copy", "upgrade")
-        wrong = self.judge(before, target, code if deploys else None, fault.forgives or self.command == "boot", fault.hashes, deploys)
+        deploys = self.command in ("deploy", "copy", "upgrade", *CUT_OFF)
+        was_down = self.command in ("boot", *CUT_OFF)
+        wrong = self.judge(before, target, code if deploys else None, fault.forgives or was_down, fault.hashes, deploys)
         return wrong + self.again(target)

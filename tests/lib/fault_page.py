@@ -17,7 +17,8 @@ ANEW=1 is given. `make test` runs a few cells that the commit's hash chooses, an
 **A step** is a place in the host's program. `deploy: before save 2` is the place before the second write of the service's state in a deployment.
 An effect of an activation has its bare name (`src/host/faults.rs`); `copy/…`, `prepare/…`, `boot/…`, `retention/…` and `gateway/…` are places of the
 transfer, of `host prepare`, of a start of the host, of `stillframe retention` and of the gateway's own changes. The word in front is the command:
-`copy` deploys a snapshot that the host has not, `upgrade` deploys with another version of the agent, `boot` is a reboot.
+`copy` deploys a snapshot that the host has not, `upgrade` deploys with another version of the agent, `boot` is a reboot; `recovery` and `completion` are the
+boot after a deployment lost its power before its commit, and after it.
 
 **The oracle** (`tests/e2e/oracle.py`) looks at a host with two services, while a client asks one of them without a pause: within 30 s of its last restart
 the host serves exactly the old or exactly the new generation; each public port answers with its own service's mark; no unit, slot, mount or link of
