@@ -36,10 +36,12 @@ fault-points-agent:
 	install -D -t $(TARGET)/faults/bin $(TARGET)/debug/stillframe
 	install -D -t $(TARGET)/faults/libexec/stillframe $(TARGET)/$(AGENT_TARGET)/debug/stillframe-agent
 
-# Every effect of an activation against everything that can go wrong there, on real hosts. It takes more than an hour and writes
-# the table to docs/faults.md; STEPS and FAULTS are patterns.
+# Every step of what the host's program does against everything that can go wrong there, on real hosts. All of it takes hours; the table in
+# docs/faults.md is written after each cell, and what it has already is not run again unless ANEW=1. STEPS and FAULTS are patterns, SECONDS
+# is after how long no further cell begins.
 faults: fault-points-agent setup
-	STILLFRAME_BINARY=$(abspath $(TARGET))/faults/bin/stillframe python3 tests/faults.py --steps '$(or $(STEPS),*)' --faults '$(or $(FAULTS),*)' --table docs/faults.md
+	STILLFRAME_BINARY=$(abspath $(TARGET))/faults/bin/stillframe python3 tests/faults.py --table docs/faults.md \
+		--steps '$(or $(STEPS),*)' --faults '$(or $(FAULTS),*)' $(if $(SECONDS),--limit $(SECONDS)) $(if $(ANEW),--anew)
 
 # For every commit: format, lints, unit tests and the guards, in a few minutes and without Nix.
 check:

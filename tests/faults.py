@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""The matrix of faults on real hosts: a row a step of an activation, a column a fault, and what came of each.
+"""The matrix of faults on real hosts: a row a step of a command, a column a fault, and what came of each.
 
-    tests/faults.py [--steps PATTERN] [--faults PATTERN] [--shard I/N] [--sample N --seed TEXT] [--table FILE]
+    tests/faults.py [--steps PATTERN] [--faults PATTERN] [--shard I/N] [--sample N --seed TEXT] [--limit SECONDS] [--table FILE [--anew]] [--as-listed]
+    tests/faults.py --list [FILE]
+    tests/faults.py --mutations
 
-Needs an agent with the feature `fault-points` (`make faults` builds it, and names the program beside it in STILLFRAME_BINARY). A cell takes about ten seconds. The
-table is written after every row; the exit status is 0 only if every cell of what was asked for is good.
+Needs an agent with the feature `fault-points`: `make fault-points-agent` builds it. STILLFRAME_BINARY names a program beside another one. A cell takes
+about ten seconds. With --table the cells that FILE has are not run again, unless --anew, and FILE is written after each cell. The exit status is 0
+only if every cell that was run is good. --list prints the steps, or writes them to FILE. --mutations takes guards out of the agent, one by one, and is
+good only if the oracle sees each.
 """
 import argparse
+import difflib
 import fnmatch
 import os
 import random
@@ -16,32 +21,69 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# No other agent can do it.
+os.environ.setdefault("STILLFRAME_BINARY", str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "faults" / "bin" / "stillframe"))
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "lib")]
+import fault_page  # noqa: E402
 import matrix  # noqa: E402
 import oracle  # noqa: E402
 import workers  # noqa: E402
 
+LISTED = ROOT / "tests" / "golden" / "fault-steps.txt"
 INSIDE = "STILLFRAME_FAULTS_INSIDE"
 
 
-def name(step):
-    effect, nth, when = step
-    return f"{when} {effect}{f' {nth}' if nth > 1 else ''}"
-
-
-def table(rows):
-    faults = [fault.name for fault in matrix.FAULTS]
-    lines = ["| step | " + " | ".join(faults) + " |", "|---" * (len(faults) + 1) + "|"]
-    lines += [f"| {step} | " + " | ".join(cells.get(fault, "") for fault in faults) + " |" for step, cells in rows.items()]
-    return "\n".join(lines) + "\n"
-
-
-def chosen(steps, arguments):
+def chosen(steps, page, arguments):
     """The cells to run, in the order of the table, or as many of them as were asked for."""
     first, shards = map(int, arguments.shard.split("/"))
     cells = [(step, fault) for step in steps[first::shards] for fault in matrix.FAULTS
-             if fault.can(step) and fnmatch.fnmatch(name(step), arguments.steps) and fnmatch.fnmatch(fault.name, arguments.faults)]
-    return random.Random(arguments.seed).sample(cells, arguments.sample) if arguments.sample else cells
+             if fault.can(step) and fnmatch.fnmatch(str(step), arguments.steps) and fnmatch.fnmatch(fault.name, arguments.faults)
+             and (arguments.anew or page.is_open(step, fault))]
+    return random.Random(arguments.seed).sample(cells, min(arguments.sample, len(cells))) if arguments.sample else cells
+
+
+def git(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def cells(two, steps, arguments):
+    """Runs what was asked for; whether all of it was good."""
+    page = fault_page.Page(arguments.table)
+    page.arrange(steps, matrix.FAULTS)
+    commit = git("rev-parse", "--short=12", "HEAD") + (" with changes" if git("status", "--porcelain", "src", "tests") else "")
+    agent = two.alpha.run("readlink", "/var/lib/stillframe/agent").stdout.strip().rsplit("/", 1)[-1]
+    count, bad, began = 0, 0, time.monotonic()
+    for step, fault in chosen(steps, page, arguments):
+        if arguments.limit and time.monotonic() - began > arguments.limit:
+            print("the time is over", flush=True)
+            break
+        wrong = two.cell(step, fault)
+        count, bad = count + 1, bad + bool(wrong)
+        page.put(step, fault, not wrong, commit, agent)
+        page.write(matrix.FAULTS)
+        print(f"{time.monotonic() - began:6.0f} s  {step} x {fault.name}: {'BAD' if wrong else 'ok'}", flush=True)
+        for line in wrong:
+            print(f"          {line}", flush=True)
+    print(page.table() if not arguments.table else "", end="")
+    print(f"{count} cells, {bad} bad", flush=True)
+    return not bad
+
+
+def mutations(two, only):
+    """Each guard taken out must be seen, and with none taken out nothing is wrong."""
+    good = True
+    for guard, look in two.guards().items():
+        if not fnmatch.fnmatch(guard, only):
+            continue
+        for taken_out in (False, True):
+            wrong = look(guard if taken_out else "")
+            expected = bool(wrong) == taken_out
+            good &= expected
+            print(f"{guard} {'taken out' if taken_out else 'in place'}: {'seen' if wrong else 'nothing wrong'}: "
+                  f"{'as it must be' if expected else 'NOT as it must be'}", flush=True)
+            for line in wrong:
+                print(f"          {line}", flush=True)
+    return good
 
 
 def main():
@@ -49,31 +91,36 @@ def main():
     parser.add_argument("--steps", default="*")
     parser.add_argument("--faults", default="*")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--anew", action="store_true", help="also cells that the table has")
     parser.add_argument("--shard", default="0/1", help="I/N: every Nth step from the Ith on, for several hosts at once")
     parser.add_argument("--sample", type=int, default=0, help="only so many cells")
     parser.add_argument("--seed", help="what chooses them")
+    parser.add_argument("--limit", type=float, help="no cell begins after so many seconds")
+    parser.add_argument("--list", nargs="?", const="-", help="the steps, as the agent tells them")
+    parser.add_argument("--mutations", nargs="?", const="*", help="a pattern: only those guards")
+    parser.add_argument("--as-listed", action="store_true", help="takes the steps from tests/golden/fault-steps.txt, which is a minute sooner")
     arguments = parser.parse_args()
     two = oracle.Two()
-    rows, bad, began, count = {}, [], time.monotonic(), 0
     try:
-        steps = two.steps()
-        print("steps:", ", ".join(map(name, steps)), flush=True)
-        rows = {name(step): {fault.name: "-" for fault in matrix.FAULTS if not fault.can(step)} for step in steps}
-        for step, fault in chosen(steps, arguments):
-            wrong = two.cell(step, fault)
-            count += 1
-            rows[name(step)][fault.name] = "BAD" if wrong else "ok"
-            print(f"{time.monotonic() - began:6.0f} s  {name(step)} x {fault.name}: {rows[name(step)][fault.name]}", flush=True)
-            for line in wrong:
-                print(f"          {line}", flush=True)
-            bad += wrong
-            if arguments.table:
-                arguments.table.write_text(table(rows))
+        good = True
+        if arguments.list or not arguments.mutations or arguments.sample:
+            steps = [*map(oracle.step, LISTED.read_text().splitlines())] if arguments.as_listed else two.steps()
+            text = "".join(f"{step}\n" for step in steps)
+            if not arguments.list and text != LISTED.read_text():
+                print(*difflib.unified_diff(LISTED.read_text().splitlines(), text.splitlines(), str(LISTED), "the agent's steps", lineterm=""), sep="\n")
+                print(f"the steps are others: tests/faults.py --list {LISTED.relative_to(ROOT)}, then make faults", flush=True)
+                return 1
+            if arguments.list and arguments.list != "-":
+                Path(arguments.list).write_text(text)
+            else:
+                print(text, flush=True)
+        if not (arguments.list or arguments.mutations) or arguments.sample:
+            good = cells(two, steps, arguments)
+        if arguments.mutations:
+            good &= mutations(two, arguments.mutations)
     finally:
         two.down()
-    print(table(rows))
-    print(f"{count} cells, {sum(c == 'BAD' for cells in rows.values() for c in cells.values())} bad")
-    return 1 if bad else 0
+    return 0 if good else 1
 
 
 def apart():

@@ -114,12 +114,16 @@ in
           "systemd-tmpfiles-setup.service"
         ];
         unitConfig.RequiresMountsFor = "/nix/store ${state}";
+        startLimitIntervalSec = 120;
+        startLimitBurst = 5;
         # A new generation of the system is no reason to touch what serves.
         restartIfChanged = false;
         stopIfChanged = false;
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
+          Restart = "on-failure";
+          RestartSec = 2;
           # An agent of an earlier generation of the system may be collected by now.
           ExecStartPre = "/bin/sh -c '[ -x ${state}/agent/bin/stillframe-agent ] || ln -sfn ${cfg.agent} ${state}/agent'";
           ExecStart = "${state}/agent/bin/stillframe-agent boot";

@@ -190,14 +190,24 @@ let
     };
     theBootService = {
       is = {
-        inherit (on.systemd.services.stillframe) wantedBy restartIfChanged serviceConfig;
+        inherit (on.systemd.services.stillframe)
+          wantedBy
+          restartIfChanged
+          startLimitIntervalSec
+          startLimitBurst
+          serviceConfig
+          ;
       };
       want = {
         wantedBy = [ "multi-user.target" ];
         restartIfChanged = false;
+        startLimitIntervalSec = 120;
+        startLimitBurst = 5;
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
+          Restart = "on-failure";
+          RestartSec = 2;
           ExecStartPre = "/bin/sh -c '[ -x /var/lib/stillframe/agent/bin/stillframe-agent ] || ln -sfn ${agent} /var/lib/stillframe/agent'";
           ExecStart = "/var/lib/stillframe/agent/bin/stillframe-agent boot";
         };

@@ -42,6 +42,7 @@ pub mod clock;
 pub mod control_socket;
 pub mod deadlines;
 pub mod door;
+pub mod faults;
 pub mod forward;
 pub mod forwarded;
 pub mod handover;

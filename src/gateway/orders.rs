@@ -2,6 +2,7 @@
 //! over from it (`upgrade`). An order is passed on to the process before this one for as long as that lives.
 use crate::gateway::access_log::Level;
 use crate::gateway::client::Phase;
+use crate::gateway::faults;
 use crate::gateway::health;
 use crate::gateway::instance::FirstHealth;
 use crate::gateway::router::check_table;
@@ -44,6 +45,7 @@ pub async fn set(gateway: &Arc<Gateway>, table: Table) -> Result<(), String> {
     check_table(&table)?;
     let file = gateway.active().settings.table.clone();
     let bytes = serde_json::to_vec_pretty(&table).map_err(|e| e.to_string())?;
+    faults::point(gateway, "gateway/table").await?;
     // Syncing takes milliseconds, during which requests go on.
     let written = tokio::task::spawn_blocking(move || files::write_atomic(&file, &bytes)).await;
     match written {
@@ -54,7 +56,9 @@ pub async fn set(gateway: &Arc<Gateway>, table: Table) -> Result<(), String> {
         }
         Err(e) => return Err(format!("the table is as before: {e}")),
     }
+    faults::point(gateway, "gateway/table-written").await?;
     apply(gateway, &table);
+    faults::point(gateway, "gateway/table-set").await?;
     let ids: Vec<&str> = table.targets.iter().map(|t| t.id.as_str()).collect();
     gateway.log.note(Level::Info, &format!("the table is now: {}", ids.join(" ")));
     if let Some(before) = gateway.predecessor() {
@@ -94,6 +98,7 @@ pub fn cut_here(gateway: &Gateway, id: &str) -> Result<(), String> {
 /// Reads the settings file again.
 pub async fn reload(gateway: &Gateway) -> Result<(), String> {
     let _turn = gateway.turn.lock().await;
+    faults::point(gateway, "gateway/settings").await?;
     let new = settings::read(&gateway.settings_file).map_err(|e| {
         let cause = e.source.as_deref().map(|s| format!(": {s}")).unwrap_or_default();
         format!("the settings are as before: {e}{cause}")
@@ -104,5 +109,6 @@ pub async fn reload(gateway: &Gateway) -> Result<(), String> {
         gateway.log.note(Level::Warning, &format!("{name} changes when the gateway is started again"));
     }
     gateway.log.note(Level::Info, "the settings were read again");
+    faults::point(gateway, "gateway/settings-set").await?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! process has something open the new one asks it: an instance is idle only when both say so.
 use crate::gateway::access_log::Level;
 use crate::gateway::affinity::Learned;
+use crate::gateway::faults;
 use crate::gateway::handover::{Ask, Hears, Known, ToNew, ToOld, say};
 use crate::gateway::notify::{HANDOVER, notify};
 use crate::gateway::orders;
@@ -34,6 +35,7 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
     if gateway.ending().is_some() {
         return Err("another process has taken over".into());
     }
+    faults::point(gateway, "gateway/upgrade").await?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|e| e.to_string())?;
     ours.set_nonblocking(true).map_err(|e| e.to_string())?;
     let (hears, mut says) = UnixStream::from_std(ours).map_err(|e| e.to_string())?.into_split();
@@ -54,11 +56,14 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
         let _ = child.kill().await;
         return Err(format!("{program} {why}{status}; this process goes on"));
     }
+    // The new one serves already; this one leaves, whatever is broken here.
+    let _ = faults::point(gateway, "gateway/taken").await;
     // systemd watches the new process from now on (NotifyAccess=all).
     notify(&format!("MAINPID={process}"));
     gateway.log.note(Level::Info, &format!("process {process} took over"));
     tokio::spawn(answer(gateway.clone(), hears, says, learned));
     gateway.end(Ending::HandedOver(limit));
+    let _ = faults::point(gateway, "gateway/upgraded").await;
     Ok(())
 }
 
@@ -96,6 +101,7 @@ async fn introduce(
         }
     }
     expect(hears, |m| matches!(m, ToOld::Ready)).await?;
+    faults::point(gateway, "gateway/ready").await?;
     // If it cannot be told, it does not answer either.
     let _ = say(says, &ToNew::Take).await;
     expect(hears, |m| matches!(m, ToOld::Taken)).await

@@ -15,6 +15,7 @@ use crate::host::world::World;
 use crate::protocol::messages::{Outcome, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use crate::sys::files;
 use crate::sys::progress::check_interrupt;
 use crate::sys::say::say;
@@ -207,9 +208,10 @@ pub fn boot(layout: &Layout) -> Result<()> {
 /// Ends what was cut off, and makes the service what its state says.
 pub fn boot_service(layout: &Layout, name: &str) -> Result<()> {
     let service = layout.service(name);
+    fault::point(name, "boot/begin")?;
     let mut state = ServiceState::load(&service.state(), name)?;
-    end_pending(&service, &mut state)?;
-    end_abandoned(&service, None)?;
+    fault::around(name, "boot/pending", || end_pending(&service, &mut state))?;
+    fault::around(name, "boot/abandoned", || end_abandoned(&service, None))?;
     let mut world = world(&service, None, None)?;
     activation::reconcile(&mut world, &mut state)
 }

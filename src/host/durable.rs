@@ -2,6 +2,7 @@
 //! files, so it calls a path valid whose bytes never reached the disk.
 use crate::store::StoreConfig;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -24,10 +25,15 @@ pub fn sync_store(
     nix: &Path,
     keep_waiting: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
-    if WITHOUT_DURABILITY {
+    if WITHOUT_DURABILITY || fault::is_taken_out("syncfs") {
         return Ok(());
     }
     sync(&[config.folder(), nix.to_path_buf()], LIMIT, |file| rustix::fs::syncfs(file), keep_waiting)
+}
+
+/// Writes out the file system of one folder, after another program has changed something there.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    sync(&[folder.to_path_buf()], LIMIT, |file| rustix::fs::syncfs(file), &mut || Ok(()))
 }
 
 /// `write_out`: what is done with an open folder of each file system.

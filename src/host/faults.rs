@@ -1,73 +1,27 @@
-//! Faults at the effects of an activation, for the tests alone: the feature `fault-points` compiles them in. A plan in
-//! `/run/stillframe-fault` names a service, an effect, which of its occurrences, before or after it, and what is to
-//! happen there: `hang` until the test takes `…-fault.reached` away (meanwhile it kills, cuts, pulls the plug), or an
-//! error of the kernel. A plan happens once. `/run/stillframe-effects`, where it is there, gets a line for each effect.
+//! Every effect of an activation as a place of `sys::fault`, for the tests alone: a `World` around the real one, which the
+//! feature `fault-points` compiles in.
 use crate::host::state::{Generation, ServiceState};
 use crate::host::world::{Cleared, Status, UnitState, World};
 use crate::protocol::control::{Address, Reply, Table};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
-use crate::sys::error::{Error, Result};
-use crate::sys::progress::check_interrupt;
-use rustix::io::Errno;
+use crate::sys::error::Result;
+use crate::sys::fault;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Write;
-use std::path::Path;
-use std::time::Duration;
-
-const PLAN: &str = "/run/stillframe-fault";
-const REACHED: &str = "/run/stillframe-fault.reached";
-const SEEN: &str = "/run/stillframe-effects";
+use std::collections::BTreeSet;
 
 pub struct Faulty<W> {
     inner: W,
     service: String,
-    /// How often each effect has come.
-    counts: BTreeMap<&'static str, u32>,
 }
 
 impl<W: World> Faulty<W> {
     pub fn new(inner: W, service: &str) -> Faulty<W> {
-        Faulty { inner, service: service.into(), counts: BTreeMap::new() }
+        Faulty { inner, service: service.into() }
     }
 
     fn effect<T>(&mut self, name: &'static str, act: impl FnOnce(&mut W) -> Result<T>) -> Result<T> {
-        let count = self.counts.entry(name).or_default();
-        *count += 1;
-        let count = *count;
-        if let Ok(mut seen) = fs::OpenOptions::new().append(true).open(SEEN) {
-            // Only the list of steps is built from it, and a test compares that.
-            let _ = writeln!(seen, "{} {name}", self.service);
-        }
-        self.strike(name, count, "before")?;
-        let done = act(&mut self.inner)?;
-        self.strike(name, count, "after")?;
-        Ok(done)
-    }
-
-    fn strike(&self, name: &str, count: u32, when: &str) -> Result<()> {
-        let Ok(plan) = fs::read_to_string(PLAN) else { return Ok(()) };
-        let words: Vec<&str> = plan.split_whitespace().collect();
-        let [service, effect, nth, at, act] = words[..] else { return Ok(()) };
-        if service != self.service || effect != name || nth != count.to_string() || at != when {
-            return Ok(());
-        }
-        fs::rename(PLAN, REACHED).map_err(|e| Error::io("use up", PLAN, e))?;
-        let fails = |errno: Errno| Err(Error::io(name, PLAN, errno.into()));
-        match act {
-            "enospc" => fails(Errno::NOSPC),
-            "eio" => fails(Errno::IO),
-            "erofs" => fails(Errno::ROFS),
-            _ => {
-                // A signal is heard where the activation itself listens to it.
-                while Path::new(REACHED).exists() && check_interrupt().is_ok() {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Ok(())
-            }
-        }
+        fault::around(&self.service, name, || act(&mut self.inner))
     }
 }
 

@@ -6,7 +6,7 @@
 //!   incoming/                              unfinished transfers
 //!   verified.json                          store paths that were compared with the workstation's hashes
 //!   reserve                                room for the end of an activation on a full file system
-//!   services/NAME/state.json, state.copy.json, generations/NNNNNN.json, lease.json, mutex,
+//!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex,
 //!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own

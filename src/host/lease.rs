@@ -12,6 +12,7 @@ use crate::host::state::ServiceState;
 use crate::protocol::messages::{Attempt, Holder};
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use crate::sys::files::{self, FileLock};
 use crate::sys::process::Life;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,9 @@ pub fn take(service: &Service, holder: &Holder) -> Result<std::result::Result<Le
 /// Takes the lease for the activation of an attempt: over from another process of the same deployment, or where
 /// nobody has it.
 pub fn take_over(service: &Service, attempt: &Attempt) -> Result<Lease> {
+    if fault::is_taken_out("lease") {
+        return Ok(Lease { life: Life::own(), service: service.clone() });
+    }
     let _lock = lock(service)?;
     let holder = match read(service)? {
         Some(file) if file.holder.deployment == attempt.deployment => file.holder,

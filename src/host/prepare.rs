@@ -6,6 +6,7 @@ use crate::host::receive;
 use crate::host::reserve;
 use crate::host::units;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use crate::sys::files;
 use crate::sys::process;
 use crate::sys::systemd;
@@ -33,7 +34,7 @@ pub fn install(layout: &Layout, agent: &Path) -> Result<()> {
     for folder in [layout.services(), layout.incoming()] {
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create directory", &folder, e))?;
     }
-    reserve::keep(layout)?;
+    fault::around(fault::HOST, "prepare/reserve", || reserve::keep(layout))?;
     use std::os::unix::fs::PermissionsExt;
     let open = std::fs::Permissions::from_mode(0o711);
     std::fs::set_permissions(&layout.state, open)
@@ -43,15 +44,20 @@ pub fn install(layout: &Layout, agent: &Path) -> Result<()> {
     let services = layout.services();
     std::fs::set_permissions(&services, closed).map_err(|e| Error::io("set the mode of", &services, e))?;
     // Before anything refers to it: an agent that a power cut empties cannot mend itself.
-    durable::sync_store(&receive::store_config(None), &layout.nix, &mut || Ok(()))?;
-    files::replace_link(&layout.agent_roots().join("agent"), agent)?;
-    files::replace_link(&layout.agent(), agent)?;
+    fault::around(fault::HOST, "prepare/sync", || {
+        durable::sync_store(&receive::store_config(None), &layout.nix, &mut || Ok(()))
+    })?;
+    let root = layout.agent_roots().join("agent");
+    fault::around(fault::HOST, "prepare/root", || files::replace_link(&root, agent))?;
+    fault::around(fault::HOST, "prepare/agent", || files::replace_link(&layout.agent(), agent))?;
     let text = units::boot(&layout.agent());
     let file = unit_file();
     if std::fs::read_to_string(&file).is_ok_and(|now| now == text) && provided() {
         return Ok(());
     }
-    match files::write_if_changed(&file, text.as_bytes()) {
+    let written =
+        fault::around(fault::HOST, "prepare/unit", || files::write_if_changed(&file, text.as_bytes()));
+    match written {
         Ok(_) => {}
         Err(_) if provided() => return Ok(()),
         Err(e) => {
@@ -61,5 +67,9 @@ pub fn install(layout: &Layout, agent: &Path) -> Result<()> {
         }
     }
     systemd::reload()?;
-    process::must(&["systemctl", "enable", "--quiet", BOOT_UNIT], Duration::from_secs(60)).map(drop)
+    fault::around(fault::HOST, "prepare/enable", || {
+        process::must(&["systemctl", "enable", "--quiet", BOOT_UNIT], Duration::from_secs(60))?;
+        // systemctl syncs none of the links that it makes, and without them nothing comes back after a power cut.
+        durable::sync_folder(Path::new(BOOT_UNIT_FOLDER))
+    })
 }

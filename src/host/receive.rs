@@ -12,12 +12,14 @@ use crate::protocol::wire::{
     self, ABORT, CHUNK, FromHost, KEEP_FROM, Named, PathHeader, TRANSFER_VERSION, ToHost,
 };
 use crate::store::{PathInfo, Store, StoreConfig};
+use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 use zstd::bulk::Decompressor;
 
 /// What nobody came back for is deleted after this.
@@ -117,7 +119,7 @@ impl Receiver {
         let wanted = expected(paths)?;
         let all: BTreeSet<StorePath> = wanted.keys().cloned().collect();
         // Before the question, so that no garbage collector comes between it and the answer's use.
-        self.store.add_temp_roots(&all)?;
+        fault::around(fault::HOST, "copy/roots", || self.store.add_temp_roots(&all))?;
         let valid = self.store.valid(&all)?;
         let wrong = self.verified.wrong(&mut self.store, &wanted, &valid)?;
         self.forget_stale();
@@ -145,7 +147,9 @@ impl Receiver {
         let Asked { wanted, missing, wrong } = &self.asked;
         // Of what was not missing, nobody here knows that it was brought.
         let doubtful = wrong | &(&brought - missing);
-        let left = self.verified.settle(&mut self.store, wanted, &brought, &doubtful)?;
+        let left = fault::around(fault::HOST, "copy/settle", || {
+            self.verified.settle(&mut self.store, wanted, &brought, &doubtful)
+        })?;
         if let Some(path) = left.first() {
             let more = if left.len() > 1 { format!(" and {} more", left.len() - 1) } else { String::new() };
             let text = format!("{path}{more} did not arrive as the workstation has it");
@@ -164,7 +168,8 @@ impl Receiver {
         let Ok(entries) = fs::read_dir(&self.kept) else { return };
         for entry in entries.flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok();
-            let age = age.and_then(|at| SystemTime::now().duration_since(at).ok());
+            let now = UNIX_EPOCH + Duration::from_millis(clock::now_ms());
+            let age = age.and_then(|at| now.duration_since(at).ok());
             if age.is_some_and(|age| age > STALE) {
                 // Only space is lost when this fails, and the next plan tries again.
                 let _ = fs::remove_file(entry.path());
@@ -191,12 +196,14 @@ impl Receiver {
         // Another deployment may have mended it since, and what is right is never written again: it may be in use.
         let repair =
             header.replace && self.verified.is_wrong(&mut self.store, &path, &Expected::of(&info))?;
+        fault::point(fault::HOST, "copy/register")?;
         let result = self.store.add_nar(&path, &info, repair, |out| {
             if header.skip > 0 {
                 replay(&file, out)?;
             }
             arrived.pass_on(out)
         });
+        let result = result.and_then(|()| fault::point(fault::HOST, "copy/registered"));
         if let Some(e) = arrived.broken.take() {
             // What arrived whole stays for the next attempt.
             return Err(Failure::Connection(e));

@@ -13,6 +13,7 @@ use crate::protocol::messages::{AttemptKind, Holder};
 use crate::protocol::overview::Repaired;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use crate::sys::say::say;
 use crate::sys::systemd;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,8 @@ pub fn repair(layout: &Layout, only: Option<&str>, by: &str) -> Result<Vec<Repai
     // Where another service is still broken, the boot service would fail again.
     let mended = all.iter().all(|one| one.error.is_none()) && overview::problems(layout).is_empty();
     if mended && boot_failed() {
+        // It has used up its starts.
+        systemd::stop(BOOT_UNIT)?;
         systemd::start_and_wait(BOOT_UNIT)?;
     }
     Ok(all)
@@ -103,7 +106,8 @@ pub fn boot(layout: &Layout) -> Result<()> {
             continue;
         }
         let mut done = Vec::new();
-        if let Err(e) = readable(&service, &mut done) {
+        let readable = fault::around(&name, "boot/rebuild", || readable(&service, &mut done));
+        if let Err(e) = readable {
             say(format_args!("{name}: {}", e.full()));
         }
         done.iter().for_each(|line| say(format_args!("{name}: {line}")));
@@ -140,17 +144,30 @@ fn rebuilt(service: &Service, generations: &BTreeMap<u64, Generation>) -> Result
         })
         .collect();
     let pointed = fs::read_link(service.profile()).ok().and_then(|link| number_of(service, link.to_str()?));
+    let next = state_file::next_generation(&service.state());
+    let used = linked(service).into_iter().chain(recorded(service)).chain(next.checked_sub(1)).max();
+    Ok(built_anew(&service.name, generations, pointed, &running, used.unwrap_or(0)))
+}
+
+/// The state that what is there amounts to. `pointed`: the profile's generation; `used`: the highest number that was ever given
+/// to one. A number is never used twice, whatever became of it.
+pub fn built_anew(
+    service: &str,
+    generations: &BTreeMap<u64, Generation>,
+    pointed: Option<u64>,
+    running: &BTreeSet<u64>,
+    used: u64,
+) -> ServiceState {
     let is_there = |number: &u64| generations.contains_key(number);
     let serving = pointed.filter(is_there).or_else(|| running.iter().rev().copied().find(is_there));
-    // A number is never used twice, whatever became of it.
-    let seen = generations.keys().copied().chain(running).chain(linked(service)).chain(recorded(service));
-    Ok(ServiceState {
+    let seen = generations.keys().chain(running).copied().max().unwrap_or(0).max(used);
+    ServiceState {
         version: STATE_VERSION,
-        next_generation: seen.max().unwrap_or(0) + 1,
+        next_generation: seen + 1,
         serving,
         generations: generations.clone(),
-        ..ServiceState::new(&service.name)
-    })
+        ..ServiceState::new(service)
+    }
 }
 
 fn number_of(service: &Service, link: &str) -> Option<u64> {

@@ -11,6 +11,7 @@ use crate::protocol::retention::{KeptGeneration, RetentionReport};
 use crate::store::{Store, StoreConfig};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use std::collections::BTreeSet;
 
 fn why(state: &ServiceState, number: u64, goes: &[u64]) -> Option<String> {
@@ -84,7 +85,8 @@ pub fn retention(
         generations[at].own_bytes =
             closures[at].iter().filter(|p| !shared.contains(p)).filter_map(|p| sizes.get(p)).sum();
     }
-    let freed_bytes = if free { Some(store.collect_garbage()?) } else { None };
+    let mut collect = || fault::around(fault::HOST, "retention/collect", || store.collect_garbage());
+    let freed_bytes = if free { Some(collect()?) } else { None };
     Ok(RetentionReport { generations, incoming_bytes: incoming(layout), freed_bytes, tidied, problems })
 }
 
@@ -118,13 +120,15 @@ fn let_go(service: &Service, must: bool) -> Result<Vec<String>> {
     let goes = expired(&state);
     for number in &goes {
         if let Some(generation) = state.generations.remove(number) {
-            world.unlink(*number, generation.attempt)?;
+            fault::around(&service.name, "retention/unlink", || world.unlink(*number, generation.attempt))?;
         }
     }
     if !goes.is_empty() {
-        world.save(&state)?;
+        fault::around(&service.name, "retention/save", || world.save(&state))?;
     }
+    fault::point(&service.name, "retention/tidy")?;
     let failed = activation::tidy(&mut world, &mut state);
+    fault::point(&service.name, "retention/tidied")?;
     let failed = failed.iter().map(|e| format!("{}: {}", service.name, e.full()));
     Ok(world.told.drain(..).chain(failed).collect())
 }

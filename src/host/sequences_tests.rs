@@ -1,7 +1,8 @@
 //! Whatever happens to two services of a host, in whatever order: random sequences of deployments that go well, fail,
-//! are cancelled, run out of disk or die in the middle, of rollbacks, reboots and power losses. After each, what serves
+//! are cancelled, run out of disk or die in the middle, of rollbacks, reboots, power losses and repairs. After each, what serves
 //! is exactly the old generation or the new one, and the other service has not noticed.
 use super::*;
+use crate::host::repair::built_anew;
 use crate::protocol::control::Address;
 use proptest::prelude::*;
 
@@ -47,6 +48,11 @@ enum Step {
     },
     Reboot,
     Retention,
+    /// `host repair`, or what a start of the host does first; whether the state and its copy are gone, so that it is built anew.
+    Repair {
+        lost: bool,
+        at_boot: bool,
+    },
 }
 
 fn trouble() -> impl Strategy<Value = Trouble> {
@@ -70,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), trouble()).prop_map(|(which, trouble)| Step::Rollback { which, trouble }),
         1 => Just(Step::Reboot),
         1 => Just(Step::Retention),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(lost, at_boot)| Step::Repair { lost, at_boot }),
     ]
 }
 
@@ -127,7 +134,31 @@ impl Member {
                 assert!(tidy(&mut world, &mut state).is_empty());
                 self.host = world.host;
             }
+            Step::Repair { lost, at_boot } => self.repair(lost, at_boot),
         }
+    }
+
+    fn repair(&mut self, lost: bool, at_boot: bool) {
+        let was = self.state();
+        if at_boot {
+            lose_power(&mut self.host, false);
+        }
+        if lost && self.host.state.is_some() {
+            // What is there besides: the generations' own files, the next number's, the profile, and what runs.
+            let running = self.host.running.iter().map(|id| id.generation).collect();
+            let used = was.next_generation - 1;
+            let anew = built_anew(self.name, &was.generations, self.host.profile, &running, used);
+            self.host.state = Some(anew);
+        }
+        let mut world = self.world();
+        for (number, generation) in &self.state().generations {
+            world.link(*number, &generation.wanted).unwrap();
+        }
+        self.host = world.host;
+        self.boot(0);
+        let now = self.state();
+        assert_eq!((now.serving, now.next_generation), (was.serving, was.next_generation), "{}", self.name);
+        assert_eq!(now.generations, was.generations, "{}: what is kept", self.name);
     }
 
     fn activate(&mut self, goal: &Goal, target: u64, trouble: Trouble) {

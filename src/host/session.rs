@@ -19,6 +19,7 @@ use crate::protocol::spec::{Wanted, valid_service};
 use crate::protocol::wire;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::fault;
 use crate::sys::files;
 use crate::sys::process;
 use std::collections::BTreeMap;
@@ -301,7 +302,7 @@ impl Talk<'_> {
         for (root, path) in
             held.service.attempt_roots(held.attempt.attempt).iter().zip([&wanted.snapshot, &wanted.agent])
         {
-            files::replace_link(root, Path::new(path))?;
+            fault::around(fault::HOST, "copy/root", || files::replace_link(root, Path::new(path)))?;
         }
         let agent = units::program(&wanted.agent);
         self.start(held, &Goal::New(Box::new(wanted)), &agent)?;

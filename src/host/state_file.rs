@@ -1,5 +1,5 @@
 //! The state of a service on disk: the file, which is the truth; a copy of it, written right after; and one file for
-//! each generation, from which a state is built anew where neither can be read.
+//! each generation with one for the next number, from which a state is built anew where neither can be read.
 //!
 //! The checksum is of the file's own text, with zeros in its place.
 use crate::formats::hex::hex;
@@ -37,6 +37,24 @@ enum Unread {
 
 pub fn copy_of(file: &Path) -> PathBuf {
     file.with_file_name("state.copy.json")
+}
+
+/// The number of the next generation: those that came to nothing have left no file.
+#[derive(Serialize, Deserialize)]
+struct Next {
+    version: u32,
+    next_generation: u64,
+}
+
+fn next_of(file: &Path) -> PathBuf {
+    generations_of(file).join("next.json")
+}
+
+/// The number that the next generation was to have, for where the state cannot say it; 1 where nothing does.
+pub fn next_generation(file: &Path) -> u64 {
+    let next =
+        std::fs::read(next_of(file)).ok().and_then(|bytes| serde_json::from_slice::<Next>(&bytes).ok());
+    next.filter(|next| next.version == GENERATION_VERSION).map_or(1, |next| next.next_generation)
 }
 
 fn generations_of(file: &Path) -> PathBuf {
@@ -81,7 +99,9 @@ impl ServiceState {
             (Err(Unread::OtherVersion(e)), _) | (Err(_), Some(e)) => Err(e.hint(REPAIR)),
             (Err(Unread::Damaged(e)), None) => Err(e.hint(REPAIR)),
             (Err(Unread::Absent), None) if read_generations(file).is_empty() => {
-                Ok(Found { state: ServiceState::new(service), warning: None })
+                let next_generation = next_generation(file);
+                let state = ServiceState { next_generation, ..ServiceState::new(service) };
+                Ok(Found { state, warning: None })
             }
             (Err(Unread::Absent), None) => {
                 let text = format!("{} is gone, and so is its copy", file.display());
@@ -100,6 +120,9 @@ impl ServiceState {
             });
             files::write_if_changed(&folder.join(format!("{number:06}.json")), &text.map_err(unwritten)?)?;
         }
+        let next = Next { version: GENERATION_VERSION, next_generation: self.next_generation };
+        let next = serde_json::to_vec_pretty(&next).map_err(unwritten)?;
+        files::write_if_changed(&next_of(file), &next)?;
         let text = self.text()?;
         files::write_atomic(file, text.as_bytes())?;
         // From here on this state counts. What fails now must not be taken for a state that was not written.

@@ -66,6 +66,19 @@ fn whatever_happens_to_the_file_its_copy_is_used_and_that_is_said() {
     }
 }
 
+/// A generation that failed has left no file, and its number is used up all the same.
+#[test]
+fn a_number_is_not_used_again_when_the_state_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("state.json");
+    ServiceState { next_generation: 3, ..ServiceState::new("demo") }.save(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::remove_file(copy_of(&file)).unwrap();
+    assert_eq!(ServiceState::load(&file, "demo").unwrap().next_generation, 3);
+    golden().save(&file).unwrap();
+    assert_eq!(next_generation(&file), golden().next_generation);
+}
+
 #[test]
 fn a_service_whose_state_is_lost_is_no_new_one() {
     let dir = tempfile::tempdir().unwrap();

@@ -60,6 +60,10 @@ const GPU_DEVICES: &[&str] = &[
     "char-nvidia-caps-imex-channels",
 ];
 
+/// Where the tests' own agent is told what is to fail (`sys::fault`).
+const FAULTS: &str =
+    if cfg!(feature = "fault-points") { "ReadWritePaths=-/opt/stillframe-faults\n" } else { "" };
+
 /// A home folder is not there for an instance, but for what it was told to see.
 fn in_a_home(path: &str) -> bool {
     ["/home", "/root", "/run/user"].iter().any(|home| Path::new(path).starts_with(home))
@@ -208,7 +212,7 @@ RuntimeDirectoryPreserve=yes
 SyslogIdentifier={name}-gateway
 DynamicUser=yes
 User=sfg-{name}
-{SANDBOX}{no_daemon}ProtectHome=yes
+{SANDBOX}{no_daemon}{FAULTS}ProtectHome=yes
 PrivateDevices=yes
 MemoryDenyWriteExecute=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
@@ -222,17 +226,22 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
     )
 }
 
-/// The one unit outside /run: it makes the others, at boot.
+/// The one unit outside /run: it makes the others, at boot. Killed, or with a disk that did not take a write, it tries again
+/// a few times: nothing else would bring the services up. What it cannot read stays unread, and then it has failed.
 pub fn boot(agent: &Path) -> String {
     format!(
         "[Unit]
 Description=stillframe: brings back this host's services
 RequiresMountsFor=/nix/store {state}
 After=local-fs.target network.target
+StartLimitIntervalSec=120
+StartLimitBurst=5
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+Restart=on-failure
+RestartSec=2
 ExecStart={agent}/bin/stillframe-agent boot
 
 [Install]

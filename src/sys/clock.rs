@@ -1,14 +1,16 @@
 //! Time as text: RFC 3339 in UTC, without a dependency for one conversion.
+use crate::sys::fault;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    now_ms() / 1000
 }
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    now.saturating_add_signed(fault::clock_jump() * 1000)
 }
 
 /// `2026-01-31T08:05:09Z`, by the civil-from-days method (Howard Hinnant, "chrono-compatible

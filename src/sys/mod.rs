@@ -4,6 +4,7 @@ pub mod address;
 pub mod clock;
 pub mod descriptors;
 pub mod error;
+pub mod fault;
 pub mod files;
 pub mod http;
 pub mod parallel;

@@ -106,9 +106,9 @@ class Place:
             arguments = ("--offline", *arguments)
         return Stream(self.run("--json", "deploy", *arguments, code=code))
 
-    def start(self, *arguments, cwd=None):
+    def start(self, *arguments, cwd=None, **environment):
         return subprocess.Popen([*map(str, self.ws.prefix), str(harness.BINARY), *arguments], cwd=cwd or self.project,
-                                env=self.ws.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                env=self.ws.environment(**environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     # --- what is served
 

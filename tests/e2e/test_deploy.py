@@ -342,6 +342,11 @@ class First(service.Case):
         self.assertNotEqual(self.alpha.sh("systemctl is-enabled stillframe.service", check=False).returncode, 0)
         done = self.place.run("host", "prepare", "--yes", "--json").json["hosts"][0]
         self.assertEqual(done["done"], ["agent", "boot-service"])
+        # What was said to be done outlives a power cut.
+        self.alpha.power_loss()
+        self.alpha.boot()
+        self.alpha.wait_ready()
+        self.assertEqual(self.alpha.sh("systemctl is-enabled stillframe.service", check=False).stdout.strip(), "enabled")
         again = self.place.run("host", "prepare").out
         self.assertIn("is prepared: nothing to do", again)
         self.assertEqual(self.place.run("host", "check", "--json").json["hosts"][0]["problems"], [])

@@ -74,7 +74,7 @@ class TestHosts(unittest.TestCase):
     def test_disks_survive_what_memory_does_not(self):
         for again in ("reboot", "power loss"):
             with self.subTest(again):
-                self.alpha.sh("echo kept >/var/lib/kept; echo kept >/nix/var/kept; echo lost >/run/lost; sync")
+                self.alpha.sh("echo kept >/var/lib/kept; echo kept >/nix/var/kept; echo kept >/etc/kept; echo lost >/run/lost; sync")
                 if again == "reboot":
                     self.alpha.reboot()
                 else:
@@ -82,7 +82,7 @@ class TestHosts(unittest.TestCase):
                     self.assertIsNone(self.alpha.pid())
                     self.alpha.boot()
                     self.alpha.wait_ready()
-                self.assertEqual(self.alpha.run("cat", "/var/lib/kept", "/nix/var/kept").stdout, "kept\n" * 2)
+                self.assertEqual(self.alpha.run("cat", "/var/lib/kept", "/nix/var/kept", "/etc/kept").stdout, "kept\n" * 3)
                 self.assertNotEqual(self.alpha.run("cat", "/run/lost", check=False).returncode, 0)
                 self.assertEqual(self.alpha.ssh("echo", "up").stdout, "up\n")
 

@@ -3,9 +3,9 @@
 #
 #   boot.sh supervise DIR IMAGE NETNS CGROUP    boots it, again whenever it reboots itself; ends when it powers off or is killed
 #
-# DIR holds what is the host's own: upper/ (its changes), nix.img and var.img (its /nix and its /var, of limited size), etc/ (files laid
-# over /etc). /var is a file system of its own because an overlay has no idmapped mounts, which systemd uses for dynamic users, and because
-# a power cut must be able to take what was not synced.
+# DIR holds what is the host's own: upper/ (its changes), nix.img, var.img and etc.img (its /nix, /var and /etc, of limited size), etc/
+# (files laid over /etc). They are file systems of their own because a power cut must be able to take what was not synced; /var also because
+# an overlay has no idmapped mounts, which systemd uses for dynamic users.
 # Everything is mounted in the host's own mount namespace, so nothing is left behind when it dies.
 set -euo pipefail
 
@@ -39,13 +39,17 @@ inside() {
         chgrp 989 "$new/nix/store" 2>/dev/null || true
         touch "$new/nix/.filled"
     fi
-    mount -o loop "$dir/var.img" "$new/mnt"
-    if [ ! -e "$new/mnt/.filled" ]; then
-        cp -a "$new/var/." "$new/mnt/"
-        touch "$new/mnt/.filled"
-    fi
-    mount --move "$new/mnt" "$new/var"
+    for name in var etc; do
+        mount -o loop "$dir/$name.img" "$new/mnt"
+        if [ ! -e "$new/mnt/.filled" ]; then
+            cp -a "$new/$name/." "$new/mnt/"
+            touch "$new/mnt/.filled"
+        fi
+        mount --move "$new/mnt" "$new/$name"
+    done
     cp -a "$dir/etc/." "$new/etc/"
+    # What the tests themselves bring is no write that a power cut should take.
+    sync -f "$new/etc"
     mount -t proc proc "$new/proc"
     mount -t sysfs sysfs "$new/sys"
     mount -t cgroup2 cgroup2 "$new/sys/fs/cgroup"

@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 NIX_MIB = 3072
 VAR_MIB = 2048
+ETC_MIB = 64
 #: EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and its flag that leaves out the log.
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
 CGROUPS = next((p for p in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if (p / "cgroup.procs").exists()), None)
@@ -82,7 +83,7 @@ class Host:
         for path in [etc, *etc.rglob("*")]:
             os.chown(path, 0, 0)
             path.chmod(0o600 if path.name.endswith("_key") else 0o755 if path.is_dir() else 0o644)
-        for name, mib in (("nix.img", NIX_MIB), ("var.img", VAR_MIB)):
+        for name, mib in (("nix.img", NIX_MIB), ("var.img", VAR_MIB), ("etc.img", ETC_MIB)):
             with open(self.dir / name, "wb") as f:
                 f.truncate(mib << 20)
             sh("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", self.dir / name)
@@ -123,12 +124,12 @@ class Host:
         raise RuntimeError(f"{self.name} does not come up: {(self.dir / 'console').read_text(errors='replace')[-3000:]}")
 
     def cut_disk(self):
-        """What /nix and /var have in memory alone never reaches their disks: each file system is shut down as it is (ext4,
+        """What /nix, /var and /etc have in memory alone never reaches their disks: each file system is shut down as it is (ext4,
         EXT4_IOC_SHUTDOWN without a flush of the log), so that no unmounting writes it out."""
         pid = self.pid()
         if pid is None:
             return
-        for mounted in ("var", "nix"):
+        for mounted in ("etc", "var", "nix"):
             try:
                 folder = os.open(f"/proc/{pid}/root/{mounted}", os.O_RDONLY)
             except OSError:
@@ -140,7 +141,7 @@ class Host:
                 os.close(folder)
 
     def power_loss(self):
-        """Ends it as a pulled plug does, with what /nix and /var had not synced; `boot` starts it over the same disk. (The rest of
+        """Ends it as a pulled plug does, with what /nix, /var and /etc had not synced; `boot` starts it over the same disk. (The rest of
         its disk is this machine's, and keeps what was written.)"""
         self.cut_disk()
         self.kill()
