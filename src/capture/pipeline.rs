@@ -63,6 +63,8 @@ pub struct Captured {
     pub venv: Option<PathBuf>,
     /// What PYTHONUSERBASE is where the environment's interpreter looks there.
     pub user_base: Option<PathBuf>,
+    /// Where its distributions are, in the order of `sys.path`.
+    pub sites: Vec<PathBuf>,
     /// The folders of PYTHONPATH that are captured.
     pub python_path: Vec<PathBuf>,
     pub findings: Vec<Finding>,
@@ -169,6 +171,7 @@ pub fn capture(
         python: location,
         venv,
         user_base,
+        sites: places,
         python_path,
         findings,
         audit,
