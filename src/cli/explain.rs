@@ -97,7 +97,7 @@ explained! {
             "See whether the change is meant; reinstall the distribution if it is not."
         Probe: "The environment's own server, started by --probe, said something worth knowing."
             "The line says what."
-        Runtime: "Something about the interpreter: which one was taken, what of it is the host's, or does not ship."
+        Runtime: "Something about the interpreter: which one was taken, what of it is the host's, or does not ship; or about an interpreter that a pack has for itself."
             "The line says what."
         Scripts: "An entry point of which no script is made, or a script that several distributions have: the line says whose the snapshot has."
             "Report an entry point that is none to the distribution's authors. Of a script of several, see whether the right one won."

@@ -114,22 +114,24 @@ impl Values {
     }
 }
 
+/// The flags that are set for every instance, and their values.
+pub const FLAGS: [(&str, &str); 8] = [
+    ("--base-directory", "{slot}/base"),
+    ("--input-directory", "{base}/input"),
+    ("--output-directory", "{output}"),
+    ("--user-directory", "{base}/user"),
+    ("--temp-directory", "{slot}"),
+    ("--database-url", "sqlite:///{slot}/comfyui.db"),
+    ("--listen", "{listen}"),
+    ("--port", "{port}"),
+];
+
 /// The flags a main program knows decide which are passed: `--database-url` came later than
 /// `--base-directory`, and an unknown flag ends ComfyUI at once.
 pub fn arguments(flags: &[String], extra: &[String]) -> Vec<String> {
     let known = |flag: &str| flags.iter().any(|f| f == flag);
     let mut out: Vec<String> = vec!["-s".into(), "{slot}/main/main.py".into()];
-    let wanted = [
-        ("--base-directory", "{slot}/base"),
-        ("--input-directory", "{base}/input"),
-        ("--output-directory", "{output}"),
-        ("--user-directory", "{base}/user"),
-        ("--temp-directory", "{slot}"),
-        ("--database-url", "sqlite:///{slot}/comfyui.db"),
-        ("--listen", "{listen}"),
-        ("--port", "{port}"),
-    ];
-    for (flag, value) in wanted {
+    for (flag, value) in FLAGS {
         if known(flag) || flag == "--listen" || flag == "--port" {
             out.push(flag.into());
             out.push(value.into());

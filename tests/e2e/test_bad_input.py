@@ -157,6 +157,23 @@ error: FILE is not valid: TOML parse error at line 1, column 1
 unknown field `zebra`, expected one of `environment`, `cache`, `python`, `service`, `probe`, `store`, `rollout`, `ship`, `exclude`, `intent`
   hint: correct the file, or name another with --config""")
 
+    def test_arguments_that_no_snapshot_can_be_served_with(self):
+        env = self.environment()
+        config = env.root / "stillframe.toml"
+        for argument, why in (("--base-directory", "which stillframe sets itself: packs and models of another folder are captured where "
+                               "extra_model_paths.yaml names them"),
+                              ("--port=9000", "which stillframe sets itself (--port)"),
+                              ("--user-dir", "which stillframe sets itself (--user-directory)"),
+                              ("--extra-model-paths-config", "which names a file that no snapshot has: name it extra_model_paths.yaml, beside "
+                               "main.py, where ComfyUI reads it by itself")):
+            config.write_text(f'[service]\narguments = ["--cpu", "{argument}", "/x"]\n')
+            for command in ("inspect", "snapshot"):
+                self.failure([command, env.root], 2, f"""\
+error: {config} line 2: service.arguments has "{argument.split('=')[0]}", {why}
+  hint: take it out of the arguments""")
+        config.write_text('[service]\narguments = ["--cpu", "--preview-method", "auto"]\n')
+        self.inspect(env)
+
     def test_a_malformed_file(self):
         self.refused("[python\n", """\
 error: FILE is not valid: TOML parse error at line 1, column 8

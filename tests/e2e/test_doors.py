@@ -104,10 +104,9 @@ class Doors(service.Case):
 
     def test_a_program_that_listens_elsewhere_says_so(self):
         before = self.mark(8188)
-        self.configure_a("old", service='arguments = ["--port", "9000"]')
-        self.place.configure(service='arguments = ["--port", "9000"]\n[service.gateway]\napi-keys = [{ file = "old.key" }]',
-                             quick=service.QUICK.replace('"20s"', '"4s"'))
-        host = self.place.deploy(code=1, mark="astray").host()
+        self.configure_a("old")
+        self.place.configure(service='[service.gateway]\napi-keys = [{ file = "old.key" }]', quick=service.QUICK.replace('"20s"', '"4s"'))
+        host = self.place.deploy(code=1, mark="astray", port=9000).host()
         self.assertRegex(host["error"], r"was not healthy within 4 s: refuses connections; it listens on 127\.0\.0\.1:9000, and nothing of it on "
                                         r"/run/stillframe-instances/demo/s0-g\d+/http\.sock")
         self.assertIn("take --port and --listen out of the arguments", host["hint"])

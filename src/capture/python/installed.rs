@@ -257,7 +257,7 @@ fn read_one(scheme: &Scheme, info: &str, findings: &mut Vec<Finding>) -> Result<
     if !leftover::valid(leftover::named(info)) {
         return Err("no name of a distribution: pip ignores it, too".into());
     }
-    let dir = scheme.site.join(&info);
+    let dir = scheme.site.join(info);
     let legacy = info.ends_with(".egg-info");
     let metadata_path = match (legacy, dir.is_file()) {
         (true, true) => dir.clone(),

@@ -1,4 +1,5 @@
 //! What a type cannot say of `[service]`: values that cannot be, each named by its key. No host is asked.
+use super::arguments;
 use super::types::ServiceConfig;
 use crate::protocol::spec::valid_service;
 
@@ -30,6 +31,7 @@ impl ServiceConfig {
         self.check_paths()?;
         self.check_counts()?;
         self.check_words()?;
+        arguments::check(&self.arguments)?;
         self.check_exposure()?;
         match self.own_slots() {
             Some(slots) => self.check_slots(&slots),

@@ -1,5 +1,6 @@
 //! `[service]` of stillframe.toml and of hosts/NAME.toml: one schema, in which everything may be left out. A
 //! host's values come before the project's; what nobody says has the default given here.
+pub mod arguments;
 mod check;
 mod resolve;
 mod types;

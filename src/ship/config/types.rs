@@ -17,7 +17,8 @@ pub const DEFAULT_PORT: u16 = 8188;
 pub struct ServiceConfig {
     /// What it is called on its hosts (default: comfyui).
     pub name: Option<String>,
-    /// Further arguments for ComfyUI. Of stillframe.toml they are in the snapshot; a host's follow them.
+    /// Further arguments for ComfyUI. Of stillframe.toml they are in the snapshot; a host's follow them. What stillframe sets
+    /// itself, or what names files of the workstation, is refused.
     pub arguments: Vec<String>,
     /// Variables of ComfyUI's environment. Of stillframe.toml they are in the snapshot; a host's are added.
     pub environment: BTreeMap<String, String>,
