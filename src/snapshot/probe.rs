@@ -2,8 +2,8 @@
 //! its program and packs in a scratch directory, a loopback port; node classes, import failures and
 //! times are read, and the server is stopped. The environment itself is only read.
 use crate::capture::index::lookup::interrupted;
-use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
+use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::materialise;
 use crate::closure::scratch::Scratch;
@@ -62,7 +62,9 @@ pub fn failed(subject: &Subject, error: &Error) -> Finding {
     let cpu = |arguments: &[String]| arguments.iter().any(|argument| argument == "--cpu");
     let chosen = cpu(&subject.service.arguments) || cpu(&subject.probe.arguments);
     let hint = match !chosen && !has_gpu() {
-        true => "\n    this machine has no GPU: add to stillframe.toml\n    [probe]\n    arguments = [\"--cpu\"]",
+        true => {
+            "\n    this machine has no GPU: add to stillframe.toml\n    [probe]\n    arguments = [\"--cpu\"]"
+        }
         false => "",
     };
     Finding {
