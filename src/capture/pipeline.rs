@@ -4,6 +4,7 @@ use crate::capture::audit::{self, AuditReport};
 use crate::capture::comfy;
 use crate::capture::comfy::context::{Notes, ScanOptions};
 use crate::capture::comfy::model_paths;
+use crate::capture::files::clean::Clean;
 use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::paths::open_regular;
 use crate::capture::index::lookup::{Ask, IndexReport};
@@ -81,6 +82,10 @@ impl Captured {
     }
 }
 
+/// Each file of this entry of the memo says itself whether it counts; the digest is of the detector.
+const CLEAN: &str = "without credentials";
+const CLEAN_DIGEST: &str = "1";
+
 struct Run<'a> {
     options: &'a Options,
     memo: &'a Memo,
@@ -101,6 +106,8 @@ pub fn capture(
     let root = &find::check(root)?;
     let left_out =
         LeftOut::of(root, &options.exclude, &options.private).allowing(root, &options.allow_secrets);
+    let clean = Clean::new(memo.get(CLEAN, Some(CLEAN_DIGEST)).unwrap_or_default(), started);
+    let left_out = left_out.remembering(clean.clone());
     let run = Run { options, memo, trees, started, left_out };
     progress.stage("finding the interpreter", Amount::Unknown);
     let (location, mut findings) =
@@ -164,6 +171,7 @@ pub fn capture(
         severity.then_with(|| (&a.topic, &a.path, &a.message).cmp(&(&b.topic, &b.path, &b.message)))
     });
     findings.dedup();
+    memo.put(CLEAN, Some(CLEAN_DIGEST), &clean.seen());
     let venv = facts.venv().map(Path::to_path_buf);
     Ok(Captured {
         lock,

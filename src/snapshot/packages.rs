@@ -147,8 +147,7 @@ fn wanted(d: &Description, folder: &Path, pip: &Pip) -> Result<Vec<String>> {
         let of = |line: &&String| name_of(line).is_some_and(|name| index.packages.contains(&name));
         let mut lines = vec![format!("--index-url {}", index.url)];
         lines.extend(d.requirements.iter().filter(of).cloned());
-        let names: Vec<&String> = index.packages.iter().filter(|name| d.names(name)).collect();
-        lines.extend(names.iter().map(|name| name.to_string()));
+        let names: Vec<&String> = index.packages.iter().collect();
         pip.install(&[pip.list("index.txt", &lines)?], &d.constraints, true)?;
         constraints.extend(pip.installed(&names)?);
     }

@@ -229,11 +229,11 @@ class Nix(Case):
 
     def test_nix_where_its_own_installer_puts_it(self):
         """For all users, and on the PATH of no command over SSH: the daemon runs from there, `host prepare` installs no other."""
-        moved = ["nix-daemon.service", "nix-daemon.socket"]
+        again = "systemctl daemon-reload; systemctl stop nix-daemon.service; systemctl restart nix-daemon.socket"
+        self.addCleanup(self.beta.sh, f"mv {self.OFFICIAL}/nix* /usr/bin/; rm -r /etc/systemd/system/nix-daemon.service.d; {again}")
         self.beta.sh(f"mkdir -p {self.OFFICIAL} /etc/systemd/system/nix-daemon.service.d && mv /usr/bin/nix /usr/bin/nix-* {self.OFFICIAL}/ && "
-                     f"printf '[Service]\\nExecStart=\\nExecStart=@{self.OFFICIAL}/nix-daemon nix-daemon --daemon\\n' >/etc/systemd/system/nix-daemon.service.d/moved.conf && "
-                     f"systemctl daemon-reload && systemctl restart {' '.join(moved)}")
-        self.addCleanup(self.beta.sh, f"mv {self.OFFICIAL}/nix* /usr/bin/; rm -r /etc/systemd/system/nix-daemon.service.d; systemctl daemon-reload; systemctl restart {' '.join(moved)}")
+                     f"printf '[Service]\\nExecStart=\\nExecStart=@{self.OFFICIAL}/nix-daemon nix-daemon --daemon\\n' "
+                     f">/etc/systemd/system/nix-daemon.service.d/moved.conf && {again}")
         self.assertNotEqual(self.hosts.client("ssh", "-F", self.hosts.ssh_config, "root@beta", "nix-store", "--version", check=False).returncode, 0)
         done = self.run_it("host", "check", "beta", "--json", code=None).json["hosts"][0]
         self.assertEqual(done["facts"]["nix"], "2.26.3")

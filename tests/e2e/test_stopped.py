@@ -144,7 +144,7 @@ class Stopped(Store):
         """A snapshot is registered before the server is started: how that ends takes nothing of it away."""
         listed = self.run_it("snapshots", "list", "--json").json["snapshots"]
         self.assertEqual(len(listed), 1)
-        self.assertIsNone(self.run_it("snapshots", "show", "--json").json["record"]["probe"])
+        self.assertIsNone(self.run_it("snapshots", "show", "--json").json["record"].get("probe"))
 
     def test_a_server_that_dies_or_never_answers(self):
         config = write(self.env.root / "stillframe.toml", "[probe]\ntimeout = 1\n")

@@ -213,9 +213,19 @@ impl Collector<'_> {
     }
 
     /// Whether a file is no secret, or one that the configuration lets ship; says what it is.
-    fn may_ship(&mut self, real: &Path, name: &[u8], path: &[u8], size: u64) -> bool {
-        let depth = if self.policy.config_secrets { Depth::Programs } else { Depth::Named };
-        let looked = secrets::look(&[name, bytes(real)], real, size, depth);
+    fn may_ship(&mut self, real: &Path, name: &[u8], path: &[u8], entry: &WalkEntry) -> bool {
+        let clean = &self.policy.left_out.clean;
+        let known = !self.policy.config_secrets || clean.knows(real, entry);
+        // A file that may be a secret by its name is looked at in any case.
+        let depth = match known {
+            true if self.policy.config_secrets => Depth::Configured,
+            true => Depth::Named,
+            false => Depth::Programs,
+        };
+        let looked = secrets::look(&[name, bytes(real)], real, entry.size, depth);
+        if looked.clean {
+            clean.add(real, entry);
+        }
         let allowed = self.policy.left_out.allows(real);
         let allow = format!("allow-secrets = [{:?}]", show(name));
         let left_out = match looked.kind {
@@ -247,7 +257,7 @@ impl Collector<'_> {
 
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
         let name = join(self.policy.label.as_bytes(), &path);
-        if !self.may_ship(real, &name, &path, entry.size) {
+        if !self.may_ship(real, &name, &path, entry) {
             return;
         }
         let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);

@@ -1,5 +1,6 @@
 //! What the configuration leaves out of a snapshot, by where it really lies: a folder that is captured by another way
 //! than through its place in the environment (an editable install, a pack behind a link) has the same files.
+use crate::capture::files::clean::Clean;
 use std::path::{Path, PathBuf};
 
 /// Where a path is: in a canonical folder, under its own name.
@@ -13,6 +14,8 @@ pub struct LeftOut {
     paths: Vec<PathBuf>,
     /// What ships though it looks like a secret.
     allowed: Vec<PathBuf>,
+    /// What need not be read again for credentials.
+    pub clean: Clean,
 }
 
 impl LeftOut {
@@ -21,12 +24,21 @@ impl LeftOut {
         let excluded = exclude.iter().filter_map(|path| place(&root.join(path)));
         let named = private.iter().filter_map(|path| place(path));
         let held = private.iter().filter_map(|path| path.canonicalize().ok());
-        LeftOut { paths: excluded.chain(named).chain(held).collect(), allowed: Vec::new() }
+        LeftOut {
+            paths: excluded.chain(named).chain(held).collect(),
+            allowed: Vec::new(),
+            clean: Clean::default(),
+        }
     }
 
     /// Secrets that the configuration lets ship, relative to `root`.
     pub fn allowing(mut self, root: &Path, allowed: &[String]) -> LeftOut {
         self.allowed = allowed.iter().filter_map(|path| root.join(path).canonicalize().ok()).collect();
+        self
+    }
+
+    pub fn remembering(mut self, clean: Clean) -> LeftOut {
+        self.clean = clean;
         self
     }
 

@@ -1,4 +1,5 @@
 //! From a directory to a tree of files: what is read, what stays out, and how paths are named.
+pub mod clean;
 pub mod collect;
 pub mod left_out;
 pub mod paths;

@@ -19,6 +19,8 @@ pub fn judge(names: &[&[u8]], file: &Path, size: u64, configs: bool) -> Option<S
 pub enum Depth {
     /// Where its name says that it may be one.
     Named,
+    /// And configurations, for values of names that are credentials'.
+    Configured,
     /// And where people write addresses: requirements, configurations, lock files.
     Written,
     /// And in programs.
@@ -31,6 +33,8 @@ pub struct Looked {
     pub secret: Option<String>,
     /// Why somebody should look at a file that ships.
     pub suspicion: Option<String>,
+    /// Its text was read, and nothing was found.
+    pub clean: bool,
     /// The kind of file in which a line was found.
     pub kind: Option<Depth>,
 }
@@ -45,7 +49,7 @@ pub fn look(names: &[&[u8]], file: &Path, size: u64, depth: Depth) -> Looked {
     if size == 0 || size > SECRET_FILE_LIMIT || (!suspected && kind.is_none()) {
         return Looked::default();
     }
-    let content = read_small(file, SECRET_FILE_LIMIT).unwrap_or_default();
+    let Some(content) = read_small(file, SECRET_FILE_LIMIT) else { return Looked::default() };
     let configs = depth > Depth::Named;
     if let Some(what) = names.iter().find_map(|name| secret_content(name, &content, configs)) {
         return secret(format!("holds {what}"));
@@ -59,7 +63,7 @@ pub fn look(names: &[&[u8]], file: &Path, size: u64, depth: Depth) -> Looked {
     };
     let told = |found: &credentials::Found| format!("line {} holds {}", found.line, found.what);
     let secret = found.iter().find(|found| certain(&found.what)).map(told);
-    Looked { secret, suspicion: found.first().map(told), kind: Some(kind) }
+    Looked { clean: found.is_empty(), secret, suspicion: found.first().map(told), kind: Some(kind) }
 }
 
 /// What of the content a file's name lets expect.

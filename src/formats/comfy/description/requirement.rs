@@ -36,7 +36,7 @@ pub fn name_of(line: &str) -> Option<String> {
 
 /// `exact`: the line is of a list of what was installed, and must name one version or one address.
 pub fn judge(line: &str, exact: bool) -> Judged {
-    let line = line.trim();
+    let line = line.split(" #").next().unwrap_or_default().trim();
     if line.is_empty() || line.starts_with('#') {
         return Judged::Nothing;
     }
@@ -138,7 +138,9 @@ fn bare(line: &str) -> Judged {
         let file = address.split(['?', '#']).next()?.rsplit(['/', '\\']).next()?;
         file.ends_with(".whl").then(|| normalize(file.split('-').next().unwrap_or_default()))
     };
-    let egg = address.split_once("#egg=").map(|(_, egg)| normalize(egg.split(['&', '[']).next().unwrap()));
+    let egg = address
+        .split_once("#egg=")
+        .map(|(_, egg)| normalize(egg.split(['&', '[']).next().unwrap_or_default()));
     let name = egg.or_else(wheel);
     if is_path(address) {
         return Judged::Lacks(name, ELSEWHERE);

@@ -306,7 +306,8 @@ unmet = {{ index = "cu128" }}
         "numpy==1.26.4",
         &format!("Sam2[x] @ git+https://git.example/sam2@{B}#subdirectory=x ; python_version > '3.0'"),
         "direct @ https://files.example/direct.whl",
-        "torch>=2",
+        "torch>=2 # index cu128: https://wheels.example/cu128",
+        "torchvision==0.24.0+cu128 # index cu128: https://wheels.example/cu128",
     ];
     assert_eq!(read.requirements, kept);
     assert_eq!(read.constraints, ["torchvision==0.24.0+cu128"]);

@@ -1,7 +1,7 @@
 //! What `[tool.uv]` adds to requirements: where a package comes from, which indexes there are, and constraints. A source says of
 //! a package that it comes from there and from nowhere else, so a source that gives nothing exact leaves its package out.
 use super::model::{Description, Index, is_commit};
-use super::requirement::{Judged, Requirement, judge};
+use super::requirement::{Judged, Requirement, judge, name_of};
 use crate::formats::python::name::normalize;
 use serde::Deserialize;
 use serde_json::Value;
@@ -66,8 +66,8 @@ pub fn requirements(out: &mut Description, lines: Vec<String>, uv: Uv) {
                 match place(source, &requirement, &uv.index) {
                     Ok(Place::Address(text)) => out.requirements.push(text),
                     Ok(Place::Index(index)) => {
+                        out.requirements.push(of_index(&requirement.text, &index, &uv.index));
                         from.entry(index).or_default().insert(name.clone());
-                        out.requirements.push(requirement.text);
                     }
                     Err(why) => {
                         out.lacks(Some(name.clone()), format!("requirement {}: {why}", requirement.text))
@@ -88,6 +88,9 @@ pub fn requirements(out: &mut Description, lines: Vec<String>, uv: Uv) {
         let only = Requirement { name: None, extras: String::new(), marker: None, text: name.clone() };
         match place(source, &only, &uv.index) {
             Ok(Place::Index(index)) if out.names(name) => {
+                let constraint = out.constraints.iter().find(|line| name_of(line).as_ref() == Some(name));
+                let line = constraint.unwrap_or(name);
+                out.requirements.push(of_index(line, &index, &uv.index));
                 from.entry(index).or_default().insert(name.clone());
             }
             Ok(Place::Address(text)) => {
@@ -117,6 +120,12 @@ pub fn requirements(out: &mut Description, lines: Vec<String>, uv: Uv) {
         }
     }
     uv.other.iter().for_each(|(name, value)| out.unknown(&format!("[tool.uv] {name}"), value));
+}
+
+/// A requirement that says, in a comment, which index it is for.
+fn of_index(line: &str, index: &str, indexes: &[UvIndex]) -> String {
+    let url = indexes.iter().find(|i| i.name.as_deref() == Some(index)).map_or("", |i| &i.url);
+    format!("{line} # index {index}: {url}")
 }
 
 enum Place {
