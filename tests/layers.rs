@@ -374,7 +374,8 @@ fn few_functions_are_long() {
 fn nothing_prints_past_what_cannot_panic() {
     let print = |line: &str| {
         ["println!", "print!"].iter().any(|word| {
-            line.match_indices(word).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() && c != 'e'))
+            line.match_indices(word)
+                .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() && c != 'e'))
         })
     };
     assert!(print("    eprintln!(\"a\")") && print("print!(\"a\")") && !print("sprint!(1)"));
