@@ -381,7 +381,7 @@ fn nothing_prints_past_what_cannot_panic() {
     assert!(print("    eprintln!(\"a\")") && print("print!(\"a\")") && !print("sprint!(1)"));
     let found: Vec<String> = sources(&src())
         .into_iter()
-        .filter(|file| !file.to_string_lossy().ends_with("_tests.rs"))
+        .filter(|file| !file.ends_with("sys/say.rs") && !file.to_string_lossy().ends_with("_tests.rs"))
         .filter(|file| code_of(&fs::read_to_string(file).unwrap()).lines().any(print))
         .map(|file| file.display().to_string())
         .collect();

@@ -132,11 +132,12 @@ impl Printer {
         if !self.json {
             return self.error_text(error);
         }
-        if self.output.is_gone() {
-            return say_failure(&error.report());
-        }
         let line = json!({"error": error.report()});
         self.write(&if self.stream { line.to_string() } else { format!("{line:#}") });
+        // Nobody got it: it is told to whoever is left.
+        if self.output.is_gone() {
+            say_failure(&error.report());
+        }
     }
 
     /// For people alone: where a document has it too.

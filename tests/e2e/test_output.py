@@ -132,7 +132,11 @@ class Output(service.Case):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         key.chmod(0o644)
         self.addCleanup(self.place.describe, "alpha")
-        self.place.describe("alpha", **{"identity-file": str(key)})
+        # No other key helps.
+        config = self.place.ws.root / "ssh_config"
+        lines = self.hosts.ssh_config.read_text().splitlines(keepends=True)
+        config.write_text("".join(line for line in lines if not line.startswith("  IdentityFile ")))
+        self.place.describe("alpha", **{"identity-file": str(key), "ssh-config": str(config)})
         self.assertIn(f"chmod 600 {key}\n", self.place.run("status", code=1).err)
         self.place.describe("alpha", **{"identity-file": "missing-key"})
         self.assertRegex(self.place.run("status", code=1).err, r"error: alpha: the key \S+/hosts/missing-key is not there\n")
