@@ -476,7 +476,8 @@ class Two:
         code = None
 
         def over():
-            return process is not None and process.poll() is not None
+            # A host that loses its power comes to the step without its workstation.
+            return process is not None and process.poll() is not None and self.command not in CUT_OFF
         try:
             if not self.wait(lambda: self.reached() or over()) or not self.reached():
                 said = process.communicate(timeout=1)[:2] if over() else ""
