@@ -41,6 +41,9 @@ enum Stop {
     Gone(&'static str),
     /// This is said, and recorded.
     Told { status: Status, error: Error },
+    /// The activation goes on, and what it writes cannot be read: nothing is said of an end that nobody here knows, so that the
+    /// workstation asks again.
+    Blind(Error),
 }
 
 impl From<Error> for Stop {
@@ -384,7 +387,7 @@ impl Talk<'_> {
         let unit = held.service.activation_unit(held.attempt.attempt);
         let (mut heard, mut looked) = (Instant::now(), Instant::now());
         loop {
-            for event in follower.more()? {
+            for event in follower.more().map_err(Stop::Blind)? {
                 let outcome = event.outcome.clone();
                 self.say(&Answer::Event { event })?;
                 let Some(outcome) = outcome else { continue };
@@ -411,11 +414,12 @@ impl Talk<'_> {
             // A unit that could not even begin writes nothing.
             if looked.elapsed() > Duration::from_secs(5) {
                 looked = Instant::now();
-                match activation_unit::look(&unit)? {
+                match activation_unit::look(&unit).map_err(Stop::Blind)? {
                     Life::GoesOn => {}
                     Life::Stuck => return Err(activation_unit::stuck(self.layout, &unit).into()),
                     Life::Gone => {
-                        if journal::read(&held.service, held.attempt.attempt)?.outcome().is_none() {
+                        let record = journal::read(&held.service, held.attempt.attempt);
+                        if record.map_err(Stop::Blind)?.outcome().is_none() {
                             held.over = false;
                             return Err(activation_unit::gone(&unit).into());
                         }
@@ -430,6 +434,7 @@ impl Talk<'_> {
         let (status, error) = match stop {
             Stop::Gone(why) => (Status::Interrupted, Error::new(Kind::Interrupted, why)),
             Stop::Told { status, error } => (status, reserve::named(error)),
+            Stop::Blind(error) => return Err(error),
         };
         // It is said whatever becomes of the record.
         let recorded = held.filter(|held| !held.over).map_or(Ok(()), |held| record_end(held, status, &error));

@@ -181,6 +181,30 @@ fn an_activation_that_nobody_hears_keeps_its_record() {
     assert!(service.goal(1).exists());
 }
 
+/// A disk that fails is no failure of the activation, which goes on: the workstation hears no outcome, and asks again.
+#[test]
+fn an_activation_whose_record_cannot_be_read_is_not_said_to_have_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    let service = layout.service("demo");
+    let mut said = Vec::new();
+    let (_tell, orders) = std::sync::mpsc::channel::<Heard>();
+    let mut talk = Talk { layout: &layout, output: &mut said, orders };
+    let Ok(Some(mut held)) = talk.begin(*attempt("demo", "d1")) else { panic!("nothing was begun") };
+    goal::write(&service, 1, &Goal::Kept(1)).unwrap();
+    let record = service.attempts().join("000001.jsonl");
+    let text = std::fs::read(&record).unwrap();
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    let Err(stop) = talk.follow(&mut held, None) else { panic!("it was read") };
+    assert!(talk.stop(Some(held), stop).unwrap_err().to_string().contains("000001.jsonl"));
+    assert_eq!(String::from_utf8(said).unwrap(), "");
+    std::fs::remove_dir(&record).unwrap();
+    std::fs::write(&record, text).unwrap();
+    assert_eq!(journal::read(&service, 1).unwrap().outcome(), None);
+    assert!(service.goal(1).exists());
+}
+
 /// A newer workstation may ask for what an older agent does not know: that is told, not taken for a cut line.
 #[test]
 fn what_is_of_another_version_is_refused_by_name() {

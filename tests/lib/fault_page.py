@@ -20,7 +20,7 @@ transfer, of `host prepare`, of a start of the host, of `stillframe retention` a
 `copy` deploys a snapshot that the host has not, `upgrade` deploys with another version of the agent, `boot` is a reboot; `recovery` and `completion` are the
 boot after a deployment lost its power before its commit, and after it.
 
-**The oracle** (`tests/e2e/oracle.py`) looks at a host with two services, while a client asks one of them without a pause: within 30 s of its last restart
+**The oracle** (`tests/e2e/oracle.py`) looks at a host with two services, while a client asks one of them without a pause: within a minute of its last restart
 the host serves exactly the old or exactly the new generation; each public port answers with its own service's mark; no unit, slot, mount or link of
 another generation is left; every picture made so far is served; the history says what happened, and the exit status agrees with it; no request failed
 while the gateway lived; after a power loss every store path of what serves has its hash; and the same command once more completes. A host that is
