@@ -1,6 +1,6 @@
 //! Arguments for ComfyUI that no snapshot can be served with: what stillframe sets itself, and what names files or a
 //! download of the workstation.
-use super::check::{Wrong, wrong};
+use super::wrong::{Wrong, wrong};
 use crate::protocol::launch;
 
 /// Flags whose value lies outside of what is captured, and what to do instead.

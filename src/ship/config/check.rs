@@ -1,19 +1,8 @@
 //! What a type cannot say of `[service]`: values that cannot be, each named by its key. No host is asked.
 use super::arguments;
 use super::types::ServiceConfig;
+use super::wrong::{Wrong, wrong};
 use crate::protocol::spec::valid_service;
-
-/// A key whose value cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} {why}")]
-pub struct Wrong {
-    pub key: &'static str,
-    pub why: String,
-}
-
-pub(super) fn wrong(key: &'static str, why: impl Into<String>) -> Wrong {
-    Wrong { key, why: why.into() }
-}
 
 impl ServiceConfig {
     /// All that is wrong whatever the host has. Where slots follow its GPUs, they are judged when it has been

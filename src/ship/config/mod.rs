@@ -4,6 +4,7 @@ pub mod arguments;
 mod check;
 mod resolve;
 mod types;
-pub use check::Wrong;
+mod wrong;
 pub use resolve::line_of;
 pub use types::*;
+pub use wrong::Wrong;

@@ -1,6 +1,6 @@
 //! From both files' values to what a host is asked to serve: a host's over the project's, and defaults.
-use super::check::{Wrong, wrong};
 use super::types::*;
+use super::wrong::{Wrong, wrong};
 use crate::protocol::callers::Callers;
 use crate::protocol::spec::{Folder, Health, Limits, Retention, Rotation, SPEC_VERSION, SecretUse, Spec};
 use crate::ship::quantity::Span;
