@@ -1,5 +1,6 @@
 //! `comfy-build.yaml`, schema comfy-build/1.
-use super::model::{Description, DescriptionError, Model, is_commit, malformed, slashes};
+use super::model::{Description, DescriptionError, Model, malformed, slashes};
+use super::requirement::is_commit;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! The form that every reader fills, item by item.
-use super::requirement::{Judged, judge, name_of};
+use super::requirement::{Judged, is_commit, judge, name_of};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -117,10 +117,6 @@ fn folder(name: &str) -> bool {
 pub(super) fn folder_of(url: &str) -> &str {
     let last = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
     last.strip_suffix(".git").unwrap_or(last)
-}
-
-pub(super) fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// git takes a word that begins with a dash for an option, and `ext::` addresses run programs.

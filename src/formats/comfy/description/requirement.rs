@@ -1,6 +1,5 @@
 //! One line of a requirements file: whether an installer on another machine gets from it what the line means (PEP 508, and
 //! pip's "Requirements File Format" for what that leaves out), and which package it is about.
-use super::model::is_commit;
 use crate::formats::python::name::normalize;
 
 /// A requirement in its parts; `text` is the whole line.
@@ -24,6 +23,11 @@ pub enum Judged {
 
 const ELSEWHERE: &str = "it is on another machine";
 const NO_COMMIT: &str = "no commit is named";
+
+/// A whole object id of git.
+pub fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
 
 /// The package that a line is about.
 pub fn name_of(line: &str) -> Option<String> {

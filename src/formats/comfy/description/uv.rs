@@ -1,7 +1,7 @@
 //! What `[tool.uv]` adds to requirements: where a package comes from, which indexes there are, and constraints. A source says of
 //! a package that it comes from there and from nowhere else, so a source that gives nothing exact leaves its package out.
-use super::model::{Description, Index, is_commit};
-use super::requirement::{Judged, Requirement, judge, name_of};
+use super::model::{Description, Index};
+use super::requirement::{Judged, Requirement, is_commit, judge, name_of};
 use crate::formats::python::name::normalize;
 use serde::Deserialize;
 use serde_json::Value;
