@@ -47,6 +47,7 @@ faults: fault-points-agent setup
 check:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --no-default-features --bin stillframe-agent --locked -- -D warnings
 	cargo test --locked --lib --test layers --test state
 
 # Everything: format, lints, unit and property tests, and the end-to-end tests on real Nix.

@@ -2,5 +2,6 @@
 pub mod api;
 #[cfg(feature = "workstation")]
 pub mod description;
+#[cfg(feature = "workstation")]
 pub mod manager_snapshot;
 pub mod workflow;
