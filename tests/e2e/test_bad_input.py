@@ -189,7 +189,7 @@ error: FILE is not valid: TOML parse error at line 2, column 11
   |
 2 | timeout = "soon"
   |           ^^^^^^
-invalid type: string "soon", expected u64
+invalid type: string "soon", expected a whole number, without quotes
   hint: correct the file, or name another with --config""")
 
     def test_a_file_that_is_no_text(self):

@@ -297,7 +297,7 @@ class Failures(service.Good):
     def test_a_configuration_that_is_wrong(self):
         for line, message in [
             ("porrt = 1", "did you mean `port`?"),
-            ("port = \"8188\"", "invalid type: string \"8188\", expected u16"),
+            ("port = \"8188\"", "expected a whole number from 0 to 65535, without quotes"),
             ("slots = 1\nscaling.minimum = 3", "service.scaling.minimum asks for 3 instances, and there are 1 slots"),
             ("keep = [\"../x\"]", "service.keep is \"../x\": write a path below ComfyUI's base directory"),
             ("listen = \"0.0.0.0\"", "service.listen is not loopback, and ComfyUI runs whatever it is sent"),
