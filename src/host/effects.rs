@@ -228,13 +228,16 @@ impl World for HostWorld {
     }
 
     fn unit(&mut self, id: InstanceId) -> Result<UnitState> {
-        let shown = systemd::show(&id.unit(&self.service.name), &["ActiveState", "NRestarts", "Result"])?;
+        let shown =
+            systemd::show(&id.unit(&self.service.name), &["ActiveState", "NRestarts", "Result", "Job"])?;
         let text = |key: &str| shown.get(key).cloned().unwrap_or_default();
-        Ok(UnitState {
-            active: text("ActiveState"),
-            restarts: text("NRestarts").parse().unwrap_or(0),
-            result: text("Result"),
-        })
+        // A start job that waits for other units, or for a busy systemd, leaves the unit as it was.
+        let waits = text("Job").parse().is_ok_and(|job: u32| job > 0);
+        let active = match text("ActiveState").as_str() {
+            "inactive" | "failed" if waits => "activating".into(),
+            now => now.into(),
+        };
+        Ok(UnitState { active, restarts: text("NRestarts").parse().unwrap_or(0), result: text("Result") })
     }
 
     fn listens(&mut self, id: InstanceId) -> Vec<String> {

@@ -192,6 +192,12 @@ class Case(unittest.TestCase):
         self.hosts = self.place.hosts
         self.alpha = self.hosts.hosts[0]
 
+    def only_units_of(self, generation):
+        """Nothing else is left. The activation's own unit ends a moment after its record, which the command waits for."""
+        units = dict.fromkeys(["stillframe-demo-gateway.service", "stillframe-demo-gateway.socket",
+                               f"stillframe-demo-s0-g{generation}.service"], "active")
+        self.wait(lambda: self.place.units() == units)
+
     def wait(self, what, limit=30):
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline:

@@ -24,8 +24,7 @@ class Life(service.Case):
         self.assertEqual(done.host()["generation"], 1)
         self.assertEqual(done.statuses(), ["queued", "copying", "starting", "checking", "rotating", "succeeded"])
         self.assertEqual(self.place.mark(), "one")
-        self.assertEqual(self.place.units(), {"stillframe-demo-gateway.service": "active", "stillframe-demo-gateway.socket": "active",
-                                              "stillframe-demo-s0-g1.service": "active"})
+        self.only_units_of(1)
         view = self.place.status(code=0)
         self.assertEqual((view["serving"], view["wanted"], view["ready"], view["address"]), (1, 1, 1, "127.0.0.1:8188"))
         instance = view["instances"][0]
@@ -112,8 +111,7 @@ class Life(service.Case):
             again()
             self.wait(lambda: self.place.status().get("ready") == 1)
             self.assertEqual((self.place.mark(), self.place.status()["serving"]), ("one", 1))
-            self.assertEqual(sorted(self.place.units()), ["stillframe-demo-gateway.service", "stillframe-demo-gateway.socket",
-                                                          "stillframe-demo-s0-g1.service"])
+            self.only_units_of(1)
         self.assertEqual(self.alpha.run("systemctl", "is-failed", "stillframe.service", check=False).stdout.strip(), "active")
 
     def power_loss(self):
@@ -175,8 +173,7 @@ class Failures(service.Good):
         self.assertEqual((self.place.mark(), view["serving"], view["ready"]), ("good", self.before["serving"], 1))
         # Nothing of the failed one is left: no unit, no slot, no link.
         number = view["serving"]
-        self.assertEqual(sorted(self.place.units()), ["stillframe-demo-gateway.service", "stillframe-demo-gateway.socket",
-                                                      f"stillframe-demo-s0-g{number}.service"])
+        self.only_units_of(number)
         self.assertEqual(self.alpha.sh("ls /var/lib/private/stillframe-slots/demo").stdout.split(), [f"s0-g{number}"])
         links = self.alpha.sh("cd /nix/var/nix/profiles && ls -d stillframe-*-link").stdout.split()
         self.assertEqual(links, sorted(f"stillframe-demo-{g['generation']}-link" for g in view["generations"]))
@@ -278,6 +275,18 @@ class Failures(service.Good):
         self.assertEqual(code, 1, out + err)
         self.assertIn(f"{unit} ended before it was healthy (it is inactive)", out)
 
+    def test_a_start_that_waits_for_another_unit(self):
+        """Its unit is inactive until then, and has not ended."""
+        folder = "/etc/systemd/system"
+        drop_in = f"{folder}/stillframe-demo-s0-.service.d"
+        self.alpha.sh(f"mkdir {drop_in}; printf '[Unit]\\nWants=slow.service\\nAfter=slow.service\\n' >{drop_in}/slow.conf; "
+                      f"printf '[Service]\\nType=oneshot\\nExecStart=sleep 2\\n' >{folder}/slow.service; systemctl daemon-reload")
+        self.addCleanup(lambda: self.alpha.sh(f"rm -r {drop_in} {folder}/slow.service; systemctl daemon-reload"))
+        done = self.place.deploy("--snapshot", "good", "--again")
+        self.assertEqual(done.host()["status"], "succeeded")
+        self.assertEqual(self.alpha.run("systemctl", "show", "-p", "Result", "--value", "slow.service").stdout.strip(), "success")
+        self.before = self.place.status()
+
     def test_a_store_path_that_was_deleted_by_hand(self):
         good = self.place.run("snapshots", "show", "good", "--json").json["record"]
         self.place.deploy("--label", "next", mark="next")
@@ -306,6 +315,7 @@ class Failures(service.Good):
             wrong = self.place.run("deploy", "--snapshot", "good", code=2).err
             self.assertIn(message, wrong)
             self.assertRegex(wrong, r"stillframe\.toml.*(line \d+)")
+        self.place.configure()
 
 
 class First(service.Case):

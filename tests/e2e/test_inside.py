@@ -21,7 +21,7 @@ class Inside(service.Case):
         place.pack.write_text("import os\nopen(os.path.join(os.path.dirname(__file__), 'state.json'), 'w').write('1')\n"
                               "d = os.path.join(os.path.dirname(__file__), 'memory'); os.makedirs(d, exist_ok=True)\n"
                               "open(os.path.join(d, 'log'), 'a').write('x')\nNODE_CLASS_MAPPINGS = {}\n")
-        place.configure(service='arguments = ["--extra", "from-the-snapshot"]\nkeep = ["custom_nodes/painter/memory"]\n'
+        place.configure(service='arguments = ["--trait", "from-the-snapshot"]\nkeep = ["custom_nodes/painter/memory"]\n'
                         'folders = [{ path = "/srv/shared", at = "input/shared" }, { path = "/srv/drop", at = "output/drop", writable = true }, '
                         '{ path = "/home/artist/luts", at = "models-extra/luts" }]\n'
                         'resources = { memory = "1GiB", cpu = 1.5 }\nscaling = { minimum = 2, maximum = 2 }\nslots = 2\n'
@@ -51,7 +51,7 @@ class Inside(service.Case):
 
     def test_arguments_and_variables(self):
         stats = json.loads(self.ask("/system_stats"))["system"]
-        self.assertEqual(stats["argv"][-3:], ["--extra", "from-the-snapshot", "--cpu"])
+        self.assertEqual(stats["argv"][-3:], ["--trait", "from-the-snapshot", "--cpu"])
         env = json.loads(self.ask("/environment"))
         self.assertEqual((env["OF_THE_HOST"], env["HF_TOKEN"], env["CUDA_VISIBLE_DEVICES"]), ("yes", "t0p-s3cret-value", ""))
         self.assertNotIn("licence", env)
