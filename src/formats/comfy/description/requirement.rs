@@ -44,6 +44,10 @@ pub fn judge(line: &str, exact: bool) -> Judged {
     if line.is_empty() || line.starts_with('#') {
         return Judged::Nothing;
     }
+    // To pip the rest would be lines of their own: options, too.
+    if line.contains(['\n', '\r']) {
+        return Judged::Lacks(None, "it is more than one line");
+    }
     // pip puts variables of the environment in: a line of somebody else's would send ours to an address.
     if line.contains("${") {
         return Judged::Lacks(None, "it wants a variable of the environment");
@@ -244,7 +248,7 @@ mod tests {
             (r"C:\Users\x\b_c-1-py3-none-any.whl", Some("b-c"), ELSEWHERE),
             (r"\\server\share\a", None, ELSEWHERE),
             (r"-e c:\work\a", None, ELSEWHERE),
-            ("-e /work/a", None, ELSEWHERE),
+            ("-e /srv/a", None, ELSEWHERE),
             ("../a", None, ELSEWHERE),
             ("at==1 @ git+file:///x", Some("at"), ELSEWHERE),
             ("a @ hg+https://hg.example/a@1", Some("a"), "no address that can be fetched"),

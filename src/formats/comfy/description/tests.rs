@@ -272,6 +272,42 @@ fn members_stay_in_input() {
     assert_eq!(read.unresolved.len(), bad.len(), "{:?}", read.unresolved);
 }
 
+/// A TOML string may have line breaks, and pip's files have one requirement or option a line.
+#[test]
+fn no_text_of_uv_becomes_an_option_of_pip() {
+    const OPTION: &str = "\\n--index-url https://evil.example/simple";
+    let text = format!(
+        r#"
+[project]
+dependencies = ["plain ; a == 'b'{OPTION}", "addressed", "nested", "elsewhere", "indexed ; a == 'b'{OPTION}"]
+[tool.comfygit]
+comfyui_commit_sha = "{A}"
+[tool.uv]
+constraint-dependencies = ["held ; a == 'b'{OPTION}"]
+[[tool.uv.index]]
+name = "odd{OPTION}"
+url = "https://wheels.example/odd"
+[[tool.uv.index]]
+name = "worse"
+url = "https://wheels.example/worse{OPTION}"
+[tool.uv.sources]
+addressed = {{ url = "https://files.example/a.whl{OPTION}" }}
+nested = {{ git = "https://git.example/n", rev = "{B}", subdirectory = "x{OPTION}" }}
+elsewhere = {{ index = "odd{OPTION}" }}
+indexed = {{ index = "worse" }}
+"#
+    );
+    let read = of_comfygit(&text).unwrap();
+    let written = read.requirements.iter().chain(&read.constraints);
+    let options: Vec<_> =
+        written.filter(|line| line.contains(['\n', '\r']) || line.starts_with('-')).collect();
+    assert_eq!(options, Vec::<&String>::new());
+    assert_eq!((read.constraints.len(), read.indexes.len()), (0, 0));
+    for name in ["addressed", "nested", "elsewhere", "held", "--index-url https://evil.example/simple"] {
+        assert!(read.unresolved.iter().any(|item| item.contains(name)), "{name}: {:?}", read.unresolved);
+    }
+}
+
 #[test]
 fn sources_of_uv() {
     let text = format!(
@@ -321,7 +357,7 @@ unmet = {{ index = "cu128" }}
             "requirement branchy: of its source (git https://git.example/branchy, branch main) no commit is named",
             "requirement pathy: its source (editable true, path \"../pathy\") is on another machine",
             "requirement many: it has several sources (index cu128, marker a; url https://files.example/many.whl)",
-            "constraint bad @ file:///x: no version is named",
+            "constraint bad @ file:///x: it is on another machine",
             "source of unmet, the index cu128: no requirement names the package",
             "index 2 https://other.example/simple: of indexes without names of packages pip takes the newest of all; only packages whose source it is come from it",
             "[tool.uv] override-dependencies [\"numpy==2\"]: no part of the format that is known here",
@@ -350,7 +386,7 @@ fn no_item_of_any_format_is_dropped() {
         r#"{{"comfyui": "item00", "git_custom_nodes": {{"https://git.example/item01": {{"hash": "{B}"}}, "https://git.example/item02": {{"hash": null}},
         "https://git.example/item03": {{"hash": "{B}", "disabled": true}}, "item04": {{"hash": "{B}"}}, "https://git.example/other/item01": {{"hash": "{B}"}}}},
         "cnr_custom_nodes": {{"item05": "1", "item06": null}}, "file_custom_nodes": [{{"filename": "item07.py"}}, {{"filename": "a\\item08.py"}}, {{"filename": "item09.py", "disabled": true}}],
-        "pips": {{"item10==1": "", "item11==1+cu121": "", "item12": "", "item13": "git+https://git.example/x@{A}", "item14": "file:///item14", "-e /work/item15": "", "-e git+https://git.example/item16@{A}": "", "item17 @ https://x.example/a": "", "c:\\item18": ""}},
+        "pips": {{"item10==1": "", "item11==1+cu121": "", "item12": "", "item13": "git+https://git.example/x@{A}", "item14": "file:///item14", "-e /srv/item15": "", "-e git+https://git.example/item16@{A}": "", "item17 @ https://x.example/a": "", "c:\\item18": ""}},
         "item19": [1]}}"#
     );
     counted("manager", &manager, &of_manager_snapshot(manager.as_bytes()).unwrap());

@@ -80,7 +80,9 @@ pub fn requirements(out: &mut Description, lines: Vec<String>, uv: Uv) {
     for line in uv.constraint_dependencies {
         match judge(&line, false) {
             Judged::Taken(taken) if taken.name.is_some() => out.constraints.push(taken.text),
-            _ => out.unresolved.push(format!("constraint {line}: no version is named")),
+            Judged::Taken(_) => out.unresolved.push(format!("constraint {line}: no package is named")),
+            Judged::Lacks(_, why) => out.unresolved.push(format!("constraint {line}: {why}")),
+            Judged::Nothing => {}
         }
     }
     for (name, source) in sources.iter().filter(|(name, _)| !met.contains(*name)) {
@@ -155,7 +157,10 @@ fn place(source: &OneOrMore, of: &Requirement, indexes: &[UvIndex]) -> Result<Pl
         }
         UvSource { url: Some(url), .. } => url.clone(),
         UvSource { index: Some(name), .. } => {
-            let named = |i: &&UvIndex| i.name.as_ref() == Some(name) && is_web(&i.url);
+            let one_line = |text: &str| !text.contains(['\n', '\r']);
+            let named = |i: &&UvIndex| {
+                i.name.as_ref() == Some(name) && is_web(&i.url) && one_line(&i.url) && one_line(name)
+            };
             return match indexes.iter().find(named) {
                 Some(_) => Ok(Place::Index(name.clone())),
                 None => Err(format!("its index {name} has no address")),
