@@ -146,6 +146,11 @@ fn what_the_programs_commit_has_in_models_and_input_ships() {
     write(root.join("models/configs/v1.yaml"), "a: 3");
     let changed = scan(&root, &later, &|_, _| None).unwrap();
     assert_ne!(changed.main.stat_digest.unwrap(), scanned.main.stat_digest.unwrap());
+    // A secret that the configuration names stays out here, too.
+    let private =
+        crate::capture::files::left_out::LeftOut::of(&root, &[], &[root.join("models/configs/v1.yaml")]);
+    let scanned = scan(&root, &ScanOptions { left_out: private, ..later.clone() }, &|_, _| None).unwrap();
+    assert!(!names(&scanned.main.tree).contains(&"models/configs/v1.yaml".to_string()));
     let options = ScanOptions { exclude: vec!["models/configs".into(), "input".into()], ..later };
     let scanned = scan(&root, &options, &|_, _| None).unwrap();
     assert_eq!((scanned.main.models, scanned.main.input), (vec![], false));

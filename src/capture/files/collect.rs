@@ -69,14 +69,7 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
     let mut collector = Collector { policy, root, out: Collected::default(), stack: Vec::new(), links: 0 };
     match std::fs::metadata(root) {
         Ok(meta) if meta.is_file() => {
-            if let Err(e) = paths::may_read(root) {
-                let what = "the file cannot be read; left out";
-                collector.out.findings.push(paths::unreadable(policy.label, what, &e));
-                return collector.out;
-            }
-            let entry = WalkEntry::new(Vec::new(), NodeKind::File, &meta);
-            collector.file(root, Vec::new(), &entry, false);
-            collector.out.own.push(entry);
+            collector.one_file(root, Vec::new(), &meta);
         }
         _ => collector.directory(root, &[], false),
     }
@@ -93,13 +86,12 @@ pub fn add_file(collected: &mut Collected, root: &Path, policy: &Policy<'_>, pat
     let Some(meta) = std::fs::symlink_metadata(&real).ok().filter(std::fs::Metadata::is_file) else {
         return false;
     };
-    let entry = WalkEntry::new(path.to_vec(), NodeKind::File, &meta);
+    if policy.left_out.has(&real) {
+        return false;
+    }
     let out = std::mem::take(collected);
     let mut collector = Collector { policy, root, out, stack: Vec::new(), links: 0 };
-    if paths::may_read(&real).is_ok() {
-        collector.file(&real, path.to_vec(), &entry, false);
-        collector.out.own.push(entry);
-    }
+    collector.one_file(&real, path.to_vec(), &meta);
     *collected = collector.out;
     collected.tree.entries.contains_key(path)
 }
@@ -148,6 +140,21 @@ impl Collector<'_> {
                 format!("links to {}, which does not ship with it: the link leads nowhere", show(&target));
             self.report(Severity::Warning, Topic::Symlink, &path, message);
         }
+    }
+
+    /// A file of the root, or the root itself where that is a file.
+    fn one_file(&mut self, real: &Path, path: Vec<u8>, meta: &std::fs::Metadata) {
+        if let Err(e) = paths::may_read(real) {
+            let shown = match path.is_empty() {
+                true => self.policy.label.to_string(),
+                false => show_in(self.policy.label, &path),
+            };
+            self.out.findings.push(paths::unreadable(&shown, "the file cannot be read; left out", &e));
+            return;
+        }
+        let entry = WalkEntry::new(path.clone(), NodeKind::File, meta);
+        self.file(real, path, &entry, false);
+        self.out.own.push(entry);
     }
 
     /// `real`: canonical. `at`: where it is in the tree.
