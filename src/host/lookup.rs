@@ -29,14 +29,16 @@ pub fn runs(state: &ServiceState, number: u64) -> bool {
         .is_ok_and(|all| all.iter().all(|unit| unit.get("ActiveState").is_some_and(|s| s == "active")))
 }
 
+/// The attempt that brought what serves. A record that is gone or damaged says nothing of it, and must not be in the way.
+pub fn brought(service: &Service, state: &ServiceState) -> Option<Attempt> {
+    let generation = state.generations.get(&state.serving?)?;
+    Some(journal::read(service, generation.attempt).ok()?.attempt)
+}
+
 /// Refuses a deployment of a service that another project's deployment brought, unless it is meant to take it over.
 pub fn allowed(service: &Service, state: &ServiceState, attempt: &Attempt) -> Result<()> {
     let (Some(project), AttemptKind::Deploy) = (&attempt.project, attempt.kind) else { return Ok(()) };
-    let serving = state.serving.and_then(|number| state.generations.get(&number));
-    let Some(generation) = serving.filter(|_| !attempt.take_over) else { return Ok(()) };
-    // A record that is gone or damaged says nothing of a project, and must not be in the way.
-    let Ok(record) = journal::read(service, generation.attempt) else { return Ok(()) };
-    let brought = record.attempt;
+    let Some(brought) = brought(service, state).filter(|_| !attempt.take_over) else { return Ok(()) };
     let kept = brought.project.and_then(|p| p.keeps(&brought.by, &service.name, project, &attempt.by));
     kept.map_or(Ok(()), Err)
 }

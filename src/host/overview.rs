@@ -1,9 +1,9 @@
 //! What a host serves now: wanted and actual instances, the life of each, and who deploys.
 use crate::formats::comfy::api::{paths, prompt};
 use crate::host::gateway_units::Gateway;
-use crate::host::journal;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
+use crate::host::lookup;
 use crate::host::state::{Generation, Place, ServiceState};
 use crate::protocol::control::{Address, Reply, Request, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
@@ -89,11 +89,8 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
 }
 
 fn generation(service: &Service, state: &ServiceState, number: u64, g: &Generation) -> GenerationView {
-    let record = (state.serving == Some(number)).then(|| journal::read(service, g.attempt).ok()).flatten();
-    let brought = record.map(|record| record.attempt).and_then(|attempt| {
-        let project = attempt.project?;
-        Some(Brought { by: attempt.by, project })
-    });
+    let attempt = (state.serving == Some(number)).then(|| lookup::brought(service, state)).flatten();
+    let brought = attempt.and_then(|attempt| Some(Brought { by: attempt.by, project: attempt.project? }));
     GenerationView {
         brought,
         generation: number,

@@ -166,9 +166,9 @@ impl Receiver {
 
     fn forget_stale(&self) {
         let Ok(entries) = fs::read_dir(&self.kept) else { return };
+        let now = UNIX_EPOCH + Duration::from_millis(clock::now_ms());
         for entry in entries.flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok();
-            let now = UNIX_EPOCH + Duration::from_millis(clock::now_ms());
             let age = age.and_then(|at| now.duration_since(at).ok());
             if age.is_some_and(|age| age > STALE) {
                 // Only space is lost when this fails, and the next plan tries again.

@@ -82,16 +82,8 @@ fn sow(from: &Path, to: &Path) -> Result<()> {
                 sow(&from, &at)?;
             }
         } else if there.is_none() {
-            // Whole or not at all, and by one instance: several start at once. A name of its own for each of them.
-            let partial = to.join(format!(".{}.{}", entry.file_name().to_string_lossy(), std::process::id()));
-            let _ = fs::remove_file(&partial);
-            FileCopy { from, to: partial.clone(), mode: 0o644 }.copy()?;
-            let linked = fs::hard_link(&partial, &at);
-            files::remove(&partial)?;
-            match linked {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("write", &at, e)),
-                _ => {}
-            }
+            // Several instances start at once, and each may be the first to put it there. ComfyUI's own files are small.
+            files::create_atomic(&at, &files::read(&from)?)?;
         }
     }
     Ok(())
