@@ -2,7 +2,7 @@
 AGENT_TARGET := $(shell uname -m)-unknown-linux-musl
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
-.PHONY: build agent volatile-agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
+.PHONY: build agent guarded-agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
 
 build: agent
 	cargo build --release --bin stillframe
@@ -23,10 +23,10 @@ fault-agent:
 	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/fault/stillframe-agent
 	$(MAKE) agent
 
-# The agent without what makes a deployment outlive a power cut: tests/bench_durability.py measures it beside the real one.
-volatile-agent:
-	cargo build --release --no-default-features --features without-durability --locked --bin stillframe-agent --target $(AGENT_TARGET)
-	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/volatile/stillframe-agent
+# The agent with guards that can be taken out, optimised: tests/bench_durability.py measures it with them and without.
+guarded-agent:
+	cargo build --release --no-default-features --features fault-points --locked --bin stillframe-agent --target $(AGENT_TARGET)
+	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/guarded/stillframe-agent
 	$(MAKE) agent
 
 # The programs for that: an agent in which an activation can be stopped, broken or killed at every effect. Built for development, soon there.

@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// For the benchmark of what durability costs alone: nothing is written out, and no path is compared (`verified`).
-pub const WITHOUT_DURABILITY: bool = cfg!(feature = "without-durability");
-
 /// A disk that takes longer for what is in memory is not one to serve from.
 const LIMIT: Duration = Duration::from_secs(600);
 /// How often `keep_waiting` is asked.
@@ -25,7 +22,7 @@ pub fn sync_store(
     nix: &Path,
     keep_waiting: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
-    if WITHOUT_DURABILITY || fault::is_taken_out("syncfs") {
+    if fault::is_taken_out("syncfs") {
         return Ok(());
     }
     sync(&[config.folder(), nix.to_path_buf()], LIMIT, |file| rustix::fs::syncfs(file), keep_waiting)
