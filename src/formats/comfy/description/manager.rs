@@ -8,19 +8,24 @@ use std::collections::BTreeMap;
 
 pub fn of_manager_snapshot(bytes: &[u8]) -> Result<Description, DescriptionError> {
     let read = ManagerSnapshot::parse(bytes).map_err(|e| DescriptionError::Malformed(e.to_string()))?;
-    Ok(described(&read))
+    let mut out = described(&read);
+    around(serde_json::from_slice(bytes).map_err(|e| malformed("a comfy-lock.json", e))?, &mut out);
+    Ok(out)
 }
 
 pub fn of_manager_yaml(text: &str) -> Result<Description, DescriptionError> {
     let read = ManagerSnapshot::parse_yaml(text).map_err(|e| DescriptionError::Malformed(e.to_string()))?;
     let mut out = described(&read);
-    let lock: Lock = serde_saphyr::from_str(text).map_err(|e| malformed("a comfy-lock.yaml", e))?;
-    // Without the wrapper all of it is the snapshot.
+    around(serde_saphyr::from_str(text).map_err(|e| malformed("a comfy-lock.yaml", e))?, &mut out);
+    Ok(out)
+}
+
+/// What a comfy-lock has beside its `custom_nodes`. Without these, all of the file is the snapshot.
+fn around(lock: Lock, out: &mut Description) {
     if lock.custom_nodes.is_some() {
-        lock.models.unwrap_or_default().into_iter().for_each(|model| model.described(&mut out));
+        lock.models.unwrap_or_default().into_iter().for_each(|model| model.described(out));
         lock.other.iter().for_each(|(name, value)| out.unknown(name, value));
     }
-    Ok(out)
 }
 
 fn described(read: &ManagerSnapshot) -> Description {

@@ -398,6 +398,9 @@ fn no_item_of_any_format_is_dropped() {
     // What says where a model is says which it is.
     counted("comfy-lock", &lock.replace("item20", "x"), &of_yaml(&lock).unwrap());
 
+    let wrapped = serde_json::json!({"custom_nodes": yaml, "models": [{"model": "x", "url": "https://x.example/item21", "paths": [{"path": "item22"}]}], "item25": ["x"]}).to_string();
+    counted("comfy-lock in JSON", &wrapped, &of_manager_snapshot(wrapped.as_bytes()).unwrap());
+
     let snapshot = format!(
         r#"{{"python": "item00", "comfyui": "item01", "custom_nodes": [{{"url": "https://git.example/item02", "commit_hash": "{B}"}}, {{"url": "https://git.example/item03", "commit_hash": "v1"}},
         {{"url": "https://git.example/item04", "commit_hash": "", "disabled": true}}], "models": [{{"filename": "item05"}}, {{"filename": "item06", "disabled": true}}], "item07": {{"a": 1}}}}"#
