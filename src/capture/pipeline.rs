@@ -75,10 +75,12 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// What PYTHONPATH must be for the environment's interpreter to find all that is captured.
-    pub fn search_path(&self) -> Option<String> {
-        let all: Vec<String> = self.python_path.iter().map(|path| path.display().to_string()).collect();
-        (!all.is_empty()).then(|| all.join(":"))
+    /// What PYTHONPATH must be for the environment's interpreter to find all that is captured, behind what the service's
+    /// own (`own`) names; none where nothing of it is captured.
+    pub fn search_path(&self, own: Option<&String>) -> Option<String> {
+        let captured = self.python_path.iter().map(|path| path.display().to_string());
+        let all: Vec<String> = own.cloned().into_iter().chain(captured).collect();
+        (!self.python_path.is_empty()).then(|| all.join(":"))
     }
 }
 

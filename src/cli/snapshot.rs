@@ -51,13 +51,13 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
 
 /// What the user must know, and a line of what was taken.
 pub fn report_text(report: &Report, printer: &Printer) {
-    let told = report.told();
-    let more = report.findings.len() - told.len();
+    let (told, failed) = (report.told(), report.failed_probe());
+    let more = report.findings.len() - told.len() - usize::from(failed.is_some());
     findings_text(told, printer);
     if more > 0 {
-        printer.line(format!("{more} more lines are in the report: stillframe snapshots show {}", report.id));
+        printer.line(format!("more in the report ({more}): stillframe snapshots show {}", report.id));
     }
-    if let Some(failed) = report.failed_probe() {
+    if let Some(failed) = failed {
         printer.warning(&format!("warning: {}", lines(&failed.message)));
     }
     let Report { snapshot, id, realise, .. } = report;

@@ -128,7 +128,8 @@ impl Registry {
         self.write(record)
     }
 
-    fn write(&self, record: &Record) -> Result<()> {
+    /// The record of a snapshot whose lock is as it was.
+    pub fn write(&self, record: &Record) -> Result<()> {
         let json = serde_json::to_vec_pretty(record)
             .map_err(|e| Error::new(Kind::Io, "cannot write the record").caused_by(e))?;
         files::write_atomic(&self.folder(&record.id).join("record.json"), &json)

@@ -87,7 +87,10 @@ pub fn check(
         return Ok(());
     }
     progress.stage("importing in the environment what failed", Amount::Unknown);
-    let beyond = Beyond { user_base: captured.user_base.as_deref(), path: captured.search_path() };
+    let beyond = Beyond {
+        user_base: captured.user_base.as_deref(),
+        path: captured.search_path(subject.service.environment.get("PYTHONPATH")),
+    };
     let there = ask_in(&captured.python.executable, beyond, Some(&names(&failed)))?;
     let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
     let mut helped: BTreeSet<String> = BTreeSet::new();
@@ -177,7 +180,6 @@ fn ask(
         .args(["-B", "-c", SCRIPT])
         .env_clear()
         .envs(beyond.user_base.map(|base| ("PYTHONUSERBASE", base)))
-        .envs(beyond.path.map(|path| ("PYTHONPATH", path)))
         .env("HOME", scratch)
         .env("TMPDIR", scratch)
         .env("LC_ALL", "C.UTF-8")
@@ -193,7 +195,7 @@ fn ask(
         // The GPU driver's libraries are the host's.
         command.env("LD_LIBRARY_PATH", value);
     }
-    command.envs(&subject.service.environment);
+    command.envs(&subject.service.environment).envs(beyond.path.map(|path| ("PYTHONPATH", path)));
     seal.apply(command.as_std_mut());
     signals::shield(command.as_std_mut());
     let runtime = tokio::runtime::Builder::new_current_thread()

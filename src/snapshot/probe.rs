@@ -97,11 +97,7 @@ pub fn sealed(subject: &Subject, captured: &Captured, scratch: &Path) -> Seal {
     let mut places = vec![subject.store.store_dir.0.clone().into(), captured.scan.root.clone()];
     places.extend(captured.venv.iter().cloned().chain(prefix).chain(captured.sites.iter().cloned()));
     places.extend(captured.user_base.clone());
-    let (seal, why) = Seal::of(&places, &[scratch.to_path_buf()]);
-    if let Some(why) = why {
-        tracing::warn!("store and environment are not made read-only for what is run: {why}");
-    }
-    seal
+    Seal::of_or_told(&places, &[scratch.to_path_buf()])
 }
 
 /// Copies program, packs and cache into the slot; what the server is to find by links.
@@ -146,9 +142,8 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
         environment.insert("PYTHONUSERBASE".into(), base.display().to_string());
         arguments.retain(|argument| argument != "-s");
     }
-    if let Some(path) = captured.search_path() {
-        let service = environment.remove("PYTHONPATH");
-        environment.insert("PYTHONPATH".into(), service.map_or(path.clone(), |own| format!("{own}:{path}")));
+    if let Some(path) = captured.search_path(environment.get("PYTHONPATH")) {
+        environment.insert("PYTHONPATH".into(), path);
     }
     Launch {
         version: LAUNCH_VERSION,

@@ -67,10 +67,7 @@ impl Serving {
         let mut writable = vec![base.clone(), slot.path().to_path_buf()];
         writable.extend(wanted.models.map(Path::to_path_buf));
         let store = Path::new(&record.snapshot).parent().unwrap_or(Path::new("/")).to_path_buf();
-        let (seal, why) = Seal::of(&[store, record.environment.clone()], &writable);
-        if let Some(why) = why {
-            tracing::warn!("store and environment are not made read-only for the instance: {why}");
-        }
+        let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable);
         Ok(Serving { launch, values, slot, seal })
     }
 

@@ -55,22 +55,23 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     }
     let registry = subject.registry();
     let known = registry.get(&id_of(&made.graph))?;
+    let had = known.as_ref().and_then(|known| known.label.clone());
     let before = known.as_ref().and_then(|known| known.probe.clone());
+    if !request.probe {
+        captured.findings.extend(before.iter().flat_map(ProbeResult::findings));
+    }
     let known = known.filter(|_| made.report.present);
     let unchanged = known.is_some();
     let mut record = record(subject, request, &captured, &made.graph, before, known, &mut store)?;
-    let had = registry.get(&record.id)?.and_then(|known| known.label);
     // Before the probe: the environment's own server takes minutes, and its end takes nothing of the snapshot away.
     register(&registry, &record, &captured.lock, &mut store)?;
     name(&registry, &record, had, observer)?;
     if request.probe {
         // What is known of the same content stays known.
         record.probe = probed(subject, &mut captured, observer)?.or(record.probe);
-    }
-    captured.findings.extend(record.probe.iter().flat_map(ProbeResult::findings));
-    if record.findings != captured.findings || request.probe {
+        captured.findings.extend(record.probe.iter().flat_map(ProbeResult::findings));
         record.findings = captured.findings.clone();
-        registry.save(&record, &captured.lock.to_toml()?, &pylock::print(&captured.lock))?;
+        registry.write(&record)?;
     }
     let report = Report {
         version: REPORT_VERSION,

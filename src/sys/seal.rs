@@ -2,6 +2,7 @@
 //! itself and remounted read-only. Modes do not do that for root, whom nothing stops from writing into a Nix store; numba, for one,
 //! writes its cache beside the modules that it compiles, wherever it may. Without root's rights a user namespace
 //! (user_namespaces(7)), in which everything has the same owner as outside, gives the right to mount.
+use crate::sys::say;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind_recursive, mount_change, mount_remount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -95,6 +96,20 @@ impl Seal {
         }
     }
 
+    /// The same. Where it cannot be done, people are told, once.
+    pub fn of_or_told(sealed: &[PathBuf], writable: &[PathBuf]) -> Seal {
+        static TOLD: std::sync::Once = std::sync::Once::new();
+        let (seal, why) = Seal::of(sealed, writable);
+        if let Some(why) = why {
+            TOLD.call_once(|| {
+                say::say(format_args!(
+                    "warning: the store and the environment are not read-only for what runs: {why}"
+                ));
+            });
+        }
+        seal
+    }
+
     /// The command runs so.
     pub fn apply(&self, command: &mut Command) {
         if self.bound.is_empty() {
@@ -121,7 +136,7 @@ impl Seal {
                 (c"/proc/self/uid_map", user),
                 (c"/proc/self/gid_map", group),
             ] {
-                say(file, text)?;
+                write(file, text)?;
             }
         }
         // Nothing of it is to be seen outside.
@@ -136,7 +151,7 @@ impl Seal {
     }
 }
 
-fn say(file: &CStr, text: &[u8]) -> std::io::Result<()> {
+fn write(file: &CStr, text: &[u8]) -> std::io::Result<()> {
     let opened = rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&opened, text)?;
     Ok(())

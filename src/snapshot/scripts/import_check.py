@@ -60,16 +60,24 @@ def modules(files):
     return sorted(found)[:MOST]
 
 
+def text_of(path):
+    """Of a file that a RECORD names: it need not be there."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def tops(d, files):
     """What an editable install brings that no RECORD names. It has a .pth file that names a folder: by its top_level.txt, or the
     packages of those folders."""
     folders = [line.strip() for file in files if "/" not in file and file.endswith(".pth")
-               for line in d.locate_file(file).read_text(errors="replace").splitlines() if line.startswith("/")]
+               for line in text_of(d.locate_file(file)).splitlines() if line.startswith("/")]
     if not folders:
         return set()
     listed = {top.strip() for top in (d.read_text("top_level.txt") or "").splitlines()}
     if not listed:
-        inside = [(folder, top) for folder in folders if os.path.isdir(folder) for top in os.listdir(folder)]
+        inside = [(folder, top) for folder in folders if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK) for top in os.listdir(folder)]
         listed = {top for folder, top in inside if os.path.isfile(os.path.join(folder, top, "__init__.py"))}
         listed -= {"tests", "test", "docs", "examples", "build", "dist"}
     return {top for top in listed if top.isidentifier()}
