@@ -29,7 +29,6 @@ import matrix  # noqa: E402
 import oracle  # noqa: E402
 import workers  # noqa: E402
 
-LISTED = ROOT / "tests" / "golden" / "fault-steps.txt"
 INSIDE = "STILLFRAME_FAULTS_INSIDE"
 
 
@@ -64,7 +63,8 @@ def cells(two, steps, arguments):
         print(f"{time.monotonic() - began:6.0f} s  {step} x {fault.name}: {'BAD' if wrong else 'ok'}", flush=True)
         for line in wrong:
             print(f"          {line}", flush=True)
-    print(page.table() if not arguments.table else "", end="")
+    if not arguments.table:
+        print(page.table(), end="")
     print(f"{count} cells, {bad} bad", flush=True)
     return not bad
 
@@ -107,18 +107,19 @@ def main():
     two = oracle.Two()
     try:
         good = True
-        if arguments.list or not arguments.mutations or arguments.sample:
-            steps = [*map(oracle.step, LISTED.read_text().splitlines())] if arguments.as_listed else two.steps()
-            text = "".join(f"{step}\n" for step in steps)
-            if not arguments.list and text != LISTED.read_text():
-                print(*difflib.unified_diff(LISTED.read_text().splitlines(), text.splitlines(), str(LISTED), "the agent's steps", lineterm=""), sep="\n")
-                print(f"the steps are others: tests/faults.py --list {LISTED.relative_to(ROOT)}, then make faults", flush=True)
+        runs = arguments.sample or not (arguments.list or arguments.mutations)
+        if arguments.list or runs:
+            steps = oracle.listed() if arguments.as_listed else two.steps()
+            text, listed = "".join(f"{step}\n" for step in steps), oracle.LISTED.read_text()
+            if not arguments.list and text != listed:
+                print(*difflib.unified_diff(listed.splitlines(), text.splitlines(), str(oracle.LISTED), "the agent's steps", lineterm=""), sep="\n")
+                print(f"the steps are others: tests/faults.py --list {oracle.LISTED.relative_to(ROOT)}, then make faults", flush=True)
                 return 1
             if arguments.list and arguments.list != "-":
                 Path(arguments.list).write_text(text)
             else:
                 print(text, flush=True)
-        if not (arguments.list or arguments.mutations) or arguments.sample:
+        if runs:
             good = cells(two, steps, arguments)
         if arguments.mutations:
             good &= mutations(two, arguments.mutations)

@@ -12,8 +12,8 @@ STATE = f"/var/lib/stillframe/services/{SERVICE}/state.json"
 DAY = 86_400
 
 #: Commands: those that end in another generation, and those that change none.
-DEPLOYS = {"deploy", "copy", "upgrade"}
-BOOTS = {"boot", "recovery", "completion"}
+DEPLOYS = frozenset({"deploy", "copy", "upgrade"})
+BOOTS = frozenset({"boot", "recovery", "completion"})
 ALL = DEPLOYS | BOOTS | {"retention", "prepare"}
 
 
@@ -26,9 +26,9 @@ class Fault:
     act: str
     strike: Callable
     #: Of which commands.
-    commands: frozenset = frozenset(DEPLOYS)
+    commands: frozenset = DEPLOYS
     #: Commands that can still say what became of them.
-    tells: frozenset = frozenset(ALL)
+    tells: frozenset = ALL
     #: The gateway itself was down: requests may have failed.
     forgives: bool = False
     #: Store paths are hashed afterwards.
@@ -146,7 +146,7 @@ def left_alone(two, process, serving, text):
     if two.command == "boot":
         # Nothing serves yet, and nothing of this service comes up.
         two.release()
-        two.wait(lambda: two.mark(port=two.other_port) == OTHER)
+        two.note(not two.wait(lambda: two.mark(port=two.other_port) == OTHER), "the other service is down while the state is a newer agent's")
     else:
         kill_agent(two, process, serving)
         two.note(two.mark() is None, "nothing answers while the state is a newer agent's")
@@ -167,26 +167,26 @@ def newer(document):
     document["version"] = 99
 
 
-DEPLOY = frozenset({"deploy", "upgrade"})
-REMOTE = frozenset(DEPLOYS | {"retention", "prepare"})
+ACTIVATIONS = frozenset({"deploy", "upgrade"})
+REMOTE = DEPLOYS | {"retention", "prepare"}
 STATEFUL = frozenset({"deploy", "boot"})
 FAULTS = [
-    Fault("kill agent", "SIGKILL for the agent's process that is at the place", "hang", kill_agent, frozenset(ALL), tells=frozenset({"deploy", "upgrade"})),
+    Fault("kill agent", "SIGKILL for the agent's process that is at the place", "hang", kill_agent, ALL, tells=ACTIVATIONS),
     Fault("kill workstation", "SIGKILL for `stillframe`", "hang", kill_workstation, REMOTE, tells=frozenset()),
     Fault("ssh cut", "the host's SSH sessions end", "hang", cut, REMOTE, tells=frozenset()),
-    Fault("kill gateway", "SIGKILL for the gateway", "hang", kill_gateway, DEPLOY, forgives=True),
-    Fault("kill new", "SIGKILL for the new instance", "hang", kill_new, DEPLOY),
-    Fault("kill old", "SIGKILL for the old instance", "hang", kill_old, DEPLOY, forgives=True),
+    Fault("kill gateway", "SIGKILL for the gateway", "hang", kill_gateway, ACTIVATIONS, forgives=True),
+    Fault("kill new", "SIGKILL for the new instance", "hang", kill_new, ACTIVATIONS),
+    Fault("kill old", "SIGKILL for the old instance", "hang", kill_old, ACTIVATIONS, forgives=True),
     Fault("cancel", "`stillframe cancel` from elsewhere", "hang", cancel),
     Fault("ctrl-c", "SIGINT for `stillframe`", "hang", interrupt, tells=frozenset()),
-    Fault("power loss", "the host is off at once, and what was not synced is gone", "hang", power_loss, frozenset(ALL), tells=frozenset(),
+    Fault("power loss", "the host is off at once, and what was not synced is gone", "hang", power_loss, ALL, tells=frozenset(),
           forgives=True, hashes=True),
-    Fault("reboot", "an orderly reboot", "hang", reboot, frozenset(ALL), tells=frozenset(), forgives=True),
-    Fault("ENOSPC", "the write fails for want of space", "enospc", nothing, frozenset(ALL), writes=True),
-    Fault("EIO", "the write fails, the disk being broken", "eio", nothing, frozenset(ALL), writes=True),
-    Fault("EROFS", "the write fails, the file system being read-only", "erofs", nothing, frozenset(ALL), writes=True),
-    Fault("clock +1 day", "the agent's time of day jumps a day ahead", "hang", jump(DAY), frozenset(DEPLOYS | BOOTS)),
-    Fault("clock -1 day", "the agent's time of day jumps a day back", "hang", jump(-DAY), frozenset(DEPLOYS | BOOTS)),
+    Fault("reboot", "an orderly reboot", "hang", reboot, ALL, tells=frozenset(), forgives=True),
+    Fault("ENOSPC", "the write fails for want of space", "enospc", nothing, ALL, writes=True),
+    Fault("EIO", "the write fails, the disk being broken", "eio", nothing, ALL, writes=True),
+    Fault("EROFS", "the write fails, the file system being read-only", "erofs", nothing, ALL, writes=True),
+    Fault("clock +1 day", "the agent's time of day jumps a day ahead", "hang", jump(DAY), DEPLOYS | BOOTS),
+    Fault("clock -1 day", "the agent's time of day jumps a day back", "hang", jump(-DAY), DEPLOYS | BOOTS),
     Fault("torn state", "power loss; the state file's second half is zeros", "hang",
           spoil("n=$(stat -c %s state.json); head -c $((n / 2)) state.json >t; head -c $((n - n / 2)) /dev/zero >>t; mv t state.json"),
           STATEFUL, tells=frozenset(), forgives=True),

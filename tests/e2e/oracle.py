@@ -18,6 +18,8 @@ OTHER, OTHER_PORT = "other", 8288
 SETTLE = 60
 #: Where the agent is told what is to fail, and tells (`src/sys/fault.rs`).
 FOLDER = "/opt/stillframe-faults"
+#: The places, as `tests/faults.py --list` writes them.
+LISTED = harness.ROOT / "tests" / "golden" / "fault-steps.txt"
 PLAN, REACHED, SEEN = f"{FOLDER}/plan", f"{FOLDER}/reached", f"{FOLDER}/seen"
 HOST = "host"
 #: Places in loops come as often as the machine is slow: of those the first stands for all.
@@ -47,6 +49,11 @@ class Step(NamedTuple):
 
     def __str__(self):
         return f"{self.command}: {self.when} {self.place}{f' {self.nth}' if self.nth > 1 else ''}"
+
+
+def listed():
+    """The steps as the agent told them last."""
+    return [step(line) for line in LISTED.read_text().splitlines()]
 
 
 def step(text):
@@ -396,7 +403,7 @@ class Two:
         return {"syncfs": self._without_power, "hash": self._with_a_wrong_path, "lease": self._with_a_second}
 
     def _take_out(self, guard):
-        self.alpha.sh(f"rm -f {FOLDER}/*; echo '{guard}' >{FOLDER}/mutations")
+        self.alpha.sh(f"echo '{guard}' >{FOLDER}/mutations")
 
     def _without_power(self, guard):
         """The power fails right after a deployment has succeeded."""
@@ -406,8 +413,9 @@ class Two:
         self.alpha.power_loss()
         self.alpha.boot()
         self.alpha.wait_ready()
-        wrong = [] if done.code == 0 else [f"the deployment: status {done.code}: {done.err}"]
-        wrong += self.judge(before, target, done.code, True, True)
+        # What is to be seen is what comes of the power loss, not a deployment that failed for another reason.
+        assert done.code == 0, f"the deployment: status {done.code}: {done.err}"
+        wrong = self.judge(before, target, done.code, True, True)
         return wrong + self._mended(self.again(target))
 
     def _with_a_wrong_path(self, guard):
@@ -428,14 +436,12 @@ class Two:
     def _with_a_second(self, guard):
         """The workstation is gone in the middle of an activation, and somebody else deploys."""
         target, before = self.aim("deploy"), self.mark()
+        self.arm(Step("deploy", "table", 1, "before"), "hang")
         self._take_out(guard)
         wrong = []
-        plan = f"{SERVICE} table 1 before hang"
-        self.alpha.sh(f"echo '{plan}' >{PLAN}.new && mv {PLAN}.new {PLAN}")
         process = self.begin(target)
         try:
-            if not self.wait(self.reached):
-                return ["the activation was not held"]
+            assert self.wait(self.reached), "the activation was not held"
         finally:
             process.kill()
             process.communicate()

@@ -106,9 +106,9 @@ class Place:
             arguments = ("--offline", *arguments)
         return Stream(self.run("--json", "deploy", *arguments, code=code))
 
-    def start(self, *arguments, cwd=None, **environment):
+    def start(self, *arguments, cwd=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **environment):
         return subprocess.Popen([*map(str, self.ws.prefix), str(harness.BINARY), *arguments], cwd=cwd or self.project,
-                                env=self.ws.environment(**environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                env=self.ws.environment(**environment), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True)
 
     # --- what is served
 
@@ -141,9 +141,8 @@ class Place:
         return json.loads(self.local(host, "/system_stats"))["system"]["mark"]
 
     def status(self, host="alpha", code=None):
-        for entry in self.run("status", "--json", code=code).json["hosts"]:
-            if entry["host"] == host:
-                return entry["view"]["services"][0] if entry.get("view", {}).get("services") else entry
+        [entry] = self.run("status", "--json", "--hosts", host, code=code).json["hosts"]
+        return entry["view"]["services"][0] if entry.get("view", {}).get("services") else entry
 
     def history(self, host="alpha"):
         """This host's records, newest first."""

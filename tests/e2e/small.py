@@ -42,6 +42,12 @@ def record_hash(content):
     return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
+def git(place, *words):
+    """Real git, with nothing of the user's own name."""
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *identity, "-C", place, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
 class Wheel:
     """A pure wheel of one module; its RECORD and its archive may be made to say different things."""
 
@@ -183,7 +189,7 @@ class Index:
         if size:
             entry["size"] = len(content)
         body = json.dumps({"meta": {"api-version": "1.1"}, "name": wheel.name, "files": [entry]}).encode()
-        self.pages[wheel.name.replace("_", "-")] = (200, JSON, body)
+        self.pages[re.sub(r"[-_.]+", "-", wheel.name).lower()] = (200, JSON, body)
         return self
 
     def answer(self, request):

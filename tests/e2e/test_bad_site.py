@@ -214,7 +214,6 @@ class Site(Case):
         wheel = Wheel("dotted.name", members={"dotted.name-1.0.data/headers/dotted.h": b"int dotted;\n"})
         wheel.members.pop("dotted.name/__init__.py")
         index = self.index().publish(wheel)
-        index.pages["dotted-name"] = index.pages["dotted.name"]
         for number, spelled in enumerate(("dotted.name", "dotted-name", "Dotted_Name")):
             with self.subTest(spelled):
                 env = Environment(self.place / str(number) / "ComfyUI")

@@ -1,14 +1,11 @@
 """Credentials that people write into addresses: none of them gets into the store, a lock, a record, a report or an export."""
 import json
-import subprocess
 import unittest
 
-from small import Case, Wheel, write
+from small import Case, Wheel, git, write
 
 SECONDS = 40
 BATCH = True
-
-GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example", "-c", "init.defaultBranch=main"]
 
 
 def token(letter):
@@ -19,7 +16,7 @@ def token(letter):
 class Credentials(Case):
     def repository(self, place, remote):
         for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"], ["remote", "add", "origin", remote]):
-            subprocess.run([*GIT, "-C", place, *words], check=True)
+            git(place, *words)
 
     def setUp(self):
         super().setUp()
@@ -57,7 +54,7 @@ class Credentials(Case):
         self.run_it("lock", env.root, **keep)
         results = {"snapshot": taken, "inspect": self.run_it("inspect", env.root, **keep)}
         for words in (["snapshots", "show", "--json"], ["export", "pylock"], ["export", "cyclonedx"], ["export", "manager-snapshot"]):
-            results[" ".join(words)] = self.run_it(*words, taken.json["id"], code=None)
+            results[" ".join(words)] = self.run_it(*words, taken.json["id"])
         return taken.json, results
 
     def test_no_credential_gets_anywhere(self):
@@ -101,13 +98,15 @@ class Credentials(Case):
             self.assertEqual(told[path][0], "info")
             self.assertIn("it ships, as allow-secrets says", told[path][3])
 
-    def test_what_is_imported_is_used_and_not_shown(self):
+    def test_of_what_is_imported_none_is_shown(self):
         snapshot = {"comfyui": "a" * 40, "git_custom_nodes": {f"https://{token('A')}@git.example/p": {"hash": "b" * 40}},
                     "pips": {"lib": f"git+https://u:{token('B')}@git.example/lib@main", f"own @ https://files.example/own.whl?token={token('C')}": ""}}
         file = write(self.station.root / "x.json", json.dumps(snapshot))
         for arguments in ([], ["--json"]):
             text = self.run_it("import", file, *arguments).text
             self.assertEqual([letter for letter in "ABC" if token(letter) in text], [])
+            self.assertIn("git.example", text)
+            self.assertIn("files.example/own.whl", text)
 
 
 if __name__ == "__main__":

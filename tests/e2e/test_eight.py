@@ -26,8 +26,8 @@ class Eight(service.Good):
     def marks(self):
         return {name: self.place.mark(name) for name in self.names}
 
-    def spoil(self):
-        self.hosts[BAD].sh(f"mkdir -p {BROKEN}; printf '[Service]\\nExecStartPre=/bin/false\\n' >{BROKEN}/bad.conf; systemctl daemon-reload")
+    def spoil(self, seconds=0):
+        self.hosts[BAD].sh(f"mkdir -p {BROKEN}; printf '[Service]\\nExecStartPre=/bin/sh -c "sleep {seconds}; false"\\n' >{BROKEN}/bad.conf; systemctl daemon-reload")
 
     def mend(self):
         self.hosts[BAD].sh(f"rm -r {BROKEN}; systemctl daemon-reload")
@@ -84,7 +84,8 @@ class Eight(service.Good):
         self.assertEqual({e["sent"]["paths"] for e in done.events if e["type"] == "copied"}, {0})
 
     def a_rollout_that_died_there_is_resumed(self):
-        self.spoil()
+        # It is long enough at it to be seen there.
+        self.spoil(5)
         self.place.behave(mark="resumed")
         process = self.place.start("--json", "deploy", "--offline")
         self.wait(lambda: self.place.status(BAD)["activating"], 90)

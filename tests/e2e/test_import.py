@@ -4,12 +4,10 @@ import subprocess
 import unittest
 import zipfile
 
-from small import Case, Wheel, write
+from small import Case, Wheel, git, write
 
 SECONDS = 35
 BATCH = True
-
-GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example", "-c", "init.defaultBranch=main"]
 
 BACKEND = """\
 import zipfile
@@ -39,14 +37,14 @@ class Import(Case):
         place = self.work / name
         for path, text in files.items():
             write(place / path, text)
-        subprocess.run([*GIT, "-C", place, "init", "-q"], check=True)
-        subprocess.run([*GIT, "-C", place, "add", "-A"], check=True)
-        subprocess.run([*GIT, "-C", place, "commit", "-qm", "one"], check=True)
-        return subprocess.run([*GIT, "-C", place, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        git(place, "init", "-q")
+        git(place, "add", "-A")
+        git(place, "commit", "-qm", "one")
+        return git(place, "rev-parse", "HEAD")
 
     def change(self, place, path, text):
         write(place / path, text)
-        subprocess.run([*GIT, "-C", place, "commit", "-qam", "two"], check=True)
+        git(place, "commit", "-qam", "two")
 
     def manifest(self, extra="", main=None, pack=None, dependencies='["alpha==1.0"]'):
         return write(self.station.root / "pyproject.toml", f"""\

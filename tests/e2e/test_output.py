@@ -12,24 +12,19 @@ FULL = "error: cannot write to standard output\n  because: No space left on devi
 
 
 class Output(service.Case):
-    def stillframe(self, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
-        command = [*map(str, self.place.ws.prefix), str(service.harness.BINARY), *words]
-        return subprocess.Popen(command, cwd=self.place.project, env=self.place.ws.environment(), stdin=subprocess.DEVNULL,
-                                stdout=stdout, stderr=stderr, text=True)
-
     def full(self, *words):
         """With a disk behind standard output that is full."""
         with open("/dev/full", "w") as disk:
-            process = self.stillframe(*words, stdout=disk)
+            process = self.place.start(*words, stdout=disk)
             said = process.communicate(timeout=120)[1]
         return process.returncode, said
 
     def gone(self, *words):
         """With a reader that takes nothing."""
         reader, writer = os.pipe()
-        process = self.stillframe(*words, stdout=writer)
-        os.close(writer)
         os.close(reader)
+        process = self.place.start(*words, stdout=writer)
+        os.close(writer)
         said = process.communicate(timeout=120)[1]
         return process.returncode, said
 
@@ -52,7 +47,7 @@ class Output(service.Case):
                     ["--version"], ["doctor"]]
         for words in commands:
             with self.subTest(words):
-                usual = self.stillframe(*words)
+                usual = self.place.start(*words)
                 usual.communicate(timeout=120)
                 code, said = self.full(*words)
                 self.assertEqual(code, usual.returncode or 1, said)
@@ -65,12 +60,12 @@ class Output(service.Case):
     def test_2_standard_error_that_is_full_ends_nothing(self):
         self.place.snapshot("three", mark="three")
         with open("/dev/full", "w") as disk:
-            process = self.stillframe("deploy", "--snapshot", "three", stderr=disk)
+            process = self.place.start("deploy", "--snapshot", "three", stderr=disk)
             process.communicate(timeout=120)
         self.assertEqual((process.returncode, self.place.mark()), (0, "three"))
 
     def test_3_a_log_that_is_followed_ends_with_its_reader(self):
-        process = self.stillframe("logs", "-f", "-n", "5")
+        process = self.place.start("logs", "-f", "-n", "5")
         process.stdout.readline()
         process.stdout.close()
         # The next line finds nobody.
@@ -86,7 +81,7 @@ class Output(service.Case):
         process.stderr.close()
 
     def test_4_a_wrong_command_line_is_a_document_too(self):
-        process = self.stillframe("status", "--nope", "--json")
+        process = self.place.start("status", "--nope", "--json")
         out, err = process.communicate(timeout=30)
         error = json.loads(out)["error"]
         self.assertEqual((process.returncode, err, error["kind"], error["message"]), (2, "", "input", "unexpected argument '--nope' found"))
@@ -94,7 +89,7 @@ class Output(service.Case):
 
     def test_5_a_log_of_what_never_was_is_an_error(self):
         refused = self.place.run("logs", "s9-g9", code=1).err
-        self.assertIn("knows of an instance s9-g9 of demo nothing", refused)
+        self.assertIn("knows nothing of an instance s9-g9 of demo", refused)
 
     def test_6_a_label_names_one_snapshot(self):
         one = self.place.snapshot("blue", mark="label one")

@@ -18,7 +18,8 @@ ANEW=1 is given. `make test` runs a few cells that the commit's hash chooses, an
 An effect of an activation has its bare name (`src/host/faults.rs`); `copy/…`, `prepare/…`, `boot/…`, `retention/…` and `gateway/…` are places of the
 transfer, of `host prepare`, of a start of the host, of `stillframe retention` and of the gateway's own changes. The word in front is the command:
 `copy` deploys a snapshot that the host has not, `upgrade` deploys with another version of the agent, `boot` is a reboot; `recovery` and `completion` are the
-boot after a deployment lost its power before its commit, and after it.
+boot after a deployment lost its power before its commit, and after it. Of a place in a loop, and of places with a stroke, the first pass alone has a
+row. Three places are passed by none of these commands and have no row: `retention/unlink`, `retention/save` and `boot/rebuild`.
 
 **The oracle** (`tests/e2e/oracle.py`) looks at a host with two services, while a client asks one of them without a pause: within a minute of its last restart
 the host serves exactly the old or exactly the new generation; each public port answers with its own service's mark; no unit, slot, mount or link of
@@ -51,11 +52,12 @@ class Page:
 
     def __init__(self, path=None):
         self.path, self.cells, self.runs = path, {}, []
-        for cells in self._rows():
+        rows = self._rows()
+        for cells in rows:
             if cells[0].startswith("commit "):
                 self.runs.append((cells[0].removeprefix("commit "), cells[1], int(cells[2])))
-        self.columns = next((cells[1:] for cells in self._rows() if cells[0] == "step"), [])
-        for cells in self._rows():
+        self.columns = next((cells[1:] for cells in rows if cells[0] == "step"), [])
+        for cells in rows:
             if re.match(r"\w+: ", cells[0]):
                 self.cells[cells[0]] = dict(zip(self.columns, cells[1:]))
 
@@ -69,8 +71,8 @@ class Page:
         """Rows and columns as they are now; what is known of them stays."""
         now = {}
         for step in steps:
-            known = self.cells.get(str(step), {})
-            now[str(step)] = {f.name: (known.get(f.name, OPEN) if known.get(f.name) != NEVER else OPEN) if f.can(step) else NEVER for f in faults}
+            known = {name: cell for name, cell in self.cells.get(str(step), {}).items() if cell != NEVER}
+            now[str(step)] = {f.name: known.get(f.name, OPEN) if f.can(step) else NEVER for f in faults}
         self.cells, self.columns = now, [f.name for f in faults]
 
     def is_open(self, step, fault):
