@@ -281,7 +281,7 @@ fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: b
 }
 
 fn never(service: &Service, what: &str) -> Error {
-    Error::new(Kind::Input, format!("the log of this host knows of {what} of {} nothing", service.name))
+    Error::new(Kind::Input, format!("the log of this host knows nothing of {what} of {}", service.name))
         .hint("stillframe instances shows those there are, stillframe history what was deployed; a journal that is not kept forgets")
 }
 

@@ -101,7 +101,7 @@ explained! {
             "The line says what."
         Scripts: "An entry point of which no script is made, or a script that several distributions have: the line says whose the snapshot has."
             "Report an entry point that is none to the distribution's authors. Of a script of several, see whether the right one won."
-        Secret: "A token, a private key or a password file: it stays out of the snapshot. Or a credential in the URL of a git remote: it is removed wherever the URL is recorded. Or a line of a file that ships: it may be one."
+        Secret: "A token, a private key or a password file: it stays out of the snapshot. Or a credential in the URL of a git remote: it is removed wherever the URL is recorded. Or a line, in a file that ships, that may be one."
             "Give it to instances by [service.secrets]. What is no secret, or may ship, is named in `allow-secrets`."
         SpecialFile: "A FIFO, a socket or a device: no store has such things."
             "Nothing, unless a pack needs it: then it must make it itself when it starts."

@@ -107,9 +107,9 @@ fn record_text(host: &str, record: &Record, events: bool, printer: &Printer) {
         why.unwrap_or_default()
     ));
     if events {
-        for (event, next) in record.events.iter().zip(record.events.iter().skip(1).map(Some).chain([None])) {
-            // Of how far a copy is, the last word alone.
-            if event.bytes.is_some() && next.is_some_and(|next| next.bytes.is_some()) {
+        for (at, event) in record.events.iter().enumerate() {
+            // Of a copy's progress, the last word alone.
+            if event.bytes.is_some() && record.events.get(at + 1).is_some_and(|next| next.bytes.is_some()) {
                 continue;
             }
             let after = event.at.saturating_sub(record.attempt.began) as f64 / 1000.0;

@@ -43,11 +43,7 @@ impl Output {
         let failed = self.failed.lock();
         let e = failed.as_ref().filter(|e| e.kind() != ErrorKind::BrokenPipe)?;
         let error = Error::new(Kind::Io, "cannot write to standard output").caused_by(e.to_string());
-        Some(
-            error.hint(
-                "what was asked for is done as far as the rest of this says; what it printed is not whole",
-            ),
-        )
+        Some(error.hint("the work itself went on as usual; only what it printed is incomplete"))
     }
 
     /// The exit status of a command that came to `code`.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Of which file: stillframe.toml (default), or a host's; both have both as definitions. Or of a line of the stream that
+    /// Which schema: that of stillframe.toml (default) or of a host's file (each has the definitions of both), or of a line of the stream that
     /// `deploy`, `rollback` and `attach` print with --json.
     #[arg(value_enum)]
     of: Option<Of>,

@@ -192,7 +192,7 @@ impl<'a> Builder<'a> {
         self.text_file(script.name, text, references)
     }
 
-    /// A text of ours that is no script.
+    /// A text of ours as a file of the store.
     pub(super) fn text_file(
         &mut self,
         name: &str,

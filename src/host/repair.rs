@@ -37,7 +37,7 @@ pub fn repair(layout: &Layout, only: Option<&str>, by: &str) -> Result<Vec<Repai
     // Where another service is still broken, the boot service would fail again.
     let mended = all.iter().all(|one| one.error.is_none()) && overview::problems(layout).is_empty();
     if mended && boot_failed() {
-        // It has used up its starts.
+        // It has used up its starts; a stop makes systemd forget them.
         systemd::stop(BOOT_UNIT)?;
         systemd::start_and_wait(BOOT_UNIT)?;
     }

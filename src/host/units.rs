@@ -226,8 +226,9 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
     )
 }
 
-/// The one unit outside /run: it makes the others, at boot. Killed, or with a disk that did not take a write, it tries again
-/// a few times: nothing else would bring the services up. What it cannot read stays unread, and then it has failed.
+/// The one unit outside /run: it makes the others, at boot. If it is killed, or the disk did not take a write, it tries
+/// again a few times, since nothing else would bring the services up. A state that cannot be read stays so, and the unit
+/// has failed.
 pub fn boot(agent: &Path) -> String {
     format!(
         "[Unit]

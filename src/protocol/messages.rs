@@ -159,7 +159,7 @@ impl Attempt {
 }
 
 impl Project {
-    /// Why a service that `brought_by` brought for `self` is not for a deployment of `other` to replace.
+    /// The error where a deployment of `other` would replace a service of this project, which `brought_by` brought.
     pub fn keeps(&self, brought_by: &str, service: &str, other: &Project, by: &str) -> Option<Error> {
         let (mine, theirs) = (&self.folder, &other.folder);
         let text = format!(

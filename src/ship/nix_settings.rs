@@ -59,7 +59,7 @@ pub fn notes(settings: &NixSettings) -> Vec<Problem> {
             format!(
                 "Nix builds with sandbox = {sandbox}: a build sees and may use the host's files and network"
             ),
-            "sandbox = true in /etc/nix/nix.conf, and restart nix-daemon.service",
+            "set sandbox = true in /etc/nix/nix.conf, and restart nix-daemon.service",
         );
     }
     let others: Vec<&str> =
@@ -70,13 +70,13 @@ pub fn notes(settings: &NixSettings) -> Vec<Problem> {
                 "trusted-users has {}: to Nix each of them is root, and can put anything into the store",
                 others.join(", ")
             ),
-            "trusted-users = root in /etc/nix/nix.conf, unless each of them may deploy; and restart nix-daemon.service",
+            "set trusted-users = root in /etc/nix/nix.conf, unless each of them may deploy; and restart nix-daemon.service",
         );
     }
     if settings.require_sigs.as_deref() == Some("false") {
         note(
             "require-sigs = false: any user of the daemon can bring store paths that nobody signed".into(),
-            "require-sigs = true in /etc/nix/nix.conf, and restart nix-daemon.service",
+            "set require-sigs = true in /etc/nix/nix.conf, and restart nix-daemon.service",
         );
     }
     let beyond: Vec<&str> =
@@ -105,7 +105,7 @@ pub fn notes(settings: &NixSettings) -> Vec<Problem> {
             format!(
                 "the Nix daemon's socket is open to every user of the host (mode {own:o}, allowed-users = *)"
             ),
-            "as Nix is installed; on a host that others use too: allowed-users = root in /etc/nix/nix.conf",
+            "this is how Nix is installed; on a host that others use too, set allowed-users = root in /etc/nix/nix.conf, and restart nix-daemon.service",
         );
     }
     found

@@ -256,7 +256,7 @@ pub fn check(facts: &Facts, needs: &Needs) -> Vec<Problem> {
             "upgrade Nix on the host",
         )),
         Some(_) if facts.daemon.is_none() => {
-            found.push(problem("Nix is there without nix-daemon".into(), "install Nix for all users (multi-user)"))
+            found.push(problem("Nix is there, but nix-daemon is not".into(), "install Nix for all users (multi-user)"))
         }
         Some(_) => {}
     }

@@ -86,7 +86,7 @@ fn has_gpu() -> bool {
         })
 }
 
-/// Whatever of the environment runs, finds the environment and the store read-only: it is run as root, too.
+/// Whatever of the environment runs, finds the environment and the store read-only: it may be run as root.
 pub fn sealed(subject: &Subject, captured: &Captured, scratch: &Path) -> Seal {
     let prefix = captured
         .python

@@ -45,7 +45,7 @@ fn whole_path() -> OsString {
 
 /// Where Nix's manual puts its programs ("Installing Nix", "Profiles"): for all users, of NixOS, of the user alone. A command over SSH and
 /// a unit have none of them on PATH.
-pub fn nix_places() -> Vec<PathBuf> {
+fn nix_places() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|state| state.is_absolute());
     let state = state.or_else(|| Some(home.as_ref()?.join(".local/state")));

@@ -34,7 +34,7 @@ const DATA: [&str; 2] = ["models", "input"];
 const DATA_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// What the program's commit has in `models` and `input`, as it is on disk. The rest of these folders is the user's.
-/// Its empty files say only which folder a model belongs into.
+/// Its empty files only mark which folder a model belongs in.
 fn own_data(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
     let tracked = git::read_head(context.root).and_then(|head| compare::tracked_below(&head, &DATA));
     let mut tracked = tracked.unwrap_or_default();

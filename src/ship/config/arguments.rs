@@ -3,10 +3,14 @@
 use super::wrong::{Wrong, wrong};
 use crate::protocol::launch;
 
-/// Flags whose value lies outside of what is captured, and what to do instead.
-const OUTSIDE: [(&str, &str); 3] = [
+/// Flags whose value lies outside what is captured, and what to do instead; before those of `launch::FLAGS`.
+const OUTSIDE: [(&str, &str); 4] = [
     (
-        "--extra-model-paths-config",
+        "--base-directory",
+        "which stillframe sets itself: packs and models of another folder are captured where extra_model_paths.yaml names them",
+    ),
+    (
+        launch::EXTRA_MODELS,
         "which names a file that no snapshot has: name it extra_model_paths.yaml, beside main.py, where ComfyUI reads it by itself",
     ),
     (
@@ -26,12 +30,10 @@ pub fn check(arguments: &[String]) -> Result<(), Wrong> {
         if !flag.starts_with("--") || flag.len() < 4 {
             continue;
         }
-        let why = if "--base-directory".starts_with(flag) {
-            "which stillframe sets itself: packs and models of another folder are captured where extra_model_paths.yaml names them".into()
+        let why = if let Some((_, why)) = OUTSIDE.iter().find(|(outside, _)| outside.starts_with(flag)) {
+            (*why).to_string()
         } else if let Some((own, _)) = launch::FLAGS.iter().find(|(own, _)| own.starts_with(flag)) {
             format!("which stillframe sets itself ({own})")
-        } else if let Some((_, why)) = OUTSIDE.iter().find(|(outside, _)| outside.starts_with(flag)) {
-            (*why).to_string()
         } else {
             continue;
         };
