@@ -29,7 +29,7 @@ guarded-agent:
 	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/guarded/stillframe-agent
 	$(MAKE) agent
 
-# The programs for that: an agent in which an activation can be stopped, broken or killed at every effect. Built for development, soon there.
+# For make faults: an agent that can be stopped, broken or killed at every place (src/sys/fault.rs). A development build, which is soon there.
 fault-points-agent:
 	cargo build --no-default-features --features fault-points --locked --bin stillframe-agent --target $(AGENT_TARGET)
 	cargo build --locked --bin stillframe
