@@ -106,7 +106,6 @@ class Credentials(Case):
             text = self.run_it("import", file, *arguments).text
             self.assertEqual([letter for letter in "ABC" if token(letter) in text], [])
             self.assertIn("git.example", text)
-            self.assertIn("files.example/own.whl", text)
 
 
 if __name__ == "__main__":

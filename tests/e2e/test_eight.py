@@ -27,7 +27,8 @@ class Eight(service.Good):
         return {name: self.place.mark(name) for name in self.names}
 
     def spoil(self, seconds=0):
-        self.hosts[BAD].sh(f"mkdir -p {BROKEN}; printf '[Service]\\nExecStartPre=/bin/sh -c "sleep {seconds}; false"\\n' >{BROKEN}/bad.conf; systemctl daemon-reload")
+        unit = f"[Service]\nExecStartPre=/bin/sh -c 'sleep {seconds}; false'\n"
+        self.hosts[BAD].sh(f"mkdir -p {BROKEN}; cat >{BROKEN}/bad.conf; systemctl daemon-reload", input=unit)
 
     def mend(self):
         self.hosts[BAD].sh(f"rm -r {BROKEN}; systemctl daemon-reload")
