@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManagerSnapshotError {
     #[error("not a ComfyUI-Manager snapshot: {0}")]
-    Json(String),
-    #[error("not a ComfyUI-Manager snapshot: {0}")]
-    Yaml(String),
-    #[error("not a ComfyUI-Manager snapshot: it has neither \"comfyui\" nor \"git_custom_nodes\"")]
+    Malformed(String),
+    #[error("not a ComfyUI-Manager snapshot: it names no version of ComfyUI, no pack and no package")]
     Other,
 }
 
@@ -68,7 +66,7 @@ pub struct FileNode {
 
 impl ManagerSnapshot {
     pub fn parse(bytes: &[u8]) -> Result<Self, ManagerSnapshotError> {
-        let json = |e: serde_json::Error| ManagerSnapshotError::Json(e.to_string());
+        let json = |e: serde_json::Error| ManagerSnapshotError::Malformed(e.to_string());
         let value: Value = serde_json::from_slice(bytes).map_err(json)?;
         match value.get("custom_nodes") {
             Some(inner) => Self::deserialize(inner.clone()).map_err(json)?.known(),
@@ -78,7 +76,7 @@ impl ManagerSnapshot {
 
     /// Read as texts, not as YAML's guesses: a commit of digits is no number, and 1.10 is not 1.1.
     pub fn parse_yaml(text: &str) -> Result<Self, ManagerSnapshotError> {
-        let yaml = |e: serde_saphyr::Error| ManagerSnapshotError::Yaml(e.to_string());
+        let yaml = |e: serde_saphyr::Error| ManagerSnapshotError::Malformed(e.to_string());
         match serde_saphyr::from_str::<Wrapped>(text).map_err(yaml)?.custom_nodes {
             Some(inner) => inner.known(),
             None => serde_saphyr::from_str::<Self>(text).map_err(yaml)?.known(),
@@ -135,7 +133,7 @@ mod tests {
         let text = |b: &[u8]| ManagerSnapshot::parse(b).unwrap_err().to_string();
         assert_eq!(
             text(b"{\"a\":1}"),
-            "not a ComfyUI-Manager snapshot: it has neither \"comfyui\" nor \"git_custom_nodes\""
+            "not a ComfyUI-Manager snapshot: it names no version of ComfyUI, no pack and no package"
         );
         assert_eq!(text(b"x"), "not a ComfyUI-Manager snapshot: expected value at line 1 column 1");
         assert_eq!(

@@ -33,7 +33,7 @@ pub fn of_comfy_build(text: &str) -> Result<Description, DescriptionError> {
         if node.repository.is_some() {
             out.pack(&node.name, node.repository.as_deref(), commit.as_deref());
         } else if let Some(version) = node.registry_version {
-            out.registry_pack(&node.name, &version);
+            out.registry_pack(&node.name, &version, "repository");
         } else {
             out.unresolved.push(format!("pack {}: only Comfy's platform has its files", node.name));
         }

@@ -24,11 +24,7 @@ pub fn of_comfygit(text: &str) -> Result<Description, DescriptionError> {
             "bundled" => out
                 .unresolved
                 .push(format!("pack {name}: its files lie beside the manifest, not in a repository")),
-            "registry" => {
-                let version = node.version.unwrap_or_default();
-                out.unresolved
-                    .push(format!("pack {name} {version}: the Comfy registry has it, no commit is named"));
-            }
+            "registry" => out.registry_pack(&name, &node.version.unwrap_or_default(), "commit"),
             _ => {
                 let commit = node.pinned_commit.or(node.tracked_commit).or(node.version);
                 out.pack(&name, node.repository.or(node.github_url).as_deref(), commit.as_deref());

@@ -42,7 +42,7 @@ fn described(read: &ManagerSnapshot) -> Description {
         }
     }
     for (id, version) in &read.cnr_custom_nodes {
-        out.registry_pack(id, version);
+        out.registry_pack(id, version, "repository");
     }
     for file in &read.file_custom_nodes {
         match file.disabled {

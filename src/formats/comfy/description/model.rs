@@ -157,10 +157,10 @@ impl Description {
         }
     }
 
-    pub(super) fn registry_pack(&mut self, name: &str, version: &str) {
+    pub(super) fn registry_pack(&mut self, name: &str, version: &str, lacks: &str) {
         let named = format!("{name} {version}");
         self.unresolved
-            .push(format!("pack {}: the Comfy registry has it, no repository is named", named.trim_end()));
+            .push(format!("pack {}: the Comfy registry has it, no {lacks} is named", named.trim_end()));
     }
 
     /// A pack of one file.

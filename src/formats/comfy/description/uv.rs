@@ -55,11 +55,7 @@ pub fn requirements(out: &mut Description, lines: Vec<String>, uv: Uv) {
     let mut met = BTreeSet::new();
     for line in lines {
         let judged = judge(&line, false);
-        let about = match &judged {
-            Judged::Taken(requirement) => requirement.name.clone(),
-            Judged::Lacks(name, _) => name.clone(),
-            Judged::Nothing => None,
-        };
+        let about = judged.name().cloned();
         match (about.as_ref().and_then(|name| sources.get_key_value(name)), judged) {
             (Some((name, source)), Judged::Taken(requirement)) => {
                 met.insert(name.clone());
