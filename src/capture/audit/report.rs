@@ -25,7 +25,7 @@ pub fn findings(
     };
     let mut wanted = Vec::new();
     for (library, files) in by_library(&report.unmet) {
-        let needs = format!("needs {library}{}", and_more(&files));
+        let needs = format!("needs {library}{}", and_more(&files, "does", "do"));
         match here(library) {
             Some(path) => {
                 let path = path.display().to_string();
@@ -61,7 +61,7 @@ pub fn findings(
         );
     }
     for (library, files) in by_library(&report.hidden) {
-        let more = and_more(&files);
+        let more = and_more(&files, "does that of", "do those of");
         add(
             Severity::Warning,
             files[0],
@@ -98,11 +98,12 @@ fn by_library(unmet: &[Unmet]) -> BTreeMap<&str, Vec<&str>> {
     found
 }
 
-/// The files behind the first, which is the finding's own.
-fn and_more(files: &[&str]) -> String {
+/// The files behind the first, which is the finding's own; what one of them does, and what several do.
+fn and_more(files: &[&str], one: &str, several: &str) -> String {
     match &files[1..] {
         [] => String::new(),
-        more => format!(" (so do {})", some(more.iter().copied())),
+        [other] => format!(" (so {one} {other})"),
+        others => format!(" (so {several} {})", some(others.iter().copied())),
     }
 }
 

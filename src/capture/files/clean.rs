@@ -1,16 +1,14 @@
 //! Files in whose text no credential was found, by what their file system says of them: an unchanged file is not read again. As with
 //! the memo, which keeps this, a time stamp of a moment ago proves nothing.
-use crate::capture::files::walk::WalkEntry;
+use crate::capture::files::walk::{self, WalkEntry};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// By path: size, times, inode.
 pub type Known = BTreeMap<String, String>;
-
-const RACY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Default)]
 pub struct Clean {
@@ -22,8 +20,7 @@ pub struct Clean {
 impl Clean {
     /// What an earlier run saw; `started`: when this one began.
     pub fn new(known: Known, started: SystemTime) -> Clean {
-        let limit = started.checked_sub(RACY).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let limit = limit.and_then(|at| i128::try_from(at.as_nanos()).ok()).unwrap_or(0);
+        let limit = walk::racy_limit(started).unwrap_or(0);
         Clean { known: Arc::new(known), seen: Arc::default(), limit }
     }
 
@@ -59,6 +56,7 @@ impl Clean {
 mod tests {
     use super::*;
     use crate::capture::files::walk::NodeKind;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn only_what_is_as_it_was_is_known() {

@@ -222,19 +222,23 @@ impl Collector<'_> {
     /// Whether a file is no secret, or one that the configuration lets ship; says what it is.
     fn may_ship(&mut self, real: &Path, name: &[u8], path: &[u8], entry: &WalkEntry) -> bool {
         let clean = &self.policy.left_out.clean;
-        let known = !self.policy.config_secrets || clean.knows(real, entry);
         // A file that may be a secret by its name is looked at in any case.
-        let depth = match known {
-            true if self.policy.config_secrets => Depth::Configured,
-            true => Depth::Named,
-            false => Depth::Programs,
+        let depth = if !self.policy.config_secrets {
+            Depth::Named
+        } else if clean.knows(real, entry) {
+            Depth::Configured
+        } else {
+            Depth::Programs
         };
         let looked = secrets::look(&[name, bytes(real)], real, entry.size, depth);
         if looked.clean {
             clean.add(real, entry);
         }
+        if looked.secret.is_none() && looked.suspicion.is_none() {
+            return true;
+        }
         let allowed = self.policy.left_out.allows(real);
-        let allow = format!("allow-secrets = [{:?}]", show(name));
+        let allow = format!("allow-secrets = [{}]", serde_json::json!(show(name)));
         let left_out = match looked.kind {
             None => SECRET_NOTE.to_string(),
             Some(Depth::Programs) => {

@@ -9,9 +9,9 @@ use std::path::Path;
 pub const SECRET_FILE_LIMIT: u64 = 256 * 1024;
 
 /// Whether a file is a secret, and which. `names`: all that it goes by (a link may give a secret an innocent
-/// name). `configs`: see `secret_content`.
-pub fn judge(names: &[&[u8]], file: &Path, size: u64, configs: bool) -> Option<String> {
-    look(names, file, size, if configs { Depth::Written } else { Depth::Named }).secret
+/// name).
+pub fn judge(names: &[&[u8]], file: &Path, size: u64) -> Option<String> {
+    look(names, file, size, Depth::Written).secret
 }
 
 /// How far a file's content is looked at for credentials.

@@ -247,12 +247,17 @@ fn special(kind: &std::fs::FileType) -> Option<&'static str> {
     }
 }
 
+/// Time stamps from here on prove nothing, in nanoseconds since the epoch; `started`: when the first byte was read.
+pub fn racy_limit(started: SystemTime) -> Option<i128> {
+    let limit = started.checked_sub(RACY)?.duration_since(UNIX_EPOCH).ok()?;
+    i128::try_from(limit.as_nanos()).ok()
+}
+
 /// SHA-256 over all metadata of files and links and the names of folders (a folder's times change
 /// when litter comes and goes, and say nothing that its entries do not). `None` when any timestamp
 /// is so fresh that a later write could leave it unchanged.
 pub fn stat_digest(entries: &[WalkEntry], started_at: SystemTime) -> Option<String> {
-    let limit = started_at.checked_sub(RACY)?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-    let limit = i128::try_from(limit).ok()?;
+    let limit = racy_limit(started_at)?;
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());

@@ -27,10 +27,7 @@ pub struct Pth {
 pub fn read_all(sites: &[PathBuf], memo: &Memo, started: SystemTime) -> Vec<Pth> {
     let mut files: Vec<(PathBuf, &Path)> = Vec::new();
     for site in sites {
-        // A folder that cannot be listed is reported where its files are looked for.
-        let listed = std::fs::read_dir(site).into_iter().flatten().flatten();
-        let named = listed.map(|e| e.path()).filter(|p| p.as_os_str().as_bytes().ends_with(b".pth"));
-        files.extend(named.map(|path| (path, site.as_path())));
+        files.extend(files_of(site).map(|path| (path, site.as_path())));
     }
     files.sort();
     let digest = || stat_digest("pth", files.iter().map(|(file, _)| file.as_path()), started);
@@ -44,11 +41,21 @@ pub fn read_all(sites: &[PathBuf], memo: &Memo, started: SystemTime) -> Vec<Pth>
     read
 }
 
-fn read(file: &Path, site: &Path) -> Option<Pth> {
+/// A folder that cannot be listed is reported where its files are looked for.
+fn files_of(site: &Path) -> impl Iterator<Item = PathBuf> {
+    let listed = std::fs::read_dir(site).into_iter().flatten().flatten();
+    listed.map(|e| e.path()).filter(|path| path.as_os_str().as_bytes().ends_with(b".pth"))
+}
+
+fn text_of(file: &Path) -> Option<String> {
     let bytes = read_small(file, MAX_TEXT)?;
-    let text = String::from_utf8_lossy(&bytes);
+    Some(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_string())
+}
+
+fn read(file: &Path, site: &Path) -> Option<Pth> {
+    let text = text_of(file)?;
     let mut found = Pth { file: file.to_path_buf(), folders: Vec::new(), code: Vec::new() };
-    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+    for (at, line) in text.lines().enumerate() {
         match folder(line, site) {
             Some(folder) if !folder.starts_with(site) => found.folders.push(folder),
             None if is_code(line) && changes_path(line) => found.code.push((at + 1, literal(line, site))),
@@ -60,14 +67,9 @@ fn read(file: &Path, site: &Path) -> Option<Pth> {
 
 /// Every folder or archive that the `.pth` files of a site directory name.
 pub fn named(site: &Path) -> HashSet<PathBuf> {
-    let listed = std::fs::read_dir(site).into_iter().flatten().flatten().map(|e| e.path());
-    let files = listed.filter(|path| path.as_os_str().as_bytes().ends_with(b".pth"));
-    let texts = files.filter_map(|path| read_small(&path, MAX_TEXT));
-    let lines = |bytes: Vec<u8>| -> Vec<PathBuf> {
-        let text = String::from_utf8_lossy(&bytes);
-        text.trim_start_matches('\u{feff}').lines().filter_map(|line| folder(line, site)).collect()
-    };
-    texts.flat_map(lines).collect()
+    let folders =
+        |text: String| -> Vec<PathBuf> { text.lines().filter_map(|line| folder(line, site)).collect() };
+    files_of(site).filter_map(|file| text_of(&file)).flat_map(folders).collect()
 }
 
 fn is_code(line: &str) -> bool {

@@ -102,6 +102,6 @@ impl<'a> Reach<'a> {
         }
         let real = fs::canonicalize(disk).ok()?;
         let names = [name.as_bytes(), real.as_os_str().as_bytes()];
-        secrets::judge(&names, disk, found.size, true).map(How::Secret)
+        secrets::judge(&names, disk, found.size).map(How::Secret)
     }
 }

@@ -167,7 +167,7 @@ fn ownerless(context: &Context, path: &Path, kind: std::fs::FileType) -> Result<
         return no(Severity::Problem, Topic::Unreadable, format!("the file cannot be read; left out: {e}"));
     }
     let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());
-    if let Some(what) = secrets::judge(&names, path, meta.len(), true)
+    if let Some(what) = secrets::judge(&names, path, meta.len())
         && !context.left_out.allows(&real)
     {
         return no(Severity::Warning, Topic::Secret, format!("{what}: {SECRET_NOTE}"));
