@@ -1,7 +1,7 @@
 //! Settings resolved once: command line over `stillframe.toml` over defaults, and where state and
 //! caches live (XDG base directory specification).
 use crate::deploy::fleet::{GivenHosts, Project};
-use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig, arguments, line_of};
+use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig, arguments};
 use crate::snapshot::config::{ProbeConfig, PythonConfig, StoreSection};
 use crate::snapshot::subject::{Service, Subject};
 use crate::store::StoreConfig;
@@ -142,10 +142,9 @@ impl Settings {
     pub fn subject(&self) -> Result<Subject> {
         let config = &self.config;
         arguments::check(&config.service.arguments).map_err(|wrong| {
-            let place = self.source.as_ref().map_or_else(String::new, |(file, text)| {
-                let line = line_of(text, wrong.key).map_or_else(String::new, |line| format!(" line {line}"));
-                format!("{}{line}: ", file.display())
-            });
+            let source = self.source.as_ref().map(|(file, text)| (file.as_path(), text.as_str()));
+            let place = wrong.place(source).or_else(|| source.map(|(file, _)| file.display().to_string()));
+            let place = place.map_or_else(String::new, |place| format!("{place}: "));
             Error::new(Kind::Input, format!("{place}{wrong}")).hint("take it out of the arguments")
         })?;
         Ok(Subject {

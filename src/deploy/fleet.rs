@@ -2,7 +2,7 @@
 use crate::deploy::values;
 use crate::formats::comfy::workflow;
 use crate::protocol::spec::Spec;
-use crate::ship::config::{ServiceConfig, Wrong, line_of};
+use crate::ship::config::{ServiceConfig, Wrong};
 use crate::ship::hosts::{self, Host};
 use crate::ship::preflight::Needs;
 use crate::ship::ssh::Remote;
@@ -172,14 +172,9 @@ impl Member {
     pub fn located(&self, wrong: Wrong) -> Error {
         let own = Some((self.host.file.as_path(), self.host.text.as_str()));
         let project = self.project.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
-        let found = [own, project]
-            .into_iter()
-            .flatten()
-            .find_map(|(path, text)| Some((path, line_of(text, wrong.key)?)));
-        let place = match found {
-            Some((path, line)) => format!("{} line {line}", path.display()),
-            None => project.map_or(self.host.file.as_path(), |(path, _)| path).display().to_string(),
-        };
+        let place = wrong.place([own, project].into_iter().flatten()).unwrap_or_else(|| {
+            project.map_or(self.host.file.as_path(), |(path, _)| path).display().to_string()
+        });
         Error::new(Kind::Input, format!("{place}: {wrong}"))
             .hint("correct the file; what each key means is in README.md")
     }

@@ -3,7 +3,7 @@
 use crate::formats::comfy::description::{Dependencies, Description, local_version, name_of};
 use crate::formats::credentials::redacted;
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::process::{self, Failure, Place};
+use crate::sys::process;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
 use crate::words;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,7 @@ pub struct Wish<'a> {
 
 /// One step of the work, by another program.
 pub fn step(command: Command, what: &str) -> Result<()> {
-    let mut stop = || check_interrupt().is_err();
-    let done = process::attempt(command, what, Place::Behind, None, LIMIT, &mut stop).map_err(|failure| {
-        let interrupted = matches!(failure, Failure::Stopped { .. }).then(check_interrupt);
-        interrupted.and_then(Result::err).unwrap_or_else(|| failure.into())
-    })?;
+    let done = process::run_until_interrupt(command, what, LIMIT)?;
     if done.code == Some(0) {
         return Ok(());
     }

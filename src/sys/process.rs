@@ -220,8 +220,8 @@ pub fn run_until(words: &[&str], limit: Duration, stop: &mut dyn FnMut() -> bool
 }
 
 /// The same, until the user interrupts it, which is the error then. Errors call the command `name`.
-pub fn run_until_interrupt(words: &[&str], name: &str, limit: Duration) -> Result<Output> {
-    attempt(command(words), name, Place::Behind, None, limit, &mut || check_interrupt().is_err()).or_else(
+pub fn run_until_interrupt(command: Command, name: &str, limit: Duration) -> Result<Output> {
+    attempt(command, name, Place::Behind, None, limit, &mut || check_interrupt().is_err()).or_else(
         |failure| {
             if matches!(failure, Failure::Stopped { .. }) {
                 check_interrupt()?;

@@ -5,6 +5,5 @@ mod check;
 mod resolve;
 mod types;
 mod wrong;
-pub use resolve::line_of;
 pub use types::*;
 pub use wrong::Wrong;

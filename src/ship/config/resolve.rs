@@ -261,25 +261,6 @@ fn span(value: Option<Span>, default: u64) -> u64 {
     value.map_or(default, |s| s.0)
 }
 
-/// The line of a key in a TOML text, from 1; none where the text does not set it in so many words.
-pub fn line_of(text: &str, key: &str) -> Option<usize> {
-    let mut section = String::new();
-    for (at, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_start_matches('[').split(']').next().unwrap_or_default().trim().to_string();
-            continue;
-        }
-        let Some((name, _)) = line.split_once('=') else { continue };
-        let name = name.trim();
-        let full = if section.is_empty() { name.to_string() } else { format!("{section}.{name}") };
-        if full == key || key.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.')) {
-            return Some(at + 1);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 #[path = "resolve_tests.rs"]
 mod tests;

@@ -1,3 +1,4 @@
+use super::super::wrong::line_of;
 use super::*;
 
 fn config(text: &str) -> ServiceConfig {

@@ -82,7 +82,7 @@ pub fn evaluate(folder: &Path, cache: &Path) -> Result<BTreeMap<String, Value>> 
 
 fn nix(words: &[&str], folder: &Path) -> Result<process::Output> {
     // The whole command is long and says nothing: the program's name stands for it.
-    process::run_until_interrupt(words, words[0], LIMIT).map_err(|e| match e.kind {
+    process::run_until_interrupt(process::command(words), words[0], LIMIT).map_err(|e| match e.kind {
         Kind::Interrupted => e,
         _ => e
             .within(format!("cannot evaluate the hosts in {}", folder.display()))
