@@ -2,7 +2,7 @@
 AGENT_TARGET := $(shell uname -m)-unknown-linux-musl
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
-.PHONY: build agent guarded-agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
+.PHONY: build agent agent-target guarded-agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
 
 build: agent
 	cargo build --release --bin stillframe
@@ -12,25 +12,27 @@ install: build
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/release/stillframe
 	install -D -t $(DESTDIR)$(PREFIX)/libexec/stillframe $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent
 
-# The host's program, static. Its C parts (zstd) need a musl compiler: Debian's musl-tools.
-agent:
+agent-target:
 	rustup target add $(AGENT_TARGET)
+
+# The host's program, static. Its C parts (zstd) need a musl compiler: Debian's musl-tools.
+agent: agent-target
 	cargo build --release --no-default-features --locked --bin stillframe-agent --target $(AGENT_TARGET)
 
 # The agent without the lock that a request claims its instance under: the rotation test must fail with it.
-fault-agent:
+fault-agent: agent-target
 	cargo build --release --no-default-features --features fault-late-claim --locked --bin stillframe-agent --target $(AGENT_TARGET)
 	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/fault/stillframe-agent
 	$(MAKE) agent
 
 # The agent with guards that can be taken out, optimised: tests/bench_durability.py measures it with them and without.
-guarded-agent:
+guarded-agent: agent-target
 	cargo build --release --no-default-features --features fault-points --locked --bin stillframe-agent --target $(AGENT_TARGET)
 	install -D $(TARGET)/$(AGENT_TARGET)/release/stillframe-agent $(TARGET)/guarded/stillframe-agent
 	$(MAKE) agent
 
 # For make faults: an agent that can be stopped, broken or killed at every place (src/sys/fault.rs). A development build, which is soon there.
-fault-points-agent:
+fault-points-agent: agent-target
 	cargo build --no-default-features --features fault-points --locked --bin stillframe-agent --target $(AGENT_TARGET)
 	cargo build --locked --bin stillframe
 	install -D -t $(TARGET)/faults/bin $(TARGET)/debug/stillframe
