@@ -9,6 +9,7 @@ use crate::closure::registry::{Record, Registry};
 use crate::deploy::detach::{self, Detached, Detaching, Said};
 use crate::deploy::events::{Ended, Event, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Checked, Member};
+use crate::deploy::look;
 use crate::deploy::plan::Plan;
 use crate::deploy::project;
 use crate::deploy::records::{self, Finished};
@@ -96,6 +97,9 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     // All that can be wrong here is found before a host is troubled.
     let hosts = members.into_iter().map(Checked::of).collect::<Result<Vec<_>>>()?;
     let shown = Shown::new(printer, hosts.len());
+    if snapshot.is_none() {
+        look::ahead(&hosts, &settings.config.rollout, &shown)?;
+    }
     let record = self::snapshot(snapshot.as_deref(), args, &settings, &shown)?;
     if args.detach {
         return detached(

@@ -7,10 +7,10 @@ use crate::deploy::host_result::HostResult;
 use crate::deploy::plan::{Failed, Plan, Prepared};
 use crate::deploy::records::{Deployment, Finished};
 use crate::deploy::rollout::{Host, Rollout};
-use crate::deploy::stages::allowed;
+use crate::deploy::stages::enough;
 use crate::protocol::messages::{AttemptKind, Order, Status};
 use crate::protocol::spec::{Rotation, Wanted};
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::Result;
 use crate::sys::progress::check_interrupt;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -69,17 +69,7 @@ impl Plan {
     /// Whether traffic may move, with so many hosts that are not there.
     fn may_go_on(&self, missing: usize) -> Result<()> {
         check_interrupt()?;
-        let all = self.hosts.len();
-        let limit = allowed(&self.rollout, all);
-        if missing > limit {
-            return Err(Error::new(
-                Kind::Host,
-                format!(
-                    "{missing} of {all} hosts cannot be deployed to; at most {limit} may be missing ([rollout] max-unavailable)"
-                ),
-            ));
-        }
-        Ok(())
+        enough(&self.rollout, missing, self.hosts.len())
     }
 
     fn roll_out(&self, ready: Vec<Prepared>, missing: usize, observer: &dyn Observer) -> Vec<HostResult> {

@@ -1,6 +1,7 @@
 //! The stages of a rollout: a few hosts first, then the others in batches; and how many may be missing. Pure.
 use crate::protocol::spec::Rotation;
 use crate::ship::config::{RolloutConfig, Share};
+use crate::sys::error::{Error, Kind, Result};
 use std::ops::Range;
 
 /// The hosts of each stage, as ranges of their list.
@@ -29,6 +30,20 @@ pub fn stages(config: &RolloutConfig, hosts: usize, missing: usize, rotation: Ro
 /// How many of so many hosts may be missing.
 pub fn allowed(config: &RolloutConfig, hosts: usize) -> usize {
     config.max_unavailable.unwrap_or(Share::Percent(50)).of(hosts)
+}
+
+/// Whether traffic may move with so many hosts that are not there.
+pub fn enough(config: &RolloutConfig, missing: usize, all: usize) -> Result<()> {
+    let limit = allowed(config, all);
+    if missing <= limit {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Host,
+        format!(
+            "{missing} of {all} hosts cannot be deployed to; at most {limit} may be missing ([rollout] max-unavailable)"
+        ),
+    ))
 }
 
 #[cfg(test)]

@@ -95,7 +95,12 @@ pub fn greet(mut remote: Remote, needs: &Needs, load: &Load) -> Result<Arrived> 
     Ok(Arrived { remote, facts, channel, missing: None })
 }
 
-/// Looks alone; also at how Nix is set, where it is.
+/// Looks alone.
+pub fn facts(target: &Target, needs: &Needs) -> Result<Facts> {
+    Ok(preflight::greet(&mut Remote::connect(target)?, needs, "", |_| {})?.0)
+}
+
+/// The same; also at how Nix is set, where it is.
 pub fn look(target: &Target, needs: &Needs) -> Result<(Facts, Option<NixSettings>)> {
     let mut remote = Remote::connect(target)?;
     let facts = preflight::greet(&mut remote, needs, "", |_| {})?.0;

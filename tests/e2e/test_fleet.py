@@ -125,11 +125,16 @@ class Fleet(service.Good):
         beta.network(False)
         self.place.configure('[rollout]\nmax-unavailable = 0')
         try:
-            done = self.place.deploy(code=1, mark="none at all")
+            self.place.snapshot("none-at-all", mark="none at all")
+            done = self.place.deploy("--snapshot", "none-at-all", code=1)
+            ahead = self.place.deploy(code=1, mark="not even taken")
         finally:
             beta.network(True)
-        self.assertEqual(done.host("alpha")["error"],
-                         "alpha: 1 of 3 hosts cannot be deployed to; at most 0 may be missing ([rollout] max-unavailable)")
+        few = "1 of 3 hosts cannot be deployed to; at most 0 may be missing ([rollout] max-unavailable)"
+        self.assertEqual(done.host("alpha")["error"], f"alpha: {few}")
+        # Before a capture, which takes a while, they are looked at once.
+        self.assertEqual([e.get("type", "error") for e in ahead.events], ["unavailable", "error"])
+        self.assertEqual(ahead.events[1]["error"]["message"], few)
         self.assertEqual(self.marks(), ["without beta"] * 3)
 
     def selectors_and_what_a_dry_run_shows(self):

@@ -360,6 +360,25 @@ class Trouble(service.Good):
                 self.assertRegex(self.place.run("history", "-n", "1").out, f"alpha +failed +{pattern}")
                 self.assertEqual(self.place.mark(), before)
 
+    def test_hosts_are_looked_at_before_the_environment_is_captured(self):
+        known = self.place.run("snapshots", "list", "--json").json
+        self.addCleanup(self.place.describe, "alpha")
+        self.place.behave(mark="never taken")
+        for host, pattern in [({"service": {"models": "/srv/none"}}, r"alpha: there is no folder /srv/none"),
+                              ({"user": "nosudo"}, r"alpha: no root's rights: ")]:
+            self.place.describe("alpha", **host)
+            for more in ([], ["--dry-run"], ["--detach"]):
+                with self.subTest(pattern, more=more):
+                    refused = self.place.run("deploy", "--offline", *more, code=1)
+                    self.assertRegex(refused.err, f"(?m)^error: {pattern}")
+                    self.assertRegex(refused.err, "(?m)^  hint: ")
+                    self.assertEqual(refused.out, "")
+            said = Stream(self.place.run("--json", "deploy", "--offline", code=1)).events
+            self.assertEqual([list(event) for event in said], [["error"]])
+            self.assertRegex(said[0]["error"]["message"], f"^{pattern}")
+        self.assertEqual(self.place.run("snapshots", "list", "--json").json, known)
+        self.assertEqual(self.place.status()["serving"], self.serving)
+
     def test_a_network_that_is_lost_while_it_activates(self):
         process = self.slow(4, "alone")
         self.until("checking")
