@@ -164,6 +164,13 @@ impl Registry {
 
     /// All records, the one that was taken last at the end.
     pub fn list(&self) -> Result<Vec<Record>> {
+        let mut records: Vec<Record> = self.each()?.into_iter().collect::<Result<_>>()?;
+        records.sort_by_cached_key(|r: &Record| (r.taken(), r.taken_ms, r.id.clone()));
+        Ok(records)
+    }
+
+    /// Every record, or why it cannot be read.
+    fn each(&self) -> Result<Vec<Result<Record>>> {
         let mut records = Vec::new();
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -175,22 +182,21 @@ impl Registry {
             let entry = entry.map_err(|e| Error::io("list", &self.dir, e))?;
             let path = entry.path().join("record.json");
             if path.exists() {
-                records.push(self.read(&path)?);
+                records.push(self.read(&path));
             }
         }
-        records.sort_by_cached_key(|r: &Record| (r.taken(), r.taken_ms, r.id.clone()));
         Ok(records)
     }
 
     /// Takes a label away from the snapshots that had it before `record`; their ids.
     pub fn move_label(&self, record: &Record) -> Result<Vec<String>> {
         let Some(label) = &record.label else { return Ok(Vec::new()) };
-        let mut moved = Vec::new();
-        for other in self.list()?.into_iter().filter(|o| o.id != record.id && o.label.as_ref() == Some(label))
-        {
-            moved.push(other.id.clone());
-            self.write(&Record { label: None, ..other })?;
-        }
+        // A record that cannot be read keeps no snapshot from being named; whoever asks for it is told.
+        let mut others: Vec<Record> = self.each()?.into_iter().flatten().collect();
+        others.retain(|other| other.id != record.id && other.label.as_ref() == Some(label));
+        others.sort_by(|a, b| a.id.cmp(&b.id));
+        let moved = others.iter().map(|other| other.id.clone()).collect();
+        others.into_iter().try_for_each(|other| self.write(&Record { label: None, ..other }))?;
         Ok(moved)
     }
 
