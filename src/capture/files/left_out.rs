@@ -1,6 +1,8 @@
 //! What the configuration leaves out of a snapshot, by where it really lies: a folder that is captured by another way
 //! than through its place in the environment (an editable install, a pack behind a link) has the same files.
 use crate::capture::files::clean::Clean;
+use crate::words::show;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Where a path is: in a canonical folder, under its own name.
@@ -10,6 +12,8 @@ fn place(path: &Path) -> Option<PathBuf> {
 
 #[derive(Debug, Clone, Default)]
 pub struct LeftOut {
+    /// The environment, which the configuration's paths begin at.
+    root: PathBuf,
     /// Files and folders, their own folders canonical.
     paths: Vec<PathBuf>,
     /// What ships though it looks like a secret.
@@ -25,6 +29,7 @@ impl LeftOut {
         let named = private.iter().filter_map(|path| place(path));
         let held = private.iter().filter_map(|path| path.canonicalize().ok());
         LeftOut {
+            root: root.to_path_buf(),
             paths: excluded.chain(named).chain(held).collect(),
             allowed: Vec::new(),
             clean: Clean::default(),
@@ -45,6 +50,23 @@ impl LeftOut {
     /// Whether a canonical path may ship with a secret in it.
     pub fn allows(&self, real: &Path) -> bool {
         self.allowed.iter().any(|path| real.starts_with(path))
+    }
+
+    /// The allowed of these files and of the folders that they are in, as a text to compare.
+    pub fn allowed_of<'a>(&self, files: impl Iterator<Item = &'a Path> + Clone) -> String {
+        let named = |place: &&PathBuf| {
+            files.clone().any(|file| file.canonicalize().is_ok_and(|real| real.starts_with(place)))
+        };
+        let named: Vec<String> =
+            self.allowed.iter().filter(named).map(|place| format!("\0{}", place.display())).collect();
+        named.concat()
+    }
+
+    /// The line of the configuration that lets a secret ship, for a file of the environment.
+    pub fn advice(&self, file: &Path) -> Option<String> {
+        let below = file.strip_prefix(&self.root).ok()?;
+        let named = serde_json::json!(show(below.as_os_str().as_bytes()));
+        Some(format!("allow-secrets = [{named}] ships it as it is"))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -11,7 +11,6 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// Who was asked for a wheel.
 #[derive(Serialize, Deserialize)]
@@ -68,8 +67,8 @@ impl Kept {
 }
 
 /// Over every file that a decision rests on: what the installed RECORD lists and what the wheel does,
-/// which need not be the same, and the metadata that says which wheel to ask for.
-pub fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Option<String> {
+/// which need not be the same, the metadata that says which wheel to ask for, and which of them may ship as secrets.
+pub fn digest_of(context: &Context, one: &Installed, claims: &[PathBuf]) -> Option<String> {
     const READ: [&str; 8] = [
         "METADATA",
         "RECORD",
@@ -85,8 +84,9 @@ pub fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Op
     files.insert(info);
     let listed = one.files.values().map(|file| &file.disk).chain(claims);
     let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
-    let salt = format!("{}\0{}\0{}", one.name, one.version, one.scheme.interpreter.display());
-    stat_digest(&salt, files.into_iter(), started)
+    let allowed = context.left_out.allowed_of(files.iter().copied());
+    let salt = format!("{}\0{}\0{}{allowed}", one.name, one.version, one.scheme.interpreter.display());
+    stat_digest(&salt, files.into_iter(), context.started)
 }
 
 /// What the last run decided, where nothing of it changed.
@@ -95,7 +95,7 @@ pub fn all(context: &Context, all: &[Installed], relocations: &str) -> Vec<Optio
     all.par_iter()
         .map(|one| {
             let (digest, kept): (&str, Kept) = context.memo.entry(&key(one))?;
-            let now = digest_of(one, &kept.claims, context.started)?;
+            let now = digest_of(context, one, &kept.claims)?;
             // Who replaced a file may have gone, and left its file behind.
             let replaced = kept.lock.changed.iter().filter_map(FileChange::replaced_by);
             let good = now == digest

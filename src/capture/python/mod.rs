@@ -152,7 +152,7 @@ pub fn pin_all(
             }
         };
         // Looked at after the files were read: one that changed meanwhile is too young to be trusted.
-        let digest = lasting.then(|| kept::digest_of(one, &kept.claims, context.started)).flatten();
+        let digest = lasting.then(|| kept::digest_of(context, one, &kept.claims)).flatten();
         context.memo.put(&kept::key(one), digest.as_deref(), &kept);
         claims.extend(kept.claims);
         // Written anew; in a folder of `pip install --target` they lie among the modules.
@@ -170,7 +170,7 @@ pub fn pin_all(
         claims.extend(made_by_installers(one));
         claims.extend(one.files.values().map(|file| file.disk.clone()));
     }
-    report(&mut python);
+    report(&mut python, all, context);
     python.findings.extend(contests);
     python.findings.extend(import_hooks::findings(all));
     let projects: Vec<PathBuf> = sources.iter().map(|source| PathBuf::from(&source.from)).collect();
@@ -192,7 +192,7 @@ fn decide(
     let attempt = |at: usize, trust: Trust| -> Result<(Result<DistributionLock>, Pinned)> {
         let (one, candidate) = (fresh[at], &found[at]);
         check_interrupt()?;
-        let mut pinned = pin::decide(one, candidate, &owners, trust)?;
+        let mut pinned = pin::decide(one, candidate, &owners, trust, context.left_out)?;
         let references = match pinned.provenance {
             // Whatever it names.
             Provenance::Pinned => Vec::new(),
@@ -264,7 +264,11 @@ fn lock_one(
     })
 }
 
-fn report(python: &mut Python) {
+fn report(python: &mut Python, all: &[Installed], context: &Context) {
+    let advice = |name: &str, member: &str| {
+        let disk = all.iter().find(|one| one.name == name)?.target(member)?;
+        Some(format!("; {}", context.left_out.advice(&disk)?))
+    };
     for d in &python.distributions {
         for change in &d.changed {
             // Another's file lies there; a file that should ship does not; anything else was edited.
@@ -274,7 +278,10 @@ fn report(python: &mut Python) {
                 How::Secret(_) => (Severity::Warning, Topic::Secret),
                 How::Changed | How::Missing | How::Other(_) => (Severity::Warning, Topic::Patched),
             };
-            let message = format!("{} {}: {}", d.name, d.version, change.how);
+            let mut message = format!("{} {}: {}", d.name, d.version, change.how);
+            if let How::Secret(_) = change.how {
+                message.extend(advice(&d.name, &change.path));
+            }
             python.findings.push(finding(severity, topic, show(change.path.as_bytes()), message));
         }
         if d.provenance == Provenance::Captured {

@@ -1,6 +1,7 @@
 //! Decides what a distribution is: *pinned* when every installed file equals the wheel's RECORD,
 //! *patched* when some differ (each named), *captured* when no wheel vouches for it. The tree is always
 //! what is on disk, in the wheel's own layout; never a false "pinned".
+use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::secrets;
 use crate::capture::index::provenance::Candidate;
 use crate::capture::index::wheel::WheelListing;
@@ -249,22 +250,28 @@ fn displaces(name: &str) -> bool {
 /// The largest share of a wheel that may differ before we say it is not that wheel.
 const PATCHED_SHARE: usize = 2;
 
-pub fn decide(installed: &Installed, candidate: &Candidate, owners: &Owners, trust: Trust) -> Result<Pinned> {
+pub fn decide(
+    installed: &Installed,
+    candidate: &Candidate,
+    owners: &Owners,
+    trust: Trust,
+    left_out: &LeftOut,
+) -> Result<Pinned> {
     match candidate {
         Candidate::Wheel(listing) => {
-            let mut against = against_wheel(installed, listing, owners, trust)?;
+            let mut against = against_wheel(installed, listing, owners, trust, left_out)?;
             // Where something differs, all of it is told from the bytes.
             if trust == Trust::Stated && !against.as_ref().is_ok_and(|pinned| pinned.changed.is_empty()) {
-                against = against_wheel(installed, listing, owners, Trust::Nothing)?;
+                against = against_wheel(installed, listing, owners, Trust::Nothing, left_out)?;
             }
             match against {
                 Ok(pinned) => Ok(pinned),
-                Err(reason) => captured(installed, reason, owners, Trust::Nothing),
+                Err(reason) => captured(installed, reason, owners, Trust::Nothing, left_out),
             }
         }
         Candidate::None(why) => {
             let reason = installed.reason.clone().unwrap_or_else(|| why.to_string());
-            captured(installed, reason, owners, trust)
+            captured(installed, reason, owners, trust, left_out)
         }
     }
 }
@@ -274,9 +281,10 @@ fn against_wheel(
     listing: &WheelListing,
     owners: &Owners,
     trust: Trust,
+    left_out: &LeftOut,
 ) -> Result<Result<Pinned, String>> {
     let mut out = Pinned::new();
-    let mut reach = Reach::new(installed);
+    let mut reach = Reach::new(installed, left_out);
     let mut seen = HashSet::new();
     let mut total = 0usize;
     let wheel = &listing.file.filename;
@@ -352,9 +360,15 @@ fn unfit(
 }
 
 /// What is on disk.
-fn captured(installed: &Installed, reason: String, owners: &Owners, trust: Trust) -> Result<Pinned> {
+fn captured(
+    installed: &Installed,
+    reason: String,
+    owners: &Owners,
+    trust: Trust,
+    left_out: &LeftOut,
+) -> Result<Pinned> {
     let mut out = Pinned { reason: Some(reason), ..Pinned::new() };
-    let mut reach = Reach::new(installed);
+    let mut reach = Reach::new(installed, left_out);
     for (name, file) in &installed.files {
         let disk = &file.disk;
         out.claims.push(disk.clone());

@@ -1,5 +1,6 @@
 //! Looks at an installed file before its content counts: it may be missing, closed to us, a FIFO, a secret,
 //! or, through a link, a file of somewhere else that the distribution has no business to bring along.
+use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::paths::open_regular;
 use crate::capture::files::secrets;
 use crate::capture::model::change::{How, Unfit};
@@ -22,6 +23,7 @@ pub enum Look {
 
 pub struct Reach<'a> {
     installed: &'a Installed,
+    left_out: &'a LeftOut,
     roots: Vec<PathBuf>,
     /// Whether a folder really is inside.
     folders: HashMap<PathBuf, bool>,
@@ -30,7 +32,7 @@ pub struct Reach<'a> {
 }
 
 impl<'a> Reach<'a> {
-    pub fn new(installed: &'a Installed) -> Self {
+    pub fn new(installed: &'a Installed, left_out: &'a LeftOut) -> Self {
         let scheme = &installed.scheme;
         // A folder of the environment may lie elsewhere, behind a link in its place: that is the environment's, too.
         let places = [&scheme.site, &scheme.scripts, &scheme.data].map(Clone::clone);
@@ -39,7 +41,7 @@ impl<'a> Reach<'a> {
         let roots = places.into_iter().chain(links).filter_map(|root| fs::canonicalize(root).ok()).collect();
         let owned = installed.files.values();
         let stated = owned.filter_map(|file| Some((file.disk.as_path(), file.stated?))).collect();
-        Reach { installed, roots, folders: HashMap::new(), stated }
+        Reach { installed, left_out, roots, folders: HashMap::new(), stated }
     }
 
     pub fn look(&self, disk: &Path) -> Result<Look> {
@@ -101,6 +103,9 @@ impl<'a> Reach<'a> {
             return None;
         }
         let real = fs::canonicalize(disk).ok()?;
+        if self.left_out.allows(&real) {
+            return None;
+        }
         let names = [name.as_bytes(), real.as_os_str().as_bytes()];
         secrets::judge(&names, disk, found.size).map(How::Secret)
     }

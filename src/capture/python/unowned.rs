@@ -170,7 +170,8 @@ fn ownerless(context: &Context, path: &Path, kind: std::fs::FileType) -> Result<
     if let Some(what) = secrets::judge(&names, path, meta.len())
         && !context.left_out.allows(&real)
     {
-        return no(Severity::Warning, Topic::Secret, format!("{what}: {SECRET_NOTE}"));
+        let allow = context.left_out.advice(path).map(|line| format!("; {line}")).unwrap_or_default();
+        return no(Severity::Warning, Topic::Secret, format!("{what}: {SECRET_NOTE}{allow}"));
     }
     let executable = meta.mode() & 0o100 != 0;
     let message = match kind.is_symlink() {
