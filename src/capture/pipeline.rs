@@ -24,6 +24,8 @@ use crate::capture::runtime::ld_conf;
 use crate::capture::runtime::lock::{Locked, Locking};
 use crate::capture::trees::Trees;
 use crate::capture::trees::memo::{Memo, stat_digest};
+use crate::capture::trees::nar::path_of;
+use crate::capture::trees::tree::{Entry, Tree, TreeRef};
 use crate::formats::credentials::redacted;
 use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::StoreDir;
@@ -152,12 +154,13 @@ pub fn capture(
     scan.outside.extend(python_path.iter().map(|site| outside("PYTHONPATH", site)));
     let user_base = user.and(facts.user_base.clone());
     check_interrupt()?;
-    let lock = Lock {
+    let mut lock = Lock {
         version: LOCK_VERSION,
         system: format!("{}-linux", facts.machine),
         main: entries.main,
         runtime,
         unowned: python.unowned,
+        library_links: None,
         packs: entries.packs,
         sources: python.sources,
         cache: entries.cache,
@@ -165,6 +168,7 @@ pub fn capture(
     };
     progress.stage("auditing libraries", Amount::Unknown);
     let audit = run.audit(std::mem::take(&mut python.objects), &scan, &facts, provided, &mut findings)?;
+    lock.library_links = run.library_links(&audit, &lock)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     // Messages quote what others wrote.
     findings.iter_mut().for_each(|finding| finding.message = redacted(&finding.message));
@@ -317,6 +321,23 @@ impl Run<'_> {
         };
         findings.extend(audit::report::findings(&report, &provided, &bring, here));
         Ok(report)
+    }
+
+    /// What brings base libraries within reach of objects that look for them in folders of their own alone. A runtime
+    /// that was given has its libraries where only it knows.
+    fn library_links(&self, audit: &AuditReport, lock: &Lock) -> Result<Option<TreeRef>> {
+        let Some(libraries) = lock.runtime.libraries.as_ref().filter(|_| !audit.links.is_empty()) else {
+            return Ok(None);
+        };
+        let base = path_of(libraries, &self.options.store_dir)?;
+        let mut tree = Tree::default();
+        for at in &audit.links {
+            let name = at.rsplit('/').next().unwrap_or_default();
+            let target = format!("{}/lib/{name}", base.to_absolute(&self.options.store_dir));
+            tree.insert(at, Entry::Symlink(target.into_bytes()));
+        }
+        let store = &self.options.store_dir;
+        self.trees.add("python-library-links", tree, vec![base.to_string()], store).map(Some)
     }
 
     fn runtime(&self) -> Locking<'_> {

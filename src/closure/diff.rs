@@ -285,6 +285,7 @@ mod tests {
                 tree: Some(tree(3)),
             },
             unowned: Some(tree(4)),
+            library_links: None,
             packs: vec![
                 pack("kept", 5, "a", false, &[]),
                 pack("p", 6, "0123456789abc", false, &[("w", 1), ("x", 2)]),

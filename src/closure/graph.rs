@@ -191,6 +191,11 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
         inputs.push((true, bytecode_drv));
         inputs.push((false, path));
     }
+    if let Some(tree) = &lock.library_links {
+        let path = b.import(tree, "links to base libraries", None)?;
+        members.push(json!({"name": "library-links", "path": path.to_absolute(store), "real": false}));
+        inputs.push((false, path));
+    }
     let start = b.script_file(START, None)?;
     inputs.push((false, start.clone()));
     let config = json!({"home": home, "distributions": members, "start": start.to_absolute(store)});

@@ -2,57 +2,23 @@
 //! What fails there and imports in the environment is code that follows `realpath(__file__)` out of its own
 //! wheel: through the links it arrives in a store path that holds that wheel alone. Its distribution is laid
 //! out as real files, and looked at again.
-use crate::capture::index::lookup::interrupted;
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::Captured;
 use crate::closure::scratch::Scratch;
-use crate::snapshot::events::Observer;
+use crate::snapshot::events::{Event, Observer};
+use crate::snapshot::importer::{Beyond, Failure, Failures, Importer, Modules, Question};
+use crate::snapshot::known_good::KnownGood;
 use crate::snapshot::probe::sealed;
 use crate::snapshot::subject::Subject;
-use crate::sys::error::{Error, Kind, Result};
-use crate::sys::progress::{Amount, Progress};
-use crate::sys::seal::Seal;
-use crate::sys::signals;
-use serde::Deserialize;
-use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sys::error::Result;
+use crate::sys::progress::Amount;
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
 
-const SCRIPT: &str = include_str!("scripts/import_check.py");
-
-/// Of one distribution's modules together.
-const LIMIT_S: u64 = 180;
-
-#[derive(Debug, Clone, Deserialize)]
-struct Failure {
-    module: String,
-    error: String,
-    /// Whose code the error passed through, the innermost last.
-    owners: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Total { total: u64 },
-    Looked { name: String, failed: Vec<Failure> },
-}
-
-/// Where the environment's interpreter has distributions from besides its own folders.
-#[derive(Default)]
-struct Beyond<'a> {
-    user_base: Option<&'a Path>,
-    path: Option<String>,
-}
-
-/// By distribution and module.
-type Failures = BTreeMap<(String, String), Failure>;
-
-fn names(failures: &Failures) -> BTreeSet<String> {
-    failures.keys().map(|(name, _)| name.clone()).collect()
+/// The distributions of these failures, each with all its modules: to be asked as they were.
+fn again(failures: &Failures, asked: &Modules) -> Modules {
+    let names: BTreeSet<&String> = failures.keys().map(|(name, _)| name).collect();
+    asked.iter().filter(|(name, _)| names.contains(name)).map(|(n, all)| (n.clone(), all.clone())).collect()
 }
 
 /// `environment` is the store path of the snapshot's Python environment; `rebuild` realises what the lock has become and
@@ -77,22 +43,8 @@ pub fn check(
     let progress = observer.progress();
     let scratch = Scratch::new(&subject.cache, "imports")?;
     let seal = sealed(subject, captured, scratch.path());
-    let ask_in = |python: &Path, beyond: Beyond<'_>, only: Option<&BTreeSet<String>>| {
-        ask(subject, python, beyond, only, (scratch.path(), &seal), progress.as_ref())
-    };
-    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, Beyond::default(), only);
-    progress.stage("importing every distribution from the snapshot", Amount::Unknown);
-    let failed = ask(&python(environment), None)?;
-    if failed.is_empty() {
-        return Ok(());
-    }
-    progress.stage("importing in the environment what failed", Amount::Unknown);
-    let beyond = Beyond {
-        user_base: captured.user_base.as_deref(),
-        path: captured.search_path(subject.service.environment.get("PYTHONPATH")),
-    };
-    let there = ask_in(&captured.python.executable, beyond, Some(&names(&failed)))?;
-    let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
+    let importer = Importer { subject, scratch: scratch.path(), seal: &seal, progress: progress.as_ref() };
+    let (asked, mut odd) = differences(&importer, captured, &python(environment), observer)?;
     let mut helped: BTreeSet<String> = BTreeSet::new();
     // First whose code failed; a second time whoever had a part in it.
     for all in [false, true] {
@@ -102,9 +54,11 @@ pub fn check(
         }
         let environment = rebuild(captured)?;
         progress.stage("importing again from the snapshot", Amount::Unknown);
-        let failed = ask(&python(&environment), Some(&names(&odd)))?;
+        let question = again(&odd, &asked);
+        let now =
+            importer.ask(&python(&environment), Beyond::default(), Question::Modules(&question))?.failures;
         let (left, mended): (Failures, Failures) =
-            odd.into_iter().partition(|(key, _)| failed.contains_key(key));
+            odd.into_iter().partition(|(key, _)| now.contains_key(key));
         odd = left;
         let useful: BTreeSet<String> =
             mended.iter().flat_map(|((name, _), failure)| blamed(name, failure, all)).collect();
@@ -116,24 +70,54 @@ pub fn check(
             rebuild(captured)?;
         }
     }
-    captured.findings.extend(helped.iter().map(|name| Finding {
-        severity: Severity::Warning,
-        topic: Topic::Imports,
-        path: name.clone(),
-        message: "laid out as real files: its code does not import through links; name it in `[python] real-files` \
-                  to have it known everywhere"
-            .into(),
-    }));
-    captured.findings.extend(odd.into_iter().map(|((name, module), failure)| Finding {
-        severity: Severity::Problem,
-        topic: Topic::Imports,
-        path: name,
-        message: format!(
+    captured.findings.extend(in_words(helped, odd));
+    Ok(())
+}
+
+/// What imports in the environment and not from the snapshot; and which modules were asked for.
+fn differences(
+    importer: &Importer<'_>,
+    captured: &Captured,
+    python: &Path,
+    observer: &dyn Observer,
+) -> Result<(Modules, Failures)> {
+    let subject = importer.subject;
+    importer.progress.stage("importing every distribution from the snapshot", Amount::Unknown);
+    let mut known = KnownGood::open(subject, &captured.lock);
+    let first = importer.ask(python, Beyond::default(), Question::AllBut(&known.names()))?;
+    known.add(&first);
+    if let Err(e) = known.save() {
+        // A cache: the answer stands without it.
+        observer.event(&Event::NotRemembered(e));
+    }
+    if first.failures.is_empty() {
+        return Ok((first.asked, first.failures));
+    }
+    importer.progress.stage("importing in the environment what failed", Amount::Unknown);
+    let beyond = Beyond {
+        user_base: captured.user_base.as_deref(),
+        path: captured.search_path(subject.service.environment.get("PYTHONPATH")),
+    };
+    let question = again(&first.failures, &first.asked);
+    let there = importer.ask(&captured.python.executable, beyond, Question::Modules(&question))?.failures;
+    let odd = first.failures.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
+    Ok((first.asked, odd))
+}
+
+fn in_words(helped: BTreeSet<String>, odd: Failures) -> impl Iterator<Item = Finding> {
+    let finding = |severity, path, message| Finding { severity, topic: Topic::Imports, path, message };
+    let helped = helped.into_iter().map(move |name| {
+        let message = "laid out as real files: its code does not import through links; name it in `[python] real-files` \
+                       to have it known everywhere";
+        finding(Severity::Warning, name, message.into())
+    });
+    helped.chain(odd.into_iter().map(move |((name, module), failure)| {
+        let message = format!(
             "`import {module}` works in the environment and not from the snapshot: {}",
             failure.error
-        ),
-    }));
-    Ok(())
+        );
+        finding(Severity::Problem, name, message)
+    }))
 }
 
 /// Whose layout a failure may be about.
@@ -160,95 +144,4 @@ fn set(captured: &mut Captured, names: &BTreeSet<String>, real: bool) {
     for d in captured.lock.distributions.iter_mut().filter(|d| names.contains(&d.name)) {
         d.real_files = real;
     }
-}
-
-fn ask(
-    subject: &Subject,
-    python: &Path,
-    beyond: Beyond<'_>,
-    only: Option<&BTreeSet<String>>,
-    (scratch, seal): (&Path, &Seal),
-    progress: &dyn Progress,
-) -> Result<Failures> {
-    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
-    let question = json!({"names": only, "workers": workers, "limit": LIMIT_S});
-    let mut command = Command::new(python);
-    if beyond.user_base.is_none() {
-        command.arg("-s");
-    }
-    command
-        .args(["-B", "-c", SCRIPT])
-        .env_clear()
-        .envs(beyond.user_base.map(|base| ("PYTHONUSERBASE", base)))
-        .env("HOME", scratch)
-        .env("TMPDIR", scratch)
-        .env("LC_ALL", "C.UTF-8")
-        // Where pyenv's shim looks for `.python-version`.
-        .env("PYENV_DIR", &subject.environment)
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .current_dir(scratch)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    if let Some(value) = std::env::var_os("LD_LIBRARY_PATH") {
-        // The GPU driver's libraries are the host's.
-        command.env("LD_LIBRARY_PATH", value);
-    }
-    command.envs(&subject.service.environment).envs(beyond.path.map(|path| ("PYTHONPATH", path)));
-    seal.apply(command.as_std_mut());
-    signals::shield(command.as_std_mut());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::new(Kind::Io, "cannot start the import check's loop").caused_by(e))?;
-    runtime.block_on(async {
-        tokio::select! {
-            answers = converse(command, python, question.to_string(), progress) => answers,
-            stop = interrupted() => Err(stop),
-        }
-    })
-}
-
-async fn converse(
-    mut command: Command,
-    python: &Path,
-    question: String,
-    progress: &dyn Progress,
-) -> Result<Failures> {
-    let failed = |e: std::io::Error| Error::io("check imports with", python, e);
-    let mut child = command.spawn().map_err(failed)?;
-    let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(Error::new(Kind::Io, format!("cannot speak with {}", python.display())));
-    };
-    input.write_all(format!("{question}\n").as_bytes()).await.map_err(failed)?;
-    let mut lines = BufReader::new(output).lines();
-    let mut failures = Failures::new();
-    while let Some(line) = lines.next_line().await.map_err(failed)? {
-        match serde_json::from_str(&line) {
-            Ok(Line::Total { total }) => progress.stage("importing distributions", Amount::Items(total)),
-            Ok(Line::Looked { name, failed }) => {
-                progress.advance(1);
-                failures.extend(failed.into_iter().map(|f| ((name.clone(), f.module.clone()), f)));
-            }
-            Err(e) => {
-                return Err(Error::new(
-                    Kind::Environment,
-                    format!("{} answered the import check with {line:?}", python.display()),
-                )
-                .caused_by(e));
-            }
-        }
-    }
-    let status = child.wait().await.map_err(failed)?;
-    // Until now it would have ended by itself, had we.
-    drop(input);
-    if !status.success() {
-        return Err(Error::new(
-            Kind::Environment,
-            format!("the import check ended early with {}: {status}", python.display()),
-        )
-        .hint("take the snapshot without --probe, or look at what the interpreter loads at its start"));
-    }
-    Ok(failures)
 }

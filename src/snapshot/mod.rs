@@ -12,6 +12,8 @@ pub mod doctor;
 pub mod events;
 pub mod found;
 mod import_check;
+mod importer;
+mod known_good;
 pub mod make;
 pub mod packages;
 mod probe;

@@ -51,13 +51,14 @@ def git(place, *words):
 class Wheel:
     """A pure wheel of one module; its RECORD and its archive may be made to say different things."""
 
-    def __init__(self, name, version="1.0", members=None):
+    def __init__(self, name, version="1.0", members=None, requires=()):
         self.name, self.version = name, version
         self.info = f"{name}-{version}.dist-info"
         self.file = f"{name}-{version}-py3-none-any.whl"
         self.members = {f"{name}/__init__.py": f"NAME = {name!r}\n".encode(), f"{name}/data.txt": b"data of " + name.encode()}
         self.members.update(members or {})
-        self.members[f"{self.info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+        self.members[f"{self.info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode() \
+            + "".join(f"Requires-Dist: {other}\n" for other in requires).encode()
         self.members[f"{self.info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
     def rows(self):

@@ -113,6 +113,87 @@ class Imports(Case):
         python = f"{taken['snapshot']}/python/bin/python"
         self.station.inside(python, "-c", "import useralpha", hide=[self.place])
 
+    def counting(self, name, code="", requires=()):
+        """A distribution that notes each import of it; a dependency takes long enough to be imported once for all."""
+        note = f"import os\nwith open({str(self.place / 'count')!r}, 'a') as file:\n    file.write({name + chr(10)!r})\n"
+        Wheel(name, members={f"{name}/__init__.py": (note + code).encode()}, requires=requires).install(self.env.site)
+
+    def counted(self):
+        count = self.place / "count"
+        names = sorted(count.read_text().split()) if count.exists() else []
+        count.unlink(missing_ok=True)
+        return names
+
+    def test_what_many_depend_on_is_imported_once_and_what_is_known_to_import_is_not_asked_again(self):
+        self.counting("base", "import time\ntime.sleep(0.2)\n")
+        users = [f"user{n}" for n in range(5)]
+        for name in users:
+            self.counting(name, "import base.data as _\n" if name == "user4" else "import base\n", requires=["base>=1", "none-such; extra == 'more'"])
+        write(self.env.site / "base/data.py", "")
+        self.counting("apart")
+        # Fails, here and there: not remembered.
+        self.counting("broken", "import none_such\n", requires=["base"])
+        all_of = sorted(["apart", "base", *users])
+        first = self.take("--probe")
+        count = self.counted()
+        # The broken one in a fork, alone, and once more in the environment.
+        self.assertEqual([name for name in count if name != "broken"], all_of)
+        self.assertEqual(count.count("broken"), 3)
+        self.assertEqual([f for f in self.imports(first) if f[0] == "problem"], [])
+        again = self.take("--probe")
+        self.assertEqual((again["snapshot"], self.imports(again), self.counted()), (first["snapshot"], self.imports(first), ["broken", "broken"]))
+        # Of a change only what loads it is asked again, and of a new distribution all: it may be what others have looked for.
+        write(self.env.site / "base/data.py", "CHANGED = True\n")
+        self.take("--probe")
+        self.assertEqual([name for name in self.counted() if name != "broken"], sorted(["base", *users]))
+        self.counting("fresh")
+        self.take("--probe")
+        self.assertEqual([name for name in self.counted() if name != "broken"], sorted([*all_of, "fresh"]))
+
+    def test_no_distribution_sees_what_another_leaves_in_its_process(self):
+        """Each imports in the environment. What a process of its own would tell of the snapshot is found, and nothing else."""
+        here = "import sys\nHERE = '/nix/' not in sys.prefix\n"
+        self.counting("base", "import sys, time, types\ntime.sleep(0.2)\nsys.modules['left_behind'] = types.ModuleType('left_behind')\n")
+        for name, code in {
+            # It would find it in a process where its dependency was imported, which it does not import itself.
+            "masked": f"{here}if not HERE:\n    import left_behind\n",
+            # The same, with the dependency imported too late.
+            "afterwards": "import base\nimport left_behind\n",
+            # Cannot bear what another distribution may have imported before it.
+            "first": "import sys\nassert 'base' not in sys.modules\n",
+            "leaves": f"{here}import base\nimport os\nHERE or os._exit(0)\n",
+            "crashes": f"{here}import base\nimport os\nHERE or os.kill(os.getpid(), 11)\n",
+            "quits": f"{here}import base\nHERE or sys.exit(0)\n",
+            "closes": f"{here}import base\nimport os\nos.closerange(3, 1024)\n",
+            "forks": "import base\nimport os\npid = os.fork()\npid or os._exit(7)\nos.waitpid(pid, 0)\n",
+            "prints": "import base\nprint('{\"name\": \"base\", \"asked\": [], \"failed\": [], \"loaded\": []}', flush=True)\n",
+            "bends": "import base, builtins, time, os, signal, sys\nsys.path.clear()\nos.environ.clear()\nos.chdir('/')\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+                     "signal.alarm(9)\ntime.sleep(0.1)\nbuiltins.open = None\n",
+            "after_bends": "import base, bends, threading, time\ntime.sleep(0.1)\n",
+        }.items():
+            self.counting(name, code, requires=["base", "bends"] if name == "after_bends" else ["base"])
+        problems = {(path, message.partition(": ")[2]) for severity, path, message in self.imports(self.take("--probe")) if severity == "problem"}
+        self.assertEqual(problems, {
+            ("masked", "ModuleNotFoundError: No module named 'left_behind'"), ("leaves", "the process ended with status 0"),
+            ("crashes", "the process ended with signal 11"), ("quits", "SystemExit: 0")})
+
+    def test_a_module_that_ends_its_process_hides_no_other(self):
+        here = "import sys\nHERE = '/nix/' not in sys.prefix\n"
+        Wheel("several", members={"several/__init__.py": f"{here}import os\nHERE or os._exit(0)\n".encode(),
+                                  "several_more/__init__.py": f"{here}assert HERE, 'not here'\n".encode()}).install(self.env.site)
+        problems = [(path, message) for severity, path, message in self.imports(self.take("--probe")) if severity == "problem"]
+        self.assertEqual(problems, [
+            ("several", "`import several` works in the environment and not from the snapshot: the process ended with status 0"),
+            ("several", "`import several_more` works in the environment and not from the snapshot: AssertionError: not here")])
+
+    def test_both_are_asked_for_the_same_modules(self):
+        """Where two distributions have files of one package, as opencv's have, the RECORD of one has lost the package's beginning
+        to the other in the snapshot, and not in the environment."""
+        part = {"shared/part/__init__.py": b"import none_such\n", "shared/__init__.py": b"OF = 'one'\n"}
+        Wheel("one", members=part).install(self.env.site)
+        Wheel("two", members={"shared/__init__.py": b"OF = 'two'\n"}).install(self.env.site)
+        self.assertEqual([f for f in self.imports(self.take("--probe")) if f[0] == "problem"], [])
+
     def test_what_the_probed_server_starts_ends_with_it(self):
         main = self.env.root / "main.py"
         main.write_text(f"import subprocess\nsubprocess.Popen(['sleep', '86399.5'])\n{main.read_text()}")

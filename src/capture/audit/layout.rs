@@ -65,6 +65,18 @@ impl<'a> Layout<'a> {
         self.dirs.get(label)?.iter().find_map(key)
     }
 
+    /// A folder of site-packages with objects in it that the search paths of `label` lead to. What is elsewhere lies in
+    /// a tree of its own, which the environment adds nothing to.
+    pub fn folder_of(&self, label: &str) -> Option<&str> {
+        let elsewhere = ["/", "custom_nodes/", ".cache/"].iter().any(|place| label.starts_with(place));
+        let holds = |dir: &&String| {
+            let inside = format!("{dir}/");
+            let next = self.labels.range(inside.clone()..).next();
+            !dir.is_empty() && next.is_some_and(|(label, _)| label.starts_with(&inside))
+        };
+        self.dirs.get(label)?.iter().find(holds).filter(|_| !elsewhere).map(String::as_str)
+    }
+
     pub fn leads_to(&self, label: &str, library: &str) -> bool {
         self.found(label, library).is_some()
     }

@@ -104,6 +104,10 @@ pub struct AuditReport {
     /// In the runtime, but out of reach: an object with a DT_RUNPATH of its own does not use the
     /// interpreter's DT_RPATH, so the host's is loaded, unless another object asked before.
     pub hidden: Vec<Unmet>,
+    /// The same, where the DT_RUNPATH leads to a folder of site-packages. A link there, by this path, brings the
+    /// runtime's within reach: of that object alone, since others may have one of another name.
+    #[serde(default)]
+    pub links: BTreeSet<String>,
     /// Met by the host's GPU driver.
     pub driver: Vec<Unmet>,
     pub host_programs: Vec<HostProgram>,
@@ -239,8 +243,10 @@ fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport
             if layout.leads_to(label, library) || runtime.loaded.contains(library) {
                 continue;
             } else if runtime.names.contains(library) {
-                if !info.runpath.is_empty() {
-                    report.hidden.push(what());
+                match layout.folder_of(label) {
+                    _ if info.runpath.is_empty() => {}
+                    Some(folder) => drop(report.links.insert(format!("{folder}/{library}"))),
+                    None => report.hidden.push(what()),
                 }
             } else if is_driver(library) {
                 report.driver.push(what());

@@ -127,7 +127,12 @@ fn a_runpath_hides_the_base_libraries() {
         runpath: runpath.iter().map(|p| (*p).to_owned()).collect(),
         ..ElfInfo::default()
     };
-    let objects = [("a/a.so", info(&["$ORIGIN"])), ("b/b.so", info(&[]))];
+    let objects = [
+        ("a/a.so", info(&["/opt/built/lib"])),
+        ("b/b.so", info(&[])),
+        ("c/c.so", info(&["/opt/built/lib", "$ORIGIN/../c.libs", "$ORIGIN"])),
+        ("custom_nodes/d/d.so", info(&["$ORIGIN"])),
+    ];
     let runtime = Provided {
         names: ["libgomp.so.1", "libc.so.6"].map(str::to_owned).into(),
         loaded: ["libc.so.6".to_owned()].into(),
@@ -135,7 +140,10 @@ fn a_runpath_hides_the_base_libraries() {
     };
     let objects = objects.into_iter().map(|(label, info)| (label.to_owned(), info)).collect();
     let report = judge(&objects, &runtime);
-    assert_eq!(report.hidden, [Unmet { file: "a/a.so".into(), library: "libgomp.so.1".into() }]);
+    let hidden: Vec<&str> = report.hidden.iter().map(|unmet| unmet.file.as_str()).collect();
+    assert_eq!(hidden, ["a/a.so", "custom_nodes/d/d.so"]);
+    // Of the folders that it is led to, the one that is there.
+    assert_eq!(report.links, ["c/libgomp.so.1".to_string()].into());
     assert!(report.unmet.is_empty());
 }
 

@@ -167,6 +167,9 @@ pub struct Lock {
     /// Files of site-packages that no distribution owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unowned: Option<TreeRef>,
+    /// Links in site-packages to base libraries that objects there would not find.
+    #[serde(default, rename = "library-links", skip_serializing_if = "Option::is_none")]
+    pub library_links: Option<TreeRef>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packs: Vec<PackLock>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -230,6 +233,7 @@ impl Lock {
         all.extend(self.runtime.libraries.iter());
         all.extend(self.runtime.tree.iter());
         all.extend(self.unowned.iter());
+        all.extend(self.library_links.iter());
         for pack in &self.packs {
             all.push(&pack.tree);
             all.extend(pack.weights.iter().map(|w| &w.tree));
