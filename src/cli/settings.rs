@@ -135,7 +135,8 @@ impl Settings {
     }
 
     pub fn store(&self) -> StoreConfig {
-        StoreConfig::from_environment(self.config.store.remote.as_deref())
+        let doubts = Some(self.state.join("store-in-doubt"));
+        StoreConfig { doubts, ..StoreConfig::from_environment(self.config.store.remote.as_deref()) }
     }
 
     /// What of it concerns the environment and its snapshots.

@@ -36,7 +36,6 @@ pub mod slots;
 pub mod socket;
 pub mod state;
 pub mod state_file;
-pub mod tree_hash;
 pub mod units;
 pub mod users;
 pub mod verified;

@@ -13,6 +13,7 @@ pub mod events;
 pub mod found;
 mod import_check;
 pub mod make;
+mod mend;
 pub mod packages;
 mod probe;
 pub mod reading;

@@ -1,10 +1,13 @@
 //! Serving a snapshot here, in the foreground: where its instance keeps what it writes, and its port.
 use crate::closure::registry::Record;
 use crate::closure::scratch::Scratch;
+use crate::formats::nix::store_path::StorePath;
 use crate::host::foreground::{self, Instance};
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
-use crate::sys::error::{Error, Result};
+use crate::store::damage::{self, Damage, Depth};
+use crate::store::{Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
 use crate::sys::seal::Seal;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +21,19 @@ pub struct Wanted<'a> {
     pub models: Option<&'a Path>,
     /// Where input, output and user data are kept; none: a folder of the snapshot's own.
     pub base: Option<&'a Path>,
+}
+
+/// What of the snapshot is no longer as it was registered, as an error; none where that cannot be told.
+pub fn look(snapshot: &str, config: &StoreConfig) -> Option<Error> {
+    let found = || -> Result<Vec<Damage>> {
+        let root = StorePath::from_absolute(&config.store_dir, snapshot)
+            .map_err(|e| Error::new(Kind::Input, format!("{snapshot} is no store path")).caused_by(e))?;
+        let closure = Store::connect(config)?.closure(&[root])?;
+        damage::damaged(config, &closure, Depth::Suspects)
+    };
+    // It serves from the store's files alone; who has no daemon hears of it when it is deployed.
+    let found = found().inspect_err(|e| tracing::debug!("the store was not looked at: {}", e.full())).ok()?;
+    (!found.is_empty()).then(|| damage::told(config, &found))
 }
 
 /// An instance that can be started.
