@@ -37,7 +37,13 @@ pub struct Args {
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::without_environment(None, config)?;
     let record = Registry::new(&settings.state).find(args.id.as_deref())?;
-    let wanted = Wanted { port: args.port, models: args.models.as_deref(), base: args.base.as_deref() };
+    let secrets = settings.fleet().placed()?;
+    let wanted = Wanted {
+        port: args.port,
+        models: args.models.as_deref(),
+        base: args.base.as_deref(),
+        secrets: Some(&secrets),
+    };
     let serving = Serving::prepare(&record, &settings.state, wanted)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
