@@ -31,6 +31,7 @@ use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::error::Result;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -46,6 +47,8 @@ pub struct Options {
     pub exclude: Vec<String>,
     /// What ships though it looks like a secret.
     pub allow_secrets: Vec<String>,
+    /// Values of files that do not ship, by file.
+    pub redact: BTreeMap<String, Vec<String>>,
     /// Files that the configuration names as secret.
     pub private: Vec<PathBuf>,
     /// The environment's cache, when it is not `.cache` in the environment.
@@ -110,6 +113,7 @@ pub fn capture(
     let root = &find::check(root)?;
     let left_out =
         LeftOut::of(root, &options.exclude, &options.private).allowing(root, &options.allow_secrets);
+    let left_out = left_out.redacting(root, &options.redact);
     let clean = Clean::new(memo.get(CLEAN, Some(CLEAN_DIGEST)).unwrap_or_default(), started);
     let left_out = left_out.remembering(clean.clone());
     let run = Run { options, memo, trees, started, left_out };

@@ -26,6 +26,9 @@ impl Observer for Printer {
             Event::LabelMoved { label, from, to } => {
                 format!("{} names {to} now, and {from} no longer", plain(label))
             }
+            Event::Damaged { path, how } => {
+                format!("{path} was written to after Nix had registered it, and is made anew: {}", plain(how))
+            }
             Event::Renamed { id, from, to } => {
                 format!("{id} is called {} now, and {} no longer", plain(to), plain(from))
             }

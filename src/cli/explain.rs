@@ -102,7 +102,7 @@ explained! {
         Scripts: "An entry point of which no script is made, or a script that several distributions have: the line says whose the snapshot has."
             "Report an entry point that is none to the distribution's authors. Of a script of several, see whether the right one won."
         Secret: "A token, a private key or a password file: it stays out of the snapshot. Or a credential in the URL of a git remote: it is removed wherever the URL is recorded. Or a line, in a file that ships, that may be one."
-            "Give it to instances by [service.secrets]. What is no secret, or may ship, is named in `allow-secrets`."
+            "Give it to instances by [service.secrets]; with `at` it is a file at its place. [redact] lets a file ship with single values empty. What is no secret, or may ship, is named in `allow-secrets`."
         SpecialFile: "A FIFO, a socket or a device: no store has such things."
             "Nothing, unless a pack needs it: then it must make it itself when it starts."
         Symlink: "A symbolic link that cannot be followed, or must not be: it leads nowhere, in a circle, to the kernel's own files, or to what does not ship. It is left out; where the line is a warning, it ships and leads nowhere."

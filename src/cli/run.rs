@@ -1,16 +1,17 @@
 //! `stillframe run`: serves a snapshot here, in the foreground.
-use super::printer::Printer;
+use super::printer::{Printer, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
 use crate::host::foreground;
 use crate::protocol::launch::Values;
-use crate::snapshot::serve::{Serving, Wanted};
+use crate::snapshot::serve::{self, Serving, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -36,7 +37,13 @@ pub struct Args {
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let settings = Settings::without_environment(None, config)?;
     let record = Registry::new(&settings.state).find(args.id.as_deref())?;
-    let wanted = Wanted { port: args.port, models: args.models.as_deref(), base: args.base.as_deref() };
+    let secrets = settings.fleet().placed()?;
+    let wanted = Wanted {
+        port: args.port,
+        models: args.models.as_deref(),
+        base: args.base.as_deref(),
+        secrets: Some(&secrets),
+    };
     let serving = Serving::prepare(&record, &settings.state, wanted)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -47,7 +54,11 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let outcome = runtime.block_on(async {
         let signals = Signals::watch()?;
         let instance = serving.start(log, Stdio::inherit())?;
-        Ok::<_, Error>(serve(instance, signals, &serving.values, args, printer, &record.id).await)
+        let look = {
+            let (snapshot, store) = (record.snapshot.clone(), settings.store());
+            move || serve::look(&snapshot, &store)
+        };
+        Ok::<_, Error>(serve((instance, signals), &serving.values, args, printer, &record.id, look).await)
     })?;
     let written = serving.written();
     if !written.is_empty() {
@@ -77,13 +88,21 @@ impl Signals {
     }
 }
 
+/// Work beside the server, which no end of that waits for.
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+    let (tell, told) = oneshot::channel();
+    // Nobody may listen any more.
+    std::thread::spawn(move || drop(tell.send(work())));
+    told
+}
+
 async fn serve(
-    mut instance: foreground::Instance,
-    mut signals: Signals,
+    (mut instance, mut signals): (foreground::Instance, Signals),
     values: &Values,
     args: &Args,
     printer: &Printer,
     id: &str,
+    look: impl FnOnce() -> Option<Error> + Send + 'static,
 ) -> Result<ExitCode> {
     let Signals { int, term } = &mut signals;
     let ready = tokio::select! {
@@ -114,7 +133,16 @@ async fn serve(
             return Ok(ExitCode::from(130));
         }
     }
+    // Not before it is ready: what is told costs its start nothing.
+    let look = async {
+        if let Ok(Some(error)) = aside(look).await {
+            printer.note(&format!("warning: {}", plain(&error.full())));
+            printer.note(&format!("  hint: {}", plain(error.hint.as_deref().unwrap_or_default())));
+        }
+        std::future::pending::<()>().await
+    };
     tokio::select! {
+        () = look => Ok(ExitCode::SUCCESS),
         status = instance.child.wait() => {
             let status = status.map_err(|e| Error::new(Kind::Io, "cannot wait for the server").caused_by(e))?;
             Err(Error::new(Kind::Environment, format!("the server ended by itself: {status}"))

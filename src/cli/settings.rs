@@ -39,6 +39,9 @@ pub struct Config {
     pub exclude: Vec<String>,
     /// Paths relative to the environment that ship though they hold what looks like a secret.
     pub allow_secrets: Vec<String>,
+    /// Files that ship with single values empty, relative to the environment, as in "custom_nodes/a-pack/settings.json" =
+    /// ["api_key"]: names of keys, or JSON Pointers.
+    pub redact: BTreeMap<String, Vec<String>>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
     pub intent: Vec<PathBuf>,
 }
@@ -135,7 +138,8 @@ impl Settings {
     }
 
     pub fn store(&self) -> StoreConfig {
-        StoreConfig::from_environment(self.config.store.remote.as_deref())
+        let doubts = Some(self.state.join("store-in-doubt"));
+        StoreConfig { doubts, ..StoreConfig::from_environment(self.config.store.remote.as_deref()) }
     }
 
     /// What of it concerns the environment and its snapshots.
@@ -157,6 +161,7 @@ impl Settings {
             probe: config.probe.clone(),
             exclude: config.exclude.clone(),
             allow_secrets: config.allow_secrets.clone(),
+            redact: config.redact.clone(),
             intent: config.intent.clone(),
             service: Service {
                 name: config.service.name().into(),
@@ -248,7 +253,8 @@ mod tests {
         let config = toml::from_str::<Config>(block.split("```").next().unwrap()).unwrap();
         assert_eq!(config.service.port, Some(8188));
         let secrets: Vec<&str> = config.service.secrets.keys().map(String::as_str).collect();
-        assert_eq!(secrets, ["HF_TOKEN", "licence"]);
+        assert_eq!(secrets, ["HF_TOKEN", "PACK_SETTINGS", "licence"]);
+        assert_eq!(config.redact["custom_nodes/a-pack/settings.json"], ["api_key"]);
         assert!(config.service.spec(&["0".into(), "1".into()], vec![], None).is_ok());
     }
 }

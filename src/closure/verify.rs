@@ -58,8 +58,11 @@ pub struct Report {
 
 /// Rebuilds `recipe`, which `store` holds, in another below `scratch`.
 pub fn verify(recipe: &Recipe, store: &mut Store, scratch: &Path, progress: &dyn Progress) -> Result<Report> {
-    let scratch_config =
-        StoreConfig { remote: Some(format!("local?root={}", scratch.display())), ..store.config.clone() };
+    let scratch_config = StoreConfig {
+        remote: Some(format!("local?root={}", scratch.display())),
+        doubts: None,
+        ..store.config.clone()
+    };
     let mut fresh = Store::connect(&scratch_config)?;
     empty(recipe, scratch, &mut fresh)?;
     let mut report = Report::default();

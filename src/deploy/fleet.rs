@@ -90,6 +90,20 @@ impl Project<'_> {
         Ok(files.into_iter().collect())
     }
 
+    /// The project's secrets that are files of an instance's own tree: values by their place in the environment.
+    pub fn placed(&self) -> Result<BTreeMap<String, String>> {
+        let default = self.folder.join("stillframe.toml");
+        let origin = self.source.map_or(default.as_path(), |(file, _)| file.as_path());
+        let mut placed = BTreeMap::new();
+        for (name, secret) in &self.service.secrets {
+            if let Some(at) = &secret.at {
+                let value = values::resolve(&secret.value(), &format!("service.secrets.{name}"), origin)?;
+                placed.insert(at.clone(), value);
+            }
+        }
+        Ok(placed)
+    }
+
     /// Those that a selector names; all without one.
     pub fn choose(&self, selector: Option<&str>) -> Result<Chosen> {
         let all = self.described()?;

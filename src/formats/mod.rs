@@ -8,3 +8,5 @@ pub mod hex;
 pub mod nix;
 #[cfg(feature = "workstation")]
 pub mod python;
+#[cfg(feature = "workstation")]
+pub mod redact;

@@ -4,7 +4,7 @@
 //! What goes is what lies on the disk and is not to be kept: so what a crash left behind goes with the next ones.
 //! An instance that begins is given a second name of each picture before it has traffic; what is moved after that
 //! are only the pictures that came meanwhile.
-use crate::host::slot;
+use crate::host::{placed, slot};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::launch::Launch;
 use crate::protocol::version;
@@ -60,6 +60,9 @@ pub struct Known {
     pub launch: PathBuf,
     /// Below ComfyUI's base directory: folders of the host that were put there, and what was to be kept.
     pub linked: Vec<String>,
+    /// Secrets that were put there as files, by their place in the environment.
+    #[serde(default)]
+    pub placed: Vec<String>,
 }
 
 /// What became of one slot.
@@ -180,6 +183,7 @@ impl Known {
         let Ok(launch) = Launch::read(&self.launch) else { return Vec::new() };
         let mut written = slot::written(&launch, slot);
         let linked: Vec<PathBuf> = self.linked.iter().map(|at| Path::new("base").join(at)).collect();
+        placed::without(&mut written, &launch.directory, &self.placed);
         written.retain(|path| !linked.iter().any(|at| Path::new(path).starts_with(at)));
         written
     }

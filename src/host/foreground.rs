@@ -1,12 +1,14 @@
 //! One instance in the foreground: assemble a slot, start the program, wait until it answers, pass
 //! signals on, list what it wrote, throw the slot away.
 use crate::formats::comfy::api::paths;
-use crate::host::slot;
+pub use crate::host::placed::without;
+use crate::host::{placed, slot};
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
 use crate::sys::seal::Seal;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -57,6 +59,17 @@ pub fn unused(port: u16) -> Result<u16> {
 
 /// Starts the program with nothing of this process's environment but a short list, and with what `seal` names read-only.
 pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal: &Seal) -> Result<Instance> {
+    start_with(&BTreeMap::new(), launch, values, (log, log_err), seal)
+}
+
+/// The same with secrets as files of the instance's own tree: values by their place in the environment.
+pub fn start_with(
+    placed: &BTreeMap<String, String>,
+    launch: &Launch,
+    values: &Values,
+    (log, log_err): (Stdio, Stdio),
+    seal: &Seal,
+) -> Result<Instance> {
     let listen: IpAddr = values.listen.parse().map_err(|e| {
         Error::new(Kind::Input, format!("{} is not an IP address", values.listen)).caused_by(e)
     })?;
@@ -64,6 +77,9 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal:
     // What the slot costs is part of what its user waits for.
     let started = Instant::now();
     slot::assemble(launch, values)?;
+    for (at, value) in placed {
+        placed::put(launch, Path::new(&values.slot), at, value.as_bytes())?;
+    }
     let mut command = Command::new(&launch.program);
     command
         .args(launch.arguments.iter().map(|a| values.fill(a)))

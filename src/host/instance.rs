@@ -2,7 +2,7 @@
 //! this host's own (folders, the GPU driver's libraries, secrets) and becomes the program. It runs as the
 //! service's user inside the unit's sandbox; so does `clearing`, which takes the slot apart.
 use crate::host::driver;
-use crate::host::{slot, socket};
+use crate::host::{placed, slot, socket};
 use crate::protocol::launch::{Launch, Values};
 use crate::protocol::spec::{Folder, SecretUse};
 use crate::protocol::version;
@@ -100,7 +100,10 @@ pub fn run(file: &Path) -> Result<()> {
     let slot = instance.slot();
     if slot.exists() {
         // It ended without being stopped, and systemd starts it again.
-        for path in slot::written(&launch, &slot) {
+        let placed: Vec<String> = instance.secrets.iter().filter_map(|secret| secret.at.clone()).collect();
+        let mut written = slot::written(&launch, &slot);
+        placed::without(&mut written, &launch.directory, &placed);
+        for path in written {
             say(format_args!("the last run had written into its own program: {path}"));
         }
         // Gone after the new one is there: ext4 searches longer for free inodes among those just deleted.
@@ -114,6 +117,12 @@ pub fn run(file: &Path) -> Result<()> {
     }
     for kept in &instance.keep {
         keep(&instance.place(kept), &instance.data.join("kept").join(kept))?;
+    }
+    // Last: what is kept and what others share was checked not to be where these go.
+    for secret in &instance.secrets {
+        if let Some(at) = &secret.at {
+            placed::put(&launch, &slot, at, &files::read(&credentials()?.join(&secret.name))?)?;
+        }
     }
     let libraries = driver::assemble(instance.driver.as_deref(), &slot.join("driver"))?;
     let mut command = Command::new(&launch.program);
@@ -143,14 +152,18 @@ pub fn run(file: &Path) -> Result<()> {
     Err(Error::io("start", &launch.program, command.exec()))
 }
 
+fn credentials() -> Result<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY")
+        .map(PathBuf::from)
+        .ok_or_else(|| Error::new(Kind::Host, "systemd passed no credentials"))
+}
+
 /// Secrets as variables; as files they are there already (systemd's credentials).
 fn secrets(uses: &[SecretUse]) -> Result<Vec<(String, String)>> {
     if uses.is_empty() {
         return Ok(Vec::new());
     }
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-        .map(PathBuf::from)
-        .ok_or_else(|| Error::new(Kind::Host, "systemd passed no credentials"))?;
+    let folder = credentials()?;
     let mut found = vec![("CREDENTIALS_DIRECTORY".to_string(), folder.display().to_string())];
     for secret in uses {
         if let Some(variable) = &secret.variable {

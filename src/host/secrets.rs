@@ -65,7 +65,7 @@ mod tests {
         assert!(same(&folder, &given));
         assert!(!same(&folder, &BTreeMap::new()));
         assert!(same(&dir.path().join("none"), &BTreeMap::new()));
-        let wanted = [SecretUse { name: "other".into(), variable: None }];
+        let wanted = [SecretUse { name: "other".into(), variable: None, at: None }];
         assert_eq!(complete(&wanted, &given).unwrap_err().to_string(), "the secret other has no value");
         files::remove_tree(&folder).unwrap();
         files::remove_tree(&folder).unwrap();

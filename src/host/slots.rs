@@ -54,10 +54,12 @@ fn known(state: &ServiceState) -> Vec<Known> {
         let spec = &generation.wanted.spec;
         let linked: Vec<String> =
             spec.folders.iter().map(|folder| &folder.at).chain(&spec.keep).cloned().collect();
+        let placed: Vec<String> = spec.secrets.iter().filter_map(|secret| secret.at.clone()).collect();
         let one = |id: InstanceId| Known {
             id: id.to_string(),
             launch: launch_file(generation),
             linked: linked.clone(),
+            placed: placed.clone(),
         };
         state.instances(*number).into_iter().map(one).collect()
     };

@@ -291,7 +291,7 @@ mod tests {
                 Folder { path: "/srv/luts".into(), at: "luts".into(), writable: false },
             ],
             keep: vec![],
-            secrets: vec![SecretUse { name: "HF_TOKEN".into(), variable: Some("HF_TOKEN".into()) }],
+            secrets: vec![SecretUse { name: "HF_TOKEN".into(), variable: Some("HF_TOKEN".into()), at: None }],
             arguments: vec![],
             environment: Default::default(),
             driver: None,

@@ -8,7 +8,7 @@ use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::StorePath;
 use crate::host::durable;
 use crate::host::layout::Layout;
-use crate::host::tree_hash::{metadata_digest, nar_hash};
+use crate::store::tree_hash::{metadata_digest, nar_hash};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::fault;

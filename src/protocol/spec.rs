@@ -76,6 +76,9 @@ pub struct SecretUse {
     /// Also as this environment variable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variable: Option<String>,
+    /// Also as this file of the instance's own tree, by its place in the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// What is kept of generations that no longer serve.

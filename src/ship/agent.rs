@@ -5,6 +5,7 @@ use crate::formats::nix::nar::NarWriter;
 use crate::formats::nix::store_path::StorePath;
 use crate::formats::nix::worker::WriteWire;
 use crate::ship::ssh::Remote;
+use crate::store::damage::{self, Depth};
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use flate2::Compression;
@@ -54,8 +55,7 @@ pub fn find() -> Result<PathBuf> {
 pub fn add(store: &mut Store) -> Result<Agent> {
     let file = find()?;
     let open = || File::open(&file).map_err(|e| Error::io("open", &file, e));
-    let opened = open()?;
-    let size = opened.metadata().map_err(|e| Error::io("read", &file, e))?.len();
+    let size = open()?.metadata().map_err(|e| Error::io("read", &file, e))?.len();
     let info = elf::read(&mut open()?)
         .map_err(|e| Error::new(Kind::Input, format!("{} is no program: {e}", file.display())))?;
     if info.interp.is_some() || !info.needed.is_empty() {
@@ -63,7 +63,8 @@ pub fn add(store: &mut Store) -> Result<Agent> {
             .hint("hosts have other libraries than this machine: build it with `make agent`"));
     }
     let name = format!("{NAME}-{}", env!("CARGO_PKG_VERSION"));
-    let path = store.add_tree(&name, &BTreeSet::new(), |out| {
+    let mut write = |out: &mut dyn Write| {
+        let opened = open()?;
         let write = |out: &mut dyn Write| -> io::Result<()> {
             let mut nar = NarWriter::new(out)?;
             nar.directory(b"")?;
@@ -74,7 +75,13 @@ pub fn add(store: &mut Store) -> Result<Agent> {
             nar.finish().map(drop)
         };
         write(out).map_err(|e| Error::io("read", &file, e))
-    })?;
+    };
+    let mut path = store.add_tree(&name, &BTreeSet::new(), &mut write)?;
+    let info = store.info(&path)?;
+    let known = info.as_ref().map(|info| (&path, info));
+    if !damage::damaged(&store.config, known, Depth::Suspects)?.is_empty() {
+        path = store.replace_tree(&name, &BTreeSet::new(), &mut write)?;
+    }
     let program = format!("{}/bin/{NAME}", path.to_absolute(&store.store_dir));
     Ok(Agent { path, program })
 }

@@ -6,6 +6,7 @@
 use crate::formats::nix::store_path::StorePath;
 use crate::protocol::version;
 use crate::protocol::wire::{self, ABORT, CHUNK, FromHost, Named, PathHeader, TRANSFER_VERSION, ToHost};
+use crate::store::damage::{self, Depth};
 use crate::store::{PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Progress;
@@ -166,7 +167,8 @@ struct Transfer<'a> {
 }
 
 /// Sends what is missing. Every channel is used; the first is often the one that was asked. `check` is asked
-/// all the time, and its error ends the transfer.
+/// all the time, and its error ends the transfer. Before the first byte each path is looked at: one that was written to
+/// since Nix registered it would end the transfer, after everything that goes before it.
 pub fn send(
     source: &StoreConfig,
     closure: &Closure,
@@ -176,6 +178,7 @@ pub fn send(
     check: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Sent> {
     let started = Instant::now();
+    damage::refuse(source, known(closure, &missing.paths), Depth::Suspects)?;
     let size = |path: &StorePath| closure.get(path).map_or(0, |info| info.nar_size);
     let mut waiting = missing.paths.clone();
     waiting.sort_by_key(|path| std::cmp::Reverse(size(path)));
@@ -216,12 +219,39 @@ pub fn send(
     }
 }
 
+fn known<'a>(
+    closure: &'a Closure,
+    paths: impl IntoIterator<Item = &'a StorePath>,
+) -> impl Iterator<Item = (&'a StorePath, &'a PathInfo)> {
+    paths.into_iter().filter_map(|path| Some((path, closure.get(path)?)))
+}
+
 impl Transfer<'_> {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
+    /// A path that was written to after it was looked at has another length or hash than the host and the daemon were told
+    /// of. Each of them fails in words of its own; what is the matter is said in its place.
+    fn cause(&self, error: Error) -> Error {
+        if error.kind == Kind::Interrupted || self.state().failed.is_some() {
+            return error;
+        }
+        let begun: Vec<StorePath> = {
+            let state = self.state();
+            self.lacking.iter().filter(|p| !state.waiting.contains(p)).map(|p| (*p).clone()).collect()
+        };
+        damage::refuse(self.source, known(self.closure, &begun), Depth::Suspects).err().unwrap_or(error)
+    }
+
+    /// The host refused a path: its bytes here may be others although no time stamp says so.
+    fn refused(&self, path: Option<&str>, error: Error) -> Error {
+        let path = path.and_then(|path| StorePath::from_base_name(path).ok());
+        damage::refuse(self.source, known(self.closure, &path), Depth::Everything).err().unwrap_or(error)
+    }
+
     fn fail(&self, error: Error) {
+        let error = self.cause(error);
         let mut state = self.state();
         // The first says what went wrong; what follows from it does not.
         state.failed.get_or_insert(error);
@@ -255,7 +285,7 @@ impl Transfer<'_> {
                     continue;
                 }
                 Ok(Some(FromHost::Failed { path, message, hint })) => {
-                    failed(host, path.as_deref(), &message, hint)
+                    self.refused(path.as_deref(), failed(host, path.as_deref(), &message, hint))
                 }
                 Ok(Some(FromHost::Missing { .. } | FromHost::Settled)) => unexpected(host),
                 Ok(None) => gone(host, io::ErrorKind::UnexpectedEof.into()),

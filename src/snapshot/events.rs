@@ -18,6 +18,8 @@ pub enum Event {
     NotRemembered(Error),
     /// Another snapshot had the label.
     LabelMoved { label: String, from: String, to: String },
+    /// A path of the store was written to after it was registered; it is made anew.
+    Damaged { path: String, how: String },
     /// The same content was registered before, under another label.
     Renamed { id: String, from: String, to: String },
 }

@@ -15,6 +15,7 @@ mod import_check;
 mod importer;
 mod known_good;
 pub mod make;
+mod mend;
 pub mod packages;
 mod probe;
 pub mod reading;

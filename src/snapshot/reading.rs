@@ -94,6 +94,7 @@ fn options(subject: &Subject, memo: &Memo, store_dir: &StoreDir, manner: Manner)
         exclude: subject.exclude.iter().cloned().chain(private_inside(subject)).collect(),
         private: subject.private.clone(),
         allow_secrets: subject.allow_secrets.clone(),
+        redact: subject.redact.clone(),
         environment_cache: subject.environment_cache.clone(),
         cache: subject.cache.clone(),
         offline: manner.offline,

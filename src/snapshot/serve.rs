@@ -1,11 +1,15 @@
 //! Serving a snapshot here, in the foreground: where its instance keeps what it writes, and its port.
 use crate::closure::registry::Record;
 use crate::closure::scratch::Scratch;
+use crate::formats::nix::store_path::StorePath;
 use crate::host::foreground::{self, Instance};
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
-use crate::sys::error::{Error, Result};
+use crate::store::damage::{self, Damage, Depth};
+use crate::store::{Store, StoreConfig};
+use crate::sys::error::{Error, Kind, Result};
 use crate::sys::seal::Seal;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -18,6 +22,21 @@ pub struct Wanted<'a> {
     pub models: Option<&'a Path>,
     /// Where input, output and user data are kept; none: a folder of the snapshot's own.
     pub base: Option<&'a Path>,
+    /// Secrets that are files of the program's own tree: values by their place in the environment.
+    pub secrets: Option<&'a BTreeMap<String, String>>,
+}
+
+/// What of the snapshot is no longer as it was registered, as an error; none where that cannot be told.
+pub fn look(snapshot: &str, config: &StoreConfig) -> Option<Error> {
+    let found = || -> Result<Vec<Damage>> {
+        let root = StorePath::from_absolute(&config.store_dir, snapshot)
+            .map_err(|e| Error::new(Kind::Input, format!("{snapshot} is no store path")).caused_by(e))?;
+        let closure = Store::connect(config)?.closure(&[root])?;
+        damage::damaged(config, &closure, Depth::Suspects)
+    };
+    // It serves from the store's files alone; who has no daemon hears of it when it is deployed.
+    let found = found().inspect_err(|e| tracing::debug!("the store was not looked at: {}", e.full())).ok()?;
+    (!found.is_empty()).then(|| damage::told(config, &found))
 }
 
 /// An instance that can be started.
@@ -26,6 +45,7 @@ pub struct Serving {
     pub values: Values,
     slot: Scratch,
     seal: Seal,
+    secrets: BTreeMap<String, String>,
 }
 
 impl Serving {
@@ -68,16 +88,20 @@ impl Serving {
         writable.extend(wanted.models.map(Path::to_path_buf));
         let store = Path::new(&record.snapshot).parent().unwrap_or(Path::new("/")).to_path_buf();
         let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable);
-        Ok(Serving { launch, values, slot, seal })
+        let secrets = wanted.secrets.cloned().unwrap_or_default();
+        Ok(Serving { launch, values, slot, seal, secrets })
     }
 
     pub fn start(&self, out: Stdio, err: Stdio) -> Result<Instance> {
-        foreground::start(&self.launch, &self.values, out, err, &self.seal)
+        foreground::start_with(&self.secrets, &self.launch, &self.values, (out, err), &self.seal)
     }
 
     /// What the instance wrote into its own program, which goes with its slot.
     pub fn written(&self) -> Vec<String> {
-        slot::written(&self.launch, self.slot.path())
+        let mut written = slot::written(&self.launch, self.slot.path());
+        let placed: Vec<String> = self.secrets.keys().cloned().collect();
+        foreground::without(&mut written, &self.launch.directory, &placed);
+        written
     }
 
     /// Leaves the slot where it is.

@@ -29,6 +29,8 @@ pub struct Subject {
     pub exclude: Vec<String>,
     /// Files with secrets that ship, relative to the environment.
     pub allow_secrets: Vec<String>,
+    /// Values of files that ship empty, by file, relative to the environment.
+    pub redact: BTreeMap<String, Vec<String>>,
     /// Files of intent that the configuration names.
     pub intent: Vec<PathBuf>,
     pub service: Service,

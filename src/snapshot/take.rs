@@ -10,15 +10,18 @@ use crate::closure::registry::{OutputRecord, RECORD_VERSION, Record, Registry, R
 use crate::formats::nix::store_path::StorePath;
 use crate::snapshot::events::{Event, Observer};
 use crate::snapshot::import_check;
+use crate::snapshot::mend::mend;
 use crate::snapshot::probe;
 use crate::snapshot::reading::{self, Manner};
 use crate::snapshot::report::{REPORT_VERSION, Report};
 use crate::snapshot::subject::Subject;
 use crate::store::Store;
+use crate::store::damage::Depth;
 use crate::sys::clock;
 use crate::sys::error::{Kind, Result};
 use crate::sys::files;
 use crate::sys::who;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -67,6 +70,8 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     register(&registry, &record, &captured.lock, &mut store)?;
     name(&registry, &record, had, observer)?;
     if request.probe {
+        // All of that ran sealed (`sys/seal`), where this machine lets a process seal itself.
+        mend(subject, &made.graph, Depth::Suspects, &mut store, observer)?;
         // What is known of the same content stays known.
         record.probe = probed(subject, &mut captured, observer)?.or(record.probe);
         captured.findings.extend(record.probe.iter().flat_map(ProbeResult::findings));
@@ -127,6 +132,13 @@ impl Made {
         let started = Instant::now();
         let graph = graph::graph(lock, &store.store_dir, &subject.service_spec())?;
         let graph_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let snapshot = BTreeSet::from([graph.snapshot.clone()]);
+        if subject.store.doubted() {
+            mend(subject, &graph, Depth::Everything, store, observer)?;
+        } else if store.valid(&snapshot)?.is_empty() {
+            // What is built from a path that was written to has what was written.
+            mend(subject, &graph, Depth::Suspects, store, observer)?;
+        }
         let report = realise::realise(&graph, trees, &subject.store, store, observer.progress())?;
         Ok(Made { graph, report, graph_ms })
     }

@@ -28,6 +28,9 @@ pub fn verify(
     let scratch = Scratch::new(cache, "verify")?;
     let mut report = verify::verify(&recipe, &mut store, scratch.path(), observer.progress().as_ref())?;
     drop(scratch);
+    if !report.mismatches.is_empty() {
+        config.doubt();
+    }
     if report.mismatches.iter().any(|m| m.copied.is_some()) {
         explain(&mut report.mismatches, record, config, subject, observer)?;
     }

@@ -76,6 +76,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether the daemon does for this user what not every user may ask for.
+    pub fn trusts(&self) -> bool {
+        self.trusted
+    }
+
     /// Hears what the daemon tells from now on.
     pub fn on_event(&mut self, hear: impl FnMut(Event) + Send + 'static) {
         self.on_event = Box::new(hear);

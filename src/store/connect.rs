@@ -2,6 +2,7 @@
 //! without a daemon (or where a scratch store is asked for).
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
 use crate::sys::patient::Patient;
 use crate::sys::programs;
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ pub struct StoreConfig {
     /// In place of `nix-daemon --stdio`.
     pub daemon: Option<Vec<String>>,
     pub store_dir: StoreDir,
+    /// A file that is there while paths of the store may not be what was registered: the next snapshot looks at all of its own.
+    pub doubts: Option<PathBuf>,
 }
 
 impl StoreConfig {
@@ -32,7 +35,40 @@ impl StoreConfig {
                 .filter(|r| r != "daemon" && r != "auto"),
             daemon: text("STILLFRAME_NIX_DAEMON").map(|t| t.split_whitespace().map(String::from).collect()),
             store_dir: text("NIX_STORE_DIR").map(StoreDir).unwrap_or_default(),
+            doubts: None,
         }
+    }
+
+    pub fn absolute(&self, path: &StorePath) -> String {
+        path.to_absolute(&self.store_dir)
+    }
+
+    /// Whether the store's files are this machine's, at the places that `on_disk` says.
+    pub fn lies_here(&self) -> bool {
+        match self.remote.as_deref() {
+            None | Some("local") => true,
+            Some(remote) => remote
+                .strip_prefix("local?")
+                .is_some_and(|options| !options.split('&').any(|option| option.starts_with("real="))),
+        }
+    }
+
+    /// Remembers that paths are not what was registered. Not remembered, they are found again where they are looked for.
+    pub fn doubt(&self) {
+        let Some(file) = &self.doubts else { return };
+        if let Err(error) = files::write_atomic(file, b"") {
+            tracing::debug!("not remembered: {}", error.full());
+        }
+    }
+
+    pub fn doubted(&self) -> bool {
+        self.doubts.as_deref().is_some_and(Path::exists)
+    }
+
+    /// All was looked at, and is what was registered.
+    pub fn trust(&self) {
+        // Still there, the next snapshot looks once more.
+        let _ = self.doubts.as_deref().map(std::fs::remove_file);
     }
 
     /// Where a path's files lie: with `local?root=DIR` not where its name says.

@@ -1,5 +1,6 @@
 //! What a store is asked for and told: which paths it has and what they are, new trees, builds, archives, roots,
 //! and letting go. How it is spoken with is in `client`.
+use super::ahead::Text;
 use super::client::{PathInfo, Store, error_text, strip_colours};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::StorePath;
@@ -103,6 +104,25 @@ impl Store {
         self.add_unhashed(name, references, write).map(|(path, _)| path)
     }
 
+    /// The same in place of what lies there, which is something else.
+    pub fn replace_tree(
+        &mut self,
+        name: &str,
+        references: &BTreeSet<StorePath>,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<StorePath> {
+        self.add_by("fixed:r:sha256", name, references, true, write).map(|(path, _)| path)
+    }
+
+    /// The same for a text.
+    pub fn replace_text(&mut self, text: &Text<'_>) -> Result<StorePath> {
+        let references = text.references.iter().cloned().collect();
+        let write = |out: &mut dyn Write| {
+            out.write_all(text.bytes).map_err(|e| Error::new(Kind::Store, "cannot send a text").caused_by(e))
+        };
+        self.add_by("text:sha256", text.name, &references, true, write).map(|(path, _)| path)
+    }
+
     /// The same, for a tree that nobody has hashed yet: the daemon's answer says what it is.
     pub fn add_unhashed(
         &mut self,
@@ -110,15 +130,25 @@ impl Store {
         references: &BTreeSet<StorePath>,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<(StorePath, PathInfo)> {
+        self.add_by("fixed:r:sha256", name, references, false, write)
+    }
+
+    fn add_by(
+        &mut self,
+        method: &str,
+        name: &str,
+        references: &BTreeSet<StorePath>,
+        repair: bool,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<(StorePath, PathInfo)> {
         let references: Vec<String> = references.iter().map(|p| self.absolute(p)).collect();
         self.ask_with_archive(
             |out| {
                 out.put_number(op::ADD_TO_STORE)?;
                 out.put_bytes(name.as_bytes())?;
-                out.put_bytes(b"fixed:r:sha256")?;
+                out.put_bytes(method.as_bytes())?;
                 out.put_strings(&references)?;
-                // Nothing is repaired.
-                out.put_number(0)
+                out.put_number(u64::from(repair))
             },
             write,
             |store| {
@@ -131,12 +161,23 @@ impl Store {
 
     /// Builds derivations (all their outputs); what is valid already is not built again.
     pub fn build(&mut self, derivations: &[StorePath]) -> Result<()> {
+        const NORMAL: u64 = 0;
+        self.build_in(NORMAL, derivations)
+    }
+
+    /// Builds again what is not as it was registered, and puts it in the place of that. For a user whom the daemon trusts.
+    pub fn rebuild(&mut self, derivations: &[StorePath]) -> Result<()> {
+        const REPAIR: u64 = 1;
+        self.build_in(REPAIR, derivations)
+    }
+
+    fn build_in(&mut self, mode: u64, derivations: &[StorePath]) -> Result<()> {
         let wanted: Vec<String> = derivations.iter().map(|d| format!("{}!*", self.absolute(d))).collect();
         self.ask(
             |out| {
                 out.put_number(op::BUILD_PATHS)?;
                 out.put_strings(&wanted)?;
-                out.put_number(0)
+                out.put_number(mode)
             },
             |input| input.number().map(drop),
         )

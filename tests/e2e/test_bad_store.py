@@ -292,5 +292,71 @@ error: cannot write {project}/.stillframe-{{{{\\w+}}}}
             self.assertIn("lock-version = 1", old.read_text())
 
 
+class WrittenTo(Store):
+    """Paths of the store that something wrote into after they were registered, as root may."""
+
+    def setUp(self):
+        super().setUp()
+        self.taken = self.snapshot(self.env).json
+
+    def alter(self, label, name, content):
+        """Writes one file of an output, and says which it is."""
+        file = self.tree(self.taken, label) / name
+        mode = file.parent.stat().st_mode
+        file.parent.chmod(0o755)
+        if file.exists():
+            file.chmod(0o644)
+        write(file, content)
+        file.parent.chmod(mode)
+        return file
+
+    def bytecode(self):
+        tree = self.tree(self.taken, "bytecode of alpha 1.0")
+        return next(tree.rglob("*.pyc")).relative_to(tree)
+
+    def test_another_snapshot_makes_them_anew(self):
+        """The cache that a module leaves beside itself, other bytes in a pack and in what was built, a file that is gone."""
+        cache = self.alter("alpha 1.0", "alpha/kernel.nbi", "cache")
+        pack = self.alter("first-pack", "__init__.py", "NODE_CLASS_MAPPINGS = []\n")
+        built = self.alter("bytecode of alpha 1.0", self.bytecode(), "")
+        gone = self.tree(self.taken, "main program") / "nodes.py"
+        gone.parent.chmod(0o755)
+        gone.unlink()
+        self.assertEqual(self.run_it("snapshots", "verify", code=1).code, 1)
+        with untouched(self, self.place):
+            again = self.run_it("snapshot", self.env.root)
+        for said in (f"the first file that differs is {file}" for file in (cache, pack, built)):
+            self.assertIn(said, again.err)
+        self.assertIn(f"a file was taken from {gone.parent}", again.err)
+        self.store_is_sound()
+        self.assertEqual((cache.exists(), gone.exists(), pack.read_text()), (False, True, "NODE_CLASS_MAPPINGS = {}\n"))
+        self.assertIn(" verified: ", self.run_it("snapshots", "verify").out)
+        # Nothing is in doubt any more.
+        again = self.run_it("snapshot", "--json", self.env.root)
+        self.assertEqual((again.json["snapshot"], again.json["unchanged"], again.err), (self.taken["snapshot"], True, ""))
+
+    def test_nothing_is_built_from_what_was_written_to(self):
+        cache = self.alter("alpha 1.0", "alpha/kernel.nbi", "cache")
+        write(self.env.pack / "new.py", "")
+        again = self.run_it("snapshot", self.env.root)
+        self.assertIn(f"was written to after Nix had registered it, and is made anew: the first file that differs is {cache}\n", again.err)
+        self.goes_on()
+
+    def test_an_instance_here_says_so(self):
+        write(self.env.root / "main.py", server("{}"))
+        self.taken = self.snapshot(self.env).json
+        cache = self.alter("alpha 1.0", "alpha/kernel.nbi", "cache")
+        cache = Path("/", cache.relative_to(self.station.store))
+        running = harness.Server(self.station)
+        self.addCleanup(lambda: running.process.poll() is None and running.stop())
+        log = self.station.root / "server.log"
+        deadline = time.monotonic() + 20
+        while (said := f" was written to after Nix had registered it: the first file that differs is {cache}\n") not in log.read_text():
+            self.assertLess(time.monotonic(), deadline, said)
+            time.sleep(0.05)
+        self.assertEqual(running.stop(), 0)
+
+
+
 if __name__ == "__main__":
     unittest.main()

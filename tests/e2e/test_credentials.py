@@ -98,6 +98,54 @@ class Credentials(Case):
             self.assertEqual(told[path][0], "info")
             self.assertIn("it ships, as allow-secrets says", told[path][3])
 
+    def settings(self):
+        """A pack's settings with one key in them, and the place of the file."""
+        at = "custom_nodes/first-pack/settings.json"
+        write(self.env.root / at, '{\n  "civitai_api_key": "0f3b9d27c1a84e65",\n  "folders": ["a"]\n}\n')
+        return at
+
+    def kept(self, at, *arguments):
+        """What the snapshot has of it, and what is told of it."""
+        taken = self.run_it("snapshot", "--json", *arguments, cwd=self.env.root, PIP_INDEX_URL=self.url)
+        file = self.tree(taken.json, "first-pack") / "settings.json"
+        told = [f for f in self.findings(taken) if f[1:3] == ("secret", at)]
+        return file.read_text() if file.exists() else None, told
+
+    def test_what_is_left_out_can_be_given_or_ship_without_the_value(self):
+        """The report has both lines, and each does what it says when it is pasted."""
+        at = self.settings()
+        self.assertEqual((file := self.kept(at))[0], None)
+        [(severity, _, _, message)] = file[1]
+        given = f'FIRST_PACK_SETTINGS = {{ file = "{self.env.root}/{at}", at = "{at}" }}'
+        redacted = f'"{at}" = ["civitai_api_key"]'
+        self.assertEqual((severity, message), ("warning",
+                         "holds a value for `civitai_api_key`: left out; give it to the host as a service secret, "
+                         f"under [service.secrets]: {given}; or ship it without that value, under [redact]: {redacted}"))
+        write(self.env.root / "stillframe.toml", f"[redact]\n{redacted}\n")
+        whole = (self.env.root / at).read_text()
+        self.assertEqual(self.kept(at), (whole.replace("0f3b9d27c1a84e65", ""), [
+            ("info", "secret", at, "ships with `civitai_api_key` empty, as redact says")]))
+        # It is found to be a secret again when redact does not say so any more, though the file is as old.
+        write(self.env.root / "stillframe.toml", f"allow-secrets = [\"{at}\"]\n")
+        self.assertEqual(self.kept(at), (whole, [
+            ("info", "secret", at, "holds a value for `civitai_api_key`: it ships, as allow-secrets says")]))
+        write(self.env.root / "stillframe.toml", f"[service.secrets]\n{given}\n")
+        self.assertEqual(self.kept(at), (None, []))
+
+    def test_what_else_is_secret_keeps_the_file_out(self):
+        at = self.settings()
+        write(self.env.root / at, '{"civitai_api_key": "0f3b9d27c1a84e65", "hf_token": "hf_notarealtoken1", "list": []}\n')
+        write(self.env.root / "stillframe.toml", f'[redact]\n"{at}" = ["civitai_api_key", "other"]\n"gone.json" = ["a"]\n')
+        file, told = self.kept(at)
+        self.assertEqual((file, [f[0] for f in told]), (None, ["warning", "warning"]))
+        left_out, missing = sorted(f[3] for f in told)
+        self.assertEqual(missing, "redact names `other`, which it does not have")
+        self.assertTrue(left_out.startswith("holds a value for `hf_token`: left out; "), left_out)
+        self.assertTrue(left_out.endswith(f'"{at}" = ["civitai_api_key","other","hf_token"]'), left_out)
+        self.assertEqual([f[0] for f in self.findings(self.inspect(self.env)) if f[2] == "gone.json"], ["warning"])
+        write(self.env.root / "stillframe.toml", f'[redact]\n"{at}" = ["civitai_api_key", "hf_token", "list"]\n')
+        self.assertEqual(self.kept(at), (None, [("problem", "secret", at, "redact cannot empty values of it: `list` is more than one value; left out")]))
+
     def test_of_what_is_imported_none_is_shown(self):
         snapshot = {"comfyui": "a" * 40, "git_custom_nodes": {f"https://{token('A')}@git.example/p": {"hash": "b" * 40}},
                     "pips": {"lib": f"git+https://u:{token('B')}@git.example/lib@main", f"own @ https://files.example/own.whl?token={token('C')}": ""}}

@@ -100,6 +100,10 @@ class Inspect(unittest.TestCase):
         self.assertEqual(packs["pixel-tools"]["git"]["commit"], commit)
         self.assertEqual(self.report["main"]["version"], "0.33.0")
 
+    def given(self, name, file):
+        at = f"custom_nodes/with-secrets/{file}"
+        return f'under [service.secrets]: {name} = {{ file = "{self.comfy}/{at}", at = "{at}" }}'
+
     def test_secrets_are_named_and_left_out(self):
         note = "left out; give it to the host as a service secret"
         dest = self.comfy.parent
@@ -108,8 +112,9 @@ class Inspect(unittest.TestCase):
         self.assertEqual(findings(self.report, "secret"), hidden | {
             (".cache/huggingface/stored_tokens", f"a Hugging Face token: {note}"),
             (".cache/huggingface/token", f"a Hugging Face token: {note}"),
-            ("custom_nodes/with-secrets/.env", f"an environment file: {note}"),
-            ("custom_nodes/with-secrets/config.ini", f"holds a value for `token`: {note}")})
+            ("custom_nodes/with-secrets/.env", f"an environment file: {note}, {self.given('WITH_SECRETS_ENV', '.env')}"),
+            ("custom_nodes/with-secrets/config.ini", f"holds a value for `token`: {note}, {self.given('WITH_SECRETS_CONFIG', 'config.ini')}; or ship it "
+             "without that value, under [redact]: \"custom_nodes/with-secrets/config.ini\" = [\"token\"]")})
         inside = subprocess.run(["grep", "-rlE", "not-a-real-secret", SHARED["ws"].real("/nix/store")], capture_output=True, text=True)
         self.assertEqual((inside.returncode, inside.stdout), (1, ""))
 

@@ -65,6 +65,23 @@ error: cannot open {self.place}/nowhere
         # What was kept is nobody's: it is for the user to remove.
         self.assertEqual(self.slots(), [slot])
 
+    def test_secrets_that_a_pack_reads_from_a_file(self):
+        """They are where the pack looks for them, and in nothing that stays."""
+        at = "custom_nodes/first-pack/settings.json"
+        write(self.env.root / "main.py", server('{"settings": json.load(open(FILE)), "mode": os.stat(FILE).st_mode & 0o777}',
+                                                f"import os\nFILE = '../base/{at}'"))
+        write(self.env.root / at, '{"api_key": "0f3b9d27c1a84e65"}\n')
+        project = self.place / "project"
+        write(project / "stillframe.toml", f'environment = "{self.env.root}"\n[service.secrets]\n'
+              f'KEY = {{ file = "{self.env.root}/{at}", at = "{at}" }}\n')
+        taken = self.run_it("snapshot", "--json", "--config", project / "stillframe.toml").json
+        self.assertFalse((self.tree(taken, "first-pack") / "settings.json").exists())
+        running = self.serve("--config", project / "stillframe.toml")
+        self.assertEqual(running.get("/"), {"settings": {"api_key": "0f3b9d27c1a84e65"}, "mode": 0o600})
+        self.assertEqual(running.stop(), 0)
+        self.assertEqual((self.station.root / "server.log").read_text(), "")
+        self.assertEqual([p for p in (self.station.root / "state").rglob("*") if p.is_file() and b"0f3b9d27c1a84e65" in p.read_bytes()], [])
+
     def test_the_models_of_the_environment_for_as_long_as_it_is_there(self):
         self.taken()
         server = self.serve("--port", "0")

@@ -2,6 +2,7 @@
 use super::*;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use stillframe::formats::nix::hash::Sha256;
 use stillframe::formats::nix::nar::Hashing;
 use stillframe::store::PathInfo;
@@ -21,12 +22,60 @@ impl Host {
         fs::read_to_string(self.state.join("verified.json")).unwrap_or_default()
     }
 
-    /// As something that goes past the daemon writes.
     fn damage(&self, path: &StorePath, text: &[u8]) {
-        let file = self.file(path);
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        fs::write(&file, text).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+        damage(&self.file(path), text);
+    }
+}
+
+/// As something that goes past the daemon writes.
+fn damage(file: &Path, text: &[u8]) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o444)).unwrap();
+}
+
+/// The workstation's own store was written to, before the transfer or while it goes on: shorter, longer, or other bytes.
+#[test]
+fn a_path_that_was_written_to_is_named_and_not_sent() {
+    let other = noise(2, 100_000);
+    for text in [&b"short"[..], &noise(1, 200_000), &other] {
+        for meanwhile in [false, true] {
+            let from = Scratch::new();
+            let (closure, all) = three(&from);
+            let file = from.physical(&format!("/nix/store/{}", all[0]));
+            let done = std::sync::Once::new();
+            if !meanwhile {
+                done.call_once(|| damage(&file, text));
+            }
+            let check = || {
+                done.call_once(|| damage(&file, text));
+                Ok(())
+            };
+            let mut host = Host::new();
+            let count = Arc::new(AtomicU64::new(0));
+            let mut channels = [host.channel(ALL, &count)];
+            let lacking = missing(&mut channels[0], "/nix/store", &closure).unwrap();
+            let asked = count.load(Ordering::SeqCst);
+            let error = send(&config(&from), &closure, &lacking, &mut channels, &Silent, &check).unwrap_err();
+            let sent = count.load(Ordering::SeqCst) - asked;
+            drop(channels);
+            host.children.drain(..).for_each(|mut child| drop(child.wait().unwrap()));
+            let path = format!("/nix/store/{}", all[0]);
+            assert_eq!(
+                (error.kind, error.message),
+                (
+                    Kind::Store,
+                    format!(
+                        "{path} was written to after Nix had registered it: the first file that differs is {}",
+                        file.display()
+                    )
+                )
+            );
+            assert!(error.hint.unwrap().contains("`stillframe snapshot`"));
+            assert!(meanwhile || sent == 0, "{sent} bytes");
+            let mut store = Store::connect(&config(&host.store)).unwrap();
+            assert_eq!(store.valid(&closure.keys().cloned().collect()).unwrap(), BTreeSet::new());
+        }
     }
 }
 

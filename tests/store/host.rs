@@ -116,7 +116,7 @@ pub fn fake(scratch: &Scratch, script: &str) -> StoreConfig {
     StoreConfig {
         remote: Some(scratch.remote()),
         daemon: Some(vec!["sh".into(), path.to_str().expect("text").into()]),
-        store_dir: StoreDir::default(),
+        ..StoreConfig::default()
     }
 }
 

@@ -28,6 +28,11 @@ pub fn scan(root: &Path, options: &ScanOptions, reuse: &Reuse<'_>) -> Result<Sca
             notes.note(Severity::Info, Topic::Excluded, path, "left out, as stillframe.toml says");
         }
     }
+    for path in options.left_out.redacts_nothing() {
+        let message =
+            "redact names it, and it is not there: a file that has come to have another name ships whole";
+        notes.note(Severity::Warning, Topic::Secret, path, message);
+    }
     let ((main, packs), (cache, (models, user))) = rayon::join(
         || {
             let kept = main_program::own_files(&context);

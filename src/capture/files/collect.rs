@@ -2,19 +2,20 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::files::left_out::LeftOut;
-use crate::capture::files::paths::{
-    self, SECRET_ADVICE, SECRET_NOTE, below, file_name, finding, join, show_in,
-};
+use crate::capture::files::paths::{self, below, file_name, finding, join, show_in};
 use crate::capture::files::rules;
-use crate::capture::files::secrets::{self, Depth};
 use crate::capture::files::walk::{self, NodeKind, WalkEntry};
 use crate::capture::model::inventory::{OutsidePath, Weight};
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::capture::trees::digest::digest_bytes;
 use crate::capture::trees::tree::{Entry, Source, Tree};
+use crate::formats::hex::hex;
 use crate::words::show;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+mod judged;
 
 /// How one room of the environment is collected.
 pub struct Policy<'a> {
@@ -47,11 +48,16 @@ pub struct Collected {
     pub repositories: Vec<Vec<u8>>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
+    /// What was decided of files that are secrets or hold some, which their own times do not tell.
+    judged: Vec<String>,
 }
 
 impl Collected {
     pub fn stat_digest(&self, started_at: std::time::SystemTime) -> Option<String> {
-        let own = walk::stat_digest(&self.own, started_at)?;
+        let mut own = walk::stat_digest(&self.own, started_at)?;
+        if !self.judged.is_empty() {
+            own = format!("{own}!{}", hex(&digest_bytes(self.judged.join("\n").as_bytes()).sha256));
+        }
         if self.followed.is_empty() {
             return Some(own);
         }
@@ -219,55 +225,11 @@ impl Collector<'_> {
         }
     }
 
-    /// Whether a file is no secret, or one that the configuration lets ship; says what it is.
-    fn may_ship(&mut self, real: &Path, name: &[u8], path: &[u8], entry: &WalkEntry) -> bool {
-        let clean = &self.policy.left_out.clean;
-        // A file that may be a secret by its name is looked at in any case.
-        let depth = if !self.policy.config_secrets {
-            Depth::Named
-        } else if clean.knows(real, entry) {
-            Depth::Configured
-        } else {
-            Depth::Programs
-        };
-        let looked = secrets::look(&[name, bytes(real)], real, entry.size, depth);
-        if looked.clean {
-            clean.add(real, entry);
-        }
-        if looked.secret.is_none() && looked.suspicion.is_none() {
-            return true;
-        }
-        let allowed = self.policy.left_out.allows(real);
-        let allow = format!("allow-secrets = [{}]", serde_json::json!(show(name)));
-        let left_out = match looked.kind {
-            None => SECRET_NOTE.to_string(),
-            Some(Depth::Programs) => {
-                format!("left out, and what needs the file fails; {SECRET_ADVICE}; {allow} ships it as it is")
-            }
-            Some(_) => format!("{SECRET_NOTE}; {allow} ships it as it is"),
-        };
-        let (severity, message, ships) = match (looked.secret, looked.suspicion) {
-            (None, None) => return true,
-            (Some(what), _) if allowed => {
-                (Severity::Info, format!("{what}: it ships, as allow-secrets says"), true)
-            }
-            (None, Some(_)) if allowed => return true,
-            (Some(what), _) if looked.kind == Some(Depth::Programs) => {
-                (Severity::Problem, format!("{what}: {left_out}"), false)
-            }
-            (Some(what), _) => (Severity::Warning, format!("{what}: {left_out}"), false),
-            (None, Some(what)) => {
-                let message =
-                    format!("{what}: it ships; if it is one, {SECRET_ADVICE}; {allow} says that it may");
-                (Severity::Warning, message, true)
-            }
-        };
-        self.report(severity, Topic::Secret, path, message);
-        ships
-    }
-
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
         let name = join(self.policy.label.as_bytes(), &path);
+        if let Some(keys) = self.policy.left_out.redacts(real) {
+            return self.redacted(real, &name, path, entry, keys);
+        }
         if !self.may_ship(real, &name, &path, entry) {
             return;
         }

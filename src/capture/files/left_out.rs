@@ -2,6 +2,7 @@
 //! than through its place in the environment (an editable install, a pack behind a link) has the same files.
 use crate::capture::files::clean::Clean;
 use crate::words::show;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,10 @@ pub struct LeftOut {
     paths: Vec<PathBuf>,
     /// What ships though it looks like a secret.
     allowed: Vec<PathBuf>,
+    /// Canonical files that ship with these values empty.
+    redacted: BTreeMap<PathBuf, Vec<String>>,
+    /// What is to be redacted and is not there.
+    not_there: Vec<String>,
     /// What need not be read again for credentials.
     pub clean: Clean,
 }
@@ -32,6 +37,8 @@ impl LeftOut {
             root: root.to_path_buf(),
             paths: excluded.chain(named).chain(held).collect(),
             allowed: Vec::new(),
+            redacted: BTreeMap::new(),
+            not_there: Vec::new(),
             clean: Clean::default(),
         }
     }
@@ -40,6 +47,26 @@ impl LeftOut {
     pub fn allowing(mut self, root: &Path, allowed: &[String]) -> LeftOut {
         self.allowed = allowed.iter().filter_map(|path| root.join(path).canonicalize().ok()).collect();
         self
+    }
+
+    /// Files of which values do not ship, relative to `root`.
+    pub fn redacting(mut self, root: &Path, redacted: &BTreeMap<String, Vec<String>>) -> LeftOut {
+        for (path, keys) in redacted {
+            match root.join(path).canonicalize() {
+                Ok(real) => drop(self.redacted.insert(real, keys.clone())),
+                Err(_) => self.not_there.push(path.clone()),
+            }
+        }
+        self
+    }
+
+    pub fn redacts_nothing(&self) -> &[String] {
+        &self.not_there
+    }
+
+    /// What of a canonical file does not ship.
+    pub fn redacts(&self, real: &Path) -> Option<&[String]> {
+        self.redacted.get(real).map(Vec::as_slice)
     }
 
     pub fn remembering(mut self, clean: Clean) -> LeftOut {

@@ -50,13 +50,23 @@ pub fn look(names: &[&[u8]], file: &Path, size: u64, depth: Depth) -> Looked {
         return Looked::default();
     }
     let Some(content) = read_small(file, SECRET_FILE_LIMIT) else { return Looked::default() };
+    look_into(names, &content, depth)
+}
+
+/// The same of what a file would hold.
+pub fn look_into(names: &[&[u8]], content: &[u8], depth: Depth) -> Looked {
+    let secret = |what: String| Looked { secret: Some(what), ..Looked::default() };
+    if let Some(what) = names.iter().find_map(|name| secret_name(name)) {
+        return secret(what.to_string());
+    }
+    let kind = names.iter().filter_map(|name| kind(name)).min().filter(|kind| *kind <= depth);
     let configs = depth > Depth::Named;
-    if let Some(what) = names.iter().find_map(|name| secret_content(name, &content, configs)) {
+    if let Some(what) = names.iter().find_map(|name| secret_content(name, content, configs)) {
         return secret(format!("holds {what}"));
     }
     let Some(kind) = kind else { return Looked::default() };
     let program = kind == Depth::Programs;
-    let found = credentials::find(&String::from_utf8_lossy(&content));
+    let found = credentials::find(&String::from_utf8_lossy(content));
     let certain = |what: &credentials::What| match program {
         true => what.is_certain_in_code(),
         false => what.is_certain(),
@@ -165,9 +175,20 @@ pub fn secret_content(path: &[u8], content: &[u8], configs: bool) -> Option<Stri
         return Some("a Hugging Face token".to_string());
     }
     if configs && (is_config(&name) || is_account(&name)) {
-        return config_key(&name, &content).map(|key| format!("a value for `{key}`"));
+        return config_key(&name, &content).map(|key| value_for(&key));
     }
     None
+}
+
+fn value_for(key: &str) -> String {
+    format!("a value for `{key}`")
+}
+
+/// The name whose value makes a configuration a secret, where that is what does.
+pub fn key_of(path: &[u8], content: &[u8]) -> Option<String> {
+    let name = text(file_name(path));
+    let content = String::from_utf8_lossy(content);
+    if is_config(&name) || is_account(&name) { config_key(&name, &content) } else { None }
 }
 
 fn has_private_key(content: &str) -> bool {

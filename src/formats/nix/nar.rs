@@ -121,6 +121,31 @@ fn padding(len: u64) -> usize {
     ((8 - len % 8) % 8) as usize
 }
 
+const fn token_size(len: u64) -> u64 {
+    8 + len.next_multiple_of(8)
+}
+
+/// How many bytes an archive has besides its one node.
+pub const MAGIC_SIZE: u64 = token_size(MAGIC.len() as u64);
+/// A node's `(`, `type` and `)`.
+const NODE: u64 = token_size(1) + token_size(4) + token_size(1);
+/// An empty directory.
+pub const DIRECTORY_SIZE: u64 = NODE + token_size(9);
+
+/// What a directory has for an entry, besides the entry's own node.
+pub const fn entry_size(name: u64) -> u64 {
+    token_size(5) + token_size(1) + token_size(4) + token_size(name) + token_size(4) + token_size(1)
+}
+
+pub const fn symlink_size(target: u64) -> u64 {
+    NODE + token_size(7) + token_size(6) + token_size(target)
+}
+
+pub const fn file_size(executable: bool, content: u64) -> u64 {
+    let tag = if executable { token_size(10) + token_size(0) } else { 0 };
+    NODE + token_size(7) + tag + token_size(8) + token_size(content)
+}
+
 fn token(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     out.write_all(&(bytes.len() as u64).to_le_bytes())?;
     out.write_all(bytes)?;

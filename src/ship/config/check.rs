@@ -57,6 +57,7 @@ impl ServiceConfig {
             clean_path("service.folders.path", &folder.path)?;
             below("service.folders.at", &folder.at)?;
         }
+        self.check_placed()?;
         for path in self.keep.iter().flatten() {
             below("service.keep", path)?;
             if ["input", "output", "user", "models"]
@@ -64,6 +65,28 @@ impl ServiceConfig {
                 .any(|d| path == d || path.starts_with(&format!("{d}/")))
             {
                 return Err(wrong("service.keep", format!("names {path:?}, which is kept anyway")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Secrets that are files of an instance's own tree: never of a folder that others have, too, or that outlives it.
+    fn check_placed(&self) -> Result<(), Wrong> {
+        let shared =
+            ["input", "output", "user", "models", "temp"].map(|name| ("shared by all instances", name));
+        let kept = self.keep.iter().flatten().map(|path| ("in service.keep", path.as_str()));
+        let folders = self.folders.iter().flatten().map(|f| ("in service.folders", f.at.as_str()));
+        let apart: Vec<(&str, &str)> = shared.into_iter().chain(kept).chain(folders).collect();
+        for (name, at) in self.secrets.iter().filter_map(|(name, secret)| Some((name, secret.at.as_ref()?))) {
+            below("service.secrets.at", at)?;
+            let inside = |folder: &str| {
+                at.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if let Some((why, folder)) = apart.iter().find(|(_, folder)| inside(folder)) {
+                let text = format!(
+                    "of {name} is {at:?}, and {folder} is {why}: name a file of a pack or of the main program"
+                );
+                return Err(wrong("service.secrets.at", text));
             }
         }
         Ok(())

@@ -208,7 +208,8 @@ impl ServiceConfig {
     fn secrets_used(&self) -> Vec<SecretUse> {
         let used = |(name, secret): (&String, &SecretConfig)| SecretUse {
             name: name.clone(),
-            variable: (secret.form == SecretForm::Variable).then(|| name.clone()),
+            variable: (secret.form == SecretForm::Variable && secret.at.is_none()).then(|| name.clone()),
+            at: secret.at.clone(),
         };
         self.secrets.iter().map(used).collect()
     }

@@ -295,6 +295,9 @@ pub struct SecretConfig {
     /// $CREDENTIALS_DIRECTORY.
     #[serde(default, rename = "as")]
     pub form: SecretForm,
+    /// A file of the environment that it takes the place of in each instance, as in "custom_nodes/a-pack/settings.json"; it is then no
+    /// variable.
+    pub at: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
