@@ -7,6 +7,7 @@ use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
 use crate::sys::seal::Seal;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -81,7 +82,7 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal:
             command.env(name, value);
         }
     }
-    command.envs(slot::environment(launch, values));
+    command.envs(slot::environment(launch, values, &BTreeMap::new()));
     seal.apply(command.as_std_mut());
     die_with_us(&mut command);
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;

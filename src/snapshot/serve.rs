@@ -5,7 +5,7 @@ use crate::host::foreground::{self, Instance};
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::error::{Error, Result};
-use crate::sys::seal::Seal;
+use crate::sys::seal::{Seal, Shown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -67,7 +67,10 @@ impl Serving {
         let mut writable = vec![base.clone(), slot.path().to_path_buf()];
         writable.extend(wanted.models.map(Path::to_path_buf));
         let store = Path::new(&record.snapshot).parent().unwrap_or(Path::new("/")).to_path_buf();
-        let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable);
+        let shown = launch.system_files.iter();
+        let shown: Vec<Shown> =
+            shown.map(|file| Shown { from: file.from.clone().into(), at: file.at.clone().into() }).collect();
+        let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable, &shown);
         Ok(Serving { launch, values, slot, seal })
     }
 
