@@ -5,6 +5,7 @@
 //! pipeline ─▶ comfy (main program, packs, cache) ─┐
 //!     │  └──▶ python (distributions) ─▶ index      ├─▶ trees ─▶ model (inventory, lock)
 //!     └─────▶ runtime (interpreter) ─▶ audit ──────┘     └─ files, git
+//!         └─▶ system (programs, files of the system) ─▶ trees
 //! ```
 pub mod audit;
 pub mod comfy;
@@ -16,4 +17,5 @@ pub mod model;
 pub mod pipeline;
 pub mod python;
 pub mod runtime;
+pub mod system;
 pub mod trees;

@@ -22,6 +22,7 @@ use crate::capture::python::schemes;
 use crate::capture::runtime::given::Given;
 use crate::capture::runtime::ld_conf;
 use crate::capture::runtime::lock::{Locked, Locking};
+use crate::capture::system;
 use crate::capture::trees::Trees;
 use crate::capture::trees::memo::{Memo, stat_digest};
 use crate::capture::trees::nar::path_of;
@@ -43,6 +44,10 @@ pub struct Options {
     /// In place of a captured runtime.
     pub given: Option<Given>,
     pub libraries: Vec<String>,
+    /// Programs of this machine that ship, by name or path.
+    pub programs: Vec<String>,
+    /// Files and folders of this machine's system that ship.
+    pub system_files: Vec<String>,
     pub real_files: Vec<String>,
     pub exclude: Vec<String>,
     /// What ships though it looks like a secret.
@@ -133,8 +138,8 @@ pub fn capture(
     progress.stage("capturing runtime, packs and cache", Amount::Unknown);
     // Side by side: each has stretches where one core waits for the index or for the store.
     let mut index = None;
-    let (runtime, (distributions, entries)) = rayon::join(
-        || run.runtime().lock(&facts),
+    let ((runtime, system), (distributions, entries)) = rayon::join(
+        || (run.runtime().lock(&facts), run.system(root)),
         || {
             rayon::join(
                 || run.distributions(root, &sites, &facts, progress, &mut index, &mut findings),
@@ -144,10 +149,12 @@ pub fn capture(
     );
     let Locked { lock: runtime, provided, findings: mut about_runtime } = runtime?;
     let mut python = distributions?;
-    let entries = entries?;
+    let (entries, mut system) = (entries?, system?);
     findings.append(&mut about_runtime);
+    findings.append(&mut system.findings);
     findings.append(&mut python.findings);
     scan.outside.append(&mut python.outside);
+    scan.outside.append(&mut system.outside);
     let user = facts.user_site.as_ref().filter(|user| places.contains(user));
     let outside = |from: &str, to: &Path| OutsidePath {
         from: from.into(),
@@ -168,6 +175,9 @@ pub fn capture(
         packs: entries.packs,
         sources: python.sources,
         cache: entries.cache,
+        programs: system.programs,
+        program_libraries: system.libraries,
+        system_files: system.files,
         distributions: python.distributions,
     };
     progress.stage("auditing libraries", Amount::Unknown);
@@ -260,7 +270,7 @@ impl Run<'_> {
             false => Ask::of(root, &facts.prefix, &sites, &facts.stdlib)?,
         };
         findings.extend(ask.findings());
-        let models = model_paths::model_folders(root, &model_paths::extra_paths(root, &mut Notes::default()));
+        let models = models(root);
         let context = Context {
             store: &options.store_dir,
             memo: self.memo,
@@ -344,6 +354,21 @@ impl Run<'_> {
         self.trees.add("python-library-links", tree, vec![base.to_string()], store).map(Some)
     }
 
+    /// What of this machine's own ships.
+    fn system(&self, root: &Path) -> Result<system::Locked> {
+        let locking = system::Locking {
+            memo: self.memo,
+            trees: self.trees,
+            store: &self.options.store_dir,
+            started: self.started,
+            programs: &self.options.programs,
+            files: &self.options.system_files,
+            left_out: &self.left_out,
+            models: &models(root),
+        };
+        locking.lock()
+    }
+
     fn runtime(&self) -> Locking<'_> {
         Locking {
             memo: self.memo,
@@ -354,6 +379,11 @@ impl Run<'_> {
             given: self.options.given.as_ref(),
         }
     }
+}
+
+/// The folders of models, wherever they are.
+fn models(root: &Path) -> Vec<PathBuf> {
+    model_paths::model_folders(root, &model_paths::extra_paths(root, &mut Notes::default()))
 }
 
 fn is_program(path: &Path) -> bool {

@@ -54,6 +54,9 @@ pub fn report_json(captured: &Captured) -> Value {
             "changed": d.changed, "bytes": d.tree.nar_size,
         })).collect::<Vec<_>>(),
         "cache": captured.scan.cache.iter().map(|c| json!({"path": c.path, "bytes": c.size})).collect::<Vec<_>>(),
+        "programs": lock.programs.iter().map(|p| json!({"name": p.name, "bytes": p.tree.nar_size})).collect::<Vec<_>>(),
+        "program-libraries": lock.program_libraries.iter().map(|t| json!({"bytes": t.nar_size})).collect::<Vec<_>>(),
+        "system-files": lock.system_files.iter().map(|f| json!({"path": f.at, "bytes": f.tree.nar_size})).collect::<Vec<_>>(),
         "models": captured.scan.models,
         "user": captured.scan.user,
         "outside": captured.scan.outside,
@@ -126,6 +129,16 @@ pub fn report_text(captured: &Captured, printer: &Printer) {
     }
     let cache: u64 = captured.scan.cache.iter().map(|c| c.size).sum();
     printer.line(format!("  cache         {} entries, {}", captured.scan.cache.len(), bytes(cache)));
+    for program in &lock.programs {
+        printer.line(format!("  program       {} ({})", plain(&program.name), bytes(program.tree.nar_size)));
+    }
+    let libraries: u64 = lock.program_libraries.iter().map(|tree| tree.nar_size).sum();
+    if libraries > 0 {
+        printer.line(format!("                their libraries ({})", bytes(libraries)));
+    }
+    for file in &lock.system_files {
+        printer.line(format!("  system files  {} ({})", plain(&file.at), bytes(file.tree.nar_size)));
+    }
     folders("models", "shared storage, not captured", &captured.scan.models, printer);
     folders("user data", "stays with the service, not captured", &captured.scan.user, printer);
     if !captured.scan.outside.is_empty() {

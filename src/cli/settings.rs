@@ -1,7 +1,7 @@
 //! Settings resolved once: command line over `stillframe.toml` over defaults, and where state and
 //! caches live (XDG base directory specification).
 use crate::deploy::fleet::{GivenHosts, Project};
-use crate::ship::config::{RolloutConfig, ServiceConfig, ShipConfig, arguments};
+use crate::ship::config::{self, RolloutConfig, ServiceConfig, ShipConfig, arguments};
 use crate::snapshot::config::{ProbeConfig, PythonConfig, StoreSection};
 use crate::snapshot::subject::{Service, Subject};
 use crate::store::StoreConfig;
@@ -145,11 +145,18 @@ impl Settings {
     /// What of it concerns the environment and its snapshots.
     pub fn subject(&self) -> Result<Subject> {
         let config = &self.config;
-        arguments::check(&config.service.arguments).map_err(|wrong| {
+        let service = &config.service;
+        let checked =
+            arguments::check(&service.arguments).map_err(|wrong| (wrong, "take it out of the arguments"));
+        let checked = checked.and_then(|()| {
+            config::system::check(service)
+                .map_err(|wrong| (wrong, "name what the service reads, and no more"))
+        });
+        checked.map_err(|(wrong, hint)| {
             let source = self.source.as_ref().map(|(file, text)| (file.as_path(), text.as_str()));
             let place = wrong.place(source).or_else(|| source.map(|(file, _)| file.display().to_string()));
             let place = place.map_or_else(String::new, |place| format!("{place}: "));
-            Error::new(Kind::Input, format!("{place}{wrong}")).hint("take it out of the arguments")
+            Error::new(Kind::Input, format!("{place}{wrong}")).hint(hint)
         })?;
         Ok(Subject {
             environment: self.environment.clone(),
@@ -167,6 +174,8 @@ impl Settings {
                 name: config.service.name().into(),
                 arguments: config.service.arguments.clone(),
                 environment: config.service.environment.clone(),
+                programs: service.programs.clone().unwrap_or_default(),
+                system_files: service.system_files.clone().unwrap_or_default(),
             },
             private: self.fleet().private_files(&self.environment)?,
             store: self.store(),

@@ -98,6 +98,12 @@ fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<Exit
         let commit = pack.git.as_ref().and_then(|g| g.commit.clone()).unwrap_or_else(|| "no commit".into());
         printer.line(format!("  pack {:27} {commit}", plain(&pack.name)));
     }
+    for program in &lock.programs {
+        printer.line(format!("  program {:24} {}", plain(&program.name), bytes(program.tree.nar_size)));
+    }
+    for file in &lock.system_files {
+        printer.line(format!("  system {:25} {}", plain(&file.at), bytes(file.tree.nar_size)));
+    }
     if let Some(probe) = &record.probe {
         let that = |failed: Option<bool>| -> Vec<&str> {
             probe.packs.iter().filter(|p| p.failed == failed).map(|p| p.name.as_str()).collect()
@@ -157,7 +163,7 @@ fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Pr
 }
 
 fn changes_text(diff: &Diff, printer: &Printer) {
-    let groups: [(&str, Vec<Change>); 8] = [
+    let groups: [(&str, Vec<Change>); 9] = [
         ("main program", diff.main.iter().cloned().collect()),
         ("Python runtime", diff.runtime.iter().cloned().collect()),
         ("packs", diff.packs.clone()),
@@ -165,6 +171,7 @@ fn changes_text(diff: &Diff, printer: &Printer) {
         ("cache", diff.cache.clone()),
         ("folders outside", diff.sources.clone()),
         ("files no distribution owns", diff.unowned.iter().cloned().collect()),
+        ("system", diff.system.clone()),
         ("service", diff.service.clone()),
     ];
     for (title, changes) in groups {

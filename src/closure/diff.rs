@@ -1,6 +1,7 @@
 //! What changed between two snapshots: packs, distributions, cache, node classes, bytes to ship.
 use crate::capture::model::lock::{Lock, PackLock, WeightLock};
 use crate::capture::model::probe::ProbeResult;
+use crate::capture::trees::tree::TreeRef;
 use crate::protocol::launch::Launch;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,8 @@ pub struct Diff {
     /// Folders outside that `.pth` files and editable installs name.
     pub sources: Vec<Change>,
     pub unowned: Option<Change>,
+    /// Programs of the workstation, and files and folders of its system.
+    pub system: Vec<Change>,
     /// How the service is started: arguments, variables, whether its program and packs have bytecode.
     pub service: Vec<Change>,
     /// Whether both were probed: without, their node classes are not known.
@@ -149,6 +152,14 @@ fn sources(lock: &Lock) -> Items {
     lock.sources.iter().map(|s| (s.path.clone(), (s.tree.nar_hash.to_string(), "files".into()))).collect()
 }
 
+fn system(lock: &Lock) -> Items {
+    let item = |name: String, tree: &TreeRef| {
+        (name, (format!("{}{:?}", tree.nar_hash, tree.references), format!("{} bytes", tree.nar_size)))
+    };
+    let programs = lock.programs.iter().map(|p| item(format!("program {}", p.name), &p.tree));
+    programs.chain(lock.system_files.iter().map(|f| item(f.at.clone(), &f.tree))).collect()
+}
+
 fn single(name: &str, id: Option<String>, shown: String) -> Items {
     id.map(|id| (name.to_string(), (id, shown))).into_iter().collect()
 }
@@ -204,6 +215,7 @@ pub fn diff(
         distributions: compare(&distributions(old), &distributions(new)),
         cache: compare(&cache(old), &cache(new)),
         sources: compare(&sources(old), &sources(new)),
+        system: compare(&system(old), &system(new)),
         unowned: compare(&unowned(old), &unowned(new)).pop(),
         service: launch.map(|(old, new)| compare(&service(old), &service(new))).unwrap_or_default(),
         classes_known: probes.0.is_some() && probes.1.is_some(),
@@ -219,9 +231,9 @@ mod tests {
     use super::*;
     use crate::capture::model::inventory::PackKind;
     use crate::capture::model::lock::{
-        CacheLock, DistributionLock, GitLock, LOCK_VERSION, MainLock, Provenance, RuntimeLock, SourceLock,
+        CacheLock, DistributionLock, GitLock, LOCK_VERSION, MainLock, ProgramLock, Provenance, RuntimeLock,
+        SourceLock, SystemFileLock,
     };
-    use crate::capture::trees::tree::TreeRef;
     use crate::formats::nix::hash::Sha256;
     use crate::protocol::launch::Layer;
 
@@ -292,6 +304,9 @@ mod tests {
             ],
             sources: vec![SourceLock { path: "lib".into(), tree: tree(16) }],
             cache: vec![CacheLock { path: "hub/m".into(), tree: tree(7) }],
+            programs: vec![ProgramLock { name: "jq".into(), tree: tree(21) }],
+            program_libraries: vec![tree(22)],
+            system_files: vec![SystemFileLock { at: "/etc/fonts".into(), tree: tree(23) }],
             distributions: vec![
                 distribution("kept", "1.0", 8, Provenance::Pinned),
                 distribution("d", "1.0", 9, Provenance::Pinned),
@@ -323,6 +338,8 @@ mod tests {
             links: vec![],
             directories: vec![],
             seeds: vec![],
+            path: vec![],
+            system_files: vec![],
         }
     }
 

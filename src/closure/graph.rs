@@ -6,6 +6,7 @@ use crate::capture::model::inventory::PackKind;
 use crate::capture::model::lock::{DistributionLock, Lock, PackLock, Provenance, WheelRef};
 use crate::closure::nodes::{Builder, Input, Job, Runtime, Script, ScriptFile};
 pub use crate::closure::nodes::{Import, Node, NodeKind, tree_path};
+use crate::closure::system::system;
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
 use crate::formats::python::entry_points::EntryPoint;
@@ -394,6 +395,11 @@ fn snapshot(
         layers.push(Layer { at, lower, writable: false, bytecode: None });
         sources.push(path);
     }
+    let system = system(lock, &mut b)?;
+    links.extend(system.links);
+    sources.extend(system.sources);
+    let mut path = vec![format!("{environment_path}/bin")];
+    path.extend(system.path);
     let mut variables: BTreeMap<String, String> = [
         ("HF_HOME", "{slot}/base/.cache/huggingface"),
         ("TORCH_HOME", "{slot}/base/.cache/torch"),
@@ -416,6 +422,8 @@ fn snapshot(
         layers,
         links: slot_links,
         seeds,
+        path,
+        system_files: system.files,
         directories: [
             "{base}/input",
             "{output}",
@@ -431,6 +439,8 @@ fn snapshot(
         "comfyui": lock.main.version,
         "commit": lock.main.git.as_ref().and_then(|g| g.commit.clone()),
         "packs": packs, "cache": cache,
+        "programs": lock.programs.iter().map(|p| &p.name).collect::<Vec<_>>(),
+        "system-files": lock.system_files.iter().map(|f| &f.at).collect::<Vec<_>>(),
         "distributions": lock.distributions.iter()
             .map(|d| json!({"name": d.name, "version": d.version})).collect::<Vec<_>>(),
     });
@@ -454,49 +464,5 @@ fn snapshot(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capture::model::change::How;
-    use crate::capture::trees::tree::TreeRef;
-    use crate::formats::nix::hash::Sha256;
-
-    #[test]
-    fn the_programs_own_models_are_named_in_what_json_and_yaml_both_read() {
-        let text = own_models(&["configs".into(), "it's".into()], "/nix/store/x-comfyui");
-        let wanted = r#"{"comfyui-repository":{"base_path":"/nix/store/x-comfyui/models","configs":"configs","it's":"it's"}}"#;
-        assert_eq!(text, format!("{wanted}\n"));
-    }
-
-    #[test]
-    fn what_replaced_the_files_of_another_comes_before_it() {
-        let distribution = |name: &str, by: &[&str]| DistributionLock {
-            name: name.into(),
-            version: "1".into(),
-            provenance: Provenance::Patched,
-            reason: None,
-            real_files: false,
-            headers: None,
-            site: 0,
-            scripts: vec![],
-            has_modules: true,
-            tree: TreeRef { name: name.into(), nar_hash: Sha256::of(name), nar_size: 0, references: vec![] },
-            wheel: None,
-            changed: by
-                .iter()
-                .map(|by| FileChange { path: "cv2/cv2.so".into(), how: How::ReplacedBy(by.to_string()) })
-                .collect(),
-            commit: None,
-        };
-        let names =
-            |all: &[DistributionLock]| in_order(all).iter().map(|d| d.name.clone()).collect::<Vec<_>>();
-        let all = [
-            distribution("a", &["b", "gone"]),
-            distribution("b", &["d"]),
-            distribution("c", &[]),
-            distribution("d", &["a"]),
-        ];
-        // A circle, too, has an end.
-        assert_eq!(names(&all), ["d", "b", "a", "c"]);
-        assert_eq!(names(&all[2..]), ["c", "d"]);
-    }
-}
+#[path = "graph_tests.rs"]
+mod tests;

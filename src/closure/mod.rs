@@ -11,4 +11,5 @@ pub mod recipe;
 pub mod registry;
 pub mod sbom;
 pub mod scratch;
+mod system;
 pub mod verify;

@@ -188,6 +188,11 @@ fn pack(p: &PackLock) -> Value {
     ])
 }
 
+/// A program of the workstation, or a file or folder of its system.
+fn of_the_system(kind: &str, group: &str, name: &str, files: &TreeRef) -> Value {
+    json!({"type": kind, "bom-ref": format!("{group}:{name}"), "group": group, "name": name, "properties": [tree(files)]})
+}
+
 /// `licences`: of distributions, by name.
 pub fn cyclonedx(record: &Record, lock: &Lock, licences: &BTreeMap<String, String>) -> Value {
     let main = "comfyui";
@@ -207,6 +212,13 @@ pub fn cyclonedx(record: &Record, lock: &Lock, licences: &BTreeMap<String, Strin
         "cpe": format!("cpe:2.3:a:python:python:{}:*:*:*:*:*:*:*", lock.runtime.version), "properties": python});
     let mut components = vec![program, runtime];
     components.extend(lock.packs.iter().map(pack));
+    components
+        .extend(lock.programs.iter().map(|p| of_the_system("application", "program", &p.name, &p.tree)));
+    let numbered = lock.program_libraries.iter().zip(1..);
+    components.extend(
+        numbered.map(|(tree, n)| of_the_system("library", "program-libraries", &n.to_string(), tree)),
+    );
+    components.extend(lock.system_files.iter().map(|f| of_the_system("file", "system", &f.at, &f.tree)));
     components.extend(lock.distributions.iter().map(|d| distribution(d, licences.get(&d.name))));
     let inner: Vec<Value> = components.iter().map(|c| c["bom-ref"].clone()).collect();
     json!({

@@ -40,6 +40,7 @@ fn all(diff: &Diff) -> Vec<String> {
         ("cache ", diff.cache.iter().collect()),
         ("folder outside ", diff.sources.iter().collect()),
         ("", diff.unowned.iter().collect()),
+        ("system's ", diff.system.iter().collect()),
         ("service's ", diff.service.iter().collect()),
     ];
     groups.iter().flat_map(|(what, changes)| changes.iter().map(move |c| line(what, c))).collect()

@@ -97,7 +97,7 @@ pub fn start_with(
             command.env(name, value);
         }
     }
-    command.envs(slot::environment(launch, values));
+    command.envs(slot::environment(launch, values, &BTreeMap::new()));
     seal.apply(command.as_std_mut());
     die_with_us(&mut command);
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;

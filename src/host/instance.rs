@@ -143,8 +143,7 @@ pub fn run(file: &Path) -> Result<()> {
     if let Some(libraries) = &libraries {
         command.env("LD_LIBRARY_PATH", libraries).env("TRITON_LIBCUDA_PATH", libraries);
     }
-    command.envs(slot::environment(&launch, &values));
-    command.envs(instance.environment.iter().map(|(name, value)| (name, values.fill(value))));
+    command.envs(slot::environment(&launch, &values, &instance.environment));
     command.envs(secrets(&instance.secrets)?);
     if let Some(socket) = &instance.socket {
         socket::listen(&mut command, socket, instance.port, &slot)?;

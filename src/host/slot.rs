@@ -56,13 +56,21 @@ pub fn assemble(launch: &Launch, values: &Values) -> Result<()> {
     Ok(())
 }
 
-/// The variables of the program: nothing of ours but these.
-pub fn environment(launch: &Launch, values: &Values) -> BTreeMap<String, String> {
+/// The variables of the program: nothing of ours but these, and `more` of the caller's.
+pub fn environment(
+    launch: &Launch,
+    values: &Values,
+    more: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let fixed =
         [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", values.slot.as_str()), ("LANG", "C.UTF-8")];
     let mut all: BTreeMap<String, String> =
         fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    all.extend(launch.environment.iter().map(|(name, value)| (name.clone(), values.fill(value))));
+    let given = launch.environment.iter().chain(more);
+    all.extend(given.map(|(name, value)| (name.clone(), values.fill(value))));
+    // Whatever PATH is set to, the snapshot's own programs are on it.
+    let path = launch.path.iter().cloned().chain(all.remove("PATH")).filter(|path| !path.is_empty());
+    all.insert("PATH".into(), path.collect::<Vec<_>>().join(":"));
     all
 }
 
@@ -308,6 +316,8 @@ mod tests {
             links: vec![],
             directories: vec!["{base}/input".into()],
             seeds: vec![],
+            path: vec![],
+            system_files: vec![],
         };
         for n in 0..200 {
             put(&format!("main/many/{n}.py"), &n.to_string());
@@ -342,6 +352,40 @@ mod tests {
         fs::write(slot.join("main/many/7.py"), "").unwrap();
         let changed = ["a.py", "b.py", "new"].map(|name| format!("base/custom_nodes/p/{name}"));
         assert_eq!(written(&launch, &slot), changed);
+    }
+
+    #[test]
+    fn the_snapshots_programs_come_before_those_of_the_machine() {
+        let mut launch = Launch {
+            version: 1,
+            service: "s".into(),
+            program: String::new(),
+            arguments: vec![],
+            directory: String::new(),
+            environment: Default::default(),
+            layers: vec![],
+            links: vec![],
+            directories: vec![],
+            seeds: vec![],
+            path: vec![],
+            system_files: vec![],
+        };
+        let values = Values {
+            base: String::new(),
+            output: String::new(),
+            models: String::new(),
+            slot: "/slot".into(),
+            listen: String::new(),
+            port: 0,
+        };
+        let none = BTreeMap::new();
+        assert_eq!(environment(&launch, &values, &none)["PATH"], "/usr/local/bin:/usr/bin:/bin");
+        launch.path = vec!["/env/bin".into(), "/git/bin".into()];
+        let usual = "/env/bin:/git/bin:/usr/local/bin:/usr/bin:/bin";
+        assert_eq!(environment(&launch, &values, &none)["PATH"], usual);
+        let more = BTreeMap::from([("PATH".into(), "{slot}/bin".into()), ("A".into(), "b".into())]);
+        let all = environment(&launch, &values, &more);
+        assert_eq!((all["PATH"].as_str(), all["A"].as_str()), ("/env/bin:/git/bin:/slot/bin", "b"));
     }
 
     #[test]

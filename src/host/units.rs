@@ -7,6 +7,7 @@ use crate::host::layout::Service;
 use crate::host::state::Place;
 use crate::host::users::Users;
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::launch::SystemFile;
 use crate::protocol::spec::{Spec, Wanted};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -83,6 +84,7 @@ pub fn instance(
     wanted: &Wanted,
     attempt: u64,
     users: Users,
+    system: &[SystemFile],
 ) -> String {
     let spec = &wanted.spec;
     let id = InstanceId { slot: place.slot, generation: number };
@@ -161,6 +163,9 @@ StateDirectory={state}
     let read = spec.folders.iter().filter(|f| !f.writable).map(|f| f.path.as_str());
     for path in read.chain([spec.models.as_str()]).filter(|path| in_a_home(path)) {
         line("BindReadOnlyPaths", path);
+    }
+    for SystemFile { at, from } in system {
+        line("BindReadOnlyPaths", &format!("{from}:{at}"));
     }
     for secret in &spec.secrets {
         let file = service.secrets(attempt).join(&secret.name);
@@ -317,10 +322,14 @@ mod tests {
         let (wanted, place) = (wanted(), |slot| Place { slot, port: None });
         let host_user =
             Wanted { spec: Spec { user: Some("comfy".into()), ..wanted.spec.clone() }, ..wanted.clone() };
+        let fonts = [SystemFile {
+            at: "/usr/share/fonts/truetype".into(),
+            from: "/nix/store/h-system-usr-share-fonts-truetype".into(),
+        }];
         let texts = [
-            ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12, Users::Own)),
-            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared)),
-            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared)),
+            ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12, Users::Own, &fonts)),
+            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared, &[])),
+            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared, &[])),
             ("gateway.socket", gateway_socket(&service, &wanted.spec)),
             ("gateway.service", gateway_service(&service, &wanted.agent)),
             ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),

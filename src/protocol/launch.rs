@@ -54,6 +54,19 @@ pub struct Link {
     pub to: String,
 }
 
+/// A file or folder of the system: the store's `from` is seen at `at`, in place of whatever the machine has there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemFile {
+    pub at: String,
+    pub from: String,
+}
+
+/// Whether a path can be a line of a unit: absolute, and without what systemd takes for something else.
+pub fn is_plain(path: &str) -> bool {
+    let strange = |c: char| c.is_whitespace() || c.is_control() || "\"'\\%$:;".contains(c);
+    path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains(strange)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     pub version: u32,
@@ -71,6 +84,12 @@ pub struct Launch {
     /// Folders of a store tree (`to`) whose files are put into a shared folder (`at`) where it has none of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<Link>,
+    /// Folders of programs: first of all on PATH.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
+    /// What of the workstation's system is at its own place for the instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub system_files: Vec<SystemFile>,
 }
 
 impl Launch {

@@ -97,7 +97,7 @@ pub fn sealed(subject: &Subject, captured: &Captured, scratch: &Path) -> Seal {
     let mut places = vec![subject.store.store_dir.0.clone().into(), captured.scan.root.clone()];
     places.extend(captured.venv.iter().cloned().chain(prefix).chain(captured.sites.iter().cloned()));
     places.extend(captured.user_base.clone());
-    Seal::of_or_told(&places, &[scratch.to_path_buf()])
+    Seal::of_or_told(&places, &[scratch.to_path_buf()], &[])
 }
 
 /// Copies program, packs and cache into the slot; what the server is to find by links.
@@ -158,6 +158,9 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
             .map(String::from)
             .to_vec(),
         seeds: Vec::new(),
+        // As in the snapshot: scripts of distributions are on PATH.
+        path: captured.python.executable.parent().map(|bin| bin.display().to_string()).into_iter().collect(),
+        system_files: Vec::new(),
     }
 }
 

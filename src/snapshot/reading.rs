@@ -90,6 +90,8 @@ fn options(subject: &Subject, memo: &Memo, store_dir: &StoreDir, manner: Manner)
         interpreter: python.interpreter.as_ref().map(|p| subject.project.join(p)),
         given,
         libraries: python.libraries.iter().map(|p| p.display().to_string()).collect(),
+        programs: subject.service.programs.clone(),
+        system_files: subject.service.system_files.clone(),
         real_files: real_files(subject, !manner.checked),
         exclude: subject.exclude.iter().cloned().chain(private_inside(subject)).collect(),
         private: subject.private.clone(),

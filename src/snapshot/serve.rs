@@ -8,7 +8,7 @@ use crate::protocol::launch::{Launch, Values};
 use crate::store::damage::{self, Damage, Depth};
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
-use crate::sys::seal::Seal;
+use crate::sys::seal::{Seal, Shown};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -87,7 +87,10 @@ impl Serving {
         let mut writable = vec![base.clone(), slot.path().to_path_buf()];
         writable.extend(wanted.models.map(Path::to_path_buf));
         let store = Path::new(&record.snapshot).parent().unwrap_or(Path::new("/")).to_path_buf();
-        let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable);
+        let shown = launch.system_files.iter();
+        let shown: Vec<Shown> =
+            shown.map(|file| Shown { from: file.from.clone().into(), at: file.at.clone().into() }).collect();
+        let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable, &shown);
         let secrets = wanted.secrets.cloned().unwrap_or_default();
         Ok(Serving { launch, values, slot, seal, secrets })
     }

@@ -45,6 +45,10 @@ pub struct Service {
     pub name: String,
     pub arguments: Vec<String>,
     pub environment: BTreeMap<String, String>,
+    /// Programs of this machine that ship.
+    pub programs: Vec<String>,
+    /// Files and folders of this machine's system that ship.
+    pub system_files: Vec<String>,
 }
 
 impl Subject {

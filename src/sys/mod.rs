@@ -2,6 +2,7 @@
 //! systemd, signals, descriptors, lines for people, small HTTP questions.
 pub mod address;
 pub mod clock;
+mod cover;
 pub mod descriptors;
 pub mod error;
 pub mod fault;

@@ -2,6 +2,7 @@
 //! itself and remounted read-only. Modes do not do that for root, whom nothing stops from writing into a Nix store; numba, for one,
 //! writes its cache beside the modules that it compiles, wherever it may. Without root's rights a user namespace
 //! (user_namespaces(7)), in which everything has the same owner as outside, gives the right to mount.
+use crate::sys::cover::{self, Cover};
 use crate::sys::say;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind_recursive, mount_change, mount_remount};
@@ -12,8 +13,19 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// A file or folder that is seen at another place, read-only.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub from: PathBuf,
+    pub at: PathBuf,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Seal {
+    /// Where what is shown has no place yet.
+    covers: Vec<Cover>,
+    /// What is shown, from and at.
+    shown: Vec<(CString, CString)>,
     /// Bound before, so that what is sealed around them leaves them as they are.
     writable: Vec<CString>,
     bound: Vec<CString>,
@@ -70,7 +82,7 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 impl Seal {
     /// Folders that are there are read-only, but for those that stay writable. With why it cannot be done, where it
     /// cannot; the program then runs as it would without.
-    pub fn of(sealed: &[PathBuf], writable: &[PathBuf]) -> (Seal, Option<std::io::Error>) {
+    pub fn of(sealed: &[PathBuf], writable: &[PathBuf], shown: &[Shown]) -> (Seal, Option<std::io::Error>) {
         let there = |paths: &[PathBuf]| -> Vec<PathBuf> {
             let mut found: Vec<PathBuf> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
             found.sort();
@@ -86,7 +98,10 @@ impl Seal {
         let read_only =
             sealed.iter().chain(below).filter_map(|path| Some((c_string(path)?, flags(path)))).collect();
         let all = |paths: &[PathBuf]| paths.iter().filter_map(|path| c_string(path)).collect();
-        let seal = Seal { writable: all(&writable), bound: all(&sealed), read_only };
+        let mut seal = Seal { writable: all(&writable), bound: all(&sealed), read_only, ..Seal::default() };
+        if let Err(e) = seal.show(shown) {
+            return (Seal::default(), Some(e));
+        }
         let mut tried = Command::new("/bin/sh");
         tried.args(["-c", ":"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         seal.apply(&mut tried);
@@ -97,22 +112,39 @@ impl Seal {
     }
 
     /// The same. Where it cannot be done, people are told, once.
-    pub fn of_or_told(sealed: &[PathBuf], writable: &[PathBuf]) -> Seal {
+    pub fn of_or_told(sealed: &[PathBuf], writable: &[PathBuf], shown: &[Shown]) -> Seal {
         static TOLD: std::sync::Once = std::sync::Once::new();
-        let (seal, why) = Seal::of(sealed, writable);
+        let (seal, why) = Seal::of(sealed, writable, shown);
         if let Some(why) = why {
             TOLD.call_once(|| {
+                let files = match shown {
+                    [] => "",
+                    _ => ", and files of the system are this machine's, not the snapshot's",
+                };
                 say::say(format_args!(
-                    "warning: the store and the environment are not read-only for what runs: {why}"
+                    "warning: the store and the environment are not read-only for what runs{files}: {why}"
                 ));
             });
         }
         seal
     }
 
+    fn show(&mut self, shown: &[Shown]) -> std::io::Result<()> {
+        let placed: Vec<(&Shown, PathBuf)> = shown.iter().map(|one| (one, cover::place(&one.at))).collect();
+        let wanted: Vec<(PathBuf, bool)> =
+            placed.iter().map(|(one, at)| (at.clone(), one.from.is_dir())).collect();
+        self.covers = cover::covers(&wanted)?;
+        for (one, at) in &placed {
+            let at = cover::c_string(at)?;
+            self.shown.push((cover::c_string(&one.from)?, at.clone()));
+            self.read_only.push((at, flags(&one.from)));
+        }
+        Ok(())
+    }
+
     /// The command runs so.
     pub fn apply(&self, command: &mut Command) {
-        if self.bound.is_empty() {
+        if self.bound.is_empty() && self.shown.is_empty() {
             return;
         }
         let seal = self.clone();
@@ -141,8 +173,14 @@ impl Seal {
         }
         // Nothing of it is to be seen outside.
         mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        for cover in &self.covers {
+            cover.mount()?;
+        }
         for path in self.writable.iter().chain(&self.bound) {
             mount_bind_recursive(path.as_c_str(), path.as_c_str())?;
+        }
+        for (from, at) in &self.shown {
+            mount_bind_recursive(from.as_c_str(), at.as_c_str())?;
         }
         for (path, flags) in &self.read_only {
             mount_remount(path.as_c_str(), MountFlags::BIND | MountFlags::RDONLY | *flags, c"")?;
@@ -171,7 +209,7 @@ mod tests {
         }
         fs::write(at("sealed/text"), "text").unwrap();
         let sealed = [at("sealed"), at("sealed/inner"), at("gone")];
-        let (seal, why) = Seal::of(&sealed, &[at("sealed/scratch")]);
+        let (seal, why) = Seal::of(&sealed, &[at("sealed/scratch")], &[]);
         if let Some(why) = why {
             // Neither root nor user namespaces: then nothing is claimed.
             assert!(seal.bound.is_empty(), "{why}");
@@ -192,6 +230,63 @@ mod tests {
         assert!(at("sealed/scratch/x").exists() && at("free/x").exists());
         // Here nothing has changed.
         fs::write(at("sealed/x"), "").unwrap();
+    }
+
+    #[test]
+    fn what_is_shown_is_there_whether_its_place_is_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        for folder in ["store/fonts/deep", "system/fonts", "system/other", "work"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        for (file, text) in [
+            ("store/fonts/a.ttf", "ours"),
+            ("store/fonts/deep/b.ttf", "ours"),
+            ("store/conf", "ours"),
+            ("system/fonts/theirs.ttf", "theirs"),
+            ("system/other/kept", "kept"),
+            ("system/plain", "plain"),
+        ] {
+            fs::write(at(file), text).unwrap();
+        }
+        std::os::unix::fs::symlink("plain", at("system/link")).unwrap();
+        let shown = |from: &str, to: &str| Shown { from: at(from), at: at(to) };
+        let all = [
+            shown("store/fonts", "system/fonts"),
+            shown("store/fonts", "system/new/fonts"),
+            shown("store/conf", "system/other/new.conf"),
+        ];
+        let (seal, why) = Seal::of(&[at("store")], &[at("work")], &all);
+        if let Some(why) = why {
+            assert!(seal.bound.is_empty(), "{why}");
+            return;
+        }
+        let tried = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-ec", script]).current_dir(at("work"));
+            seal.apply(&mut command);
+            let out = command.output().unwrap();
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+        };
+        let system = at("system").display().to_string();
+        assert_eq!(
+            tried(&format!(
+                "cd {system}; ls; ls fonts new/fonts other; cat new/fonts/deep/b.ttf other/* link"
+            )),
+            "fonts\nlink\nnew\nother\nplain\n\
+             fonts:\na.ttf\ndeep\n\nnew/fonts:\na.ttf\ndeep\n\nother:\nkept\nnew.conf\n\
+             ourskeptoursplain"
+        );
+        for file in ["fonts/a.ttf", "fonts/new", "new/fonts/a.ttf", "other/new.conf", "new/x"] {
+            assert!(tried(&format!(": >{system}/{file}")).contains("Read-only"), "{file}");
+        }
+        // What was there may be written to as before; on the disk nothing has changed.
+        assert_eq!(
+            tried(&format!("echo more >>{system}/other/kept; : >x; ls {system}/other")),
+            "kept\nnew.conf\n"
+        );
+        assert!(at("work/x").exists() && !at("system/new").exists() && !at("system/other/new.conf").exists());
+        assert_eq!(fs::read_to_string(at("system/other/kept")).unwrap(), "keptmore\n");
     }
 
     #[test]

@@ -157,6 +157,20 @@ pub struct SourceLock {
     pub tree: TreeRef,
 }
 
+/// A program of the workstation that a service finds on its PATH: `bin/NAME` of its tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramLock {
+    pub name: String,
+    pub tree: TreeRef,
+}
+
+/// A file or folder of the workstation's system, which a service sees at the same place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemFileLock {
+    pub at: String,
+    pub tree: TreeRef,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     #[serde(rename = "lock-version")]
@@ -176,6 +190,13 @@ pub struct Lock {
     pub sources: Vec<SourceLock>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cache: Vec<CacheLock>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramLock>,
+    /// What the programs, and those in the files of the system, load: each refers to one of these.
+    #[serde(default, rename = "program-libraries", skip_serializing_if = "Vec::is_empty")]
+    pub program_libraries: Vec<TreeRef>,
+    #[serde(default, rename = "system-files", skip_serializing_if = "Vec::is_empty")]
+    pub system_files: Vec<SystemFileLock>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub distributions: Vec<DistributionLock>,
 }
@@ -240,6 +261,9 @@ impl Lock {
         }
         all.extend(self.sources.iter().map(|s| &s.tree));
         all.extend(self.cache.iter().map(|c| &c.tree));
+        all.extend(&self.program_libraries);
+        all.extend(self.programs.iter().map(|p| &p.tree));
+        all.extend(self.system_files.iter().map(|f| &f.tree));
         all.extend(self.distributions.iter().map(|d| &d.tree));
         all
     }

@@ -134,7 +134,7 @@ impl Locking<'_> {
 }
 
 /// The runtime plan's trees in the capture's own form.
-fn convert(from: &crate::capture::runtime::Tree, paths: &mut Vec<PathBuf>) -> Tree {
+pub fn convert(from: &crate::capture::runtime::Tree, paths: &mut Vec<PathBuf>) -> Tree {
     let mut tree = Tree::default();
     for (name, file) in from {
         let entry = match file {

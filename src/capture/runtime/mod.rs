@@ -123,14 +123,7 @@ impl RuntimePlan {
             )
             .hint("interpreters linked with musl cannot be captured: most wheels do not run on them")
         };
-        let libc = resolver.add_named("libc.so.6").ok_or_else(no_glibc)?;
-        let beside = libc.parent().unwrap_or(Path::new("/"));
-        for name in GLIBC {
-            let path = beside.join(name);
-            if path.is_file() {
-                resolver.add_file(name, &path)?;
-            }
-        }
+        let libc = add_c_library(&mut resolver)?.ok_or_else(no_glibc)?;
         let found = resolver.finish();
         for lost in found.unresolved {
             missing.push(format!("{}: {} needs it", lost.library, lost.file.display()));
@@ -168,15 +161,7 @@ impl RuntimePlan {
     }
 
     fn add_base(&mut self, name: String, path: &Path) -> Result<()> {
-        let info = inspect(path)?;
-        // A directory of this machine written into a library would lead out of the closure, and a
-        // DT_RUNPATH hides the interpreter's DT_RPATH. All libraries are side by side here.
-        let file = if info.rpath.is_empty() && info.runpath.is_empty() {
-            RuntimeFile::Disk { path: path.to_path_buf(), executable: name == self.loader }
-        } else {
-            let patch = Patch { rpath: Some("$ORIGIN".into()), ..Patch::default() };
-            RuntimeFile::Bytes { data: patched(path, &patch)?, executable: false }
-        };
+        let file = beside_the_others(path, name == self.loader)?;
         self.base.insert(format!("lib/{name}"), file);
         self.sonames.insert(name);
         Ok(())
@@ -237,6 +222,30 @@ impl RuntimePlan {
     }
 }
 
+/// Adds the C library that a program loads, all of it; none where that is not GNU's.
+pub fn add_c_library(resolver: &mut Resolver) -> Result<Option<PathBuf>> {
+    let Some(libc) = resolver.add_named("libc.so.6") else { return Ok(None) };
+    let beside = libc.parent().unwrap_or(Path::new("/"));
+    for name in GLIBC {
+        let path = beside.join(name);
+        if path.is_file() {
+            resolver.add_file(name, &path)?;
+        }
+    }
+    Ok(Some(libc))
+}
+
+/// A library as it ships, in a folder with all that it needs. A directory of this machine written into it would lead out
+/// of the closure, and a DT_RUNPATH hides the program's DT_RPATH.
+pub fn beside_the_others(path: &Path, executable: bool) -> Result<RuntimeFile> {
+    let info = inspect(path)?;
+    if info.rpath.is_empty() && info.runpath.is_empty() {
+        return Ok(RuntimeFile::Disk { path: path.to_path_buf(), executable });
+    }
+    let patch = Patch { rpath: Some("$ORIGIN".into()), ..Patch::default() };
+    Ok(RuntimeFile::Bytes { data: patched(path, &patch)?, executable: false })
+}
+
 /// What the patched interpreter loads before it runs any code.
 fn loaded_by(program: &Path, paths: &BTreeMap<String, PathBuf>) -> Result<BTreeSet<String>> {
     let mut queue = inspect(program)?.needed;
@@ -259,7 +268,7 @@ pub struct Runtime {
     pub left_out: Vec<String>,
 }
 
-fn patched(path: &Path, patch: &Patch) -> Result<Arc<[u8]>> {
+pub fn patched(path: &Path, patch: &Patch) -> Result<Arc<[u8]>> {
     let data = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     let data = elf::patch(&data, patch).map_err(|e| {
         Error::new(Kind::Environment, format!("cannot patch {}", path.display())).caused_by(e)

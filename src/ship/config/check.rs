@@ -1,7 +1,9 @@
 //! What a type cannot say of `[service]`: values that cannot be, each named by its key. No host is asked.
 use super::arguments;
+use super::system;
 use super::types::ServiceConfig;
 use super::wrong::{Wrong, wrong};
+use crate::protocol::launch::is_plain;
 use crate::protocol::spec::valid_service;
 
 impl ServiceConfig {
@@ -21,6 +23,7 @@ impl ServiceConfig {
         self.check_counts()?;
         self.check_words()?;
         arguments::check(&self.arguments)?;
+        system::check(self)?;
         self.check_exposure()?;
         match self.own_slots() {
             Some(slots) => self.check_slots(&slots),
@@ -164,9 +167,8 @@ fn variable(name: &str) -> bool {
 }
 
 /// Paths become lines of unit files.
-fn clean_path(key: &'static str, path: &str) -> Result<(), Wrong> {
-    let strange = |c: char| c.is_whitespace() || c.is_control() || "\"'\\%$:;".contains(c);
-    if !path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains(strange) {
+pub(super) fn clean_path(key: &'static str, path: &str) -> Result<(), Wrong> {
+    if !is_plain(path) {
         let text = format!(
             "is {path:?}: write an absolute path, without \"..\", blanks, quotes, '\\', '%', '$', ':' and ';'"
         );

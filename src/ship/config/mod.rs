@@ -3,6 +3,7 @@
 pub mod arguments;
 mod check;
 mod resolve;
+pub mod system;
 mod types;
 mod wrong;
 pub use types::*;

@@ -77,7 +77,7 @@ impl RetentionConfig {
 
 impl ServiceConfig {
     /// This host's values over the project's. Arguments and environment are the host's alone: the
-    /// project's are in the snapshot.
+    /// project's are in the snapshot. So are programs and files of the system, which no host adds to.
     pub fn over(&self, project: &ServiceConfig) -> ServiceConfig {
         let mut secrets = project.secrets.clone();
         secrets.extend(self.secrets.clone());
@@ -86,6 +86,8 @@ impl ServiceConfig {
             name: either(&self.name, &project.name),
             arguments: self.arguments.clone(),
             environment: self.environment.clone(),
+            programs: project.programs.clone(),
+            system_files: project.system_files.clone(),
             listen: self.listen.or(project.listen),
             port: self.port.or(project.port),
             models: either(&self.models, &project.models),

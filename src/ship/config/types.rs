@@ -22,6 +22,12 @@ pub struct ServiceConfig {
     pub arguments: Vec<String>,
     /// Variables of ComfyUI's environment. Of stillframe.toml they are in the snapshot; a host's are added.
     pub environment: BTreeMap<String, String>,
+    /// Programs of this machine that ship with what they load, by name on PATH or by path; instances find them on PATH
+    /// before the host's. Of stillframe.toml alone: they are in the snapshot (default: none).
+    pub programs: Option<Vec<String>>,
+    /// Files and folders of this machine's system that ship: instances see them at the same absolute path, in place of the
+    /// host's. Of stillframe.toml alone: they are in the snapshot (default: none).
+    pub system_files: Option<Vec<String>>,
     /// The public address (default: 127.0.0.1).
     #[schemars(extend("pattern" = "^[0-9a-fA-F.:]+$", "x-expects" = "an IP address"))]
     pub listen: Option<IpAddr>,

@@ -159,6 +159,16 @@ fn host(file: &Path, parsed: HostConfig, text: String) -> Result<Host> {
             return Err(invalid(file, &why));
         }
     }
+    for (key, set) in [
+        ("programs", parsed.service.programs.is_some()),
+        ("system-files", parsed.service.system_files.is_some()),
+    ] {
+        if set {
+            let why =
+                format!("service.{key} is of a snapshot, which all hosts share: write it in stillframe.toml");
+            return Err(invalid(file, &why));
+        }
+    }
     let beside = |path: PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
     let config = parsed.clone();
     Ok(Host {
@@ -309,6 +319,8 @@ mod tests {
             wrong("address = \"-oProxyCommand=x\"\n"),
             "hosts/a.toml is not valid: address = \"-oProxyCommand=x\" is no address (correct the file: README.md shows one)"
         );
+        let own = wrong("address = \"a\"\n[service]\nprograms = [\"jq\"]\n");
+        assert!(own.contains("service.programs is of a snapshot"), "{own}");
         let dir = folder(&[("a.toml", "x"), ("b.toml", "y")]);
         assert!(load(dir.path(), dir.path()).unwrap_err().to_string().contains("b.toml"));
         assert_eq!(load(&dir.path().join("absent"), dir.path()).unwrap(), []);

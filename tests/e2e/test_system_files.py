@@ -1,0 +1,174 @@
+"""Programs of the workstation and files of its system that ship: a service finds both where the workstation has them, on a machine that
+has neither."""
+import json
+import os
+import shutil
+import subprocess
+import unittest
+
+import harness
+import service
+from small import Case, server, write
+
+SECONDS = 75
+
+#: What a pack may do with programs and files of the system.
+LOOK = """\
+import json, os, subprocess
+def run(*command, **variables):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
+        return done.stdout.strip() + done.stderr.strip()
+    except OSError as e:
+        return str(e)
+def tree(top):
+    return sorted(os.path.relpath(os.path.join(folder, name), top) for folder, _, names in os.walk(top) for name in names)
+"""
+
+
+class Run(Case):
+    def setUp(self):
+        super().setUp()
+        self.env = self.environment()
+        self.tools, self.fonts = self.place / "tools", self.place / "system" / "fonts"
+        self.tools.mkdir(parents=True)
+        # Its libraries are the system's: the test's own name for it is on no machine.
+        shutil.copy(shutil.which("jq"), self.tools / "sift-1")
+        (self.tools / "sift").symlink_to("sift-1")
+        write(self.tools / "greet", '#!/usr/bin/env -S sift -nrf\n"hello"\n', 0o755)
+        write(self.fonts / "deep" / "a.ttf", "a font")
+        write(self.place / "shared" / "b.ttf", "another")
+        (self.fonts / "b.ttf").symlink_to(self.place / "shared" / "b.ttf")
+        (self.fonts / "again.ttf").symlink_to(self.place / "shared" / "b.ttf")
+        write(self.fonts / "own.key", "-----BEGIN PRIVATE KEY-----\nx\n")
+        shutil.copy(self.tools / "sift-1", self.fonts / "deep" / "tool")
+        self.conf = write(self.place / "system" / "a.conf", "ours\n")
+        self.configure()
+
+    def configure(self, programs=("sift", "greet"), files=None):
+        programs = [str(self.tools / name) for name in programs]
+        files = [str(path) for path in ((self.fonts, self.conf) if files is None else files)]
+        write(self.env.root / "stillframe.toml", f"[service]\nprograms = {json.dumps(programs)}\nsystem-files = {json.dumps(files)}\n")
+        write(self.env.root / "main.py", server(
+            f"""{{"sift": run("sift", "-nc", "[1,2]"), "greet": run("greet"), "tree": tree("{self.fonts}"), "conf": open("{self.conf}").read(),
+               "tool": run("{self.fonts}/deep/tool", "-n", "3"), "loaded": run("sift", LD_TRACE_LOADED_OBJECTS="1"),
+               "path": os.environ["PATH"]}}""", LOOK))
+
+    def serve(self, *hide):
+        server = harness.Server(self.station, hide=hide)
+        self.addCleanup(lambda: server.process.poll() is None and server.stop())
+        self.addCleanup(server.process.stdout.close)
+        return server
+
+    def test_a_service_finds_them_where_the_workstation_has_them(self):
+        taken = self.snapshot(self.env)
+        self.finds(taken, ("warning", "secret", f"{self.fonts}/own.key",
+                           "holds a private key: left out; give it to the host as a service secret"))
+        # As a machine without them: what is hidden is empty.
+        server = self.serve(self.place / "system", self.tools)
+        seen = server.get("/")
+        self.assertEqual((seen["sift"], seen["greet"], seen["tool"], seen["conf"]), ("[1,2]", "hello", "3", "ours\n"))
+        self.assertEqual(seen["tree"], ["again.ttf", "b.ttf", "deep/a.ttf", "deep/tool"])
+        libraries = [line.split("=>")[-1].split()[0] for line in seen["loaded"].splitlines() if "vdso" not in line]
+        self.assertGreater(len(libraries), 3)
+        self.assertEqual([path for path in libraries if not path.startswith("/nix/store/")], [])
+        own, *others = seen["path"].split(":")
+        self.assertTrue(own.endswith("-python-environment/bin"), own)
+        self.assertEqual([path.partition("-program-")[2] for path in others[:2]], ["greet/bin", "sift/bin"])
+        self.assertEqual(others[2:], ["/usr/local/bin", "/usr/bin", "/bin"])
+        server.stop()
+        # Where the machine has them, the snapshot's come first.
+        write(self.conf, "this machine's\n")
+        write(self.fonts / "new.ttf", "")
+        seen = self.serve().get("/")
+        self.assertEqual((seen["conf"], seen["tree"]), ("ours\n", ["again.ttf", "b.ttf", "deep/a.ttf", "deep/tool"]))
+        self.assertEqual(self.conf.read_text(), "this machine's\n")
+
+    def test_what_lists_a_snapshot_names_them(self):
+        taken = self.snapshot(self.env).json
+        self.assertEqual(self.snapshot(self.env).json["snapshot"], taken["snapshot"])
+        inspected = self.inspect(self.env).json
+        self.assertEqual([p["name"] for p in inspected["programs"]], ["greet", "sift"])
+        self.assertEqual([f["path"] for f in inspected["system-files"]], [str(self.conf), str(self.fonts)])
+        shown = self.run_it("snapshots", "show", taken["id"]).out
+        for line in ("program sift", f"system {self.fonts}"):
+            self.assertIn(line, shown)
+        bom = self.run_it("export", "cyclonedx", taken["id"]).json
+        named = {(c["type"], c["name"]) for c in bom["components"]}
+        self.assertLessEqual({("application", "sift"), ("file", str(self.fonts))}, named)
+        self.assertIn("verified", self.run_it("snapshots", "verify", taken["id"]).out)
+        # The order of the configuration is no matter, and a host is sent what has changed.
+        self.configure(("greet", "sift"), (self.conf, self.fonts, self.fonts / "deep"))
+        self.assertEqual(self.snapshot(self.env).json["snapshot"], taken["snapshot"])
+        write(self.conf, "changed\n")
+        self.configure(("sift",), (self.conf, self.fonts))
+        other = self.snapshot(self.env).json
+        diff = self.run_it("snapshots", "diff", "--json", taken["id"], other["id"]).json
+        self.assertEqual([(c["name"], c["what"]) for c in diff["system"]], [(str(self.conf), "changed"), ("program greet", "removed")])
+        self.assertLess(diff["new_paths"], 4)
+
+    def test_what_cannot_ship_is_refused_or_named(self):
+        write(self.tools / "other", "#!/opt/none/bin/perl -w\n", 0o755)
+        self.configure(("other",))
+        self.finds(self.inspect(self.env), (
+            "problem", "audit", f"{self.tools}/other", "a script that /opt/none/bin/perl runs, which a host need not have: name that in "
+            "[service] programs, too, and what it reads in system-files"))
+        (self.tools / "other").chmod(0o4755)
+        self.failure(["inspect", self.env.root], 2, f"""\
+error: the program {self.tools}/other ({self.tools}/other) is setuid or setgid: a Nix store holds no such files, and instances gain no rights
+  hint: take it out of [service] programs""")
+        self.configure(("absent",))
+        self.failure(["inspect", self.env.root], 2, f"""\
+error: the program {self.tools}/absent cannot be opened
+  because: No such file or directory (os error 2)
+  hint: install it on this machine, or take it out of [service] programs""")
+        self.configure(files=(self.place / "nowhere",))
+        self.failure(["inspect", self.env.root], 2, f"""\
+error: {self.place}/nowhere of [service] system-files cannot be opened
+  because: No such file or directory (os error 2)
+  hint: install what brings it, or take it out of the list""")
+        self.configure(files=("/usr",))
+        self.failure(["inspect", self.env.root], 2, f"""\
+error: {self.env.root}/stillframe.toml line 3: service.system-files names "/usr", which an instance needs of its host: name the folder in it that is read
+  hint: name what the service reads, and no more""")
+
+
+class OnAHost(service.Case):
+    """The hosts of the tests have neither fonts nor these programs."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.fonts = "/usr/share/stillframe-fonts/truetype"
+        os.makedirs(cls.fonts)
+        cls.addClassCleanup(shutil.rmtree, os.path.dirname(cls.fonts))
+        write(f"{cls.fonts}/deep/a.ttf", "a font")
+        cls.conf = "/etc/stillframe-test.conf"
+        write(cls.conf, "ours\n")
+        cls.addClassCleanup(os.unlink, cls.conf)
+        cls.look = LOOK + f"""
+SEEN = {{"jq": run("jq", "-nc", "[1]"), "git": run("git", "--version"), "fonts": tree("{cls.fonts}"), "font": open("{cls.fonts}/deep/a.ttf").read(),
+         "conf": open("{cls.conf}").read()}}
+"""
+        cls.place.pack.write_text(cls.look + "json.dump(SEEN, open(os.path.join(os.path.dirname(__file__), 'seen.json'), 'w'))\nNODE_CLASS_MAPPINGS = {}\n")
+        cls.place.configure(service=f'programs = ["jq", "git"]\nsystem-files = ["{cls.fonts}", "{cls.conf}"]\n')
+        cls.place.deploy("--label", "one")
+
+    def seen(self):
+        [instance] = self.place.status()["instances"]
+        path = f"/var/lib/stillframe-slots/demo/{instance['id']}/slot/base/custom_nodes/painter/seen.json"
+        return json.loads(self.place.instance("alpha", instance["id"], f"/file?path={path}"))
+
+    def test_a_pack_sees_the_same_as_in_the_environment(self):
+        here = json.loads(subprocess.run(["python3", "-c", self.look + "print(json.dumps(SEEN))"], capture_output=True, text=True, check=True).stdout)
+        self.assertEqual((here["jq"], here["fonts"]), ("[1]", ["deep/a.ttf"]))
+        self.assertEqual(self.seen(), here)
+        # Nothing of it is the host's.
+        self.assertEqual(self.alpha.sh(f"command -v jq git; find {self.fonts} -type f; cat {self.conf}").stdout, "")
+        self.alpha.reboot()
+        self.wait(lambda: self.place.status().get("ready") == 1)
+        self.assertEqual(self.seen(), here)
+
+
+if __name__ == "__main__":
+    unittest.main()
