@@ -6,6 +6,7 @@ use crate::protocol::launch::{Launch, Values};
 use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
+use crate::sys::observe::{Observed, Places, Watch};
 use crate::sys::seal::Seal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub struct Instance {
     pub slot: PathBuf,
     started: Instant,
     group: Option<rustix::process::Pid>,
+    watch: Option<Watch>,
 }
 
 impl Drop for Instance {
@@ -55,8 +57,16 @@ pub fn unused(port: u16) -> Result<u16> {
     })
 }
 
-/// Starts the program with nothing of this process's environment but a short list, and with what `seal` names read-only.
-pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal: &Seal) -> Result<Instance> {
+/// Starts the program with nothing of this process's environment but a short list, with what `seal` names read-only, and
+/// observed: `places` says what of the files that it uses is not worth a note.
+pub fn start(
+    launch: &Launch,
+    values: &Values,
+    log: Stdio,
+    log_err: Stdio,
+    seal: &Seal,
+    places: Places,
+) -> Result<Instance> {
     let listen: IpAddr = values.listen.parse().map_err(|e| {
         Error::new(Kind::Input, format!("{} is not an IP address", values.listen)).caused_by(e)
     })?;
@@ -83,6 +93,7 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal:
     }
     command.envs(slot::environment(launch, values));
     seal.apply(command.as_std_mut());
+    let watch = Watch::over(command.as_std_mut(), places);
     die_with_us(&mut command);
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;
     let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
@@ -93,6 +104,7 @@ pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal:
         address: address.into(),
         slot: PathBuf::from(&values.slot),
         started,
+        watch: Some(watch),
     })
 }
 
@@ -153,6 +165,12 @@ impl Instance {
         }
         self.end_group();
         Ok(())
+    }
+
+    /// What it used, once it has ended.
+    pub fn observed(&mut self) -> Observed {
+        self.end_group();
+        self.watch.take().map(Watch::end).unwrap_or_default()
     }
 
     fn end_group(&mut self) {

@@ -4,12 +4,16 @@
 //! out as real files, and looked at again.
 use crate::capture::index::lookup::interrupted;
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::capture::model::used::Used;
 use crate::capture::pipeline::Captured;
 use crate::closure::scratch::Scratch;
 use crate::snapshot::events::Observer;
+use crate::snapshot::observed::{self, Known};
+use crate::snapshot::places;
 use crate::snapshot::probe::sealed;
 use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::observe::{Observed, Watch};
 use crate::sys::progress::{Amount, Progress};
 use crate::sys::seal::Seal;
 use crate::sys::signals;
@@ -63,7 +67,7 @@ pub fn check(
     environment: &str,
     observer: &dyn Observer,
     mut rebuild: impl FnMut(&Captured) -> Result<String>,
-) -> Result<()> {
+) -> Result<Used> {
     let python = |environment: &str| Path::new(environment).join("bin/python");
     if !python(environment).exists() {
         captured.findings.push(Finding {
@@ -72,26 +76,31 @@ pub fn check(
             path: environment.into(),
             message: "not checked: the store's files do not lie where their names say".into(),
         });
-        return Ok(());
+        return Ok(Used::default());
     }
     let progress = observer.progress();
     let scratch = Scratch::new(&subject.cache, "imports")?;
     let seal = sealed(subject, captured, scratch.path());
-    let ask_in = |python: &Path, beyond: Beyond<'_>, only: Option<&BTreeSet<String>>| {
-        ask(subject, python, beyond, only, (scratch.path(), &seal), progress.as_ref())
-    };
-    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, Beyond::default(), only);
+    let ask_in =
+        |python: &Path, beyond: Beyond<'_>, only: Option<&BTreeSet<String>>, known: Option<&Known>| {
+            ask(subject, python, beyond, only, (scratch.path(), &seal, known), progress.as_ref())
+        };
+    let ask = |python: &Path, only: Option<&BTreeSet<String>>| ask_in(python, Beyond::default(), only, None);
     progress.stage("importing every distribution from the snapshot", Amount::Unknown);
-    let failed = ask(&python(environment), None)?;
+    // What loads from the snapshot and uses this machine may not load on a host.
+    let interpreter = python(environment);
+    let known = places::of_imports(subject, captured, &interpreter, scratch.path());
+    let (failed, observed) = ask_in(&interpreter, Beyond::default(), None, Some(&known))?;
+    let used = observed::sort(&observed, &known, &observed::look);
     if failed.is_empty() {
-        return Ok(());
+        return Ok(used);
     }
     progress.stage("importing in the environment what failed", Amount::Unknown);
     let beyond = Beyond {
         user_base: captured.user_base.as_deref(),
         path: captured.search_path(subject.service.environment.get("PYTHONPATH")),
     };
-    let there = ask_in(&captured.python.executable, beyond, Some(&names(&failed)))?;
+    let (there, _) = ask_in(&captured.python.executable, beyond, Some(&names(&failed)), None)?;
     let mut odd: Failures = failed.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
     let mut helped: BTreeSet<String> = BTreeSet::new();
     // First whose code failed; a second time whoever had a part in it.
@@ -102,7 +111,7 @@ pub fn check(
         }
         let environment = rebuild(captured)?;
         progress.stage("importing again from the snapshot", Amount::Unknown);
-        let failed = ask(&python(&environment), Some(&names(&odd)))?;
+        let (failed, _) = ask(&python(&environment), Some(&names(&odd)))?;
         let (left, mended): (Failures, Failures) =
             odd.into_iter().partition(|(key, _)| failed.contains_key(key));
         odd = left;
@@ -133,7 +142,7 @@ pub fn check(
             failure.error
         ),
     }));
-    Ok(())
+    Ok(used)
 }
 
 /// Whose layout a failure may be about.
@@ -167,9 +176,9 @@ fn ask(
     python: &Path,
     beyond: Beyond<'_>,
     only: Option<&BTreeSet<String>>,
-    (scratch, seal): (&Path, &Seal),
+    (scratch, seal, known): (&Path, &Seal, Option<&Known>),
     progress: &dyn Progress,
-) -> Result<Failures> {
+) -> Result<(Failures, Observed)> {
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
     let question = json!({"names": only, "workers": workers, "limit": LIMIT_S});
     let mut command = Command::new(python);
@@ -197,17 +206,19 @@ fn ask(
     }
     command.envs(&subject.service.environment).envs(beyond.path.map(|path| ("PYTHONPATH", path)));
     seal.apply(command.as_std_mut());
+    let watch = known.map(|known| Watch::over(command.as_std_mut(), known.own.clone()));
     signals::shield(command.as_std_mut());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the import check's loop").caused_by(e))?;
-    runtime.block_on(async {
+    let failures = runtime.block_on(async {
         tokio::select! {
             answers = converse(command, python, question.to_string(), progress) => answers,
             stop = interrupted() => Err(stop),
         }
-    })
+    })?;
+    Ok((failures, watch.map(Watch::end).unwrap_or_default()))
 }
 
 async fn converse(
@@ -218,6 +229,7 @@ async fn converse(
 ) -> Result<Failures> {
     let failed = |e: std::io::Error| Error::io("check imports with", python, e);
     let mut child = command.spawn().map_err(failed)?;
+    drop(command);
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Error::new(Kind::Io, format!("cannot speak with {}", python.display())));
     };

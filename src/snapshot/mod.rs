@@ -6,16 +6,21 @@
 //! subject ─▶ reading (capture) ─▶ take ─▶ registry
 //!                                  ├─▶ import_check (from the snapshot)
 //!                                  └─▶ probe (the environment's own server)
+//!                 places (whose files are whose) ─▶ both, and serve, are observed ─▶ observed (what a host may lack)
 //! ```
 pub mod config;
 pub mod doctor;
 pub mod events;
 pub mod found;
 mod import_check;
+mod left_behind;
 pub mod make;
+mod observed;
 pub mod packages;
+mod places;
 mod probe;
 pub mod reading;
+pub mod remembered;
 pub mod report;
 pub mod serve;
 pub mod subject;

@@ -1,10 +1,14 @@
 //! Serving a snapshot here, in the foreground: where its instance keeps what it writes, and its port.
+use crate::capture::model::used::Used;
 use crate::closure::registry::Record;
 use crate::closure::scratch::Scratch;
 use crate::host::foreground::{self, Instance};
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
+use crate::snapshot::observed::{self, Known};
+use crate::snapshot::places;
 use crate::sys::error::{Error, Result};
+use crate::sys::observe::Observed;
 use crate::sys::seal::Seal;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,6 +30,7 @@ pub struct Serving {
     pub values: Values,
     slot: Scratch,
     seal: Seal,
+    known: Known,
 }
 
 impl Serving {
@@ -67,12 +72,18 @@ impl Serving {
         let mut writable = vec![base.clone(), slot.path().to_path_buf()];
         writable.extend(wanted.models.map(Path::to_path_buf));
         let store = Path::new(&record.snapshot).parent().unwrap_or(Path::new("/")).to_path_buf();
-        let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable);
-        Ok(Serving { launch, values, slot, seal })
+        let seal = Seal::of_or_told(&[store.clone(), record.environment.clone()], &writable);
+        let known = places::of_instance(&launch, &values, &store);
+        Ok(Serving { launch, values, slot, seal, known })
     }
 
     pub fn start(&self, out: Stdio, err: Stdio) -> Result<Instance> {
-        foreground::start(&self.launch, &self.values, out, err, &self.seal)
+        foreground::start(&self.launch, &self.values, out, err, &self.seal, self.known.own.clone())
+    }
+
+    /// What the instance used of this machine, which a host may lack.
+    pub fn used(&self, observed: &Observed) -> Used {
+        observed::sort(observed, &self.known, &observed::look)
     }
 
     /// What the instance wrote into its own program, which goes with its slot.
