@@ -32,7 +32,7 @@ use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::error::Result;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -82,6 +82,10 @@ pub struct Captured {
     pub audit: AuditReport,
     pub index: Option<IndexReport>,
     pub disabled: Vec<String>,
+    /// What the interpreter says of itself.
+    pub facts: InterpreterFacts,
+    /// Names of the libraries that ship with it.
+    pub provided: BTreeSet<String>,
 }
 
 impl Captured {
@@ -181,6 +185,7 @@ pub fn capture(
         distributions: python.distributions,
     };
     progress.stage("auditing libraries", Amount::Unknown);
+    let names = provided.names.clone();
     let audit = run.audit(std::mem::take(&mut python.objects), &scan, &facts, provided, &mut findings)?;
     lock.library_links = run.library_links(&audit, &lock)?;
     let disabled = scan.packs.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
@@ -205,6 +210,8 @@ pub fn capture(
         audit,
         index,
         disabled,
+        facts,
+        provided: names,
     })
 }
 

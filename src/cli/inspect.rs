@@ -3,6 +3,7 @@ use super::capture::{report_json, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::snapshot::reading::{Manner, capture};
+use crate::snapshot::remembered;
 use crate::sys::error::Result;
 use crate::sys::signals;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,9 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let subject = settings.subject()?;
     let _lock = subject.exclusive("inspect", printer)?;
     let manner = Manner { offline: args.offline, ..Manner::default() };
-    let (captured, _) = capture(&subject, manner, None, printer)?;
+    let (mut captured, _) = capture(&subject, manner, None, printer)?;
+    let used = remembered::used(&subject.registry(), &subject.environment);
+    captured.findings.extend(used.iter().flat_map(|used| used.findings(&subject.configured)));
     printer.value(&report_json(&captured));
     report_text(&captured, printer);
     Ok(ExitCode::SUCCESS)

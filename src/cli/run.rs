@@ -1,12 +1,13 @@
 //! `stillframe run`: serves a snapshot here, in the foreground.
 use super::printer::{Printer, plain};
 use super::settings::Settings;
+use crate::capture::model::used::{Configured, Used};
 use crate::closure::registry::Registry;
 use crate::host::foreground;
 use crate::protocol::launch::Values;
 use crate::snapshot::serve::{self, Serving, Wanted};
 use crate::sys::error::{Error, Kind, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -51,15 +52,22 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
     // With --json the standard output is ours alone.
     let log = if printer.json { Stdio::from(std::io::stderr()) } else { Stdio::inherit() };
-    let outcome = runtime.block_on(async {
+    let (outcome, observed) = runtime.block_on(async {
         let signals = Signals::watch()?;
-        let instance = serving.start(log, Stdio::inherit())?;
+        let mut instance = serving.start(log, Stdio::inherit())?;
         let look = {
             let (snapshot, store) = (record.snapshot.clone(), settings.store());
             move || serve::look(&snapshot, &store)
         };
-        Ok::<_, Error>(serve((instance, signals), &serving.values, args, printer, &record.id, look).await)
+        let running = (&mut instance, signals);
+        let outcome = serve(running, &serving.values, args, printer, &record.id, look).await;
+        Ok::<_, Error>((outcome, instance.observed()))
     })?;
+    let (used, configured) = (serving.used(&observed), settings.configured());
+    if outcome.is_ok() {
+        printer.value(&document(&used, &configured, &record.id));
+    }
+    tell(&used, &configured, printer);
     let written = serving.written();
     if !written.is_empty() {
         printer.note("written into the program, thrown away with this instance:");
@@ -72,6 +80,25 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         printer.note(&format!("kept {}", kept.display()));
     }
     outcome
+}
+
+/// The second and last document of `--json`: what of this machine was used.
+fn document(used: &Used, configured: &Configured, id: &str) -> Value {
+    let proposals = used.proposals(configured).into_iter();
+    let lines: Vec<Value> =
+        proposals.map(|p| json!({"table": p.table, "line": p.line, "why": p.why})).collect();
+    json!({"version": 1, "id": id, "used": used, "lines": lines})
+}
+
+/// The snapshot was served here, which does not say that it has all that it needs.
+fn tell(used: &Used, configured: &Configured, printer: &Printer) {
+    let findings = used.findings(configured);
+    if !findings.is_empty() {
+        printer.note("what it used of this machine until it ended, and a host may lack:");
+        for finding in findings {
+            printer.note(&format!("  {}", finding.message));
+        }
+    }
 }
 
 /// Ctrl-C and SIGTERM, heard from the moment this is made.
@@ -97,7 +124,7 @@ fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> onesho
 }
 
 async fn serve(
-    (mut instance, mut signals): (foreground::Instance, Signals),
+    (instance, mut signals): (&mut foreground::Instance, Signals),
     values: &Values,
     args: &Args,
     printer: &Printer,

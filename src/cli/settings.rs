@@ -1,5 +1,6 @@
 //! Settings resolved once: command line over `stillframe.toml` over defaults, and where state and
 //! caches live (XDG base directory specification).
+use crate::capture::model::used::Configured;
 use crate::deploy::fleet::{GivenHosts, Project};
 use crate::ship::config::{self, RolloutConfig, ServiceConfig, ShipConfig, arguments};
 use crate::snapshot::config::{ProbeConfig, PythonConfig, StoreSection};
@@ -87,6 +88,11 @@ pub struct Settings {
     pub cache: PathBuf,
 }
 
+/// Where this workstation's records are.
+pub fn state_folder() -> Result<PathBuf> {
+    home("XDG_STATE_HOME", ".local/state")
+}
+
 fn home(variable: &str, below_home: &str) -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os(variable).filter(|v| Path::new(v).is_absolute()) {
         return Ok(PathBuf::from(dir).join("stillframe"));
@@ -142,6 +148,19 @@ impl Settings {
         StoreConfig { doubts, ..StoreConfig::from_environment(self.config.store.remote.as_deref()) }
     }
 
+    /// What it says already of what an environment uses of its machine.
+    pub fn configured(&self) -> Configured {
+        let Config { python, service, exclude, .. } = &self.config;
+        let folders = service.folders.iter().flatten();
+        Configured {
+            libraries: python.libraries.iter().map(|path| path.display().to_string()).collect(),
+            exclude: exclude.clone(),
+            folders: folders.map(|f| (f.path.clone(), f.at.clone(), f.writable)).collect(),
+            models: service.models.clone(),
+            ..Configured::default()
+        }
+    }
+
     /// What of it concerns the environment and its snapshots.
     pub fn subject(&self) -> Result<Subject> {
         let config = &self.config;
@@ -177,6 +196,7 @@ impl Settings {
                 programs: service.programs.clone().unwrap_or_default(),
                 system_files: service.system_files.clone().unwrap_or_default(),
             },
+            configured: self.configured(),
             private: self.fleet().private_files(&self.environment)?,
             store: self.store(),
         })
@@ -235,7 +255,7 @@ impl Settings {
             hosts,
             project,
             environment,
-            state: home("XDG_STATE_HOME", ".local/state")?,
+            state: state_folder()?,
             cache: home("XDG_CACHE_HOME", ".cache")?,
         })
     }

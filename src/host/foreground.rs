@@ -7,6 +7,7 @@ use crate::protocol::launch::{Launch, Values};
 use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
+use crate::sys::observe::{Observed, Places, Watch};
 use crate::sys::seal::Seal;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +33,7 @@ pub struct Instance {
     pub slot: PathBuf,
     started: Instant,
     group: Option<rustix::process::Pid>,
+    watch: Option<Watch>,
 }
 
 impl Drop for Instance {
@@ -57,18 +59,22 @@ pub fn unused(port: u16) -> Result<u16> {
     })
 }
 
-/// Starts the program with nothing of this process's environment but a short list, and with what `seal` names read-only.
-pub fn start(launch: &Launch, values: &Values, log: Stdio, log_err: Stdio, seal: &Seal) -> Result<Instance> {
-    start_with(&BTreeMap::new(), launch, values, (log, log_err), seal)
+/// What is around an instance.
+pub struct Around<'a> {
+    /// What it finds read-only.
+    pub seal: &'a Seal,
+    /// What of the files that it uses is not worth a note.
+    pub places: Places,
+    /// Secrets as files of the instance's own tree: values by their place in the environment.
+    pub placed: &'a BTreeMap<String, String>,
 }
 
-/// The same with secrets as files of the instance's own tree: values by their place in the environment.
-pub fn start_with(
-    placed: &BTreeMap<String, String>,
+/// Starts the program with nothing of this process's environment but a short list, and observed.
+pub fn start(
     launch: &Launch,
     values: &Values,
     (log, log_err): (Stdio, Stdio),
-    seal: &Seal,
+    around: Around<'_>,
 ) -> Result<Instance> {
     let listen: IpAddr = values.listen.parse().map_err(|e| {
         Error::new(Kind::Input, format!("{} is not an IP address", values.listen)).caused_by(e)
@@ -77,7 +83,7 @@ pub fn start_with(
     // What the slot costs is part of what its user waits for.
     let started = Instant::now();
     slot::assemble(launch, values)?;
-    for (at, value) in placed {
+    for (at, value) in around.placed {
         placed::put(launch, Path::new(&values.slot), at, value.as_bytes())?;
     }
     let mut command = Command::new(&launch.program);
@@ -98,7 +104,8 @@ pub fn start_with(
         }
     }
     command.envs(slot::environment(launch, values, &BTreeMap::new()));
-    seal.apply(command.as_std_mut());
+    around.seal.apply(command.as_std_mut());
+    let watch = Watch::over(command.as_std_mut(), around.places);
     die_with_us(&mut command);
     let child = command.spawn().map_err(|e| Error::io("start", &launch.program, e))?;
     let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
@@ -109,6 +116,7 @@ pub fn start_with(
         address: address.into(),
         slot: PathBuf::from(&values.slot),
         started,
+        watch: Some(watch),
     })
 }
 
@@ -169,6 +177,12 @@ impl Instance {
         }
         self.end_group();
         Ok(())
+    }
+
+    /// What it used, once it has ended.
+    pub fn observed(&mut self) -> Observed {
+        self.end_group();
+        self.watch.take().map(Watch::end).unwrap_or_default()
     }
 
     fn end_group(&mut self) {

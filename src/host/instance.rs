@@ -185,6 +185,10 @@ fn link_to(at: &Path, to: &Path) -> Result<()> {
     if fs::read_link(at).is_ok_and(|now| now == to) {
         return Ok(());
     }
+    // Seen there without a link, as a folder of the models is that the unit makes writable.
+    if fs::canonicalize(at).is_ok_and(|now| fs::canonicalize(to).is_ok_and(|to| now == to)) {
+        return Ok(());
+    }
     let cleared = match fs::symlink_metadata(at) {
         Ok(meta) if meta.is_symlink() => fs::remove_file(at),
         Ok(_) => fs::remove_dir(at),
@@ -252,6 +256,17 @@ mod tests {
         let new = dir.path().join("slot/pack/empty");
         keep(&new, &dir.path().join("kept/pack/empty")).unwrap();
         assert!(new.is_dir());
+    }
+
+    #[test]
+    fn a_folder_that_is_seen_there_anyway_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("models/made");
+        fs::create_dir_all(&made).unwrap();
+        fs::create_dir_all(dir.path().join("slot/base")).unwrap();
+        symlink(dir.path().join("models"), dir.path().join("slot/base/models")).unwrap();
+        link_to(&dir.path().join("slot/base/models/made"), &made).unwrap();
+        assert!(made.is_dir() && !made.is_symlink());
     }
 
     #[test]

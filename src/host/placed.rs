@@ -77,6 +77,8 @@ mod tests {
             links: vec![],
             directories: vec![],
             seeds: vec![],
+            path: vec![],
+            system_files: vec![],
         }
     }
 

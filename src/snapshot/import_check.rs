@@ -3,11 +3,14 @@
 //! wheel: through the links it arrives in a store path that holds that wheel alone. Its distribution is laid
 //! out as real files, and looked at again.
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::capture::model::used::Used;
 use crate::capture::pipeline::Captured;
 use crate::closure::scratch::Scratch;
 use crate::snapshot::events::{Event, Observer};
 use crate::snapshot::importer::{Beyond, Failure, Failures, Importer, Modules, Question};
 use crate::snapshot::known_good::KnownGood;
+use crate::snapshot::observed;
+use crate::snapshot::places;
 use crate::snapshot::probe::sealed;
 use crate::snapshot::subject::Subject;
 use crate::sys::error::Result;
@@ -29,7 +32,7 @@ pub fn check(
     environment: &str,
     observer: &dyn Observer,
     mut rebuild: impl FnMut(&Captured) -> Result<String>,
-) -> Result<()> {
+) -> Result<Used> {
     let python = |environment: &str| Path::new(environment).join("bin/python");
     if !python(environment).exists() {
         captured.findings.push(Finding {
@@ -38,13 +41,13 @@ pub fn check(
             path: environment.into(),
             message: "not checked: the store's files do not lie where their names say".into(),
         });
-        return Ok(());
+        return Ok(Used::default());
     }
     let progress = observer.progress();
     let scratch = Scratch::new(&subject.cache, "imports")?;
     let seal = sealed(subject, captured, scratch.path());
     let importer = Importer { subject, scratch: scratch.path(), seal: &seal, progress: progress.as_ref() };
-    let (asked, mut odd) = differences(&importer, captured, &python(environment), observer)?;
+    let (asked, mut odd, used) = differences(&importer, captured, &python(environment), observer)?;
     let mut helped: BTreeSet<String> = BTreeSet::new();
     // First whose code failed; a second time whoever had a part in it.
     for all in [false, true] {
@@ -71,27 +74,31 @@ pub fn check(
         }
     }
     captured.findings.extend(in_words(helped, odd));
-    Ok(())
+    Ok(used)
 }
 
-/// What imports in the environment and not from the snapshot; and which modules were asked for.
+/// Which modules were asked for, what of them imports in the environment and not from the snapshot, and what the imports used
+/// of this machine.
 fn differences(
     importer: &Importer<'_>,
     captured: &Captured,
     python: &Path,
     observer: &dyn Observer,
-) -> Result<(Modules, Failures)> {
+) -> Result<(Modules, Failures, Used)> {
     let subject = importer.subject;
     importer.progress.stage("importing every distribution from the snapshot", Amount::Unknown);
     let mut known = KnownGood::open(subject, &captured.lock);
-    let first = importer.ask(python, Beyond::default(), Question::AllBut(&known.names()))?;
-    known.add(&first);
+    // What loads from the snapshot and uses this machine may not load on a host.
+    let around = places::of_imports(subject, captured, python, importer.scratch);
+    let (first, observed) =
+        importer.observed(python, Question::AllBut(&known.names()), around.own.clone())?;
+    let used = known.add(&first, observed::sort(&observed, &around, &observed::look));
     if let Err(e) = known.save() {
         // A cache: the answer stands without it.
         observer.event(&Event::NotRemembered(e));
     }
     if first.failures.is_empty() {
-        return Ok((first.asked, first.failures));
+        return Ok((first.asked, first.failures, used));
     }
     importer.progress.stage("importing in the environment what failed", Amount::Unknown);
     let beyond = Beyond {
@@ -101,7 +108,7 @@ fn differences(
     let question = again(&first.failures, &first.asked);
     let there = importer.ask(&captured.python.executable, beyond, Question::Modules(&question))?.failures;
     let odd = first.failures.into_iter().filter(|(key, _)| !there.contains_key(key)).collect();
-    Ok((first.asked, odd))
+    Ok((first.asked, odd, used))
 }
 
 fn in_words(helped: BTreeSet<String>, odd: Failures) -> impl Iterator<Item = Finding> {

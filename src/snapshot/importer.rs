@@ -3,6 +3,7 @@
 use crate::capture::index::lookup::interrupted;
 use crate::snapshot::subject::Subject;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::observe::{Observed, Places, Watch};
 use crate::sys::progress::{Amount, Progress};
 use crate::sys::seal::Seal;
 use crate::sys::signals;
@@ -88,13 +89,28 @@ pub struct Importer<'a> {
 
 impl Importer<'_> {
     pub fn ask(&self, python: &Path, beyond: Beyond<'_>, question: Question<'_>) -> Result<Answers> {
+        self.run(self.command(python, beyond), python, question)
+    }
+
+    /// The same with the snapshot's own interpreter, and what that used; `places` says what of it is not worth a note.
+    pub fn observed(
+        &self,
+        python: &Path,
+        question: Question<'_>,
+        places: Places,
+    ) -> Result<(Answers, Observed)> {
+        let mut command = self.command(python, Beyond::default());
+        let watch = Watch::over(command.as_std_mut(), places);
+        Ok((self.run(command, python, question)?, watch.end()))
+    }
+
+    fn run(&self, command: Command, python: &Path, question: Question<'_>) -> Result<Answers> {
         let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
         let (names, known) = match question {
             Question::AllBut(known) => (None, Some(known)),
             Question::Modules(names) => (Some(names), None),
         };
         let question = json!({"names": names, "known": known, "workers": workers, "limit": LIMIT_S});
-        let command = self.command(python, beyond);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -142,6 +158,7 @@ async fn converse(
 ) -> Result<Answers> {
     let failed = |e: std::io::Error| Error::io("check imports with", python, e);
     let mut child = command.spawn().map_err(failed)?;
+    drop(command);
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(Error::new(Kind::Io, format!("cannot speak with {}", python.display())));
     };

@@ -6,6 +6,7 @@
 //! interpreter, files that no distribution owns, variables, this machine's own libraries) is in `about`: where it
 //! differs, nothing is known. Failures are never remembered.
 use crate::capture::model::lock::Lock;
+use crate::capture::model::used::Used;
 use crate::formats::hex::hex;
 use crate::snapshot::importer::{Answers, SCRIPT, variables};
 use crate::snapshot::subject::Subject;
@@ -31,6 +32,9 @@ struct Stored {
     names: BTreeSet<String>,
     /// Of each that imported: content and layout of those that were loaded then.
     good: BTreeMap<String, Parts>,
+    /// What their imports used of this machine.
+    #[serde(default)]
+    used: Used,
 }
 
 /// Distribution -> content and layout.
@@ -41,6 +45,7 @@ pub struct KnownGood {
     about: String,
     now: Parts,
     good: BTreeMap<String, Parts>,
+    used: Used,
 }
 
 impl KnownGood {
@@ -55,17 +60,20 @@ impl KnownGood {
         let stored = std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Stored>(&b).ok());
         let stored = stored.filter(|s| s.version == VERSION && s.about == about);
         let stored = stored.filter(|s| now.keys().all(|name| s.names.contains(name)));
-        let mut good = stored.map(|s| s.good).unwrap_or_default();
+        let (mut good, used) = stored.map(|s| (s.good, s.used)).unwrap_or_default();
         good.retain(|_, parts| parts.iter().all(|(name, part)| now.get(name) == Some(part)));
-        KnownGood { path, about, now, good }
+        // Of what is not known any more nothing counts.
+        let used = if good.is_empty() { Used::default() } else { used };
+        KnownGood { path, about, now, good, used }
     }
 
     pub fn names(&self) -> BTreeSet<String> {
         self.good.keys().cloned().collect()
     }
 
-    /// Takes what was found to import. What was loaded and is no distribution of the lock cannot be known again.
-    pub fn add(&mut self, answers: &Answers) {
+    /// Takes what was found to import, and what that used; what all of them use. What was loaded and is no distribution of
+    /// the lock cannot be known again.
+    pub fn add(&mut self, answers: &Answers, used: Used) -> Used {
         let failed: BTreeSet<&String> = answers.failures.keys().map(|(name, _)| name).collect();
         for (name, loaded) in &answers.loaded {
             let all = loaded.iter().chain([name]);
@@ -74,11 +82,13 @@ impl KnownGood {
                 self.good.insert(name.clone(), parts);
             }
         }
+        self.used.merge(used);
+        self.used.clone()
     }
 
     pub fn save(self) -> Result<()> {
         let names = self.now.into_keys().collect();
-        let stored = Stored { version: VERSION, about: self.about, names, good: self.good };
+        let stored = Stored { version: VERSION, about: self.about, names, good: self.good, used: self.used };
         let text = serde_json::to_vec(&stored)
             .map_err(|e| Error::new(Kind::Io, "cannot write what is known to import").caused_by(e))?;
         files::write_atomic(&self.path, &text)
@@ -156,7 +166,7 @@ mod tests {
             ("on-base", &["base", "on-base"]),
             ("stray", &["of-no-lock"]),
         ];
-        known.add(&answers(&loaded, &["bad"]));
+        known.add(&answers(&loaded, &["bad"]), Used::default());
         known.save().unwrap();
         assert_eq!(open("a", &all), ["alone", "base", "on-base"]);
         let with = |name: &str, part: &'static str| {

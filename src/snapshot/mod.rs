@@ -6,6 +6,7 @@
 //! subject ─▶ reading (capture) ─▶ take ─▶ registry
 //!                                  ├─▶ import_check (from the snapshot)
 //!                                  └─▶ probe (the environment's own server)
+//!                 places (whose files are whose) ─▶ both, and serve, are observed ─▶ observed (what a host may lack)
 //! ```
 pub mod config;
 pub mod doctor;
@@ -14,11 +15,15 @@ pub mod found;
 mod import_check;
 mod importer;
 mod known_good;
+mod left_behind;
 pub mod make;
 mod mend;
+mod observed;
 pub mod packages;
+mod places;
 mod probe;
 pub mod reading;
+pub mod remembered;
 pub mod report;
 pub mod serve;
 pub mod subject;

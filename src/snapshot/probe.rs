@@ -4,15 +4,21 @@
 use crate::capture::index::lookup::interrupted;
 use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::capture::model::used::Used;
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::materialise;
 use crate::closure::scratch::Scratch;
 use crate::formats::comfy::api::{classes, paths};
-use crate::host::foreground;
+use crate::host::foreground::{self, Around};
 use crate::protocol::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
 use crate::snapshot::events::Observer;
+use crate::snapshot::left_behind;
+use crate::snapshot::observed::{self, Known};
+use crate::snapshot::places;
 use crate::snapshot::subject::Subject;
+use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::observe::Observed;
 use crate::sys::progress::Amount;
 use crate::sys::seal::Seal;
 use crate::words;
@@ -44,16 +50,22 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
     };
     let log = slot.join("probe.log");
     let seal = sealed(subject, captured, slot);
-    let seen = serve(&launch, &values, &log, Duration::from_secs(subject.probe.timeout), &seal);
+    let known = places::of_probe(subject, captured, slot);
+    let since = clock::now();
+    let limit = Duration::from_secs(subject.probe.timeout);
+    let (seen, observed) = serve(&launch, &values, &log, limit, &seal, &known)?;
     let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-    let (ready_ms, classes) = seen.map_err(|e| match e.kind {
+    let seen = seen.map_err(|e| match e.kind {
         Kind::Interrupted => e,
         _ => {
             let tail = words::last_lines(&text, TAIL).join("\n    ");
             Error { hint: Some(format!("the end of its log:\n    {tail}")), ..e }
         }
     })?;
-    Ok(assemble(ready_ms, classes, &text, captured))
+    let mut used = observed::sort(&observed, &known, &observed::look);
+    used.folders = left_behind::folders(&captured.scan.root.join("models"), &models);
+    used.written = left_behind::files(&captured.scan, slot, since);
+    Ok(assemble(seen, used, &text, captured))
 }
 
 /// A probe without a result, with the line that may give it one.
@@ -167,7 +179,14 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
 /// Milliseconds until it answered, and its node classes with their modules.
 type Seen = (u64, BTreeMap<String, String>);
 
-fn serve(launch: &Launch, values: &Values, log: &Path, limit: Duration, seal: &Seal) -> Result<Seen> {
+fn serve(
+    launch: &Launch,
+    values: &Values,
+    log: &Path,
+    limit: Duration,
+    seal: &Seal,
+    known: &Known,
+) -> Result<(Result<Seen>, Observed)> {
     let open = || {
         let file = OpenOptions::new().create(true).append(true).open(log);
         file.map(Stdio::from).map_err(|e| Error::io("write", log, e))
@@ -178,13 +197,14 @@ fn serve(launch: &Launch, values: &Values, log: &Path, limit: Duration, seal: &S
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the network loop").caused_by(e))?;
     runtime.block_on(async {
-        let mut instance = foreground::start(launch, values, out, err, seal)?;
+        let around = Around { seal, places: known.own.clone(), placed: &BTreeMap::new() };
+        let mut instance = foreground::start(launch, values, (out, err), around)?;
         let seen = tokio::select! {
             seen = look(&mut instance, limit) => seen,
             stop = interrupted() => Err(stop),
         };
         instance.stop().await?;
-        seen
+        Ok((seen, instance.observed()))
     })
 }
 
@@ -203,7 +223,7 @@ async fn look(instance: &mut foreground::Instance, limit: Duration) -> Result<Se
     Ok((took.as_millis() as u64, classes))
 }
 
-fn assemble(ready_ms: u64, classes: BTreeMap<String, String>, log: &str, captured: &Captured) -> ProbeResult {
+fn assemble((ready_ms, classes): Seen, used: Used, log: &str, captured: &Captured) -> ProbeResult {
     let times = import_times(log);
     let packs = captured
         .scan
@@ -218,5 +238,5 @@ fn assemble(ready_ms: u64, classes: BTreeMap<String, String>, log: &str, capture
             PackProbe::new(&pack.name, &times, classes)
         })
         .collect();
-    ProbeResult { ready_ms, classes, packs }
+    ProbeResult { ready_ms, classes, packs, used }
 }

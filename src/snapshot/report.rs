@@ -45,7 +45,8 @@ impl Report {
 
     /// Why there is no result of a probe that was asked for.
     pub fn failed_probe(&self) -> Option<&Finding> {
-        let about_all = |f: &&Finding| f.topic == Topic::Probe && !f.path.starts_with("custom_nodes/");
+        // Of the whole environment: other lines are about a pack in it, or about what to configure.
+        let about_all = |f: &&Finding| f.topic == Topic::Probe && f.path.starts_with('/');
         self.findings.iter().find(about_all)
     }
 }

@@ -1,13 +1,17 @@
 //! Serving a snapshot here, in the foreground: where its instance keeps what it writes, and its port.
+use crate::capture::model::used::Used;
 use crate::closure::registry::Record;
 use crate::closure::scratch::Scratch;
 use crate::formats::nix::store_path::StorePath;
-use crate::host::foreground::{self, Instance};
+use crate::host::foreground::{self, Around, Instance};
 use crate::host::slot;
 use crate::protocol::launch::{Launch, Values};
+use crate::snapshot::observed::{self, Known};
+use crate::snapshot::places;
 use crate::store::damage::{self, Damage, Depth};
 use crate::store::{Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::observe::Observed;
 use crate::sys::seal::{Seal, Shown};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,6 +50,7 @@ pub struct Serving {
     slot: Scratch,
     seal: Seal,
     secrets: BTreeMap<String, String>,
+    known: Known,
 }
 
 impl Serving {
@@ -90,13 +95,20 @@ impl Serving {
         let shown = launch.system_files.iter();
         let shown: Vec<Shown> =
             shown.map(|file| Shown { from: file.from.clone().into(), at: file.at.clone().into() }).collect();
-        let seal = Seal::of_or_told(&[store, record.environment.clone()], &writable, &shown);
+        let seal = Seal::of_or_told(&[store.clone(), record.environment.clone()], &writable, &shown);
         let secrets = wanted.secrets.cloned().unwrap_or_default();
-        Ok(Serving { launch, values, slot, seal, secrets })
+        let known = places::of_instance(&launch, &values, &store);
+        Ok(Serving { launch, values, slot, seal, secrets, known })
     }
 
     pub fn start(&self, out: Stdio, err: Stdio) -> Result<Instance> {
-        foreground::start_with(&self.secrets, &self.launch, &self.values, (out, err), &self.seal)
+        let around = Around { seal: &self.seal, places: self.known.own.clone(), placed: &self.secrets };
+        foreground::start(&self.launch, &self.values, (out, err), around)
+    }
+
+    /// What the instance used of this machine, which a host may lack.
+    pub fn used(&self, observed: &Observed) -> Used {
+        observed::sort(observed, &self.known, &observed::look)
     }
 
     /// What the instance wrote into its own program, which goes with its slot.

@@ -1,4 +1,5 @@
 //! What a snapshot is taken of, and how: values that the configuration gives.
+use crate::capture::model::used::Configured;
 use crate::closure::graph::ServiceSpec;
 use crate::closure::registry::Registry;
 use crate::protocol::launch::DEFER_GC;
@@ -34,6 +35,8 @@ pub struct Subject {
     /// Files of intent that the configuration names.
     pub intent: Vec<PathBuf>,
     pub service: Service,
+    /// What the lines would replace that mend what a probe finds.
+    pub configured: Configured,
     /// Files that the configuration names as secret: they are given to instances, and lie in no store.
     pub private: Vec<PathBuf>,
     pub store: StoreConfig,

@@ -2,6 +2,7 @@
 use crate::capture::model::lock::Lock;
 use crate::capture::model::probe::ProbeResult;
 use crate::capture::model::pylock;
+use crate::capture::model::used::Used;
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::Trees;
 use crate::closure::graph::{self, Graph};
@@ -49,9 +50,10 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     let manner = Manner { offline: request.offline, checked: request.probe };
     let (mut captured, trees) = reading::capture(subject, manner, Some(&mut store), observer)?;
     let mut made = Made::of(subject, &captured.lock, &trees, &mut store, observer)?;
+    let mut used = Used::default();
     if request.probe {
         let environment = made.graph.environment.to_absolute(&store.store_dir);
-        import_check::check(subject, &mut captured, &environment, observer, |captured| {
+        used = import_check::check(subject, &mut captured, &environment, observer, |captured| {
             made.again(subject, &captured.lock, &trees, &mut store, observer)?;
             Ok(made.graph.environment.to_absolute(&store.store_dir))
         })?;
@@ -61,7 +63,7 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     let had = known.as_ref().and_then(|known| known.label.clone());
     let before = known.as_ref().and_then(|known| known.probe.clone());
     if !request.probe {
-        captured.findings.extend(before.iter().flat_map(ProbeResult::findings));
+        captured.findings.extend(before.iter().flat_map(|probe| probe.findings(&subject.configured)));
     }
     let known = known.filter(|_| made.report.present);
     let unchanged = known.is_some();
@@ -73,8 +75,8 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
         // All of that ran sealed (`sys/seal`), where this machine lets a process seal itself.
         mend(subject, &made.graph, Depth::Suspects, &mut store, observer)?;
         // What is known of the same content stays known.
-        record.probe = probed(subject, &mut captured, observer)?.or(record.probe);
-        captured.findings.extend(record.probe.iter().flat_map(ProbeResult::findings));
+        record.probe = probed(subject, &mut captured, used, observer)?.or(record.probe);
+        captured.findings.extend(record.probe.iter().flat_map(|probe| probe.findings(&subject.configured)));
         record.findings = captured.findings.clone();
         registry.write(&record)?;
     }
@@ -102,11 +104,16 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
 fn probed(
     subject: &Subject,
     captured: &mut Captured,
+    used: Used,
     observer: &dyn Observer,
 ) -> Result<Option<ProbeResult>> {
     match probe::probe(subject, captured, observer) {
-        Ok(result) => Ok(Some(result)),
+        Ok(mut result) => {
+            result.used.merge(used);
+            Ok(Some(result))
+        }
         Err(e) if e.kind == Kind::Environment => {
+            captured.findings.extend(used.findings(&subject.configured));
             captured.findings.push(probe::failed(subject, &e));
             Ok(None)
         }

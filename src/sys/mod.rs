@@ -1,5 +1,5 @@
 //! Side effects: errors with a kind and a hint, files, locks, clock, progress, programs,
-//! systemd, signals, descriptors, lines for people, small HTTP questions.
+//! systemd, signals, descriptors, lines for people, small HTTP questions, what a program uses of its machine.
 pub mod address;
 pub mod clock;
 mod cover;
@@ -8,6 +8,7 @@ pub mod error;
 pub mod fault;
 pub mod files;
 pub mod http;
+pub mod observe;
 pub mod parallel;
 pub mod patient;
 pub mod process;

@@ -281,6 +281,11 @@ impl Life {
         Life { pid, started: start_of(pid).unwrap_or(0), boot: boot_id() }
     }
 
+    /// Of a process or a thread that has not ended.
+    pub fn of(pid: u32) -> Option<Life> {
+        Some(Life { pid, started: start_of(pid)?, boot: boot_id() })
+    }
+
     pub fn goes_on(&self) -> bool {
         self.boot == boot_id() && start_of(self.pid) == Some(self.started)
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use stillframe::formats::nix::store_path::{StoreDir, StorePath};
+use stillframe::formats::nix::store_path::StorePath;
 use stillframe::store::{Store, StoreConfig, Text};
 use stillframe::sys::error::Error;
 

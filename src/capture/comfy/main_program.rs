@@ -97,30 +97,36 @@ fn folders_of_models(data: &[&Vec<u8>]) -> Vec<String> {
     data.iter().filter_map(folder).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// Names at the top of every environment that are no part of the program.
+const APART: [&str; 17] = [
+    "models",
+    "input",
+    "output",
+    "temp",
+    "user",
+    ".cache",
+    ".git",
+    "hosts",
+    "flake.nix",
+    "flake.lock",
+    "snapshots",
+    "stillframe.toml",
+    "stillframe.lock",
+    "pylock.toml",
+    "extra_model_paths.yaml",
+    ".stillframe",
+    "python_embeded",
+];
+
+/// Whether what the program makes at this path, relative to its folder, is no part of it, in any environment.
+pub fn is_apart(path: &str) -> bool {
+    let first = path.split('/').next().unwrap_or(path);
+    first == "custom_nodes" || APART.contains(&first)
+}
+
 /// Names at the top of the environment that are no part of the program.
 fn apart(context: &Context<'_>) -> BTreeSet<Vec<u8>> {
-    let mut apart: BTreeSet<Vec<u8>> = [
-        "models",
-        "input",
-        "output",
-        "temp",
-        "user",
-        ".cache",
-        ".git",
-        "hosts",
-        "flake.nix",
-        "flake.lock",
-        "snapshots",
-        "stillframe.toml",
-        "stillframe.lock",
-        "pylock.toml",
-        "extra_model_paths.yaml",
-        ".stillframe",
-        "python_embeded",
-    ]
-    .iter()
-    .map(|name| name.as_bytes().to_vec())
-    .collect();
+    let mut apart: BTreeSet<Vec<u8>> = APART.iter().map(|name| name.as_bytes().to_vec()).collect();
     for python in &context.options.python {
         if let Ok(inside) = python.strip_prefix(context.root)
             && let Some(first) = inside.components().next()

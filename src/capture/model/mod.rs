@@ -5,3 +5,4 @@ pub mod lock;
 pub mod probe;
 pub mod pylock;
 pub mod report;
+pub mod used;

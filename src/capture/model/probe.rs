@@ -1,6 +1,7 @@
 //! What a probe found out by starting the environment's own server: kept in the snapshot's record for
 //! the health gate of a deployment.
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::capture::model::used::{Configured, Used};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,11 +33,14 @@ pub struct ProbeResult {
     /// Node class and the module it comes from.
     pub classes: BTreeMap<String, String>,
     pub packs: Vec<PackProbe>,
+    /// What it uses of this machine, and the imports from the snapshot with it.
+    #[serde(default, skip_serializing_if = "Used::is_empty")]
+    pub used: Used,
 }
 
 impl ProbeResult {
     /// What is worth knowing before a deployment.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self, configured: &Configured) -> Vec<Finding> {
         let of = |pack: &PackProbe| {
             let message = match pack.failed {
                 Some(false) => return None,
@@ -52,7 +56,7 @@ impl ProbeResult {
                 message: message.into(),
             })
         };
-        self.packs.iter().filter_map(of).collect()
+        self.packs.iter().filter_map(of).chain(self.used.findings(configured)).collect()
     }
 }
 
@@ -103,7 +107,7 @@ mod tests {
             said,
             [(Some(200), Some(false)), (Some(100), Some(true)), (None, Some(false)), (None, None)]
         );
-        let findings = ProbeResult { packs, ..ProbeResult::default() }.findings();
+        let findings = ProbeResult { packs, ..ProbeResult::default() }.findings(&Configured::default());
         let named: Vec<_> = findings.iter().map(|f| (f.path.as_str(), &f.message[..9])).collect();
         assert_eq!(named, [("custom_nodes/b", "fails to "), ("custom_nodes/unknown", "not known")]);
     }

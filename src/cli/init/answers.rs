@@ -1,4 +1,5 @@
 //! What was answered, as the files that keep it.
+use crate::capture::model::used::Proposal;
 use crate::snapshot::found::Found;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -82,13 +83,23 @@ pub struct Answers {
     pub hosts: Vec<NewHost>,
 }
 
+/// The lines for one table, as comments.
+fn proposed(seen: &[Proposal], table: Option<&str>) -> Vec<String> {
+    let of = |proposal: &Proposal| {
+        // It names files, whose names may hold anything: nothing of them may end the comment.
+        let why = proposal.why.replace(char::is_control, "?");
+        [format!("# A probe saw that the environment {why}:"), format!("# {}", proposal.line)]
+    };
+    seen.iter().filter(|proposal| proposal.table == table).flat_map(of).collect()
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::String(text.into()).to_string()
 }
 
 impl Answers {
-    /// stillframe.toml, with what each line means.
-    pub fn text(&self, found: &Found, project: &Path) -> String {
+    /// stillframe.toml, with what each line means. What a probe has `seen` is proposed: it is for the user to decide.
+    pub fn text(&self, found: &Found, seen: &[Proposal], project: &Path) -> String {
         let environment = match found.environment.strip_prefix(project) {
             Ok(inner) if inner.as_os_str().is_empty() => ".".into(),
             Ok(inner) => inner.display().to_string(),
@@ -96,12 +107,18 @@ impl Answers {
         };
         let mut lines: Vec<(String, &str)> = vec![(format!("environment = {}", quoted(&environment)), "")];
         let mut put = |text: String, why: &'static str| lines.push((text, why));
-        if found.name_python {
+        let proposed = |table: Option<&str>| -> Vec<String> { proposed(seen, table) };
+        proposed(None).into_iter().for_each(|line| put(line, ""));
+        let libraries = proposed(Some("python"));
+        if found.name_python || !libraries.is_empty() {
             put(String::new(), "");
             put("[python]".into(), "");
+        }
+        if found.name_python {
             let python = quoted(&found.python.display().to_string());
             put(format!("interpreter = {python}"), "it is not beside the program");
         }
+        libraries.into_iter().for_each(|line| put(line, ""));
         put(String::new(), "");
         put("[service]".into(), "hosts/NAME.toml may say otherwise for one host");
         put(format!("name = {}", quoted(&self.name)), "");
@@ -112,6 +129,13 @@ impl Answers {
             "\"surge\": new beside old; \"replace\": old first",
         );
         put(format!("drain = {}", quoted(&self.drain)), "so long may old instances finish what they have");
+        proposed(Some("service")).into_iter().for_each(|line| put(line, ""));
+        let environment = proposed(Some("service.environment"));
+        if !environment.is_empty() {
+            put(String::new(), "");
+            put("[service.environment]".into(), "");
+            environment.into_iter().for_each(|line| put(line, ""));
+        }
         put(String::new(), "");
         put("[service.resources]".into(), "of each instance");
         match &self.memory {
@@ -192,14 +216,29 @@ mod tests {
             hosts: vec![],
         };
         let config: crate::cli::settings::Config =
-            toml::from_str(&answers.text(&found, Path::new("/home/artist"))).unwrap();
+            toml::from_str(&answers.text(&found, &[], Path::new("/home/artist"))).unwrap();
         assert_eq!(config.environment.unwrap().to_str(), Some("ComfyUI"));
         assert_eq!(config.python.interpreter.unwrap(), found.python);
         assert_eq!(config.service.scaling.maximum, Some(2));
         assert_eq!(config.service.resources.memory.unwrap().0, 24 << 30);
         assert_eq!(config.service.resources.cpu, None);
         assert!(
-            answers.text(&found, Path::new("/other")).starts_with("environment = \"/home/artist/ComfyUI\"\n")
+            answers
+                .text(&found, &[], Path::new("/other"))
+                .starts_with("environment = \"/home/artist/ComfyUI\"\n")
         );
+        let proposal =
+            |table, line: &str| Proposal { table, line: line.into(), why: "uses a\nname = 1".into() };
+        let seen = [
+            proposal(Some("python"), "libraries = [\"libx.so.1\"]"),
+            proposal(Some("service.environment"), "A = \"b\""),
+            proposal(None, "exclude = []"),
+        ];
+        let text = answers.text(&found, &seen, Path::new("/other"));
+        let proposed: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("# ") && line.contains(" = [\"")).collect();
+        assert_eq!(proposed, ["# libraries = [\"libx.so.1\"]"]);
+        assert!(text.contains("# A probe saw that the environment uses a?name = 1:\n"), "{text}");
+        toml::from_str::<crate::cli::settings::Config>(&text).unwrap();
     }
 }

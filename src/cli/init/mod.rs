@@ -4,10 +4,13 @@ mod answers;
 mod questions;
 
 use super::printer::Printer;
-use super::settings::{CONFIG, Config, Settings};
+use super::settings::{CONFIG, Config, Settings, state_folder};
+use crate::capture::model::used::{Configured, Proposal};
 use crate::capture::python::find;
+use crate::closure::registry::Registry;
 use crate::ship::hosts::HostConfig;
 use crate::snapshot::found::Found;
+use crate::snapshot::remembered;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{files, signals};
 use answers::{Answers, NewHost};
@@ -50,7 +53,12 @@ fn lines(found: &Found) -> Vec<String> {
 }
 
 /// Files by path relative to the project, in the order in which they are written: the one that makes it a project last.
-fn texts(answers: &Answers, found: &Found, project: &Path) -> Result<Vec<(PathBuf, String)>> {
+fn texts(
+    answers: &Answers,
+    found: &Found,
+    seen: &[Proposal],
+    project: &Path,
+) -> Result<Vec<(PathBuf, String)>> {
     let mut files: Vec<(PathBuf, String)> = Vec::new();
     for host in &answers.hosts {
         let text = host.text();
@@ -59,7 +67,7 @@ fn texts(answers: &Answers, found: &Found, project: &Path) -> Result<Vec<(PathBu
         })?;
         files.push((Path::new("hosts").join(format!("{}.toml", host.name)), text));
     }
-    let text = answers.text(found, project);
+    let text = answers.text(found, seen, project);
     let config = toml::from_str::<Config>(&text)
         .map_err(|e| Error::new(Kind::Input, format!("these answers make no configuration: {e}")))?;
     // GPUs are the hosts' to tell: as many as are needed.
@@ -69,6 +77,13 @@ fn texts(answers: &Answers, found: &Found, project: &Path) -> Result<Vec<(PathBu
     config.service.spec(&gpus, vec![], None).map_err(wrong)?;
     files.push((CONFIG.into(), text));
     Ok(files)
+}
+
+/// What an earlier probe of the environment saw.
+fn seen(found: &Found, answers: &Answers) -> Result<Vec<Proposal>> {
+    let used = remembered::used(&Registry::new(&state_folder()?), &found.environment);
+    let configured = Configured { models: Some(answers.models.clone()), ..Configured::default() };
+    Ok(used.map(|used| used.proposals(&configured)).unwrap_or_default())
 }
 
 /// What is there already and would be lost.
@@ -154,7 +169,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let mut asker = Asker::new(printer.json);
     lines(&found).iter().for_each(|line| asker.say(line));
     let answers = questions::ask(&args.given, &found, &mut asker)?;
-    let files = texts(&answers, &found, &project)?;
+    let files = texts(&answers, &found, &seen(&found, &answers)?, &project)?;
     if !args.force {
         refuse_existing(&files.iter().map(|(file, _)| file.clone()).collect::<Vec<_>>(), &project)?;
     }
