@@ -142,7 +142,12 @@ fn below(path: &Path, folders: &[&str]) -> bool {
 
 /// Of glibc: what ships with it, what looks names up on a host, and converters.
 fn is_of_libc(path: &Path, name: &str) -> bool {
-    name.starts_with("libnss_") || name.starts_with("ld-linux") || path.iter().any(|part| part == "gconv")
+    name.starts_with("libnss_") || name.starts_with("ld-linux") || is_a_converter(path)
+}
+
+/// With the list of them.
+fn is_a_converter(path: &Path) -> bool {
+    path.iter().any(|part| part == "gconv")
 }
 
 fn is_of_driver(path: &Path, name: &str) -> bool {
@@ -234,7 +239,8 @@ impl Sorting<'_> {
         }
         let Some(looked) = look(path) else { return };
         let real = looked.real.as_path();
-        if self.is_own(real) || below(path, EVERY_HOST) || below(real, EVERY_HOST) || noted.ways.written {
+        let everybodys = below(path, EVERY_HOST) || below(real, EVERY_HOST) || is_a_converter(path);
+        if self.is_own(real) || everybodys || noted.ways.written {
             return;
         }
         // A program of this machine brings what it needs: libraries ship with it.
@@ -422,6 +428,7 @@ mod tests {
             ("/usr/lib/x86_64-linux-gnu/libssl.so.3", READ),
             ("/lib/x86_64-linux-gnu/libnss_mdns4.so.2", READ),
             ("/usr/lib/x86_64-linux-gnu/gconv/UTF-7.so", READ),
+            ("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules.cache", READ),
             ("/usr/lib/x86_64-linux-gnu/libcuda.so.1", READ),
             ("/usr/lib/x86_64-linux-gnu/libnvidia-glcore.so.550", READ),
             ("/bin/sh", RUN),

@@ -40,7 +40,8 @@ fn listen(filter: &[sock_filter]) -> Result<OwnedFd, Errno> {
     let install = |flags: libc::c_ulong| -> Result<OwnedFd, Errno> {
         // SAFETY: `program` and the filter that it points to live during the call, which only reads them.
         let made = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+            let operation = libc::c_ulong::from(libc::SECCOMP_SET_MODE_FILTER);
+            libc::syscall(libc::SYS_seccomp, operation, flags, &raw const program)
         };
         if made < 0 {
             return Err(last_errno());
