@@ -1,12 +1,13 @@
 //! One instance in the foreground: assemble a slot, start the program, wait until it answers, pass
 //! signals on, list what it wrote, throw the slot away.
 use crate::formats::comfy::api::paths;
-use crate::host::slot;
+use crate::host::{slot, socket};
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
 use crate::sys::seal::Seal;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -53,6 +54,15 @@ pub fn unused(port: u16) -> Result<u16> {
             .caused_by(e)
             .hint("end what listens there, or name another port; without --port a free one is taken")
     })
+}
+
+/// Has the server write its routes into a file, whose path is the answer; `None` from `routes` where it did not.
+pub fn note_routes(launch: &mut Launch, values: &Values) -> Result<PathBuf> {
+    socket::note_routes(launch, values)
+}
+
+pub fn routes(file: &Path) -> Option<BTreeSet<String>> {
+    socket::read_routes(file)
 }
 
 /// Starts the program with nothing of this process's environment but a short list, and with what `seal` names read-only.

@@ -2,12 +2,13 @@
 //! its program and packs in a scratch directory, a loopback port; node classes, import failures and
 //! times are read, and the server is stopped. The environment itself is only read.
 use crate::capture::index::lookup::interrupted;
-use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
+use crate::capture::model::probe::{PackProbe, ProbeResult};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::materialise;
 use crate::closure::scratch::Scratch;
-use crate::formats::comfy::api::{classes, paths};
+use crate::formats::comfy::api::{classes, extensions, paths};
+use crate::formats::comfy::log::import_times;
 use crate::host::foreground;
 use crate::protocol::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
 use crate::snapshot::events::Observer;
@@ -16,7 +17,7 @@ use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::Amount;
 use crate::sys::seal::Seal;
 use crate::words;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::Stdio;
@@ -30,7 +31,7 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
     let scratch = Scratch::new(&subject.cache, "probe")?;
     let slot = scratch.path();
     let links = copy(captured, slot)?;
-    let launch = launch(subject, captured, links);
+    let mut launch = launch(subject, captured, links);
     // What a server downloads or makes among its models stays here, too.
     let models = slot.join("models");
     materialise::mirror(&captured.scan.root.join("models"), &models)?;
@@ -42,18 +43,19 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
         listen: "127.0.0.1".into(),
         port: foreground::free_port()?,
     };
+    let routes = foreground::note_routes(&mut launch, &values)?;
     let log = slot.join("probe.log");
     let seal = sealed(subject, captured, slot);
     let seen = serve(&launch, &values, &log, Duration::from_secs(subject.probe.timeout), &seal);
     let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-    let (ready_ms, classes) = seen.map_err(|e| match e.kind {
+    let seen = seen.map_err(|e| match e.kind {
         Kind::Interrupted => e,
         _ => {
             let tail = words::last_lines(&text, TAIL).join("\n    ");
             Error { hint: Some(format!("the end of its log:\n    {tail}")), ..e }
         }
     })?;
-    Ok(assemble(ready_ms, classes, &text, captured))
+    Ok(assemble(seen, foreground::routes(&routes), &text, captured))
 }
 
 /// A probe without a result, with the line that may give it one.
@@ -161,8 +163,13 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
     }
 }
 
-/// Milliseconds until it answered, and its node classes with their modules.
-type Seen = (u64, BTreeMap<String, String>);
+struct Seen {
+    /// Until it answered.
+    ready_ms: u64,
+    /// With their modules.
+    classes: BTreeMap<String, String>,
+    extensions: Option<BTreeSet<String>>,
+}
 
 fn serve(launch: &Launch, values: &Values, log: &Path, limit: Duration, seal: &Seal) -> Result<Seen> {
     let open = || {
@@ -192,15 +199,20 @@ async fn look(instance: &mut foreground::Instance, limit: Duration) -> Result<Se
     };
     let failed = |e: reqwest::Error| said("did not answer").caused_by(e);
     let client = reqwest::Client::builder().no_proxy().timeout(limit).build().map_err(failed)?;
-    let url = format!("{}{}", instance.url, paths::OBJECT_INFO);
-    let answer = client.get(url).send().await.and_then(|answer| answer.error_for_status()).map_err(failed)?;
-    let bytes = answer.bytes().await.map_err(failed)?;
+    let get = async |path: &str| {
+        let answer = client.get(format!("{}{path}", instance.url)).send().await?.error_for_status()?;
+        answer.bytes().await
+    };
+    let answer = get(paths::OBJECT_INFO).await.map_err(failed)?;
     let classes =
-        classes::modules(&bytes).map_err(|e| said("gave no object of node classes at").caused_by(e))?;
-    Ok((took.as_millis() as u64, classes))
+        classes::modules(&answer).map_err(|e| said("gave no object of node classes at").caused_by(e))?;
+    // One that has no such page has no scripts of packs either.
+    let extensions = get(paths::EXTENSIONS).await.ok().and_then(|answer| extensions::paths(&answer).ok());
+    Ok(Seen { ready_ms: took.as_millis() as u64, classes, extensions })
 }
 
-fn assemble(ready_ms: u64, classes: BTreeMap<String, String>, log: &str, captured: &Captured) -> ProbeResult {
+fn assemble(seen: Seen, routes: Option<BTreeSet<String>>, log: &str, captured: &Captured) -> ProbeResult {
+    let Seen { ready_ms, classes, extensions } = seen;
     let times = import_times(log);
     let packs = captured
         .scan
@@ -215,5 +227,5 @@ fn assemble(ready_ms: u64, classes: BTreeMap<String, String>, log: &str, capture
             PackProbe::new(&pack.name, &times, classes)
         })
         .collect();
-    ProbeResult { ready_ms, classes, packs }
+    ProbeResult { ready_ms, classes, packs, extensions, routes }
 }
