@@ -180,13 +180,9 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     if let Some(tree) = &lock.unowned {
         let path = b.import(tree, "files no distribution owns", None)?;
         let source = path.to_absolute(store);
-        let (bytecode_drv, bytecode) = b.bytecode(
-            &runtime,
-            "site-packages-unowned",
-            "files no distribution owns",
-            Input::Source(&path),
-            &[("src", source.clone())],
-        )?;
+        let (name, label) = ("site-packages-unowned", "files no distribution owns");
+        let env = [("src", source.clone())];
+        let (bytecode_drv, bytecode) = b.bytecode(&runtime, name, label, Input::Source(&path), &env)?;
         let bytecode = bytecode.to_absolute(store);
         members.push(json!({"name": "unowned", "path": source, "real": false, "bytecode": bytecode}));
         inputs.push((true, bytecode_drv));

@@ -2,7 +2,7 @@
 //! GC roots. The record says how a snapshot came about (time, user, label, findings); none of that is
 //! in the closure, so it changes no store path.
 use crate::capture::model::lock::Lock;
-use crate::capture::model::probe::ProbeResult;
+pub use crate::capture::model::probe::ProbeResult;
 use crate::capture::model::report::Finding;
 use crate::formats::nix::store_path::{StoreDir, StorePath};
 use crate::protocol::launch;

@@ -1,6 +1,6 @@
 //! A deployment as a whole: every host goes its way up to its activation, then they are switched stage by
 //! stage, and what came of it is written down.
-use crate::closure::registry::Registry;
+use crate::closure::registry::{ProbeResult, Registry};
 use crate::deploy::events::{Ended, Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Checked, Member, on_each};
 use crate::deploy::host_result::HostResult;
@@ -9,10 +9,9 @@ use crate::deploy::records::{Deployment, Finished};
 use crate::deploy::rollout::{Host, Rollout};
 use crate::deploy::stages::enough;
 use crate::protocol::messages::{AttemptKind, Order, Status};
-use crate::protocol::spec::{Rotation, Wanted};
+use crate::protocol::spec::{Offered, Rotation, Wanted};
 use crate::sys::error::Result;
 use crate::sys::progress::check_interrupt;
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 impl Plan {
@@ -87,7 +86,8 @@ impl Plan {
             snapshot: self.record.snapshot.clone(),
             agent: self.load.agent.path.to_absolute(&self.load.source.store_dir),
             launch: self.record.service.clone(),
-            classes: self.classes(&host.member),
+            classes: self.probed(&host.member).map(|probe| probe.classes.clone()).unwrap_or_default(),
+            offered: self.offered(&host.member),
             spec: host.spec,
         };
         let line = self.line(&host.member);
@@ -104,11 +104,18 @@ impl Plan {
         })
     }
 
-    /// The node classes of the environment's own server, where `--probe` found them.
-    fn classes(&self, member: &Member) -> BTreeMap<String, String> {
-        match &self.record.probe {
-            Some(probe) if member.service.health.classes != Some(false) => probe.classes.clone(),
-            _ => BTreeMap::new(),
+    /// What `--probe` found, where the new instances are to be compared with it.
+    fn probed(&self, member: &Member) -> Option<&ProbeResult> {
+        self.record.probe.as_ref().filter(|_| member.service.health.classes != Some(false))
+    }
+
+    fn offered(&self, member: &Member) -> Offered {
+        let Some(probe) = self.probed(member) else { return Offered::default() };
+        let good = probe.packs.iter().filter(|pack| pack.failed == Some(false));
+        Offered {
+            packs: good.map(|pack| pack.name.clone()).collect(),
+            extensions: probe.extensions.clone().unwrap_or_default(),
+            routes: probe.routes.clone().unwrap_or_default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! check them, drain the old ones, stop them. Which step follows which, and what a failure undoes, is
 //! `activation`'s.
 use crate::host::health::{Checks, Verdict};
+use crate::host::offers;
 use crate::host::state::{Generation, Place, ServiceState};
 use crate::host::world::{Status, World};
 use crate::protocol::control::Address;
@@ -103,7 +104,7 @@ impl<'a> Change<'a> {
         self.share_pictures();
         self.until_healthy(generation)?;
         for place in &generation.instances {
-            self.all_classes(generation, *place)?;
+            self.all_there(generation, *place)?;
         }
         let health = &generation.wanted.spec.health;
         if let Some(workflow) = &health.smoke {
@@ -151,32 +152,23 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// An instance may answer while a pack of it failed to import (ComfyUI only logs that): its node classes
-    /// tell.
-    fn all_classes(&mut self, generation: &Generation, place: Place) -> Result<()> {
-        let wanted = &generation.wanted.classes;
-        if wanted.is_empty() {
+    /// Whether an instance has all that the environment's own server had.
+    fn all_there(&mut self, generation: &Generation, place: Place) -> Result<()> {
+        let wanted = &generation.wanted;
+        if wanted.classes.is_empty() && wanted.offered.is_empty() {
             return Ok(());
         }
         let id = self.id(place);
-        let has = match self.world.classes(&self.state.address(self.number, place))? {
-            Ok(classes) => classes,
-            Err(why) => return Err(self.unhealthy(id, &format!("does not tell its node classes: {why}"))),
+        let at = self.state.address(self.number, place);
+        let has = match self.world.offers(id, &at, wanted)? {
+            Ok(has) => has,
+            Err(why) => return Err(self.unhealthy(id, &format!("does not tell {why}"))),
         };
-        let lacks: Vec<(&String, &String)> =
-            wanted.iter().filter(|(class, _)| !has.contains(*class)).collect();
-        if lacks.is_empty() {
-            return Ok(());
+        match offers::lacks(&wanted.classes, &wanted.offered, &has) {
+            None => Ok(()),
+            // What it said at its end is about other things.
+            Some(why) => Err(self.wrong(id, &why, "")),
         }
-        let shown: Vec<String> =
-            lacks.iter().take(5).map(|(class, module)| format!("{class} ({module})")).collect();
-        let more = if lacks.len() > 5 { format!(" and {} more", lacks.len() - 5) } else { String::new() };
-        let why = format!(
-            "lacks {} node classes that the environment's own server has: {}{more}",
-            lacks.len(),
-            shown.join(", ")
-        );
-        Err(self.unhealthy(id, &why))
     }
 
     /// Why it never was: perhaps it listens elsewhere than it was told to.
@@ -186,18 +178,30 @@ impl<'a> Change<'a> {
             return self.unhealthy(id, why);
         }
         let why = format!("{why}; it listens on {}, and nothing of it on {at}", elsewhere.join(" and "));
-        self.unhealthy(id, &why).hint(
+        let error = self.unhealthy(id, &why);
+        let said = error.hint.clone().unwrap_or_default();
+        error.hint(format!(
             "the gateway reaches an instance only by its socket: take --port and --listen out of the arguments \
-             of [service], and a pack that starts another server or event loop out of the environment",
-        )
+             of [service], and a pack that starts another server or event loop out of the environment\n{said}"
+        ))
     }
 
+    /// An error with what the instance said last. That is in the hint: the message is told while the service goes back
+    /// to what it was, too, and once is enough.
     fn unhealthy(&mut self, id: InstanceId, why: &str) -> Error {
-        let unit = id.unit(&self.state.service);
         let tail = self.world.log_tail(id);
-        let tail = if tail.is_empty() { String::new() } else { format!("; its last words:\n{tail}") };
-        Error::new(Kind::Host, format!("{unit} {why}{tail}"))
-            .hint(format!("all it said: stillframe logs, or on the host journalctl -u {unit}"))
+        let tail = if tail.is_empty() { tail } else { format!("its last words:\n{tail}\n") };
+        let failed = self.world.failed_imports(id);
+        let offered = self.state.generations.get(&id.generation).map(|g| g.wanted.offered.clone());
+        let failed = offers::failed_in_words(&offered.unwrap_or_default(), &failed);
+        let failed = failed.map(|failed| format!("; it {failed}")).unwrap_or_default();
+        self.wrong(id, &format!("{why}{failed}"), &tail)
+    }
+
+    fn wrong(&self, id: InstanceId, why: &str, said: &str) -> Error {
+        let unit = id.unit(&self.state.service);
+        Error::new(Kind::Host, format!("{unit} {why}"))
+            .hint(format!("{said}all it said: stillframe logs, or on the host journalctl -u {unit}"))
     }
 
     /// Whether what was healthy still runs, and is the same process.

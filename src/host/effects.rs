@@ -1,6 +1,7 @@
 //! The effects of an activation, carried out: files, links, systemd, the instances' own answers.
 use crate::formats::comfy::api::history::{self, NodeFailure, Outcome};
-use crate::formats::comfy::api::{classes, ids, paths, prompt};
+use crate::formats::comfy::api::{ids, paths, prompt};
+use crate::formats::comfy::log;
 use crate::host::cancel;
 use crate::host::durable;
 use crate::host::gateway_units::{self, Gateway};
@@ -8,6 +9,7 @@ use crate::host::instance::{INSTANCE_VERSION, Instance};
 use crate::host::journal::Journal;
 use crate::host::layout::Service;
 use crate::host::listeners;
+use crate::host::offers::{self, Offers};
 use crate::host::receive;
 use crate::host::reserve;
 use crate::host::roots;
@@ -27,15 +29,16 @@ use crate::sys::progress::check_interrupt;
 use crate::sys::say::say;
 use crate::sys::systemd;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// ComfyUI answers late while a node computes: it has one interpreter lock.
 const QUEUE_LIMIT: Duration = Duration::from_secs(5);
-const CLASSES_LIMIT: Duration = Duration::from_secs(120);
 /// Of a log, in an error.
 const TAIL_LINES: u32 = 20;
+/// Of a log, for what it says of imports: they come first, and a program may say much in the minutes after.
+const IMPORT_LINES: u32 = 50_000;
 
 pub struct HostWorld {
     service: Service,
@@ -264,6 +267,10 @@ impl World for HostWorld {
         systemd::log_tail(&id.unit(&self.service.name), TAIL_LINES)
     }
 
+    fn failed_imports(&mut self, id: InstanceId) -> BTreeMap<String, String> {
+        log::failed_imports(&systemd::log_tail(&id.unit(&self.service.name), IMPORT_LINES))
+    }
+
     fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
         slots::others(&self.service, keep)
     }
@@ -292,13 +299,14 @@ impl World for HostWorld {
         }))
     }
 
-    fn classes(&mut self, at: &Address) -> Result<std::result::Result<BTreeSet<String>, String>> {
-        Ok(self.client.get(at, paths::OBJECT_INFO, CLASSES_LIMIT).and_then(|reply| {
-            if !reply.status.is_success() {
-                return Err(format!("{} answered {}", paths::OBJECT_INFO, reply.status.as_u16()));
-            }
-            classes::names(&reply.body).map_err(|e| format!("{} is no JSON object: {e}", paths::OBJECT_INFO))
-        }))
+    fn offers(
+        &mut self,
+        id: InstanceId,
+        at: &Address,
+        wanted: &Wanted,
+    ) -> Result<std::result::Result<Offers, String>> {
+        let failed = if wanted.offered.packs.is_empty() { BTreeMap::new() } else { self.failed_imports(id) };
+        Ok(offers::ask(&self.client, at, wanted).map(|offers| Offers { failed, ..offers }))
     }
 
     fn smoke(

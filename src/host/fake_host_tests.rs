@@ -1,6 +1,6 @@
 //! A host made of maps, whose effects fail, or end the process, when a test says so.
 use crate::host::state::{Generation, ServiceState};
-use crate::host::world::{Cleared, Status, UnitState, World};
+use crate::host::world::{Cleared, Offers, Status, UnitState, World};
 use crate::protocol::control::{Address, Reply, Table, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
@@ -229,6 +229,10 @@ impl World for Fake {
     fn log_tail(&mut self, _: InstanceId) -> String {
         "Traceback".into()
     }
+    fn failed_imports(&mut self, id: InstanceId) -> BTreeMap<String, String> {
+        let why = ("edge".to_string(), "ImportError: no oil (edge/brush.py, line 1)".to_string());
+        self.lame.contains(&id.generation).then_some(why).into_iter().collect()
+    }
     fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
         let all: BTreeSet<InstanceId> = self.host.units.union(&self.host.running).copied().collect();
         let others = self.effect("others", |_| all.into_iter().filter(|id| !keep.contains(id)).collect());
@@ -272,10 +276,18 @@ impl World for Fake {
             }
         })
     }
-    fn classes(&mut self, at: &Address) -> Result<std::result::Result<BTreeSet<String>, String>> {
+    fn offers(
+        &mut self,
+        id: InstanceId,
+        at: &Address,
+        _: &Wanted,
+    ) -> Result<std::result::Result<Offers, String>> {
         let lame = self.generation_of(at).is_some_and(|n| self.lame.contains(&n));
         let all = if lame { vec!["KSampler"] } else { vec!["KSampler", "Edge"] };
-        self.effect("classes", |_| Ok(all.into_iter().map(String::from).collect()))
+        let failed = self.failed_imports(id);
+        self.effect("classes", |_| {
+            Ok(Offers { classes: all.into_iter().map(String::from).collect(), failed, ..Offers::default() })
+        })
     }
     fn smoke(&mut self, at: &Address, _: &Value, _: u64) -> Result<std::result::Result<(), String>> {
         let lame = self.generation_of(at).is_some_and(|n| self.lame.contains(&n));

@@ -1,14 +1,14 @@
 //! Every effect of an activation as a place of `sys::fault`, for the tests alone: a `World` around the real one, which the
 //! feature `fault-points` compiles in.
 use crate::host::state::{Generation, ServiceState};
-use crate::host::world::{Cleared, Status, UnitState, World};
+use crate::host::world::{Cleared, Offers, Status, UnitState, World};
 use crate::protocol::control::{Address, Reply, Table};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::Result;
 use crate::sys::fault;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 pub struct Faulty<W> {
     inner: W,
@@ -73,6 +73,9 @@ impl<W: World> World for Faulty<W> {
     fn log_tail(&mut self, id: InstanceId) -> String {
         self.inner.log_tail(id)
     }
+    fn failed_imports(&mut self, id: InstanceId) -> BTreeMap<String, String> {
+        self.inner.failed_imports(id)
+    }
     fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {
         self.effect("others", |w| w.others(keep))
     }
@@ -90,8 +93,8 @@ impl<W: World> World for Faulty<W> {
     fn probe(&mut self, at: &Address, spec: &Spec) -> Looked<()> {
         self.effect("probe", |w| w.probe(at, spec))
     }
-    fn classes(&mut self, at: &Address) -> Looked<BTreeSet<String>> {
-        self.effect("classes", |w| w.classes(at))
+    fn offers(&mut self, id: InstanceId, at: &Address, wanted: &Wanted) -> Looked<Offers> {
+        self.effect("classes", |w| w.offers(id, at, wanted))
     }
     fn smoke(&mut self, at: &Address, workflow: &Value, limit_ms: u64) -> Looked<()> {
         self.effect("smoke", |w| w.smoke(at, workflow, limit_ms))

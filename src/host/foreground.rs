@@ -2,14 +2,14 @@
 //! signals on, list what it wrote, throw the slot away.
 use crate::formats::comfy::api::paths;
 pub use crate::host::placed::without;
-use crate::host::{placed, slot};
+use crate::host::{placed, slot, socket};
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::address::Address;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::http;
 use crate::sys::observe::{Observed, Places, Watch};
 use crate::sys::seal::Seal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -57,6 +57,15 @@ pub fn unused(port: u16) -> Result<u16> {
             .caused_by(e)
             .hint("end what listens there, or name another port; without --port a free one is taken")
     })
+}
+
+/// Has the server write its routes into a file, whose path is the answer; `None` from `routes` where it did not.
+pub fn note_routes(launch: &mut Launch, values: &Values) -> Result<PathBuf> {
+    socket::note_routes(launch, values)
+}
+
+pub fn routes(file: &Path) -> Option<BTreeSet<String>> {
+    socket::read_routes(file)
 }
 
 /// What is around an instance.

@@ -22,6 +22,7 @@ pub mod layout;
 pub mod lease;
 pub mod listeners;
 pub mod lookup;
+mod offers;
 pub mod overview;
 pub mod placed;
 pub mod prepare;

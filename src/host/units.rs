@@ -311,6 +311,7 @@ mod tests {
             agent: "/nix/store/h-stillframe-agent-0.1.0".into(),
             launch: "demo".into(),
             classes: Default::default(),
+            offered: Default::default(),
             spec,
         }
     }

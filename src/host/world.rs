@@ -1,5 +1,6 @@
 //! The effects of an activation, behind one trait: the host carries them out, the tests break them.
 pub use crate::host::clearing::Cleared;
+pub use crate::host::offers::Offers;
 use crate::host::state::{Generation, ServiceState};
 use crate::protocol::control::{Address, Reply, Table};
 use crate::protocol::instance_id::InstanceId;
@@ -7,7 +8,7 @@ pub use crate::protocol::messages::Status;
 use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::Result;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// How an instance's unit is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,6 +64,8 @@ pub trait World {
     fn listens(&mut self, id: InstanceId) -> Vec<String>;
     /// The last lines an instance logged.
     fn log_tail(&mut self, id: InstanceId) -> String;
+    /// Packs that an instance could not import, and why, as its log tells.
+    fn failed_imports(&mut self, id: InstanceId) -> BTreeMap<String, String>;
     /// Instances besides `keep` that run, or have units or files for that, whoever began them.
     fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>>;
     /// Throws every slot on this disk away but those of `keep`, and says what their instances had written into
@@ -77,8 +80,14 @@ pub trait World {
     fn share_pictures(&mut self, state: &ServiceState, from: u64, to: u64) -> Result<()>;
     /// One look at an instance; the inner error says what is wrong with its answer.
     fn probe(&mut self, at: &Address, spec: &Spec) -> Result<std::result::Result<(), String>>;
-    /// The node classes that an instance has.
-    fn classes(&mut self, at: &Address) -> Result<std::result::Result<BTreeSet<String>, String>>;
+    /// What an instance has of what is wanted: node classes, and what else the environment's own server has. The inner
+    /// error says what it does not tell.
+    fn offers(
+        &mut self,
+        id: InstanceId,
+        at: &Address,
+        wanted: &Wanted,
+    ) -> Result<std::result::Result<Offers, String>>;
     /// Runs a workflow on an instance, to its end.
     fn smoke(
         &mut self,

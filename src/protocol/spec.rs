@@ -4,7 +4,7 @@ use crate::formats::comfy::api::paths;
 use crate::protocol::callers::Callers;
 use crate::protocol::version::{self, OtherVersion};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub const SPEC_VERSION: u32 = 1;
@@ -256,6 +256,24 @@ impl Spec {
     }
 }
 
+/// What the environment's own server has besides node classes, as far as its probe told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Offered {
+    /// Packs that it could import, by the names of their folders or files.
+    pub packs: BTreeSet<String>,
+    /// The scripts that its pages load.
+    pub extensions: BTreeSet<String>,
+    /// Method and path.
+    pub routes: BTreeSet<String>,
+}
+
+impl Offered {
+    pub fn is_empty(&self) -> bool {
+        *self == Offered::default()
+    }
+}
+
 /// One deployment to this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -267,6 +285,8 @@ pub struct Wanted {
     pub launch: String,
     /// Node classes that the environment's own server had, and the pack or module of each.
     pub classes: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Offered::is_empty")]
+    pub offered: Offered,
     pub spec: Spec,
 }
 

@@ -2,13 +2,14 @@
 //! its program and packs in a scratch directory, a loopback port; node classes, import failures and
 //! times are read, and the server is stopped. The environment itself is only read.
 use crate::capture::index::lookup::interrupted;
-use crate::capture::model::probe::{PackProbe, ProbeResult, import_times};
+use crate::capture::model::probe::{PackProbe, ProbeResult};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::model::used::Used;
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::materialise;
 use crate::closure::scratch::Scratch;
-use crate::formats::comfy::api::{classes, paths};
+use crate::formats::comfy::api::{classes, extensions, paths};
+use crate::formats::comfy::log::import_times;
 use crate::host::foreground::{self, Around};
 use crate::protocol::launch::{self, LAUNCH_VERSION, Launch, Link, Values};
 use crate::snapshot::events::Observer;
@@ -22,7 +23,7 @@ use crate::sys::observe::Observed;
 use crate::sys::progress::Amount;
 use crate::sys::seal::Seal;
 use crate::words;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::Stdio;
@@ -36,7 +37,7 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
     let scratch = Scratch::new(&subject.cache, "probe")?;
     let slot = scratch.path();
     let links = copy(captured, slot)?;
-    let launch = launch(subject, captured, links);
+    let mut launch = launch(subject, captured, links);
     // What a server downloads or makes among its models stays here, too.
     let models = slot.join("models");
     materialise::mirror(&captured.scan.root.join("models"), &models)?;
@@ -48,6 +49,7 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
         listen: "127.0.0.1".into(),
         port: foreground::free_port()?,
     };
+    let routes = foreground::note_routes(&mut launch, &values)?;
     let log = slot.join("probe.log");
     let seal = sealed(subject, captured, slot);
     let known = places::of_probe(subject, captured, slot);
@@ -65,7 +67,8 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
     let mut used = observed::sort(&observed, &known, &observed::look);
     used.folders = left_behind::folders(&captured.scan.root.join("models"), &models);
     used.written = left_behind::files(&captured.scan, slot, since);
-    Ok(assemble(seen, used, &text, captured))
+    let found = Found { used, routes: foreground::routes(&routes) };
+    Ok(assemble(seen, found, &text, captured))
 }
 
 /// A probe without a result, with the line that may give it one.
@@ -176,8 +179,13 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
     }
 }
 
-/// Milliseconds until it answered, and its node classes with their modules.
-type Seen = (u64, BTreeMap<String, String>);
+struct Seen {
+    /// Until it answered.
+    ready_ms: u64,
+    /// With their modules.
+    classes: BTreeMap<String, String>,
+    extensions: Option<BTreeSet<String>>,
+}
 
 fn serve(
     launch: &Launch,
@@ -215,15 +223,27 @@ async fn look(instance: &mut foreground::Instance, limit: Duration) -> Result<Se
     };
     let failed = |e: reqwest::Error| said("did not answer").caused_by(e);
     let client = reqwest::Client::builder().no_proxy().timeout(limit).build().map_err(failed)?;
-    let url = format!("{}{}", instance.url, paths::OBJECT_INFO);
-    let answer = client.get(url).send().await.and_then(|answer| answer.error_for_status()).map_err(failed)?;
-    let bytes = answer.bytes().await.map_err(failed)?;
+    let get = async |path: &str| {
+        let answer = client.get(format!("{}{path}", instance.url)).send().await?.error_for_status()?;
+        answer.bytes().await
+    };
+    let answer = get(paths::OBJECT_INFO).await.map_err(failed)?;
     let classes =
-        classes::modules(&bytes).map_err(|e| said("gave no object of node classes at").caused_by(e))?;
-    Ok((took.as_millis() as u64, classes))
+        classes::modules(&answer).map_err(|e| said("gave no object of node classes at").caused_by(e))?;
+    // One that has no such page has no scripts of packs either.
+    let extensions = get(paths::EXTENSIONS).await.ok().and_then(|answer| extensions::paths(&answer).ok());
+    Ok(Seen { ready_ms: took.as_millis() as u64, classes, extensions })
 }
 
-fn assemble((ready_ms, classes): Seen, used: Used, log: &str, captured: &Captured) -> ProbeResult {
+/// What is known beside its answers.
+struct Found {
+    used: Used,
+    routes: Option<BTreeSet<String>>,
+}
+
+fn assemble(seen: Seen, found: Found, log: &str, captured: &Captured) -> ProbeResult {
+    let Seen { ready_ms, classes, extensions } = seen;
+    let Found { used, routes } = found;
     let times = import_times(log);
     let packs = captured
         .scan
@@ -238,5 +258,5 @@ fn assemble((ready_ms, classes): Seen, used: Used, log: &str, captured: &Capture
             PackProbe::new(&pack.name, &times, classes)
         })
         .collect();
-    ProbeResult { ready_ms, classes, packs, used }
+    ProbeResult { ready_ms, classes, packs, used, extensions, routes }
 }

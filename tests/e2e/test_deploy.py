@@ -1,5 +1,6 @@
 """Deployments to a real host: what is served, what is kept, what comes back, and what a failure leaves behind."""
 import json
+import re
 import shutil
 import time
 
@@ -189,9 +190,9 @@ class Failures(service.Good):
     def test_never_healthy(self):
         self.place.configure(quick=service.QUICK.replace('"20s"', '"3s"'))
         host = self.fails(mark="bad", start="never")
-        self.assertRegex(host["error"], r"^stillframe-demo-s0-g\d+.service was not healthy within 3 s: refuses connections; its last words:\n"
-                                        r"main program bad on port \d+$")
-        self.assertRegex(host["hint"], r"^all it said: stillframe logs, or on the host journalctl -u stillframe-demo-s0-g\d+.service$")
+        self.assertRegex(host["error"], r"^stillframe-demo-s0-g\d+.service was not healthy within 3 s: refuses connections$")
+        self.assertRegex(host["hint"], r"^its last words:\nmain program bad on port \d+\n(?s:.*)\n"
+                                       r"all it said: stillframe logs, or on the host journalctl -u stillframe-demo-s0-g\d+.service$")
 
     def test_answers_500(self):
         self.place.configure(quick=service.QUICK.replace('"20s"', '"3s"'))
@@ -207,7 +208,10 @@ class Failures(service.Good):
         self.place.configure(quick=service.QUICK.replace('"20s"', '"10min"'))
         started = time.monotonic()
         host = self.fails(mark="bad", start="exit")
-        self.assertRegex(host["error"], r"ends again and again \(2 restarts\); its last words:\n(?s:.*)Traceback: this program ends at once")
+        self.assertRegex(host["error"], r"ends again and again \(2 restarts\)$")
+        self.assertRegex(host["hint"], r"^its last words:\n(?s:.*)Traceback: this program ends at once")
+        # Once: neither what was told on the way nor another field has it again.
+        self.assertEqual(json.dumps(self.place.history()[0]).count("its last words"), 1)
         self.assertLess(time.monotonic() - started, 60)
 
     def test_healthy_then_dies(self):
@@ -228,6 +232,38 @@ class Failures(service.Good):
         record.write_text(json.dumps(value))
         host = self.fails("--snapshot", "probed")
         self.assertIn("lacks 1 node classes that the environment's own server has: Gone (custom_nodes.gone)", host["error"])
+
+    def test_a_pack_that_has_less_there_than_in_the_environment(self):
+        """What it reads of this machine is not on the host: the environment's own server has it, as the probe tells."""
+        here = self.place.ws.root / "only-here"
+        here.write_text("")
+        self.addCleanup(self.place.pack.write_text, self.place.pack.read_text())
+        (self.place.pack.parent / "brush.py").write_text(f"open({str(here)!r})\n")
+        self.addCleanup((self.place.pack.parent / "brush.py").unlink)
+        imports = "import importlib.util, os, sys\nspec = importlib.util.spec_from_file_location('brush', os.path.join(os.path.dirname(__file__), 'brush.py'))\n" \
+                  "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
+        adds = f"import os, nodes\nif os.path.exists({str(here)!r}):\n    nodes.%s.append(%r)\n"
+        for pack, why in (
+            (imports, f"does not import 1 packs that the environment's own server imports: painter: FileNotFoundError: [Errno 2] No such file or directory: "
+                      f"'{here}' (painter/brush.py, line 1)"),
+            (adds % ("EXTENSIONS", "/extensions/painter/oil.js"),
+             "lacks 1 web extensions that the environment's own server has: /extensions/painter/oil.js"),
+            (adds % ("ROUTES", ("GET", "/painter/{colour}")), "lacks 1 routes that the environment's own server has: GET /painter/{colour}"),
+        ):
+            with self.subTest(why):
+                self.place.pack.write_text(pack)
+                self.place.behave(mark="bad")
+                probe = self.place.run("snapshot", "--offline", "--probe", "--json", "--label", "less").json["probe"]
+                self.assertEqual((probe["packs"][0]["failed"], {"GET /prompt", "POST /prompt"} <= set(probe["routes"])), (False, True))
+                self.assertEqual([route for route in probe["routes"] if "/api/" in route or "HEAD" in route], [])
+                host = self.fails("--snapshot", "less")
+                self.assertRegex(host["error"], r"^stillframe-demo-s0-g\d+.service " + re.escape(why) + "$")
+                self.assertNotIn("last words", host["hint"])
+        # As asked for: by the same key as the node classes.
+        self.place.configure(quick=service.QUICK + "classes = false\n")
+        self.assertEqual(self.place.deploy("--snapshot", "less").host()["status"], "succeeded")
+        self.place.deploy("--snapshot", "good")
+        self.before = self.place.status()
 
     def test_the_smoke_workflow(self):
         smoke = self.place.project / "smoke.json"

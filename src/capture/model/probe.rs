@@ -4,7 +4,7 @@ use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::model::used::{Configured, Used};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PackProbe {
@@ -36,6 +36,13 @@ pub struct ProbeResult {
     /// What it uses of this machine, and the imports from the snapshot with it.
     #[serde(default, skip_serializing_if = "Used::is_empty")]
     pub used: Used,
+    /// The scripts that pages of the server load (`GET /extensions`); null where it did not tell.
+    #[serde(default)]
+    pub extensions: Option<BTreeSet<String>>,
+    /// Method and path of what it answers, as in `GET /prompt`; null where that is not known. A path below `/api` is left
+    /// out where it is there without `/api`, too.
+    #[serde(default)]
+    pub routes: Option<BTreeSet<String>>,
 }
 
 impl ProbeResult {
@@ -60,38 +67,10 @@ impl ProbeResult {
     }
 }
 
-/// Reads ComfyUI's own "Import times for custom nodes" lines:
-/// `   0.3 seconds (IMPORT FAILED): /path/custom_nodes/name`.
-pub fn import_times(log: &str) -> BTreeMap<String, (u64, bool)> {
-    let mut found = BTreeMap::new();
-    for line in log.lines() {
-        let Some((before, path)) = line.split_once(": ") else { continue };
-        let Some((head, flag)) = before.split_once(" seconds") else { continue };
-        let Some(Ok(seconds)) = head.split_whitespace().last().map(str::parse::<f64>) else { continue };
-        let failed = flag.contains("IMPORT FAILED");
-        if !(flag.trim().is_empty() || failed) {
-            continue;
-        }
-        if let Some(name) = path.trim().rsplit('/').next().filter(|_| path.contains('/')) {
-            found.insert(name.to_string(), ((seconds * 1000.0).round() as u64, failed));
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn import_times_are_read_from_the_servers_log() {
-        let log = "Import times for custom nodes:\n   0.0 seconds: /e/custom_nodes/a\n   \
-                   1.5 seconds (IMPORT FAILED): /e/custom_nodes/b.py\nfetched in 3 seconds: no path\n";
-        let times = import_times(log);
-        assert_eq!(times.len(), 2);
-        assert_eq!(times["a"], (0, false));
-        assert_eq!(times["b.py"], (1500, true));
-    }
+    use crate::formats::comfy::log::import_times;
 
     #[test]
     fn a_pack_that_the_log_does_not_name_is_not_said_to_work() {

@@ -2,6 +2,7 @@
 pub mod api;
 #[cfg(feature = "workstation")]
 pub mod description;
+pub mod log;
 #[cfg(feature = "workstation")]
 pub mod manager_snapshot;
 pub mod workflow;

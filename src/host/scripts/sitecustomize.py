@@ -1,4 +1,5 @@
-# Loaded by the interpreter of an instance (PYTHONPATH names this folder; see the module site of Python's documentation).
+# Loaded by the interpreter of an instance, and of a probe (PYTHONPATH names this folder; see the module site of Python's
+# documentation).
 # The server that asks asyncio for the port in STILLFRAME_SOCKET gets a Unix socket in its place: nobody but the gateway
 # reaches it, and nobody else can bind it. ComfyUI itself is unmodified and knows only its host and port.
 import os
@@ -47,14 +48,55 @@ def listen(path, port):
     selector._make_socket_transport = make
 
 
+def note(port, path):
+    """What the server of this port answers goes into a file before it listens: ComfyUI has no address that tells. That is
+    aiohttp's application, whose router takes no more routes by then."""
+    import asyncio
+    import functools
+    import json
+
+    loop, plain = asyncio.BaseEventLoop, asyncio.BaseEventLoop.create_server
+
+    def routes(protocol_factory):
+        application = getattr(getattr(protocol_factory, "request_handler", None), "__self__", None)
+        router = getattr(application, "router", None)
+        if not hasattr(router, "routes"):
+            return None
+        found = {(route.method, route.resource.canonical) for route in router.routes() if route.resource is not None}
+        # ComfyUI has each below /api once more, and aiohttp answers HEAD where it answers GET.
+        return sorted(f"{method} {at}" for method, at in found
+                      if not (at.startswith("/api/") and (method, at[4:]) in found) and not (method == "HEAD" and ("GET", at) in found))
+
+    @functools.wraps(plain)
+    async def create_server(self, protocol_factory, host=None, asked=None, **options):
+        if asked == port:
+            # It serves whether or not this can be told.
+            try:
+                found = routes(protocol_factory)
+                if found is not None:
+                    with open(path + ".new", "w", encoding="utf-8") as file:
+                        json.dump(found, file)
+                    os.replace(path + ".new", path)
+            except Exception:
+                pass
+        return await plain(self, protocol_factory, host, asked, **options)
+
+    loop.create_server = create_server
+
+
 # The process that the unit started, also after it has executed itself anew. Processes that it starts have no part in it.
 process, _, rest = os.environ.get("STILLFRAME_SOCKET", "").partition(":")
 if process == str(os.getpid()):
     port, _, path = rest.partition(":")
     listen(path, int(port))
+    note(int(port), os.path.join(os.path.dirname(path), "routes.json"))
+# The probe's own server has its port. What it starts has no part in it either, because the port is taken.
+port, _, path = os.environ.get("STILLFRAME_ROUTES", "").partition(":")
+if path:
+    note(int(port), path)
 
 # An environment may have a sitecustomize of its own, which this one hides.
 sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(__file__)]
 sys.modules.pop("sitecustomize", None)
-del process, rest, listen
+del process, rest, listen, note, port, path
 import sitecustomize  # noqa: E402,F401  If there is none, `site` knows what to do with the ImportError.

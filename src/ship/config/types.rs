@@ -221,7 +221,7 @@ pub struct HealthConfig {
     pub deadline: Option<Span>,
     /// One answer may take this long (default: 5s).
     pub timeout: Option<Span>,
-    /// Whether the node classes that `--probe` found must be there (default: true).
+    /// Whether what `--probe` found must be there: node classes, packs that import, web extensions, routes (default: true).
     pub classes: Option<bool>,
     /// A workflow (API format) that each new instance must run before it has traffic, relative to the file.
     pub smoke: Option<PathBuf>,

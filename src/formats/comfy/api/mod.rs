@@ -5,6 +5,7 @@
 //! `comfy_execution/jobs.py` (jobs). Where an answer lacks a field, or has another shape
 //! there, it is read as if it said nothing.
 pub mod classes;
+pub mod extensions;
 pub mod history;
 pub mod ids;
 pub mod paths;

@@ -4,6 +4,8 @@
 pub const SYSTEM_STATS: &str = "/system_stats";
 /// The node classes that were loaded.
 pub const OBJECT_INFO: &str = "/object_info";
+/// The scripts that pages load.
+pub const EXTENSIONS: &str = "/extensions";
 /// POST queues a job, GET counts those that are queued.
 pub const PROMPT: &str = "/prompt";
 /// POST takes jobs out of the queue.
