@@ -36,6 +36,7 @@ pub mod slots;
 pub mod socket;
 pub mod state;
 pub mod state_file;
+pub mod system_files;
 pub mod tree_hash;
 pub mod units;
 pub mod users;
