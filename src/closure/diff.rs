@@ -1,5 +1,5 @@
 //! What changed between two snapshots: packs, distributions, cache, node classes, bytes to ship.
-use crate::capture::model::lock::{Lock, PackLock, WeightLock};
+use crate::capture::model::lock::{Lock, PackLock, RuntimeLock, WeightLock};
 use crate::capture::model::probe::ProbeResult;
 use crate::capture::trees::tree::TreeRef;
 use crate::protocol::launch::Launch;
@@ -186,7 +186,8 @@ pub fn diff(
         single("main program", Some(format!("{}{shown}", l.main.tree.nar_hash)), shown)
     };
     let runtime = |l: &Lock| {
-        let id = format!("{:?}{:?}{:?}", l.runtime.store_path, l.runtime.libraries, l.runtime.tree);
+        let RuntimeLock { store_path, libraries, tree, further, .. } = &l.runtime;
+        let id = format!("{store_path:?}{libraries:?}{tree:?}{further:?}");
         single("Python runtime", Some(id), l.runtime.version.clone())
     };
     let unowned = |l: &Lock| {
@@ -231,8 +232,8 @@ mod tests {
     use super::*;
     use crate::capture::model::inventory::PackKind;
     use crate::capture::model::lock::{
-        CacheLock, DistributionLock, GitLock, LOCK_VERSION, MainLock, ProgramLock, Provenance, RuntimeLock,
-        SourceLock, SystemFileLock,
+        CacheLock, DistributionLock, GitLock, LOCK_VERSION, MainLock, ProgramLock, Provenance, SourceLock,
+        SystemFileLock,
     };
     use crate::formats::nix::hash::Sha256;
     use crate::protocol::launch::Layer;
@@ -295,6 +296,8 @@ mod tests {
                 store_path: None,
                 libraries: Some(tree(2)),
                 tree: Some(tree(3)),
+                further: None,
+                interpreter: None,
             },
             unowned: Some(tree(4)),
             library_links: None,

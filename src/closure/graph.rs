@@ -195,7 +195,13 @@ pub fn graph(lock: &Lock, store: &StoreDir, service: &ServiceSpec) -> Result<Gra
     }
     let start = b.script_file(START, None)?;
     inputs.push((false, start.clone()));
-    let config = json!({"home": home, "distributions": members, "start": start.to_absolute(store)});
+    let mut config = json!({"home": home, "distributions": members, "start": start.to_absolute(store)});
+    if let (Some(libraries), Some(interpreter)) = (&lock.runtime.further, &lock.runtime.interpreter) {
+        b.import(libraries, "further libraries", None)?;
+        let path = b.import(interpreter, "interpreter with further libraries", None)?;
+        config["interpreter"] = json!(format!("{}/bin/python", path.to_absolute(store)));
+        inputs.push((false, path));
+    }
     let inputs: Vec<Input> = inputs
         .iter()
         .map(|(is_drv, path)| if *is_drv { Input::Drv(path) } else { Input::Source(path) })

@@ -15,12 +15,13 @@ use crate::host::reserve;
 use crate::host::roots;
 use crate::host::slots;
 use crate::host::state::{Generation, ServiceState};
+use crate::host::system_files;
 use crate::host::units;
 use crate::host::users::Users;
 use crate::host::world::{Cleared, Status, UnitState, World};
 use crate::protocol::control::{Address, Reply, Request, Table};
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::launch::{self, Launch, SystemFile};
+use crate::protocol::launch;
 use crate::protocol::spec::{Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -137,20 +138,6 @@ impl HostWorld {
     }
 }
 
-/// What of a snapshot its instances see at the system's own places. systemd makes the places that are not there.
-fn system_files(wanted: &Wanted) -> Result<Vec<SystemFile>> {
-    let file = Path::new(&wanted.snapshot).join(launch::file_of(&wanted.launch));
-    // An instance reads it, too, and says what is wrong with it where somebody looks for that.
-    let files = Launch::read(&file).map(|launch| launch.system_files).unwrap_or_default();
-    // A unit is read by root.
-    if let Some(bad) = files.iter().find(|file| !launch::is_plain(&file.at) || !launch::is_plain(&file.from))
-    {
-        let text = format!("{} names {:?} ({:?}), which no unit can", file.display(), bad.at, bad.from);
-        return Err(Error::new(Kind::Store, text).hint("take the snapshot again"));
-    }
-    Ok(files)
-}
-
 impl World for HostWorld {
     fn step(&mut self, status: Status, text: &str) -> Result<()> {
         let Some(mut journal) = self.journal.take() else {
@@ -211,7 +198,7 @@ impl World for HostWorld {
 
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
         let users = Users::of(&self.service, &generation.wanted.spec)?;
-        let system = system_files(&generation.wanted)?;
+        let system = system_files::lines_for(&generation.wanted)?;
         for (at, place) in generation.instances.iter().enumerate() {
             let id = InstanceId { slot: place.slot, generation: number };
             let instance = self.instance(number, generation, at);

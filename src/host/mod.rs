@@ -38,6 +38,7 @@ pub mod slots;
 pub mod socket;
 pub mod state;
 pub mod state_file;
+pub mod system_files;
 pub mod units;
 pub mod users;
 pub mod verified;

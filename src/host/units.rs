@@ -7,7 +7,6 @@ use crate::host::layout::Service;
 use crate::host::state::Place;
 use crate::host::users::Users;
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::launch::SystemFile;
 use crate::protocol::spec::{Spec, Wanted};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -77,6 +76,7 @@ pub fn state_folders(service: &Service, id: InstanceId, place: Place) -> String 
     format!("{}{slot}", service.data_folder())
 }
 
+/// `system`: lines of `system_files`.
 pub fn instance(
     service: &Service,
     number: u64,
@@ -84,7 +84,7 @@ pub fn instance(
     wanted: &Wanted,
     attempt: u64,
     users: Users,
-    system: &[SystemFile],
+    system: &str,
 ) -> String {
     let spec = &wanted.spec;
     let id = InstanceId { slot: place.slot, generation: number };
@@ -164,13 +164,11 @@ StateDirectory={state}
     for path in read.chain([spec.models.as_str()]).filter(|path| in_a_home(path)) {
         line("BindReadOnlyPaths", path);
     }
-    for SystemFile { at, from } in system {
-        line("BindReadOnlyPaths", &format!("{from}:{at}"));
-    }
     for secret in &spec.secrets {
         let file = service.secrets(attempt).join(&secret.name);
         line("LoadCredential", &format!("{}:{}", secret.name, file.display()));
     }
+    text.push_str(system);
     text
 }
 
@@ -323,14 +321,15 @@ mod tests {
         let (wanted, place) = (wanted(), |slot| Place { slot, port: None });
         let host_user =
             Wanted { spec: Spec { user: Some("comfy".into()), ..wanted.spec.clone() }, ..wanted.clone() };
-        let fonts = [SystemFile {
+        let fonts = [crate::protocol::launch::SystemFile {
             at: "/usr/share/fonts/truetype".into(),
             from: "/nix/store/h-system-usr-share-fonts-truetype".into(),
         }];
+        let fonts = crate::host::system_files::lines(&fonts, &[]);
         let texts = [
             ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12, Users::Own, &fonts)),
-            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared, &[])),
-            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared, &[])),
+            ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared, "")),
+            ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared, "")),
             ("gateway.socket", gateway_socket(&service, &wanted.spec)),
             ("gateway.service", gateway_service(&service, &wanted.agent)),
             ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),

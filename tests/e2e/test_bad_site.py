@@ -360,7 +360,7 @@ class Site(Case):
         after = {advice.fullmatch(f[3])[1] for f in self.findings(taken) if f[1] == "audit" and advice.fullmatch(f[3])}
         self.assertEqual(after & {library}, set())
         self.assertLess(len(after), len(found))
-        self.assertTrue((self.tree(taken.json, "base libraries") / "lib" / library).exists())
+        self.assertTrue((self.tree(taken.json, "further libraries") / "lib" / library).exists())
         # The line that names all of them mends all of them.
         ready = next(f[3] for f in said if f[2] == "stillframe.toml").partition("missing libraries: ")[2]
         write(env.root / "stillframe.toml", f"[python]\n{ready}\n")

@@ -5,10 +5,11 @@ import os
 import shutil
 import subprocess
 import unittest
+from pathlib import Path
 
 import harness
 import service
-from small import Case, server, write
+from small import Case, Wheel, server, write
 
 SECONDS = 75
 
@@ -133,6 +134,41 @@ error: {self.env.root}/stillframe.toml line 3: service.system-files names "/usr"
   hint: name what the service reads, and no more""")
 
 
+class Libraries(Case):
+    def test_one_more_changes_no_bytecode(self):
+        env = self.environment()
+        # One that the system's interpreter does not load, and what it needs in turn.
+        library = next(path for name in ("libjq.so.1", "libcurl-gnutls.so.4", "libgdbm.so.6") for path in Path("/usr/lib").glob(f"*-linux-gnu/{name}"))
+        write(env.root / "main.py", server(
+            """{"loaded": [name for name in NAMES if loads(name)], "maps": [line.split()[-1] for line in open("/proc/self/maps") if "/lib/lib" in line]}""",
+            f"""\
+import ctypes
+NAMES = [{library.name!r}, "libnowhere.so.1"]
+def loads(name):
+    try:
+        return bool(ctypes.CDLL(name))
+    except OSError:
+        return False
+"""))
+        Wheel("alpha").install(env.site)
+        one = self.snapshot(env).json
+        write(env.root / "stillframe.toml", f'[python]\nlibraries = ["{library}"]\n')
+        two = self.snapshot(env).json
+        diff = self.run_it("snapshots", "diff", "--json", one["id"], two["id"]).json
+        # The library, the environment with an interpreter that finds it, the snapshot.
+        self.assertEqual(diff["new_paths"], 3)
+        outputs = [{o["label"]: o["path"] for o in self.run_it("snapshots", "show", "--json", taken["id"]).json["record"]["outputs"]} for taken in (one, two)]
+        changed = {label for label in outputs[1] if outputs[0].get(label) != outputs[1][label]}
+        self.assertEqual(changed, {"further libraries", "interpreter with further libraries", "Python environment", "snapshot"})
+        serving = harness.Server(self.station, two["id"])
+        self.addCleanup(serving.process.stdout.close)
+        seen = serving.get("/")
+        self.assertEqual(serving.stop(), 0)
+        self.assertEqual(seen["loaded"], [library.name])
+        self.assertEqual([path for path in seen["maps"] if not path.startswith("/nix/store/")], [])
+        self.assertIn("verified", self.run_it("snapshots", "verify", two["id"]).out)
+
+
 class OnAHost(service.Case):
     """The hosts of the tests have neither fonts nor these programs."""
 
@@ -146,12 +182,17 @@ class OnAHost(service.Case):
         cls.conf = "/etc/stillframe-test.conf"
         write(cls.conf, "ours\n")
         cls.addClassCleanup(os.unlink, cls.conf)
+        # A file system of the host that is read-only: nothing can be made there.
+        cls.luts = "/opt/stillframe-test/luts"
+        write(f"{cls.luts}/a.cube", "a table")
+        cls.addClassCleanup(shutil.rmtree, os.path.dirname(cls.luts))
+        cls.place.hosts.hosts[0].sh("mount -t tmpfs none /opt; mkdir /opt/own; echo own >/opt/own/file; mount -o remount,ro /opt")
         cls.look = LOOK + f"""
 SEEN = {{"jq": run("jq", "-nc", "[1]"), "git": run("git", "--version"), "fonts": tree("{cls.fonts}"), "font": open("{cls.fonts}/deep/a.ttf").read(),
-         "conf": open("{cls.conf}").read()}}
+         "conf": open("{cls.conf}").read(), "luts": tree("{cls.luts}")}}
 """
         cls.place.pack.write_text(cls.look + "json.dump(SEEN, open(os.path.join(os.path.dirname(__file__), 'seen.json'), 'w'))\nNODE_CLASS_MAPPINGS = {}\n")
-        cls.place.configure(service=f'programs = ["jq", "git"]\nsystem-files = ["{cls.fonts}", "{cls.conf}"]\n')
+        cls.place.configure(service=f'programs = ["jq", "git"]\nsystem-files = ["{cls.fonts}", "{cls.conf}", "{cls.luts}"]\n')
         cls.place.deploy("--label", "one")
 
     def seen(self):
@@ -165,6 +206,8 @@ SEEN = {{"jq": run("jq", "-nc", "[1]"), "git": run("git", "--version"), "fonts":
         self.assertEqual(self.seen(), here)
         # Nothing of it is the host's.
         self.assertEqual(self.alpha.sh(f"command -v jq git; find {self.fonts} -type f; cat {self.conf}").stdout, "")
+        instance = self.place.status()["instances"][0]["id"]
+        self.assertEqual(self.place.instance("alpha", instance, "/file?path=/opt/own/file"), "own\n")
         self.alpha.reboot()
         self.wait(lambda: self.place.status().get("ready") == 1)
         self.assertEqual(self.seen(), here)

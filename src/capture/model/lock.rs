@@ -148,6 +148,11 @@ pub struct RuntimeLock {
     pub libraries: Option<TreeRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<TreeRef>,
+    /// Libraries that the configuration names besides, and the interpreter that finds them, too.
+    #[serde(default, rename = "further-libraries", skip_serializing_if = "Option::is_none")]
+    pub further: Option<TreeRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<TreeRef>,
 }
 
 /// A folder outside the environment that a `.pth` file or an editable install puts on the path.
@@ -253,6 +258,7 @@ impl Lock {
         let mut all = vec![&self.main.tree];
         all.extend(self.runtime.libraries.iter());
         all.extend(self.runtime.tree.iter());
+        all.extend(self.runtime.further.iter().chain(&self.runtime.interpreter));
         all.extend(self.unowned.iter());
         all.extend(self.library_links.iter());
         for pack in &self.packs {

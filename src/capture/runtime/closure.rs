@@ -1,6 +1,6 @@
 //! Which file ld.so would load for every NEEDED of a set of objects, found by reading alone:
 //! `ldd` runs the program it is asked about.
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -131,6 +131,11 @@ impl Resolver {
         let index = self.load(path.to_path_buf(), real, info, Some(0), name);
         self.walk(index);
         Ok(())
+    }
+
+    /// The names that have been asked for so far.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.by_name.keys().map(|name| name.rsplit('/').next().unwrap_or_default().to_owned()).collect()
     }
 
     pub fn finish(mut self) -> Closure {

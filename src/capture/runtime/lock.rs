@@ -71,7 +71,7 @@ impl Locking<'_> {
     }
 
     fn is_there(&self, lock: &RuntimeLock) -> bool {
-        let mut trees = lock.libraries.iter().chain(&lock.tree);
+        let mut trees = lock.libraries.iter().chain(&lock.tree).chain(&lock.further).chain(&lock.interpreter);
         trees.all(|tree: &TreeRef| self.trees.known(tree, self.store))
     }
 
@@ -104,7 +104,19 @@ impl Locking<'_> {
         let tree = convert(&runtime.tree, &mut paths);
         let name = format!("python-runtime-{version}");
         let tree = self.trees.add(&name, tree, vec![base_path.to_string()], self.store)?;
-        let lock = RuntimeLock { version, store_path: None, libraries: Some(libraries), tree: Some(tree) };
+        let (mut further, mut interpreter) = (None, None);
+        if !plan.further.is_empty() {
+            let libraries = convert(&plan.further, &mut paths);
+            let libraries = self.trees.add("python-libraries", libraries, Vec::new(), self.store)?;
+            let all = [base_path, path_of(&tree, self.store)?, path_of(&libraries, self.store)?];
+            let [base, runtime, own] = all.each_ref().map(|path| path.to_absolute(self.store));
+            let program = convert(&plan.interpreter(&base, &runtime, &own)?, &mut paths);
+            let references = all.iter().map(ToString::to_string).collect();
+            interpreter = Some(self.trees.add("python-interpreter", program, references, self.store)?);
+            further = Some(libraries);
+        }
+        let (libraries, tree) = (Some(libraries), Some(tree));
+        let lock = RuntimeLock { version, store_path: None, libraries, tree, further, interpreter };
         // Folders too: a new module changes its folder's time.
         let folders: Vec<PathBuf> = paths.iter().filter_map(|p| p.parent().map(Path::to_path_buf)).collect();
         paths.extend(folders);
@@ -122,6 +134,8 @@ impl Locking<'_> {
             store_path: Some(given.path.clone()),
             libraries: None,
             tree: None,
+            further: None,
+            interpreter: None,
         };
         let unused = self.libraries.iter().map(|library| Finding {
             severity: Severity::Warning,

@@ -78,6 +78,9 @@ pub struct RuntimePlan {
     pub facts: InterpreterFacts,
     /// The base libraries: `lib/<soname>`.
     pub base: Tree,
+    /// Those that the configuration names besides, with what they need. All bytecode depends on the base libraries, and
+    /// is compiled anew when they change; on these nothing does but the environment.
+    pub further: Tree,
     /// The names the base libraries can be asked for by.
     pub sonames: BTreeSet<String>,
     /// Those of them, and libpython, that are loaded whenever the interpreter runs.
@@ -110,12 +113,6 @@ impl RuntimePlan {
                 missing.push(format!("{name}: most packages with native code need it"));
             }
         }
-        for library in extra {
-            if resolver.add_named(library).is_none() {
-                return Err(Error::new(Kind::Input, format!("library {library} was not found"))
-                    .hint("give a path, or install the package that has it on this machine"));
-            }
-        }
         let no_glibc = || {
             Error::new(
                 Kind::Environment,
@@ -124,6 +121,13 @@ impl RuntimePlan {
             .hint("interpreters linked with musl cannot be captured: most wheels do not run on them")
         };
         let libc = add_c_library(&mut resolver)?.ok_or_else(no_glibc)?;
+        let own = resolver.names();
+        for library in extra {
+            if resolver.add_named(library).is_none() {
+                return Err(Error::new(Kind::Input, format!("library {library} was not found"))
+                    .hint("give a path, or install the package that has it on this machine"));
+            }
+        }
         let found = resolver.finish();
         for lost in found.unresolved {
             missing.push(format!("{}: {} needs it", lost.library, lost.file.display()));
@@ -139,6 +143,7 @@ impl RuntimePlan {
                 .ok_or_else(no_glibc)?,
             facts,
             base: Tree::new(),
+            further: Tree::new(),
             sonames: BTreeSet::new(),
             loaded: BTreeSet::new(),
             missing,
@@ -151,7 +156,9 @@ impl RuntimePlan {
             if name.starts_with("libpython") {
                 plan.libpython.insert(name.clone(), path.clone());
             } else {
-                plan.add_base(name.clone(), &path)?;
+                // One that stands in for a base library is one.
+                let further = !own.contains(&name);
+                plan.add_library(name.clone(), &path, further)?;
             }
             paths.insert(name, path);
         }
@@ -160,9 +167,10 @@ impl RuntimePlan {
         Ok(plan)
     }
 
-    fn add_base(&mut self, name: String, path: &Path) -> Result<()> {
+    fn add_library(&mut self, name: String, path: &Path, further: bool) -> Result<()> {
         let file = beside_the_others(path, name == self.loader)?;
-        self.base.insert(format!("lib/{name}"), file);
+        let tree = if further { &mut self.further } else { &mut self.base };
+        tree.insert(format!("lib/{name}"), file);
         self.sonames.insert(name);
         Ok(())
     }
@@ -193,15 +201,7 @@ impl RuntimePlan {
         }
 
         let base_lib = format!("{base}/lib");
-        let program = Patch {
-            interp: Some(format!("{base_lib}/{}", self.loader)),
-            rpath: Some(format!("$ORIGIN/../lib:{base_lib}")),
-            add_needed: PRELOADED
-                .iter()
-                .filter(|name| self.sonames.contains(**name))
-                .map(|name| (*name).to_owned())
-                .collect(),
-        };
+        let program = self.program(base, format!("$ORIGIN/../lib:{base_lib}"));
         let library = Patch { rpath: Some(base_lib), ..Patch::default() };
         let mut add = |at: String, path: &Path, patch: &Patch, executable| -> Result<()> {
             tree.insert(at, RuntimeFile::Bytes { data: patched(path, patch)?, executable });
@@ -219,6 +219,25 @@ impl RuntimePlan {
             tree.insert(format!("bin/{link}"), RuntimeFile::Symlink { target });
         }
         Ok(Runtime { tree, left_out })
+    }
+}
+
+impl RuntimePlan {
+    fn program(&self, base: &str, rpath: String) -> Patch {
+        let own = PRELOADED.iter().filter(|name| self.base.contains_key(&format!("lib/{name}")));
+        Patch {
+            interp: Some(format!("{base}/lib/{}", self.loader)),
+            rpath: Some(rpath),
+            add_needed: own.map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// The interpreter once more, as an environment has it that has further libraries, too.
+    pub fn interpreter(&self, base: &str, runtime: &str, further: &str) -> Result<Tree> {
+        let patch = self.program(base, format!("{runtime}/lib:{base}/lib:{further}/lib"));
+        let data = patched(&self.facts.executable, &patch)?;
+        let file = RuntimeFile::Bytes { data, executable: true };
+        Ok(Tree::from([("bin/python".to_owned(), file)]))
     }
 }
 

@@ -14,7 +14,11 @@ os.makedirs(os.path.join(out, "bin"))
 os.makedirs(os.path.join(out, site))
 os.symlink("lib", os.path.join(out, "lib64"))
 home = config["home"]
-os.symlink(os.path.join(home, "python3"), interpreter)
+if "interpreter" in config:
+    # A copy, as `venv --copies` makes: before Python 3.11 the standard library is looked for from where the real file is.
+    shutil.copy(config["interpreter"], interpreter)
+else:
+    os.symlink(os.path.join(home, "python3"), interpreter)
 for name in ("python3", version):
     os.symlink("python", os.path.join(out, "bin", name))
 with open(os.path.join(out, "pyvenv.cfg"), "w") as f:
