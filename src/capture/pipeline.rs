@@ -245,7 +245,7 @@ impl Run<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<Python> {
         let options = self.options;
-        let (all, behind, leftovers) = python::installed(schemes, findings);
+        let (all, behind, leftovers) = python::installed(schemes, &self.left_out, findings);
         let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let ask = match options.offline {
             true => Ask::offline(),

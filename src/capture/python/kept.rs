@@ -83,7 +83,8 @@ pub fn digest_of(one: &Installed, claims: &[PathBuf], started: SystemTime) -> Op
     let info = one.scheme.site.join(&one.info);
     let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
     files.insert(info);
-    let listed = one.files.values().map(|file| &file.disk).chain(claims);
+    let hooks = one.last_build.iter().flat_map(|build| &build.hooks);
+    let listed = one.files.values().map(|file| &file.disk).chain(claims).chain(hooks);
     let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
     let salt = format!("{}\0{}\0{}", one.name, one.version, one.scheme.interpreter.display());
     stat_digest(&salt, files.into_iter(), started)
