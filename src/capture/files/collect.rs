@@ -2,6 +2,7 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::files::left_out::LeftOut;
+use crate::capture::files::lfs;
 use crate::capture::files::paths::{
     self, SECRET_ADVICE, SECRET_NOTE, below, file_name, finding, join, show_in,
 };
@@ -45,6 +46,8 @@ pub struct Collected {
     pub followed: Vec<WalkEntry>,
     /// Directories below the root that hold a `.git`.
     pub repositories: Vec<Vec<u8>>,
+    /// Files whose content Git LFS has yet to bring.
+    pub pointers: Vec<Vec<u8>>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
 }
@@ -74,7 +77,9 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
         _ => collector.directory(root, &[], false),
     }
     collector.links_to_nothing();
-    collector.out
+    let mut out = collector.out;
+    out.findings.extend(lfs::findings(root, policy.label, &out.repositories, &out.pointers));
+    out
 }
 
 /// Adds one file of `root` by name, which the walk left out; nothing where a link leads there or it is no file.
@@ -231,7 +236,10 @@ impl Collector<'_> {
             Depth::Programs
         };
         let looked = secrets::look(&[name, bytes(real)], real, entry.size, depth);
-        if looked.clean {
+        let pointer = depth != Depth::Configured && lfs::is_pointer(real, path, entry);
+        if pointer {
+            self.out.pointers.push(path.to_vec());
+        } else if looked.clean {
             clean.add(real, entry);
         }
         if looked.secret.is_none() && looked.suspicion.is_none() {

@@ -16,6 +16,9 @@ pub struct GitState {
     pub dirty: Option<bool>,
     /// Files that differ from the commit, at most 200 named.
     pub changed: Vec<String>,
+    /// Files of the commit that a sparse checkout leaves out.
+    #[serde(default)]
+    pub not_checked_out: usize,
 }
 
 /// A repository below another one.

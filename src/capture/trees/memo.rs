@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Raised when the same files would give other trees than before: the memo starts anew.
-const CAPTURE_REVISION: u32 = 7;
+const CAPTURE_REVISION: u32 = 8;
 
 const VERSION: u32 = 1;
 
