@@ -93,6 +93,8 @@ explained! {
             "Rename what was left out; the others need nothing."
         Outside: "A path of the environment leads out of it. What can be followed was captured in its place; links into the models folder, and what only code in a .pth file adds to sys.path, were not; the line says which."
             "Bring it into the environment, or name the folder under [[service.folders]]."
+        OwnPath: "A text that ships (a pack's configuration, mostly) names the environment's own folder as it is on this machine: on a host something else is there, or nothing."
+            "Name the file in `own-paths`, and an instance finds its own place there; or let the pack write its configuration anew: exclude it. A document or a comment does no harm."
         Patched: "A file of a distribution is not as it was installed: changed (what is on disk ships), missing, or replaced by another distribution's (that one's ships). Of a changed entry-point script the one that an installer writes ships."
             "See whether the change is meant; reinstall the distribution if it is not."
         Probe: "The environment's own server, started by --probe, said something worth knowing."

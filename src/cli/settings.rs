@@ -39,6 +39,9 @@ pub struct Config {
     pub exclude: Vec<String>,
     /// Paths relative to the environment that ship though they hold what looks like a secret.
     pub allow_secrets: Vec<String>,
+    /// Files that name the environment's own folders, relative to the environment, with `*` and `?`: an instance finds its own
+    /// places there instead.
+    pub own_paths: Vec<String>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
     pub intent: Vec<PathBuf>,
 }
@@ -80,6 +83,8 @@ pub struct Settings {
     /// Where the lock files go: the folder of stillframe.toml, else the environment.
     pub project: PathBuf,
     pub environment: PathBuf,
+    /// The environment as it was named, which may be by a link.
+    pub named: PathBuf,
     pub state: PathBuf,
     pub cache: PathBuf,
 }
@@ -157,6 +162,8 @@ impl Settings {
             probe: config.probe.clone(),
             exclude: config.exclude.clone(),
             allow_secrets: config.allow_secrets.clone(),
+            own_paths: config.own_paths.clone(),
+            named: self.named.clone(),
             intent: config.intent.clone(),
             service: Service {
                 name: config.service.name().into(),
@@ -220,6 +227,7 @@ impl Settings {
             source,
             hosts,
             project,
+            named: environment.clone(),
             environment,
             state: home("XDG_STATE_HOME", ".local/state")?,
             cache: home("XDG_CACHE_HOME", ".cache")?,

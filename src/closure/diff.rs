@@ -245,6 +245,7 @@ mod tests {
                 .map(|(path, b)| WeightLock { path: (*path).into(), tree: tree(*b) })
                 .collect(),
             nested: vec![],
+            own_paths: vec![],
         }
     }
 
@@ -275,6 +276,7 @@ mod tests {
                 flags: vec![],
                 models: vec![],
                 input: false,
+                own_paths: vec![],
                 tree: tree(1),
                 git: None,
             },
@@ -322,6 +324,7 @@ mod tests {
             links: vec![],
             directories: vec![],
             seeds: vec![],
+            own_places: vec![],
         }
     }
 

@@ -411,6 +411,7 @@ fn snapshot(
         layers,
         links: slot_links,
         seeds,
+        own_places: lock.own_places(),
         directories: [
             "{base}/input",
             "{output}",

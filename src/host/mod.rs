@@ -23,6 +23,7 @@ pub mod lease;
 pub mod listeners;
 pub mod lookup;
 pub mod overview;
+pub mod own_places;
 pub mod prepare;
 pub mod receive;
 pub mod repair;

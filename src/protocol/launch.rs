@@ -71,6 +71,9 @@ pub struct Launch {
     /// Folders of a store tree (`to`) whose files are put into a shared folder (`at`) where it has none of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<Link>,
+    /// Files below the slot with marks for places of the instance (`sys/places`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_places: Vec<String>,
 }
 
 impl Launch {

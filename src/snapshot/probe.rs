@@ -158,6 +158,7 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
             .map(String::from)
             .to_vec(),
         seeds: Vec::new(),
+        own_places: captured.lock.own_places(),
     }
 }
 

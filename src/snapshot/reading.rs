@@ -94,6 +94,8 @@ fn options(subject: &Subject, memo: &Memo, store_dir: &StoreDir, manner: Manner)
         exclude: subject.exclude.iter().cloned().chain(private_inside(subject)).collect(),
         private: subject.private.clone(),
         allow_secrets: subject.allow_secrets.clone(),
+        own_paths: subject.own_paths.clone(),
+        named: subject.named.clone(),
         environment_cache: subject.environment_cache.clone(),
         cache: subject.cache.clone(),
         offline: manner.offline,

@@ -29,6 +29,10 @@ pub struct Subject {
     pub exclude: Vec<String>,
     /// Files with secrets that ship, relative to the environment.
     pub allow_secrets: Vec<String>,
+    /// Files in which an instance finds its own places, relative to the environment.
+    pub own_paths: Vec<String>,
+    /// The environment as it was named, which may be by a link.
+    pub named: PathBuf,
     /// Files of intent that the configuration names.
     pub intent: Vec<PathBuf>,
     pub service: Service,

@@ -9,6 +9,7 @@ pub mod files;
 pub mod http;
 pub mod parallel;
 pub mod patient;
+pub mod places;
 pub mod process;
 pub mod programs;
 pub mod progress;

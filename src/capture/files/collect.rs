@@ -3,8 +3,9 @@
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::lfs;
+use crate::capture::files::own_path;
 use crate::capture::files::paths::{
-    self, SECRET_ADVICE, SECRET_NOTE, below, file_name, finding, join, show_in,
+    self, SECRET_ADVICE, SECRET_NOTE, below, file_name, finding, join, show_in, stays_below, target_of,
 };
 use crate::capture::files::rules;
 use crate::capture::files::secrets::{self, Depth};
@@ -12,7 +13,9 @@ use crate::capture::files::walk::{self, NodeKind, WalkEntry};
 use crate::capture::model::inventory::{OutsidePath, Weight};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::trees::tree::{Entry, Source, Tree};
+use crate::formats::hex::hex;
 use crate::words::show;
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -48,13 +51,23 @@ pub struct Collected {
     pub repositories: Vec<Vec<u8>>,
     /// Files whose content Git LFS has yet to bring.
     pub pointers: Vec<Vec<u8>>,
+    /// Files with marks in place of the environment's own paths.
+    pub own_paths: Vec<String>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
 }
 
 impl Collected {
     pub fn stat_digest(&self, started_at: std::time::SystemTime) -> Option<String> {
-        let own = walk::stat_digest(&self.own, started_at)?;
+        let mut own = walk::stat_digest(&self.own, started_at)?;
+        for path in &self.own_paths {
+            // What stands there is not what lies on disk.
+            if let Some(Entry::File { source: Source::Bytes(text), .. }) =
+                self.tree.entries.get(path.as_bytes())
+            {
+                own.push_str(&format!("+{}", hex(&Sha256::digest(text))));
+            }
+        }
         if self.followed.is_empty() {
             return Some(own);
         }
@@ -99,6 +112,16 @@ pub fn add_file(collected: &mut Collected, root: &Path, policy: &Policy<'_>, pat
     collector.one_file(&real, path.to_vec(), &meta);
     *collected = collector.out;
     collected.tree.entries.contains_key(path)
+}
+
+/// A file that is looked at.
+struct Looking<'a> {
+    real: &'a Path,
+    name: &'a [u8],
+    entry: &'a WalkEntry,
+    /// An earlier run saw nothing in it.
+    known: bool,
+    names_environment: bool,
 }
 
 struct Collector<'a> {
@@ -225,22 +248,20 @@ impl Collector<'_> {
     }
 
     /// Whether a file is no secret, or one that the configuration lets ship; says what it is.
-    fn may_ship(&mut self, real: &Path, name: &[u8], path: &[u8], entry: &WalkEntry) -> bool {
-        let clean = &self.policy.left_out.clean;
+    fn may_ship(&mut self, file: &Looking<'_>, path: &[u8]) -> bool {
+        let Looking { real, name, entry, known, .. } = *file;
         // A file that may be a secret by its name is looked at in any case.
-        let depth = if !self.policy.config_secrets {
-            Depth::Named
-        } else if clean.knows(real, entry) {
-            Depth::Configured
-        } else {
-            Depth::Programs
+        let depth = match (self.policy.config_secrets, known) {
+            (false, _) => Depth::Named,
+            (true, true) => Depth::Configured,
+            (true, false) => Depth::Programs,
         };
         let looked = secrets::look(&[name, bytes(real)], real, entry.size, depth);
-        let pointer = depth != Depth::Configured && lfs::is_pointer(real, path, entry);
-        if pointer {
+        let nothing = looked.secret.is_none() && looked.suspicion.is_none();
+        if !known && lfs::is_pointer(real, path, entry) {
             self.out.pointers.push(path.to_vec());
-        } else if looked.clean {
-            clean.add(real, entry);
+        } else if nothing && !file.names_environment && self.policy.config_secrets {
+            self.policy.left_out.clean.add(real, entry);
         }
         if looked.secret.is_none() && looked.suspicion.is_none() {
             return true;
@@ -275,8 +296,27 @@ impl Collector<'_> {
     }
 
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
-        let name = join(self.policy.label.as_bytes(), &path);
-        if !self.may_ship(real, &name, &path, entry) {
+        let policy = self.policy;
+        let name = join(policy.label.as_bytes(), &path);
+        let own = &policy.left_out.own;
+        let known = policy.config_secrets && policy.left_out.clean.knows(real, entry);
+        let named = if !known && own.concern(&path, entry.size) { own.look(real) } else { None };
+        let names_environment = named.is_some();
+        if !self.may_ship(&Looking { real, name: &name, entry, known, names_environment }, &path) {
+            return;
+        }
+        // What is in the cache has no copy in a slot.
+        let marked = if own.rewrites(&name) && policy.config_secrets { own.marked(real) } else { None };
+        if let Some((lines, first)) = named {
+            let rewritten = marked.is_some();
+            self.out.findings.push(own_path::report(&show(&name), &lines, &first, rewritten));
+        }
+        if let Some(text) = marked
+            && let Ok(path) = std::str::from_utf8(&path)
+        {
+            self.out.size += entry.size;
+            self.out.own_paths.push(path.to_string());
+            self.out.tree.bytes(path, text.into_bytes(), entry.executable());
             return;
         }
         let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);
@@ -422,37 +462,6 @@ fn drop_redundant_bytecode(entries: &mut Vec<WalkEntry>) {
     if !redundant.is_empty() {
         entries.retain(|entry| !redundant.contains(&entry.path));
     }
-}
-
-/// Whether a link at `inner` with a relative `target` stays below the root at every step: one that
-/// leaves and comes back (`../foo/x` in `foo`) depends on the root's name, which the store changes.
-fn stays_below(inner: &[u8], target: &[u8]) -> bool {
-    let mut depth = inner.iter().filter(|b| **b == b'/').count();
-    for part in target.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => match depth.checked_sub(1) {
-                Some(less) => depth = less,
-                None => return false,
-            },
-            _ => depth += 1,
-        }
-    }
-    true
-}
-
-/// Where a relative link at `path` leads, in the same tree.
-fn target_of(path: &[u8], target: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
-    parts.pop();
-    for part in target.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()),
-            _ => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
 }
 
 fn bytes(path: &Path) -> &[u8] {
