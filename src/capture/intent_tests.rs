@@ -39,7 +39,15 @@ fn pack(name: &str, remote: Option<&str>, commit: Option<&str>) -> PackLock {
         commit: commit.map(String::from),
         dirty: Some(false),
     });
-    PackLock { name: name.into(), kind: PackKind::Folder, tree: tree(), git, weights: vec![], nested: vec![] }
+    PackLock {
+        name: name.into(),
+        kind: PackKind::Folder,
+        tree: tree(),
+        git,
+        weights: vec![],
+        nested: vec![],
+        own_paths: vec![],
+    }
 }
 
 /// Writes a file and checks it against a small environment.
@@ -55,6 +63,7 @@ fn messages(name: &str, text: &str) -> Result<Vec<String>> {
         flags: vec![],
         models: vec![],
         input: false,
+        own_paths: vec![],
         tree: tree(),
         git: Some(GitLock { remote: None, commit: Some("c0".into()), dirty: None }),
     };
@@ -232,8 +241,15 @@ fn statements_beside_the_environment_are_found() {
 #[test]
 fn a_statement_of_eight_gigabytes_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
-    let main =
-        MainLock { version: None, flags: vec![], models: vec![], input: false, tree: tree(), git: None };
+    let main = MainLock {
+        version: None,
+        flags: vec![],
+        models: vec![],
+        input: false,
+        own_paths: vec![],
+        tree: tree(),
+        git: None,
+    };
     let installed = Installed {
         environment: dir.path(),
         distributions: &[],

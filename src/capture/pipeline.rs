@@ -6,6 +6,7 @@ use crate::capture::comfy::context::{Notes, ScanOptions};
 use crate::capture::comfy::model_paths;
 use crate::capture::files::clean::Clean;
 use crate::capture::files::left_out::LeftOut;
+use crate::capture::files::own_path::{Own, OwnKind, OwnPaths};
 use crate::capture::files::paths::open_regular;
 use crate::capture::index::lookup::{Ask, IndexReport};
 use crate::capture::index::provenance::Want;
@@ -31,10 +32,12 @@ use crate::formats::credentials::redacted;
 use crate::formats::elf::looks_like_elf;
 use crate::formats::nix::store_path::StoreDir;
 use crate::sys::error::Result;
+use crate::sys::places::Place;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 #[derive(Debug, Clone, Default)]
@@ -54,6 +57,10 @@ pub struct Options {
     pub allow_secrets: Vec<String>,
     /// Values of files that do not ship, by file.
     pub redact: BTreeMap<String, Vec<String>>,
+    /// Files in which an instance finds its own places.
+    pub own_paths: Vec<String>,
+    /// The environment as it was named, which may be by a link.
+    pub named: PathBuf,
     /// Files that the configuration names as secret.
     pub private: Vec<PathBuf>,
     /// The environment's cache, when it is not `.cache` in the environment.
@@ -100,7 +107,7 @@ impl Captured {
 
 /// Each file of this entry of the memo says itself whether it counts; the digest is of the detector.
 const CLEAN: &str = "without credentials";
-const CLEAN_DIGEST: &str = "1";
+const CLEAN_DIGEST: &str = "2";
 
 struct Run<'a> {
     options: &'a Options,
@@ -123,9 +130,7 @@ pub fn capture(
     let left_out =
         LeftOut::of(root, &options.exclude, &options.private).allowing(root, &options.allow_secrets);
     let left_out = left_out.redacting(root, &options.redact);
-    let clean = Clean::new(memo.get(CLEAN, Some(CLEAN_DIGEST)).unwrap_or_default(), started);
-    let left_out = left_out.remembering(clean.clone());
-    let run = Run { options, memo, trees, started, left_out };
+    let mut run = Run { options, memo, trees, started, left_out };
     progress.stage("finding the interpreter", Amount::Unknown);
     let (location, mut findings) =
         find::find_python(root, options.interpreter.as_deref(), &|name| std::env::var_os(name))?;
@@ -136,6 +141,12 @@ pub fn capture(
     let places: Vec<PathBuf> = sites.iter().map(|scheme| scheme.site.clone()).collect();
     findings.extend(find::compare(&facts, &places)?);
     findings.append(&mut about_path);
+    let own = Arc::new(run.own_paths(root, &facts, &places));
+    // Whether a file is worth a word depends on it.
+    let clean_digest = format!("{CLEAN_DIGEST}\n{}", own.fingerprint());
+    let clean = Clean::new(memo.get(CLEAN, Some(&clean_digest)).unwrap_or_default(), started);
+    run.left_out = std::mem::take(&mut run.left_out).remembering(clean.clone()).knowing(own.clone());
+    let run = run;
     let mut scan = run.scan(root, &facts)?;
     findings.append(&mut scan.findings);
     check_interrupt()?;
@@ -157,6 +168,7 @@ pub fn capture(
     findings.append(&mut about_runtime);
     findings.append(&mut system.findings);
     findings.append(&mut python.findings);
+    findings.extend(own.idle());
     scan.outside.append(&mut python.outside);
     scan.outside.append(&mut system.outside);
     let user = facts.user_site.as_ref().filter(|user| places.contains(user));
@@ -196,7 +208,7 @@ pub fn capture(
         severity.then_with(|| (&a.topic, &a.path, &a.message).cmp(&(&b.topic, &b.path, &b.message)))
     });
     findings.dedup();
-    memo.put(CLEAN, Some(CLEAN_DIGEST), &clean.seen());
+    memo.put(CLEAN, Some(&clean_digest), &clean.seen());
     let venv = facts.venv().map(Path::to_path_buf);
     Ok(Captured {
         lock,
@@ -216,6 +228,24 @@ pub fn capture(
 }
 
 impl Run<'_> {
+    /// The environment's folders, for texts that name them.
+    fn own_paths(&self, root: &Path, facts: &InterpreterFacts, sites: &[PathBuf]) -> OwnPaths {
+        let own = |folder: &Path, kind: OwnKind| Own { folder: folder.to_path_buf(), kind };
+        let mut folders =
+            vec![own(root, OwnKind::Environment), own(&self.options.named, OwnKind::Environment)];
+        // A pack may lie elsewhere, behind a link.
+        let packs = std::fs::read_dir(root.join("custom_nodes")).into_iter().flatten().flatten();
+        for pack in packs.filter(|pack| pack.path().is_symlink()) {
+            if let (Ok(real), Ok(name)) = (pack.path().canonicalize(), pack.file_name().into_string()) {
+                folders.push(own(&real, OwnKind::At(Place::Base, format!("custom_nodes/{name}"))));
+            }
+        }
+        folders.extend(facts.venv().map(|venv| own(venv, OwnKind::Python)));
+        let site = format!("lib/python{}.{}/site-packages", facts.version.0, facts.version.1);
+        folders.extend(sites.iter().map(|folder| own(folder, OwnKind::At(Place::Python, site.clone()))));
+        OwnPaths::of(&folders, std::env::var_os("HOME").as_deref(), &self.options.own_paths)
+    }
+
     /// The environment but its distributions; what git says of an unchanged repository is remembered.
     fn scan(&self, root: &Path, facts: &InterpreterFacts) -> Result<Scan> {
         let python = vec![facts.prefix.clone(), facts.base_prefix.clone()];
@@ -270,7 +300,7 @@ impl Run<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<Python> {
         let options = self.options;
-        let (all, behind, leftovers) = python::installed(schemes, findings);
+        let (all, behind, leftovers) = python::installed(schemes, &self.left_out, findings);
         let sites: Vec<PathBuf> = schemes.iter().map(|scheme| scheme.site.clone()).collect();
         let ask = match options.offline {
             true => Ask::offline(),

@@ -43,6 +43,9 @@ pub struct Config {
     /// Files that ship with single values empty, relative to the environment, as in "custom_nodes/a-pack/settings.json" =
     /// ["api_key"]: names of keys, or JSON Pointers.
     pub redact: BTreeMap<String, Vec<String>>,
+    /// Files that name the environment's own folders, relative to the environment, with `*` and `?`: an instance finds its own
+    /// places there instead.
+    pub own_paths: Vec<String>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
     pub intent: Vec<PathBuf>,
 }
@@ -84,6 +87,8 @@ pub struct Settings {
     /// Where the lock files go: the folder of stillframe.toml, else the environment.
     pub project: PathBuf,
     pub environment: PathBuf,
+    /// The environment as it was named, which may be by a link.
+    pub named: PathBuf,
     pub state: PathBuf,
     pub cache: PathBuf,
 }
@@ -188,6 +193,8 @@ impl Settings {
             exclude: config.exclude.clone(),
             allow_secrets: config.allow_secrets.clone(),
             redact: config.redact.clone(),
+            own_paths: config.own_paths.clone(),
+            named: self.named.clone(),
             intent: config.intent.clone(),
             service: Service {
                 name: config.service.name().into(),
@@ -254,6 +261,7 @@ impl Settings {
             source,
             hosts,
             project,
+            named: environment.clone(),
             environment,
             state: state_folder()?,
             cache: home("XDG_CACHE_HOME", ".cache")?,

@@ -258,6 +258,7 @@ mod tests {
                 .map(|(path, b)| WeightLock { path: (*path).into(), tree: tree(*b) })
                 .collect(),
             nested: vec![],
+            own_paths: vec![],
         }
     }
 
@@ -288,6 +289,7 @@ mod tests {
                 flags: vec![],
                 models: vec![],
                 input: false,
+                own_paths: vec![],
                 tree: tree(1),
                 git: None,
             },
@@ -343,6 +345,7 @@ mod tests {
             seeds: vec![],
             path: vec![],
             system_files: vec![],
+            own_places: vec![],
         }
     }
 

@@ -426,6 +426,7 @@ fn snapshot(
         seeds,
         path,
         system_files: system.files,
+        own_places: lock.own_places(),
         directories: [
             "{base}/input",
             "{output}",

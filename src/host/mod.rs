@@ -24,6 +24,7 @@ pub mod listeners;
 pub mod lookup;
 mod offers;
 pub mod overview;
+pub mod own_places;
 pub mod placed;
 pub mod prepare;
 pub mod receive;

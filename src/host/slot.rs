@@ -1,6 +1,7 @@
 //! A slot directory: what one instance sees. Store trees that packs may write to are copied in (a
 //! read-only tree breaks packs that write into their own folder), the rest is linked; the slot is
 //! thrown away with the instance.
+use crate::host::own_places;
 use crate::protocol::launch::{Launch, Values};
 use crate::sys::error::{Error, Result};
 use crate::sys::files;
@@ -45,6 +46,7 @@ pub fn assemble(launch: &Launch, values: &Values) -> Result<()> {
         }
     }
     copy_files(&files)?;
+    own_places::fill(launch, values)?;
     for link in &launch.links {
         let at = slot.join(&link.at);
         if let Some(parent) = at.parent() {
@@ -181,8 +183,19 @@ pub fn written(launch: &Launch, slot: &Path) -> Vec<String> {
     }
     let linked: Vec<&str> = launch.links.iter().map(|l| l.at.as_str()).collect();
     found.retain(|path| !linked.contains(&path.as_str()));
+    found.retain(|path| !launch.own_places.contains(path) || !filled(launch, slot, path));
     found.sort();
     found
+}
+
+/// Whether a file differs from the snapshot's only by what its marks were filled with.
+fn filled(launch: &Launch, slot: &Path, path: &str) -> bool {
+    launch.layers.iter().any(|layer| {
+        let inner = path.strip_prefix(layer.at.as_str()).map(|rest| rest.trim_start_matches('/'));
+        inner.is_some_and(|inner| {
+            own_places::is_filled(&Path::new(&layer.lower).join(inner), &slot.join(path))
+        })
+    })
 }
 
 fn compare(lower: &Path, upper: &Path, shown: &str, found: &mut Vec<String>) {
@@ -318,6 +331,7 @@ mod tests {
             seeds: vec![],
             path: vec![],
             system_files: vec![],
+            own_places: vec![],
         };
         for n in 0..200 {
             put(&format!("main/many/{n}.py"), &n.to_string());

@@ -90,6 +90,9 @@ pub struct Launch {
     /// What of the workstation's system is at its own place for the instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub system_files: Vec<SystemFile>,
+    /// Files below the slot with marks for places of the instance (`sys/places`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_places: Vec<String>,
 }
 
 impl Launch {

@@ -3,6 +3,7 @@
 use crate::capture::comfy::main_program;
 use crate::capture::files::rules::within_litter;
 use crate::capture::git;
+use crate::capture::git::plumbing::Objects;
 use crate::capture::model::inventory::Scan;
 use crate::capture::trees::tree::{Entry, Source, Tree};
 use crate::protocol::launch::PACKS;
@@ -84,9 +85,8 @@ fn own(tree: &Tree, copy: &Path, original: &Path, since: i64) -> Vec<String> {
     match git::read_head(original) {
         Some(head) => {
             let input: Vec<u8> = all.iter().flat_map(|one| [one.name.as_slice(), b"\0"].concat()).collect();
-            let asked = ["check-ignore", "-z", "--stdin"];
-            let said = git::run_status(&head.git_dir, Some(original), &asked, Some(&input));
-            let said = said.map(|(_, said)| said).unwrap_or_default();
+            let said = Objects::of(&head).and_then(|objects| objects.ignored(original, &input));
+            let said = said.unwrap_or_default();
             all.retain(|one| said.split(|byte| *byte == 0).any(|ignored| ignored == one.name));
         }
         None => all.retain(|one| one.new),

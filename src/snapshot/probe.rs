@@ -176,6 +176,7 @@ fn launch(subject: &Subject, captured: &Captured, links: Vec<Link>) -> Launch {
         // As in the snapshot: scripts of distributions are on PATH.
         path: captured.python.executable.parent().map(|bin| bin.display().to_string()).into_iter().collect(),
         system_files: Vec::new(),
+        own_places: captured.lock.own_places(),
     }
 }
 

@@ -97,6 +97,8 @@ fn options(subject: &Subject, memo: &Memo, store_dir: &StoreDir, manner: Manner)
         private: subject.private.clone(),
         allow_secrets: subject.allow_secrets.clone(),
         redact: subject.redact.clone(),
+        own_paths: subject.own_paths.clone(),
+        named: subject.named.clone(),
         environment_cache: subject.environment_cache.clone(),
         cache: subject.cache.clone(),
         offline: manner.offline,

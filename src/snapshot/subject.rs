@@ -32,6 +32,10 @@ pub struct Subject {
     pub allow_secrets: Vec<String>,
     /// Values of files that ship empty, by file, relative to the environment.
     pub redact: BTreeMap<String, Vec<String>>,
+    /// Files in which an instance finds its own places, relative to the environment.
+    pub own_paths: Vec<String>,
+    /// The environment as it was named, which may be by a link.
+    pub named: PathBuf,
     /// Files of intent that the configuration names.
     pub intent: Vec<PathBuf>,
     pub service: Service,

@@ -11,6 +11,7 @@ pub mod http;
 pub mod observe;
 pub mod parallel;
 pub mod patient;
+pub mod places;
 pub mod process;
 pub mod programs;
 pub mod progress;

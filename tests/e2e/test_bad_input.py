@@ -154,7 +154,7 @@ error: FILE is not valid: TOML parse error at line 1, column 1
   |
 1 | zebra = 1
   | ^^^^^
-unknown field `zebra`, expected one of `environment`, `cache`, `python`, `service`, `probe`, `store`, `rollout`, `ship`, `exclude`, `allow-secrets`, `redact`, `intent`
+unknown field `zebra`, expected one of `environment`, `cache`, `python`, `service`, `probe`, `store`, `rollout`, `ship`, `exclude`, `allow-secrets`, `redact`, `own-paths`, `intent`
   hint: correct the file, or name another with --config""")
 
     def test_arguments_that_no_snapshot_can_be_served_with(self):

@@ -151,11 +151,18 @@ pub fn repositories(
         state.branch = head.branch.clone();
         state.remote = head.remote.clone();
         if state.dirty.is_none() && head.commit.is_some() {
-            let message = "whether it differs from its commit could not be told (no git, missing \
-                           objects or SHA-256 ids); captured as it is on disk";
+            let message = "whether it differs from its commit could not be told (no git, or missing \
+                           objects); captured as it is on disk";
             notes.note(Severity::Info, Topic::Git, &shown, message);
         } else if let Some(digest) = digest {
             notes.git_reads.push(GitRead { key, digest, state: state.clone() });
+        }
+        if state.not_checked_out > 0 {
+            let message = format!(
+                "a sparse checkout: {} files of its commit are not here, and do not ship; `git sparse-checkout disable` brings them",
+                state.not_checked_out
+            );
+            notes.note(Severity::Info, Topic::Git, &shown, message);
         }
         if at.is_empty() {
             own = Some(state);

@@ -35,6 +35,7 @@ impl Locking<'_> {
             flags: scan.main.flags.clone(),
             models: scan.main.models.clone(),
             input: scan.main.input,
+            own_paths: scan.main.own_paths.clone(),
             tree: self.hashed("main", "comfyui", digest, &scan.main.tree)?,
             git: scan.main.git.as_ref().map(git_lock),
         };
@@ -60,6 +61,7 @@ impl Locking<'_> {
             git: pack.git.as_ref().map(git_lock),
             weights: pack.weights.iter().map(weight).collect::<Result<_>>()?,
             nested: pack.nested.iter().map(nested).collect(),
+            own_paths: pack.own_paths.clone(),
         })
     }
 

@@ -82,6 +82,7 @@ pub fn scan(context: &Context<'_>, kept: &BTreeSet<Vec<u8>>) -> (MainProgram, No
         flags: flags(context),
         models: folders_of_models(&data),
         input: data.iter().any(|path| path.starts_with(b"input/")),
+        own_paths: collected.own_paths,
         tree: collected.tree,
     };
     (main, notes)

@@ -199,6 +199,7 @@ fn read(context: &Context<'_>, found: &Found) -> (Option<Pack>, Notes) {
         nested: Vec::new(),
         tree: Tree::default(),
         weights: Vec::new(),
+        own_paths: Vec::new(),
         pythons: Vec::new(),
         size: 0,
         stat_digest: None,
@@ -240,5 +241,6 @@ fn read(context: &Context<'_>, found: &Found) -> (Option<Pack>, Notes) {
     pack.stat_digest = collected.stat_digest(context.options.started_at);
     pack.tree = collected.tree;
     pack.weights = collected.weights;
+    pack.own_paths = collected.own_paths;
     (Some(pack), notes)
 }

@@ -2,7 +2,9 @@
 //! they stay inside and followed where they leave. A store path has nothing outside to point at, so
 //! what a link reaches is captured in its place or named, never lost.
 use crate::capture::files::left_out::LeftOut;
-use crate::capture::files::paths::{self, below, file_name, finding, join, show_in};
+use crate::capture::files::lfs;
+use crate::capture::files::own_path;
+use crate::capture::files::paths::{self, below, file_name, finding, join, show_in, stays_below, target_of};
 use crate::capture::files::rules;
 use crate::capture::files::walk::{self, NodeKind, WalkEntry};
 use crate::capture::model::inventory::{OutsidePath, Weight};
@@ -11,6 +13,7 @@ use crate::capture::trees::digest::digest_bytes;
 use crate::capture::trees::tree::{Entry, Source, Tree};
 use crate::formats::hex::hex;
 use crate::words::show;
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -46,6 +49,10 @@ pub struct Collected {
     pub followed: Vec<WalkEntry>,
     /// Directories below the root that hold a `.git`.
     pub repositories: Vec<Vec<u8>>,
+    /// Files whose content Git LFS has yet to bring.
+    pub pointers: Vec<Vec<u8>>,
+    /// Files with marks in place of the environment's own paths.
+    pub own_paths: Vec<String>,
     pub outside: Vec<OutsidePath>,
     pub findings: Vec<Finding>,
     /// What was decided of files that are secrets or hold some, which their own times do not tell.
@@ -57,6 +64,14 @@ impl Collected {
         let mut own = walk::stat_digest(&self.own, started_at)?;
         if !self.judged.is_empty() {
             own = format!("{own}!{}", hex(&digest_bytes(self.judged.join("\n").as_bytes()).sha256));
+        }
+        for path in &self.own_paths {
+            // What stands there is not what lies on disk.
+            if let Some(Entry::File { source: Source::Bytes(text), .. }) =
+                self.tree.entries.get(path.as_bytes())
+            {
+                own.push_str(&format!("+{}", hex(&Sha256::digest(text))));
+            }
         }
         if self.followed.is_empty() {
             return Some(own);
@@ -80,7 +95,9 @@ pub fn collect(root: &Path, policy: &Policy<'_>) -> Collected {
         _ => collector.directory(root, &[], false),
     }
     collector.links_to_nothing();
-    collector.out
+    let mut out = collector.out;
+    out.findings.extend(lfs::findings(root, policy.label, &out.repositories, &out.pointers));
+    out
 }
 
 /// Adds one file of `root` by name, which the walk left out; nothing where a link leads there or it is no file.
@@ -100,6 +117,16 @@ pub fn add_file(collected: &mut Collected, root: &Path, policy: &Policy<'_>, pat
     collector.one_file(&real, path.to_vec(), &meta);
     *collected = collector.out;
     collected.tree.entries.contains_key(path)
+}
+
+/// A file that is looked at.
+struct Looking<'a> {
+    real: &'a Path,
+    name: &'a [u8],
+    entry: &'a WalkEntry,
+    /// An earlier run saw nothing in it.
+    known: bool,
+    names_environment: bool,
 }
 
 struct Collector<'a> {
@@ -226,11 +253,30 @@ impl Collector<'_> {
     }
 
     fn file(&mut self, real: &Path, path: Vec<u8>, entry: &WalkEntry, outside: bool) {
-        let name = join(self.policy.label.as_bytes(), &path);
-        if let Some(keys) = self.policy.left_out.redacts(real) {
+        let policy = self.policy;
+        let name = join(policy.label.as_bytes(), &path);
+        if let Some(keys) = policy.left_out.redacts(real) {
             return self.redacted(real, &name, path, entry, keys);
         }
-        if !self.may_ship(real, &name, &path, entry) {
+        let own = &policy.left_out.own;
+        let known = policy.config_secrets && policy.left_out.clean.knows(real, entry);
+        let named = if !known && own.concern(&path, entry.size) { own.look(real) } else { None };
+        let names_environment = named.is_some();
+        if !self.may_ship(&Looking { real, name: &name, entry, known, names_environment }, &path) {
+            return;
+        }
+        // What is in the cache has no copy in a slot.
+        let marked = if own.rewrites(&name) && policy.config_secrets { own.marked(real) } else { None };
+        if let Some((lines, first)) = named {
+            let rewritten = marked.is_some();
+            self.out.findings.push(own_path::report(&show(&name), &lines, &first, rewritten));
+        }
+        if let Some(text) = marked
+            && let Ok(path) = std::str::from_utf8(&path)
+        {
+            self.out.size += entry.size;
+            self.out.own_paths.push(path.to_string());
+            self.out.tree.bytes(path, text.into_bytes(), entry.executable());
             return;
         }
         let split = self.policy.split_weights && rules::is_weight(bytes(real), entry.size);
@@ -376,37 +422,6 @@ fn drop_redundant_bytecode(entries: &mut Vec<WalkEntry>) {
     if !redundant.is_empty() {
         entries.retain(|entry| !redundant.contains(&entry.path));
     }
-}
-
-/// Whether a link at `inner` with a relative `target` stays below the root at every step: one that
-/// leaves and comes back (`../foo/x` in `foo`) depends on the root's name, which the store changes.
-fn stays_below(inner: &[u8], target: &[u8]) -> bool {
-    let mut depth = inner.iter().filter(|b| **b == b'/').count();
-    for part in target.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => match depth.checked_sub(1) {
-                Some(less) => depth = less,
-                None => return false,
-            },
-            _ => depth += 1,
-        }
-    }
-    true
-}
-
-/// Where a relative link at `path` leads, in the same tree.
-fn target_of(path: &[u8], target: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
-    parts.pop();
-    for part in target.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()),
-            _ => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
 }
 
 fn bytes(path: &Path) -> &[u8] {

@@ -1,10 +1,12 @@
 //! What the configuration leaves out of a snapshot, by where it really lies: a folder that is captured by another way
 //! than through its place in the environment (an editable install, a pack behind a link) has the same files.
 use crate::capture::files::clean::Clean;
+use crate::capture::files::own_path::OwnPaths;
 use crate::words::show;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a path is: in a canonical folder, under its own name.
 fn place(path: &Path) -> Option<PathBuf> {
@@ -25,6 +27,8 @@ pub struct LeftOut {
     not_there: Vec<String>,
     /// What need not be read again for credentials.
     pub clean: Clean,
+    /// Where the environment lies, for texts that name it.
+    pub own: Arc<OwnPaths>,
 }
 
 impl LeftOut {
@@ -40,6 +44,7 @@ impl LeftOut {
             redacted: BTreeMap::new(),
             not_there: Vec::new(),
             clean: Clean::default(),
+            own: Arc::default(),
         }
     }
 
@@ -71,6 +76,11 @@ impl LeftOut {
 
     pub fn remembering(mut self, clean: Clean) -> LeftOut {
         self.clean = clean;
+        self
+    }
+
+    pub fn knowing(mut self, own: Arc<OwnPaths>) -> LeftOut {
+        self.own = own;
         self
     }
 

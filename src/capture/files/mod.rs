@@ -2,6 +2,8 @@
 pub mod clean;
 pub mod collect;
 pub mod left_out;
+pub mod lfs;
+pub mod own_path;
 pub mod paths;
 pub mod rules;
 pub mod secrets;

@@ -47,6 +47,37 @@ pub fn file_name(path: &[u8]) -> &[u8] {
     path.rsplit(|b| *b == b'/').next().unwrap_or(path)
 }
 
+/// Whether a link at `inner` with a relative `target` stays below the root at every step: one that
+/// leaves and comes back (`../foo/x` in `foo`) depends on the root's name, which the store changes.
+pub fn stays_below(inner: &[u8], target: &[u8]) -> bool {
+    let mut depth = inner.iter().filter(|b| **b == b'/').count();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => match depth.checked_sub(1) {
+                Some(less) => depth = less,
+                None => return false,
+            },
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
+/// Where a relative link at `path` leads, in the same tree.
+pub fn target_of(path: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+    parts.pop();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
 /// Not UTF-8, or holding control characters.
 pub fn odd(path: &[u8]) -> bool {
     match std::str::from_utf8(file_name(path)) {

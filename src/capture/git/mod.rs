@@ -1,25 +1,23 @@
 //! What git knows of a directory, without running anything the repository configures: refs and
-//! configuration are read as text; objects are read by `git` plumbing that runs no filter, hook or
-//! pager, in an environment with nothing of the user's. Comparing is in `git_compare`.
+//! configuration are read here, as text or as reftables; objects by `plumbing`. `compare` says dirty or not.
 pub mod compare;
+pub mod plumbing;
+mod reftable;
 
 use crate::capture::files::paths::{finding, read_small};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::formats::credentials::without_credentials;
-use crate::sys::programs;
-use crate::sys::signals;
-use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// Refs and configuration files are small; a larger one is not read.
 const TEXT_LIMIT: u64 = 8 * 1024 * 1024;
 
-/// Plumbing on a local repository takes milliseconds; a hostile one may try to wait for ever.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// git keeps a stack of few tables, and a table of a large repository's refs in some megabytes.
+const TABLE_LIMIT: u64 = 256 * 1024 * 1024;
+const TABLES: usize = 1000;
 
-/// A repository as its text files tell it.
+/// A repository as its files tell it.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
     pub git_dir: PathBuf,
@@ -38,6 +36,11 @@ pub struct Head {
     pub sha256: bool,
     /// `info/exclude`, which a comparison depends on besides the work tree.
     pub exclude: Vec<u8>,
+    /// `core.excludesFile` of the repository itself, and `core.ignoreCase`.
+    pub excludes_file: Option<String>,
+    pub ignore_case: bool,
+    /// Only a part of the commit is checked out (`git sparse-checkout`): what the index is now, which says which part.
+    pub sparse_index: Option<String>,
 }
 
 impl Head {
@@ -60,15 +63,16 @@ pub fn read_head(dir: &Path) -> Option<Head> {
     };
     let head = text(&git_dir.join("HEAD"))?;
     let head = head.trim_end();
-    let config = Config::parse(&text(&common_dir.join("config")).unwrap_or_default());
+    let mut config = Config::parse(&text(&common_dir.join("config")).unwrap_or_default());
+    if config.on("extensions", "worktreeconfig") {
+        config.0.extend(Config::parse(&text(&git_dir.join("config.worktree")).unwrap_or_default()).0);
+    }
+    let refs = Refs { git_dir: &git_dir, common_dir: &common_dir, tables: config.reftable() };
+    // With reftables the file is there for older readers, and names nothing.
+    let head = if refs.tables { refs.value("HEAD")? } else { head.to_string() };
     let (branch, commit) = match head.strip_prefix("ref: ") {
-        Some(name) => {
-            let commit = resolve(&git_dir, &common_dir, name)
-                .or_else(|| config.reftable().then(|| rev_parse(&git_dir)).flatten());
-            let branch = name.strip_prefix("refs/heads/").filter(|b| *b != ".invalid");
-            (branch.map(str::to_string), commit)
-        }
-        None => (None, object_id(head)),
+        Some(name) => (name.strip_prefix("refs/heads/").map(str::to_string), refs.resolve(name)),
+        None => (None, object_id(&head)),
     };
     let (remote, leaked) = match config.remote(branch.as_deref()) {
         Some(url) => {
@@ -79,9 +83,16 @@ pub fn read_head(dir: &Path) -> Option<Head> {
         None => (None, false),
     };
     let on = |key| config.get("core", key).is_none_or(|v| !v.eq_ignore_ascii_case("false"));
+    let index = || {
+        let meta = std::fs::metadata(git_dir.join("index")).ok()?;
+        Some(format!("{} {} {} {}", meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino()))
+    };
     Some(Head {
         file_mode: on("filemode"),
         symlinks: on("symlinks"),
+        excludes_file: config.get("core", "excludesfile").map(str::to_string),
+        ignore_case: config.on("core", "ignorecase"),
+        sparse_index: config.on("core", "sparsecheckout").then(index).flatten(),
         sha256: config
             .get("extensions", "objectformat")
             .is_some_and(|format| format.eq_ignore_ascii_case("sha256")),
@@ -97,8 +108,8 @@ pub fn read_head(dir: &Path) -> Option<Head> {
 
 /// `.git` is a directory, or a file that names one (submodules, linked worktrees).
 fn git_dir(dot_git: &Path) -> Option<PathBuf> {
-    let meta = std::fs::symlink_metadata(dot_git).ok()?;
-    if meta.is_dir() {
+    // A link to one is followed, as git does.
+    if std::fs::metadata(dot_git).ok()?.is_dir() {
         return Some(dot_git.to_path_buf());
     }
     let content = text(dot_git)?;
@@ -115,33 +126,64 @@ fn object_id(text: &str) -> Option<String> {
     (matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.to_string())
 }
 
-fn resolve(git_dir: &Path, common_dir: &Path, name: &str) -> Option<String> {
-    let mut name = name.trim().to_string();
-    // A ref may name another; git itself stops at five.
-    for _ in 0..5 {
-        if !name.starts_with("refs/") || name.split('/').any(|part| part == "..") {
-            return None;
-        }
-        let loose = [git_dir, common_dir].iter().find_map(|dir| text(&dir.join(&name)));
-        match loose {
-            Some(content) => match content.trim().strip_prefix("ref: ") {
-                Some(next) => name = next.to_string(),
-                None => return object_id(&content),
-            },
-            None => break,
-        }
-    }
-    let packed = text(&common_dir.join("packed-refs"))?;
-    packed.lines().find_map(|line| {
-        let (id, packed_name) = line.split_once(' ')?;
-        (packed_name.trim_end() == name).then(|| object_id(id)).flatten()
-    })
+/// Where the refs of a repository are.
+struct Refs<'a> {
+    git_dir: &'a Path,
+    common_dir: &'a Path,
+    /// In reftables (git 2.45), not in files.
+    tables: bool,
 }
 
-/// Refs in a reftable are not text.
-fn rev_parse(git_dir: &Path) -> Option<String> {
-    let out = run(git_dir, None, &["rev-parse", "--verify", "HEAD"], None)?;
-    object_id(std::str::from_utf8(&out).ok()?)
+impl Refs<'_> {
+    /// The commit that a ref names.
+    fn resolve(&self, name: &str) -> Option<String> {
+        let mut name = name.trim().to_string();
+        // A ref may name another; git itself stops at five.
+        for _ in 0..5 {
+            if !name.starts_with("refs/") || name.split('/').any(|part| part == "..") {
+                return None;
+            }
+            let value = self.value(&name)?;
+            match value.trim().strip_prefix("ref: ") {
+                Some(next) => name = next.to_string(),
+                None => return object_id(&value),
+            }
+        }
+        None
+    }
+
+    /// What a ref's file would hold.
+    fn value(&self, name: &str) -> Option<String> {
+        // A linked worktree has refs of its own.
+        let places = [self.git_dir, self.common_dir];
+        if self.tables {
+            return places.iter().find_map(|dir| in_tables(&dir.join("reftable"), name));
+        }
+        let packed = || {
+            let packed = text(&self.common_dir.join("packed-refs"))?;
+            packed.lines().find_map(|line| {
+                let (id, packed_name) = line.split_once(' ')?;
+                (packed_name.trim_end() == name).then(|| id.to_string())
+            })
+        };
+        places.iter().find_map(|dir| text(&dir.join(name))).or_else(packed)
+    }
+}
+
+/// A ref in a stack of reftables, of which the last is the newest.
+fn in_tables(folder: &Path, name: &str) -> Option<String> {
+    let list = text(&folder.join("tables.list"))?;
+    let names: Vec<&str> = list.lines().filter(|line| !line.is_empty() && !line.contains('/')).collect();
+    for table in names.iter().rev().take(TABLES) {
+        let table = read_small(&folder.join(table), TABLE_LIMIT)?;
+        match reftable::look(&table, name).ok()? {
+            Some(reftable::Value::Id(id)) => return Some(id),
+            Some(reftable::Value::Symbolic(to)) => return Some(format!("ref: {to}")),
+            Some(reftable::Value::Deleted) => return None,
+            None => {}
+        }
+    }
+    None
 }
 
 /// git's configuration, as far as a reader needs it: section, subsection, key, value.
@@ -170,6 +212,11 @@ impl Config {
         self.0.iter().rev().find(|v| v.0 == section && v.2 == key).map(|v| v.3.as_str())
     }
 
+    fn on(&self, section: &str, key: &str) -> bool {
+        let value = self.get(section, key).map(str::to_ascii_lowercase);
+        value.is_some_and(|value| matches!(value.as_str(), "true" | "yes" | "on" | "1"))
+    }
+
     fn reftable(&self) -> bool {
         self.get("extensions", "refstorage").is_some_and(|v| v.eq_ignore_ascii_case("reftable"))
     }
@@ -196,86 +243,7 @@ pub fn submodules(dir: &Path) -> Vec<String> {
     paths.map(|v| v.3.trim_end_matches('/').to_string()).collect()
 }
 
-/// Runs git plumbing on a repository with nothing of the user's environment and nothing of the
-/// repository's configuration that names a program. `None`: no git, an error, or no end.
-pub fn run(
-    git_dir: &Path,
-    work_tree: Option<&Path>,
-    arguments: &[&str],
-    input: Option<&[u8]>,
-) -> Option<Vec<u8>> {
-    run_status(git_dir, work_tree, arguments, input).and_then(|(ok, out)| ok.then_some(out))
-}
-
-/// As `run`, but an exit status of 1 (which `check-ignore` uses for "none") counts as an answer.
-pub fn run_status(
-    git_dir: &Path,
-    work_tree: Option<&Path>,
-    arguments: &[&str],
-    input: Option<&[u8]>,
-) -> Option<(bool, Vec<u8>)> {
-    let mut command = Command::new(programs::find("git")?);
-    command.env_clear().env("PATH", programs::path());
-    for (key, value) in [
-        ("HOME", "/nonexistent"),
-        ("LC_ALL", "C"),
-        ("GIT_CONFIG_NOSYSTEM", "1"),
-        ("GIT_CONFIG_GLOBAL", "/dev/null"),
-        ("GIT_ATTR_NOSYSTEM", "1"),
-        ("GIT_NO_LAZY_FETCH", "1"),
-        ("GIT_NO_REPLACE_OBJECTS", "1"),
-        ("GIT_OPTIONAL_LOCKS", "0"),
-        // A whitelist of transports that names none: an older git that would fetch missing objects
-        // can reach nobody.
-        ("GIT_ALLOW_PROTOCOL", "none"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-    ] {
-        command.env(key, value);
-    }
-    for setting in [
-        "safe.directory=*",
-        "core.fsmonitor=false",
-        "core.hooksPath=/dev/null",
-        "core.pager=cat",
-        "core.untrackedCache=false",
-        "core.sshCommand=false",
-    ] {
-        command.args(["-c", setting]);
-    }
-    command.arg("--git-dir").arg(git_dir);
-    if let Some(dir) = work_tree {
-        command.arg("--work-tree").arg(dir).current_dir(dir);
-    }
-    command.args(arguments).stderr(Stdio::null()).stdout(Stdio::piped());
-    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    signals::shield(&mut command);
-    let mut child = command.spawn().ok()?;
-    let mut stdin = child.stdin.take();
-    let mut stdout = child.stdout.take()?;
-    let input = input.map(<[u8]>::to_vec);
-    // Both ends at once: git may answer before it has read everything.
-    std::thread::spawn(move || {
-        if let (Some(pipe), Some(input)) = (stdin.as_mut(), input) {
-            // A closed pipe shows in the exit status.
-            let _ = pipe.write_all(&input);
-        }
-    });
-    let (send, receive) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut out = Vec::new();
-        let read = std::io::Read::read_to_end(&mut stdout, &mut out);
-        // The receiver may have given up.
-        let _ = send.send(read.is_ok().then_some(out));
-    });
-    let out = receive.recv_timeout(PATIENCE).ok().flatten();
-    if out.is_none() {
-        // Already gone is as good.
-        let _ = child.kill();
-    }
-    let status = child.wait().ok()?;
-    let code = status.code()?;
-    (code <= 1).then_some((code == 0, out?))
-}
-
+#[cfg(test)]
+mod layout_tests;
 #[cfg(test)]
 mod tests;

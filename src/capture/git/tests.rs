@@ -4,8 +4,9 @@ use crate::capture::git::compare::{WorkTree, state};
 use crate::capture::model::inventory::GitState;
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
-fn git(dir: &Path, arguments: &[&str]) {
+pub(super) fn git(dir: &Path, arguments: &[&str]) {
     let out = Command::new("git")
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
@@ -20,7 +21,7 @@ fn git(dir: &Path, arguments: &[&str]) {
     assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-fn repository(dir: &Path) {
+pub(super) fn repository(dir: &Path) {
     git(dir, &["init", "-q"]);
     fs::create_dir(dir.join("sub")).unwrap();
     fs::write(dir.join("a.py"), "a\n").unwrap();
@@ -31,7 +32,7 @@ fn repository(dir: &Path) {
     git(dir, &["commit", "-qm", "one"]);
 }
 
-fn read(dir: &Path) -> GitState {
+pub(super) fn read(dir: &Path) -> GitState {
     let mut nested = BTreeMap::new();
     let walked = walk::walk(dir, "", &mut |path, _| {
         if let Some(at) = path.strip_suffix(b"/.git".as_slice()) {

@@ -16,6 +16,9 @@ pub struct GitState {
     pub dirty: Option<bool>,
     /// Files that differ from the commit, at most 200 named.
     pub changed: Vec<String>,
+    /// Files of the commit that a sparse checkout leaves out.
+    #[serde(default)]
+    pub not_checked_out: usize,
 }
 
 /// A repository below another one.
@@ -75,6 +78,8 @@ pub struct Pack {
     pub nested: Vec<Nested>,
     pub tree: Tree,
     pub weights: Vec<Weight>,
+    /// Files with marks in place of the environment's own paths.
+    pub own_paths: Vec<String>,
     pub pythons: Vec<OwnPython>,
     pub size: u64,
     /// Digest of all metadata (`index` module); `None` when too fresh to be trusted.
@@ -94,6 +99,8 @@ pub struct MainProgram {
     pub models: Vec<String>,
     /// Whether it has files in `input`.
     pub input: bool,
+    /// Files with marks in place of the environment's own paths.
+    pub own_paths: Vec<String>,
 }
 
 /// One entry of the cache (a hub repository, a checkpoint).

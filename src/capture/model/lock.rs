@@ -100,6 +100,9 @@ pub struct MainLock {
     /// Whether the tree has an `input`, whose files a service finds among those of the host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub input: bool,
+    /// Its files with marks for places of an instance.
+    #[serde(default, rename = "own-paths", skip_serializing_if = "Vec::is_empty")]
+    pub own_paths: Vec<String>,
     pub tree: TreeRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitLock>,
@@ -123,6 +126,9 @@ pub struct PackLock {
     /// Repositories below its own: submodules, and others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nested: Vec<NestedLock>,
+    /// Its files with marks for places of an instance.
+    #[serde(default, rename = "own-paths", skip_serializing_if = "Vec::is_empty")]
+    pub own_paths: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,6 +278,16 @@ impl Lock {
         all.extend(self.system_files.iter().map(|f| &f.tree));
         all.extend(self.distributions.iter().map(|d| &d.tree));
         all
+    }
+
+    /// Files with marks for places of an instance, by their places in its slot.
+    pub fn own_places(&self) -> Vec<String> {
+        let main = self.main.own_paths.iter().map(|path| format!("main/{path}"));
+        let pack = |pack: &PackLock| {
+            let at = format!("base/custom_nodes/{}", pack.name);
+            pack.own_paths.iter().map(move |path| format!("{at}/{path}")).collect::<Vec<_>>()
+        };
+        main.chain(self.packs.iter().flat_map(pack)).collect()
     }
 
     /// How many distributions have each provenance.

@@ -57,6 +57,8 @@ topics! {
     Name "name"
     /// A path that leads out of the environment.
     Outside "outside"
+    /// A text that names the environment's own folder.
+    OwnPath "own-path"
     /// A distribution's file is not as it was installed.
     Patched "patched"
     /// What the environment's own server said.

@@ -41,7 +41,8 @@ pub fn sources(
     python: &mut Python,
 ) -> Result<Vec<Relocation>> {
     let mut wanted = Vec::new();
-    for one in all {
+    // Of one that is built at import its build ships, and what that took of the project.
+    for one in all.iter().filter(|one| one.last_build.is_none()) {
         if let Some(direct) = &one.direct_url
             && direct.kind == (DirectKind::Directory { editable: true })
             && let Some(path) = direct.path()

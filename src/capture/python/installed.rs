@@ -76,6 +76,19 @@ pub struct Installed {
     pub files: BTreeMap<String, Owned>,
     /// Why no wheel can vouch for it, when that is known already.
     pub reason: Option<String>,
+    /// Its files are what its last build made.
+    pub last_build: Option<LastBuild>,
+}
+
+/// What an editable install that builds at each import has in place of its hook.
+#[derive(Debug, Clone, Default)]
+pub struct LastBuild {
+    /// The files of the hook, which do not ship.
+    pub hooks: Vec<PathBuf>,
+    /// Canonical folders that its files are in: the project and where it was built.
+    pub roots: Vec<PathBuf>,
+    /// A source that is newer than what was made of it.
+    pub stale: Option<PathBuf>,
 }
 
 impl Installed {
@@ -95,6 +108,7 @@ impl Installed {
             scripts: BTreeMap::new(),
             files: BTreeMap::new(),
             reason: None,
+            last_build: None,
         }
     }
 

@@ -82,7 +82,8 @@ pub fn digest_of(context: &Context, one: &Installed, claims: &[PathBuf]) -> Opti
     let info = one.scheme.site.join(&one.info);
     let mut files: BTreeSet<PathBuf> = READ.iter().map(|name| info.join(name)).collect();
     files.insert(info);
-    let listed = one.files.values().map(|file| &file.disk).chain(claims);
+    let hooks = one.last_build.iter().flat_map(|build| &build.hooks);
+    let listed = one.files.values().map(|file| &file.disk).chain(claims).chain(hooks);
     let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
     let allowed = context.left_out.allowed_of(files.iter().copied());
     let salt = format!("{}\0{}\0{}{allowed}", one.name, one.version, one.scheme.interpreter.display());

@@ -7,6 +7,7 @@ mod import_hooks;
 pub mod installed;
 pub mod interpreter;
 mod kept;
+mod last_build;
 pub mod leftover;
 pub mod legacy;
 pub mod pin;
@@ -18,6 +19,7 @@ pub mod schemes;
 mod site;
 pub mod unowned;
 
+use crate::capture::files::left_out::LeftOut;
 use crate::capture::files::paths::finding;
 use crate::capture::index::provenance::Candidate;
 use crate::capture::model::change::How;
@@ -48,6 +50,7 @@ use std::path::PathBuf;
 /// the same name in an earlier directory; and what is left over of others.
 pub fn installed(
     sites: &[Scheme],
+    left_out: &LeftOut,
     findings: &mut Vec<Finding>,
 ) -> (Vec<Installed>, Vec<Installed>, HashSet<PathBuf>) {
     let mut seen: HashSet<String> = HashSet::new();
@@ -71,6 +74,7 @@ pub fn installed(
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
+    all.iter_mut().for_each(|one| last_build::take(one, left_out));
     (all, behind, leftovers)
 }
 
@@ -132,7 +136,11 @@ pub fn pin_all(
     let mut python = Python::default();
     let pth = pth::read_all(context.sites, context.memo, context.started);
     python.findings.extend(pth::findings(&pth));
-    let sources = editable::sources(context, all, &pth, &mut python)?;
+    // Folders that only a hook's own file names are no longer looked in.
+    let hooks: HashSet<&PathBuf> =
+        all.iter().filter_map(|one| one.last_build.as_ref()).flat_map(|build| &build.hooks).collect();
+    let named: Vec<pth::Pth> = pth.iter().filter(|pth| !hooks.contains(&pth.file)).cloned().collect();
+    let sources = editable::sources(context, all, &named, &mut python)?;
     let relocations = editable::fingerprint(&sources);
     let mut kept = kept::all(context, all, &relocations);
     let found = candidates(all, &mut kept, ask)?;
@@ -143,6 +151,7 @@ pub fn pin_all(
     let (lost, contests) = prefix::contested(all);
     for (one, kept) in all.iter().zip(kept) {
         claims.extend(made_by_installers(one));
+        claims.extend(one.last_build.iter().flat_map(|build| build.hooks.clone()));
         let (kept, lasting) = match kept {
             Some(kept) => (kept, true),
             None => {
@@ -173,6 +182,7 @@ pub fn pin_all(
     report(&mut python, all, context);
     python.findings.extend(contests);
     python.findings.extend(import_hooks::findings(all));
+    python.findings.extend(last_build::findings(all));
     let projects: Vec<PathBuf> = sources.iter().map(|source| PathBuf::from(&source.from)).collect();
     python.findings.extend(prefix::findings(context, all, &claims, &lost, &projects));
     unowned::capture(context, &claims, &sources, &mut python)?;

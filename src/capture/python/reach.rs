@@ -38,7 +38,9 @@ impl<'a> Reach<'a> {
         let places = [&scheme.site, &scheme.scripts, &scheme.data].map(Clone::clone);
         let usual = ["lib", "lib64", "include", "share", "etc"].map(|name| scheme.data.join(name));
         let links = usual.into_iter().filter(|path| path.is_symlink());
-        let roots = places.into_iter().chain(links).filter_map(|root| fs::canonicalize(root).ok()).collect();
+        let built = installed.last_build.iter().flat_map(|build| build.roots.clone());
+        let roots = places.into_iter().chain(links).chain(built);
+        let roots = roots.filter_map(|root| fs::canonicalize(root).ok()).collect();
         let owned = installed.files.values();
         let stated = owned.filter_map(|file| Some((file.disk.as_path(), file.stated?))).collect();
         Reach { installed, left_out, roots, folders: HashMap::new(), stated }

@@ -3,6 +3,7 @@ pub mod digest;
 pub mod direct_url;
 pub mod entry_points;
 pub mod ini;
+pub mod literal;
 pub mod member_name;
 pub mod metadata;
 pub mod name;

@@ -1,5 +1,6 @@
 //! Files that are secrets or hold some: which of them ship, and what the report says of each.
-use super::{Collector, bytes};
+use super::{Collector, Looking, bytes};
+use crate::capture::files::lfs;
 use crate::capture::files::paths::{SECRET_ADVICE, SECRET_NOTE, file_name, read_at_most, unreadable};
 use crate::capture::files::rules::text;
 use crate::capture::files::secrets::{self, Depth, Looked, SECRET_FILE_LIMIT};
@@ -12,19 +13,20 @@ use std::path::Path;
 
 impl Collector<'_> {
     /// Whether a file is no secret, or one that the configuration lets ship; says what it is.
-    pub(super) fn may_ship(&mut self, real: &Path, name: &[u8], path: &[u8], entry: &WalkEntry) -> bool {
-        let clean = &self.policy.left_out.clean;
+    pub(super) fn may_ship(&mut self, file: &Looking<'_>, path: &[u8]) -> bool {
+        let Looking { real, name, entry, known, .. } = *file;
         // A file that may be a secret by its name is looked at in any case.
-        let depth = if !self.policy.config_secrets {
-            Depth::Named
-        } else if clean.knows(real, entry) {
-            Depth::Configured
-        } else {
-            Depth::Programs
+        let depth = match (self.policy.config_secrets, known) {
+            (false, _) => Depth::Named,
+            (true, true) => Depth::Configured,
+            (true, false) => Depth::Programs,
         };
         let looked = secrets::look(&[name, bytes(real)], real, entry.size, depth);
-        if looked.clean {
-            clean.add(real, entry);
+        let nothing = looked.secret.is_none() && looked.suspicion.is_none();
+        if !known && lfs::is_pointer(real, path, entry) {
+            self.out.pointers.push(path.to_vec());
+        } else if nothing && !file.names_environment && self.policy.config_secrets {
+            self.policy.left_out.clean.add(real, entry);
         }
         let secret = looked.secret.is_some();
         let ships = self.judge(looked, (real, name, path), None);
@@ -135,8 +137,15 @@ impl Collector<'_> {
             let message = format!("ships with {} empty, as redact says", listed(&done));
             self.report(Severity::Info, Topic::Secret, &path, message);
         }
-        self.out.size += redacted.text.len() as u64;
-        self.out.tree.bytes(path, redacted.text.into_bytes(), entry.executable());
+        let own = &self.policy.left_out.own;
+        let rewrites = own.rewrites(name) && self.policy.config_secrets;
+        let marked = if rewrites { own.marked_text(&redacted.text) } else { None };
+        if let (Some(_), Ok(path)) = (&marked, std::str::from_utf8(&path)) {
+            self.out.own_paths.push(path.to_string());
+        }
+        let text = marked.unwrap_or(redacted.text);
+        self.out.size += text.len() as u64;
+        self.out.tree.bytes(path, text.into_bytes(), entry.executable());
     }
 }
 
