@@ -1,4 +1,5 @@
 //! `stillframe run`: serves a snapshot here, in the foreground.
+use super::documents::Running;
 use super::printer::{Printer, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
@@ -6,7 +7,6 @@ use crate::host::foreground;
 use crate::protocol::launch::Values;
 use crate::snapshot::serve::{self, Serving, Wanted};
 use crate::sys::error::{Error, Kind, Result};
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -113,10 +113,14 @@ async fn serve(
     match ready {
         Some(Ok(took)) => {
             let pid = instance.child.id();
-            printer.value(
-                &json!({"version": 1, "id": id, "url": instance.url, "pid": pid, "ready_ms": took.as_millis() as u64,
-                "slot": values.slot, "base": values.base}),
-            );
+            printer.value(&Running {
+                id: id.into(),
+                url: instance.url.clone(),
+                pid,
+                ready_ms: took.as_millis() as u64,
+                slot: values.slot.clone(),
+                base: values.base.clone(),
+            });
             printer.line(format!(
                 "serving {id} on {} (pid {}, ready in {:.1} s); Ctrl-C ends it",
                 instance.url,

@@ -2,12 +2,13 @@
 use crate::capture::model::lock::{Lock, PackLock, WeightLock};
 use crate::capture::model::probe::ProbeResult;
 use crate::protocol::launch::Launch;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What became of something from one snapshot to the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
     Added,
@@ -25,7 +26,7 @@ impl fmt::Display for What {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Change {
     pub name: String,
     pub what: What,
@@ -38,7 +39,7 @@ pub struct Change {
     pub files: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Diff {
     pub main: Option<Change>,
     pub runtime: Option<Change>,
