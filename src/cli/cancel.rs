@@ -1,11 +1,11 @@
 //! `stillframe cancel`: stops the deployment under way; what served before it serves on.
+use super::documents::Cancelled;
 use super::exit;
 use super::fleet::{self, HostsArgs, each_says};
 use super::printer::{Printer, plain};
 use crate::deploy::questions;
 use crate::sys::error::Result;
 use crate::sys::who;
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
             holder.kind.name(),
             plain(&holder.by)
         ));
-        json!({"host": member.name(), "cancelled": holder})
+        Cancelled { cancelled: holder.clone() }
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed))

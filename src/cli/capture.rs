@@ -1,12 +1,12 @@
 //! What `inspect`, `lock` and `snapshot` share: the report of a capture, and what is told while one goes on.
+use super::documents::{self, Inspected, Sized};
 use super::printer::{Printer, bytes, plain};
-use crate::capture::model::inventory::{GitState, ModelFolder, PackKind};
-use crate::capture::model::lock::Provenance;
+use crate::capture::model::inventory::{self, GitState, ModelFolder, PackKind};
+use crate::capture::model::lock::{DistributionLock, Provenance};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::{self, Captured};
 use crate::snapshot::events::{Event, Observer};
 use crate::sys::progress::Progress;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,39 +36,58 @@ impl Observer for Printer {
     }
 }
 
-/// The report as JSON.
-pub fn report_json(captured: &Captured) -> Value {
-    let lock = &captured.lock;
-    json!({
-        "version": 1,
-        "environment": captured.scan.root,
-        "main": {"version": lock.main.version, "git": captured.scan.main.git, "bytes": captured.scan.main.size},
-        "python": {"executable": captured.python.executable, "venv": captured.venv,
-            "found": captured.python.how.to_string(), "version": lock.runtime.version},
-        "packs": captured.scan.packs.iter().map(|p| json!({
-            "name": p.name, "kind": p.kind, "enabled": p.enabled, "git": p.git, "nested": p.nested,
-            "bytes": p.size, "weights": p.weights.iter().map(|w| json!({"path": w.path, "bytes": w.size})).collect::<Vec<_>>(),
-        })).collect::<Vec<_>>(),
-        "distributions": lock.distributions.iter().map(|d| json!({
-            "name": d.name, "version": d.version, "provenance": d.provenance, "reason": d.reason,
-            "changed": d.changed, "bytes": d.tree.nar_size,
-        })).collect::<Vec<_>>(),
-        "cache": captured.scan.cache.iter().map(|c| json!({"path": c.path, "bytes": c.size})).collect::<Vec<_>>(),
-        "programs": lock.programs.iter().map(|p| json!({"name": p.name, "bytes": p.tree.nar_size})).collect::<Vec<_>>(),
-        "program-libraries": lock.program_libraries.iter().map(|t| json!({"bytes": t.nar_size})).collect::<Vec<_>>(),
-        "system-files": lock.system_files.iter().map(|f| json!({"path": f.at, "bytes": f.tree.nar_size})).collect::<Vec<_>>(),
-        "models": captured.scan.models,
-        "user": captured.scan.user,
-        "outside": captured.scan.outside,
-        "audit": {
-            "objects": captured.audit.objects,
-            "glibc_floor": captured.audit.glibc_floor,
-            "cuda_majors": captured.audit.cuda_majors,
-            "unmet": captured.audit.unmet,
+/// The report as a document.
+pub fn inspected(captured: &Captured) -> Inspected {
+    let (lock, scan) = (&captured.lock, &captured.scan);
+    let pack = |p: &inventory::Pack| documents::Pack {
+        name: p.name.clone(),
+        kind: p.kind,
+        enabled: p.enabled,
+        git: p.git.clone(),
+        nested: p.nested.clone(),
+        bytes: p.size,
+        weights: p.weights.iter().map(|w| Sized { path: w.path.clone(), bytes: w.size }).collect(),
+    };
+    let distribution = |d: &DistributionLock| documents::Distribution {
+        name: d.name.clone(),
+        version: d.version.clone(),
+        provenance: d.provenance,
+        reason: d.reason.clone(),
+        changed: d.changed.clone(),
+        bytes: d.tree.nar_size,
+    };
+    let named = |path: &str, tree: &TreeRef| Sized { path: path.into(), bytes: tree.nar_size };
+    Inspected {
+        environment: scan.root.clone(),
+        main: documents::MainProgram {
+            version: lock.main.version.clone(),
+            git: scan.main.git.clone(),
+            bytes: scan.main.size,
         },
-        "index": captured.index,
-        "findings": captured.findings,
-    })
+        python: documents::Python {
+            executable: captured.python.executable.clone(),
+            venv: captured.venv.clone(),
+            found: captured.python.how.to_string(),
+            version: lock.runtime.version.clone(),
+        },
+        packs: scan.packs.iter().map(pack).collect(),
+        distributions: lock.distributions.iter().map(distribution).collect(),
+        cache: scan.cache.iter().map(|c| Sized { path: c.path.clone(), bytes: c.size }).collect(),
+        programs: lock.programs.iter().map(|p| named(&p.name, &p.tree)).collect(),
+        program_libraries: lock.program_libraries.iter().map(|tree| tree.nar_size).collect(),
+        system_files: lock.system_files.iter().map(|f| named(&f.at, &f.tree)).collect(),
+        models: scan.models.clone(),
+        user: scan.user.clone(),
+        outside: scan.outside.clone(),
+        audit: documents::Audit {
+            objects: captured.audit.objects,
+            glibc_floor: captured.audit.glibc_floor.clone(),
+            cuda_majors: captured.audit.cuda_majors.clone(),
+            unmet: captured.audit.unmet.clone(),
+        },
+        index: captured.index.clone(),
+        findings: captured.findings.clone(),
+    }
 }
 
 /// The report for a person.

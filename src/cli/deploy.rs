@@ -1,4 +1,5 @@
 //! `stillframe deploy`: a snapshot to its hosts.
+use super::documents;
 use super::events::Shown;
 use super::exit;
 use super::fleet::{self, Selection};
@@ -19,7 +20,6 @@ use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::check_interrupt;
 use crate::sys::signals;
 use crate::sys::who;
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -137,7 +137,7 @@ fn detached(detaching: Detaching, printer: &Printer) -> Result<ExitCode> {
     let id = detaching.id;
     match detaching.begin()? {
         Detached::GoesOn(log) => {
-            printer.value(&json!({"version": 1, "deployment": id, "detached": true, "log": log}));
+            printer.value(&documents::Detached { deployment: id.into(), detached: true, log: log.into() });
             printer.line(format!(
                 "{id} goes on by itself: stillframe attach shows it, stillframe cancel stops it"
             ));

@@ -1,4 +1,5 @@
 //! `stillframe doctor`: is this workstation able to take snapshots and deploy them? Looks, and changes nothing.
+use super::documents;
 use super::exit;
 use super::fleet;
 use super::printer::{Printer, bytes, plain};
@@ -9,7 +10,6 @@ use crate::ship::agent;
 use crate::snapshot::doctor::{self, first_line};
 use crate::store::StoreConfig;
 use crate::sys::error::{Error, Kind, Result};
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -87,11 +87,11 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let values: Vec<_> = looks
         .iter()
         .map(|(what, look)| match look {
-            Ok(text) => json!({"what": what, "ok": true, "text": text}),
-            Err(e) => json!({"what": what, "ok": false, "error": e.report()}),
+            Ok(text) => documents::Look { what, ok: true, text: Some(text.clone()), error: None },
+            Err(e) => documents::Look { what, ok: false, text: None, error: Some(e.report()) },
         })
         .collect();
-    printer.value(&json!({"version": 1, "looks": values, "failed": failed}));
+    printer.value(&documents::Doctor { looks: values, failed });
     for (what, look) in &looks {
         match look {
             Ok(text) => printer.line(format!("{} {what:16} {}", printer.paint("32", "ok     "), plain(text))),

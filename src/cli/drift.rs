@@ -1,11 +1,11 @@
 //! `stillframe drift`: which host does not run what it should, and why.
+use super::documents::Drift;
 use super::exit;
 use super::fleet::{self, HostsArgs, known_as};
 use super::printer::{Printer, lines, plain};
 use super::settings::Settings;
 use crate::deploy::drift::{Standing, State};
 use crate::sys::error::Result;
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
     if drifted > 0 {
         printer.line("bring them there: stillframe deploy --catch-up");
     }
-    printer.value(&json!({"version": 1, "hosts": standings, "drifted": drifted}));
+    printer.value(&Drift { hosts: standings, drifted });
     Ok(exit::code(drifted))
 }
 

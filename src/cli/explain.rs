@@ -1,11 +1,11 @@
 //! `stillframe explain CODE`: what the codes mean that errors (`--json`: error.kind), report lines (topic) and the gateway's
 //! answers (error.kind of its JSON body, the access log, the metrics) bear, and what to do.
+use super::documents::{Code, Codes};
 use super::printer::Printer;
 use crate::capture::model::report::Topic;
 use crate::gateway::refusal::Fault;
 use crate::sys::error::{Error, Kind, Result};
 use crate::words;
-use serde_json::json;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
@@ -176,10 +176,10 @@ fn find(code: &str) -> Result<Vec<Entry>> {
 }
 
 pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
-    let value = |e: &Entry| json!({"code": e.code, "by": e.by.name(), "means": e.means, "to_do": e.to_do});
+    let value = |e: &Entry| Code { code: e.code, by: e.by.name(), means: e.means, to_do: e.to_do };
     if let Some(code) = &args.code {
         let found = find(code)?;
-        printer.value(&json!({"version": 1, "codes": found.iter().map(value).collect::<Vec<_>>()}));
+        printer.value(&Codes { codes: found.iter().map(value).collect() });
         for entry in found {
             printer.line(format!("{} ({})", printer.bold(entry.code), entry.by.name()));
             printer.line(format!("  {}", entry.means));
@@ -188,7 +188,7 @@ pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let all = entries();
-    printer.value(&json!({"version": 1, "codes": all.iter().map(value).collect::<Vec<_>>()}));
+    printer.value(&Codes { codes: all.iter().map(value).collect() });
     for by in [By::Error, By::Report, By::Gateway] {
         printer.line(printer.bold(by.name()));
         for entry in all.iter().filter(|e| e.by == by) {

@@ -1,4 +1,5 @@
 //! `--hosts`, and showing what each host says: what the commands that speak with hosts have in common.
+use super::documents::{Answer, Document, Hosts};
 use super::printer::{Printer, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
@@ -6,7 +7,6 @@ use crate::deploy::drift;
 use crate::deploy::fleet::{Member, on_each};
 use crate::sys::descriptors;
 use crate::sys::error::Result;
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -59,20 +59,20 @@ pub fn standing(settings: &Settings, meant: &[Member]) -> Result<drift::Fleet> {
 }
 
 /// Asks every host, shows what each says, and counts those that did not answer. The JSON document has all of it.
-pub fn each_says<T: Send>(
+pub fn each_says<T: Send, D>(
     members: &[Member],
     printer: &Printer,
     ask: impl Fn(&Member) -> Result<T> + Sync,
-    mut show: impl FnMut(&Member, &T) -> Value,
-) -> (Vec<Value>, usize) {
+    mut show: impl FnMut(&Member, &T) -> D,
+) -> (Vec<Answer<D>>, usize) {
     let answers = on_each(members.iter().collect(), |member: &Member| ask(member));
     let (mut values, mut failed) = (Vec::new(), 0);
     for (member, answer) in members.iter().zip(answers) {
         match answer {
-            Ok(answer) => values.push(show(member, &answer)),
+            Ok(answer) => values.push(Answer::said(member.name(), show(member, &answer))),
             Err(e) => {
                 failed += 1;
-                values.push(json!({"host": member.name(), "error": e.report()}));
+                values.push(Answer::lost(member.name(), &e));
                 printer.error_text(&e);
             }
         }
@@ -81,8 +81,11 @@ pub fn each_says<T: Send>(
 }
 
 /// The document of a command that asked each host.
-pub fn document(values: Vec<Value>, failed: usize, printer: &Printer) {
-    printer.value(&json!({"version": 1, "hosts": values, "failed": failed}));
+pub fn document<D>(hosts: Vec<Answer<D>>, failed: usize, printer: &Printer)
+where
+    Hosts<D>: Document,
+{
+    printer.value(&Hosts { hosts, failed });
 }
 
 /// A snapshot as this workstation knows it: id and label.

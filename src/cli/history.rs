@@ -1,4 +1,5 @@
 //! `stillframe history`: every deployment with what came of it on each host, newest first.
+use super::documents::{self, Deployment, History, Lost};
 use super::events::event_text;
 use super::exit;
 use super::fleet::{self, Selection, known_as};
@@ -9,7 +10,6 @@ use crate::deploy::{questions, records};
 use crate::protocol::messages::{AttemptKind, Record, Status};
 use crate::sys::clock;
 use crate::sys::error::Result;
-use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             Ok(found) => recorded.extend(found.into_iter().map(|r| (member.name().to_string(), r))),
             Err(e) => {
                 printer.error_text(&e);
-                failed.push(json!({"host": member.name(), "error": e.report()}));
+                failed.push(Lost { host: member.name().into(), error: e.report() });
             }
         }
     }
@@ -57,20 +57,29 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             merged.kind.name(),
             plain(&merged.by)
         ));
-        let parts: Vec<Value> =
-            merged.parts.iter().map(|(host, part)| show(host, part, args.events, printer)).collect();
-        values.push(json!({"deployment": id, "kind": merged.kind, "by": merged.by, "began": merged.began,
-            "snapshot": merged.snapshot, "hosts": parts}));
+        values.push(Deployment {
+            deployment: id,
+            kind: merged.kind,
+            by: merged.by,
+            began: merged.began,
+            snapshot: merged.snapshot,
+            hosts: merged
+                .parts
+                .into_iter()
+                .map(|(host, part)| show(host, part, args.events, printer))
+                .collect(),
+        });
     }
-    printer.value(&json!({"version": 1, "deployments": values, "failed": failed}));
-    Ok(exit::code(failed.len()))
+    let lost = failed.len();
+    printer.value(&History { deployments: values, failed });
+    Ok(exit::code(lost))
 }
 
-fn show(host: &str, part: &Part, events: bool, printer: &Printer) -> Value {
+fn show(host: String, part: Part, events: bool, printer: &Printer) -> documents::Part {
     match part {
         Part::Recorded(record) => {
-            record_text(host, record, events, printer);
-            json!({"host": host, "record": record})
+            record_text(&host, &record, events, printer);
+            documents::Part::Recorded { host, record }
         }
         Part::Unrecorded(result) => {
             let why = result.error.as_deref().map(plain).unwrap_or_default();
@@ -78,7 +87,7 @@ fn show(host: &str, part: &Part, events: bool, printer: &Printer) -> Value {
                 "  {host:14} {} {why}",
                 printer.paint("31", &format!("{:11}", result.status.name()))
             ));
-            json!({"host": host, "unrecorded": result})
+            documents::Part::Unrecorded { host, unrecorded: result }
         }
     }
 }

@@ -1,4 +1,7 @@
 //! `stillframe host`: what hosts have and lack, and bringing them a snapshot ahead of its deployment.
+use super::documents::{
+    Answer, CheckedHost, Described, DescribedHost, Hosts, RepairedHost, SentHost, SentTo,
+};
 use super::exit;
 use super::fleet;
 use super::printer::{Printer, bytes, plain};
@@ -85,11 +88,12 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
 }
 
 fn list(members: &[Member], printer: &Printer) {
-    let hosts: Vec<Value> = members
-        .iter()
-        .map(|m| json!({"name": m.name(), "file": m.host.file, "config": said(json!(m.host.config))}))
-        .collect();
-    printer.value(&json!({"version": 1, "hosts": hosts}));
+    let described = |m: &Member| DescribedHost {
+        name: m.name().into(),
+        file: m.host.file.clone(),
+        config: said(json!(m.host.config)),
+    };
+    printer.value(&Described { hosts: members.iter().map(described).collect() });
     let width = members.iter().map(|m| m.name().len()).max().unwrap_or(0);
     for member in members {
         let target = &member.host.target;
@@ -131,7 +135,12 @@ pub fn can_be_prepared(members: &[Member], printer: &Printer) -> bool {
 }
 
 /// Shows each, and counts those with a problem.
-fn look(members: &[Member], prepared: bool, deep: bool, printer: &Printer) -> (Vec<Value>, usize) {
+fn look(
+    members: &[Member],
+    prepared: bool,
+    deep: bool,
+    printer: &Printer,
+) -> (Vec<Answer<CheckedHost>>, usize) {
     let mut unwell = 0;
     let ask = |member: &Member| {
         let mut found = look::look(member, deep)?;
@@ -143,14 +152,16 @@ fn look(members: &[Member], prepared: bool, deep: bool, printer: &Printer) -> (V
     };
     let (values, failed) = fleet::each_says(members, printer, ask, |member, found| {
         let host = &member.host;
-        let Look { facts, problems, notes, integrity } = found;
-        unwell += usize::from(!problems.is_empty());
+        unwell += usize::from(!found.problems.is_empty());
         show(host, found, printer);
-        let mut value = json!({"host": host.name, "address": host.target.address, "tags": host.tags, "facts": facts, "problems": problems, "notes": notes});
-        if let Some(integrity) = integrity {
-            value["integrity"] = json!(integrity);
+        CheckedHost {
+            address: host.target.address.clone(),
+            tags: host.tags.iter().cloned().collect(),
+            facts: found.facts.clone(),
+            problems: found.problems.clone(),
+            notes: found.notes.clone(),
+            integrity: found.integrity.clone(),
         }
-        value
     });
     (values, failed + unwell)
 }
@@ -210,7 +221,7 @@ fn repair(members: &[Member], all: bool, printer: &Printer) -> Result<ExitCode> 
                 printer.line(format!("{name}: all is as it should be"));
             }
         }
-        json!({"host": member.name(), "services": services})
+        RepairedHost { services: services.clone() }
     });
     fleet::document(values, failed + unwell, printer);
     Ok(exit::code(failed + unwell))
@@ -244,17 +255,23 @@ fn send(
     for (host, result) in members.iter().map(|m| &m.host).zip(results) {
         match result {
             Ok(done) => {
-                values.push(json!({"host": host.name, "missing_paths": done.missing, "missing_bytes": done.missing_bytes, "sent": done.sent}));
                 printer.line(text(host, &done, closure.len(), dry_run));
+                let Done { missing: missing_paths, missing_bytes, sent } = done;
+                values.push(Answer::said(&host.name, SentHost { missing_paths, missing_bytes, sent }));
             }
             Err(e) => {
                 failed += 1;
-                values.push(json!({"host": host.name, "error": e.report()}));
+                values.push(Answer::lost(&host.name, &e));
                 printer.error_text(&e);
             }
         }
     }
-    printer.value(&json!({"version": 1, "snapshot": path, "paths": closure.len(), "dry_run": dry_run, "hosts": values, "failed": failed}));
+    printer.value(&SentTo {
+        snapshot: path,
+        paths: closure.len(),
+        dry_run,
+        hosts: Hosts { hosts: values, failed },
+    });
     Ok(exit::code(failed))
 }
 

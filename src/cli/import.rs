@@ -1,4 +1,5 @@
 //! `stillframe import FILE`: what another tool's file says of an environment, and, with --into, that environment.
+use super::documents::Imported;
 use super::printer::{Printer, plain};
 use crate::formats::comfy::description::Description;
 use crate::formats::credentials::redacted;
@@ -51,8 +52,8 @@ pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
         description.unresolved.extend(lacking);
     }
     let made = args.into.as_ref();
-    let value = json!({"version": 1, "description": description, "made": made});
-    printer.value(&without_credentials(value));
+    let shown = without_credentials(json!(description));
+    printer.value(&Imported { description: shown, made: made.cloned() });
     let Some(folder) = made.map(|folder| folder.display()) else { return Ok(ExitCode::SUCCESS) };
     match description.unresolved.len() {
         0 => printer.line(format!("made {folder}; next: stillframe inspect {folder}")),

@@ -1,5 +1,5 @@
 //! `stillframe inspect`: the report, and nothing else.
-use super::capture::{report_json, report_text};
+use super::capture::{inspected, report_text};
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::snapshot::reading::{Manner, capture};
@@ -27,7 +27,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let (mut captured, _) = capture(&subject, manner, None, printer)?;
     let used = remembered::used(&subject.registry(), &subject.environment);
     captured.findings.extend(used.iter().flat_map(|used| used.findings(&subject.configured)));
-    printer.value(&report_json(&captured));
+    printer.value(&inspected(&captured));
     report_text(&captured, printer);
     Ok(ExitCode::SUCCESS)
 }

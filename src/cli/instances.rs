@@ -1,4 +1,5 @@
 //! `stillframe instances`: every instance with its generation, slot, GPU, state, age, restarts, queue and memory.
+use super::documents::Instances;
 use super::exit;
 use super::fleet::{self, HostsArgs, each_says};
 use super::printer::{Printer, age, bytes};
@@ -6,7 +7,6 @@ use crate::deploy::fleet::Member;
 use crate::deploy::questions;
 use crate::protocol::overview::InstanceView;
 use crate::sys::error::Result;
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
     )));
     let ask = |member: &Member| questions::status(&member.remote()?, member.service.name());
     let (values, failed) = each_says(&members, printer, ask, |member, view| {
-        let all: Vec<&InstanceView> = view.services.iter().flat_map(|s| &s.instances).collect();
+        let all: Vec<InstanceView> = view.services.iter().flat_map(|s| s.instances.clone()).collect();
         for i in &all {
             let gpus = if i.gpus.is_empty() { "-".to_string() } else { i.gpus.join(",") };
             printer.line(format!(
@@ -35,7 +35,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
                 i.memory_bytes.map_or("-".into(), bytes)
             ));
         }
-        json!({"host": member.name(), "instances": all})
+        Instances { instances: all }
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed))

@@ -1,5 +1,6 @@
 //! `stillframe lock`: writes pylock.toml and stillframe.lock.
-use super::capture::{report_json, report_text};
+use super::capture::{inspected, report_text};
+use super::documents::Locked;
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::capture::model::lock::Lock;
@@ -9,7 +10,6 @@ use crate::snapshot::reading::{Manner, capture};
 use crate::sys::error::Result;
 use crate::sys::files;
 use crate::sys::signals;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -56,9 +56,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         files::write_atomic(&path, text.as_bytes())?;
         written.push(path);
     }
-    let mut value = report_json(&captured);
-    value["written"] = json!(written);
-    printer.value(&value);
+    printer.value(&Locked { inspected: inspected(&captured), written: written.clone() });
     report_text(&captured, printer);
     for path in &written {
         printer.line(format!("wrote {}", path.display()));

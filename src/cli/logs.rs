@@ -1,11 +1,12 @@
 //! `stillframe logs`: the log of a service or of one of its instances.
+use super::documents::LogLine;
 use super::exit;
 use super::fleet::{self, Selection};
 use super::printer::{Printer, plain};
 use crate::deploy::fleet::{Member, on_each};
 use crate::deploy::questions::{self, LogOf};
 use crate::sys::error::Result;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
             if printer.json {
                 // The journal's own document; what is none has no fields.
                 let entry: Value = serde_json::from_str(line).unwrap_or_default();
-                printer.event(&json!({"host": member.name(), "entry": entry}));
+                printer.event(&LogLine { host: member.name().into(), entry });
             } else if several {
                 printer.line(format!("{}  {}", member.name(), plain(line)));
             } else {

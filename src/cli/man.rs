@@ -1,7 +1,7 @@
 //! `stillframe man DIR`: manual pages, one a command, as packages install them.
+use super::documents::Pages;
 use super::printer::Printer;
 use crate::sys::error::{Error, Result};
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,8 +17,8 @@ pub fn run(args: &Args, command: clap::Command, printer: &Printer) -> Result<Exi
     let mut written = Vec::new();
     let name = command.get_name().to_string();
     page(&command.disable_help_subcommand(true), &name, dir, &mut written)?;
-    printer.value(&json!({"version": 1, "written": written}));
     printer.line(format!("wrote {} pages to {}", written.len(), dir.display()));
+    printer.value(&Pages { written });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,6 +4,7 @@ mod cancel;
 mod capture;
 mod deploy;
 mod doctor;
+pub mod documents;
 mod drift;
 mod events;
 mod exit;

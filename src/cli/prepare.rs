@@ -1,4 +1,5 @@
 //! `stillframe host prepare`: what a host needs once, shown, agreed to, done.
+use super::documents::{Answer, Prepared};
 use super::exit;
 use super::fleet;
 use super::printer::Printer;
@@ -8,7 +9,6 @@ use crate::deploy::prepare::{self, Found, Step};
 use crate::ship::copy::Load;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::signals;
-use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -50,7 +50,7 @@ pub fn run(settings: &Settings, members: &[Member], yes: bool, printer: &Printer
                 if !steps.is_empty() {
                     printer.line(format!("{} is prepared", member.name()));
                 }
-                values.push(json!({"host": member.name(), "done": steps}));
+                values.push(Answer::said(member.name(), Prepared { done: steps }));
             }
             Err(e) => {
                 failed += 1;
@@ -70,9 +70,9 @@ fn show(member: &Member, found: &Found, printer: &Printer) {
     found.steps.iter().for_each(|step| printer.line(format!("  {}", text(*step))));
 }
 
-fn lost(member: &Member, e: &Error, printer: &Printer) -> Value {
+fn lost(member: &Member, e: &Error, printer: &Printer) -> Answer<Prepared> {
     printer.error_text(e);
-    json!({"host": member.name(), "error": e.report()})
+    Answer::lost(member.name(), e)
 }
 
 fn agree(printer: &Printer) -> Result<()> {

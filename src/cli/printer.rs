@@ -1,5 +1,6 @@
 //! The one place that writes to the terminal: text or JSON, colours only on a terminal, progress with
 //! bytes and time left, and errors with their sources and what to do next.
+use super::documents::{Document, Versioned};
 use super::output::Output;
 use crate::capture::model::report::{Finding, Severity};
 use crate::deploy::events::Failure;
@@ -65,9 +66,15 @@ impl Printer {
         }
     }
 
-    pub fn value(&self, value: &Value) {
+    /// The document of a command, with `--json`.
+    pub fn value(&self, document: &impl Document) {
+        self.whole(&Versioned::of(document));
+    }
+
+    /// One that says its own version.
+    pub fn whole(&self, document: &impl Serialize) {
         if self.json {
-            self.write(&format!("{value:#}"));
+            self.write(&format!("{:#}", json!(document)));
         }
     }
 

@@ -1,4 +1,5 @@
 //! `stillframe retention`: what hosts keep and why; frees the rest.
+use super::documents::{Retained, with_dates};
 use super::exit;
 use super::fleet::{self, Selection, each_says};
 use super::printer::{Printer, bytes, plain};
@@ -25,7 +26,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let (values, failed) = each_says(&members, printer, ask, |member, report| {
         printer.line(printer.bold(member.name()));
         show(report, printer);
-        json!({"host": member.name(), "report": report})
+        Retained { report: with_dates(json!(report), "generations") }
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed))

@@ -1,4 +1,5 @@
 //! `stillframe run`: serves a snapshot here, in the foreground.
+use super::documents::{Running, UsedHere};
 use super::printer::{Printer, plain};
 use super::settings::Settings;
 use crate::capture::model::used::{Configured, Used};
@@ -7,7 +8,6 @@ use crate::host::foreground;
 use crate::protocol::launch::Values;
 use crate::snapshot::serve::{self, Serving, Wanted};
 use crate::sys::error::{Error, Kind, Result};
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -82,12 +82,9 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     outcome
 }
 
-/// The second and last document of `--json`: what of this machine was used.
-fn document(used: &Used, configured: &Configured, id: &str) -> Value {
-    let proposals = used.proposals(configured).into_iter();
-    let lines: Vec<Value> =
-        proposals.map(|p| json!({"table": p.table, "line": p.line, "why": p.why})).collect();
-    json!({"version": 1, "id": id, "used": used, "lines": lines})
+/// The second and last document of `--json`.
+fn document(used: &Used, configured: &Configured, id: &str) -> UsedHere {
+    UsedHere { id: id.into(), used: used.clone(), lines: used.proposals(configured) }
 }
 
 /// The snapshot was served here, which does not say that it has all that it needs.
@@ -140,10 +137,14 @@ async fn serve(
     match ready {
         Some(Ok(took)) => {
             let pid = instance.child.id();
-            printer.value(
-                &json!({"version": 1, "id": id, "url": instance.url, "pid": pid, "ready_ms": took.as_millis() as u64,
-                "slot": values.slot, "base": values.base}),
-            );
+            printer.value(&Running {
+                id: id.into(),
+                url: instance.url.clone(),
+                pid,
+                ready_ms: took.as_millis() as u64,
+                slot: values.slot.clone(),
+                base: values.base.clone(),
+            });
             printer.line(format!(
                 "serving {id} on {} (pid {}, ready in {:.1} s); Ctrl-C ends it",
                 instance.url,

@@ -1,28 +1,27 @@
 //! The schema of the configuration, as JSON Schema (draft 2020-12): `nix/lib` checks hosts and projects written in Nix
-//! against it, and an editor can do the same for the TOML files. The Rust types are its one source. The same of the
-//! stream of events.
+//! against it, and an editor can do the same for the TOML files. The Rust types are its one source. The same of what
+//! commands print with `--json`.
+use super::documents;
 use super::printer::Printer;
 use super::settings::Config;
-use crate::deploy::events::Line;
 use crate::ship::hosts::HostConfig;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
+use clap::builder::PossibleValuesParser;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which schema: that of stillframe.toml (default) or of a host's file (each has the definitions of both), or of a line of the stream that
-    /// `deploy`, `rollback` and `attach` print with --json.
-    #[arg(value_enum)]
-    of: Option<Of>,
+    /// Which schema: that of stillframe.toml (`project`, the default), of a host's file (`host`; each has the definitions of both), of a
+    /// command's document of --json, of an `error`, or of a line of a stream (`events`: deploy, rollback, attach; `logs`).
+    #[arg(value_parser = names())]
+    of: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Of {
-    Project,
-    Host,
-    Events,
+fn names() -> PossibleValuesParser {
+    let all = ["project", "host"].iter().chain(documents::NAMES).chain(documents::OTHERS);
+    PossibleValuesParser::new(all.copied())
 }
 
 /// Both files' schemas, as `#/$defs/Config` and `#/$defs/HostConfig`.
@@ -36,21 +35,17 @@ pub fn schema() -> Value {
     })
 }
 
-/// A line of the stream of `deploy`, `rollback` and `attach`.
-pub fn events() -> Value {
-    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Line>().to_value()
-}
-
 pub fn run(args: &Args, printer: &Printer) -> Result<ExitCode> {
     let of_file = |name: &str| {
         let mut value = schema();
         value["$ref"] = json!(format!("#/$defs/{name}"));
         value
     };
-    printer.document(&match args.of {
-        None | Some(Of::Project) => of_file("Config"),
-        Some(Of::Host) => of_file("HostConfig"),
-        Some(Of::Events) => events(),
+    printer.document(&match args.of.as_deref() {
+        None | Some("project") => of_file("Config"),
+        Some("host") => of_file("HostConfig"),
+        Some(name) => documents::schema(name)
+            .ok_or_else(|| Error::new(Kind::Input, format!("there is no schema of {name:?}")))?,
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -77,18 +72,30 @@ mod tests {
     /// Each kind of line that docs/json.md names is in the schema, and no other.
     #[test]
     fn the_documented_stream_is_in_the_schema() {
-        let schema = super::events();
+        let schema = super::documents::schema("events").unwrap();
         let Value::Array(kinds) = &schema["$defs"]["Event"]["oneOf"] else { panic!("{schema:#}") };
         let in_schema: BTreeSet<&str> =
             kinds.iter().filter_map(|kind| kind["properties"]["type"]["const"].as_str()).collect();
         let text = include_str!("../../docs/json.md");
         let (_, stream) = text.split_once("## The stream of").unwrap();
+        let (stream, _) = stream.split_once("## Documents").unwrap();
         let rows = stream.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let mut documented: BTreeSet<&str> = rows.collect();
         documented.remove("type");
         // Of `attach`, in words below the table.
         documented.insert("attempt");
         assert_eq!(in_schema, documented);
+    }
+
+    /// The part of docs/json.md below its head is written from the types.
+    #[test]
+    fn every_document_is_described_from_its_type() {
+        let text = include_str!("../../docs/json.md");
+        let (head, _) = text.split_once("## Documents").unwrap();
+        let schemas = super::documents::NAMES.iter().chain(&["snapshot", "error", "logs"]);
+        let schemas: Vec<(&str, Value)> =
+            schemas.map(|name| (*name, super::documents::schema(name).unwrap())).collect();
+        same("docs/json.md", &format!("{head}{}", super::text::documents(&schemas)));
     }
 
     #[test]

@@ -110,3 +110,50 @@ pub fn markdown(root: &Value) -> String {
     }
     text
 }
+
+const DOCUMENTS: &str = "## Documents
+
+Written from the program's own types (`stillframe schema NAME`): every field of every document. `[]` is an item of a list, NAME a name that the
+document itself brings; a field of one form of several is there only in that form.
+";
+
+/// The documents of `--json`, a table each. What several have is described once, at the first.
+pub fn documents(schemas: &[(&str, Value)]) -> String {
+    let mut text = DOCUMENTS.to_string();
+    for (name, root) in schemas {
+        let _ = write!(
+            text,
+            "\n### {}\n\n| field | value | meaning |\n|---|---|---|\n",
+            name.replacen('-', " ", 1)
+        );
+        let mut all = Vec::new();
+        fields(root, root, "", &mut all);
+        let mut seen = std::collections::BTreeSet::new();
+        for (key, value, meaning) in all.into_iter().filter(|(key, ..)| seen.insert(key.clone())) {
+            let cell = |text: &str| text.replace('|', "\\|");
+            let _ = writeln!(text, "| `{key}` | {} | {} |", cell(&value), cell(&meaning));
+        }
+    }
+    text
+}
+
+/// Every field of an object, of all its forms.
+fn fields(root: &Value, schema: &Value, prefix: &str, out: &mut Vec<(String, String, String)>) {
+    let schema = resolve(root, schema);
+    for form in ["allOf", "anyOf", "oneOf"] {
+        schema[form].as_array().into_iter().flatten().for_each(|form| fields(root, form, prefix, out));
+    }
+    for (name, given) in schema["properties"].as_object().into_iter().flatten() {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let child = resolve(root, given);
+        let description = child["description"].as_str().unwrap_or_default().replace('\n', " ");
+        out.push((key.clone(), expects(root, &child), description));
+        fields(root, &child, &key, out);
+        if child["items"].is_object() {
+            fields(root, &child["items"], &format!("{key}[]"), out);
+        }
+        if child["additionalProperties"].is_object() {
+            fields(root, &child["additionalProperties"], &format!("{key}.NAME"), out);
+        }
+    }
+}

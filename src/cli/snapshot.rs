@@ -1,4 +1,5 @@
 //! `stillframe snapshot`: lock, derivations, realise, register.
+
 use super::capture::findings_text;
 use super::printer::{Printer, bytes, lines};
 use super::settings::Settings;
@@ -6,7 +7,6 @@ use crate::snapshot::report::Report;
 use crate::snapshot::take::{Request, take};
 use crate::sys::error::Result;
 use crate::sys::signals;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,7 +44,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     let settings = Settings::resolve(args.env.as_deref(), config)?;
     signals::heed()?;
     let (_, report) = take(&settings.subject()?, &args.how.request(), printer)?;
-    printer.value(&json!(report));
+    printer.whole(&report);
     report_text(&report, printer);
     Ok(ExitCode::SUCCESS)
 }

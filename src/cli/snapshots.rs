@@ -1,5 +1,6 @@
 //! `stillframe snapshots`: list, show, diff, verify, remove.
 use super::capture::findings_text;
+use super::documents::{Removed, Shown, Snapshots, Verified};
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::closure::between::between;
@@ -10,7 +11,6 @@ use crate::snapshot::verify::verify;
 use crate::store::Store;
 use crate::sys::error::Result;
 use crate::sys::signals;
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -46,8 +46,8 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
             let _lock = exclusive(&settings.state, &settings.environment, "snapshots remove", printer)?;
             let record = registry.find(Some(&id))?;
             registry.remove(&record, force)?;
-            printer.value(&json!({"version": 1, "removed": record.id, "snapshot": record.snapshot}));
             printer.line(format!("removed {}; `nix-store --gc` frees what nothing else needs", record.id));
+            printer.value(&Removed { removed: record.id, snapshot: record.snapshot });
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -55,7 +55,7 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
 
 fn list(registry: &Registry, printer: &Printer) -> Result<ExitCode> {
     let records = registry.list()?;
-    printer.value(&json!({"version": 1, "snapshots": records}));
+    printer.value(&Snapshots { snapshots: records.clone() });
     if records.is_empty() {
         printer.line("there is no snapshot yet: take one with `stillframe snapshot`");
     }
@@ -75,7 +75,7 @@ fn list(registry: &Registry, printer: &Printer) -> Result<ExitCode> {
 fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<ExitCode> {
     let record = registry.find(id)?;
     let lock = registry.lock(&record)?;
-    printer.value(&json!({"version": 1, "record": record, "lock": lock}));
+    printer.value(&Shown { record: record.clone(), lock: lock.clone() });
     printer.line(printer.bold(&format!("snapshot {}", record.id)));
     let last = record.taken();
     let again = if last == record.created { String::new() } else { format!("; last {last}") };
@@ -128,9 +128,7 @@ fn show(registry: &Registry, id: Option<&str>, printer: &Printer) -> Result<Exit
 fn diff(settings: &Settings, registry: &Registry, a: &str, b: &str, printer: &Printer) -> Result<ExitCode> {
     let (old, new) = (registry.find(Some(a))?, registry.find(Some(b))?);
     let diff = between(registry, &old, &new, &mut Store::connect(&settings.store())?)?;
-    let mut document = json!(diff);
-    document["version"] = json!(1);
-    printer.value(&document);
+    printer.value(&diff);
     if old.snapshot == new.snapshot {
         printer.line(format!("{} and {} are the same", old.id, new.id));
     } else if diff.is_empty() {
@@ -205,9 +203,11 @@ fn verified(
     let record = registry.find(id)?;
     let subject = || Settings::resolve(Some(&record.environment), config_file)?.subject();
     let report = verify(registry, &record, &settings.store(), &settings.cache, subject, printer)?;
-    printer.value(
-        &json!({"version": 1, "id": record.id, "verified": report.mismatches.is_empty(), "report": report}),
-    );
+    printer.value(&Verified {
+        id: record.id.clone(),
+        verified: report.mismatches.is_empty(),
+        report: report.clone(),
+    });
     for m in &report.mismatches {
         printer.line(format!("{} differs: {}", m.label, m.path));
         printer.line(format!("  recorded {}, found {}", m.expected, m.found));

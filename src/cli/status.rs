@@ -1,4 +1,5 @@
 //! `stillframe status`: what each host serves, and how many instances of those wanted are ready.
+use super::documents::{Status, with_dates};
 use super::exit;
 use super::fleet::{self, HostsArgs, each_says, known_as};
 use super::printer::{Printer, plain};
@@ -24,7 +25,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
             unwell += usize::from(service.ready < service.wanted || service.problem.is_some());
             service_text(member.name(), service, &settings, printer);
         }
-        json!({"host": member.name(), "view": document(view)})
+        Status { view: document(view) }
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed + unwell))
@@ -34,11 +35,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
 fn document(view: &HostView) -> Value {
     let mut value = json!(view);
     for service in value["services"].as_array_mut().into_iter().flatten() {
-        for generation in service["generations"].as_array_mut().into_iter().flatten() {
-            if let Some(created) = generation["created"].as_u64() {
-                generation["created"] = json!(clock::rfc3339(created));
-            }
-        }
+        *service = with_dates(service.take(), "generations");
     }
     value
 }

@@ -1,11 +1,11 @@
 //! `stillframe unlock`: takes the lock from a deployment that hangs before its activation.
+use super::documents::Unlocked;
 use super::exit;
 use super::fleet::{self, HostsArgs, each_says};
 use super::printer::{Printer, plain};
 use crate::deploy::questions;
 use crate::sys::clock;
 use crate::sys::error::Result;
-use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
             ),
             None => format!("{}  nobody holds it", member.name()),
         });
-        json!({"host": member.name(), "unlocked": holder})
+        Unlocked { unlocked: holder.clone() }
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed))

@@ -3,12 +3,13 @@ use crate::capture::model::lock::{Lock, PackLock, RuntimeLock, WeightLock};
 use crate::capture::model::probe::ProbeResult;
 use crate::capture::trees::tree::TreeRef;
 use crate::protocol::launch::Launch;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What became of something from one snapshot to the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
     Added,
@@ -26,7 +27,7 @@ impl fmt::Display for What {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Change {
     pub name: String,
     pub what: What,
@@ -39,7 +40,7 @@ pub struct Change {
     pub files: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Diff {
     pub main: Option<Change>,
     pub runtime: Option<Change>,

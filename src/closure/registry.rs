@@ -9,13 +9,14 @@ use crate::protocol::launch;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub const RECORD_VERSION: u32 = 1;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     pub version: u32,
     /// The first characters of the store path's hash.
@@ -51,7 +52,7 @@ pub struct Record {
 }
 
 /// What a snapshot asks of a host that serves it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Requires {
     /// `x86_64-linux`; empty in records of an older version.
     pub system: String,
@@ -61,7 +62,7 @@ pub struct Requires {
     pub cuda: Option<u32>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct OutputRecord {
     pub label: String,
     pub path: String,
@@ -88,7 +89,7 @@ impl Record {
 }
 
 /// A host that serves a snapshot; written by a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Served {
     pub host: String,
     pub service: String,

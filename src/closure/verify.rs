@@ -9,12 +9,13 @@ use crate::formats::nix::store_path::{StorePath, source_path};
 use crate::store::{Store, StoreConfig, Text};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, Progress, check_interrupt};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Mismatch {
     pub label: String,
     pub path: String,
@@ -43,7 +44,7 @@ impl Mismatch {
     }
 }
 
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Report {
     /// Copied in and hashed again.
     pub sources: u64,

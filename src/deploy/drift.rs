@@ -8,6 +8,7 @@ use crate::protocol::messages::{AttemptKind, Record, Status};
 use crate::protocol::overview::HostView;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::process::Life;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,14 +17,14 @@ use std::path::Path;
 const RECORDS: usize = 50;
 
 /// A snapshot that a host should serve, and the deployment that says so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Wanted {
     pub snapshot: String,
     pub deployment: String,
 }
 
 /// How a host stands to what it should run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum State {
     AsWanted,
@@ -45,7 +46,7 @@ pub enum State {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Standing {
     pub host: String,
     pub wanted: Option<Wanted>,

@@ -3,6 +3,7 @@ use crate::deploy::fleet::{Member, on_each};
 use crate::ship::copy::{self, Arrived, Load};
 use crate::ship::preflight::{self, Needs};
 use crate::sys::error::Result;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const INSTALL_NIX: &str = "DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEN
     apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends nix-bin nix-setup-systemd && \
     systemctl enable --quiet --now nix-daemon.socket";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Nix, with its daemon.

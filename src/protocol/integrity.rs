@@ -6,6 +6,7 @@ use std::fmt;
 pub const INTEGRITY_VERSION: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Integrity {
     pub version: u32,
     /// How much was read.
@@ -16,6 +17,7 @@ pub struct Integrity {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct WrongPath {
     pub path: String,
     pub what: Wrong,
@@ -24,6 +26,7 @@ pub struct WrongPath {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Wrong {
     /// Nix does not know of it.

@@ -242,6 +242,7 @@ impl Outcome {
 
 /// An attempt with all that happened: one item of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "AttemptRecord"))]
 pub struct Record {
     #[serde(flatten)]
     pub attempt: Attempt,
@@ -319,6 +320,7 @@ pub enum Order {
 
 /// Who holds a service's lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Holder {
     pub deployment: String,
     pub kind: AttemptKind,

@@ -10,6 +10,7 @@ pub const OVERVIEW_VERSION: u32 = 1;
 
 /// How an instance is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Condition {
     /// It runs and does not answer yet.
@@ -40,6 +41,7 @@ impl Condition {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct InstanceView {
     /// `s0-g7`.
     pub id: String,
@@ -65,10 +67,12 @@ pub struct InstanceView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct GenerationView {
     pub generation: u64,
     pub snapshot: String,
-    /// Seconds since 1970.
+    /// Seconds since 1970; in documents of `--json` a date (RFC 3339).
+    #[cfg_attr(feature = "workstation", schemars(with = "String"))]
     pub created: u64,
     pub attempt: u64,
     pub before: Option<u64>,
@@ -81,6 +85,7 @@ pub struct GenerationView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Brought {
     /// `user@workstation`.
     pub by: String,
@@ -88,6 +93,7 @@ pub struct Brought {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct ServiceView {
     pub service: String,
     pub serving: Option<u64>,
@@ -111,6 +117,7 @@ pub struct ServiceView {
 
 /// What came of the repair of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct Repaired {
     pub service: String,
     pub done: Vec<String>,
@@ -118,6 +125,7 @@ pub struct Repaired {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct HostView {
     pub version: u32,
     pub agent: String,

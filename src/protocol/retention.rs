@@ -2,11 +2,13 @@
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct KeptGeneration {
     pub service: String,
     pub generation: u64,
     pub snapshot: String,
-    /// Seconds since 1970.
+    /// Seconds since 1970; in documents of `--json` a date (RFC 3339).
+    #[cfg_attr(feature = "workstation", schemars(with = "String"))]
     pub created: u64,
     /// `None`: it goes.
     pub why: Option<String>,
@@ -19,6 +21,7 @@ pub struct KeptGeneration {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
 pub struct RetentionReport {
     pub generations: Vec<KeptGeneration>,
     /// Unfinished transfers.

@@ -4,6 +4,7 @@ use crate::ship::ports::Ports;
 use crate::ship::send::Channel;
 use crate::ship::ssh::Remote;
 use crate::sys::error::{Error, Kind, Result};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -17,7 +18,7 @@ pub const MIN_SYSTEMD: u32 = 250;
 pub const MIN_NIX: (u32, u32) = (2, 8);
 
 /// What a host says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Facts {
     pub machine: String,
     pub kernel: String,
@@ -82,7 +83,7 @@ pub struct Needs {
 }
 
 /// One thing that is not as it must be, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Problem {
     pub what: String,
     pub hint: String,

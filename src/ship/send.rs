@@ -330,6 +330,8 @@ impl Transfer<'_> {
                 none => none.insert(Store::connect(self.source)?),
             };
             let info = &self.closure[&path];
+            // Once more: of a path that has become shorter the daemon would send less than is waited for.
+            damage::refuse(self.source, [(&path, info)], Depth::Suspects)?;
             let skip = self.partial.get(&path).copied().unwrap_or(0);
             let header = PathHeader {
                 path: path.to_string(),

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import service
+from schema import Schema
 
 SECONDS = 120
 
@@ -106,6 +107,19 @@ class Output(service.Case):
             refused = self.place.run("snapshot", "--offline", "--label", bad, code=2)
             self.assertIn("is no label: ", refused.err)
             self.assertNotIn("\x1b", refused.err)
+
+    def test_7_documents_of_hosts_are_as_their_schemas_say(self):
+        for name, *words in (("status", "status"), ("instances", "instances"), ("history", "history", "--events"), ("drift", "drift"),
+                             ("retention", "retention", "--dry-run"), ("host-check", "host", "check", "--deep"), ("host-list", "host", "list"),
+                             ("host-prepare", "host", "prepare", "--yes"), ("host-repair", "host", "repair"),
+                             ("host-send", "host", "send", "--dry-run"), ("unlock", "unlock")):
+            with self.subTest(name):
+                schema = Schema(self.place.run("schema", name).json)
+                schema.check(self.place.run("--json", *words, code=None).json)
+        for name, command in (("logs", "logs"), ("events", "attach")):
+            schema = Schema(self.place.run("schema", name).json)
+            for line in self.place.run("--json", command).out.splitlines():
+                schema.check(json.loads(line))
 
     def test_7_dates_of_status_are_dates(self):
         view = next(h for h in self.place.run("status", "--json").json["hosts"])["view"]

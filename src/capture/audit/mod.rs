@@ -11,6 +11,7 @@ pub mod report;
 
 use layout::{Layout, package};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::files::paths::open_regular;
@@ -20,14 +21,14 @@ use crate::sys::error::{Error, Result};
 use crate::words::show;
 
 /// A library that a file needs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Unmet {
     pub file: String,
     pub library: String,
 }
 
 /// A library that only works when something has loaded it before.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Preloaded {
     pub file: String,
     pub library: String,
@@ -36,14 +37,14 @@ pub struct Preloaded {
 }
 
 /// A program that starts through the host's own dynamic linker, not the captured one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct HostProgram {
     pub file: String,
     pub interp: String,
 }
 
 /// What the Python runtime brings.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Provided {
     /// Every name a library of the runtime can be asked for by.
     pub names: BTreeSet<String>,
@@ -54,7 +55,7 @@ pub struct Provided {
 }
 
 /// What does not fit together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conflict {
     /// A file asks for a newer C library than the captured one.
@@ -94,7 +95,7 @@ impl fmt::Display for Conflict {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditReport {
     /// How many objects were looked at.
     pub objects: usize,

@@ -2,12 +2,13 @@
 //! modules beside this one, the pinning in `lock`.
 use crate::capture::model::report::Finding;
 use crate::capture::trees::tree::Tree;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// How grave a report line is.
 /// What git knows of a directory. Read without running anything the repository configures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GitState {
     pub commit: Option<String>,
     pub branch: Option<String>,
@@ -22,7 +23,7 @@ pub struct GitState {
 }
 
 /// A repository below another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Nested {
     pub path: String,
     /// The `.gitmodules` of a repository around it names it.
@@ -31,7 +32,7 @@ pub struct Nested {
     pub git: GitState,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackKind {
     Git,
@@ -113,7 +114,7 @@ pub struct CacheEntry {
     pub stat_digest: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFolder {
     pub path: String,
     pub files: u64,
@@ -121,7 +122,7 @@ pub struct ModelFolder {
 }
 
 /// A path outside the environment that it points at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OutsidePath {
     pub from: String,
     pub to: String,
@@ -146,7 +147,7 @@ pub struct Scan {
 }
 
 /// A repository's state under the key and digest by which the next scan asks for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GitRead {
     pub key: String,
     pub digest: String,

@@ -5,6 +5,7 @@ use crate::capture::model::change::FileChange;
 use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::hash::Sha256;
 use crate::sys::error::{Error, Kind, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 pub const LOCK_VERSION: u32 = 1;
 
 /// How sure we are of where a distribution came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provenance {
     /// Every installed file equals the wheel's RECORD; the wheel is named by URL and hash.
@@ -33,7 +34,7 @@ impl Provenance {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WheelRef {
     pub file: String,
     pub url: String,
@@ -46,7 +47,7 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DistributionLock {
     pub name: String,
     pub version: String,
@@ -78,7 +79,7 @@ pub struct DistributionLock {
     pub commit: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GitLock {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
@@ -88,7 +89,7 @@ pub struct GitLock {
     pub dirty: Option<bool>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MainLock {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -108,13 +109,13 @@ pub struct MainLock {
     pub git: Option<GitLock>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WeightLock {
     pub path: String,
     pub tree: TreeRef,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PackLock {
     pub name: String,
     pub kind: crate::capture::model::inventory::PackKind,
@@ -131,21 +132,21 @@ pub struct PackLock {
     pub own_paths: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NestedLock {
     /// In the pack.
     pub path: String,
     pub git: GitLock,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CacheLock {
     pub path: String,
     pub tree: TreeRef,
 }
 
 /// The interpreter: captured and patched, or a store path that stands in for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuntimeLock {
     pub version: String,
     #[serde(default, rename = "store-path", skip_serializing_if = "Option::is_none")]
@@ -162,27 +163,27 @@ pub struct RuntimeLock {
 }
 
 /// A folder outside the environment that a `.pth` file or an editable install puts on the path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceLock {
     pub path: String,
     pub tree: TreeRef,
 }
 
 /// A program of the workstation that a service finds on its PATH: `bin/NAME` of its tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProgramLock {
     pub name: String,
     pub tree: TreeRef,
 }
 
 /// A file or folder of the workstation's system, which a service sees at the same place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SystemFileLock {
     pub at: String,
     pub tree: TreeRef,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lock {
     #[serde(rename = "lock-version")]
     pub version: u32,

@@ -46,7 +46,7 @@ pub struct Configured {
 }
 
 /// A line of stillframe.toml.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Proposal {
     /// Its table; none: above all tables.
     pub table: Option<&'static str>,

@@ -2,6 +2,7 @@
 //! come from. A capture never copies: it says "this path of the store is that file on disk", so a
 //! 4 GB library is streamed once, when it is hashed or sent.
 use crate::formats::nix::hash::Sha256;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ pub enum Source {
 }
 
 /// A content-addressed tree: with the store directory, this is its store path.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct TreeRef {
     /// The name part of the store path.
     pub name: String,

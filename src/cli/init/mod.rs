@@ -3,6 +3,7 @@
 mod answers;
 mod questions;
 
+use super::documents::Initialised;
 use super::printer::Printer;
 use super::settings::{CONFIG, Config, Settings, state_folder};
 use crate::capture::model::used::{Configured, Proposal};
@@ -15,7 +16,6 @@ use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{files, signals};
 use answers::{Answers, NewHost};
 use questions::Asker;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -199,9 +199,12 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
     }
     crate::sys::progress::check_interrupt()?;
     let names: Vec<&PathBuf> = files.iter().map(|(file, _)| file).collect();
-    printer.value(
-        &json!({"version": 1, "project": project, "environment": found.environment, "written": names, "put_aside": others}),
-    );
+    printer.value(&Initialised {
+        project: project.clone(),
+        environment: found.environment.clone(),
+        written: names.iter().map(|name| name.to_path_buf()).collect(),
+        put_aside: others.clone(),
+    });
     printer.line(format!(
         "wrote {}",
         names.iter().map(|n| n.display().to_string()).collect::<Vec<_>>().join(", ")

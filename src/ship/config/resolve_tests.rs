@@ -123,6 +123,24 @@ fn what_cannot_be_is_named_by_its_key() {
         wrong("secrets.\"a-b\" = { env = \"X\" }"),
         "service.secrets names \"a-b\": use letters, digits and '_'"
     );
+    for (at, why) in [
+        ("user/key", "user is shared by all instances"),
+        ("custom_nodes/a/kept/key", "custom_nodes/a/kept is in service.keep"),
+        ("custom_nodes/b/key", "custom_nodes/b is in service.folders"),
+    ] {
+        let more =
+            "keep = [\"custom_nodes/a/kept\"]\nfolders = [{ path = \"/mnt\", at = \"custom_nodes/b\" }]\n";
+        assert_eq!(
+            wrong(&format!("{more}secrets.A = {{ env = \"X\", at = \"{at}\" }}")),
+            format!(
+                "service.secrets.at of A is \"{at}\", and {why}: name a file of a pack or of the main program"
+            )
+        );
+    }
+    assert_eq!(
+        wrong("secrets.A = { env = \"X\", at = \"../key\" }"),
+        "service.secrets.at is \"../key\": write a path below ComfyUI's base directory"
+    );
     assert_eq!(
         wrong("user = \"root\""),
         "service.user is \"root\": name a user of the host, other than root"

@@ -1,5 +1,6 @@
 //! The form that every reader fills, item by item.
 use super::requirement::{Judged, is_commit, judge, name_of};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -25,13 +26,13 @@ pub(super) fn malformed(what: &str, e: impl std::fmt::Display) -> DescriptionErr
 }
 
 /// A git repository at a revision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Source {
     pub repository: String,
     pub revision: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Pack {
     /// The folder in `custom_nodes`.
     pub name: String,
@@ -39,7 +40,7 @@ pub struct Pack {
     pub source: Source,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Model {
     /// Relative to the environment: `models/loras/x.safetensors`.
     pub path: String,
@@ -50,7 +51,7 @@ pub struct Model {
 }
 
 /// An index of packages, and the packages that come from there and from nowhere else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Index {
     pub name: String,
     pub url: String,
@@ -58,7 +59,7 @@ pub struct Index {
 }
 
 /// A file that an archive brings along.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Member {
     /// As the archive calls it.
     pub member: String,
@@ -67,7 +68,7 @@ pub struct Member {
 }
 
 /// What the requirements are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dependencies {
     /// All that was installed: nothing is resolved.
@@ -79,7 +80,7 @@ pub enum Dependencies {
     Besides,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Description {
     /// Whose file it is.
     pub format: &'static str,

@@ -1,0 +1,512 @@
+//! The documents of `--json`: a type for each, and by that its schema (`stillframe schema NAME`) and its part of docs/json.md. A
+//! command prints nothing else: the printer takes only what is a document here. Streams are `deploy/events`.
+use crate::capture::audit::Unmet;
+use crate::capture::index::lookup::IndexReport;
+use crate::capture::model::change::FileChange;
+use crate::capture::model::inventory::{GitState, ModelFolder, Nested, OutsidePath, PackKind};
+use crate::capture::model::lock::{Lock, Provenance};
+use crate::capture::model::report::Finding;
+use crate::capture::model::used::{Proposal, Used};
+use crate::closure::diff::Diff;
+use crate::closure::registry::Record;
+use crate::closure::verify;
+use crate::deploy::drift::Standing;
+use crate::deploy::events::Line;
+use crate::deploy::host_result::HostResult;
+use crate::deploy::prepare::Step;
+use crate::formats::comfy::description::Description;
+use crate::protocol::integrity::Integrity;
+use crate::protocol::messages::{self, AttemptKind, Holder};
+use crate::protocol::overview::{HostView, InstanceView, Repaired};
+use crate::protocol::retention::RetentionReport;
+use crate::ship::preflight::{Facts, Problem};
+use crate::ship::send::Sent;
+use crate::snapshot::report::Report;
+use crate::sys::clock;
+use crate::sys::error;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Raised when a field of one changes its meaning or goes away.
+const VERSION: u32 = 1;
+
+/// What a command prints with `--json`.
+pub trait Document: Serialize + JsonSchema {
+    /// By which `stillframe schema` knows it.
+    const NAME: &'static str;
+}
+
+/// As it is printed.
+#[derive(Serialize, JsonSchema)]
+pub struct Versioned<'a, T> {
+    /// Raised when a field changes its meaning or goes away.
+    version: u32,
+    #[serde(flatten)]
+    document: &'a T,
+}
+
+impl<'a, T: Document> Versioned<'a, T> {
+    pub fn of(document: &'a T) -> Self {
+        Versioned { version: VERSION, document }
+    }
+}
+
+/// What each host said.
+#[derive(Serialize, JsonSchema)]
+pub struct Hosts<T> {
+    pub hosts: Vec<Answer<T>>,
+    /// How many did not answer, or are not as they should be: the exit status is 1 where there are any.
+    pub failed: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Answer<T> {
+    Said(Said<T>),
+    Lost(Lost),
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Said<T> {
+    pub host: String,
+    #[serde(flatten)]
+    pub said: T,
+}
+
+/// A host that did not answer.
+#[derive(Serialize, JsonSchema)]
+pub struct Lost {
+    pub host: String,
+    pub error: error::Report,
+}
+
+impl<T> Answer<T> {
+    pub fn said(host: &str, said: T) -> Answer<T> {
+        Answer::Said(Said { host: host.into(), said })
+    }
+
+    pub fn lost(host: &str, error: &error::Error) -> Answer<T> {
+        Answer::Lost(Lost { host: host.into(), error: error.report() })
+    }
+}
+
+/// What ended a command.
+#[derive(Serialize, JsonSchema)]
+pub struct Failed {
+    pub error: error::Report,
+}
+
+/// What an environment contains.
+#[derive(Serialize, JsonSchema)]
+pub struct Inspected {
+    /// The ComfyUI directory.
+    pub environment: PathBuf,
+    pub main: MainProgram,
+    pub python: Python,
+    pub packs: Vec<Pack>,
+    pub distributions: Vec<Distribution>,
+    /// What of the cache ships.
+    pub cache: Vec<Sized>,
+    /// Programs of the workstation that ship, by name.
+    pub programs: Vec<Sized>,
+    /// Bytes of each tree of their libraries.
+    pub program_libraries: Vec<u64>,
+    /// Files and folders of the workstation's system that ship.
+    pub system_files: Vec<Sized>,
+    /// Folders of models, which are not captured.
+    pub models: Vec<ModelFolder>,
+    /// User data, which is not captured.
+    pub user: Vec<ModelFolder>,
+    /// What the environment points at outside of itself.
+    pub outside: Vec<OutsidePath>,
+    pub audit: Audit,
+    /// What was asked of the package index; null where nothing was.
+    pub index: Option<IndexReport>,
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct MainProgram {
+    pub version: Option<String>,
+    pub git: Option<GitState>,
+    pub bytes: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Python {
+    pub executable: PathBuf,
+    /// The virtual environment, if it is one.
+    pub venv: Option<PathBuf>,
+    /// How it was found.
+    pub found: String,
+    pub version: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "InspectedPack")]
+pub struct Pack {
+    /// The name in `custom_nodes`.
+    pub name: String,
+    pub kind: PackKind,
+    pub enabled: bool,
+    pub git: Option<GitState>,
+    /// Repositories below the pack's own.
+    pub nested: Vec<Nested>,
+    pub bytes: u64,
+    /// Model weights in it, which ship as store paths of their own.
+    pub weights: Vec<Sized>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Sized {
+    pub path: String,
+    pub bytes: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Distribution {
+    pub name: String,
+    pub version: String,
+    pub provenance: Provenance,
+    /// Why it is not pinned.
+    pub reason: Option<String>,
+    /// Files that are not the wheel's.
+    pub changed: Vec<FileChange>,
+    pub bytes: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Audit {
+    /// How many programs and libraries were looked at.
+    pub objects: usize,
+    /// The newest version of the C library that a file asks for, and that file.
+    pub glibc_floor: Option<((u32, u32), String)>,
+    /// Files by the major version of CUDA that they need.
+    pub cuda_majors: BTreeMap<u32, std::collections::BTreeSet<String>>,
+    /// Libraries that nothing in the snapshot has.
+    pub unmet: Vec<Unmet>,
+}
+
+/// What an environment contains, and the files that were written.
+#[derive(Serialize, JsonSchema)]
+pub struct Locked {
+    #[serde(flatten)]
+    pub inspected: Inspected,
+    /// Those that have changed.
+    pub written: Vec<PathBuf>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Snapshots {
+    pub snapshots: Vec<Record>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Shown {
+    pub record: Record,
+    pub lock: Lock,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Verified {
+    pub id: String,
+    /// Every hash is what was recorded.
+    pub verified: bool,
+    pub report: verify::Report,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Removed {
+    /// The id.
+    pub removed: String,
+    /// The store path.
+    pub snapshot: String,
+}
+
+/// An instance in the foreground that answers.
+#[derive(Serialize, JsonSchema)]
+pub struct Running {
+    pub id: String,
+    pub url: String,
+    pub pid: Option<u32>,
+    pub ready_ms: u64,
+    /// What the instance sees, and may write.
+    pub slot: String,
+    /// Where input, output and user data are kept.
+    pub base: String,
+}
+
+/// What an instance in the foreground used of this machine, once it has ended.
+#[derive(Serialize, JsonSchema)]
+pub struct UsedHere {
+    pub id: String,
+    pub used: Used,
+    /// What to write into stillframe.toml for it.
+    pub lines: Vec<Proposal>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Detached {
+    pub deployment: String,
+    pub detached: bool,
+    pub log: PathBuf,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Drift {
+    pub hosts: Vec<Standing>,
+    /// How many do not run what they should: the exit status is 1 where there are any.
+    pub drifted: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Cancelled {
+    /// The deployment that is told to stop.
+    pub cancelled: Holder,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Unlocked {
+    /// Who had the lock; null where nobody did.
+    pub unlocked: Option<Holder>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Status {
+    #[schemars(with = "HostView")]
+    pub view: Value,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Instances {
+    pub instances: Vec<InstanceView>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct History {
+    /// Newest first.
+    pub deployments: Vec<Deployment>,
+    /// Hosts that did not answer.
+    pub failed: Vec<Lost>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Deployment {
+    /// The same on all hosts.
+    pub deployment: String,
+    pub kind: AttemptKind,
+    /// `user@workstation`.
+    pub by: String,
+    /// Milliseconds since 1970.
+    pub began: u64,
+    pub snapshot: Option<String>,
+    pub hosts: Vec<Part>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Part {
+    /// As the host recorded it.
+    Recorded { host: String, record: Box<messages::Record> },
+    /// As this workstation knows it, of a host that was never reached.
+    Unrecorded { host: String, unrecorded: HostResult },
+}
+
+/// A line of a log.
+#[derive(Serialize, JsonSchema)]
+pub struct LogLine {
+    pub host: String,
+    /// systemd's journal has it in JSON, and this is that.
+    pub entry: Value,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Retained {
+    #[schemars(with = "RetentionReport")]
+    pub report: Value,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Described {
+    pub hosts: Vec<DescribedHost>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct DescribedHost {
+    pub name: String,
+    pub file: PathBuf,
+    /// What the file says (`stillframe schema host`).
+    pub config: Value,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct CheckedHost {
+    pub address: String,
+    pub tags: Vec<String>,
+    pub facts: Facts,
+    /// What would stop a deployment.
+    pub problems: Vec<Problem>,
+    /// What is not safe about its Nix, and stops no deployment.
+    pub notes: Vec<Problem>,
+    /// Of the files that it serves from, with `--deep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub integrity: Option<Integrity>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Prepared {
+    /// What was done.
+    pub done: Vec<Step>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct RepairedHost {
+    pub services: Vec<Repaired>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct SentTo {
+    /// The store path.
+    pub snapshot: String,
+    /// How many paths it needs.
+    pub paths: usize,
+    pub dry_run: bool,
+    #[serde(flatten)]
+    pub hosts: Hosts<SentHost>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct SentHost {
+    pub missing_paths: u64,
+    pub missing_bytes: u64,
+    pub sent: Sent,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Doctor {
+    pub looks: Vec<Look>,
+    /// How many problems there are: the exit status is 1 where there are any.
+    pub failed: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Look {
+    pub what: &'static str,
+    pub ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<error::Report>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Codes {
+    pub codes: Vec<Code>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Code {
+    pub code: &'static str,
+    /// What says it: an error, a line of the report, or the gateway.
+    pub by: &'static str,
+    pub means: &'static str,
+    pub to_do: &'static str,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Imported {
+    /// Addresses are without credentials.
+    #[schemars(with = "Description")]
+    pub description: Value,
+    /// The folder of the environment that was made.
+    pub made: Option<PathBuf>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Initialised {
+    pub project: PathBuf,
+    pub environment: PathBuf,
+    /// Relative to the project.
+    pub written: Vec<PathBuf>,
+    /// Hosts of an earlier project, whose files have other names now.
+    pub put_aside: Vec<PathBuf>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Pages {
+    pub written: Vec<String>,
+}
+
+macro_rules! documents {
+    ($($name:literal $type:ty;)+) => {
+        $(impl Document for $type {
+            const NAME: &'static str = $name;
+        })+
+
+        /// Their names.
+        pub const NAMES: &[&str] = &[$($name),+];
+
+        /// The schema of one of them.
+        pub fn schema(name: &str) -> Option<Value> {
+            match name {
+                $($name => Some(schema_of::<Versioned<'_, $type>>()),)+
+                "snapshot" => Some(schema_of::<Report>()),
+                "error" => Some(schema_of::<Failed>()),
+                "logs" => Some(schema_of::<LogLine>()),
+                "events" => Some(schema_of::<Line>()),
+                _ => None,
+            }
+        }
+    };
+}
+
+documents! {
+    "cancel" Hosts<Cancelled>;
+    "deploy-detach" Detached;
+    "doctor" Doctor;
+    "drift" Drift;
+    "explain" Codes;
+    "history" History;
+    "host-check" Hosts<CheckedHost>;
+    "host-list" Described;
+    "host-prepare" Hosts<Prepared>;
+    "host-repair" Hosts<RepairedHost>;
+    "host-send" SentTo;
+    "import" Imported;
+    "init" Initialised;
+    "inspect" Inspected;
+    "instances" Hosts<Instances>;
+    "lock" Locked;
+    "man" Pages;
+    "retention" Hosts<Retained>;
+    "run" Running;
+    "run-used" UsedHere;
+    "snapshots-diff" Diff;
+    "snapshots-list" Snapshots;
+    "snapshots-remove" Removed;
+    "snapshots-show" Shown;
+    "snapshots-verify" Verified;
+    "status" Hosts<Status>;
+    "unlock" Hosts<Unlocked>;
+}
+
+/// Without a version of ours: what says its own, errors, and lines of streams.
+pub const OTHERS: &[&str] = &["error", "events", "logs", "snapshot"];
+
+/// Dates as every document has them: hosts say seconds.
+pub fn with_dates(mut value: Value, list: &str) -> Value {
+    for item in value[list].as_array_mut().into_iter().flatten() {
+        if let Some(created) = item["created"].as_u64() {
+            item["created"] = clock::rfc3339(created).into();
+        }
+    }
+    value
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>().to_value()
+}
