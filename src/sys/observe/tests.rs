@@ -28,9 +28,8 @@ fn run(mut command: Command, places: Places, dir: &Path) -> Option<BTreeMap<Path
     drop(command);
     assert!(child.wait().unwrap().success());
     let seen = watch.end();
-    if let Some(why) = seen.failed {
-        // Another filter has a listener already, or the kernel has none.
-        eprintln!("nothing was observed: {why}");
+    if seen.failed.is_some() {
+        // Another filter has a listener already, or the kernel has none: then nothing is claimed.
         return None;
     }
     let inner = |noted: Noted| Some((noted.path.strip_prefix(dir).ok()?.to_path_buf(), noted));
