@@ -2,8 +2,7 @@
 use super::arguments;
 use super::system;
 use super::types::ServiceConfig;
-use super::wrong::{Wrong, wrong};
-use crate::protocol::launch::is_plain;
+use super::wrong::{Wrong, clean_path, wrong};
 use crate::protocol::spec::valid_service;
 
 impl ServiceConfig {
@@ -164,17 +163,6 @@ fn variable(name: &str) -> bool {
     !name.is_empty()
         && !name.as_bytes()[0].is_ascii_digit()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-/// Paths become lines of unit files.
-pub(super) fn clean_path(key: &'static str, path: &str) -> Result<(), Wrong> {
-    if !is_plain(path) {
-        let text = format!(
-            "is {path:?}: write an absolute path, without \"..\", blanks, quotes, '\\', '%', '$', ':' and ';'"
-        );
-        return Err(wrong(key, text));
-    }
-    Ok(())
 }
 
 fn below(key: &'static str, path: &str) -> Result<(), Wrong> {

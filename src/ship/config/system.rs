@@ -1,8 +1,7 @@
 //! `[service] programs` and `system-files`: what cannot be a program's name, and which folders an instance must have of
 //! its host.
-use super::check::clean_path;
 use super::types::ServiceConfig;
-use super::wrong::{Wrong, wrong};
+use super::wrong::{Wrong, clean_path, wrong};
 use std::path::Path;
 
 const PROGRAMS: &str = "service.programs";

@@ -1,4 +1,5 @@
 //! What is wrong with a configuration, and where it stands.
+use crate::protocol::launch::is_plain;
 use std::path::Path;
 
 /// A key whose value cannot be.
@@ -20,6 +21,17 @@ impl Wrong {
 
 pub(super) fn wrong(key: &'static str, why: impl Into<String>) -> Wrong {
     Wrong { key, why: why.into() }
+}
+
+/// Paths become lines of unit files.
+pub(super) fn clean_path(key: &'static str, path: &str) -> Result<(), Wrong> {
+    if !is_plain(path) {
+        let text = format!(
+            "is {path:?}: write an absolute path, without \"..\", blanks, quotes, '\\', '%', '$', ':' and ';'"
+        );
+        return Err(wrong(key, text));
+    }
+    Ok(())
 }
 
 /// The line of a key in a TOML text, from 1; none where the text does not set it in so many words.
