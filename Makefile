@@ -63,6 +63,7 @@ demo:
 # Each row beside its peer, in one run. FULL=1: ComfyUI's real requirements (downloads about 3 GB).
 bench:
 	python3 tests/bench.py
+	python3 tests/bench_large.py
 	python3 tests/bench_ship.py
 	python3 tests/bench_run.py
 	python3 tests/bench_durability.py
