@@ -34,10 +34,14 @@ fn with(file: &str, place: impl Fn(&Service) -> PathBuf) -> (tempfile::TempDir, 
 
 /// Raises the version that a JSON file begins with; a newer one has a field that nobody knows yet.
 fn raise(file: &Path) {
+    raise_to(file, 2);
+}
+
+fn raise_to(file: &Path, version: u32) {
     let text = fs::read_to_string(file).unwrap();
     let (head, rest) = text.split_once("\"version\":").unwrap();
     let rest = rest.trim_start().strip_prefix('1').unwrap();
-    fs::write(file, format!("{head}\"version\":2,\"since-version-2\":true{rest}")).unwrap();
+    fs::write(file, format!("{head}\"version\":{version},\"since-version-{version}\":true{rest}")).unwrap();
 }
 
 #[test]
@@ -179,7 +183,7 @@ fn what_a_workstation_keeps() {
     let newest = records::newest(dir.path(), "demo", 2);
     assert_eq!(newest.len(), 1);
     assert_eq!((newest[0].hosts[0].status, newest[0].hosts[0].generation), (Status::Succeeded, Some(1)));
-    raise(&snapshot.join("record.json"));
+    raise_to(&snapshot.join("record.json"), 3);
     let error = registry.list().unwrap_err().to_string();
-    assert!(error.ends_with("record.json has record version 2, this stillframe reads 1"), "{error}");
+    assert!(error.ends_with("record.json has record version 3, this stillframe reads 1 to 2"), "{error}");
 }

@@ -5,6 +5,7 @@ use crate::capture::model::inventory::{self, GitState, ModelFolder, PackKind};
 use crate::capture::model::lock::{DistributionLock, Provenance};
 use crate::capture::model::report::{Finding, Severity, Topic};
 use crate::capture::pipeline::{self, Captured};
+use crate::capture::trees::tree::TreeRef;
 use crate::snapshot::events::{Event, Observer};
 use crate::sys::progress::Progress;
 use std::collections::BTreeMap;

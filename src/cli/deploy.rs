@@ -137,7 +137,7 @@ fn detached(detaching: Detaching, printer: &Printer) -> Result<ExitCode> {
     let id = detaching.id;
     match detaching.begin()? {
         Detached::GoesOn(log) => {
-            printer.value(&documents::Detached { deployment: id.into(), detached: true, log: log.into() });
+            printer.value(&documents::Detached { deployment: id.into(), detached: true, log });
             printer.line(format!(
                 "{id} goes on by itself: stillframe attach shows it, stillframe cancel stops it"
             ));

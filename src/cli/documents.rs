@@ -13,14 +13,10 @@ use crate::closure::verify;
 use crate::deploy::drift::Standing;
 use crate::deploy::events::Line;
 use crate::deploy::host_result::HostResult;
-use crate::deploy::prepare::Step;
 use crate::formats::comfy::description::Description;
-use crate::protocol::integrity::Integrity;
 use crate::protocol::messages::{self, AttemptKind, Holder};
-use crate::protocol::overview::{HostView, InstanceView, Repaired};
+use crate::protocol::overview::{HostView, InstanceView};
 use crate::protocol::retention::RetentionReport;
-use crate::ship::preflight::{Facts, Problem};
-use crate::ship::send::Sent;
 use crate::snapshot::report::Report;
 use crate::sys::clock;
 use crate::sys::error;
@@ -30,6 +26,10 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+mod host;
+
+pub use host::{CheckedHost, Described, DescribedHost, Prepared, RepairedHost, SentHost};
 
 /// Raised when a field of one changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -331,44 +331,6 @@ pub struct Retained {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct Described {
-    pub hosts: Vec<DescribedHost>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct DescribedHost {
-    pub name: String,
-    pub file: PathBuf,
-    /// What the file says (`stillframe schema host`).
-    pub config: Value,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct CheckedHost {
-    pub address: String,
-    pub tags: Vec<String>,
-    pub facts: Facts,
-    /// What would stop a deployment.
-    pub problems: Vec<Problem>,
-    /// What is not safe about its Nix, and stops no deployment.
-    pub notes: Vec<Problem>,
-    /// Of the files that it serves from, with `--deep`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub integrity: Option<Integrity>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct Prepared {
-    /// What was done.
-    pub done: Vec<Step>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct RepairedHost {
-    pub services: Vec<Repaired>,
-}
-
-#[derive(Serialize, JsonSchema)]
 pub struct SentTo {
     /// The store path.
     pub snapshot: String,
@@ -377,13 +339,6 @@ pub struct SentTo {
     pub dry_run: bool,
     #[serde(flatten)]
     pub hosts: Hosts<SentHost>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct SentHost {
-    pub missing_paths: u64,
-    pub missing_bytes: u64,
-    pub sent: Sent,
 }
 
 #[derive(Serialize, JsonSchema)]

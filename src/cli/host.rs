@@ -156,7 +156,7 @@ fn look(
         show(host, found, printer);
         CheckedHost {
             address: host.target.address.clone(),
-            tags: host.tags.iter().cloned().collect(),
+            tags: host.tags.to_vec(),
             facts: found.facts.clone(),
             problems: found.problems.clone(),
             notes: found.notes.clone(),

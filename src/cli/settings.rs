@@ -159,10 +159,11 @@ impl Settings {
         let folders = service.folders.iter().flatten();
         Configured {
             libraries: python.libraries.iter().map(|path| path.display().to_string()).collect(),
+            programs: service.programs.clone().unwrap_or_default(),
+            system_files: service.system_files.clone().unwrap_or_default(),
             exclude: exclude.clone(),
             folders: folders.map(|f| (f.path.clone(), f.at.clone(), f.writable)).collect(),
             models: service.models.clone(),
-            ..Configured::default()
         }
     }
 

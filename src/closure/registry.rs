@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
+
+/// Version 2 has topics that version 1 did not know, and else only what may be left out.
+const OLDEST_RECORD: u32 = 1;
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
@@ -131,7 +134,7 @@ impl Registry {
 
     /// The record of a snapshot whose lock is as it was.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let json = serde_json::to_vec_pretty(record)
+        let json = serde_json::to_vec_pretty(&Record { version: RECORD_VERSION, ..record.clone() })
             .map_err(|e| Error::new(Kind::Io, "cannot write the record").caused_by(e))?;
         files::write_atomic(&self.folder(&record.id).join("record.json"), &json)
     }
@@ -144,11 +147,11 @@ impl Registry {
         };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
         let version = value["version"].as_u64().unwrap_or(0);
-        if version != u64::from(RECORD_VERSION) {
+        if !(u64::from(OLDEST_RECORD)..=u64::from(RECORD_VERSION)).contains(&version) {
             return Err(Error::new(
                 Kind::Input,
                 format!(
-                    "{} has record version {version}, this stillframe reads {RECORD_VERSION}",
+                    "{} has record version {version}, this stillframe reads {OLDEST_RECORD} to {RECORD_VERSION}",
                     path.display()
                 ),
             )
@@ -398,6 +401,26 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_version_1_is_read_and_becomes_one_of_this() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::new(dir.path());
+        registry.save(&record("abc1", None, "1"), "", "").unwrap();
+        let path = registry.folder("abc1").join("record.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("\"version\": 2", "\"version\": 1")).unwrap();
+        let old = registry.get("abc1").unwrap().unwrap();
+        assert_eq!(old.version, 1);
+        registry.write(&old).unwrap();
+        assert_eq!(registry.get("abc1").unwrap().unwrap().version, RECORD_VERSION);
+        // One that cannot be read keeps no other from getting a label.
+        registry.save(&record("abd2", Some("blue"), "1"), "", "").unwrap();
+        fs::write(&path, "{").unwrap();
+        let newest = record("abe3", Some("blue"), "2");
+        registry.save(&newest, "", "").unwrap();
+        assert_eq!(registry.move_label(&newest).unwrap(), ["abd2"]);
+    }
+
+    #[test]
     fn what_a_label_may_be() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::new(dir.path());
@@ -446,7 +469,7 @@ mod tests {
         files::write_atomic(&path, br#"{"version": 9}"#).unwrap();
         assert_eq!(
             registry.list().unwrap_err().to_string(),
-            format!("{} has record version 9, this stillframe reads 1", path.display())
+            format!("{} has record version 9, this stillframe reads 1 to 2", path.display())
         );
     }
 }

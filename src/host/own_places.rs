@@ -82,6 +82,8 @@ mod tests {
             links: vec![],
             directories: vec![],
             seeds: vec![],
+            path: vec![],
+            system_files: vec![],
             own_places: vec!["base/c.json".into()],
         };
         let slot = dir.path().join("slot");

@@ -79,6 +79,7 @@ mod tests {
             seeds: vec![],
             path: vec![],
             system_files: vec![],
+            own_places: vec![],
         }
     }
 

@@ -383,6 +383,7 @@ mod tests {
             seeds: vec![],
             path: vec![],
             system_files: vec![],
+            own_places: vec![],
         };
         let values = Values {
             base: String::new(),

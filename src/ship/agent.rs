@@ -63,7 +63,7 @@ pub fn add(store: &mut Store) -> Result<Agent> {
             .hint("hosts have other libraries than this machine: build it with `make agent`"));
     }
     let name = format!("{NAME}-{}", env!("CARGO_PKG_VERSION"));
-    let mut write = |out: &mut dyn Write| {
+    let write = |out: &mut dyn Write| {
         let opened = open()?;
         let write = |out: &mut dyn Write| -> io::Result<()> {
             let mut nar = NarWriter::new(out)?;
@@ -76,11 +76,11 @@ pub fn add(store: &mut Store) -> Result<Agent> {
         };
         write(out).map_err(|e| Error::io("read", &file, e))
     };
-    let mut path = store.add_tree(&name, &BTreeSet::new(), &mut write)?;
+    let mut path = store.add_tree(&name, &BTreeSet::new(), write)?;
     let info = store.info(&path)?;
     let known = info.as_ref().map(|info| (&path, info));
     if !damage::damaged(&store.config, known, Depth::Suspects)?.is_empty() {
-        path = store.replace_tree(&name, &BTreeSet::new(), &mut write)?;
+        path = store.replace_tree(&name, &BTreeSet::new(), write)?;
     }
     let program = format!("{}/bin/{NAME}", path.to_absolute(&store.store_dir));
     Ok(Agent { path, program })

@@ -262,7 +262,7 @@ error: {lock} has lock version 9, this stillframe reads 1
         newer = write(folder / "zzzzzzzzzz" / "record.json", json.dumps({"version": 9, "id": "zzzzzzzzzz"}))
         for command in (["list"], ["show", first["id"]], ["remove", first["id"]], ["verify"]):
             self.failure(["snapshots", *command], 2, f"""\
-error: {newer} has record version 9, this stillframe reads 1
+error: {newer} has record version 9, this stillframe reads 1 to 2
   hint: use the stillframe that wrote it""")
         # Another snapshot's record is no reason to take none.
         write(env.pack / "more.py", "")

@@ -90,7 +90,7 @@ class Run(Case):
         self.assertEqual(self.snapshot(self.env).json["snapshot"], taken["snapshot"])
         inspected = self.inspect(self.env).json
         self.assertEqual([p["name"] for p in inspected["programs"]], ["greet", "sift"])
-        self.assertEqual([f["path"] for f in inspected["system-files"]], [str(self.conf), str(self.fonts)])
+        self.assertEqual([f["path"] for f in inspected["system_files"]], [str(self.conf), str(self.fonts)])
         shown = self.run_it("snapshots", "show", taken["id"]).out
         for line in ("program sift", f"system {self.fonts}"):
             self.assertIn(line, shown)

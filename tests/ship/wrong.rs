@@ -59,7 +59,9 @@ fn a_path_that_was_written_to_is_named_and_not_sent() {
             let error = send(&config(&from), &closure, &lacking, &mut channels, &Silent, &check).unwrap_err();
             let sent = count.load(Ordering::SeqCst) - asked;
             drop(channels);
-            host.children.drain(..).for_each(|mut child| drop(child.wait().unwrap()));
+            host.children.drain(..).for_each(|mut child| {
+                child.wait().unwrap();
+            });
             let path = format!("/nix/store/{}", all[0]);
             assert_eq!(
                 (error.kind, error.message),
