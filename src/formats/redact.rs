@@ -54,8 +54,8 @@ type Found<'k> = (Vec<(Range<usize>, &'static str)>, BTreeSet<&'k String>);
 const EMPTY: &str = "\"\"";
 
 fn json<'k>(text: &str, keys: &'k [String]) -> Result<Found<'k>, Refused> {
-    // From here on only what is there is looked for. It also limits how deep the text may be.
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Refused::NoJson)?;
+    // From here on only what is there is looked for. A value that is kept is read with a limit of its depth.
+    serde_json::from_str::<serde_json::Value>(text).map_err(|_| Refused::NoJson)?;
     let mut scan = Scan { text, at: 0, keys, spans: Vec::new(), found: BTreeSet::new() };
     scan.value(&mut String::new(), None)?;
     Ok((scan.spans, scan.found))
@@ -178,13 +178,18 @@ fn lines<'k>(text: &str, keys: &'k [String], quoted: bool) -> Result<Found<'k>, 
         // A continued value would ship its other lines.
         let column = line.len() - inner.len();
         let indent = |line: &str| line.len() - line.trim_start().len();
-        let goes_on = all.peek().is_some_and(|next| !next.trim().is_empty() && indent(next) > column);
-        let block = value.starts_with(['|', '>', '{', '[', '&', '*']);
+        let next = all.clone().find(|next| !next.trim().is_empty());
+        // The items of a list in YAML may stand as far to the left as their key.
+        let item = |next: &str| {
+            value.is_empty() && indent(next) >= indent(line) && next.trim_start().starts_with('-')
+        };
+        let goes_on = next.is_some_and(|next| indent(next) > column || item(next));
+        let block = value.starts_with(['|', '>', '{', '[', '(', '&', '*']);
         let open = value.starts_with("\"\"\"") || value.starts_with("'''") || value.ends_with('\\');
         if block || open || goes_on {
             return Err(Refused::NotOneValue(key.clone()));
         }
-        let length = length_of(value).ok_or_else(|| Refused::NotOneValue(key.clone()))?;
+        let length = length_of(value, quoted).ok_or_else(|| Refused::NotOneValue(key.clone()))?;
         let replacement = if quoted || value.starts_with(['"', '\'']) { EMPTY } else { "" };
         spans.push((begin + from..begin + from + length, replacement));
         found.insert(key);
@@ -192,10 +197,11 @@ fn lines<'k>(text: &str, keys: &'k [String], quoted: bool) -> Result<Found<'k>, 
     Ok((spans, found))
 }
 
-/// Of a value on one line, without the comment or the comma behind it; none where its quote does not end there.
-fn length_of(value: &str) -> Option<usize> {
+/// Of a value on one line, without the comment or the comma behind it; none where its quote does not end there, or more than that
+/// follows. `comments`: text behind ` #` is one.
+fn length_of(value: &str, comments: bool) -> Option<usize> {
     let Some(quote) = value.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-        let end = value.find(" #").unwrap_or(value.len());
+        let end = value.find(" #").filter(|_| comments).unwrap_or(value.len());
         return Some(value[..end].trim_end().trim_end_matches(',').len());
     };
     let mut escaped = false;
@@ -203,7 +209,10 @@ fn length_of(value: &str) -> Option<usize> {
         match c {
             _ if escaped => escaped = false,
             '\\' if quote == '"' => escaped = true,
-            c if c == quote => return Some(at + 1),
+            c if c == quote => {
+                let rest = value[at + 1..].trim_start_matches([',', ';', ' ', '\t']);
+                return (rest.is_empty() || rest.starts_with('#')).then_some(at + 1);
+            }
             _ => {}
         }
     }
@@ -242,9 +251,27 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_on_behind_a_value_is_seen() {
+        for (name, text) in [
+            ("x.yaml", "key:\n- one\n- two\n"),
+            ("x.yaml", "a:\n  key:\n  - one\n"),
+            ("x.yaml", "key: a\n\n  b\n"),
+            (".env", "key='abc'\"def\"\n"),
+            ("x.py", "key = \"abc\" + \"def\"\n"),
+        ] {
+            assert_eq!(emptied(name, text, &["key"]), Err("`key` is more than one value".into()), "{text}");
+        }
+        // A `#` is part of a value of an INI file (configparser, "inline_comment_prefixes").
+        assert_eq!(emptied("x.ini", "key = abc #def\n", &["key"]).unwrap().0, "key = \n");
+        assert_eq!(emptied("x.yaml", "key: abc #def\n", &["key"]).unwrap().0, "key: \"\" #def\n");
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(emptied("x.json", &deep, &["key"]), Err("the file is no JSON".into()));
+    }
+
+    #[test]
     fn lines_of_key_and_value() {
         let ini = "; token = a\n[api]\ntoken = hf_abc # mine\nother= 1\nTOKEN=x\n";
-        assert_eq!(emptied("config.ini", ini, &["token"]).unwrap().0, ini.replace("= hf_abc", "= "));
+        assert_eq!(emptied("config.ini", ini, &["token"]).unwrap().0, ini.replace("= hf_abc # mine", "= "));
         let toml = "a = 1\ntoken = \"x\\\"y\" # mine\n";
         assert_eq!(emptied("c.toml", toml, &["token"]).unwrap().0, "a = 1\ntoken = \"\" # mine\n");
         let yaml = "server:\n  - password: hunter2\n    name: a\n";

@@ -255,7 +255,7 @@ impl World for HostWorld {
     }
 
     fn failed_imports(&mut self, id: InstanceId) -> BTreeMap<String, String> {
-        log::failed_imports(&systemd::log_tail(&id.unit(&self.service.name), IMPORT_LINES))
+        log::failed_imports(&systemd::log_of_this_start(&id.unit(&self.service.name), IMPORT_LINES))
     }
 
     fn others(&mut self, keep: &[InstanceId]) -> Result<Vec<InstanceId>> {

@@ -39,6 +39,8 @@ pub struct Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.end_group();
+        // Whoever is left would wait for answers to its calls.
+        drop(self.watch.take().map(Watch::end));
     }
 }
 

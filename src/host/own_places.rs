@@ -28,6 +28,10 @@ fn place(place: Place, launch: &Launch, values: &Values) -> String {
 pub fn fill(launch: &Launch, values: &Values) -> Result<()> {
     for name in &launch.own_places {
         let path = Path::new(&values.slot).join(name);
+        // A link of the snapshot may lead anywhere.
+        if !fs::symlink_metadata(&path).map_err(|e| Error::io("open", &path, e))?.is_file() {
+            continue;
+        }
         let mut text = files::read_text(&path)?;
         for one in Place::ALL {
             text = text.replace(one.mark(), &place(one, launch, values));

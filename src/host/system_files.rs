@@ -22,8 +22,13 @@ pub fn lines_for(wanted: &Wanted) -> Result<String> {
     // An instance reads it, too, and says what is wrong with it where somebody looks for that.
     let files = Launch::read(&file).map(|launch| launch.system_files).unwrap_or_default();
     // A unit is read by root.
-    if let Some(bad) = files.iter().find(|file| !launch::is_plain(&file.at) || !launch::is_plain(&file.from))
-    {
+    let store = Path::new(&wanted.snapshot).parent().unwrap_or(Path::new("/"));
+    let wrong = |file: &&SystemFile| {
+        !launch::is_plain(&file.at)
+            || !launch::is_plain(&file.from)
+            || !Path::new(&file.from).starts_with(store)
+    };
+    if let Some(bad) = files.iter().find(wrong) {
         let text = format!("{} names {:?} ({:?}), which no unit can", file.display(), bad.at, bad.from);
         return Err(Error::new(Kind::Store, text).hint("take the snapshot again"));
     }
@@ -38,6 +43,10 @@ fn covered(files: &[SystemFile], sealed: &dyn Fn(&Path) -> bool) -> Result<Vec<C
         absent.filter_map(|at| at.ancestors().find(|part| part.exists())).filter(|at| sealed(at)).collect();
     folders.sort();
     folders.dedup();
+    if folders.first() == Some(&Path::new("/")) {
+        let text = "the root folder is read-only, and lacks a folder that [service] system-files needs";
+        return Err(Error::new(Kind::Host, text).hint("make that folder on this host"));
+    }
     let covered = folders.iter().map(|folder| {
         let mut entries = entries(folder)?;
         // One thing is at each place.

@@ -12,6 +12,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
@@ -23,6 +24,9 @@ pub const SCRIPT: &str = concat!(
 
 /// Of one distribution's modules together.
 const LIMIT_S: u64 = 180;
+
+/// What was said is read by then, once the process has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What is to be imported.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +105,10 @@ impl Importer<'_> {
     ) -> Result<(Answers, Observed)> {
         let mut command = self.command(python, Beyond::default());
         let watch = Watch::over(command.as_std_mut(), places);
-        Ok((self.run(command, python, question)?, watch.end()))
+        let answers = self.run(command, python, question);
+        // However it ended, whoever is left would wait for answers to its calls.
+        let observed = watch.end();
+        Ok((answers?, observed))
     }
 
     fn run(&self, command: Command, python: &Path, question: Question<'_>) -> Result<Answers> {
@@ -165,7 +172,19 @@ async fn converse(
     input.write_all(format!("{question}\n").as_bytes()).await.map_err(failed)?;
     let mut lines = BufReader::new(output).lines();
     let mut answers = Answers::default();
-    while let Some(line) = lines.next_line().await.map_err(failed)? {
+    let mut ended = None;
+    loop {
+        let line = tokio::select! {
+            biased;
+            line = lines.next_line() => line.map_err(failed)?,
+            status = child.wait(), if ended.is_none() => {
+                ended = Some(status.map_err(failed)?);
+                continue;
+            }
+            // Whoever still has the pipe is not the one who was asked.
+            () = tokio::time::sleep(LAST_WORDS), if ended.is_some() => None,
+        };
+        let Some(line) = line else { break };
         match serde_json::from_str(&line) {
             Ok(Line::Total { total }) => progress.stage("importing distributions", Amount::Items(total)),
             Ok(Line::Looked { name, asked, failed, loaded }) => {
@@ -183,7 +202,10 @@ async fn converse(
             }
         }
     }
-    let status = child.wait().await.map_err(failed)?;
+    let status = match ended {
+        Some(status) => status,
+        None => child.wait().await.map_err(failed)?,
+    };
     // Until now it would have ended by itself, had we.
     drop(input);
     if !status.success() {

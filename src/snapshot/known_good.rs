@@ -61,8 +61,12 @@ impl KnownGood {
         let stored = stored.filter(|s| s.version == VERSION && s.about == about);
         let stored = stored.filter(|s| now.keys().all(|name| s.names.contains(name)));
         let (mut good, used) = stored.map(|s| (s.good, s.used)).unwrap_or_default();
+        let before = good.len();
         good.retain(|_, parts| parts.iter().all(|(name, part)| now.get(name) == Some(part)));
-        // Of what is not known any more nothing counts.
+        // Whose each use was is not kept: with one gone that used something, all are looked at again.
+        if used.unseen.is_some() || (good.len() != before && !used.is_empty()) {
+            good.clear();
+        }
         let used = if good.is_empty() { Used::default() } else { used };
         KnownGood { path, about, now, good, used }
     }

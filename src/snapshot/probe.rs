@@ -67,6 +67,11 @@ pub fn probe(subject: &Subject, captured: &Captured, observer: &dyn Observer) ->
     let mut used = observed::sort(&observed, &known, &observed::look);
     used.folders = left_behind::folders(&captured.scan.root.join("models"), &models);
     used.written = left_behind::files(&captured.scan, slot, since);
+    // Those are filled anew for each instance.
+    let filled = captured.lock.own_places();
+    used.written.retain(|name| {
+        !filled.contains(&format!("main/{name}")) && !filled.contains(&format!("base/{name}"))
+    });
     let found = Found { used, routes: foreground::routes(&routes) };
     Ok(assemble(seen, found, &text, captured))
 }

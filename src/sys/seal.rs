@@ -100,13 +100,15 @@ impl Seal {
         let all = |paths: &[PathBuf]| paths.iter().filter_map(|path| c_string(path)).collect();
         let mut seal = Seal { writable: all(&writable), bound: all(&sealed), read_only, ..Seal::default() };
         if let Err(e) = seal.show(shown) {
-            return (Seal::default(), Some(e));
+            return (Seal::of(&sealed, &writable, &[]).0, Some(e));
         }
         let mut tried = Command::new("/bin/sh");
         tried.args(["-c", ":"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         seal.apply(&mut tried);
         match tried.status() {
             Ok(_) => (seal, None),
+            // What cannot be shown takes nothing of the rest away.
+            Err(e) if !shown.is_empty() => (Seal::of(&sealed, &writable, &[]).0, Some(e)),
             Err(e) => (Seal::default(), Some(e)),
         }
     }
@@ -117,13 +119,14 @@ impl Seal {
         let (seal, why) = Seal::of(sealed, writable, shown);
         if let Some(why) = why {
             TOLD.call_once(|| {
-                let files = match shown {
-                    [] => "",
-                    _ => ", and files of the system are this machine's, not the snapshot's",
+                let sealed = "the store and the environment are not read-only for what runs";
+                let files = "files of the system are this machine's, not the snapshot's";
+                let what = match (seal.bound.is_empty(), shown.is_empty()) {
+                    (true, true) => sealed.to_string(),
+                    (true, false) => format!("{sealed}, and {files}"),
+                    (false, _) => files.to_string(),
                 };
-                say::say(format_args!(
-                    "warning: the store and the environment are not read-only for what runs{files}: {why}"
-                ));
+                say::say(format_args!("warning: {what}: {why}"));
             });
         }
         seal

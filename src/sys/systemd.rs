@@ -68,12 +68,23 @@ pub fn show_all(units: &[&str], names: &[&str]) -> Result<Vec<BTreeMap<String, S
 
 /// The last lines that a unit's own processes logged.
 pub fn log_tail(unit: &str, lines: u32) -> String {
-    let (count, own) = (lines.to_string(), format!("_SYSTEMD_UNIT={unit}"));
-    let words = ["journalctl", "--quiet", "--no-pager", "--output=cat", "-n", &count, &own];
+    last_lines(&format!("_SYSTEMD_UNIT={unit}"), lines)
+}
+
+fn last_lines(own: &str, lines: u32) -> String {
+    let count = lines.to_string();
+    let words = ["journalctl", "--quiet", "--no-pager", "--output=cat", "-n", &count, own];
     // A log that cannot be read is no reason to fail: it only explains a failure.
     process::run(&words, Duration::from_secs(10))
         .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string())
         .unwrap_or_default()
+}
+
+/// The same since the unit was last started, where systemd tells which start that was.
+pub fn log_of_this_start(unit: &str, lines: u32) -> String {
+    let started = show(unit, &["InvocationID"]).ok().and_then(|mut said| said.remove("InvocationID"));
+    let Some(started) = started.filter(|id| !id.is_empty()) else { return log_tail(unit, lines) };
+    last_lines(&format!("_SYSTEMD_INVOCATION_ID={started}"), lines)
 }
 
 /// Tells systemd something of this process (sd_notify(3)); nothing where nobody listens.

@@ -39,11 +39,13 @@ class Site(Case):
         with untouched(self, self.place):
             taken = self.snapshot(env)
         note = "left out; give it to the host as a service secret"
-        for label, _, _ in places.values():
-            self.finds(taken, ("warning", "secret", f"{label}/inner/server.pem", f"holds a private key: {note}"),
-                       ("warning", "secret", f"{label}/config.ini", f"holds a value for `token`: {note}"),
-                       ("warning", "secret", f"{label}/.env", f"an environment file: {note}"),
-                       ("warning", "secret", f"{label}/harmless.txt", f"an SSH private key: {note}"))
+        for folder, (label, _, _) in places.items():
+            # A file beside the modules has a line of the configuration that lets it ship.
+            inside = folder.is_relative_to(env.site)
+            for file, what in (("inner/server.pem", "holds a private key"), ("config.ini", "holds a value for `token`"), (".env", "an environment file"),
+                               ("harmless.txt", "an SSH private key")):
+                ships = f'; allow-secrets = ["{(folder / file).relative_to(env.root)}"] ships it as it is' if inside else ""
+                self.finds(taken, ("warning", "secret", f"{label}/{file}", f"{what}: {note}{ships}"))
         self.assertEqual(len([f for f in self.findings(taken) if f[1] == "secret"]), 12)
         for _, label, inner in places.values():
             self.assertTrue((self.tree(taken.json, label) / inner / "certificate.pem").exists())
@@ -200,14 +202,24 @@ class Site(Case):
         write(env.site / "local-1.0.dist-info" / "direct_url.json", json.dumps({"url": f"file://{self.place}/local", "dir_info": {}}))
         write(env.site / "edited" / "config.ini", "token = hf_notarealtoken3\n")
         taken = self.snapshot(env)
-        left = "left out, a secret: holds"
+        site = env.site.relative_to(env.root)
+
+        def left(file, what):
+            ships = f'allow-secrets = ["{site}/{file}"] ships it as it is'
+            return (file, f"{file.partition('/')[0]} 1.0: left out, a secret: holds {what}; {ships}")
         self.assertEqual({(f[2], f[3]) for f in self.findings(taken) if f[1] == "secret"}, {
-            ("local/test.pem", f"local 1.0: {left} a private key"), ("local/config.ini", f"local 1.0: {left} a value for `token`"),
-            ("edited/config.ini", f"edited 1.0: {left} a value for `token`")})
+            left("local/test.pem", "a private key"), left("local/config.ini", "a value for `token`"), left("edited/config.ini", "a value for `token`")})
         self.assertEqual((self.tree(taken.json, "public 1.0") / "public" / "test.pem").read_bytes(), key)
         found = subprocess.run(["grep", "-rlE", "hf_notarealtoken[23]", self.station.store / "nix" / "store"], capture_output=True, text=True).stdout.split()
         self.assertEqual(sorted(os.path.basename(os.path.dirname(p)) + "/" + os.path.basename(p) for p in found),
                          ["edited/test.pem", "public/config.ini", "public/test.pem"])
+        # What was decided before counts no more once the configuration says otherwise.
+        write(env.root / "stillframe.toml", f'allow-secrets = ["{site}/local/config.ini"]\n')
+        allowed = self.snapshot(env)
+        self.assertEqual((self.tree(allowed.json, "local 1.0") / "local" / "config.ini").read_bytes(), members["NAME/config.ini"])
+        write(env.root / "stillframe.toml", f'[redact]\n"{site}/local/config.ini" = ["token"]\n')
+        self.finds(self.snapshot(env), ("warning", "secret", "local/config.ini", "local 1.0: left out, a secret: redact names it, and a file of a "
+                                        f'distribution cannot be emptied; allow-secrets = ["{site}/local/config.ini"] ships it as it is'))
 
     def test_headers_in_the_folder_that_an_installer_chose(self):
         """pip names it as it was asked for the distribution, uv by the normalized name. Pinned either way, and where the environment has it."""

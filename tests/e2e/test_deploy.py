@@ -180,7 +180,9 @@ class Failures(service.Good):
         self.assertEqual(links, sorted(f"stillframe-demo-{g['generation']}-link" for g in view["generations"]))
 
     def fails(self, *arguments, status="failed", **behaviour):
-        done = self.place.deploy(*arguments, code=1, **behaviour)
+        # Of a snapshot that is there: before a capture the hosts are looked at, and then there is no deployment.
+        taken = self.place.snapshot(**behaviour)["snapshot"]
+        done = self.place.deploy(*arguments, "--snapshot", taken, code=1)
         host = done.host()
         self.assertEqual(host["status"], status, host)
         record = self.place.history()[0]
@@ -380,7 +382,7 @@ class First(service.Case):
     def test_a_host_that_is_not_prepared(self):
         self.alpha.sh("systemctl disable --quiet stillframe.service; mv /var/lib/stillframe/agent /root/agent")
         self.addCleanup(self.alpha.sh, "systemctl enable --quiet stillframe.service; [ -e /var/lib/stillframe/agent ] || mv /root/agent /var/lib/stillframe/agent")
-        done = self.place.deploy(code=1, mark="any").host()
+        done = self.place.deploy("--snapshot", self.place.snapshot(mark="any")["snapshot"], code=1).host()
         self.assertEqual((done["error"], done["hint"]), ("alpha: the host is not prepared", "stillframe host prepare NAME shows what it needs, and does it"))
         wrong = self.place.run("status", code=1).err
         self.assertEqual(wrong, "error: alpha is not prepared\n  hint: stillframe host prepare alpha\n")

@@ -178,7 +178,7 @@ generations = 7
         schema = self.ws.stillframe("schema", "host").json["$defs"]
         said = in_toml[0][1]
         self.assertEqual(set(schema["HostConfig"]["properties"]), set(said))
-        self.assertEqual(set(schema["ServiceConfig"]["properties"]) - set(said["service"]), {"gpus"})
+        self.assertEqual(set(schema["ServiceConfig"]["properties"]) - set(said["service"]), {"gpus", "programs", "system-files"})
 
     def test_both_kinds_beside_each_other_and_selectors(self):
         self.host("a.toml", 'address = "10.0.0.1"\ntags = ["eu"]\n')

@@ -173,7 +173,7 @@ class Diff(Case):
             "cache": [change("torch/hub/checkpoints/aux.bin", "120 bytes", "120 bytes")],
             "sources": [change("shared", "files", "files", "shared.py")],
             "unowned": change("files no distribution owns", None, "files", what="added"),
-            "service": [], "classes_known": True, "version": 1,
+            "service": [], "system": [], "classes_known": True, "version": 1,
             "classes_added": ["New"], "classes_removed": ["Gone"]})
         text = self.run_it("snapshots", "diff", first["id"], second["id"]).out
         for line in ("packs\n", f"  changed  first-pack: {old[:10]} -> {new[:10]}\n           classes.txt\n", "           w/model.safetensors\n",

@@ -89,7 +89,7 @@ class Run(Case):
         taken = self.snapshot(self.env).json
         self.assertEqual(self.snapshot(self.env).json["snapshot"], taken["snapshot"])
         inspected = self.inspect(self.env).json
-        self.assertEqual([p["name"] for p in inspected["programs"]], ["greet", "sift"])
+        self.assertEqual([p["path"] for p in inspected["programs"]], ["greet", "sift"])
         self.assertEqual([f["path"] for f in inspected["system_files"]], [str(self.conf), str(self.fonts)])
         shown = self.run_it("snapshots", "show", taken["id"]).out
         for line in ("program sift", f"system {self.fonts}"):

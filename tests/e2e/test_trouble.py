@@ -228,6 +228,8 @@ class Trouble(service.Good):
         refused = self.place.run("deploy", "--offline", "--detach", code=1)
         self.assertIn("alpha: there is no folder /mnt/elsewhere", refused.text)
         told = Stream(self.place.run("--json", "deploy", "--offline", "--detach", code=1))
+        self.assertIn("there is no folder /mnt/elsewhere", told.events[-1]["error"]["message"])
+        told = Stream(self.place.run("--json", "deploy", "--snapshot", "good", "--again", "--detach", code=1))
         self.assertIn("there is no folder /mnt/elsewhere", told.host()["error"])
 
     # --- the host itself
@@ -377,6 +379,7 @@ class Trouble(service.Good):
             self.assertEqual([list(event) for event in said], [["error"]])
             self.assertRegex(said[0]["error"]["message"], f"^{pattern}")
         self.assertEqual(self.place.run("snapshots", "list", "--json").json, known)
+        self.place.describe("alpha")
         self.assertEqual(self.place.status()["serving"], self.serving)
 
     def test_a_network_that_is_lost_while_it_activates(self):

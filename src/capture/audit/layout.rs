@@ -69,6 +69,8 @@ impl<'a> Layout<'a> {
     /// a tree of its own, which the environment adds nothing to.
     pub fn folder_of(&self, label: &str) -> Option<&str> {
         let elsewhere = ["/", "custom_nodes/", ".cache/"].iter().any(|place| label.starts_with(place));
+        // A wheel's folder of data goes elsewhere in the environment (binary distribution format, "The .data directory").
+        let elsewhere = elsewhere || label.split('/').next().is_some_and(|first| first.ends_with(".data"));
         let holds = |dir: &&String| {
             let inside = format!("{dir}/");
             let next = self.labels.range(inside.clone()..).next();

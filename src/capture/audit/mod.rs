@@ -48,6 +48,9 @@ pub struct HostProgram {
 pub struct Provided {
     /// Every name a library of the runtime can be asked for by.
     pub names: BTreeSet<String>,
+    /// Of these, the base libraries: a link can lead to them.
+    #[serde(default)]
+    pub linkable: BTreeSet<String>,
     /// Those loaded whenever the interpreter runs.
     pub loaded: BTreeSet<String>,
     /// The version of its C library.
@@ -246,8 +249,10 @@ fn judge(objects: &BTreeMap<String, ElfInfo>, runtime: &Provided) -> AuditReport
             } else if runtime.names.contains(library) {
                 match layout.folder_of(label) {
                     _ if info.runpath.is_empty() => {}
-                    Some(folder) => drop(report.links.insert(format!("{folder}/{library}"))),
-                    None => report.hidden.push(what()),
+                    Some(folder) if runtime.linkable.contains(library) => {
+                        report.links.insert(format!("{folder}/{library}"));
+                    }
+                    _ => report.hidden.push(what()),
                 }
             } else if is_driver(library) {
                 report.driver.push(what());

@@ -39,8 +39,10 @@ impl Environment {
     fn audit_with(&self, glibc: (u32, u32)) -> AuditReport {
         let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect();
         let loaded = ["libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux-x86-64.so.2"];
-        let mut runtime = Provided { names: names(&loaded), loaded: names(&loaded), glibc };
+        let mut runtime =
+            Provided { names: names(&loaded), linkable: names(&loaded), loaded: names(&loaded), glibc };
         runtime.names.insert("libgomp.so.1".to_owned());
+        runtime.linkable.insert("libgomp.so.1".to_owned());
         audit(self.files.iter().cloned(), &runtime).expect("audit")
     }
 }
@@ -135,6 +137,7 @@ fn a_runpath_hides_the_base_libraries() {
     ];
     let runtime = Provided {
         names: ["libgomp.so.1", "libc.so.6"].map(str::to_owned).into(),
+        linkable: ["libgomp.so.1", "libc.so.6"].map(str::to_owned).into(),
         loaded: ["libc.so.6".to_owned()].into(),
         glibc: (2, 36),
     };

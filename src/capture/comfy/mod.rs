@@ -30,8 +30,8 @@ pub fn scan(root: &Path, options: &ScanOptions, reuse: &Reuse<'_>) -> Result<Sca
     }
     for path in options.left_out.redacts_nothing() {
         let message =
-            "redact names it, and it is not there: a file that has come to have another name ships whole";
-        notes.note(Severity::Warning, Topic::Secret, path, message);
+            "redact names it, and it is not there: if the file was renamed, it ships with all its values";
+        notes.note(Severity::Problem, Topic::Secret, path, message);
     }
     let ((main, packs), (cache, (models, user))) = rayon::join(
         || {

@@ -29,21 +29,29 @@ impl Clean {
     }
 
     /// Whether the file is as it was when nothing was found in it.
-    pub fn knows(&self, path: &Path, entry: &WalkEntry) -> bool {
-        let Some(name) = path.to_str() else { return false };
+    /// `secrets`: whether it was looked at for credentials, too.
+    pub fn knows(&self, path: &Path, entry: &WalkEntry, secrets: bool) -> bool {
+        let Some(name) = Clean::name(path, secrets) else { return false };
         let state = Clean::state(entry);
-        let known = self.known.get(name) == Some(&state);
+        let known = self.known.get(&name) == Some(&state);
         if known {
-            self.seen.lock().insert(name.into(), state);
+            self.seen.lock().insert(name, state);
         }
         known
     }
 
     /// Nothing was found in it now.
-    pub fn add(&self, path: &Path, entry: &WalkEntry) {
-        if let Some(name) = path.to_str().filter(|_| entry.mtime_ns.max(entry.ctime_ns) < self.limit) {
-            self.seen.lock().insert(name.into(), Clean::state(entry));
+    pub fn add(&self, path: &Path, entry: &WalkEntry, secrets: bool) {
+        let old = entry.mtime_ns.max(entry.ctime_ns) < self.limit;
+        if let Some(name) = Clean::name(path, secrets).filter(|_| old) {
+            self.seen.lock().insert(name, Clean::state(entry));
         }
+    }
+
+    fn name(path: &Path, secrets: bool) -> Option<String> {
+        let name = path.to_str()?;
+        // No path has a zero byte.
+        Some(if secrets { name.to_string() } else { format!("{name}\0") })
     }
 
     /// What this run saw.
@@ -73,14 +81,15 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(10);
         let first = Clean::new(Known::new(), now);
         let path = Path::new("/x");
-        assert!(!first.knows(path, &entry(1, 1)));
-        first.add(path, &entry(1, 1));
+        assert!(!first.knows(path, &entry(1, 1), true));
+        first.add(path, &entry(1, 1), true);
         // A change within the same tick would not show.
-        first.add(Path::new("/y"), &entry(1, 9_000_000_000));
+        first.add(Path::new("/y"), &entry(1, 9_000_000_000), true);
         let second = Clean::new(first.seen(), now);
-        assert!(second.knows(path, &entry(1, 1)) && !second.knows(path, &entry(2, 1)));
+        assert!(second.knows(path, &entry(1, 1), true) && !second.knows(path, &entry(2, 1), true));
         assert!(
-            !second.knows(path, &entry(1, 2)) && !second.knows(Path::new("/y"), &entry(1, 9_000_000_000))
+            !second.knows(path, &entry(1, 2), true)
+                && !second.knows(Path::new("/y"), &entry(1, 9_000_000_000), true)
         );
         assert_eq!(second.seen(), first.seen());
     }

@@ -126,7 +126,13 @@ struct Looking<'a> {
     entry: &'a WalkEntry,
     /// An earlier run saw nothing in it.
     known: bool,
-    names_environment: bool,
+}
+
+/// What came of it.
+struct Judged {
+    ships: bool,
+    /// It neither is a secret nor looks like one.
+    nothing: bool,
 }
 
 struct Collector<'a> {
@@ -259,11 +265,16 @@ impl Collector<'_> {
             return self.redacted(real, &name, path, entry, keys);
         }
         let own = &policy.left_out.own;
-        let known = policy.config_secrets && policy.left_out.clean.knows(real, entry);
-        let named = if !known && own.concern(&path, entry.size) { own.look(real) } else { None };
-        let names_environment = named.is_some();
-        if !self.may_ship(&Looking { real, name: &name, entry, known, names_environment }, &path) {
+        let known = policy.left_out.clean.knows(real, entry, policy.config_secrets);
+        let judged = self.may_ship(&Looking { real, name: &name, entry, known }, &path);
+        if !judged.ships {
             return;
+        }
+        let named = if !known && own.concern(&path, entry.size) { own.look(real) } else { None };
+        if !known && lfs::is_pointer(real, &path, entry) {
+            self.out.pointers.push(path.clone());
+        } else if judged.nothing && named.is_none() {
+            policy.left_out.clean.add(real, entry, policy.config_secrets);
         }
         // What is in the cache has no copy in a slot.
         let marked = if own.rewrites(&name) && policy.config_secrets { own.marked(real) } else { None };

@@ -89,14 +89,24 @@ impl LeftOut {
         self.allowed.iter().any(|path| real.starts_with(path))
     }
 
-    /// The allowed of these files and of the folders that they are in, as a text to compare.
+    /// Which of these files may ship as secrets, or ship without a value, as a text to compare.
     pub fn allowed_of<'a>(&self, files: impl Iterator<Item = &'a Path> + Clone) -> String {
         let named = |place: &&PathBuf| {
             files.clone().any(|file| file.canonicalize().is_ok_and(|real| real.starts_with(place)))
         };
-        let named: Vec<String> =
-            self.allowed.iter().filter(named).map(|place| format!("\0{}", place.display())).collect();
+        let named: Vec<String> = self
+            .allowed
+            .iter()
+            .chain(self.redacted.keys())
+            .filter(named)
+            .map(|place| format!("\0{}", place.display()))
+            .collect();
         named.concat()
+    }
+
+    /// All that the configuration says of files with secrets, as a text to compare.
+    pub fn secrets(&self) -> String {
+        format!("{:?} {:?}", self.allowed, self.redacted)
     }
 
     /// The line of the configuration that lets a secret ship, for a file of the environment.

@@ -108,8 +108,13 @@ impl OwnPaths {
         let content = read_small(real, LIMIT)?;
         let content = std::str::from_utf8(&content).ok()?;
         let found = self.places(content);
-        let line = |at: usize| content[..at].matches('\n').count() + 1;
-        let mut lines: Vec<usize> = found.iter().map(|found| line(found.at)).collect();
+        let (mut at, mut line, mut lines) = (0, 1, Vec::new());
+        for one in &found {
+            // Two of the environment's folders may overlap in a text.
+            line += content.get(at..one.at).map_or(0, |between| between.matches('\n').count());
+            at = one.at.max(at);
+            lines.push(line);
+        }
         lines.dedup();
         let first = found.first()?;
         Some((lines, content[first.at..first.end].to_string()))
@@ -118,6 +123,10 @@ impl OwnPaths {
     /// Whether an instance is to find its own places in this file; `name`: relative to the environment.
     pub fn rewrites(&self, name: &[u8]) -> bool {
         let Ok(name) = std::str::from_utf8(name) else { return false };
+        // An editable project and a file of the system have no copy in a slot.
+        if name.starts_with('/') {
+            return false;
+        }
         let taken: Vec<usize> =
             (0..self.rewritten.len()).filter(|at| glob(&self.rewritten[*at], name)).collect();
         let any = !taken.is_empty();
@@ -143,6 +152,9 @@ impl OwnPaths {
         let mut out = String::with_capacity(content.len());
         let mut done = 0;
         for found in self.places(content) {
+            if found.at < done {
+                continue;
+            }
             out.push_str(&content[done..found.at]);
             let (place, kept) = found.place(&content[found.end..]);
             out.push_str(&place);

@@ -69,7 +69,7 @@ pub fn read_head(dir: &Path) -> Option<Head> {
     }
     let refs = Refs { git_dir: &git_dir, common_dir: &common_dir, tables: config.reftable() };
     // With reftables the file is there for older readers, and names nothing.
-    let head = if refs.tables { refs.value("HEAD")? } else { head.to_string() };
+    let head = if refs.tables { refs.value("HEAD").unwrap_or_default() } else { head.to_string() };
     let (branch, commit) = match head.strip_prefix("ref: ") {
         Some(name) => (name.strip_prefix("refs/heads/").map(str::to_string), refs.resolve(name)),
         None => (None, object_id(&head)),

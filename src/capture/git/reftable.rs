@@ -80,6 +80,10 @@ fn scan(table: &[u8], name: &[u8]) -> Option<Option<Value>> {
         }
         // The first block counts from the file's beginning, with the header.
         let end = start + block.number(3)?;
+        // Its type and its length are part of it: a shorter one would never end.
+        if end < block.at + 2 {
+            return None;
+        }
         let bytes = table.get(..end)?;
         let restarts = Reader { bytes, at: end.checked_sub(2)? }.number(2)?;
         let end_of_records = end.checked_sub(2 + 3 * restarts)?;

@@ -286,7 +286,9 @@ impl Lock {
         let main = self.main.own_paths.iter().map(|path| format!("main/{path}"));
         let pack = |pack: &PackLock| {
             let at = format!("base/custom_nodes/{}", pack.name);
-            pack.own_paths.iter().map(move |path| format!("{at}/{path}")).collect::<Vec<_>>()
+            // A pack that is one file has no path in it.
+            let place = |path: &String| if path.is_empty() { at.clone() } else { format!("{at}/{path}") };
+            pack.own_paths.iter().map(place).collect::<Vec<_>>()
         };
         main.chain(self.packs.iter().flat_map(pack)).collect()
     }

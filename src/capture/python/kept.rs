@@ -86,7 +86,10 @@ pub fn digest_of(context: &Context, one: &Installed, claims: &[PathBuf]) -> Opti
     let listed = one.files.values().map(|file| &file.disk).chain(claims).chain(hooks);
     let files: BTreeSet<&Path> = files.iter().chain(listed).map(PathBuf::as_path).collect();
     let allowed = context.left_out.allowed_of(files.iter().copied());
-    let salt = format!("{}\0{}\0{}{allowed}", one.name, one.version, one.scheme.interpreter.display());
+    // Where the last build's files go, its plan says and not their paths.
+    let laid = one.last_build.iter().flat_map(|_| &one.files);
+    let laid: String = laid.map(|(name, file)| format!("\0{name}={}", file.disk.display())).collect();
+    let salt = format!("{}\0{}\0{}{allowed}{laid}", one.name, one.version, one.scheme.interpreter.display());
     stat_digest(&salt, files.into_iter(), context.started)
 }
 

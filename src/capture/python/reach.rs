@@ -101,10 +101,14 @@ impl<'a> Reach<'a> {
     /// Why a file that no wheel vouches for must not be taken, though it is of the distribution: somebody's
     /// secret. Not what a package index has given to everybody, the keys of test suites for instance.
     pub fn secret(&self, name: &str, disk: &Path, found: &FileDigest) -> Option<How> {
+        let real = fs::canonicalize(disk).ok()?;
+        if self.left_out.redacts(&real).is_some() {
+            let why = "redact names it, and a file of a distribution cannot be emptied";
+            return Some(How::Secret(why.into()));
+        }
         if self.installed.direct_url.is_none() && self.as_stated(disk, found) {
             return None;
         }
-        let real = fs::canonicalize(disk).ok()?;
         if self.left_out.allows(&real) {
             return None;
         }

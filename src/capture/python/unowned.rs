@@ -99,7 +99,8 @@ pub fn capture(
         Entry::File { source: Source::Disk(path), .. } => Some(path.as_path()),
         _ => None,
     });
-    let digest = stat_digest(&fingerprint(sources), files, context.started);
+    let salt = format!("{} {}", fingerprint(sources), context.left_out.secrets());
+    let digest = stat_digest(&salt, files, context.started);
     let kept = match context.remembered(KEY, digest.as_deref()) {
         Some(kept) => kept,
         None => {
@@ -165,6 +166,10 @@ fn ownerless(context: &Context, path: &Path, kind: std::fs::FileType) -> Result<
     }
     if let Err(e) = may_read(path) {
         return no(Severity::Problem, Topic::Unreadable, format!("the file cannot be read; left out: {e}"));
+    }
+    if context.left_out.redacts(&real).is_some() {
+        let why = "redact names it, and a file among installed modules cannot be emptied: left out";
+        return no(Severity::Problem, Topic::Secret, why.into());
     }
     let names = [path, real.as_path()].map(|name| name.as_os_str().as_bytes());
     if let Some(what) = secrets::judge(&names, path, meta.len())

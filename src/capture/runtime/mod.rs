@@ -178,7 +178,9 @@ impl RuntimePlan {
     /// What the audit of the packages has to know of the runtime.
     pub fn provided(&self) -> Provided {
         let names = self.sonames.iter().chain(self.libpython.keys()).cloned().collect();
-        Provided { names, loaded: self.loaded.clone(), glibc: self.glibc }
+        let linkable =
+            self.base.keys().filter_map(|path| path.strip_prefix("lib/")).map(String::from).collect();
+        Provided { names, linkable, loaded: self.loaded.clone(), glibc: self.glibc }
     }
 
     /// The runtime's tree, once the store path of the base libraries is known. Also lists what of

@@ -41,7 +41,7 @@ pub struct Reading<'a> {
 pub fn outermost(wanted: &[String]) -> Vec<String> {
     let mut paths: Vec<String> = wanted
         .iter()
-        .map(|path| path.trim_end_matches('/').to_string())
+        .map(|path| Path::new(path).components().collect::<PathBuf>().to_string_lossy().into_owned())
         .filter(|path| !path.is_empty())
         .collect();
     paths.sort();

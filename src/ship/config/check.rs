@@ -78,7 +78,8 @@ impl ServiceConfig {
             ["input", "output", "user", "models", "temp"].map(|name| ("shared by all instances", name));
         let kept = self.keep.iter().flatten().map(|path| ("in service.keep", path.as_str()));
         let folders = self.folders.iter().flatten().map(|f| ("in service.folders", f.at.as_str()));
-        let apart: Vec<(&str, &str)> = shared.into_iter().chain(kept).chain(folders).collect();
+        let cache = [("the cache, whose files are not the program's", ".cache")];
+        let apart: Vec<(&str, &str)> = shared.into_iter().chain(cache).chain(kept).chain(folders).collect();
         for (name, at) in self.secrets.iter().filter_map(|(name, secret)| Some((name, secret.at.as_ref()?))) {
             below("service.secrets.at", at)?;
             let inside = |folder: &str| {

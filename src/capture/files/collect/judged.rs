@@ -1,6 +1,5 @@
 //! Files that are secrets or hold some: which of them ship, and what the report says of each.
-use super::{Collector, Looking, bytes};
-use crate::capture::files::lfs;
+use super::{Collector, Judged, Looking, bytes};
 use crate::capture::files::paths::{SECRET_ADVICE, SECRET_NOTE, file_name, read_at_most, unreadable};
 use crate::capture::files::rules::text;
 use crate::capture::files::secrets::{self, Depth, Looked, SECRET_FILE_LIMIT};
@@ -13,7 +12,7 @@ use std::path::Path;
 
 impl Collector<'_> {
     /// Whether a file is no secret, or one that the configuration lets ship; says what it is.
-    pub(super) fn may_ship(&mut self, file: &Looking<'_>, path: &[u8]) -> bool {
+    pub(super) fn may_ship(&mut self, file: &Looking<'_>, path: &[u8]) -> Judged {
         let Looking { real, name, entry, known, .. } = *file;
         // A file that may be a secret by its name is looked at in any case.
         let depth = match (self.policy.config_secrets, known) {
@@ -23,17 +22,12 @@ impl Collector<'_> {
         };
         let looked = secrets::look(&[name, bytes(real)], real, entry.size, depth);
         let nothing = looked.secret.is_none() && looked.suspicion.is_none();
-        if !known && lfs::is_pointer(real, path, entry) {
-            self.out.pointers.push(path.to_vec());
-        } else if nothing && !file.names_environment && self.policy.config_secrets {
-            self.policy.left_out.clean.add(real, entry);
-        }
         let secret = looked.secret.is_some();
         let ships = self.judge(looked, (real, name, path), None);
         if secret {
             self.out.judged.push(format!("{} {ships}", show(path)));
         }
-        ships
+        Judged { ships, nothing }
     }
 
     /// `emptied`: the text that is left where values of it do not ship, and their keys.
@@ -125,8 +119,10 @@ impl Collector<'_> {
             }
         };
         if !redacted.missing.is_empty() {
-            let message = format!("redact names {}, which it does not have", listed(&redacted.missing));
-            self.report(Severity::Warning, Topic::Secret, &path, message);
+            // It holds a secret, and nobody knows where.
+            let missing = listed(&redacted.missing);
+            let message = format!("redact names {missing}, which it does not have: left out");
+            return self.report(Severity::Problem, Topic::Secret, &path, message);
         }
         let looked = secrets::look_into(&[name, bytes(real)], redacted.text.as_bytes(), Depth::Programs);
         if !self.judge(looked, (real, name, &path), Some((&redacted.text, keys))) {

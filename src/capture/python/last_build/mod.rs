@@ -32,6 +32,15 @@ pub fn take(one: &mut Installed, left_out: &LeftOut) {
     let roots = [Some(&plan.build), Some(&project), plan.install.as_ref()];
     let roots: Vec<PathBuf> =
         roots.into_iter().flatten().filter_map(|folder| folder.canonicalize().ok()).collect();
+    // A hook that names the machine's own folders would have them ship.
+    let wide = |root: &PathBuf| {
+        root.components().count() < 3
+            || one.scheme.site.starts_with(root)
+            || project.starts_with(root) && **root != project
+    };
+    if roots.iter().any(wide) {
+        return;
+    }
     let mut files = BTreeMap::new();
     for (name, disk) in plan.files {
         let Ok(real) = disk.canonicalize() else { return };

@@ -45,6 +45,9 @@ pub fn plan(hook: &str, site: &Path) -> Option<Plan> {
     // Folders of packages: their data is found beside the modules.
     let mut folders: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
     for (package, folder) in hook.folders.iter().filter(|(_, folder)| folder.starts_with('/')) {
+        if package.split('.').any(str::is_empty) {
+            return None;
+        }
         folders.entry(package.replace('.', "/")).or_default().insert(folder.into());
     }
     let elsewhere = hook.installed.iter().filter(|(_, file)| file.starts_with('/'));

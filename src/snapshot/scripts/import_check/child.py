@@ -8,6 +8,8 @@ def tell(order, **said):
 
 
 def cut(text, most=1500):
+    # Escaped, a control character takes six bytes of a line.
+    text = "".join(c if c.isprintable() else " " for c in text)
     return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 

@@ -36,7 +36,8 @@ needed_by = {name: sum(name in job.needs for job in jobs.values()) for name in j
 queue = sorted(jobs.values(), key=lambda job: -needed_by[job.name])
 running, bases, ended, count = {}, [], {}, 0
 # Its forks' forks are its children (PR_SET_CHILD_SUBREAPER); where that cannot be, there are no bases.
-free = list(range(BASES)) if config["names"] is None and control(36, 1) else []
+reaper = control(36, 1)
+free = list(range(BASES)) if config["names"] is None and reaper else []
 answers.write(json.dumps({"total": len(queue)}) + "\n")
 answers.flush()
 waker, wake = os.pipe()
@@ -79,6 +80,9 @@ def start(job, base):
     pid = os.fork()
     if pid == 0:
         try:
+            # Whoever a module leaves behind must not have the answers' pipe: its end is awaited.
+            answers.close()
+            os.close(asker)
             work(order)
         finally:
             os._exit(1)
@@ -224,6 +228,22 @@ def look_at_the_dead():
     ended.clear()
 
 
+def sweep():
+    """Whoever lost its parent is ours, and goes with us (proc_tid_children(5))."""
+    for _ in range(50 if reaper else 0):
+        reap()
+        try:
+            with open(f"/proc/self/task/{own}/children") as file:
+                left = file.read().split()
+        except OSError:
+            return
+        if not left:
+            return
+        for pid in left:
+            kill(int(pid))
+        time.sleep(0.02)
+
+
 rest = b""
 while queue or running:
     start_some()
@@ -232,6 +252,7 @@ while queue or running:
         for each in [*running.values(), *bases]:
             for pid in {each.pid, getattr(each, "kept", None)} - {None}:
                 kill(pid)
+        sweep()
         sys.exit(1)
     if waker in ready:
         read(waker)
@@ -242,3 +263,4 @@ while queue or running:
         heard(line)
     look_at_the_dead()
 drop_bases(lambda base: True)
+sweep()
