@@ -185,6 +185,16 @@ class Imports(Case):
             ("several", "`import several` works in the environment and not from the snapshot: the process ended with status 0"),
             ("several", "`import several_more` works in the environment and not from the snapshot: AssertionError: not here")])
 
+    def test_what_a_module_leaves_running_holds_nobody_up(self):
+        """A daemon has the pipes of the process that it comes from, in a session of its own."""
+        daemon = b"import os, sys\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.execv('/bin/sleep', ['sleep', '86398.5'])\n    os._exit(0)\n"
+        silent = b"import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(86397)\n    os._exit(0)\n"
+        Wheel("daemon", members={"daemon/__init__.py": daemon}).install(self.env.site)
+        Wheel("silent", members={"silent/__init__.py": silent}).install(self.env.site)
+        self.assertEqual([f for f in self.imports(self.take("--probe")) if f[0] == "problem"], [])
+        running = subprocess.run(["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null"], capture_output=True).stdout
+        self.assertNotIn(b"86398.5", running.replace(b"\0", b" "))
+
     def test_both_are_asked_for_the_same_modules(self):
         """Where two distributions have files of one package, as opencv's have, the RECORD of one has lost the package's beginning
         to the other in the snapshot, and not in the environment."""
