@@ -239,7 +239,7 @@ class Snapshot(unittest.TestCase):
         dest = str(self.comfy.parent)
         opened = {path.removeprefix(dest + "/") for path in opened if path.startswith(dest)}
         says = re.compile(r".*/\.git(modules|/.*)?|.*\.dist-info/(METADATA|RECORD|WHEEL|direct_url\.json|entry_points\.txt)|.*\.egg-info/.*|"
-                          r".*/(config\.ini|studio\.pem)|ComfyUI/(comfy/cli_args|comfyui_version)\.py|ComfyUI/(extra_model_paths\.yaml|requirements\.txt|pyproject\.toml|uv\.toml)|"
+                          r".*/(config\.ini|studio\.pem|with-secrets/\.env)|ComfyUI/(comfy/cli_args|comfyui_version)\.py|ComfyUI/(extra_model_paths\.yaml|requirements\.txt|pyproject\.toml|uv\.toml)|"
                           r"ComfyUI/\.venv/(pyvenv\.cfg|bin/python)|.*/site-packages/__editable___\w+_finder\.py|.*/site-packages/pip/_internal/models/index\.py")
         self.assertGreater(len(opened), 50)
         self.assertEqual([path for path in sorted(opened) if not says.fullmatch(path)], [])

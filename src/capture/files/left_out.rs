@@ -91,16 +91,13 @@ impl LeftOut {
 
     /// Which of these files may ship as secrets, or ship without a value, as a text to compare.
     pub fn allowed_of<'a>(&self, files: impl Iterator<Item = &'a Path> + Clone) -> String {
-        let named = |place: &&PathBuf| {
+        let named = |(_, place): &(&str, &PathBuf)| {
             files.clone().any(|file| file.canonicalize().is_ok_and(|real| real.starts_with(place)))
         };
-        let named: Vec<String> = self
-            .allowed
-            .iter()
-            .chain(self.redacted.keys())
-            .filter(named)
-            .map(|place| format!("\0{}", place.display()))
-            .collect();
+        let allowed = self.allowed.iter().map(|place| ("whole", place));
+        let all = allowed.chain(self.redacted.keys().map(|place| ("emptied", place)));
+        let named: Vec<String> =
+            all.filter(named).map(|(how, place)| format!("\0{how} {}", place.display())).collect();
         named.concat()
     }
 
