@@ -181,8 +181,9 @@ class Failures(service.Good):
 
     def fails(self, *arguments, status="failed", **behaviour):
         # Of a snapshot that is there: before a capture the hosts are looked at, and then there is no deployment.
-        taken = self.place.snapshot(**behaviour)["snapshot"]
-        done = self.place.deploy(*arguments, "--snapshot", taken, code=1)
+        if "--snapshot" not in arguments:
+            arguments = ("--snapshot", self.place.snapshot(**behaviour)["snapshot"], *arguments)
+        done = self.place.deploy(*arguments, code=1)
         host = done.host()
         self.assertEqual(host["status"], status, host)
         record = self.place.history()[0]
