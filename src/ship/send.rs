@@ -208,6 +208,8 @@ pub fn send(
             scope.spawn(move || {
                 if let Err(e) = transfer.tell(number, host, output.as_mut()) {
                     transfer.fail(e);
+                    // A host that was promised more than came waits for it until the line ends.
+                    *output = Box::new(io::sink());
                 }
             });
         }
