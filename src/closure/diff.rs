@@ -334,19 +334,13 @@ mod tests {
             program: "/nix/store/x-python/bin/python".into(),
             arguments: vec!["-s".into(), "main.py".into()],
             directory: "main".into(),
-            environment: BTreeMap::new(),
             layers: vec![Layer {
                 at: "main".into(),
                 lower: "/nix/store/x-main".into(),
                 writable: true,
                 bytecode: Some("/nix/store/x-bytecode".into()),
             }],
-            links: vec![],
-            directories: vec![],
-            seeds: vec![],
-            path: vec![],
-            system_files: vec![],
-            own_places: vec![],
+            ..Launch::default()
         }
     }
 

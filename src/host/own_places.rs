@@ -79,16 +79,8 @@ mod tests {
             version: LAUNCH_VERSION,
             service: "s".into(),
             program: "/env/bin/python".into(),
-            arguments: vec![],
-            directory: String::new(),
-            environment: Default::default(),
-            layers: vec![],
-            links: vec![],
-            directories: vec![],
-            seeds: vec![],
-            path: vec![],
-            system_files: vec![],
             own_places: vec!["base/c.json".into()],
+            ..Launch::default()
         };
         let slot = dir.path().join("slot");
         let values = Values {
@@ -96,8 +88,7 @@ mod tests {
             output: "/out".into(),
             models: "/models".into(),
             slot: slot.display().to_string(),
-            listen: String::new(),
-            port: 0,
+            ..Values::default()
         };
         fill(&launch, &values).unwrap();
         let (own, snapshots) = (slot.join("base/c.json"), dir.path().join("store/c.json"));

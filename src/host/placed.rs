@@ -66,21 +66,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn launch() -> Launch {
-        Launch {
-            version: 1,
-            service: "s".into(),
-            program: String::new(),
-            arguments: vec![],
-            directory: "main".into(),
-            environment: Default::default(),
-            layers: vec![],
-            links: vec![],
-            directories: vec![],
-            seeds: vec![],
-            path: vec![],
-            system_files: vec![],
-            own_places: vec![],
-        }
+        Launch { version: 1, service: "s".into(), directory: "main".into(), ..Launch::default() }
     }
 
     #[test]

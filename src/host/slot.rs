@@ -317,32 +317,21 @@ mod tests {
         let launch = Launch {
             version: 1,
             service: "s".into(),
-            program: String::new(),
-            arguments: vec![],
-            directory: String::new(),
-            environment: Default::default(),
             layers: vec![
                 layer("main", "main"),
                 layer("base/custom_nodes/p", "pack"),
                 layer("base/custom_nodes/loose.py", "loose.py"),
             ],
-            links: vec![],
             directories: vec!["{base}/input".into()],
-            seeds: vec![],
-            path: vec![],
-            system_files: vec![],
-            own_places: vec![],
+            ..Launch::default()
         };
         for n in 0..200 {
             put(&format!("main/many/{n}.py"), &n.to_string());
         }
         let values = Values {
             base: dir.path().join("base").to_string_lossy().into_owned(),
-            output: String::new(),
-            models: String::new(),
             slot: dir.path().join("slot").to_string_lossy().into_owned(),
-            listen: String::new(),
-            port: 0,
+            ..Values::default()
         };
         assemble(&launch, &values).unwrap();
         let slot = dir.path().join("slot");
@@ -370,29 +359,8 @@ mod tests {
 
     #[test]
     fn the_snapshots_programs_come_before_those_of_the_machine() {
-        let mut launch = Launch {
-            version: 1,
-            service: "s".into(),
-            program: String::new(),
-            arguments: vec![],
-            directory: String::new(),
-            environment: Default::default(),
-            layers: vec![],
-            links: vec![],
-            directories: vec![],
-            seeds: vec![],
-            path: vec![],
-            system_files: vec![],
-            own_places: vec![],
-        };
-        let values = Values {
-            base: String::new(),
-            output: String::new(),
-            models: String::new(),
-            slot: "/slot".into(),
-            listen: String::new(),
-            port: 0,
-        };
+        let mut launch = Launch { version: 1, service: "s".into(), ..Launch::default() };
+        let values = Values { slot: "/slot".into(), ..Values::default() };
         let none = BTreeMap::new();
         assert_eq!(environment(&launch, &values, &none)["PATH"], "/usr/local/bin:/usr/bin:/bin");
         launch.path = vec!["/env/bin".into(), "/git/bin".into()];

@@ -111,5 +111,9 @@ mod tests {
              BindReadOnlyPaths=/nix/store/h-x:/usr/share/fonts/truetype\n"
         );
         assert_eq!(covered(&files, &|_| false).unwrap(), []);
+        // All of the host lies in its root folder.
+        let in_root = [SystemFile { at: "/none-of-this-host/x".into(), from: "/nix/store/h-x".into() }];
+        let error = covered(&in_root, &|_| true).unwrap_err();
+        assert!(error.message.starts_with("the root folder is read-only"), "{}", error.message);
     }
 }

@@ -68,6 +68,7 @@ pub fn is_plain(path: &str) -> bool {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct Launch {
     pub version: u32,
     pub service: String,
@@ -115,6 +116,7 @@ impl Launch {
 
 /// Values for the placeholders.
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(Default))]
 pub struct Values {
     pub base: String,
     /// This instance's own: two that name their pictures alike would overwrite each other's.

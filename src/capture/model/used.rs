@@ -90,6 +90,9 @@ fn names(configured: &[String], what: &str) -> bool {
     configured.iter().any(|one| one == what || file_name(one) == file_name(what))
 }
 
+/// Whether the configuration has this already.
+type Has = fn(&[String], &str) -> bool;
+
 fn counted(count: usize, one: &str, several: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {several}") }
 }
@@ -119,9 +122,8 @@ impl Used {
             (&mut self.caches, other.caches),
         ] {
             mine.extend(theirs);
-            mine.sort();
             // Who is named counts more than nobody.
-            mine.sort_by(|a, b| a.what.cmp(&b.what).then(a.by.is_none().cmp(&b.by.is_none())));
+            mine.sort_by(|a, b| (&a.what, a.by.is_none(), &a.by).cmp(&(&b.what, b.by.is_none(), &b.by)));
             mine.dedup_by(|next, kept| next.what == kept.what);
         }
         for (mine, theirs) in [(&mut self.folders, other.folders), (&mut self.written, other.written)] {
@@ -134,30 +136,23 @@ impl Used {
 
     /// What is not configured yet, a line for each kind.
     pub fn proposals(&self, configured: &Configured) -> Vec<Proposal> {
-        let named = |uses: &[Use], known: &[String], key, things: (&str, &str)| -> Option<(String, String)> {
-            let new: Vec<&Use> = uses.iter().filter(|one| !names(known, &one.what)).collect();
+        let line = |table, key, (one, several), uses: &[Use], known: &[String], has: Has| {
+            let new: Vec<&Use> = uses.iter().filter(|one| !has(known, &one.what)).collect();
             let all = known.iter().map(String::as_str).chain(new.iter().map(|one| one.what.as_str()));
-            let text = format!("{} of this machine: {}", counted(new.len(), things.0, things.1), some(&new));
-            (!new.is_empty()).then(|| (list(key, all.map(quoted)), text))
-        };
-        let libraries = named(
-            &self.libraries,
-            &configured.libraries,
-            "libraries",
-            ("shared library", "shared libraries"),
-        );
-        let programs = named(&self.programs, &configured.programs, "programs", ("program", "programs"));
-        let line = |table, found: Option<(String, String)>| {
-            found.map(|(line, text)| Proposal {
-                table,
-                line,
-                why: format!("uses {text}; a host may lack what does not ship"),
+            let (count, some) = (counted(new.len(), one, several), some(&new));
+            (!new.is_empty()).then(|| Proposal {
+                table: Some(table),
+                line: list(key, all.map(quoted)),
+                why: format!("uses {count} of this machine: {some}; a host may lack what does not ship"),
             })
         };
+        let libraries = ("shared library", "shared libraries");
+        let programs = ("program", "programs");
+        let files = ("file or folder", "files and folders");
         [
-            line(Some("python"), libraries),
-            line(Some("service"), programs),
-            line(Some("service"), self.files_line(configured)),
+            line("python", "libraries", libraries, &self.libraries, &configured.libraries, names),
+            line("service", "programs", programs, &self.programs, &configured.programs, names),
+            line("service", "system-files", files, &self.files, &configured.system_files, covers),
             self.folders_line(configured),
             self.cache_line(),
             self.exclude_line(configured),
@@ -165,18 +160,6 @@ impl Used {
         .into_iter()
         .flatten()
         .collect()
-    }
-
-    fn files_line(&self, configured: &Configured) -> Option<(String, String)> {
-        let known = &configured.system_files;
-        let new: Vec<&Use> = self.files.iter().filter(|one| !covers(known, &one.what)).collect();
-        let all = known.iter().map(String::as_str).chain(new.iter().map(|one| one.what.as_str()));
-        let text = format!(
-            "{} of this machine: {}",
-            counted(new.len(), "file or folder", "files and folders"),
-            some(&new)
-        );
-        (!new.is_empty()).then(|| (list("system-files", all.map(quoted)), text))
     }
 
     fn folders_line(&self, configured: &Configured) -> Option<Proposal> {
