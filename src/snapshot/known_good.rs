@@ -135,6 +135,7 @@ fn about(subject: &Subject, lock: &Lock) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::model::used::Use;
     use crate::snapshot::importer::Failure;
 
     fn parts(all: &[(&str, &str)]) -> Parts {
@@ -185,6 +186,13 @@ mod tests {
         assert_eq!(open("a", &with("on-base", "2")), ["alone", "base"]);
         assert_eq!(open("a", &with("base", "")), ["alone"]);
         assert_eq!(open("a", &with("stray", "")), ["alone", "base", "on-base"]);
+        // What they used is known as long as all of them are.
+        let mut known = KnownGood::read(path.clone(), "a".into(), parts(&all));
+        let git = Used { programs: vec![Use { what: "git".into(), by: None }], ..Used::default() };
+        assert_eq!(known.add(&answers(&[], &[]), git.clone()), git);
+        known.save().unwrap();
+        let again = |now: &[(&str, &str)]| KnownGood::read(path.clone(), "a".into(), parts(now)).used;
+        assert_eq!((again(&all), again(&with("base", "2"))), (git, Used::default()));
         // One that was looked for in vain may be there now.
         let mut more = all.to_vec();
         more.push(("new", "1"));

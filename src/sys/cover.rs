@@ -5,7 +5,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, open, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_remount};
 use rustix::process::{chdir, fchdir};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::{Error, ErrorKind, Result};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ impl Cover {
                 self.keep(&path, all)?;
                 continue;
             }
-            let top = Path::new(self.at.to_str().unwrap_or_default());
+            let top = Path::new(OsStr::from_bytes(self.at.to_bytes()));
             let name = c_string(path.strip_prefix(top).unwrap_or(&path))?;
             self.kept.push(Kept { name, at: c_string(&path)?, kind: made });
         }

@@ -204,6 +204,16 @@ mod tests {
     use std::fs;
 
     #[test]
+    fn what_cannot_be_shown_leaves_the_rest_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed = [dir.path().to_path_buf()];
+        let shown = [Shown { from: dir.path().into(), at: "/none-of-this-machine/x".into() }];
+        let (seal, why) = Seal::of(&sealed, &[], &shown);
+        assert!(why.is_some() && seal.shown.is_empty());
+        assert_eq!(seal.bound, Seal::of(&sealed, &[], &[]).0.bound);
+    }
+
+    #[test]
     fn what_is_sealed_is_read_and_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);

@@ -303,6 +303,15 @@ mod tests {
     }
 
     #[test]
+    fn one_folder_may_stand_in_anothers_path() {
+        let own =
+            own(&[("/mnt/disk (2)/comfy/env", OwnKind::Environment), ("/comfy/env", OwnKind::Python)], None);
+        let text = "a\n/mnt/disk (2)/comfy/env/x\n";
+        assert_eq!(lines(&own, text), [2]);
+        assert_eq!(own.marked_text(text), Some(format!("a\n{}/x\n", Place::Main.mark())));
+    }
+
+    #[test]
     fn what_paths_are_read_from() {
         let own = own(&[("/a/b", OwnKind::Environment)], None);
         for (name, size, concerns) in [

@@ -163,6 +163,15 @@ mod tests {
         assert_eq!(look(DELETED, "refs/heads/gone"), Ok(Some(Value::Deleted)));
     }
 
+    #[test]
+    fn a_block_without_a_length_is_no_table() {
+        let mut table = b"REFT\x01\0\0\0".to_vec();
+        table.extend([0; 16]);
+        // Both are unaligned: one with no record in it, and one that would lead to itself.
+        table.extend(b"r\0\0\x1e\0\0r\0\0\0");
+        assert_eq!(look(&table, "HEAD"), Err(Malformed));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
