@@ -232,7 +232,7 @@ fn follow(layout: &Layout, name: &str, attempt: Option<u64>) -> Result<()> {
         let working = lease::holder(&service).is_some_and(|(h, _)| h.attempt == number);
         idle = if working || !events.is_empty() { 0 } else { idle + 1 };
         if idle > 300 {
-            activating::end_abandoned(&service, None)?;
+            activating::end_abandoned(&service)?;
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -12,7 +12,7 @@ use crate::host::receive;
 use crate::host::reserve;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::world::World;
-use crate::protocol::messages::{Outcome, Status};
+use crate::protocol::messages::{Attempt, Holder, Outcome, Status};
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::fault;
@@ -150,17 +150,23 @@ pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
     Ok(())
 }
 
-/// Ends the records of attempts that nobody works on any more. `except`: the one that is beginning.
-pub fn end_abandoned(service: &Service, except: Option<u64>) -> Result<()> {
+/// Ends the records of attempts that nobody works on any more.
+pub fn end_abandoned(service: &Service) -> Result<()> {
+    let numbers = journal::numbers(service);
+    // Asked after the numbers and before the records: whoever begins now is not among the first, and whoever ends now has
+    // written so into the second.
+    let holder = lease::holder(service).map(|(holder, _)| holder);
+    // Its number is in the lease a moment after its record is there.
+    let held = |attempt: &Attempt| {
+        let of = |h: &Holder| h.attempt == attempt.attempt || h.attempt == 0 && h.deployment == attempt.deployment;
+        holder.as_ref().is_some_and(of)
+    };
     let state = ServiceState::load(&service.state(), &service.name)?;
     let busy = state.pending.as_ref().map(|p| p.attempt);
-    for number in journal::numbers(service).into_iter().rev().take(20) {
-        if Some(number) == except || Some(number) == busy {
-            continue;
-        }
+    for number in numbers.into_iter().rev().take(20) {
         // One that another version wrote is that version's to end.
         let Ok(record) = journal::read(service, number) else { continue };
-        if record.outcome().is_some() {
+        if Some(number) == busy || record.outcome().is_some() || held(&record.attempt) {
             continue;
         }
         let outcome = match goal::read(service, number) {
@@ -194,9 +200,14 @@ pub fn link(service: &Service, number: u64, generation: &Generation) -> Result<(
 pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
     for name in layout.known() {
-        if let Err(e) = boot_service(layout, &name) {
-            say(format_args!("{name}: {}", e.full()));
-            failed.get_or_insert(e);
+        let service = layout.service(&name);
+        match lease::undisturbed(&service, || boot_service(layout, &name)) {
+            Ok(Some(())) => {}
+            Ok(None) => say(format_args!("{name}: left to whoever changes it now: see `stillframe status`")),
+            Err(e) => {
+                say(format_args!("{name}: {}", e.full()));
+                failed.get_or_insert(e);
+            }
         }
     }
     match failed {
@@ -205,13 +216,13 @@ pub fn boot(layout: &Layout) -> Result<()> {
     }
 }
 
-/// Ends what was cut off, and makes the service what its state says.
+/// Ends what was cut off, and makes the service what its state says. Nobody else may change it meanwhile (`lease`).
 pub fn boot_service(layout: &Layout, name: &str) -> Result<()> {
     let service = layout.service(name);
     fault::point(name, "boot/begin")?;
     let mut state = ServiceState::load(&service.state(), name)?;
     fault::around(name, "boot/pending", || end_pending(&service, &mut state))?;
-    fault::around(name, "boot/abandoned", || end_abandoned(&service, None))?;
+    fault::around(name, "boot/abandoned", || end_abandoned(&service))?;
     let mut world = world(&service, None, None)?;
     activation::reconcile(&mut world, &mut state)
 }

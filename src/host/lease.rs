@@ -15,10 +15,18 @@ use crate::sys::error::{Error, Kind, Result};
 use crate::sys::fault;
 use crate::sys::files::{self, FileLock};
 use crate::sys::process::Life;
+use crate::sys::progress::check_interrupt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 const LEASE_VERSION: u32 = 1;
+/// Who holds a lease without a deployment, and changes the service all the same.
+pub const REPAIR: &str = "repair";
+pub const RETENTION: &str = "retention";
+/// How long a start of the host waits for those who change a service before it leaves the service to them.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct File {
@@ -103,6 +111,26 @@ pub fn take_over(service: &Service, attempt: &Attempt) -> Result<Lease> {
         written => written?,
     };
     Ok(Lease { life, service: service.clone() })
+}
+
+/// Does what a start of the host does while nobody changes the service, and nobody can begin to. A deployment that copies
+/// does not keep a host from coming back. Nothing is done where an activation goes on for long: it ends with one generation.
+pub fn undisturbed<T>(service: &Service, act: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let begun = Instant::now();
+    loop {
+        let lock = lock(service)?;
+        let changes =
+            |file: &File| file.activating || [REPAIR, RETENTION].contains(&file.holder.deployment.as_str());
+        if !read(service)?.is_some_and(|file| file.life.goes_on() && changes(&file)) {
+            return act().map(Some);
+        }
+        drop(lock);
+        if begun.elapsed() >= PATIENCE {
+            return Ok(None);
+        }
+        check_interrupt()?;
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Who has it now, and whether an activation runs.
@@ -194,6 +222,7 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::activating;
     use crate::host::layout::Layout;
     use crate::host::state::Pending;
     use crate::protocol::messages::{AttemptKind, RECORD_VERSION};
@@ -267,6 +296,44 @@ mod tests {
                 .unwrap()
                 .contains("by the next deployment: journalctl -u stillframe-demo-activation-1")
         );
+    }
+
+    /// A boot process that is started again, because another service could not be brought back.
+    #[test]
+    fn a_start_of_the_host_meets_a_deployment() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Layout::new(dir.path()).service("demo");
+        let conversation = take(&service, &holder_of("one")).unwrap().unwrap();
+        let (_journal, attempt) = journal::Journal::begin(&service, attempt_of("one")).unwrap();
+        ServiceState::new("demo").save(&service.state()).unwrap();
+        // While it copies, the service can come back; its record is not ended, whether the lease has its number yet or not.
+        for number in [0, attempt.attempt] {
+            let mut lease = Lease { service: service.clone(), life: conversation.life.clone() };
+            lease.rename(&Holder { attempt: number, ..holder_of("one") }).unwrap();
+            std::mem::forget(lease);
+            undisturbed(&service, || activating::end_abandoned(&service)).unwrap().unwrap();
+            assert!(journal::read(&service, attempt.attempt).unwrap().outcome().is_none());
+        }
+        // An activation, or a repair, is waited for; meanwhile none can begin.
+        let activation = take_over(&service, &attempt).unwrap();
+        let ended = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(activation);
+        });
+        let began = Instant::now();
+        let other = undisturbed(&service, || {
+            assert!(began.elapsed() >= Duration::from_millis(300));
+            let service = service.clone();
+            let other = std::thread::spawn(move || drop(take(&service, &holder_of("two")).unwrap().unwrap()));
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!other.is_finished());
+            Ok(other)
+        });
+        other.unwrap().unwrap().join().unwrap();
+        ended.join().unwrap();
+        // Whoever is gone holds nothing up, and its record is ended.
+        activating::end_abandoned(&service).unwrap();
+        assert!(journal::read(&service, attempt.attempt).unwrap().outcome().is_some());
     }
 
     #[test]

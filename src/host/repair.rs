@@ -53,7 +53,7 @@ fn one(layout: &Layout, name: &str, by: &str, done: &mut Vec<String>) -> Result<
     let service = layout.service(name);
     reserve::keep(layout)?;
     let holder = Holder {
-        deployment: "repair".into(),
+        deployment: lease::REPAIR.into(),
         kind: AttemptKind::Deploy,
         by: by.into(),
         since: clock::now_ms(),
@@ -106,8 +106,9 @@ pub fn boot(layout: &Layout) -> Result<()> {
             continue;
         }
         let mut done = Vec::new();
-        let readable = fault::around(&name, "boot/rebuild", || readable(&service, &mut done));
-        if let Err(e) = readable {
+        let rebuild = || readable(&service, &mut done);
+        let rebuilt = fault::around(&name, "boot/rebuild", || lease::undisturbed(&service, rebuild));
+        if let Err(e) = rebuilt {
             say(format_args!("{name}: {}", e.full()));
         }
         done.iter().for_each(|line| say(format_args!("{name}: {line}")));

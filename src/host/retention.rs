@@ -93,7 +93,7 @@ pub fn retention(
 /// Lets go of what is not kept, and of what an earlier crash left. Unless it `must`, it leaves a deployment alone.
 fn let_go(service: &Service, must: bool) -> Result<Vec<String>> {
     let holder = Holder {
-        deployment: "retention".into(),
+        deployment: lease::RETENTION.into(),
         kind: AttemptKind::Deploy,
         by: "retention".into(),
         since: clock::now_ms(),

@@ -219,9 +219,9 @@ impl Talk<'_> {
         activating::end_pending(&service, &mut state)?;
         reserve::keep(self.layout)?;
         let (mut journal, attempt) = Journal::begin(&service, attempt)?;
-        activating::end_abandoned(&service, Some(attempt.attempt))?;
         holder.attempt = attempt.attempt;
         lease.rename(&holder)?;
+        activating::end_abandoned(&service)?;
         journal.event(Status::Queued, &format!("begun by {}", attempt.by), None)?;
         if let Some(warning) = warning {
             journal.event(Status::Queued, &format!("warning: {warning}"), None)?;
