@@ -11,6 +11,7 @@ use crate::store::{PathInfo, Store};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, check_interrupt};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Looks at everything of a graph that the store believes to have.
 pub fn mend(
@@ -117,11 +118,25 @@ fn build_again(
     if built.is_empty() {
         return Ok(());
     }
-    if !store.trusts() {
-        let paths: Vec<String> = built.iter().map(|node| subject.store.absolute(&node.out)).collect();
+    let refused = || {
         let built: Vec<Damage> =
             found.iter().filter(|damage| !copied.contains(&damage.path)).cloned().collect();
-        return Err(damage::told(&subject.store, &built)
+        damage::told(&subject.store, &built)
+    };
+    // Nix's repair looks for what it builds from where the names say (`Worker::pathContentsGood`), finds nothing there, and
+    // deletes it to build it again: what was captured can not be built.
+    let (named, lies) = (Path::new(&subject.store.store_dir.0), subject.store.folder());
+    if lies != named {
+        let hint = format!(
+            "mount {} at {} and run the command there without NIX_REMOTE, or delete that store and run it again",
+            lies.display(),
+            named.display()
+        );
+        return Err(refused().within("Nix builds again only in a store that lies where it is named").hint(hint));
+    }
+    if !store.trusts() {
+        let paths: Vec<String> = built.iter().map(|node| subject.store.absolute(&node.out)).collect();
+        return Err(refused()
             .within("only a user whom the Nix daemon trusts may have it build again what it built")
             .hint(format!("as root: nix-store --repair-path {}", paths.join(" "))));
     }

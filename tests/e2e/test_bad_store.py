@@ -323,11 +323,19 @@ class WrittenTo(Store):
         gone.parent.chmod(0o755)
         gone.unlink()
         self.assertEqual(self.run_it("snapshots", "verify", code=1).code, 1)
-        with untouched(self, self.place):
-            again = self.run_it("snapshot", self.env.root)
-        for said in (f"the first file that differs is {file}" for file in (cache, pack, built)):
+        # What was copied is mended; where a store lies elsewhere than it is named, Nix cannot build again.
+        again = self.run_it("snapshot", self.env.root, code=1)
+        for said in [f"the first file that differs is {file}" for file in (cache, pack, built)] + [f"a file was taken from {gone.parent}"]:
             self.assertIn(said, again.err)
-        self.assertIn(f"a file was taken from {gone.parent}", again.err)
+        root = self.station.store
+        self.says(again.err[again.err.index("error:"):], f"""\
+error: Nix builds again only in a store that lies where it is named: {{{{\S+}}}} was written to after Nix had registered it: \
+the first file that differs is {built}
+  hint: mount {root}/nix/store at /nix/store and run the command there without NIX_REMOTE, or delete that store and run it again""")
+        self.assertEqual((cache.exists(), gone.exists()), (False, True))
+        with untouched(self, self.place):
+            again = self.station.inside(harness.BINARY, "snapshot", self.env.root, **self.clean({}))
+        self.assertIn(f"the first file that differs is {Path('/') / built.relative_to(root)}", again.err)
         self.store_is_sound()
         self.assertEqual((cache.exists(), gone.exists(), pack.read_text()), (False, True, "NODE_CLASS_MAPPINGS = {}\n"))
         self.assertIn(" verified: ", self.run_it("snapshots", "verify").out)
