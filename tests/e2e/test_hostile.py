@@ -103,7 +103,7 @@ class Hostile(Case):
         write(pack / "more.txt", "more\n")
         found = self.every_command()
         self.finds(found, ("info", "git", "custom_nodes/first-pack", "whether it differs from its commit could not be told (no "
-                           "git, missing objects or SHA-256 ids); captured as it is on disk"))
+                           "git, or missing objects); captured as it is on disk"))
 
     def test_links_out_of_a_pack(self):
         """What they lead to is captured in their place, and named; no link of the store leads out of its path."""
@@ -119,7 +119,8 @@ class Hostile(Case):
         result = self.every_command()
         self.finds(result, ("problem", "symlink", "custom_nodes/first-pack/kernel", "links to /proc/self/environ, the kernel's: left out"),
                    ("warning", "secret", "custom_nodes/first-pack/key",
-                    "an SSH private key: left out; give it to the host as a service secret"))
+                    "an SSH private key: left out; give it to the host as a service secret, under [service.secrets]: FIRST_PACK_KEY = "
+                    f'{{ file = "{outside.parent}/home/.ssh/id_ed25519", at = "custom_nodes/first-pack/key" }}'))
         named = [(o["from"], o["to"], o["captured"]) for o in self.inspect(self.env).json["outside"]]
         for name, to in (("hostname", "/etc/hostname"), ("relative", outside / "file.txt"), ("folder", outside)):
             self.assertIn((f"custom_nodes/first-pack/{name}", str(to), True), named)
@@ -145,7 +146,8 @@ class Hostile(Case):
                    ("warning", "unowned", "linked.py", f"a link to {module}, and no distribution owns it; the file is captured"),
                    ("problem", "symlink", "package", f"a link to the folder {module.parent}; left out: name the folder in a .pth "
                     "file instead"),
-                   ("warning", "secret", "harmless.txt", "an SSH private key: left out; give it to the host as a service secret"),
+                   ("warning", "secret", "harmless.txt", "an SSH private key: left out; give it to the host as a service secret; allow-secrets = "
+                    '[".venv/lib/python3.11/site-packages/harmless.txt"] ships it as it is'),
                    ("problem", "outside", f"{site}/system.pth", f"names /etc, which is {own}"),
                    ("problem", "outside", f"{site}/kernel.pth", f"names /proc/self, which is {own}"))
 
