@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import harness
+import seed
 
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
@@ -286,10 +287,14 @@ class Case(unittest.TestCase):
     """A workstation, an environment in it, and an index where a test wants one."""
 
     maxDiff = None
+    # Whether the store has the interpreter already; False where it matters how a store fills.
+    seeded = True
 
     def setUp(self):
         self.station = harness.Workstation("sf-bad-")
         self.addCleanup(self.station.remove)
+        if self.seeded:
+            seed.plant(self.station, Environment)
         self.place = self.station.root / "place"
 
     def environment(self, **options):

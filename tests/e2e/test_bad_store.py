@@ -22,6 +22,7 @@ AGAIN = "what is in the store already stays; run the command again and it goes o
 
 class Store(Case):
     """An environment with enough in it that a snapshot takes a moment."""
+    seeded = False
 
     def setUp(self):
         super().setUp()

@@ -18,6 +18,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -243,7 +244,7 @@ class Hosts:
 
     def __init__(self, count=2, state=None, **line):
         self.count, self.line = count, line
-        self.state = Path(state or f"/tmp/sf-hosts-{uuid.uuid4().hex[:8]}").absolute()
+        self.state = Path(state or f"{tempfile.gettempdir()}/sf-hosts-{uuid.uuid4().hex[:8]}").absolute()
         self.id = "sf" + hashlib.sha256(str(self.state).encode()).hexdigest()[:8]
         self.ssh_config = self.state / "ssh_config"
         self.hosts = []
