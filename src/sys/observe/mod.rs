@@ -147,6 +147,8 @@ impl Observer {
         while listener::wait(&self.listener) {
             match listener::next(&self.listener) {
                 Ok(notice) => {
+                    // While its call waits: a thread's first call may be its last.
+                    self.at_work(notice.pid);
                     let seen = calls::of(&notice).and_then(|call| Seen::of(call, &notice));
                     let went_on = listener::go_on(&self.listener, &notice);
                     if let (Some(seen), Ok(())) = (seen, went_on) {
