@@ -50,6 +50,12 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// Everything that this snapshot is made of, and all that makes it.
+    pub fn paths(&self) -> impl Iterator<Item = &StorePath> {
+        let imports = self.imports.iter().map(|import| &import.path);
+        imports.chain(self.texts().map(|(path, ..)| path)).chain(self.nodes.iter().map(|node| &node.out))
+    }
+
     /// Every text for the store, scripts and `.drv` files: path, what it is for, and the text.
     pub fn texts(&self) -> impl Iterator<Item = (&StorePath, &str, Text<'_>)> {
         let scripts = self.scripts.iter().map(|s| (&s.path, s.path.name(), s.text()));

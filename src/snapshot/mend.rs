@@ -25,11 +25,11 @@ pub fn mend(
     observer.progress().stage("looking at what the store has", Amount::Unknown);
     let found = damage::damaged(&subject.store, &known, depth)?;
     if found.is_empty() {
-        subject.store.trust();
+        subject.store.trust(known.keys());
         return Ok(());
     }
     // Where it cannot be made anew now, the next run knows of it.
-    subject.store.doubt();
+    subject.store.doubt(found.iter().map(|damage| &damage.path));
     for damage in &found {
         let path = subject.store.absolute(&damage.path);
         observer.event(&Event::Damaged { path, how: damage.to_string() });
@@ -42,15 +42,12 @@ pub fn mend(
     build_again(subject, graph, &found, store, observer)?;
     let these = known.iter().filter(|(path, _)| wrong.contains(path));
     damage::refuse(&subject.store, these, Depth::Everything)?;
-    subject.store.trust();
+    subject.store.trust(known.keys());
     Ok(())
 }
 
 fn known(graph: &Graph, store: &mut Store) -> Result<BTreeMap<StorePath, PathInfo>> {
-    let imports = graph.imports.iter().map(|import| &import.path);
-    let texts = graph.texts().map(|(path, ..)| path);
-    let all: BTreeSet<StorePath> =
-        imports.chain(texts).chain(graph.nodes.iter().map(|node| &node.out)).cloned().collect();
+    let all: BTreeSet<StorePath> = graph.paths().cloned().collect();
     store.add_temp_roots(&all)?;
     let mut known = BTreeMap::new();
     for path in store.valid(&all)? {
@@ -132,7 +129,9 @@ fn build_again(
             lies.display(),
             named.display()
         );
-        return Err(refused().within("Nix builds again only in a store that lies where it is named").hint(hint));
+        return Err(refused()
+            .within("Nix builds again only in a store that lies where it is named")
+            .hint(hint));
     }
     if !store.trusts() {
         let paths: Vec<String> = built.iter().map(|node| subject.store.absolute(&node.out)).collect();

@@ -140,7 +140,8 @@ impl Made {
         let graph = graph::graph(lock, &store.store_dir, &subject.service_spec())?;
         let graph_ms = started.elapsed().as_secs_f64() * 1000.0;
         let snapshot = BTreeSet::from([graph.snapshot.clone()]);
-        if subject.store.doubted() {
+        let doubted = subject.store.doubted();
+        if graph.paths().any(|path| doubted.contains(&path.to_string())) {
             mend(subject, &graph, Depth::Everything, store, observer)?;
         } else if store.valid(&snapshot)?.is_empty() {
             // What is built from a path that was written to has what was written.

@@ -5,6 +5,7 @@ use crate::closure::recipe;
 use crate::closure::registry::{Record, Registry};
 use crate::closure::scratch::Scratch;
 use crate::closure::verify::{self, Mismatch, Report};
+use crate::formats::nix::store_path::StorePath;
 use crate::snapshot::events::Observer;
 use crate::snapshot::reading::trees_of;
 use crate::snapshot::subject::Subject;
@@ -28,8 +29,10 @@ pub fn verify(
     let scratch = Scratch::new(cache, "verify")?;
     let mut report = verify::verify(&recipe, &mut store, scratch.path(), observer.progress().as_ref())?;
     drop(scratch);
-    if !report.mismatches.is_empty() {
-        config.doubt();
+    let differ = report.mismatches.iter().map(|m| StorePath::from_absolute(&config.store_dir, &m.path));
+    let differ: Vec<StorePath> = differ.filter_map(std::result::Result::ok).collect();
+    if !differ.is_empty() {
+        config.doubt(&differ);
     }
     if report.mismatches.iter().any(|m| m.copied.is_some()) {
         explain(&mut report.mismatches, record, config, subject, observer)?;

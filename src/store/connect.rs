@@ -6,6 +6,7 @@ use crate::sys::files;
 use crate::sys::patient::Patient;
 use crate::sys::programs;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub struct StoreConfig {
     /// In place of `nix-daemon --stdio`.
     pub daemon: Option<Vec<String>>,
     pub store_dir: StoreDir,
-    /// A file that is there while paths of the store may not be what was registered: the next snapshot looks at all of its own.
+    /// The names of paths that are not what was registered: a snapshot that has one of them looks at all of its own.
     pub doubts: Option<PathBuf>,
 }
 
@@ -53,22 +54,36 @@ impl StoreConfig {
         }
     }
 
-    /// Remembers that paths are not what was registered. Not remembered, they are found again where they are looked for.
-    pub fn doubt(&self) {
-        let Some(file) = &self.doubts else { return };
-        if let Err(error) = files::write_atomic(file, b"") {
-            tracing::debug!("not remembered: {}", error.full());
+    /// Remembers paths that are not what was registered. Not remembered, they are found again where they are looked for.
+    pub fn doubt<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) {
+        let mut names = self.doubted();
+        names.extend(paths.into_iter().map(StorePath::to_string));
+        self.remember(&names);
+    }
+
+    pub fn doubted(&self) -> BTreeSet<String> {
+        let text = self.doubts.as_deref().and_then(|file| std::fs::read_to_string(file).ok());
+        text.unwrap_or_default().lines().map(String::from).collect()
+    }
+
+    /// These were looked at, and are what was registered.
+    pub fn trust<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) {
+        let mut names = self.doubted();
+        let before = names.len();
+        for path in paths {
+            names.remove(&path.to_string());
+        }
+        if names.len() < before {
+            self.remember(&names);
         }
     }
 
-    pub fn doubted(&self) -> bool {
-        self.doubts.as_deref().is_some_and(Path::exists)
-    }
-
-    /// All was looked at, and is what was registered.
-    pub fn trust(&self) {
-        // Still there, the next snapshot looks once more.
-        let _ = self.doubts.as_deref().map(std::fs::remove_file);
+    fn remember(&self, names: &BTreeSet<String>) {
+        let Some(file) = &self.doubts else { return };
+        let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+        if let Err(error) = files::write_atomic(file, text.as_bytes()) {
+            tracing::debug!("not remembered: {}", error.full());
+        }
     }
 
     /// Where a path's files lie: with `local?root=DIR` not where its name says.

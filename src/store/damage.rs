@@ -116,7 +116,7 @@ pub fn refuse<'a>(
 
 /// What was found, as an error. The next snapshot looks at the whole store path by path.
 pub fn told(config: &StoreConfig, found: &[Damage]) -> Error {
-    config.doubt();
+    config.doubt(found.iter().map(|damage| &damage.path));
     let what = match found {
         [one] => format!("{} was written to after Nix had registered it: {one}", config.absolute(&one.path)),
         _ => {
