@@ -1,4 +1,5 @@
-//! `stillframe instances`: every instance with its generation, slot, GPU, state, age, restarts, queue and memory.
+//! `stillframe instances`: every instance with its GPU, state, age, restarts, queue and memory. Its name has its slot and
+//! its generation, so that a line has 80 columns.
 use super::documents::Instances;
 use super::exit;
 use super::fleet::{self, HostsArgs, each_says};
@@ -13,8 +14,8 @@ use std::process::ExitCode;
 pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
     printer.line(printer.bold(&format!(
-        "{:14} {:9} {:>4} {:>4}  {:8} {:11} {:>8} {:>8} {:>6} {:>10}",
-        "HOST", "INSTANCE", "GEN", "SLOT", "GPU", "STATE", "AGE", "RESTARTS", "QUEUE", "MEMORY"
+        "{:14} {:9} {:8} {:11} {:>7} {:>8} {:>5} {:>10}",
+        "HOST", "INSTANCE", "GPU", "STATE", "AGE", "RESTARTS", "QUEUE", "MEMORY"
     )));
     let ask = |member: &Member| questions::status(&member.remote()?, member.service.name());
     let (values, failed) = each_says(&members, printer, ask, |member, view| {
@@ -22,11 +23,9 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
         for i in &all {
             let gpus = if i.gpus.is_empty() { "-".to_string() } else { i.gpus.join(",") };
             printer.line(format!(
-                "{:14} {:9} {:>4} {:>4}  {:8} {:11} {:>8} {:>8} {:>6} {:>10}",
+                "{:14} {:9} {:8} {:11} {:>7} {:>8} {:>5} {:>10}",
                 member.name(),
                 i.id,
-                i.generation,
-                i.slot,
                 gpus,
                 i.condition.name(),
                 i.age_s.map_or("-".into(), age),

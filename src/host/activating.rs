@@ -158,7 +158,8 @@ pub fn end_abandoned(service: &Service) -> Result<()> {
     let holder = lease::holder(service).map(|(holder, _)| holder);
     // Its number is in the lease a moment after its record is there.
     let held = |attempt: &Attempt| {
-        let of = |h: &Holder| h.attempt == attempt.attempt || h.attempt == 0 && h.deployment == attempt.deployment;
+        let of =
+            |h: &Holder| h.attempt == attempt.attempt || h.attempt == 0 && h.deployment == attempt.deployment;
         holder.as_ref().is_some_and(of)
     };
     let state = ServiceState::load(&service.state(), &service.name)?;

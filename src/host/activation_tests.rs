@@ -330,12 +330,12 @@ fn a_pack_that_failed_or_a_smoke_workflow_that_did_not_run_keeps_traffic_away() 
     for (smoke, why) in [
         (
             None,
-            "does not import 1 packs that the environment's own server imports: edge: ImportError: no oil \
-             (edge/brush.py, line 1); lacks 1 node classes that the environment's own server has: Edge (custom_nodes.edge)",
+            "does not import 1 pack that the environment's own server imports: edge: ImportError: no oil \
+             (edge/brush.py, line 1); lacks 1 node class that the environment's own server has: Edge (custom_nodes.edge)",
         ),
         (
             Some(Value::Null),
-            "did not run the smoke workflow: node 3 failed; it could not import 1 packs: edge: ImportError: no oil \
+            "did not run the smoke workflow: node 3 failed; it could not import 1 pack: edge: ImportError: no oil \
              (edge/brush.py, line 1)",
         ),
     ] {

@@ -6,6 +6,7 @@ use crate::host::socket;
 use crate::protocol::spec::{Offered, Wanted};
 use crate::sys::address::Address;
 use crate::sys::http::Client;
+use crate::words::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -55,17 +56,23 @@ fn get(client: &Client, at: &Address, path: &str) -> Result<bytes::Bytes, String
 /// What an instance lacks of what is wanted, in words: the imports that failed first, because they are why the rest is
 /// missing.
 pub fn lacks(wanted: &BTreeMap<String, String>, offered: &Offered, has: &Offers) -> Option<String> {
-    let of_the_server = "that the environment's own server has";
+    let of_the_server = " that the environment's own server has";
     let failed = has.failed.iter().filter(|(pack, _)| offered.packs.contains(*pack)).map(import).collect();
     let classes = wanted.iter().filter(|(class, _)| !has.classes.contains(*class));
     let classes = classes.map(|(class, module)| format!("{class} ({module})")).collect();
     let extensions = offered.extensions.difference(&has.extensions).cloned().collect();
     let routes = has.routes.as_ref().map(|has| offered.routes.difference(has).cloned().collect());
     let all = [
-        some("does not import", "packs that the environment's own server imports", failed, "; "),
-        some("lacks", &format!("node classes {of_the_server}"), classes, ", "),
-        some("lacks", &format!("web extensions {of_the_server}"), extensions, ", "),
-        some("lacks", &format!("routes {of_the_server}"), routes.unwrap_or_default(), ", "),
+        some(
+            "does not import",
+            ["pack", "packs"],
+            " that the environment's own server imports",
+            failed,
+            "; ",
+        ),
+        some("lacks", ["node class", "node classes"], of_the_server, classes, ", "),
+        some("lacks", ["web extension", "web extensions"], of_the_server, extensions, ", "),
+        some("lacks", ["route", "routes"], of_the_server, routes.unwrap_or_default(), ", "),
     ];
     let all: Vec<String> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))
@@ -81,16 +88,16 @@ pub fn failed_in_words(offered: &Offered, failed: &BTreeMap<String, String>) -> 
     // Without a probe nobody knows which of them the environment has, too.
     let new = |pack: &String| offered.packs.is_empty() || offered.packs.contains(pack);
     let failed: Vec<String> = failed.iter().filter(|(pack, _)| new(pack)).map(import).collect();
-    some("could not import", "packs", failed, "; ")
+    some("could not import", ["pack", "packs"], "", failed, "; ")
 }
 
-fn some(verb: &str, what: &str, all: Vec<String>, between: &str) -> Option<String> {
+fn some(verb: &str, what: [&str; 2], which: &str, all: Vec<String>, between: &str) -> Option<String> {
     if all.is_empty() {
         return None;
     }
     let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(between);
     let more = if all.len() > SHOWN { format!(" and {} more", all.len() - SHOWN) } else { String::new() };
-    Some(format!("{verb} {} {what}: {shown}{more}", all.len()))
+    Some(format!("{verb} {}{which}: {shown}{more}", counted(all.len(), what[0], what[1])))
 }
 
 #[cfg(test)]
@@ -122,17 +129,17 @@ mod tests {
         for (has, why) in [
             (
                 Offers { failed: failed.into(), ..whole.clone() },
-                "does not import 1 packs that the environment's own server imports: \
+                "does not import 1 pack that the environment's own server imports: \
                  painter: ImportError: no oil (painter/brush.py, line 1)",
             ),
             (
                 Offers { extensions: set(&["/extensions/edge/a.js"]), ..whole.clone() },
-                "lacks 1 web extensions that the environment's own server has: /extensions/painter/b.js",
+                "lacks 1 web extension that the environment's own server has: /extensions/painter/b.js",
             ),
             (
                 Offers { routes: Some(set(&["POST /prompt"])), classes: set(&[]), ..whole.clone() },
-                "lacks 1 node classes that the environment's own server has: Edge (custom_nodes.edge); \
-                 lacks 1 routes that the environment's own server has: GET /edge/{name}",
+                "lacks 1 node class that the environment's own server has: Edge (custom_nodes.edge); \
+                 lacks 1 route that the environment's own server has: GET /edge/{name}",
             ),
         ] {
             assert_eq!(lacks(&classes, &offered, &has).as_deref(), Some(why));

@@ -234,7 +234,7 @@ class Failures(service.Good):
         value["probe"] = {"ready_ms": 1, "packs": [], "classes": {"Save": "nodes", "Painter": "custom_nodes.painter", "Gone": "custom_nodes.gone"}}
         record.write_text(json.dumps(value))
         host = self.fails("--snapshot", "probed")
-        self.assertIn("lacks 1 node classes that the environment's own server has: Gone (custom_nodes.gone)", host["error"])
+        self.assertIn("lacks 1 node class that the environment's own server has: Gone (custom_nodes.gone)", host["error"])
 
     def test_a_pack_that_has_less_there_than_in_the_environment(self):
         """What it reads of this machine is not on the host: the environment's own server has it, as the probe tells."""
@@ -247,11 +247,11 @@ class Failures(service.Good):
                   "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
         adds = f"import os, nodes\nif os.path.exists({str(here)!r}):\n    nodes.%s.append(%r)\n"
         for pack, why in (
-            (imports, f"does not import 1 packs that the environment's own server imports: painter: FileNotFoundError: [Errno 2] No such file or directory: "
+            (imports, f"does not import 1 pack that the environment's own server imports: painter: FileNotFoundError: [Errno 2] No such file or directory: "
                       f"'{here}' (painter/brush.py, line 1)"),
             (adds % ("EXTENSIONS", "/extensions/painter/oil.js"),
-             "lacks 1 web extensions that the environment's own server has: /extensions/painter/oil.js"),
-            (adds % ("ROUTES", ("GET", "/painter/{colour}")), "lacks 1 routes that the environment's own server has: GET /painter/{colour}"),
+             "lacks 1 web extension that the environment's own server has: /extensions/painter/oil.js"),
+            (adds % ("ROUTES", ("GET", "/painter/{colour}")), "lacks 1 route that the environment's own server has: GET /painter/{colour}"),
         ):
             with self.subTest(why):
                 self.place.pack.write_text(pack)

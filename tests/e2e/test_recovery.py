@@ -259,8 +259,9 @@ class State(Case):
             {"prompt": {"1": {"class_type": "Sleep", "inputs": {"seconds": seconds}}, "2": {"class_type": "Save", "inputs": {}}}})))["prompt_id"]
         self.place.configure(drain="30s")
         # The old one drains for a while; meanwhile the new one is given work.
+        process = self.slow(3, "new")
+        self.until("checking")
         job(12)
-        process = self.slow(1, "new")
         self.until("draining")
         self.assertEqual(self.place.mark(), "new")
         job(4)
@@ -276,8 +277,9 @@ class State(Case):
         self.in_order(serving)
         # What does not end within the limit is lost, and that is said.
         self.place.configure(drain="8s")
+        process = self.slow(3, "lost")
+        self.until("checking")
         job(6)
-        process = self.slow(1, "lost")
         self.until("draining")
         job(60)
         self.place.run("cancel")

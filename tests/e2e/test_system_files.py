@@ -176,7 +176,7 @@ class OnAHost(service.Case):
     def setUpClass(cls):
         super().setUpClass()
         cls.fonts = "/usr/share/stillframe-fonts/truetype"
-        os.makedirs(cls.fonts)
+        os.makedirs(cls.fonts, exist_ok=True)
         cls.addClassCleanup(shutil.rmtree, os.path.dirname(cls.fonts))
         write(f"{cls.fonts}/deep/a.ttf", "a font")
         cls.conf = "/etc/stillframe-test.conf"
@@ -195,10 +195,13 @@ SEEN = {{"jq": run("jq", "-nc", "[1]"), "git": run("git", "--version"), "fonts":
         cls.place.configure(service=f'programs = ["jq", "git"]\nsystem-files = ["{cls.fonts}", "{cls.conf}", "{cls.luts}"]\n')
         cls.place.deploy("--label", "one")
 
-    def seen(self):
+    def slot(self):
         [instance] = self.place.status()["instances"]
-        path = f"/var/lib/stillframe-slots/demo/{instance['id']}/slot/base/custom_nodes/painter/seen.json"
-        return json.loads(self.place.instance("alpha", instance["id"], f"/file?path={path}"))
+        return instance["id"], f"/var/lib/stillframe-slots/demo/{instance['id']}/slot"
+
+    def seen(self):
+        instance, slot = self.slot()
+        return json.loads(self.place.instance("alpha", instance, f"/file?path={slot}/base/custom_nodes/painter/seen.json"))
 
     def test_a_pack_sees_the_same_as_in_the_environment(self):
         here = json.loads(subprocess.run(["python3", "-c", self.look + "print(json.dumps(SEEN))"], capture_output=True, text=True, check=True).stdout)
@@ -211,6 +214,55 @@ SEEN = {{"jq": run("jq", "-nc", "[1]"), "git": run("git", "--version"), "fonts":
         self.alpha.reboot()
         self.wait(lambda: self.place.status().get("ready") == 1)
         self.assertEqual(self.seen(), here)
+
+    def test_it_has_its_own_places_and_what_was_left_out_for_a_secret(self):
+        env, pack, at = self.place.environment, self.place.pack.parent, "custom_nodes/painter"
+        places = {"words": f"{env}/{at}/words", "models": f"{env}/models", "python": f"{env}/.venv/bin/python"}
+        write(pack / "own.json", json.dumps(places))
+        write(pack / "words/a.txt", "red\n")
+        secret = "0f3b9d27c1a84e65"
+        settings = json.dumps({"civitai_api_key": secret, "theme": "dark"})
+        for name in ("settings.json", "kept.json"):
+            write(pack / name, settings)
+        write(self.place.pack, """\
+import json, os
+HERE = os.path.dirname(os.path.abspath(__file__))
+text = lambda name: open(os.path.join(HERE, name)).read()
+SEEN = {"places": {name: [path, os.path.exists(path)] for name, path in json.loads(text("own.json")).items()},
+        "settings": text("settings.json"), "kept": json.loads(text("kept.json"))}
+json.dump(SEEN, open(os.path.join(HERE, "seen.json"), "w"))
+NODE_CLASS_MAPPINGS = {}
+""")
+        self.place.configure(text=f"""\
+[service.secrets]
+SETTINGS = {{ file = "{pack}/settings.json", at = "{at}/settings.json" }}
+[redact]
+"{at}/kept.json" = ["civitai_api_key"]
+""")
+        file = self.place.project / "stillframe.toml"
+        file.write_text(f'own-paths = ["{at}/own.json"]\n{file.read_text()}')
+        snapshot = next(e for e in self.place.deploy().events if e["type"] == "begin")["snapshot"]
+        seen = self.seen()
+        _, slot = self.slot()
+        self.assertEqual({name: there for name, (_, there) in seen["places"].items()}, dict.fromkeys(places, True))
+        self.assertEqual(seen["places"]["words"][0], f"{slot}/base/{at}/words")
+        self.assertEqual(seen["kept"], {"civitai_api_key": "", "theme": "dark"})
+        self.assertEqual(seen["settings"], settings)
+        # It is in no store, neither here nor there, and on the host for root and the service alone.
+        closure = self.alpha.run("nix-store", "--query", "--requisites", snapshot).stdout.split()
+        self.assertIn(snapshot, closure)
+        self.assertEqual(self.alpha.run("grep", "-rl", "-D", "skip", secret, *closure, check=False).stdout, "")
+        readable = self.alpha.sh(f"grep -rl -D skip {secret} /var/lib/stillframe /var/lib/private 2>/dev/null | xargs -r -n 1 stat -L -c '%a %n'", check=False).stdout.split("\n")
+        # The pack itself wrote one of them down.
+        self.assertEqual([line for line in readable if line and not line.split()[0].endswith("00") and not line.endswith("/seen.json")], [])
+        # Another value is another generation of the same snapshot.
+        other = settings.replace(secret, "0f3b9d27c1a84e66")
+        write(pack / "settings.json", other)
+        again = next(e for e in self.place.deploy().events if e["type"] == "begin")["snapshot"]
+        self.assertEqual((again, self.seen()["settings"]), (snapshot, other))
+        self.alpha.reboot()
+        self.wait(lambda: self.place.status().get("ready") == 1)
+        self.assertEqual((self.seen()["settings"], self.seen()["places"]["words"][1]), (other, True))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 //! What an environment uses of the machine that it is on, and every host need not have: seen while its server and its modules
 //! ran, kept in the snapshot's record, and told with the line of stillframe.toml that mends it.
 use crate::capture::model::report::{Finding, Severity, Topic};
+use crate::words::counted;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,10 +93,6 @@ fn names(configured: &[String], what: &str) -> bool {
 
 /// Whether the configuration has this already.
 type Has = fn(&[String], &str) -> bool;
-
-fn counted(count: usize, one: &str, several: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {several}") }
-}
 
 fn some(uses: &[&Use]) -> String {
     let named = |one: &&Use| match &one.by {
