@@ -43,8 +43,8 @@ pub struct Config {
     /// Files that ship with single values empty, relative to the environment, as in "custom_nodes/a-pack/settings.json" =
     /// ["api_key"]: names of keys, or JSON Pointers.
     pub redact: BTreeMap<String, Vec<String>>,
-    /// Files that name the environment's own folders, relative to the environment, with `*` and `?`: an instance finds its own
-    /// places there instead.
+    /// Files that name the environment's own folders, relative to the environment, with `*` (which crosses `/`) and `?`: an
+    /// instance finds its own places there instead.
     pub own_paths: Vec<String>,
     /// Files of intent to check against: uv.lock, pylock.toml, requirements, a ManagerSnapshot.
     pub intent: Vec<PathBuf>,

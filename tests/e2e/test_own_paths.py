@@ -48,12 +48,14 @@ class OwnPaths(Case):
         self.assertEqual(self.own(self.inspect(self.env)), wanted)
 
     def test_an_instance_finds_its_own_places(self):
-        named = ["custom_nodes/*/was_config.json", "custom_nodes/gone.json"]
+        named = ["custom_nodes/*/was_config.json", "custom_nodes/gone.json", "custom_nodes/first-pack/large.json"]
+        write(self.env.pack / "large.json", json.dumps(self.config) + " " * (1 << 20))
         write(self.env.root / "stillframe.toml", f"own-paths = {json.dumps(named)}\n")
         with untouched(self, self.env.root / "custom_nodes"):
             taken = self.snapshot(self.env)
         self.assertEqual([(severity, path) for severity, path, _ in self.own(taken)],
-                         [("warning", "custom_nodes/first-pack/inner/own.ini:2"), ("warning", "custom_nodes/gone.json"),
+                         [("warning", "custom_nodes/first-pack/inner/own.ini:2"), ("warning", "custom_nodes/first-pack/large.json"),
+                          ("warning", "custom_nodes/gone.json"),
                           ("info", "custom_nodes/first-pack/was_config.json:2")])
         place = self.tree(taken.json, "first-pack")
         shipped = (place / "was_config.json").read_text()

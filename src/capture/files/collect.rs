@@ -277,7 +277,11 @@ impl Collector<'_> {
             policy.left_out.clean.add(real, entry, policy.config_secrets);
         }
         // What is in the cache has no copy in a slot.
-        let marked = if own.rewrites(&name) && policy.config_secrets { own.marked(real) } else { None };
+        let rewrites = own.rewrites(&name) && policy.config_secrets;
+        let marked = if rewrites { own.marked(real) } else { None };
+        if rewrites && entry.size > own_path::LIMIT {
+            self.out.findings.push(own_path::too_large(&show(&name)));
+        }
         if let Some((lines, first)) = named {
             let rewritten = marked.is_some();
             self.out.findings.push(own_path::report(&show(&name), &lines, &first, rewritten));

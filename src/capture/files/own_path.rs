@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A configuration is smaller; what is larger is data.
-const LIMIT: u64 = 1 << 20;
+pub const LIMIT: u64 = 1 << 20;
 
-/// Nobody reads paths from these: programs say them otherwise, documents mean somebody else's machine.
+/// Kinds of files in which an own path means nothing to an instance: programs find their places themselves, documents are read by people.
 const NOT_READ: [&str; 22] = [
     "py",
     "pyi",
@@ -233,6 +233,12 @@ fn there(rest: &str, folder: &Path) -> bool {
     let end = |c: char| matches!(c, '/' | '\\' | '"' | '\'' | '\n' | '\r' | ',' | ';' | ':' | '<' | '>');
     let name = rest.map(|rest| rest.split(end).next().unwrap_or_default());
     name.is_some_and(|name| !name.is_empty() && folder.join(name).symlink_metadata().is_ok())
+}
+
+/// Where the configuration names a file that is not read.
+pub fn too_large(at: &str) -> Finding {
+    let message = "own-paths of stillframe.toml names it, and it is larger than 1 MiB: it ships as it is";
+    finding(Severity::Warning, Topic::OwnPath, at, message)
 }
 
 /// The line of the report; `shown`: the file's path relative to the environment.

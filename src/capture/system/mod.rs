@@ -139,8 +139,8 @@ impl Locking<'_> {
             Form::Script(interpreter) if interpreter.is_everywhere() => {}
             Form::Script(interpreter) => match ready.iter().find(|(other, _)| interpreter.is(other)) {
                 Some((other, path)) => {
-                    let place = format!("#!{}/bin/{}", path.to_absolute(self.store), other.name);
-                    line = Some(format!("{place} {}", interpreter.arguments).trim_end().to_string());
+                    let place = format!("{}/bin/{}", path.to_absolute(self.store), other.name);
+                    line = Some(interpreter.line(&place));
                     references.push(path.to_string());
                 }
                 None => {

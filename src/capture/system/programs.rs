@@ -15,6 +15,8 @@ pub struct Interpreter {
     pub program: String,
     /// What follows it in the line.
     pub arguments: String,
+    /// Where `env` looks for it: the options and variables that it is given first.
+    pub env: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,16 +105,27 @@ fn interpreter(head: &[u8]) -> Option<Interpreter> {
     let line = String::from_utf8_lossy(line);
     let (program, rest) = first_word(&line)?;
     if !program.ends_with("/env") {
-        return Some(Interpreter { program: program.into(), arguments: rest.into() });
+        return Some(Interpreter { program: program.into(), arguments: rest.into(), env: None });
     }
     // env(1): options and variables come before the name.
-    let mut rest = rest;
+    let (mut before, mut rest) = (Vec::new(), rest.to_string());
     loop {
-        let (word, more) = first_word(rest)?;
-        if !word.starts_with('-') && !word.contains('=') {
-            return Some(Interpreter { program: word.into(), arguments: more.into() });
+        let (word, more) = first_word(&rest)?;
+        if let Some(joined) = word.strip_prefix("-S").or_else(|| word.strip_prefix("--split-string=")) {
+            rest = format!("{joined} {more}");
+            continue;
         }
-        rest = more;
+        if !word.starts_with('-') && !word.contains('=') {
+            let (program, arguments) = (word.into(), more.into());
+            return Some(Interpreter { program, arguments, env: Some(before.join(" ")) });
+        }
+        before.push(word.to_string());
+        let (value, more) = match ["-u", "--unset", "-C", "--chdir"].contains(&word) {
+            true => first_word(more)?,
+            false => ("", more),
+        };
+        before.extend(Some(value).filter(|value| !value.is_empty()).map(String::from));
+        rest = more.to_string();
     }
 }
 
@@ -126,6 +139,19 @@ impl Interpreter {
     /// On every host (POSIX, "sh").
     pub fn is_everywhere(&self) -> bool {
         matches!(self.program.as_str(), "sh" | "/bin/sh" | "/usr/bin/sh")
+    }
+
+    /// The first line of a script that starts `place` in its stead.
+    pub fn line(&self, place: &str) -> String {
+        // The kernel gives all that follows as one argument (execve(2)); `env -S` takes it apart.
+        let line = match self.env.as_deref() {
+            Some(before) if !before.is_empty() || self.arguments.contains(char::is_whitespace) => {
+                let before = if before.is_empty() { String::new() } else { format!("{before} ") };
+                format!("#!/usr/bin/env -S {before}{place} {}", self.arguments)
+            }
+            _ => format!("#!{place} {}", self.arguments),
+        };
+        line.trim_end().to_string()
     }
 
     /// Whether a program that ships is this one.
@@ -167,11 +193,26 @@ mod tests {
             ("#! /usr/bin/perl  -w \n", "/usr/bin/perl -w"),
             ("#!/usr/bin/env python3\n", "python3 "),
             ("#!/usr/bin/env -S A=b python3 -u\n", "python3 -u"),
+            ("#!/usr/bin/env -Spython3 -u\n", "python3 -u"),
         ] {
             assert_eq!(read(text).unwrap(), wanted);
         }
         for text in ["", "#!", "#!/usr/bin/env\n", "echo\n"] {
             assert_eq!(read(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn another_program_gets_the_same_words() {
+        for (text, wanted) in [
+            ("#!/usr/bin/perl -w\n", "#!/p -w"),
+            ("#!/usr/bin/env python3\n", "#!/p"),
+            ("#!/usr/bin/env -S python3 -u\n", "#!/p -u"),
+            ("#!/usr/bin/env -S python3 -u -B\n", "#!/usr/bin/env -S /p -u -B"),
+            ("#!/usr/bin/env -S -u HOME -i A=b python3 -u\n", "#!/usr/bin/env -S -u HOME -i A=b /p -u"),
+            ("#!/usr/bin/env -S --chdir /srv sift\n", "#!/usr/bin/env -S --chdir /srv /p"),
+        ] {
+            assert_eq!(interpreter(text.as_bytes()).unwrap().line("/p"), wanted, "{text}");
         }
     }
 
