@@ -65,11 +65,8 @@ pub fn realise(
     let missing: Vec<&Import> = graph.imports.iter().filter(|i| !valid.contains(&i.path)).collect();
     let total = missing.iter().map(|i| i.tree.nar_size).sum();
     progress.stage("sending to the store", Amount::Bytes(total));
-    // What others refer to goes first.
-    let (plain, referring): (Vec<&Import>, Vec<&Import>) =
-        missing.into_iter().partition(|i| i.tree.references.is_empty());
-    for batch in [plain, referring] {
-        send(batch, trees, config, progress, &mut report)?;
+    for wave in waves(missing) {
+        send(wave, trees, config, progress, &mut report)?;
     }
     progress.stage("writing derivations", Amount::Items(graph.nodes.len() as u64));
     let started = Instant::now();
@@ -91,6 +88,27 @@ pub fn realise(
     report.built = build(graph, store, progress)?;
     report.build_seconds = started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// What is to be sent, in parts: a daemon takes a path only once it has what that refers to.
+fn waves(mut missing: Vec<&Import>) -> Vec<Vec<&Import>> {
+    let mut waves = Vec::new();
+    while !missing.is_empty() {
+        let unsent: BTreeSet<String> = missing.iter().map(|import| import.path.to_string()).collect();
+        let waits = |import: &&Import| {
+            let own = import.path.to_string();
+            import.tree.references.iter().any(|path| *path != own && unsent.contains(path))
+        };
+        let (later, now): (Vec<&Import>, Vec<&Import>) = missing.into_iter().partition(waits);
+        if now.is_empty() {
+            // No store path refers to one that refers to it.
+            waves.push(later);
+            break;
+        }
+        waves.push(now);
+        missing = later;
+    }
+    waves
 }
 
 fn same(at: &StorePath, wanted: &StorePath, label: &str) -> Result<()> {
@@ -204,4 +222,49 @@ fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Resu
         Some(_) => e,
     };
     built.map_err(log).map(|()| to_build)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::trees::tree::TreeRef;
+    use crate::formats::nix::hash::Sha256;
+
+    /// A library, the runtime that loads it, an interpreter that loads both, and a file alone.
+    #[test]
+    fn what_others_refer_to_is_sent_before_them() {
+        let path = |letter: char, name: &str| {
+            StorePath::from_base_name(&format!("{}-{name}", letter.to_string().repeat(32))).unwrap()
+        };
+        let import = |path: &StorePath, references: &[&StorePath]| Import {
+            path: path.clone(),
+            label: path.to_string(),
+            drv: None,
+            tree: TreeRef {
+                name: path.name().into(),
+                nar_hash: Sha256::of(b""),
+                nar_size: 1,
+                references: references.iter().map(ToString::to_string).collect(),
+            },
+        };
+        let [library, runtime, interpreter, file] =
+            [path('a', "library"), path('b', "runtime"), path('c', "interpreter"), path('d', "file")];
+        let all = [
+            import(&interpreter, &[&library, &runtime]),
+            import(&runtime, &[&library, &runtime]),
+            import(&file, &[]),
+            import(&library, &[]),
+        ];
+        let names = |missing: Vec<&Import>| -> Vec<Vec<String>> {
+            let name = |wave: Vec<&Import>| wave.iter().map(|i| i.tree.name.clone()).collect();
+            waves(missing).into_iter().map(name).collect()
+        };
+        assert_eq!(
+            names(all.iter().collect()),
+            [vec!["file", "library"], vec!["runtime"], vec!["interpreter"]]
+        );
+        // What the store has already holds nobody up.
+        assert_eq!(names(vec![&all[0], &all[2]]), [vec!["interpreter", "file"]]);
+        assert!(waves(vec![]).is_empty());
+    }
 }

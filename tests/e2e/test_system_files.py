@@ -154,6 +154,9 @@ def loads(name):
         one = self.snapshot(env).json
         write(env.root / "stillframe.toml", f'[python]\nlibraries = ["{library}"]\n')
         two = self.snapshot(env).json
+        # The same where nothing is there yet: each path comes after what it refers to.
+        with harness.Workstation("sf-bad-other-") as other:
+            self.assertEqual(other.stillframe("snapshot", "--json", env.root, **self.clean({})).json["snapshot"], two["snapshot"])
         diff = self.run_it("snapshots", "diff", "--json", one["id"], two["id"]).json
         # The library, the environment with an interpreter that finds it, the snapshot.
         self.assertEqual(diff["new_paths"], 3)
