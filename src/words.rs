@@ -36,11 +36,6 @@ pub fn harmless(text: &str) -> String {
     out
 }
 
-/// "1 pack", "2 packs".
-pub fn counted(count: usize, one: &str, several: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {several}") }
-}
-
 /// JSON in which a terminal finds nothing that moves it either: such characters are only in its strings, where they may
 /// be written as escapes (RFC 8259, section 7).
 pub fn harmless_json(text: &str) -> String {

@@ -6,7 +6,7 @@ use crate::host::socket;
 use crate::protocol::spec::{Offered, Wanted};
 use crate::sys::address::Address;
 use crate::sys::http::Client;
-use crate::words::counted;
+use crate::sys::say::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -10,6 +10,11 @@ pub fn say(text: impl Display) {
 }
 
 /// The test runner keeps what this macro prints, and shows it of what failed alone.
+/// "1 pack", "2 packs".
+pub fn counted(count: usize, one: &str, several: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {several}") }
+}
+
 #[cfg(test)]
 pub fn say(text: impl Display) {
     eprintln!("{text}");

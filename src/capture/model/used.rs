@@ -1,7 +1,7 @@
 //! What an environment uses of the machine that it is on, and every host need not have: seen while its server and its modules
 //! ran, kept in the snapshot's record, and told with the line of stillframe.toml that mends it.
 use crate::capture::model::report::{Finding, Severity, Topic};
-use crate::words::counted;
+use crate::sys::say::counted;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
