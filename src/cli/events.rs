@@ -8,6 +8,7 @@ use crate::ship::send::Sent;
 use crate::sys::error::Kind;
 use crate::sys::progress::Amount;
 use crate::sys::progress::Progress;
+use crate::sys::say::counted;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
@@ -145,12 +146,12 @@ fn plan_text(plan: &Planned) -> String {
         Rotation::Replace => "old stops first",
     };
     let mut text = format!(
-        "  {}  {from}; {} of {} paths to copy, {}; {count} instance{} on {place}, {}:{}, {rotation}",
+        "  {}  {from}; {} of {} paths to copy, {}; {} on {place}, {}:{}, {rotation}",
         plan.host,
         plan.missing_paths,
         plan.paths,
         bytes(plan.missing_bytes),
-        if count == 1 { "" } else { "s" },
+        counted(count, "instance", "instances"),
         spec.listen,
         spec.port,
     );

@@ -15,6 +15,7 @@ use crate::ship::hosts::Host;
 use crate::ship::preflight;
 use crate::sys::error::{Error, Result};
 use crate::sys::progress::Amount;
+use crate::sys::say::counted;
 use crate::sys::who;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -172,7 +173,8 @@ fn show(host: &Host, found: &Look, printer: &Printer) {
     let gpus = match (facts.gpus.len(), facts.cuda_driver.as_deref()) {
         (0, _) => "no NVIDIA GPU".to_string(),
         (n, driver) => {
-            format!("{n} NVIDIA GPU{}, driver {}", if n == 1 { "" } else { "s" }, driver.unwrap_or("none"))
+            let gpus = counted(n, "NVIDIA GPU", "NVIDIA GPUs");
+            format!("{gpus}, driver {}", driver.unwrap_or("none"))
         }
     };
     printer.line(format!("{name}  {}  {}", plain(&facts.os), host.target.address));

@@ -53,7 +53,8 @@ impl Graph {
     /// Everything that this snapshot is made of, and all that makes it.
     pub fn paths(&self) -> impl Iterator<Item = &StorePath> {
         let imports = self.imports.iter().map(|import| &import.path);
-        imports.chain(self.texts().map(|(path, ..)| path)).chain(self.nodes.iter().map(|node| &node.out))
+        let scripts = self.scripts.iter().map(|script| &script.path);
+        imports.chain(scripts).chain(self.nodes.iter().flat_map(|node| [&node.drv, &node.out]))
     }
 
     /// Every text for the store, scripts and `.drv` files: path, what it is for, and the text.

@@ -120,8 +120,8 @@ fn build_again(
             found.iter().filter(|damage| !copied.contains(&damage.path)).cloned().collect();
         damage::told(&subject.store, &built)
     };
-    // Nix's repair looks for what it builds from where the names say (`Worker::pathContentsGood`), finds nothing there, and
-    // deletes it to build it again: what was captured can not be built.
+    // Nix's repair looks for each input at the place that its name says (`Worker::pathContentsGood`). In a store that lies
+    // elsewhere it finds none, deletes the input and builds that again, and what was captured cannot be built.
     let (named, lies) = (Path::new(&subject.store.store_dir.0), subject.store.folder());
     if lies != named {
         let hint = format!(

@@ -141,7 +141,7 @@ impl Made {
         let graph_ms = started.elapsed().as_secs_f64() * 1000.0;
         let snapshot = BTreeSet::from([graph.snapshot.clone()]);
         let doubted = subject.store.doubted();
-        if graph.paths().any(|path| doubted.contains(&path.to_string())) {
+        if !doubted.is_empty() && graph.paths().any(|path| doubted.contains(path)) {
             mend(subject, &graph, Depth::Everything, store, observer)?;
         } else if store.valid(&snapshot)?.is_empty() {
             // What is built from a path that was written to has what was written.

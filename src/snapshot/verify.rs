@@ -30,10 +30,7 @@ pub fn verify(
     let mut report = verify::verify(&recipe, &mut store, scratch.path(), observer.progress().as_ref())?;
     drop(scratch);
     let differ = report.mismatches.iter().map(|m| StorePath::from_absolute(&config.store_dir, &m.path));
-    let differ: Vec<StorePath> = differ.filter_map(std::result::Result::ok).collect();
-    if !differ.is_empty() {
-        config.doubt(&differ);
-    }
+    config.doubt(&differ.flatten().collect::<Vec<_>>());
     if report.mismatches.iter().any(|m| m.copied.is_some()) {
         explain(&mut report.mismatches, record, config, subject, observer)?;
     }

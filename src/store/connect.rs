@@ -56,31 +56,30 @@ impl StoreConfig {
 
     /// Remembers paths that are not what was registered. Not remembered, they are found again where they are looked for.
     pub fn doubt<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) {
-        let mut names = self.doubted();
-        names.extend(paths.into_iter().map(StorePath::to_string));
-        self.remember(&names);
+        let known = self.doubted();
+        let mut all = known.clone();
+        all.extend(paths.into_iter().cloned());
+        self.remember(&known, &all);
     }
 
-    pub fn doubted(&self) -> BTreeSet<String> {
+    pub fn doubted(&self) -> BTreeSet<StorePath> {
         let text = self.doubts.as_deref().and_then(|file| std::fs::read_to_string(file).ok());
-        text.unwrap_or_default().lines().map(String::from).collect()
+        text.unwrap_or_default().lines().filter_map(|name| StorePath::from_base_name(name).ok()).collect()
     }
 
     /// These were looked at, and are what was registered.
     pub fn trust<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) {
-        let mut names = self.doubted();
-        let before = names.len();
+        let known = self.doubted();
+        let mut left = known.clone();
         for path in paths {
-            names.remove(&path.to_string());
+            left.remove(path);
         }
-        if names.len() < before {
-            self.remember(&names);
-        }
+        self.remember(&known, &left);
     }
 
-    fn remember(&self, names: &BTreeSet<String>) {
-        let Some(file) = &self.doubts else { return };
-        let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+    fn remember(&self, before: &BTreeSet<StorePath>, now: &BTreeSet<StorePath>) {
+        let Some(file) = self.doubts.as_ref().filter(|_| before != now) else { return };
+        let text: String = now.iter().map(|path| format!("{path}\n")).collect();
         if let Err(error) = files::write_atomic(file, text.as_bytes()) {
             tracing::debug!("not remembered: {}", error.full());
         }

@@ -164,12 +164,12 @@ fn a_refusal_says_what_to_do_and_is_remembered() {
     );
     assert_eq!((error.kind, error.path.as_deref()), (Kind::Store, Some(new.as_path())));
     assert!(error.hint.unwrap().contains("`stillframe snapshot`"));
-    assert_eq!(place.config().doubted(), BTreeSet::from([NAME.to_string()]));
+    assert_eq!(place.config().doubted(), BTreeSet::from([path.clone()]));
     // What another environment's snapshot has looked at says nothing of it.
     let other = StorePath::from_base_name(&NAME.replace("tree", "other")).unwrap();
     place.config().doubt([&other]);
     place.config().trust([&other]);
-    assert_eq!(place.config().doubted(), BTreeSet::from([NAME.to_string()]));
+    assert_eq!(place.config().doubted(), BTreeSet::from([path.clone()]));
     place.config().trust([&path]);
     assert!(place.config().doubted().is_empty());
     // A store that lies elsewhere is not looked at.

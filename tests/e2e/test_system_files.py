@@ -244,7 +244,8 @@ SETTINGS = {{ file = "{pack}/settings.json", at = "{at}/settings.json" }}
 """)
         file = self.place.project / "stillframe.toml"
         file.write_text(f'own-paths = ["{at}/own.json"]\n{file.read_text()}')
-        snapshot = next(e for e in self.place.deploy().events if e["type"] == "begin")["snapshot"]
+        deployed = lambda: next(e for e in self.place.deploy().events if e["type"] == "begin")["snapshot"]  # noqa: E731
+        snapshot = deployed()
         seen = self.seen()
         _, slot = self.slot()
         self.assertEqual({name: there for name, (_, there) in seen["places"].items()}, dict.fromkeys(places, True))
@@ -261,8 +262,7 @@ SETTINGS = {{ file = "{pack}/settings.json", at = "{at}/settings.json" }}
         # Another value is another generation of the same snapshot.
         other = settings.replace(secret, "0f3b9d27c1a84e66")
         write(pack / "settings.json", other)
-        again = next(e for e in self.place.deploy().events if e["type"] == "begin")["snapshot"]
-        self.assertEqual((again, self.seen()["settings"]), (snapshot, other))
+        self.assertEqual((deployed(), self.seen()["settings"]), (snapshot, other))
         self.alpha.reboot()
         self.wait(lambda: self.place.status().get("ready") == 1)
         self.assertEqual((self.seen()["settings"], self.seen()["places"]["words"][1]), (other, True))

@@ -108,24 +108,24 @@ fn interpreter(head: &[u8]) -> Option<Interpreter> {
         return Some(Interpreter { program: program.into(), arguments: rest.into(), env: None });
     }
     // env(1): options and variables come before the name.
-    let (mut before, mut rest) = (Vec::new(), rest.to_string());
+    let (mut before, mut rest) = (Vec::new(), rest);
     loop {
-        let (word, more) = first_word(&rest)?;
-        if let Some(joined) = word.strip_prefix("-S").or_else(|| word.strip_prefix("--split-string=")) {
-            rest = format!("{joined} {more}");
+        if let Some(split) = rest.strip_prefix("-S").or_else(|| rest.strip_prefix("--split-string=")) {
+            rest = split.trim_start();
             continue;
         }
+        let (word, more) = first_word(rest)?;
         if !word.starts_with('-') && !word.contains('=') {
             let (program, arguments) = (word.into(), more.into());
             return Some(Interpreter { program, arguments, env: Some(before.join(" ")) });
         }
-        before.push(word.to_string());
-        let (value, more) = match ["-u", "--unset", "-C", "--chdir"].contains(&word) {
-            true => first_word(more)?,
-            false => ("", more),
-        };
-        before.extend(Some(value).filter(|value| !value.is_empty()).map(String::from));
-        rest = more.to_string();
+        before.push(word);
+        rest = more;
+        if ["-u", "--unset", "-C", "--chdir"].contains(&word) {
+            let (value, more) = first_word(rest)?;
+            before.push(value);
+            rest = more;
+        }
     }
 }
 
