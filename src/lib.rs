@@ -31,6 +31,7 @@ pub mod deploy;
 pub mod formats;
 pub mod gateway;
 pub mod host;
+pub mod jobs;
 pub mod protocol;
 #[cfg(feature = "workstation")]
 pub mod ship;

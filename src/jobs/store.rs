@@ -1,0 +1,70 @@
+//! What keeps jobs. The ledger's threads alone call it. SQLite is behind it; the schema is portable, because
+//! PostgreSQL is to be the second.
+use crate::jobs::model::{Body, History, Job, Reason, State, Time, Try};
+use crate::sys::error::Result;
+
+/// One change, on disk when the batch that it belongs to is.
+#[derive(Debug, Clone)]
+pub enum Write {
+    Accept { job: Box<Job>, body: Box<Body> },
+    /// Written before the instance is told.
+    Dispatch { id: String, instance: String, generation: u64, at: Time },
+    Start { id: String, at: Time },
+    /// Back among those that wait; a try is recorded if one was used up.
+    Requeue { id: String, tried: Option<Try> },
+    /// Its end, with the entry of the instance's history where there is one.
+    End { id: String, state: State, at: Time, reason: Option<Reason>, history: Option<Box<History>> },
+    /// Its owner or an operator no longer wants to see it (ComfyUI's POST /history delete).
+    Forget { ids: Vec<String> },
+    /// A job that has ended waits again, as if it were new.
+    Again { id: String },
+}
+
+/// Which jobs a reader wants, newest first unless `oldest_first`.
+#[derive(Debug, Clone, Default)]
+pub struct Find {
+    /// Empty: all.
+    pub states: Vec<State>,
+    pub owner: Option<String>,
+    pub workflow: Option<String>,
+    pub sort: Sort,
+    pub oldest_first: bool,
+    pub offset: u64,
+    pub limit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// By `seq`.
+    #[default]
+    Accepted,
+    /// By the end: what has none comes last.
+    Ended,
+    /// `ended - started`.
+    Duration,
+}
+
+/// What is kept of jobs that have ended: whatever is beyond one of these goes, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    pub age_ms: u64,
+    pub count: u64,
+    /// Of bodies and histories together.
+    pub bytes: u64,
+}
+
+pub trait Store: Send {
+    /// All of them in one transaction, on disk when this returns. A failed batch changes nothing.
+    fn write(&mut self, batch: &[Write]) -> Result<()>;
+    /// Every job that has not ended, by `seq`, and the last `seq` that was given to any job.
+    fn open_jobs(&mut self) -> Result<(Vec<Job>, u64)>;
+    fn job(&mut self, id: &str) -> Result<Option<Job>>;
+    fn body(&mut self, id: &str) -> Result<Option<Body>>;
+    fn history(&mut self, id: &str) -> Result<Option<History>>;
+    /// A page, and how many there are without offset and limit.
+    fn find(&mut self, find: &Find) -> Result<(Vec<Job>, u64)>;
+    /// Deletes what `keep` no longer covers; at most `most` jobs in one transaction. Says how many went.
+    fn expire(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64>;
+    /// A consistent copy into a file that must not exist.
+    fn backup(&mut self, to: &std::path::Path) -> Result<()>;
+}
