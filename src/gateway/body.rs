@@ -34,6 +34,11 @@ impl RequestBody {
         RequestBody { ahead: VecDeque::new(), rest: None, left: 0, client: None }
     }
 
+    /// One that is here already.
+    pub fn whole(bytes: Bytes) -> RequestBody {
+        RequestBody { ahead: VecDeque::from([Frame::data(bytes)]), ..RequestBody::empty() }
+    }
+
     pub fn new(incoming: Incoming, limit: u64, client: &Arc<Client>) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::empty();

@@ -108,10 +108,7 @@ async fn talk(gateway: Arc<Gateway>, stream: UnixStream) {
             Ok(request) => act(&gateway, request).await,
             Err(e) => Err(format!("this is not a request: {e}")),
         };
-        let reply = match answer {
-            Ok(reply) => reply,
-            Err(message) => Reply { error: Some(message), targets: Vec::new(), held: 0 },
-        };
+        let reply = answer.unwrap_or_else(Reply::failed);
         let Ok(mut bytes) = serde_json::to_vec(&reply) else { return };
         bytes.push(b'\n');
         if output.write_all(&bytes).await.is_err() || !whole {

@@ -5,6 +5,7 @@ use crate::gateway::client::Phase;
 use crate::gateway::faults;
 use crate::gateway::health;
 use crate::gateway::instance::FirstHealth;
+use crate::gateway::jobs::service;
 use crate::gateway::router::check_table;
 use crate::gateway::settings;
 use crate::gateway::shared::Gateway;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 
 /// The status of this process and of the one before it, as one.
 pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
-    let mut reply = Reply { error: None, targets: gateway.router.status(), held: gateway.waiting.count() };
+    let mut reply = Reply { targets: targets(gateway), held: gateway.waiting.count(), ..Reply::default() };
+    reply.waiting_jobs = gateway.jobs().map(|engine| engine.waiting() as u64);
     if let Some(before) = gateway.predecessor()
         && let Some(its) = before.status().await?
     {
@@ -24,6 +26,21 @@ pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
     Ok(reply)
 }
 
+/// With the jobs of each. One that left the table and still has some is among them.
+fn targets(gateway: &Gateway) -> Vec<TargetStatus> {
+    let mut targets = gateway.router.status();
+    let Some(engine) = gateway.jobs() else { return targets };
+    for (instance, draining) in gateway.router.all() {
+        let jobs = engine.jobs_of(instance.id());
+        match targets.iter_mut().find(|t| t.id == instance.id()) {
+            Some(target) => target.jobs = jobs,
+            None if jobs > 0 => targets.push(TargetStatus { jobs, ..instance.status(draining) }),
+            None => {}
+        }
+    }
+    targets
+}
+
 fn add(ours: &mut Vec<TargetStatus>, theirs: Vec<TargetStatus>) {
     for its in theirs {
         if let Some(same) = ours.iter_mut().find(|t| t.id == its.id) {
@@ -31,7 +48,8 @@ fn add(ours: &mut Vec<TargetStatus>, theirs: Vec<TargetStatus>) {
             same.websockets += its.websockets;
             same.served += its.served;
             same.failed += its.failed;
-        } else if its.requests + its.websockets > 0 {
+            same.jobs += its.jobs;
+        } else if its.requests + its.websockets + its.jobs > 0 {
             ours.push(TargetStatus { draining: true, healthy: false, ..its });
         }
     }
@@ -71,9 +89,11 @@ pub async fn set(gateway: &Arc<Gateway>, table: Table) -> Result<(), String> {
 pub fn apply(gateway: &Arc<Gateway>, table: &Table) {
     let fresh = gateway.router.set(&table.targets, FirstHealth::Well);
     health::watch(gateway, fresh);
+    service::table_changed(gateway);
 }
 
 pub async fn cut(gateway: &Arc<Gateway>, id: &str) -> Result<(), String> {
+    service::release(gateway, id).await;
     cut_here(gateway, id)?;
     if let Some(before) = gateway.predecessor() {
         before.cut(id).await?;
@@ -96,7 +116,7 @@ pub fn cut_here(gateway: &Gateway, id: &str) -> Result<(), String> {
 }
 
 /// Reads the settings file again.
-pub async fn reload(gateway: &Gateway) -> Result<(), String> {
+pub async fn reload(gateway: &Arc<Gateway>) -> Result<(), String> {
     let _turn = gateway.turn.lock().await;
     faults::point(gateway, "gateway/settings").await?;
     let new = settings::read(&gateway.settings_file).map_err(|e| {
@@ -104,7 +124,19 @@ pub async fn reload(gateway: &Gateway) -> Result<(), String> {
         format!("the settings are as before: {e}{cause}")
     })?;
     let (new, kept) = settings::renew(&gateway.active().settings, new);
+    let jobs = new.settings.jobs.clone();
     gateway.set_active(new);
+    match (gateway.jobs(), jobs) {
+        (Some(engine), Some(jobs)) => engine.set_settings(jobs.rules),
+        (None, Some(jobs)) => {
+            service::start(gateway, &jobs).map_err(|e| format!("the jobs stay the instances' own: {}", e.full()))?;
+        }
+        (Some(_), None) => {
+            let text = "the gateway owns the jobs until it is started again";
+            gateway.log.note(Level::Warning, text);
+        }
+        (None, None) => {}
+    }
     for name in kept {
         gateway.log.note(Level::Warning, &format!("{name} changes when the gateway is started again"));
     }

@@ -4,6 +4,7 @@ use crate::gateway::control_socket::{self, Bound};
 use crate::gateway::deadlines;
 use crate::gateway::health;
 use crate::gateway::instance::FirstHealth;
+use crate::gateway::jobs::service;
 use crate::gateway::metrics_port;
 use crate::gateway::notify;
 use crate::gateway::orders;
@@ -56,6 +57,10 @@ async fn serve(settings_file: &Path) -> Result<()> {
     let mut stop = signals(&gateway)?;
     if let Some(successor) = &mut successor {
         successor.ready(&gateway).await?;
+    }
+    // The process before this one has closed the database by now.
+    if let Some(jobs) = gateway.active().settings.jobs.clone() {
+        service::start(&gateway, &jobs)?;
     }
     let control = control.take_place()?;
     if let Some(successor) = successor {

@@ -1,6 +1,6 @@
 //! One request: whether it may pass, whether it is for the gateway itself, and the answer it gets in any
 //! case.
-use crate::formats::comfy::api::route::route;
+use crate::formats::comfy::api::route::{JobsRoute, route};
 use crate::gateway::access::Access;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
@@ -8,6 +8,7 @@ use crate::gateway::client::{Client, Phase};
 use crate::gateway::door::Caller;
 use crate::gateway::forward::{Forward, too_large};
 use crate::gateway::headers;
+use crate::gateway::jobs::door::{self, Visit};
 use crate::gateway::pages;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::seating;
@@ -37,6 +38,19 @@ pub async fn answer(
                 if let Some(access) = &mut access {
                     access.shares = shares;
                 }
+                let jobs = gateway.jobs();
+                if let Some(engine) = &jobs
+                    && let Some(about) = door::concerns(&request)
+                {
+                    let limit = active.settings.limits.body;
+                    let visit = Visit { gateway, engine, client, who: &caller.who, limit };
+                    let answered = if about == JobsRoute::WebSocket {
+                        visit.socket(&request, client_side, caller.subprotocol.take(), &mut access)
+                    } else {
+                        Box::pin(visit.answer(request)).await
+                    };
+                    return Ok(finish(gateway, client, &active, answered, access, caller.silent));
+                }
                 let uri = request.uri().clone();
                 let route = route(request.method().as_str(), uri.path());
                 let whose = (caller.who, client_side);
@@ -48,12 +62,24 @@ pub async fn answer(
         },
         Err(refusal) => Err(refusal),
     };
+    Ok(finish(gateway, client, &active, served, access, caller.silent))
+}
+
+/// The end of every answer: its record, and whether the connection goes on.
+fn finish(
+    gateway: &Arc<Gateway>,
+    client: &Arc<Client>,
+    active: &Active,
+    served: Result<Response<AnswerBody>, Refusal>,
+    mut access: Option<Access>,
+    silent: bool,
+) -> Response<AnswerBody> {
     let mut response = match served {
         Ok(response) => response,
-        Err(refusal) => refuse(&active, &refusal, access.as_mut()),
+        Err(refusal) => refuse(active, &refusal, access.as_mut()),
     };
     if let Some(mut access) = access {
-        access.silent = caller.silent;
+        access.silent = silent;
         access.received = client.received();
         access.status = response.status().as_u16();
         access.bytes = response.body().size_hint().exact().unwrap_or(0);
@@ -66,7 +92,7 @@ pub async fn answer(
     if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    response
 }
 
 fn refuse(active: &Active, refusal: &Refusal, access: Option<&mut Access>) -> Response<AnswerBody> {

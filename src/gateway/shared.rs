@@ -3,6 +3,7 @@
 use crate::gateway::access_log::Log;
 use crate::gateway::affinity::Affinity;
 use crate::gateway::client::Connections;
+use crate::gateway::jobs::engine::Engine;
 use crate::gateway::key::Key;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::predecessor::Predecessor;
@@ -39,6 +40,8 @@ pub struct Gateway {
     pub throttle: Throttle,
     pub tickets: Tickets,
     pub tunnels: Tunnels,
+    /// What the gateway owns of the jobs; none: they are the instances' own.
+    jobs: RwLock<Option<Arc<Engine>>>,
     /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
     /// The process that this one took over from, while it still has something.
@@ -91,6 +94,7 @@ impl Gateway {
             throttle: Throttle::default(),
             tickets: Tickets::default(),
             tunnels: Tunnels::default(),
+            jobs: RwLock::new(None),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),
             answering: AtomicUsize::new(0),
@@ -117,6 +121,14 @@ impl Gateway {
 
     pub fn set_active(&self, active: Active) {
         *self.active.write() = Arc::new(active);
+    }
+
+    pub fn jobs(&self) -> Option<Arc<Engine>> {
+        self.jobs.read().clone()
+    }
+
+    pub fn set_jobs(&self, engine: Arc<Engine>) {
+        *self.jobs.write() = Some(engine);
     }
 
     pub fn predecessor(&self) -> Option<Arc<Predecessor>> {

@@ -7,6 +7,7 @@
 use crate::gateway::access_log::Level;
 use crate::gateway::affinity::Learned;
 use crate::gateway::faults;
+use crate::gateway::jobs::service;
 use crate::gateway::handover::{Ask, Hears, Known, ToNew, ToOld, say};
 use crate::gateway::notify::{HANDOVER, notify};
 use crate::gateway::orders;
@@ -50,6 +51,7 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
     };
     if let Err(why) = done {
         gateway.affinity.keep_to_itself();
+        let why = format!("{why}{}", service::resume(gateway));
         // It may have ended by itself, and then its status says more.
         let ended = timeout(Duration::from_millis(200), child.wait()).await;
         let status = ended.ok().and_then(|s| s.ok()).map(|s| format!(" ({s})")).unwrap_or_default();
@@ -102,6 +104,10 @@ async fn introduce(
     }
     expect(hears, |m| matches!(m, ToOld::Ready)).await?;
     faults::point(gateway, "gateway/ready").await?;
+    if let Some(engine) = gateway.jobs() {
+        // The database has one owner: the new process opens it as soon as it is told to take over.
+        service::pause(&engine).await;
+    }
     // If it cannot be told, it does not answer either.
     let _ = say(says, &ToNew::Take).await;
     expect(hears, |m| matches!(m, ToOld::Taken)).await

@@ -13,6 +13,7 @@ pub mod parallel;
 pub mod patient;
 pub mod places;
 pub mod process;
+pub mod random;
 pub mod programs;
 pub mod progress;
 pub mod say;

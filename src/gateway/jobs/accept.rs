@@ -1,0 +1,216 @@
+//! POST /prompt: read, validated by an instance of the serving generation, on disk, and only then answered. What an
+//! instance would refuse is refused with its own words, so that what was accepted never turns out to be invalid.
+use crate::formats::comfy::api::invalid::{self, Invalid};
+use crate::formats::comfy::api::shapes::queue::accepted;
+use crate::formats::comfy::api::submission::{self, ForInstance, Submission, Validated};
+use crate::gateway::instance::Instance;
+use crate::gateway::jobs::call;
+use crate::gateway::jobs::engine::{Engine, Open, Wish, now, waiting};
+use crate::gateway::jobs::owner;
+use crate::gateway::share::Who;
+use crate::gateway::shared::Gateway;
+use crate::jobs::model::{Body, Job, Owner, State};
+use crate::jobs::queue::Full;
+use crate::jobs::store::Write;
+use crate::sys::random;
+use hyper::Method;
+use hyper::body::Bytes;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The route that `host/scripts/sitecustomize.py` adds to an instance's own.
+const VALIDATE: &str = "/stillframe/validate";
+/// A node may look at files to know its inputs. What takes longer is accepted unseen.
+const VALIDATION: Duration = Duration::from_secs(20);
+
+/// Goes on to its end even if the client leaves: a job is accepted or it is not, and never in between.
+pub async fn prompt(
+    gateway: &Arc<Gateway>,
+    engine: &Arc<Engine>,
+    who: &Who,
+    usage: Option<String>,
+    body: Bytes,
+) -> Result<Value, Invalid> {
+    let (gateway, engine, who) = (gateway.clone(), engine.clone(), *who);
+    let task = tokio::spawn(async move { accept(&gateway, &engine, &who, usage, body).await });
+    task.await.unwrap_or_else(|_| Err(invalid::unavailable("this process is about to end")))
+}
+
+async fn accept(
+    gateway: &Arc<Gateway>,
+    engine: &Arc<Engine>,
+    who: &Who,
+    usage: Option<String>,
+    body: Bytes,
+) -> Result<Value, Invalid> {
+    let mut asked = submission::parse(&body)?;
+    drop(body);
+    if let Some(usage) = usage {
+        asked.set_usage_source(&usage);
+    }
+    let owner = owner::owner(who, asked.client_id.as_deref());
+    let sum = submission::sum(&asked);
+    let id = match &asked.prompt_id {
+        Some(id) => id.clone(),
+        None => random::uuid4().map_err(|e| invalid::unavailable(&e.to_string()))?,
+    };
+    let _id = Accepting::enter(engine, &id).await;
+    if let Some(same) = known(engine, &id).await? {
+        // The same request again has the same answer; it runs once.
+        let equal = same.sum == sum && same.owner == owner;
+        return if equal { Ok(accepted(&id, same.number, &Value::Object(Map::new()))) } else { Err(invalid::conflict(&id)) };
+    }
+    if let Some(trouble) = engine.ledger.trouble() {
+        return Err(invalid::unavailable(&trouble));
+    }
+    let _place = Reserved::new(engine, &owner)?;
+    let (outputs_to_execute, node_errors) = validate(gateway, &asked, &id).await?;
+    let job = job(engine, &asked, id, owner, sum);
+    let Submission { prompt, extra_data, partial_execution_targets, others, .. } = asked;
+    let body = Body { prompt, extra_data, partial_execution_targets, outputs_to_execute, others };
+    let write = Write::Accept { job: Box::new(job.clone()), body: Box::new(body) };
+    engine.ledger.write(write).await.map_err(|e| invalid::unavailable(&e.full()))?;
+    let answer = accepted(&job.id, job.number, &node_errors);
+    {
+        let mut inner = engine.inner();
+        inner.queue.push(waiting(&job));
+        inner.open.insert(job.id.as_str().into(), Open { job, wish: Wish::Finish });
+    }
+    engine.tell_remaining(gateway);
+    engine.dispatch(gateway);
+    Ok(answer)
+}
+
+async fn known(engine: &Engine, id: &str) -> Result<Option<Job>, Invalid> {
+    if let Some(open) = engine.job(id) {
+        return Ok(Some(open));
+    }
+    engine.ledger.job(id).await.map_err(|e| invalid::unavailable(&e.full()))
+}
+
+fn job(engine: &Engine, asked: &Submission, id: String, owner: Owner, sum: [u8; 32]) -> Job {
+    let seq = {
+        let mut inner = engine.inner();
+        inner.last_seq += 1;
+        inner.last_seq
+    };
+    // ComfyUI counts from 0, and puts a minus before what is to be in front.
+    let counted = (seq - 1) as f64;
+    let number = asked.number.unwrap_or(if asked.front { -counted } else { counted });
+    Job {
+        id,
+        seq,
+        number,
+        priority: asked.stillframe.priority,
+        owner,
+        client: asked.client_id.clone(),
+        workflow: submission::workflow_id(&asked.extra_data),
+        sum,
+        warmth: submission::warmth(&asked.prompt),
+        retry: asked.stillframe.retry,
+        state: State::Queued,
+        accepted: now(),
+        started: None,
+        ended: None,
+        instance: None,
+        generation: None,
+        tries: Vec::new(),
+        reason: None,
+    }
+}
+
+/// The output nodes that would run, and what is wrong with the others. An instance that cannot say, and none at all,
+/// let it in: a later refusal ends the job with its reason.
+async fn validate(gateway: &Gateway, asked: &Submission, id: &str) -> Result<(Vec<Value>, Value), Invalid> {
+    let unseen = || (Vec::new(), Value::Object(Map::new()));
+    let Some(instance) = an_instance(gateway) else { return Ok(unseen()) };
+    let body = ForInstance {
+        prompt: &asked.prompt,
+        prompt_id: id,
+        client_id: asked.client_id.as_deref().unwrap_or_default(),
+        extra_data: &asked.extra_data,
+        partial_execution_targets: asked.partial_execution_targets.as_ref(),
+        others: &asked.others,
+    };
+    let Ok(body) = body.body() else { return Ok(unseen()) };
+    match call::ask(&instance, Method::POST, VALIDATE, Some(body.into()), VALIDATION).await {
+        Ok(answer) => match submission::validated(answer.status.as_u16(), &answer.body) {
+            Validated::Valid { outputs_to_execute, node_errors } => Ok((outputs_to_execute, node_errors)),
+            Validated::Invalid(body) => Err(Invalid { status: 400, body }),
+            Validated::Unknown => Ok(unseen()),
+        },
+        Err(_) => Ok(unseen()),
+    }
+}
+
+fn an_instance(gateway: &Gateway) -> Option<Arc<Instance>> {
+    let all = gateway.router.all();
+    let ready = all.into_iter().filter(|(instance, draining)| !draining && instance.is_healthy());
+    ready.min_by_key(|(instance, _)| instance.open()).map(|(instance, _)| instance)
+}
+
+/// One id is accepted once: a second request with it waits until the first has its answer.
+struct Accepting<'a> {
+    engine: &'a Engine,
+    id: String,
+}
+
+impl<'a> Accepting<'a> {
+    async fn enter(engine: &'a Engine, id: &str) -> Accepting<'a> {
+        loop {
+            let mut changed = std::pin::pin!(engine.changed.notified());
+            changed.as_mut().enable();
+            if engine.inner().accepting.insert(id.to_string()) {
+                return Accepting { engine, id: id.to_string() };
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        self.engine.inner().accepting.remove(&self.id);
+        self.engine.changed.notify_waiters();
+    }
+}
+
+/// A place among those that wait, while the job is validated and written.
+struct Reserved<'a> {
+    engine: &'a Engine,
+    owner: Owner,
+}
+
+impl<'a> Reserved<'a> {
+    fn new(engine: &'a Engine, owner: &str) -> Result<Reserved<'a>, Invalid> {
+        let mut limits = engine.limits();
+        let mut inner = engine.inner();
+        let (all, own) = (inner.reserved.values().sum::<usize>(), inner.reserved.get(owner).copied().unwrap_or(0));
+        let (waiting, of_owner) = (limits.waiting, limits.of_owner);
+        limits.waiting = limits.waiting.saturating_sub(all);
+        limits.of_owner = limits.of_owner.saturating_sub(own);
+        match inner.queue.room(owner, &limits) {
+            Ok(()) => {}
+            Err(Full::All) => return Err(invalid::queue_full(inner.queue.len() + all, waiting, false)),
+            Err(Full::Owner) => {
+                return Err(invalid::queue_full(inner.queue.of_owner(owner) + own, of_owner, true));
+            }
+        }
+        *inner.reserved.entry(owner.to_string()).or_default() += 1;
+        drop(inner);
+        Ok(Reserved { engine, owner: owner.to_string() })
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.engine.inner();
+        if let Some(count) = inner.reserved.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                inner.reserved.remove(&self.owner);
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! ComfyUI's own addresses for jobs, answered by the gateway: one queue and one history for the whole service, over
+//! all instances and generations.
+use crate::formats::comfy::api::invalid::{self, Invalid};
+use crate::formats::comfy::api::route::JobsRoute;
+use crate::formats::comfy::api::shapes::history::{self, Entry, Page};
+use crate::formats::comfy::api::shapes::item::{Extra, Item};
+use crate::formats::comfy::api::shapes::jobs::{self, Ask, Listed, SortBy, Status};
+use crate::formats::comfy::api::shapes::messages::{Failure, Node};
+use crate::formats::comfy::api::shapes::queue::{self, Queue};
+use crate::formats::comfy::api::shapes::requests::{self, Forget};
+use crate::gateway::jobs::accept;
+use crate::gateway::jobs::call;
+use crate::gateway::jobs::engine::Engine;
+use crate::gateway::jobs::owner;
+use crate::gateway::jobs::service;
+use crate::gateway::share::Who;
+use crate::gateway::shared::Gateway;
+use crate::jobs::model::{Body, History, Job, ReasonKind, State};
+use crate::jobs::store::{Find, Sort, Write};
+use crate::sys::error::Error;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// ComfyUI keeps so many, and answers with all of them where no limit is given.
+const HISTORY: u64 = 10_000;
+
+/// A request, as far as these answers need it.
+pub struct Asked<'a> {
+    pub route: JobsRoute<'a>,
+    pub query: &'a str,
+    pub who: &'a Who,
+    /// The header `comfy-usage-source`.
+    pub usage: Option<String>,
+    pub body: Bytes,
+}
+
+/// Status and body; without one, ComfyUI's answer has none either.
+pub struct Answered {
+    pub status: StatusCode,
+    pub body: Bytes,
+    pub retry_after: Option<u64>,
+}
+
+impl Answered {
+    fn empty() -> Answered {
+        Answered { status: StatusCode::OK, body: Bytes::new(), retry_after: None }
+    }
+
+    pub fn of(invalid: &Invalid) -> Answered {
+        let status = StatusCode::from_u16(invalid.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = match invalid.status {
+            429 => Some(5),
+            503 => Some(10),
+            _ => None,
+        };
+        Answered { status, body: Bytes::from(invalid.body.to_string()), retry_after }
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Answered, Invalid> {
+    let body = serde_json::to_vec(value).map_err(|e| Invalid::text(500, &e.to_string()))?;
+    Ok(Answered { body: Bytes::from(body), ..Answered::empty() })
+}
+
+fn unread(e: Error) -> Invalid {
+    invalid::unavailable(&e.full())
+}
+
+pub async fn answer(gateway: &Arc<Gateway>, engine: &Arc<Engine>, asked: Asked<'_>) -> Answered {
+    let Asked { route, query, who, usage, body } = asked;
+    let answered = match route {
+        JobsRoute::Submit => match accept::prompt(gateway, engine, who, usage, body).await {
+            Ok(answer) => json(&answer),
+            Err(invalid) => Err(invalid),
+        },
+        JobsRoute::PromptGet => json(&queue::info(engine.remaining())),
+        JobsRoute::Queue => whole_queue(engine).await,
+        JobsRoute::QueuePost => queue_post(gateway, engine, &body).await,
+        JobsRoute::HistoryAll => all_history(engine, query).await,
+        JobsRoute::HistoryOf(id) => history_of(engine, &id).await,
+        JobsRoute::HistoryPost => history_post(engine, &body).await,
+        JobsRoute::JobsList => list(engine, query).await,
+        JobsRoute::JobOf(id) => one(engine, &id).await,
+        JobsRoute::JobCancel(id) => json(&jobs::cancelled(service::cancel(gateway, engine, &id).await)),
+        JobsRoute::JobsCancel => cancel_many(gateway, engine, &body).await,
+        JobsRoute::Interrupt => interrupt(gateway, engine, who, &body).await,
+        JobsRoute::Free => free(gateway, &body).await,
+        JobsRoute::Features | JobsRoute::WebSocket | JobsRoute::View | JobsRoute::Upload => {
+            Err(Invalid::text(404, "Not found"))
+        }
+    };
+    answered.unwrap_or_else(|invalid| Answered::of(&invalid))
+}
+
+/// Whether this is one of ours; pictures, uploads and sockets are others' business.
+pub fn is_ours(route: &JobsRoute) -> bool {
+    !matches!(route, JobsRoute::Features | JobsRoute::WebSocket | JobsRoute::View | JobsRoute::Upload)
+}
+
+type Full = (Job, Option<Body>, Option<History>);
+
+/// Jobs with their bodies, in the order of `jobs`.
+async fn with_bodies(engine: &Engine, jobs: Vec<Job>) -> Result<Vec<Full>, Invalid> {
+    let ids = jobs.iter().map(|job| job.id.clone()).collect();
+    let found = engine.ledger.histories(ids).await.map_err(unread)?;
+    let mut found: std::collections::HashMap<String, (Option<Body>, Option<History>)> =
+        found.into_iter().map(|(id, body, history)| (id, (body, history))).collect();
+    let full = jobs.into_iter().map(|job| {
+        let (body, history) = found.remove(&job.id).unwrap_or_default();
+        (job, body, history)
+    });
+    Ok(full.collect())
+}
+
+static NOTHING: Value = Value::Null;
+
+fn item<'a>(job: &'a Job, body: Option<&'a Body>) -> Item<'a> {
+    Item {
+        number: job.number,
+        id: &job.id,
+        prompt: body.map_or(&NOTHING, |body| &body.prompt),
+        extra: Extra {
+            given: body.map_or(&NOTHING, |body| &body.extra_data),
+            client_id: job.client.as_deref(),
+            create_time: job.accepted,
+        },
+        outputs_to_execute: body.map_or(&[], |body| &body.outputs_to_execute),
+    }
+}
+
+async fn whole_queue(engine: &Engine) -> Result<Answered, Invalid> {
+    let (running, pending) = {
+        let inner = engine.inner();
+        let mut running: Vec<Job> = Vec::new();
+        let mut given: Vec<Job> = Vec::new();
+        for open in inner.open.values() {
+            match open.job.state {
+                State::Running => running.push(open.job.clone()),
+                // It waits at its instance, which will run it next.
+                State::Dispatched => given.push(open.job.clone()),
+                _ => {}
+            }
+        }
+        running.sort_by_key(|job| (job.started, job.seq));
+        given.sort_by_key(|job| job.seq);
+        let waiting = inner.queue.in_order();
+        given.extend(waiting.iter().filter_map(|w| inner.open.get(&w.id)).map(|open| open.job.clone()));
+        (running, given)
+    };
+    let (running, pending) = (with_bodies(engine, running).await?, with_bodies(engine, pending).await?);
+    json(&Queue {
+        queue_running: running.iter().map(|(job, body, _)| item(job, body.as_ref())).collect(),
+        queue_pending: pending.iter().map(|(job, body, _)| item(job, body.as_ref())).collect(),
+    })
+}
+
+async fn queue_post(gateway: &Arc<Gateway>, engine: &Arc<Engine>, body: &[u8]) -> Result<Answered, Invalid> {
+    let forget = Forget::parse(body)?;
+    let mut ids = Vec::new();
+    if forget.clear {
+        let inner = engine.inner();
+        let waits = |open: &&crate::gateway::jobs::engine::Open| open.job.state != State::Running;
+        ids.extend(inner.open.values().filter(waits).map(|open| open.job.id.clone()));
+    }
+    // ComfyUI's queue has what waits: what runs is not stopped by it.
+    ids.extend(forget.delete.into_iter().filter(|id| engine.job(id).is_some_and(|j| j.state != State::Running)));
+    for id in ids {
+        service::cancel(gateway, engine, &id).await;
+    }
+    Ok(Answered::empty())
+}
+
+fn ended() -> Vec<State> {
+    State::ALL.into_iter().filter(|state| state.is_over()).collect()
+}
+
+async fn all_history(engine: &Engine, query: &str) -> Result<Answered, Invalid> {
+    let page = Page::parse(query)?;
+    let count = Find { states: ended(), limit: Some(0), ..Find::default() };
+    let (_, total) = engine.ledger.find(count).await.map_err(unread)?;
+    let (offset, limit) = page.of(total);
+    let limit = limit.unwrap_or(HISTORY).min(HISTORY);
+    let find = Find {
+        states: ended(),
+        sort: Sort::Ended,
+        oldest_first: true,
+        offset,
+        limit: Some(limit),
+        ..Find::default()
+    };
+    let (jobs, _) = engine.ledger.find(find).await.map_err(unread)?;
+    history(with_bodies(engine, jobs).await?)
+}
+
+async fn history_of(engine: &Engine, id: &str) -> Result<Answered, Invalid> {
+    let job = engine.ledger.job(id).await.map_err(unread)?;
+    let jobs = job.into_iter().filter(|job| job.state.is_over()).collect();
+    history(with_bodies(engine, jobs).await?)
+}
+
+fn history(jobs: Vec<Full>) -> Result<Answered, Invalid> {
+    let entries: Vec<Value> = jobs.iter().map(|(job, _, history)| entry(job, history.as_ref())).collect();
+    let all = jobs.iter().zip(&entries);
+    let all = all.map(|((job, body, _), rest)| Entry { item: item(job, body.as_ref()), rest });
+    json(&history::Answer(all.collect()))
+}
+
+/// The instance's own entry, or one made up for a job whose end no instance has told.
+fn entry(job: &Job, history: Option<&History>) -> Value {
+    if let Some(history) = history {
+        return history.clone();
+    }
+    let ended = job.ended.unwrap_or(job.accepted);
+    let nowhere = Node { id: "", class: "" };
+    match &job.reason {
+        Some(reason) if job.state != State::Cancelled => {
+            let failure =
+                Failure { node: nowhere, kind: kind_name(reason.kind), message: &reason.message, traceback: &[] };
+            history::failed(&job.id, job.started, ended, &failure)
+        }
+        _ => history::interrupted(&job.id, job.started, ended, nowhere),
+    }
+}
+
+/// In the place of an exception's type.
+fn kind_name(kind: ReasonKind) -> &'static str {
+    match kind {
+        ReasonKind::Refused => "stillframe.Refused",
+        ReasonKind::NodeFailed => "stillframe.NodeFailed",
+        ReasonKind::OutOfMemory => "stillframe.OutOfMemory",
+        ReasonKind::Interrupted => "stillframe.Interrupted",
+        ReasonKind::InstanceDied => "stillframe.InstanceDied",
+        ReasonKind::InstanceStuck => "stillframe.InstanceStuck",
+        ReasonKind::Drained => "stillframe.Drained",
+        ReasonKind::Forgotten => "stillframe.Forgotten",
+        ReasonKind::TriesUsedUp => "stillframe.TriesUsedUp",
+    }
+}
+
+async fn history_post(engine: &Arc<Engine>, body: &[u8]) -> Result<Answered, Invalid> {
+    let forget = Forget::parse(body)?;
+    let mut ids = forget.delete;
+    if forget.clear {
+        let find = Find { states: ended(), ..Find::default() };
+        let (jobs, _) = engine.ledger.find(find).await.map_err(unread)?;
+        ids.extend(jobs.into_iter().map(|job| job.id));
+    }
+    // What has not ended is in no history.
+    ids.retain(|id| engine.job(id).is_none());
+    if !ids.is_empty() {
+        engine.ledger.write(Write::Forget { ids }).await.map_err(unread)?;
+    }
+    Ok(Answered::empty())
+}
+
+fn status(job: &Job) -> Status {
+    match job.state {
+        State::Queued | State::Dispatched => Status::Pending,
+        State::Running => Status::InProgress,
+        State::Succeeded => Status::Completed,
+        State::Failed | State::Expired => Status::Failed,
+        State::Cancelled => Status::Cancelled,
+    }
+}
+
+fn states(status: Status) -> &'static [State] {
+    match status {
+        Status::Pending => &[State::Queued, State::Dispatched],
+        Status::InProgress => &[State::Running],
+        Status::Completed => &[State::Succeeded],
+        Status::Failed => &[State::Failed, State::Expired],
+        Status::Cancelled => &[State::Cancelled],
+    }
+}
+
+fn listed<'a>(job: &'a Job, entry: Option<&'a Value>) -> Listed<'a> {
+    Listed {
+        id: &job.id,
+        status: status(job),
+        number: job.number,
+        created: job.accepted,
+        started: job.started,
+        ended: job.ended,
+        workflow: job.workflow.as_deref(),
+        entry,
+    }
+}
+
+async fn list(engine: &Engine, query: &str) -> Result<Answered, Invalid> {
+    let ask = Ask::parse(query)?;
+    let find = Find {
+        states: ask.statuses.iter().flatten().flat_map(|status| states(*status)).copied().collect(),
+        workflow: ask.workflow_id.clone(),
+        sort: match ask.sort_by {
+            SortBy::CreatedAt => Sort::Accepted,
+            SortBy::ExecutionDuration => Sort::Duration,
+        },
+        oldest_first: !ask.descending,
+        offset: ask.offset,
+        limit: Some(ask.limit.unwrap_or(HISTORY).min(HISTORY)),
+        ..Find::default()
+    };
+    if ask.statuses.as_ref().is_some_and(Vec::is_empty) {
+        return json(&ask.answer(Vec::new(), 0));
+    }
+    let (jobs, total) = engine.ledger.find(find).await.map_err(unread)?;
+    let mut shown = Vec::with_capacity(jobs.len());
+    for (job, _, history) in with_bodies(engine, jobs).await? {
+        let entry = job.state.is_over().then(|| entry(&job, history.as_ref()));
+        shown.push(jobs::listed(&listed(&job, entry.as_ref())));
+    }
+    json(&ask.answer(shown, total))
+}
+
+async fn one(engine: &Engine, id: &str) -> Result<Answered, Invalid> {
+    let Some(job) = engine.ledger.job(id).await.map_err(unread)? else { return Err(jobs::not_found()) };
+    for (job, body, history) in with_bodies(engine, vec![job]).await? {
+        let entry = job.state.is_over().then(|| entry(&job, history.as_ref()));
+        let value = jobs::detailed(&listed(&job, entry.as_ref()), &item(&job, body.as_ref()));
+        return json(&value.map_err(|e| Invalid::text(500, &e.to_string()))?);
+    }
+    Err(jobs::not_found())
+}
+
+async fn cancel_many(gateway: &Arc<Gateway>, engine: &Arc<Engine>, body: &[u8]) -> Result<Answered, Invalid> {
+    let mut any = false;
+    for id in requests::cancel(body)? {
+        any |= service::cancel(gateway, engine, &id).await;
+    }
+    json(&jobs::cancelled(any))
+}
+
+/// With an id that job, if it runs; without one the caller's own, and of a caller that no key names the only one.
+async fn interrupt(
+    gateway: &Arc<Gateway>,
+    engine: &Arc<Engine>,
+    who: &Who,
+    body: &[u8],
+) -> Result<Answered, Invalid> {
+    let chosen = {
+        let inner = engine.inner();
+        let mut running: Vec<&Job> =
+            inner.open.values().map(|open| &open.job).filter(|job| job.state == State::Running).collect();
+        running.sort_by_key(|job| (job.started, job.seq));
+        let chosen = match requests::interrupt(body) {
+            Some(id) => running.into_iter().find(|job| job.id == id),
+            None if who.key.is_some() => {
+                let own = owner::owner(who, None);
+                running.into_iter().find(|job| job.owner == own)
+            }
+            None => (running.len() == 1).then(|| running[0]),
+        };
+        chosen.map(|job| job.id.clone())
+    };
+    if let Some(id) = chosen {
+        service::cancel(gateway, engine, &id).await;
+    }
+    Ok(Answered::empty())
+}
+
+/// Every instance frees its memory, as its own address for that says.
+async fn free(gateway: &Arc<Gateway>, body: &Bytes) -> Result<Answered, Invalid> {
+    for (instance, draining) in gateway.router.all() {
+        if !draining && instance.is_healthy() {
+            // One that does not answer has other troubles, which its check finds.
+            let _ = call::post_bytes(&instance, "/free", body.clone()).await;
+        }
+    }
+    Ok(Answered::empty())
+}

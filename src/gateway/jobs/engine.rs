@@ -1,0 +1,213 @@
+//! What the gateway knows of the jobs that have not ended: which wait, which instance has which, and who
+//! decides what goes where. Nothing here waits: what is durable is written by whoever calls (`accept`, `seat`).
+use crate::gateway::access_log::Level;
+use crate::gateway::instance::Instance;
+use crate::gateway::jobs::seat::{Order, Seat};
+use crate::gateway::shared::Gateway;
+use crate::jobs::ledger::Ledger;
+use crate::jobs::model::{Job, Owner, State};
+use crate::jobs::queue::{self, Queue, Waiting};
+use crate::protocol::jobs::Jobs;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+
+/// How many jobs an instance has at most: one runs, one waits there, so that its models stay loaded and it is
+/// never idle between two.
+const PLACES: usize = 2;
+
+pub type Id = Arc<str>;
+
+pub struct Engine {
+    pub ledger: Ledger,
+    settings: RwLock<Arc<Jobs>>,
+    inner: Mutex<Inner>,
+    seats: Mutex<Vec<Arc<Seat>>>,
+    /// Another process takes over: nothing is accepted or dispatched here, ever again.
+    paused: AtomicBool,
+    /// An id is accepted, a job has ended, or `paused` has changed.
+    pub changed: Notify,
+}
+
+#[derive(Default)]
+pub struct Inner {
+    pub queue: Queue,
+    pub open: HashMap<Id, Open>,
+    pub last_seq: u64,
+    /// Places of jobs that are being written.
+    pub reserved: HashMap<Owner, usize>,
+    /// Ids of jobs that are being written.
+    pub accepting: HashSet<String>,
+}
+
+pub struct Open {
+    pub job: Job,
+    /// What its end is to be taken for.
+    pub wish: Wish,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// It runs to its end.
+    Finish,
+    /// Its client or an operator wants it to stop.
+    Cancel,
+    /// Its instance has to stop: it waits again.
+    Drain,
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+pub fn waiting(job: &Job) -> Waiting {
+    Waiting {
+        id: job.id.as_str().into(),
+        owner: job.owner.as_str().into(),
+        number: job.number,
+        priority: job.priority,
+        seq: job.seq,
+        warmth: job.warmth,
+        accepted: job.accepted,
+    }
+}
+
+impl Engine {
+    /// With the jobs that an earlier process left open. What was given to an instance stays with it until that
+    /// instance has been asked (`seat`).
+    pub fn new(ledger: Ledger, settings: Jobs, open: Vec<Job>, last_seq: u64) -> Engine {
+        let mut inner = Inner { last_seq, ..Inner::default() };
+        for job in open {
+            if job.state == State::Queued {
+                inner.queue.push(waiting(&job));
+            }
+            inner.open.insert(job.id.as_str().into(), Open { job, wish: Wish::Finish });
+        }
+        Engine {
+            ledger,
+            settings: RwLock::new(Arc::new(settings)),
+            inner: Mutex::new(inner),
+            seats: Mutex::default(),
+            paused: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    pub fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    pub fn settings(&self) -> Arc<Jobs> {
+        self.settings.read().clone()
+    }
+
+    pub fn set_settings(&self, settings: Jobs) {
+        *self.settings.write() = Arc::new(settings);
+    }
+
+    pub fn limits(&self) -> queue::Limits {
+        let settings = self.settings();
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        queue::Limits { waiting: count(settings.waiting), of_owner: count(settings.waiting_per_client) }
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    pub fn seats(&self) -> Vec<Arc<Seat>> {
+        self.seats.lock().clone()
+    }
+
+    pub fn add_seat(&self, seat: Arc<Seat>) {
+        self.seats.lock().push(seat);
+    }
+
+    pub fn drop_seat(&self, seat: &Arc<Seat>) {
+        self.seats.lock().retain(|s| !Arc::ptr_eq(s, seat));
+    }
+
+    pub fn seat_of(&self, id: &str) -> Option<Arc<Seat>> {
+        self.seats.lock().iter().find(|seat| seat.has(id)).cloned()
+    }
+
+    /// Jobs that an instance has, by its id.
+    pub fn jobs_of(&self, instance: &str) -> u64 {
+        let inner = self.inner();
+        let there = |open: &&Open| {
+            open.job.state != State::Queued && open.job.instance.as_deref() == Some(instance)
+        };
+        inner.open.values().filter(there).count() as u64
+    }
+
+    pub fn remaining(&self) -> usize {
+        self.inner().open.len()
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.inner().queue.len()
+    }
+
+    pub fn job(&self, id: &str) -> Option<Job> {
+        self.inner().open.get(id).map(|open| open.job.clone())
+    }
+
+    /// Gives what waits to instances that have a place, the least busy first, and among those the one that has
+    /// the job's models in memory.
+    pub fn dispatch(&self, gateway: &Gateway) {
+        if self.is_paused() {
+            return;
+        }
+        let seats: Vec<Arc<Seat>> =
+            self.seats().into_iter().filter(|seat| seat.takes_jobs(gateway)).collect();
+        loop {
+            let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else { return };
+            let mut inner = self.inner();
+            let Some(head) = inner.queue.next().map(|w| w.warmth) else { return };
+            let free: Vec<&Arc<Seat>> = seats.iter().filter(|seat| seat.count() == fewest).collect();
+            let warm = free.iter().find(|seat| head != 0 && seat.warmth() == head);
+            let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else { return };
+            let Some(waiting) = inner.queue.pick(seat.warmth()) else { return };
+            if let Some(open) = inner.open.get_mut(&waiting.id) {
+                open.job.state = State::Dispatched;
+                open.job.instance = Some(seat.instance.id().into());
+                open.job.generation = Some(seat.instance.target.generation);
+                seat.give(waiting.id.clone(), waiting.warmth);
+                seat.order(Order::Run(waiting.id));
+            }
+        }
+    }
+
+    /// Jobs whose instance nobody knows any more: they wait again. Called once all instances are known.
+    pub fn orphans(&self) -> Vec<Job> {
+        let known: Vec<String> = self.seats().iter().map(|seat| seat.instance.id().to_string()).collect();
+        let inner = self.inner();
+        let lost = |open: &&Open| {
+            open.job.state != State::Queued
+                && !open.job.instance.as_ref().is_some_and(|instance| known.contains(instance))
+        };
+        inner.open.values().filter(lost).map(|open| open.job.clone()).collect()
+    }
+
+    /// The clients' count of jobs that have not ended.
+    pub fn tell_remaining(&self, gateway: &Gateway) {
+        gateway.hub.set_remaining(self.remaining());
+    }
+
+    pub fn note(&self, gateway: &Gateway, level: Level, text: &str) {
+        gateway.log.note(level, &format!("jobs: {text}"));
+    }
+
+    /// An instance that the router knows and that has no seat.
+    pub fn is_new(&self, instance: &Arc<Instance>) -> bool {
+        !self.seats.lock().iter().any(|seat| Arc::ptr_eq(&seat.instance, instance))
+    }
+}
