@@ -1,5 +1,7 @@
 //! The ids of jobs and clients that requests and answers carry. All are texts of the client's choice; since
 //! 0.38 a job's must be a canonical lowercase UUID.
+use crate::formats::comfy::api::query;
+use crate::formats::hex::hex;
 use serde::Deserialize;
 
 /// The bodies of POST /prompt (`client_id`, and `prompt_id` if the client chose it), of its 200 answer
@@ -36,19 +38,24 @@ pub fn job_of(answer: &[u8]) -> Option<String> {
 /// The `clientId` of a WebSocket's query, decoded as ComfyUI decodes it.
 pub fn client_id(query: &str) -> Option<String> {
     let value = query.split('&').find_map(|pair| pair.strip_prefix("clientId="))?;
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(b) = rest.next() {
-        bytes.push(match b {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok().filter(|id| !id.is_empty())
+    query::decode(value).filter(|id| !id.is_empty())
+}
+
+/// Whether a text is a job's id as ComfyUI takes it from clients: a UUID, lowercase, with hyphens.
+pub fn is_job_id(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(i, byte)| match i {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}
+
+/// A job's id of these random bytes, as ComfyUI makes one: a UUID of version 4.
+pub fn job_id(mut random: [u8; 16]) -> String {
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    let digits = hex(&random);
+    format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
 }
 
 #[cfg(test)]
@@ -61,6 +68,29 @@ mod tests {
         assert_eq!(client_id("clientId=").as_deref(), None);
         assert_eq!(client_id("clientId=%zz"), None);
         assert_eq!(client_id("clientid=x"), None);
+    }
+
+    #[test]
+    fn ids_of_jobs() {
+        assert!(is_job_id("632c0795-6093-485d-959e-6fa2f32398e4"));
+        assert!(is_job_id("00000000-0000-0000-0000-000000000000"));
+        for wrong in [
+            "",
+            "abc",
+            "632C0795-6093-485D-959E-6FA2F32398E4",
+            "632c07956093485d959e6fa2f32398e4",
+            "{632c0795-6093-485d-959e-6fa2f32398e4}",
+            "urn:uuid:632c0795-6093-485d-959e-6fa2f32398e4",
+            "632c0795-6093-485d-959e-6fa2f32398e",
+            "632c0795-6093-485d-959e-6fa2f32398e4 ",
+            "632c0795-6093-485d-959e-6fa2f32398eg",
+            "632c0795-6093-485d-959e6-fa2f32398e4",
+        ] {
+            assert!(!is_job_id(wrong), "{wrong}");
+        }
+        assert_eq!(job_id([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(job_id([0; 16]), "00000000-0000-4000-8000-000000000000");
+        assert!(is_job_id(&job_id([7; 16])));
     }
 
     #[test]

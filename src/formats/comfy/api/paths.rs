@@ -14,6 +14,12 @@ pub const QUEUE: &str = "/queue";
 pub const HISTORY: &str = "/history";
 /// POST stops the job that runs.
 pub const INTERRUPT: &str = "/interrupt";
+/// POST takes models out of memory.
+pub const FREE: &str = "/free";
+/// What the server can do, by name.
+pub const FEATURES: &str = "/features";
+pub const UPLOAD_IMAGE: &str = "/upload/image";
+pub const UPLOAD_MASK: &str = "/upload/mask";
 /// GET answers with a picture.
 pub const VIEW: &str = "/view";
 pub const WEBSOCKET: &str = "/ws";
@@ -21,6 +27,9 @@ pub const WEBSOCKET: &str = "/ws";
 pub const JOBS: &str = "/api/jobs";
 
 pub const API: &str = "/api";
+
+/// Ours, added to ComfyUI's by `host/scripts/sitecustomize.py`, for the gateway alone: POST validates a job and queues none.
+pub const VALIDATE: &str = "/stillframe/validate";
 
 /// Of one job, once it has ended.
 pub fn history_of(id: &str) -> String {
