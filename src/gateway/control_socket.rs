@@ -110,7 +110,7 @@ async fn talk(gateway: Arc<Gateway>, stream: UnixStream) {
         };
         let reply = match answer {
             Ok(reply) => reply,
-            Err(message) => Reply { error: Some(message), targets: Vec::new(), held: 0 },
+            Err(message) => Reply::failed(message),
         };
         let Ok(mut bytes) = serde_json::to_vec(&reply) else { return };
         bytes.push(b'\n');
@@ -132,6 +132,7 @@ async fn act(gateway: &Arc<Gateway>, request: Request) -> Result<Reply, String> 
         Request::Upgrade { program, limit_ms } => {
             upgrade::hand_over(gateway, &program, Duration::from_millis(limit_ms)).await?;
         }
+        Request::Jobs { .. } => return Err("this gateway does not own the jobs".into()),
     }
     orders::status(gateway).await
 }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 /// The status of this process and of the one before it, as one.
 pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
-    let mut reply = Reply { error: None, targets: gateway.router.status(), held: gateway.waiting.count() };
+    let targets = gateway.router.status();
+    let mut reply = Reply { targets, held: gateway.waiting.count(), ..Reply::default() };
     if let Some(before) = gateway.predecessor()
         && let Some(its) = before.status().await?
     {
@@ -29,9 +30,10 @@ fn add(ours: &mut Vec<TargetStatus>, theirs: Vec<TargetStatus>) {
         if let Some(same) = ours.iter_mut().find(|t| t.id == its.id) {
             same.requests += its.requests;
             same.websockets += its.websockets;
+            same.jobs += its.jobs;
             same.served += its.served;
             same.failed += its.failed;
-        } else if its.requests + its.websockets > 0 {
+        } else if its.requests + its.websockets + its.jobs > 0 {
             ours.push(TargetStatus { draining: true, healthy: false, ..its });
         }
     }

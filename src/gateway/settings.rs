@@ -99,6 +99,7 @@ mod tests {
             callers: Default::default(),
             limits: Limits::default(),
             check: Check::default(),
+            jobs: None,
         }
     }
 

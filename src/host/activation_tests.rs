@@ -45,6 +45,7 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         rotation,
         drain_ms: 5_000,
         retention: Retention { generations: 2 },
+        jobs: None,
     };
     Goal::New(Box::new(Wanted {
         snapshot: format!("/nix/store/{label}"),

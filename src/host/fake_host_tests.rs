@@ -362,10 +362,11 @@ impl World for Fake {
                 reason: None,
                 requests: u64::from(draining),
                 websockets: 0,
+                jobs: 0,
                 served: 0,
                 failed: 0,
             });
-            Reply { error: None, targets: targets.collect(), held: 0 }
+            Reply { targets: targets.collect(), ..Reply::default() }
         })
     }
     fn cut(&mut self, id: &str) -> Result<()> {

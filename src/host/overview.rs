@@ -198,6 +198,7 @@ mod tests {
             reason: None,
             requests: 0,
             websockets: 0,
+            jobs: 0,
             served: 0,
             failed: 0,
         };

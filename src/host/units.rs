@@ -303,6 +303,7 @@ mod tests {
             rotation: Rotation::Surge,
             drain_ms: 1,
             retention: Default::default(),
+            jobs: None,
         };
         Wanted {
             snapshot: "/nix/store/h-comfyui-snapshot".into(),
