@@ -283,6 +283,11 @@ impl Change<'_> {
         }
         if self.previous.is_none() {
             self.world.remove_gateway()?;
+            if self.state.data_is_new
+                && let Err(e) = self.world.remove_jobs()
+            {
+                self.tell(Status::Starting, &format!("the gateway's jobs stay: {}", e.full()));
+            }
             self.world.point(None)?;
         }
         if !self.kept {

@@ -6,6 +6,7 @@ pub mod activation_unit;
 pub mod cancel;
 pub mod change;
 pub mod clearing;
+pub mod drain;
 pub mod driver;
 pub mod durable;
 pub mod effects;
