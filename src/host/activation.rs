@@ -158,8 +158,8 @@ fn withdraw(world: &mut dyn World, state: &mut ServiceState, attempt: u64, why: 
     state.serving = None;
     state.pending = Some(Pending { attempt, generation: number, previous: None, kept: false });
     world.save(state)?;
-    Change::new(world, state, number).back(&Error::new(Kind::Host, why))?;
-    Ok(withdrawn(number).saying(why))
+    let lost = Change::new(world, state, number).back(&Error::new(Kind::Host, why))?.lost;
+    Ok(losing(withdrawn(number).saying(why), lost))
 }
 
 fn withdrawn(number: u64) -> Outcome {

@@ -488,5 +488,6 @@ fn jobs_go_with_a_service_that_is_withdrawn() {
     let goal = Goal::Withdraw { why: "another host failed".into() };
     let outcome = run(&mut world, &goal).unwrap();
     assert_eq!(outcome.status, Status::Reverted);
+    assert_eq!(outcome.error.as_deref(), Some("another host failed; 3 jobs of generation 1 are lost"));
     assert_serves(&world.host, None, "withdrawn");
 }

@@ -18,6 +18,7 @@ pub mod goal;
 pub mod health;
 pub mod instance;
 pub mod integrity;
+pub mod jobs;
 pub mod journal;
 pub mod layout;
 pub mod lease;

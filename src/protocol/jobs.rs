@@ -331,6 +331,20 @@ pub struct JobActed {
     pub why: Option<String>,
 }
 
+/// What the agent sends a line at a time, where an answer is long or goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum JobsLine {
+    /// Of an export.
+    Job { job: Box<JobDetail> },
+    /// Of what is followed: a job that is new or in another state.
+    Changed { job: Box<JobRow> },
+    /// An export is whole, and had so many.
+    End { jobs: u64 },
+    /// So many bytes of a database follow, and nothing after them.
+    Backup { bytes: u64 },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
