@@ -1,4 +1,6 @@
 //! The command line of `stillframe-agent`. Its callers are stillframe itself and the units it writes.
+mod jobs;
+
 use crate::gateway;
 use crate::host::cancel;
 use crate::host::clearing;
@@ -85,6 +87,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The jobs that the gateway of a service owns.
+    Jobs {
+        service: String,
+        #[command(subcommand)]
+        command: jobs::Command,
+    },
     /// Stop the deployment that is under way.
     Cancel {
         service: String,
@@ -169,6 +177,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         Command::Logs { service, part, follow, lines, json } => {
             logs(&layout.service(named(service)?), part.as_deref(), *follow, *lines, *json)
         }
+        Command::Jobs { service, command } => {
+            jobs::run(&layout.service(named(service)?), command, &nobody_reads)
+        }
         Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
         Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
         Command::Repair { service, by } => {
@@ -240,6 +251,13 @@ fn follow(layout: &Layout, name: &str, attempt: Option<u64>) -> Result<()> {
 
 const FOLLOW_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// Waits a moment: the connection is closed, or more may have come.
+fn nobody_reads() -> bool {
+    let out = std::io::stdout();
+    let mut gone = [PollFd::new(&out, PollFlags::empty())];
+    rustix::event::poll(&mut gone, Some(&FOLLOW_PAUSE)).is_ok_and(|n| n > 0)
+}
+
 fn logs(service: &Service, part: Option<&str>, follow: bool, lines: u32, json: bool) -> Result<()> {
     let gateway = service.gateway_unit("service");
     let units: BTreeSet<String> = match part {
@@ -306,11 +324,8 @@ fn follow_all(service: &Service, words: &[&str], base: &[&str]) -> Result<()> {
     let mut known = units()?;
     let mut first = begin(words)?;
     let mut more: BTreeMap<String, Child> = BTreeMap::new();
-    let out = std::io::stdout();
     loop {
-        let mut gone = [PollFd::new(&out, PollFlags::empty())];
-        // Nobody reads any more: the connection is closed.
-        if rustix::event::poll(&mut gone, Some(&FOLLOW_PAUSE)).is_ok_and(|n| n > 0) {
+        if nobody_reads() {
             for child in more.values_mut().chain([&mut first]) {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -358,6 +373,7 @@ impl Command {
             | Command::History { .. }
             | Command::Follow { .. }
             | Command::Logs { .. }
+            | Command::Jobs { .. }
             | Command::Cancel { .. }
             | Command::Unlock { .. }
             | Command::Repair { .. }

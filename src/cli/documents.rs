@@ -28,8 +28,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 mod host;
+mod jobs;
 
 pub use host::{CheckedHost, Described, DescribedHost, Prepared, RepairedHost, SentHost};
+pub use jobs::{BackedUp, Jobs, JobsCancelled, JobsRequeued, JobChange, JobLine, JobShown};
 
 /// Raised when a field of one changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -412,6 +414,8 @@ macro_rules! documents {
                 "snapshot" => Some(schema_of::<Report>()),
                 "error" => Some(schema_of::<Failed>()),
                 "logs" => Some(schema_of::<LogLine>()),
+                "jobs-export" => Some(schema_of::<JobLine>()),
+                "jobs-watch" => Some(schema_of::<JobChange>()),
                 "events" => Some(schema_of::<Line>()),
                 _ => None,
             }
@@ -435,6 +439,11 @@ documents! {
     "init" Initialised;
     "inspect" Inspected;
     "instances" Hosts<Instances>;
+    "jobs" Hosts<Jobs>;
+    "jobs-backup" BackedUp;
+    "jobs-cancel" Hosts<JobsCancelled>;
+    "jobs-requeue" Hosts<JobsRequeued>;
+    "jobs-show" Hosts<JobShown>;
     "lock" Locked;
     "man" Pages;
     "retention" Hosts<Retained>;
@@ -450,7 +459,7 @@ documents! {
 }
 
 /// Without a version of ours: what says its own, errors, and lines of streams.
-pub const OTHERS: &[&str] = &["error", "events", "logs", "snapshot"];
+pub const OTHERS: &[&str] = &["error", "events", "jobs-export", "jobs-watch", "logs", "snapshot"];
 
 /// Dates as every document has them: hosts say seconds.
 pub fn with_dates(mut value: Value, list: &str) -> Value {

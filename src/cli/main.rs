@@ -3,7 +3,7 @@
 use super::fleet::HostsArgs;
 use super::{
     attach, cancel, deploy, doctor, drift, exit, explain, export, history, host, import, init, inspect,
-    instances, lock, logs, man, printer, retention, rollback, run, schema, snapshot, snapshots, status,
+    instances, jobs, lock, logs, man, printer, retention, rollback, run, schema, snapshot, snapshots, status,
     unlock, watch,
 };
 use crate::deploy::detach;
@@ -72,6 +72,8 @@ enum Command {
     Instances(HostsArgs),
     /// Every deployment with its steps and what came of it, newest first.
     History(history::Args),
+    /// The jobs that a gateway owns: list, follow, show, cancel, requeue, export, back up.
+    Jobs(jobs::Args),
     /// The log of a service or of one of its instances.
     Logs(logs::Args),
     /// What hosts keep and why; frees the rest.
@@ -94,7 +96,11 @@ enum Command {
 impl Command {
     /// Whether `--json` makes it print one document a line, as things happen.
     fn prints_stream(&self) -> bool {
-        matches!(self, Command::Deploy(_) | Command::Rollback(_) | Command::Attach(_) | Command::Logs(_))
+        match self {
+            Command::Deploy(_) | Command::Rollback(_) | Command::Attach(_) | Command::Logs(_) => true,
+            Command::Jobs(args) => args.prints_stream(),
+            _ => false,
+        }
     }
 }
 
@@ -178,6 +184,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Watch(args) => watch::run(&args, config, printer),
         Command::Instances(args) => instances::run(&args, config, printer),
         Command::History(args) => history::run(&args, config, printer),
+        Command::Jobs(args) => jobs::run(&args, config, printer),
         Command::Logs(args) => logs::run(&args, config, printer),
         Command::Retention(args) => retention::run(&args, config, printer),
         Command::Host(command) => host::run(command, config, printer),

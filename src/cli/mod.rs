@@ -17,6 +17,7 @@ mod import;
 mod init;
 mod inspect;
 mod instances;
+mod jobs;
 mod lock;
 mod logs;
 mod main;

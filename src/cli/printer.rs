@@ -95,6 +95,11 @@ impl Printer {
         }
     }
 
+    /// A line of what was asked for as JSON lines, with `--json` or without.
+    pub fn data(&self, line: &impl Serialize) {
+        Printer { json: true, ..self.clone() }.event(line);
+    }
+
     /// Worth knowing, whatever is printed of the rest.
     pub fn warning(&self, text: &str) {
         self.progress.aside(&mut || say(harmless(text)));

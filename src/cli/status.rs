@@ -9,6 +9,7 @@ use crate::deploy::questions;
 use crate::protocol::overview::{Condition, GenerationView, HostView, ServiceView};
 use crate::sys::clock;
 use crate::sys::error::Result;
+use crate::sys::say::counted;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -55,6 +56,10 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
     }
     if service.held > 0 {
         printer.line(format!("  {} requests wait for an instance", service.held));
+    }
+    if let Some(jobs) = service.waiting_jobs.filter(|jobs| *jobs > 0) {
+        let words = counted(jobs as usize, "job waits", "jobs wait");
+        printer.line(format!("  {words}: stillframe jobs"));
     }
     if let Some(error) = &service.gateway_error {
         printer.line(format!("  the gateway does not answer: {}", plain(error)));

@@ -14,6 +14,7 @@ pub mod events;
 pub mod fleet;
 pub mod history;
 pub mod host_result;
+pub mod jobs;
 pub mod look;
 pub mod own_command;
 pub mod plan;

@@ -1,5 +1,6 @@
 //! The agent's way in: a unix socket that takes one JSON document per line and answers each with a line.
 use crate::gateway::access_log::Level;
+use crate::gateway::jobs::operator;
 use crate::gateway::orders;
 use crate::gateway::shared::Gateway;
 use crate::gateway::upgrade;
@@ -128,6 +129,10 @@ async fn act(gateway: &Arc<Gateway>, request: Request) -> Result<Reply, String> 
         Request::Reload => orders::reload(gateway).await?,
         Request::Upgrade { program, limit_ms } => {
             upgrade::hand_over(gateway, &program, Duration::from_millis(limit_ms)).await?;
+        }
+        Request::Jobs { ask } => {
+            let jobs = Some(Box::pin(operator::answer(gateway, ask)).await?);
+            return Ok(Reply { jobs, ..Reply::default() });
         }
     }
     orders::status(gateway).await

@@ -198,6 +198,7 @@ impl Instance {
             reason: if draining { Some("not in the table any more".into()) } else { reason },
             requests,
             websockets,
+            jobs: 0,
             served: self.served.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
         }

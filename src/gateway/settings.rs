@@ -55,6 +55,9 @@ fn check(settings: GatewaySettings) -> Result<Active, String> {
             return Err(format!("{name} must not be 0"));
         }
     }
+    if let Some(jobs) = settings.jobs.as_ref().filter(|jobs| !jobs.file.is_absolute()) {
+        return Err(format!("jobs.file {:?} is not an absolute path", jobs.file));
+    }
     let keys = Keys::parse(&settings.api_keys)?;
     let names = Names::new(&settings.callers, &who::host());
     Ok(Active { settings, keys, names })
@@ -75,6 +78,12 @@ pub fn renew(old: &GatewaySettings, mut new: Active) -> (Active, Vec<&'static st
     keep("metrics", it.metrics != old.metrics);
     keep("control", it.control != old.control);
     keep("table", it.table != old.table);
+    let file = |of: &GatewaySettings| of.jobs.as_ref().map(|jobs| jobs.file.clone());
+    let other_jobs = file(it) != file(old);
+    keep("jobs", other_jobs);
+    if other_jobs {
+        it.jobs.clone_from(&old.jobs);
+    }
     it.service.clone_from(&old.service);
     (it.listen, it.metrics) = (old.listen, old.metrics);
     it.control.clone_from(&old.control);
@@ -85,7 +94,8 @@ pub fn renew(old: &GatewaySettings, mut new: Active) -> (Active, Vec<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::control::{Check, Limits};
+    use crate::protocol::control::{Check, JobsSettings, Limits};
+    use crate::protocol::jobs::Jobs;
 
     fn settings() -> GatewaySettings {
         GatewaySettings {
@@ -99,6 +109,7 @@ mod tests {
             callers: Default::default(),
             limits: Limits::default(),
             check: Check::default(),
+            jobs: None,
         }
     }
 
@@ -122,6 +133,27 @@ mod tests {
             wrong(|s| s.api_keys = vec!["plain".into()]),
             "an API key is not the SHA-256 of one, in hex"
         );
+    }
+
+    #[test]
+    fn a_reload_keeps_who_owns_the_jobs() {
+        let owned = |waiting| {
+            let rules = Jobs { waiting, ..Jobs::default() };
+            let jobs = Some(JobsSettings { file: "/var/x/jobs.sqlite".into(), rules });
+            GatewaySettings { jobs, ..settings() }
+        };
+        let waiting = |of: &Active| of.settings.jobs.as_ref().map(|jobs| jobs.rules.waiting);
+        for (old, new, kept, now) in [
+            (settings(), owned(1), vec!["jobs"], None),
+            (owned(1), settings(), vec!["jobs"], Some(1)),
+            (owned(1), owned(2), vec![], Some(2)),
+        ] {
+            let (active, told) = renew(&old, check(new).unwrap());
+            assert_eq!((told, waiting(&active)), (kept, now));
+        }
+        let relative = JobsSettings { file: "jobs".into(), rules: Jobs::default() };
+        let wrong = check(GatewaySettings { jobs: Some(relative), ..settings() }).err().unwrap();
+        assert_eq!(wrong, "jobs.file \"jobs\" is not an absolute path");
     }
 
     #[test]

@@ -162,7 +162,7 @@ async fn answer(
         tokio::spawn(async move {
             let reply = match act(&gateway, what).await {
                 Ok(reply) => reply,
-                Err(error) => Reply { error: Some(error), targets: Vec::new(), held: 0 },
+                Err(error) => Reply::failed(error),
             };
             // The new process may have ended.
             let _ = tell.send(ToNew::Answer { ask, reply });

@@ -158,8 +158,8 @@ fn withdraw(world: &mut dyn World, state: &mut ServiceState, attempt: u64, why: 
     state.serving = None;
     state.pending = Some(Pending { attempt, generation: number, previous: None, kept: false });
     world.save(state)?;
-    Change::new(world, state, number).back(&Error::new(Kind::Host, why))?;
-    Ok(withdrawn(number).saying(why))
+    let lost = Change::new(world, state, number).back(&Error::new(Kind::Host, why))?.lost;
+    Ok(losing(withdrawn(number).saying(why), lost))
 }
 
 fn withdrawn(number: u64) -> Outcome {
@@ -283,6 +283,11 @@ impl Change<'_> {
         }
         if self.previous.is_none() {
             self.world.remove_gateway()?;
+            if self.state.data_is_new
+                && let Err(e) = self.world.remove_jobs()
+            {
+                self.tell(Status::Starting, &format!("the gateway's jobs stay: {}", e.full()));
+            }
             self.world.point(None)?;
         }
         if !self.kept {

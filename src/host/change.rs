@@ -1,22 +1,17 @@
 //! One change of what a service serves, from `previous` to `number`, step by step: start the new instances,
-//! check them, drain the old ones, stop them. Which step follows which, and what a failure undoes, is
-//! `activation`'s.
+//! check them, stop the old ones. Which step follows which, and what a failure undoes, is `activation`'s; how
+//! instances finish what they have is `drain`'s.
 use crate::host::health::{Checks, Verdict};
 use crate::host::offers;
 use crate::host::state::{Generation, Place, ServiceState};
 use crate::host::world::{Status, World};
 use crate::protocol::control::Address;
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::spec::{Rotation, Wanted};
+use crate::protocol::spec::Wanted;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::say::say;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-/// How long an old instance stays after its last job: clients fetch the job's results from it.
-const SETTLE_MS: u64 = 2_000;
-/// Between two checks of the new instances while the old ones finish.
-const WATCH_MS: u64 = 1_000;
 /// Consecutive bad answers of an instance that had been healthy before it counts as ill.
 const LAST_LOOKS: u32 = 3;
 
@@ -33,24 +28,14 @@ pub struct Change<'a> {
     pub restarts: BTreeMap<InstanceId, u64>,
     /// How many jobs each new instance had when it was last looked at.
     pub jobs: BTreeMap<InstanceId, u64>,
-}
-
-/// What was not over when a drain limit was.
-struct Cut {
-    connections: u64,
-    jobs: u64,
-}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "drain limit reached: {} connections cut, {} jobs lost", self.connections, self.jobs)
-    }
+    /// Whether the gateway owned the jobs when it was last asked: then none is lost with its instance.
+    pub owned: bool,
 }
 
 impl<'a> Change<'a> {
     pub fn new(world: &'a mut dyn World, state: &'a mut ServiceState, number: u64) -> Change<'a> {
         let (restarts, jobs) = (BTreeMap::new(), BTreeMap::new());
-        Change { world, state, number, previous: None, kept: false, before: None, restarts, jobs }
+        Change { world, state, number, previous: None, kept: false, before: None, restarts, jobs, owned: false }
     }
 
     pub fn generation(&self, number: u64) -> Result<Generation> {
@@ -59,7 +44,7 @@ impl<'a> Change<'a> {
         })
     }
 
-    fn id(&self, place: Place) -> InstanceId {
+    pub fn id(&self, place: Place) -> InstanceId {
         InstanceId { slot: place.slot, generation: self.number }
     }
 
@@ -205,7 +190,7 @@ impl<'a> Change<'a> {
     }
 
     /// Whether what was healthy still runs, and is the same process.
-    fn still_up(&mut self, generation: &Generation) -> Result<()> {
+    pub fn still_up(&mut self, generation: &Generation) -> Result<()> {
         for place in &generation.instances {
             let id = self.id(*place);
             let now = self.world.unit(id)?;
@@ -233,109 +218,6 @@ impl<'a> Change<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The old instances finish what they have, up to a limit.
-    pub fn drain_previous(&mut self, limit: u64) -> Result<()> {
-        let Some(previous) = self.previous else { return Ok(()) };
-        self.world.step(Status::Draining, &format!("generation {previous} finishes what it has"))?;
-        let new = self.generation(self.number)?;
-        if new.wanted.spec.rotation == Rotation::Replace {
-            self.world.set_table(&self.state.table(None))?;
-        }
-        let mut looked = None;
-        let cut = self.drain(previous, limit, |change, now| {
-            if looked.is_none_or(|at| now >= at + WATCH_MS) && !change.restarts.is_empty() {
-                looked = Some(now);
-                change.note_jobs(&new);
-                change.still_up(&new)?;
-            }
-            Ok(())
-        })?;
-        match cut {
-            Some(cut) => self.world.step(Status::Draining, &cut.to_string()),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until instances that have no new requests have nothing to do, or the limit has passed; then what is
-    /// still open is cut, which is told.
-    fn drain(
-        &mut self,
-        number: u64,
-        limit: u64,
-        mut meanwhile: impl FnMut(&mut Self, u64) -> Result<()>,
-    ) -> Result<Option<Cut>> {
-        let generation = self.generation(number)?;
-        let until = self.world.now() + limit;
-        let mut worked = None;
-        loop {
-            let reply = self.world.gateway_status()?;
-            let targets = reply.targets.iter().filter(|t| t.generation == number);
-            let connections: u64 = targets.clone().map(|t| t.requests + t.websockets).sum();
-            let jobs: u64 = (generation.instances.iter())
-                .filter_map(|place| self.world.queue(&self.state.address(number, *place)))
-                .sum();
-            let now = self.world.now();
-            if jobs > 0 {
-                worked = Some(now);
-            }
-            if connections == 0 && jobs == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
-                return Ok(None);
-            }
-            if now >= until {
-                for target in targets {
-                    self.world.cut(&target.id)?;
-                }
-                return Ok(Some(Cut { connections, jobs }));
-            }
-            meanwhile(self, now)?;
-            self.world.wait(200)?;
-        }
-    }
-
-    /// On the way back, when the old instances have the traffic again: the new ones finish what they have. Says what
-    /// is lost of it all the same.
-    pub fn drain_new(&mut self) -> Option<String> {
-        let (number, new) = (self.number, self.generation(self.number).ok()?);
-        let dead: u64 = new.instances.iter().map(|place| self.lost_by(self.id(*place))).sum();
-        self.tell(Status::Draining, &format!("generation {number} finishes what it has"));
-        let jobs = match self.drain(number, new.wanted.spec.drain_ms, |_, _| Ok(())) {
-            Ok(None) => 0,
-            Ok(Some(cut)) => {
-                self.tell(Status::Draining, &cut.to_string());
-                cut.jobs
-            }
-            // A signal, or a gateway that says nothing: the old ones serve, and nothing waits for the rest.
-            Err(e) => {
-                self.tell(Status::Draining, &format!("generation {number} could not finish: {}", e.full()));
-                (new.instances.iter())
-                    .filter_map(|place| self.world.queue(&self.state.address(self.number, *place)))
-                    .sum()
-            }
-        };
-        match dead + jobs {
-            0 => None,
-            1 => Some(format!("1 job of generation {number} is lost")),
-            lost => Some(format!("{lost} jobs of generation {number} are lost")),
-        }
-    }
-
-    /// Jobs that an instance had when it was last looked at, if it has ended since.
-    fn lost_by(&mut self, id: InstanceId) -> u64 {
-        let Ok(now) = self.world.unit(id) else { return 0 };
-        let ended = now.is_over() || self.restarts.get(&id).is_some_and(|then| now.restarts > *then);
-        if ended { self.jobs.get(&id).copied().unwrap_or(0) } else { 0 }
-    }
-
-    /// Remembers what the new instances have to do: one that ends cannot be asked any more.
-    fn note_jobs(&mut self, generation: &Generation) {
-        for place in &generation.instances {
-            let at = self.state.address(self.number, *place);
-            if let Some(jobs) = self.world.queue(&at) {
-                self.jobs.insert(self.id(*place), jobs);
-            }
-        }
     }
 
     pub fn stop_previous(&mut self) -> Result<()> {

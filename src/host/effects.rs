@@ -357,13 +357,11 @@ impl World for HostWorld {
 
     fn remove_data(&mut self) -> Result<()> {
         self.service.remove_slots_folder()?;
-        let data = self.service.data();
-        // A dynamic user's folder is elsewhere, where no other user comes near it (systemd.exec(5), DynamicUser=).
-        if let Ok(target) = std::fs::read_link(&data) {
-            files::remove_tree(&data.parent().unwrap_or(Path::new("/")).join(target))?;
-            return files::remove(&data);
-        }
-        files::remove_tree(&data)
+        self.service.remove_data()
+    }
+
+    fn remove_jobs(&mut self) -> Result<()> {
+        self.service.remove_gateway_state()
     }
 
     fn set_table(&mut self, table: &Table) -> Result<()> {

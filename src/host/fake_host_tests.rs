@@ -20,6 +20,9 @@ pub struct Host {
     pub data: bool,
     /// It could not be removed: that is said, and nothing else depends on it.
     pub data_stays: bool,
+    /// The gateway's folder of jobs; and the same of that.
+    pub jobs: bool,
+    pub jobs_stay: bool,
     pub profile: Option<u64>,
     /// Snapshots in the store, and those of them whose files have reached the disk.
     pub store: BTreeSet<String>,
@@ -63,6 +66,9 @@ pub struct Fake {
     pub cancelled_at: Option<u64>,
     /// Until when each generation has a job, once it has traffic.
     pub jobs: BTreeMap<u64, u64>,
+    /// The gateway owns the jobs; and how many more wait in it.
+    pub owns: bool,
+    pub waiting: u64,
     /// Generations that end at this time.
     pub dies: BTreeMap<u64, u64>,
     pub stopped_with_jobs: Vec<InstanceId>,
@@ -95,6 +101,8 @@ impl Fake {
             must_end: false,
             cancelled_at: None,
             jobs: BTreeMap::new(),
+            owns: false,
+            waiting: 0,
             dies: BTreeMap::new(),
             stopped_with_jobs: Vec::new(),
             dead: false,
@@ -305,8 +313,10 @@ impl World for Fake {
     }
     fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
         self.settings.push(wanted.snapshot.clone());
+        let owns = self.owns;
         self.effect("gateway", |h| {
             h.gateway = true;
+            h.jobs |= owns;
             h.settings = wanted.snapshot.clone();
         })
     }
@@ -332,6 +342,12 @@ impl World for Fake {
         self.host.data_stays |= removed.is_err() && !self.dead;
         removed
     }
+    fn remove_jobs(&mut self) -> Result<()> {
+        assert!(self.dead || !self.host.gateway, "the jobs of a running gateway");
+        let removed = self.effect("remove jobs", |h| h.jobs = false);
+        self.host.jobs_stay |= removed.is_err() && !self.dead;
+        removed
+    }
     fn set_table(&mut self, table: &Table) -> Result<()> {
         assert!(self.dead || self.host.gateway, "a table for no gateway");
         for target in &table.targets {
@@ -345,14 +361,23 @@ impl World for Fake {
             return Err(Error::new(Kind::Host, "no gateway"));
         }
         let (clock, open) = (self.clock, self.open.clone());
+        let given: BTreeMap<u64, u64> = self
+            .host
+            .running
+            .iter()
+            .filter(|_| self.owns)
+            .map(|id| (id.generation, u64::from(self.has_job(id.generation))))
+            .collect();
+        let waiting_jobs = self.owns.then_some(self.waiting);
         self.effect("status", |h| {
             let named =
                 h.table.targets.iter().map(|t| (t.id.clone(), t.address.clone(), t.generation, false));
-            let drained = open
-                .iter()
-                .filter(|(n, until)| clock < **until && !h.table.targets.iter().any(|t| t.generation == **n));
-            let drained =
-                drained.map(|(n, _)| (format!("s0-g{n}"), "127.0.0.1:1".parse().unwrap(), *n, true));
+            let open = open.iter().filter(|(_, until)| clock < **until).map(|(n, _)| *n);
+            let busy = given.iter().filter(|(_, jobs)| **jobs > 0).map(|(n, _)| *n);
+            let open: BTreeSet<u64> = open.collect();
+            let drained: BTreeSet<u64> = open.iter().copied().chain(busy).collect();
+            let drained = drained.into_iter().filter(|n| !h.table.targets.iter().any(|t| t.generation == *n));
+            let drained = drained.map(|n| (format!("s0-g{n}"), "127.0.0.1:1".parse().unwrap(), n, true));
             let targets = named.chain(drained).map(|(id, address, generation, draining)| TargetStatus {
                 id,
                 address,
@@ -360,16 +385,25 @@ impl World for Fake {
                 draining,
                 healthy: true,
                 reason: None,
-                requests: u64::from(draining),
+                requests: u64::from(draining && open.contains(&generation)),
                 websockets: 0,
+                jobs: given.get(&generation).copied().unwrap_or(0),
                 served: 0,
                 failed: 0,
             });
-            Reply { error: None, targets: targets.collect(), held: 0 }
+            Reply { targets: targets.collect(), waiting_jobs, ..Reply::default() }
         })
     }
     fn cut(&mut self, id: &str) -> Result<()> {
         self.cut.push(id.into());
+        if self.owns
+            && let Ok(id) = id.parse::<InstanceId>()
+            && self.has_job(id.generation)
+        {
+            // Interrupted, and back among those that wait.
+            self.jobs.remove(&id.generation);
+            self.waiting += 1;
+        }
         self.effect("cut", |_| ())
     }
     fn now(&mut self) -> u64 {

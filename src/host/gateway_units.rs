@@ -3,7 +3,10 @@ use crate::host::layout::Service;
 use crate::host::listeners;
 use crate::host::socket;
 use crate::host::units;
-use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings, Reply, Request};
+use crate::protocol::control::{
+    GATEWAY_VERSION, GatewaySettings, JobsAsk, JobsSettings, Reply, Request,
+};
+use crate::protocol::jobs::Jobs;
 use crate::protocol::spec::{Check, Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
@@ -12,10 +15,13 @@ use crate::sys::systemd;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// One that computes keys and tables only: longer than this it is stuck.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Ten gigabytes from a slow disk to itself.
+const BACKUP_LIMIT: Duration = Duration::from_secs(1800);
 /// A gateway that was just started, or hands over, has no socket for a moment.
 const APPEAR_LIMIT: Duration = Duration::from_secs(5);
 
@@ -29,7 +35,7 @@ impl Gateway {
         Gateway { service: service.clone() }
     }
 
-    fn settings(&self, spec: &Spec) -> GatewaySettings {
+    fn settings(&self, spec: &Spec, jobs: Option<Jobs>) -> GatewaySettings {
         let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         GatewaySettings {
             version: GATEWAY_VERSION,
@@ -42,7 +48,25 @@ impl Gateway {
             callers: spec.callers.clone(),
             limits: spec.gateway.clone(),
             check: Check { path: spec.health.path.clone(), ..Check::default() },
+            jobs: jobs.map(|rules| JobsSettings { file: self.service.jobs(), rules }),
         }
+    }
+
+    /// The settings that the gateway was given last, since the host was started.
+    fn given(&self) -> Option<GatewaySettings> {
+        serde_json::from_slice(&std::fs::read(self.service.gateway_settings()).ok()?).ok()
+    }
+
+    /// How the gateway is to own the jobs. While it has any it goes on so, also where a generation serves that does not
+    /// ask for that any more: they were accepted.
+    fn jobs(&self, spec: &Spec) -> Option<Jobs> {
+        if spec.jobs.is_some() {
+            return spec.jobs.clone();
+        }
+        let rules = self.given()?.jobs?.rules;
+        let reply = self.ask(&Request::Status).ok()?;
+        let open = reply.waiting_jobs.unwrap_or(0) + reply.targets.iter().map(|t| t.jobs).sum::<u64>();
+        (open > 0).then_some(rules)
     }
 
     /// The gateway runs the newest agent of the host, whichever generation serves: an older one may not know what this
@@ -55,7 +79,9 @@ impl Gateway {
     /// Writes units and settings; says whether systemd must read its units again.
     pub fn write(&self, wanted: &Wanted) -> Result<bool> {
         let spec = &wanted.spec;
-        let settings = serde_json::to_vec_pretty(&self.settings(spec))
+        let jobs = self.jobs(spec);
+        let owns_jobs = jobs.is_some();
+        let settings = serde_json::to_vec_pretty(&self.settings(spec, jobs))
             .map_err(|e| Error::new(Kind::Io, "cannot write the gateway's settings").caused_by(e))?;
         files::write_private_if_changed(&self.service.gateway_settings(), &settings)?;
         if systemd::is_active(&self.service.gateway_unit("service"))? {
@@ -65,13 +91,14 @@ impl Gateway {
         let socket = units::gateway_socket(&self.service, spec);
         let socket_file = units.join(self.service.gateway_unit("socket"));
         let socket_changed = files::write_if_changed(&socket_file, socket.as_bytes())?;
-        let text = units::gateway_service(&self.service, &self.agent(wanted));
+        let text = units::gateway_service(&self.service, &self.agent(wanted), owns_jobs);
         let service_changed =
             files::write_if_changed(&units.join(self.service.gateway_unit("service")), text.as_bytes())?;
         Ok(socket_changed || service_changed)
     }
 
-    /// Makes it run as `write` wrote it. One that runs is not restarted: that would cut its WebSockets.
+    /// Makes it run as `write` wrote it. One that runs is not restarted: that would cut its WebSockets. Only who owns the
+    /// jobs, it or the instances, cannot change while it runs.
     pub fn run(&self, wanted: &Wanted) -> Result<()> {
         let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
         let shown = systemd::show_all(&[&socket, &service], &["ActiveState"])?;
@@ -91,20 +118,45 @@ impl Gateway {
         } else if !active(1) {
             systemd::start_and_wait(&service)?;
         } else {
+            let owns_jobs = self.given().is_some_and(|given| given.jobs.is_some());
+            if owns_jobs && !self.has_state()? {
+                return self.restart();
+            }
             // An older program knows neither these settings nor a table with sockets.
             self.upgrade(wanted)?;
             self.ask(&Request::Reload)?;
+            if self.ask(&Request::Status)?.waiting_jobs.is_some() != owns_jobs {
+                self.restart()?;
+            }
         }
         Ok(())
+    }
+
+    /// The socket stays, and connections wait there.
+    fn restart(&self) -> Result<()> {
+        let service = self.service.gateway_unit("service");
+        systemd::stop(&service)?;
+        systemd::start_and_wait(&service)
+    }
+
+    fn main_process(&self) -> Result<String> {
+        let mut shown = systemd::show(&self.service.gateway_unit("service"), &["MainPID"])?;
+        Ok(shown.remove("MainPID").unwrap_or_else(|| "0".into()))
+    }
+
+    /// Whether the process that runs was started with a folder for jobs: its successors see what it sees.
+    fn has_state(&self) -> Result<bool> {
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", self.main_process()?));
+        // One that has just ended is started again, and then has it.
+        Ok(mounts.map_or(true, |mounts| is_mounted(&mounts, &self.service.gateway_state_private())))
     }
 
     /// Another version of the program takes the socket over; connections stay with the old until they end.
     fn upgrade(&self, wanted: &Wanted) -> Result<()> {
         let program = units::program(&self.agent(wanted));
-        let shown = systemd::show(&self.service.gateway_unit("service"), &["MainPID"])?;
-        let pid = shown.get("MainPID").map_or("0", String::as_str);
+        let pid = self.main_process()?;
         let runs = std::fs::read_link(format!("/proc/{pid}/exe"));
-        if runs.is_ok_and(|runs| runs == std::path::Path::new(&program)) {
+        if runs.is_ok_and(|runs| runs == Path::new(&program)) {
             return Ok(());
         }
         self.ask(&Request::Upgrade { program, limit_ms: wanted.spec.drain_ms }).map(drop)
@@ -140,6 +192,11 @@ impl Gateway {
         let limit = match request {
             // The other version starts first.
             Request::Upgrade { .. } => ANSWER_LIMIT * 6,
+            Request::Jobs { ask: JobsAsk::Backup { .. } } => BACKUP_LIMIT,
+            // All of ten thousand may be meant.
+            Request::Jobs { .. } => ANSWER_LIMIT * 6,
+            // Jobs that are cut are on disk before that is answered.
+            Request::Cut { .. } => ANSWER_LIMIT * 3,
             _ => ANSWER_LIMIT,
         };
         stream.set_read_timeout(Some(limit)).map_err(failed)?;
@@ -176,6 +233,11 @@ pub fn ports_are_free(wanted: &Spec, serving: &Spec) -> Result<()> {
     }
 }
 
+/// Whether a folder is a mount of its own (proc(5), mountinfo: the fifth field).
+fn is_mounted(mounts: &str, folder: &Path) -> bool {
+    mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(at) == folder)
+}
+
 /// Whether an address can be listened on now; systemd's own words for that say less.
 fn free(address: SocketAddr) -> Result<()> {
     TcpListener::bind(address).map(drop).map_err(|e| {
@@ -186,4 +248,19 @@ fn free(address: SocketAddr) -> Result<()> {
         ));
         error.caused_by(e)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_its_own_is_a_mount() {
+        let mounts = "36 35 98:0 / / ro,noatime shared:1 - ext4 /dev/vda1 ro\n\
+                      37 36 0:40 / /var/lib/private rw - tmpfs tmpfs rw\n\
+                      38 37 98:0 /var/lib/private/stillframe-gateway/demo \
+                      /var/lib/private/stillframe-gateway/demo rw,nosuid - ext4 /dev/vda1 rw\n";
+        let mounted = |name: &str| is_mounted(mounts, &Path::new("/var/lib/private/stillframe-gateway").join(name));
+        assert_eq!((mounted("demo"), mounted("demo-two"), mounted("dem")), (true, false, false));
+    }
 }

@@ -10,6 +10,7 @@
 //!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
+//! /var/lib/stillframe-gateway/NAME/        the gateway's own: the jobs, where it owns them
 //! /run/stillframe/NAME/                    root's alone: instance files, the gateway's settings; made anew at boot
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
 //! /run/stillframe-instances/NAME/s0-g7/    the socket that an instance listens on; only the gateway enters
@@ -19,6 +20,7 @@
 use crate::host::state_file;
 use crate::protocol::instance_id::InstanceId;
 use crate::sys::error::{Error, Result};
+use crate::sys::files;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone)]
@@ -104,6 +106,16 @@ fn remove_state_folder(name: &str) -> Result<()> {
     }
     let private = Path::new("/var/lib/private").join(name);
     gone(std::fs::remove_dir(&private), &private)
+}
+
+/// A folder of `StateDirectory=` with all that is in it. A dynamic user's is elsewhere, where no other user comes near it
+/// (systemd.exec(5), DynamicUser=).
+fn remove_state_tree(folder: &Path) -> Result<()> {
+    if let Ok(target) = std::fs::read_link(folder) {
+        files::remove_tree(&folder.parent().unwrap_or(Path::new("/")).join(target))?;
+        return files::remove(folder);
+    }
+    files::remove_tree(folder)
 }
 
 /// A unit of a service.
@@ -224,6 +236,30 @@ impl Service {
 
     pub fn gateway_folder(&self) -> PathBuf {
         Path::new("/run").join(self.gateway_runtime())
+    }
+
+    /// Below /var/lib, for `StateDirectory=`; made where the gateway owns the jobs.
+    pub fn gateway_state(&self) -> String {
+        format!("stillframe-gateway/{}", self.name)
+    }
+
+    /// Where systemd mounts that for the gateway, whose user is dynamic (systemd.exec(5), DynamicUser=).
+    pub fn gateway_state_private(&self) -> PathBuf {
+        Path::new("/var/lib/private").join(self.gateway_state())
+    }
+
+    pub fn jobs(&self) -> PathBuf {
+        Path::new("/var/lib").join(self.gateway_state()).join("jobs.sqlite")
+    }
+
+    /// Takes away the folder of a service's jobs, with all that is in it.
+    pub fn remove_gateway_state(&self) -> Result<()> {
+        remove_state_tree(&Path::new("/var/lib").join(self.gateway_state()))
+    }
+
+    /// The same of what all instances of the service had.
+    pub fn remove_data(&self) -> Result<()> {
+        remove_state_tree(&self.data())
     }
 
     pub fn control(&self) -> PathBuf {

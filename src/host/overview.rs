@@ -79,6 +79,7 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
         wanted: serving.map_or(0, |g| g.instances.len() as u32),
         ready: instances.iter().filter(ready).count() as u32,
         held: reply.as_ref().map_or(0, |r| r.held as u64),
+        waiting_jobs: reply.as_ref().and_then(|r| r.waiting_jobs),
         gateway_error,
         instances,
         generations: state.generations.iter().map(|(n, g)| generation(service, &state, *n, g)).collect(),
@@ -198,6 +199,7 @@ mod tests {
             reason: None,
             requests: 0,
             websockets: 0,
+            jobs: 0,
             served: 0,
             failed: 0,
         };

@@ -90,6 +90,27 @@ fn what_the_state_does_not_know_goes() {
     }
 }
 
+/// The same where the gateway owns the jobs: they wait again, and that is said.
+#[test]
+fn jobs_of_the_gateway_go_on_with_the_old_one() {
+    let taken_back = |dies: Option<u64>| {
+        let mut world = Fake::new(after(1, Rotation::Surge));
+        world.owns = true;
+        world.open.insert(1, 60_000);
+        world.jobs.insert(2, 60_000);
+        world.cancelled_at = dies.is_none().then_some(3_000);
+        world.dies.extend(dies.map(|at| (2, at)));
+        let outcome = run(&mut world, &wanted("next", Rotation::Surge, 1)).unwrap();
+        assert_serves(&world.host, Some(1), "taken back");
+        assert_eq!(world.stopped_with_jobs, []);
+        outcome.error.unwrap()
+    };
+    let told = "; 1 job of generation 2 was interrupted and waits again";
+    assert_eq!(taken_back(None), format!("cancelled by a@b{told}"));
+    let died = taken_back(Some(3_500));
+    assert!(died.contains("was healthy, then ended") && died.ends_with(told), "{died}");
+}
+
 /// On the way back the new generation has jobs: they end, or it is said how many are lost.
 #[test]
 fn the_new_one_drains_too_when_it_is_taken_back() {

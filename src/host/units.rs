@@ -191,8 +191,13 @@ Service={}
     )
 }
 
-/// `agent`: the store path of the one whose program it is.
-pub fn gateway_service(service: &Service, agent: &str) -> String {
+/// `agent`: the store path of the one whose program it is. `owns_jobs`: it has a folder for them that outlives it.
+pub fn gateway_service(service: &Service, agent: &str, owns_jobs: bool) -> String {
+    let state = if owns_jobs {
+        format!("StateDirectory={}\nStateDirectoryMode=0700\n", service.gateway_state())
+    } else {
+        String::new()
+    };
     format!(
         "[Unit]
 Description=The gateway of {name}
@@ -212,7 +217,7 @@ TimeoutStopSec=20
 LimitNOFILE=65536
 RuntimeDirectory={runtime}
 RuntimeDirectoryPreserve=yes
-SyslogIdentifier={name}-gateway
+{state}SyslogIdentifier={name}-gateway
 DynamicUser=yes
 User=sfg-{name}
 {SANDBOX}{no_daemon}{FAULTS}ProtectHome=yes
@@ -303,6 +308,7 @@ mod tests {
             rotation: Rotation::Surge,
             drain_ms: 1,
             retention: Default::default(),
+            jobs: None,
         };
         Wanted {
             snapshot: "/nix/store/h-comfyui-snapshot".into(),
@@ -331,7 +337,8 @@ mod tests {
             ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared, "")),
             ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared, "")),
             ("gateway.socket", gateway_socket(&service, &wanted.spec)),
-            ("gateway.service", gateway_service(&service, &wanted.agent)),
+            ("gateway.service", gateway_service(&service, &wanted.agent, false)),
+            ("gateway-jobs.service", gateway_service(&service, &wanted.agent, true)),
             ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),
         ];
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/units");

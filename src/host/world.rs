@@ -105,6 +105,8 @@ pub trait World {
     /// Whether the instances' own folder is there: pictures, uploads, user data.
     fn has_data(&mut self) -> bool;
     fn remove_data(&mut self) -> Result<()>;
+    /// The jobs that the gateway owned; it does not run any more.
+    fn remove_jobs(&mut self) -> Result<()>;
     fn set_table(&mut self, table: &Table) -> Result<()>;
     fn gateway_status(&mut self) -> Result<Reply>;
     fn cut(&mut self, id: &str) -> Result<()>;

@@ -4,6 +4,7 @@
 //! The gateway writes the table to `table` (temporary file, sync, rename) before it answers `set`, so a
 //! restarted gateway routes as the last one did without asking anybody.
 pub use crate::protocol::callers::Callers;
+pub use crate::protocol::jobs::{JobsAnswer, JobsAsk, JobsSettings};
 pub use crate::protocol::spec::{Check, Limits};
 pub use crate::sys::address::Address;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct GatewaySettings {
     pub callers: Callers,
     pub limits: Limits,
     pub check: Check,
+    /// None: the jobs are the instances' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<JobsSettings>,
 }
 
 /// One instance as the gateway sees it.
@@ -57,22 +61,37 @@ pub enum Request {
     Set { table: Table },
     /// Every instance that is named or still has something open.
     Status,
-    /// Ends what is still open on an instance that is no longer named.
+    /// Ends what is still open on an instance that is no longer named. Jobs that this process owns wait again or have
+    /// failed, on disk, when it is answered.
     Cut { id: String },
     /// Reads the settings file again; an error leaves the old settings in force.
     Reload,
     /// Hands the listening socket to another version of this program, which answers from then on. This
     /// process goes on with what it has, for at most `limit_ms`, and ends.
     Upgrade { program: String, limit_ms: u64 },
+    /// Of the jobs, where this process owns them.
+    Jobs { ask: JobsAsk },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub targets: Vec<TargetStatus>,
     /// Requests that wait for an instance.
     pub held: usize,
+    /// Jobs that wait in this process; none where it does not own the jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_jobs: Option<u64>,
+    /// The answer to `Jobs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<JobsAnswer>,
+}
+
+impl Reply {
+    pub fn failed(message: impl Into<String>) -> Reply {
+        Reply { error: Some(message.into()), ..Reply::default() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +108,9 @@ pub struct TargetStatus {
     /// Requests begun and not ended, upgraded connections apart.
     pub requests: u64,
     pub websockets: u64,
+    /// Jobs of the gateway's own that it was given and that have not ended for the gateway.
+    #[serde(default)]
+    pub jobs: u64,
     pub served: u64,
     /// Answers that the gateway had to make itself (502, 504).
     pub failed: u64,

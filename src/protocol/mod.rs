@@ -3,6 +3,7 @@ pub mod callers;
 pub mod control;
 pub mod instance_id;
 pub mod integrity;
+pub mod jobs;
 pub mod launch;
 pub mod messages;
 pub mod overview;

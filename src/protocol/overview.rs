@@ -103,6 +103,9 @@ pub struct ServiceView {
     pub ready: u32,
     /// Requests that wait for an instance.
     pub held: u64,
+    /// Jobs that wait in the gateway; none where the instances have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_jobs: Option<u64>,
     /// Why the gateway does not answer, if it does not.
     pub gateway_error: Option<String>,
     pub instances: Vec<InstanceView>,

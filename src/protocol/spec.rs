@@ -2,6 +2,7 @@
 //! needs nothing from anywhere else.
 use crate::formats::comfy::api::paths;
 use crate::protocol::callers::Callers;
+use crate::protocol::jobs::Jobs;
 use crate::protocol::version::{self, OtherVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -243,6 +244,9 @@ pub struct Spec {
     pub rotation: Rotation,
     pub drain_ms: u64,
     pub retention: Retention,
+    /// None: the jobs are the instances' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<Jobs>,
 }
 
 impl Spec {

@@ -24,7 +24,17 @@ fn words<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 
 /// Asks, and reads the JSON of the answer.
 pub fn ask<T: DeserializeOwned>(remote: &Remote, arguments: &[&str], limit: Duration) -> Result<T> {
-    let output = remote.run(&words(arguments), &[], limit)?;
+    ask_with(remote, arguments, &[], limit)
+}
+
+/// The same, where more is to be said than arguments may hold.
+pub fn ask_with<T: DeserializeOwned>(
+    remote: &Remote,
+    arguments: &[&str],
+    input: &[u8],
+    limit: Duration,
+) -> Result<T> {
+    let output = remote.run(&words(arguments), input, limit)?;
     let host = &remote.name;
     match output.code {
         0 => serde_json::from_slice(&output.stdout).map_err(|e| {

@@ -4,6 +4,7 @@ use super::system;
 use super::types::ServiceConfig;
 use super::wrong::{Wrong, clean_path, wrong};
 use crate::protocol::spec::valid_service;
+use crate::ship::quantity::{Size, Span};
 
 impl ServiceConfig {
     /// All that is wrong whatever the host has. Where slots follow its GPUs, they are judged when it has been
@@ -20,6 +21,7 @@ impl ServiceConfig {
         self.check_name()?;
         self.check_paths()?;
         self.check_counts()?;
+        self.check_jobs()?;
         self.check_words()?;
         arguments::check(&self.arguments)?;
         system::check(self)?;
@@ -111,6 +113,30 @@ impl ServiceConfig {
             return Err(wrong("service.health.passes", "is 0: at least one good answer is needed"));
         }
         Ok(())
+    }
+
+    /// A zero would be no limit elsewhere: here it lets nothing through.
+    fn check_jobs(&self) -> Result<(), Wrong> {
+        let jobs = &self.jobs;
+        let no_result = "is 0: no client could fetch a result";
+        let zeros = [
+            ("service.jobs.waiting", jobs.waiting == Some(0), "is 0: no job could wait"),
+            ("service.jobs.waiting-per-client", jobs.waiting_per_client == Some(0), "is 0: no job could wait"),
+            ("service.jobs.tries", jobs.tries == Some(0), "is 0: a job is tried at least once"),
+            ("service.jobs.stuck-after", jobs.stuck_after == Some(Span(0)), "is 0: every job would be stuck"),
+            (
+                "service.jobs.expire-waiting",
+                jobs.expire_waiting == Some(Span(0)),
+                "is 0: every job would expire; leave it out where none is to",
+            ),
+            ("service.jobs.keep.age", jobs.keep.age == Some(Span(0)), no_result),
+            ("service.jobs.keep.count", jobs.keep.count == Some(0), no_result),
+            ("service.jobs.keep.bytes", jobs.keep.bytes == Some(Size(0)), no_result),
+        ];
+        match zeros.iter().find(|(_, zero, _)| *zero) {
+            Some((key, _, why)) => Err(wrong(key, *why)),
+            None => Ok(()),
+        }
     }
 
     fn check_words(&self) -> Result<(), Wrong> {

@@ -2,6 +2,7 @@
 use super::types::*;
 use super::wrong::{Wrong, wrong};
 use crate::protocol::callers::Callers;
+use crate::protocol::jobs::{Jobs, Keep};
 use crate::protocol::spec::{Folder, Health, Limits, Retention, Rotation, SPEC_VERSION, SecretUse, Spec};
 use crate::ship::quantity::Span;
 use std::net::{IpAddr, Ipv4Addr};
@@ -69,6 +70,27 @@ impl GatewayConfig {
     }
 }
 
+impl JobsConfig {
+    fn over(&self, project: &Self) -> Self {
+        JobsConfig {
+            queue: self.queue.or(project.queue),
+            waiting: self.waiting.or(project.waiting),
+            waiting_per_client: self.waiting_per_client.or(project.waiting_per_client),
+            tries: self.tries.or(project.tries),
+            drain_running: self.drain_running.or(project.drain_running),
+            stuck_after: self.stuck_after.or(project.stuck_after),
+            expire_waiting: self.expire_waiting.or(project.expire_waiting),
+            keep: self.keep.over(&project.keep),
+        }
+    }
+}
+
+impl KeepConfig {
+    fn over(&self, project: &Self) -> Self {
+        over!(self, project, age, count, bytes)
+    }
+}
+
 impl RetentionConfig {
     fn over(&self, project: &Self) -> Self {
         over!(self, project, generations)
@@ -106,6 +128,7 @@ impl ServiceConfig {
             scaling: self.scaling.over(&project.scaling),
             health: self.health.over(&project.health),
             gateway: self.gateway.over(&project.gateway),
+            jobs: self.jobs.over(&project.jobs),
             secrets,
             retention: self.retention.over(&project.retention),
         }
@@ -191,6 +214,7 @@ impl ServiceConfig {
             },
             gateway: self.limits(),
             callers: self.callers(),
+            jobs: self.gateway_jobs(),
         })
     }
 
@@ -248,6 +272,24 @@ impl ServiceConfig {
             key_held: said.waiting_per_key,
             wrong_keys: said.wrong_keys,
         }
+    }
+
+    /// None where each instance has its own.
+    fn gateway_jobs(&self) -> Option<Jobs> {
+        let (said, jobs) = (&self.jobs, Jobs::default());
+        (said.queue.unwrap_or_default() == QueueOf::Gateway).then(|| Jobs {
+            waiting: said.waiting.unwrap_or(jobs.waiting),
+            waiting_per_client: said.waiting_per_client.unwrap_or(jobs.waiting_per_client),
+            tries: said.tries.unwrap_or(jobs.tries),
+            drain_running: said.drain_running.unwrap_or(jobs.drain_running),
+            stuck_ms: span(said.stuck_after, jobs.stuck_ms),
+            expire_ms: said.expire_waiting.map(|s| s.0),
+            keep: Keep {
+                age_ms: span(said.keep.age, jobs.keep.age_ms),
+                count: said.keep.count.unwrap_or(jobs.keep.count),
+                bytes: said.keep.bytes.map_or(jobs.keep.bytes, |s| s.0),
+            },
+        })
     }
 
     fn callers(&self) -> Callers {

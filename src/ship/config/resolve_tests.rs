@@ -1,5 +1,6 @@
 use super::super::wrong::line_of;
 use super::*;
+use crate::protocol::jobs::DrainRunning;
 
 fn config(text: &str) -> ServiceConfig {
     toml::from_str(text).unwrap()
@@ -41,6 +42,40 @@ fn a_host_comes_before_the_project_and_lists_replace() {
     let secrets: Vec<_> = spec.secrets.iter().map(|s| (s.name.as_str(), s.variable.as_deref())).collect();
     assert_eq!(secrets, [("KEY", None), ("TOKEN", Some("TOKEN"))]);
     assert_eq!(spec.gateway.hold_ms, 120_000);
+}
+
+#[test]
+fn the_queue_is_the_gateways_where_that_is_said() {
+    let jobs = |project: &str, host: &str| {
+        spec(&format!("models = \"/m\"\n{project}"), host, &[]).map(|spec| spec.jobs)
+    };
+    assert_eq!(jobs("", ""), Ok(None));
+    // Limits of a project say nothing of who has the queue.
+    assert_eq!(jobs("jobs.waiting = 5\njobs.queue = \"instances\"", ""), Ok(None));
+    assert_eq!(jobs("jobs.queue = \"gateway\"", "jobs.queue = \"instances\""), Ok(None));
+    assert_eq!(jobs("jobs.queue = \"gateway\"", ""), Ok(Some(Jobs::default())));
+    let project = "jobs.queue = \"gateway\"\njobs.waiting = 5\njobs.tries = 1\n\
+                   jobs.keep = { age = \"7d\", count = 10 }\njobs.expire-waiting = \"1h\"\n";
+    let host = "jobs.waiting = 6\njobs.waiting-per-client = 2\njobs.drain-running = \"fail\"\n\
+                jobs.stuck-after = \"1min\"\njobs.keep = { count = 20, bytes = \"1GiB\" }\n";
+    let expected = Jobs {
+        waiting: 6,
+        waiting_per_client: 2,
+        tries: 1,
+        drain_running: DrainRunning::Fail,
+        stuck_ms: 60_000,
+        expire_ms: Some(3_600_000),
+        keep: Keep { age_ms: 604_800_000, count: 20, bytes: 1 << 30 },
+    };
+    assert_eq!(jobs(project, host), Ok(Some(expected)));
+    for key in ["waiting", "waiting-per-client", "tries", "keep.count"] {
+        let why = jobs(&format!("jobs.{key} = 0"), "").unwrap_err();
+        assert!(why.starts_with(&format!("service.jobs.{key} is 0: ")), "{why}");
+    }
+    for key in ["stuck-after", "expire-waiting", "keep.age"] {
+        let why = jobs(&format!("jobs.{key} = \"0s\""), "").unwrap_err();
+        assert!(why.starts_with(&format!("service.jobs.{key} is 0: ")), "{why}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The keys of `[service]`, `[rollout]` and `[ship]`: one type for stillframe.toml, for hosts and for Nix.
 use crate::protocol::callers::{HostName, Network, Origin};
+use crate::protocol::jobs::DrainRunning;
 use crate::protocol::spec::Rotation;
 use crate::ship::quantity::{Size, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -63,6 +64,8 @@ pub struct ServiceConfig {
     pub health: HealthConfig,
     /// What the public port takes.
     pub gateway: GatewayConfig,
+    /// Who keeps the queue, and how.
+    pub jobs: JobsConfig,
     /// To instances as systemd credentials, by name; never in the store, a log or a process list.
     pub secrets: BTreeMap<String, SecretConfig>,
     /// What is kept of earlier deployments.
@@ -272,6 +275,51 @@ pub struct GatewayConfig {
     pub response_timeout: Option<Span>,
     /// A connection on which nothing moves ends after (default: 75s).
     pub idle_timeout: Option<Span>,
+}
+
+/// What but `queue` is said here has an effect with `queue = "gateway"` alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct JobsConfig {
+    /// "gateway": a job is on disk before its client hears that it was accepted, and runs whatever dies in between; queue and
+    /// history are one for the service. "instances" (default): each instance has its own, which end with it. A change
+    /// restarts the gateway once. Let jobs end before going back to "instances": what waits then stays on the host's
+    /// disk until the gateway has the queue again.
+    pub queue: Option<QueueOf>,
+    /// How many jobs may wait; what comes then is answered 429 (default: 10000).
+    pub waiting: Option<u64>,
+    /// … of one client: an API key, else a client id (default: 1000).
+    pub waiting_per_client: Option<u64>,
+    /// How often a job is begun whose instance or host dies, before it has failed (default: 3).
+    pub tries: Option<u32>,
+    /// What becomes of a job that still runs when `drain` has passed: "requeue" (default; it is interrupted and waits again) or
+    /// "fail".
+    pub drain_running: Option<DrainRunning>,
+    /// A job without progress, of an instance that does not answer, is tried elsewhere after (default: 10min).
+    pub stuck_after: Option<Span>,
+    /// A job that waits longer has expired (default: none does).
+    pub expire_waiting: Option<Span>,
+    /// What is kept of jobs that have ended, with their prompts and results; beyond any of these the oldest go.
+    pub keep: KeepConfig,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueOf {
+    #[default]
+    Instances,
+    Gateway,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct KeepConfig {
+    /// For so long after their end (default: 30d).
+    pub age: Option<Span>,
+    /// So many (default: 100000).
+    pub count: Option<u64>,
+    /// As much as prompts and histories take together (default: 10GiB).
+    pub bytes: Option<Size>,
 }
 
 /// Where a value comes from: one of the three.
