@@ -117,6 +117,9 @@ impl<W: World> World for Faulty<W> {
     fn remove_data(&mut self) -> Result<()> {
         self.effect("remove-data", |w| w.remove_data())
     }
+    fn remove_jobs(&mut self) -> Result<()> {
+        self.effect("remove-jobs", |w| w.remove_jobs())
+    }
     fn set_table(&mut self, table: &Table) -> Result<()> {
         self.effect("table", |w| w.set_table(table))
     }
