@@ -1,6 +1,6 @@
 //! One request: whether it may pass, whether it is for the gateway itself, and the answer it gets in any
 //! case.
-use crate::formats::comfy::api::route::{JobsRoute, route};
+use crate::formats::comfy::api::route::{JobsRoute, jobs_route, route};
 use crate::gateway::access::Access;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
@@ -9,6 +9,7 @@ use crate::gateway::door::Caller;
 use crate::gateway::forward::{Forward, too_large};
 use crate::gateway::headers;
 use crate::gateway::jobs::door::{self, Visit};
+use crate::gateway::jobs::relay::Original;
 use crate::gateway::pages;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::seating;
@@ -31,6 +32,13 @@ pub async fn answer(
     client.begin(!request.body().is_end_stream());
     let mut caller = Caller::of(request.headers(), client.ip, &active);
     let mut access = Some(Access::new(gateway, caller.ip, request.method(), request.uri()));
+    // What lets it in is taken out of it; another process that has the jobs by now asks for that again.
+    let original = (gateway.jobs().is_some() && jobs_route(request.method().as_str(), request.uri().path()).is_some())
+        .then(|| Original {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        });
     let served = match prepare(gateway, client, &active, &mut caller, request) {
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => match caller.take(gateway, &active) {
@@ -38,16 +46,17 @@ pub async fn answer(
                 if let Some(access) = &mut access {
                     access.shares = shares;
                 }
-                let jobs = gateway.jobs();
-                if let Some(engine) = &jobs
-                    && let Some(about) = door::concerns(&request)
-                {
+                let about = door::concerns(&request).map(|about| about == JobsRoute::WebSocket);
+                if let Some(is_socket) = about.filter(|_| gateway.jobs().is_some()) {
+                    if let Some(access) = &mut access {
+                        access.shares = shares;
+                    }
                     let limit = active.settings.limits.body;
-                    let visit = Visit { gateway, engine, client, who: &caller.who, limit };
-                    let answered = if about == JobsRoute::WebSocket {
+                    let visit = Visit { gateway, client, who: &caller.who, limit };
+                    let answered = if is_socket {
                         visit.socket(&request, client_side, caller.subprotocol.take(), &mut access)
                     } else {
-                        Box::pin(visit.answer(request)).await
+                        Box::pin(visit.answer(request, original)).await
                     };
                     return Ok(finish(gateway, client, &active, answered, access, caller.silent));
                 }

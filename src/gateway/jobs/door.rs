@@ -1,5 +1,5 @@
 //! Requests that concern jobs, where the gateway owns these: answered here, and never seen by an instance.
-use crate::formats::comfy::api::invalid::{self, Invalid};
+use crate::formats::comfy::api::invalid;
 use crate::formats::comfy::api::route::{JobsRoute, jobs_route};
 use crate::formats::comfy::api::submission::USAGE_SOURCE_HEADER;
 use crate::gateway::access::Access;
@@ -8,7 +8,7 @@ use crate::gateway::body::RequestBody;
 use crate::gateway::client::{BodyFault, Client};
 use crate::gateway::hub_accept::Knock;
 use crate::gateway::jobs::answers::{self, Answered, Asked};
-use crate::gateway::jobs::engine::Engine;
+use crate::gateway::jobs::relay::{self, Original, Owner};
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
@@ -24,7 +24,6 @@ const LARGEST: u64 = 256 << 20;
 /// One request, let in.
 pub struct Visit<'a> {
     pub gateway: &'a Arc<Gateway>,
-    pub engine: &'a Arc<Engine>,
     pub client: &'a Arc<Client>,
     pub who: &'a Who,
     pub limit: u64,
@@ -48,7 +47,12 @@ impl Visit<'_> {
         self.gateway.hub.accept(knock, access)
     }
 
-    pub async fn answer(&self, mut request: Request<RequestBody>) -> Result<Response<AnswerBody>, Refusal> {
+    /// `original`: the request as it came, for another process that has the jobs by now.
+    pub async fn answer(
+        &self,
+        mut request: Request<RequestBody>,
+        original: Option<Original>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
         let body = match self.read(request.body_mut()).await {
             Ok(body) => body,
             Err(Unread::TooLarge(limit)) => return Ok(response(Answered::of(&invalid::too_large(limit)))),
@@ -57,10 +61,11 @@ impl Visit<'_> {
         let Some(route) = concerns(&request) else {
             return Err(Refusal::new(Fault::GatewayFailed, "this address is not of the jobs"));
         };
-        if self.engine.is_paused() {
-            let why = "another process of the gateway takes over; try again in a second";
-            return Ok(response(Answered::of(&Invalid { status: 503, ..invalid::unavailable(why) })));
-        }
+        let engine = match (relay::owner(self.gateway).await, original) {
+            (Some(Owner::Here(engine)), _) => engine,
+            (Some(Owner::Successor), Some(original)) => return relay::ask(self.gateway, original, body).await,
+            _ => return Ok(response(Answered::of(&invalid::unavailable("the gateway is about to end")))),
+        };
         let usage = request.headers().get(USAGE_SOURCE_HEADER).and_then(|value| value.to_str().ok());
         let asked = Asked {
             route,
@@ -70,7 +75,7 @@ impl Visit<'_> {
             body,
         };
         // It is large, and moved for each request.
-        let answered = Box::pin(answers::answer(self.gateway, self.engine, asked)).await;
+        let answered = Box::pin(answers::answer(self.gateway, &engine, asked)).await;
         Ok(response(answered))
     }
 

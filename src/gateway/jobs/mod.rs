@@ -27,6 +27,7 @@ pub mod messages;
 pub mod operator;
 pub mod owner;
 pub mod reconcile;
+pub mod relay;
 pub mod seat;
 pub mod sending;
 pub mod service;

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Clients of a service's jobs, with nothing but the standard library: each has a WebSocket that stays, posts jobs, and goes on until each of
+its jobs has ended for it.
+
+    jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S]
+
+Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix. Prints, as JSON, what became of each job and every
+failure: `jobs` is id -> {client, accepted, heard (how its end was heard: "socket" or "history"), status, files}.
+"""
+import argparse
+import asyncio
+import base64
+import json
+import os
+import time
+import uuid
+from urllib.parse import urlsplit
+
+
+class Clients:
+    def __init__(self, url, options):
+        parts = urlsplit(url)
+        self.host, self.port, self.options = parts.hostname, parts.port, options
+        self.jobs, self.failures, self.refused, self.cuts = {}, [], 0, []
+        self.until = time.monotonic() + options.limit
+
+    async def ask(self, method, path, body=None):
+        """One request on a connection of its own; a refused connection or a 503 is tried again, since a gateway restarts."""
+        data = b"" if body is None else json.dumps(body).encode()
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(self.host, self.port)
+                try:
+                    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                                 f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+                    await writer.drain()
+                    answer = await asyncio.wait_for(reader.read(), 60)
+                finally:
+                    writer.close()
+                head, _, content = answer.partition(b"\r\n\r\n")
+                status = int(head.split()[1])
+                if status not in (502, 503, 504):
+                    return status, content
+                self.refused += 1
+            except (OSError, IndexError, ValueError, asyncio.TimeoutError):
+                self.refused += 1
+            if time.monotonic() > self.until:
+                raise TimeoutError(f"{method} {path}")
+            await asyncio.sleep(0.1)
+
+    async def client(self, number):
+        name = f"client-{number}"
+        ended = {}
+        listening = asyncio.create_task(self.listen(name, ended))
+        open_jobs = set()
+        for turn in range(self.options.jobs):
+            while len(open_jobs) >= self.options.ahead:
+                await self.settle(open_jobs, ended)
+            # An id of the client's own: after a connection that broke it can ask again without the job running twice.
+            job = str(uuid.uuid4())
+            prompt = {"1": {"class_type": "Sleep", "inputs": {"seconds": self.options.seconds}},
+                      "2": {"class_type": "Save", "inputs": {"filename_prefix": f"{name}-{turn}", "images": ["1", 0]}}}
+            status, answer = await self.ask("POST", "/prompt", {"prompt": prompt, "client_id": name, "prompt_id": job})
+            if status != 200:
+                self.failures.append(["prompt", job, status, answer.decode(errors="replace")[:500]])
+                continue
+            self.jobs[job] = {"client": name, "accepted": time.time()}
+            open_jobs.add(job)
+        while open_jobs and time.monotonic() < self.until:
+            await self.settle(open_jobs, ended)
+        for job in open_jobs:
+            self.failures.append(["never ended", job])
+        listening.cancel()
+
+    async def settle(self, open_jobs, ended):
+        """What its socket told, and, as a careful client does, the history now and then."""
+        await asyncio.sleep(0.2)
+        for job in list(open_jobs):
+            told = ended.get(job)
+            if told is None and time.time() - self.jobs[job].get("asked", self.jobs[job]["accepted"]) < 5:
+                continue
+            self.jobs[job]["asked"] = time.time()
+            status, answer = await self.ask("GET", f"/history/{job}")
+            entry = json.loads(answer).get(job) if status == 200 else None
+            if entry is None:
+                if told is not None:
+                    self.failures.append(["no history after its end", job, told])
+                    open_jobs.discard(job)
+                continue
+            files = [image["filename"] for output in entry["outputs"].values() for image in output.get("images", [])]
+            self.jobs[job].update(heard="socket" if told else "history", status=entry["status"]["status_str"], files=files,
+                                  place=entry["prompt"][0], owner=entry["prompt"][3].get("client_id"))
+            for name in files:
+                status, picture = await self.ask("GET", f"/view?filename={name}")
+                if status != 200 or job not in picture.decode(errors="replace"):
+                    self.failures.append(["picture", job, name, status, picture.decode(errors="replace")[:200]])
+            open_jobs.discard(job)
+
+    async def listen(self, name, ended):
+        while True:
+            opened = time.time()
+            try:
+                reader, writer = await asyncio.open_connection(self.host, self.port)
+                key = base64.b64encode(os.urandom(16)).decode()
+                writer.write(f"GET /ws?clientId={name} HTTP/1.1\r\nHost: {self.host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
+                if b" 101 " not in await reader.readline():
+                    raise ConnectionError("no upgrade")
+                while (await reader.readline()).strip():
+                    pass
+                while True:
+                    message = await read_frame(reader, writer)
+                    if message is None:
+                        break
+                    if message.get("type") == "executing" and message["data"].get("node") is None:
+                        ended[message["data"].get("prompt_id")] = "executing"
+                    if message.get("type") in ("execution_error", "execution_interrupted"):
+                        ended.setdefault(message["data"].get("prompt_id"), message["type"])
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            self.cuts.append([name, opened, time.time()])
+            await asyncio.sleep(0.2)
+
+    async def run(self):
+        await asyncio.gather(*(self.client(number) for number in range(self.options.clients)))
+        print(json.dumps({"jobs": self.jobs, "failures": self.failures, "refused": self.refused, "cuts": self.cuts}))
+
+
+async def read_frame(reader, writer):
+    """The next text message; {} for any other; None at the end."""
+    first, second = await reader.readexactly(2)
+    size = second & 127
+    if size == 126:
+        size = int.from_bytes(await reader.readexactly(2), "big")
+    elif size == 127:
+        size = int.from_bytes(await reader.readexactly(8), "big")
+    payload = await reader.readexactly(size)
+    if first & 15 == 8:
+        return None
+    if first & 15 == 9:
+        writer.write(bytes([0x8a, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+        await writer.drain()
+    return json.loads(payload) if first & 15 == 1 else {}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("url")
+    parser.add_argument("--clients", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--ahead", type=int, default=5)
+    parser.add_argument("--limit", type=float, default=300)
+    options = parser.parse_args()
+    asyncio.run(Clients(options.url, options).run())
+
+
+if __name__ == "__main__":
+    main()
