@@ -43,14 +43,11 @@ pub async fn answer(
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => match caller.take(gateway, &active) {
             Ok(shares) => {
+                let about = door::concerns(&request).map(|about| about == JobsRoute::WebSocket);
                 if let Some(access) = &mut access {
                     access.shares = shares;
                 }
-                let about = door::concerns(&request).map(|about| about == JobsRoute::WebSocket);
                 if let Some(is_socket) = about.filter(|_| gateway.jobs().is_some()) {
-                    if let Some(access) = &mut access {
-                        access.shares = shares;
-                    }
                     let limit = active.settings.limits.body;
                     let visit = Visit { gateway, client, who: &caller.who, limit };
                     let answered = if is_socket {

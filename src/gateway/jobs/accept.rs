@@ -111,6 +111,7 @@ fn job(engine: &Engine, asked: &Submission, id: String, owner: Owner, sum: [u8; 
         retry: asked.stillframe.retry,
         state: State::Queued,
         accepted: now(),
+        dispatched: None,
         started: None,
         ended: None,
         instance: None,

@@ -230,18 +230,13 @@ pub async fn put_back(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<S
     }
 }
 
-/// What is not on disk is tried again until it is: the job's instance has ended it, and that cannot be undone.
+/// What is not on disk is tried again until it is: it has happened, and that cannot be undone.
 pub async fn written(gateway: &Gateway, engine: &Engine, write: Write) {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match engine.ledger.write(write.clone()).await {
-            Ok(()) => return,
-            // Closed: another process has it, and asks the instance itself.
-            Err(_) if engine.is_paused() => return,
-            Err(e) => engine.note(gateway, Level::Error, &format!("not written, and tried again: {}", e.full())),
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
+    if let Err(e) = engine.ledger.insist(vec![write]).await
+        && !engine.is_paused()
+    {
+        // Closed for another process, which asks the instance itself; anything else is ours.
+        engine.note(gateway, Level::Error, &format!("not written: {}", e.full()));
     }
 }
 

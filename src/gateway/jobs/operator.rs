@@ -122,7 +122,7 @@ async fn requeue(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: String) -> Re
 }
 
 async fn export(engine: &Engine, after: u64, limit: u64, since: Option<u64>) -> Result<JobsAnswer, String> {
-    let find = Find { after_seq: after, since, oldest_first: true, limit: Some(limit), ..Find::default() };
+    let find = Find { after: Some(after), since, oldest_first: true, limit: Some(limit), ..Find::default() };
     let (found, _) = engine.ledger.find(find).await.map_err(full)?;
     let (mut jobs, mut bytes, mut next) = (Vec::new(), 0, None);
     let whole = found.len() as u64 == limit;

@@ -1,7 +1,7 @@
 //! The engine from its start to its end: seats for the instances that the router knows, what is kept and what
 //! expires, and the pause before another process takes over.
 use crate::gateway::access_log::Level;
-use crate::gateway::instance::{FirstHealth, Instance};
+use crate::gateway::instance::Instance;
 use crate::gateway::health;
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Id, Wish, now};
