@@ -31,7 +31,7 @@ mod host;
 mod jobs;
 
 pub use host::{CheckedHost, Described, DescribedHost, Prepared, RepairedHost, SentHost};
-pub use jobs::{BackedUp, Jobs, JobsCancelled, JobsRequeued, JobChange, JobLine, JobShown};
+pub use jobs::{BackedUp, JobChange, JobLine, JobShown, Jobs, JobsCancelled, JobsRequeued};
 
 /// Raised when a field of one changes its meaning or goes away.
 const VERSION: u32 = 1;

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 pub struct Args {
     /// Which schema: that of stillframe.toml (`project`, the default), of a host's file (`host`; each has the definitions of both), of a
     /// command's document of --json, of an `error`, or of a line of a stream (`events`: deploy, rollback, attach; `logs`,
-    `jobs-watch`, `jobs-export`).
+    /// `jobs-watch`, `jobs-export`).
     #[arg(value_parser = names())]
     of: Option<String>,
 }
@@ -93,7 +93,8 @@ mod tests {
     fn every_document_is_described_from_its_type() {
         let text = include_str!("../../docs/json.md");
         let (head, _) = text.split_once("## Documents").unwrap();
-        let schemas = super::documents::NAMES.iter().chain(&["snapshot", "error", "logs", "jobs-export", "jobs-watch"]);
+        let schemas =
+            super::documents::NAMES.iter().chain(&["snapshot", "error", "logs", "jobs-export", "jobs-watch"]);
         let schemas: Vec<(&str, Value)> =
             schemas.map(|name| (*name, super::documents::schema(name).unwrap())).collect();
         same("docs/json.md", &format!("{head}{}", super::text::documents(&schemas)));

@@ -37,16 +37,16 @@ struct Lines {
 
 impl Lines {
     fn of(member: &Member, words: &[&str]) -> Result<Lines> {
-        let all: Vec<&str> = ["jobs", member.service.name()].into_iter().chain(words.iter().copied()).collect();
+        let all: Vec<&str> =
+            ["jobs", member.service.name()].into_iter().chain(words.iter().copied()).collect();
         let (channel, last_words) = ask::open(&member.remote()?, &all)?;
         Ok(Lines { channel, last_words })
     }
 
     /// The next one. That it ends is an error: what comes last says so.
     fn next(&mut self, host: &str) -> Result<JobsLine> {
-        let lost = |e: std::io::Error| {
-            Error::new(Kind::Host, format!("{host}: the connection ended")).caused_by(e)
-        };
+        let lost =
+            |e: std::io::Error| Error::new(Kind::Host, format!("{host}: the connection ended")).caused_by(e);
         match wire::read_line(&mut self.channel.input).map_err(lost)? {
             Some(line) => Ok(line),
             None => Err(ask::ended(host, &self.last_words)),
@@ -92,8 +92,11 @@ pub fn watch(
     let mut lines = Lines::of(member, &words)?;
     loop {
         match lines.next(member.name())? {
-            JobsLine::Changed { job } if heard(*job).is_break() => return Ok(()),
-            JobsLine::Changed { .. } => {}
+            JobsLine::Changed { job } => {
+                if heard(*job).is_break() {
+                    return Ok(());
+                }
+            }
             _ => return Err(other(member)),
         }
     }

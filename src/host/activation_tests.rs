@@ -470,7 +470,10 @@ fn a_gateway_that_owns_the_jobs_loses_none_at_the_drain_limit() {
             assert_eq!(outcome.status, Status::Succeeded);
             assert_eq!(said(&world), [format!("drain limit reached: 0 connections cut, {told}")]);
             // It was interrupted before its instance was stopped.
-            assert_eq!((world.stopped_with_jobs.as_slice(), world.cut.as_slice()), (&[][..], &["s0-g2".into()][..]));
+            assert_eq!(
+                (world.stopped_with_jobs.as_slice(), world.cut.as_slice()),
+                (&[][..], &["s0-g2".into()][..])
+            );
             assert_serves(&world.host, Some(3), "drained");
         }
     }

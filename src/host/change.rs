@@ -35,7 +35,17 @@ pub struct Change<'a> {
 impl<'a> Change<'a> {
     pub fn new(world: &'a mut dyn World, state: &'a mut ServiceState, number: u64) -> Change<'a> {
         let (restarts, jobs) = (BTreeMap::new(), BTreeMap::new());
-        Change { world, state, number, previous: None, kept: false, before: None, restarts, jobs, owned: false }
+        Change {
+            world,
+            state,
+            number,
+            previous: None,
+            kept: false,
+            before: None,
+            restarts,
+            jobs,
+            owned: false,
+        }
     }
 
     pub fn generation(&self, number: u64) -> Result<Generation> {

@@ -136,7 +136,8 @@ impl Change<'_> {
             if jobs.all() > 0 {
                 worked = Some(now);
             }
-            if connections == 0 && jobs.all() == 0 && worked.is_none_or(|last| now >= last + SETTLE_MS) {
+            let settled = worked.is_none_or(|last| now >= last + SETTLE_MS) || now >= until;
+            if connections == 0 && jobs.all() == 0 && settled {
                 return Ok(None);
             }
             if now >= until {
@@ -241,6 +242,7 @@ mod tests {
         let cut = |lost, again, failed| Cut { connections: 2, jobs: Jobs { lost, again, failed } }.told();
         let at = "drain limit reached: 2 connections cut";
         assert_eq!(cut(3, 0, 0), format!("{at}, 3 jobs lost"));
+        // Connections alone.
         assert_eq!(cut(0, 0, 0), format!("{at}, 0 jobs lost"));
         assert_eq!(cut(0, 2, 0), format!("{at}, 2 jobs interrupted that wait again"));
         assert_eq!(cut(1, 0, 2), format!("{at}, 1 jobs lost, 2 jobs interrupted that have failed"));

@@ -3,9 +3,7 @@ use crate::host::layout::Service;
 use crate::host::listeners;
 use crate::host::socket;
 use crate::host::units;
-use crate::protocol::control::{
-    GATEWAY_VERSION, GatewaySettings, JobsAsk, JobsSettings, Reply, Request,
-};
+use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings, JobsAsk, JobsSettings, Reply, Request};
 use crate::protocol::jobs::Jobs;
 use crate::protocol::spec::{Check, Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
@@ -260,7 +258,8 @@ mod tests {
                       37 36 0:40 / /var/lib/private rw - tmpfs tmpfs rw\n\
                       38 37 98:0 /var/lib/private/stillframe-gateway/demo \
                       /var/lib/private/stillframe-gateway/demo rw,nosuid - ext4 /dev/vda1 rw\n";
-        let mounted = |name: &str| is_mounted(mounts, &Path::new("/var/lib/private/stillframe-gateway").join(name));
+        let mounted =
+            |name: &str| is_mounted(mounts, &Path::new("/var/lib/private/stillframe-gateway").join(name));
         assert_eq!((mounted("demo"), mounted("demo-two"), mounted("dem")), (true, false, false));
     }
 }

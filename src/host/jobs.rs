@@ -49,11 +49,7 @@ impl Owner {
     }
 
     /// Every job that is kept, oldest first; of those that were accepted at `since` or later. Says how many.
-    pub fn export(
-        &self,
-        since: Option<u64>,
-        mut each: impl FnMut(JobDetail) -> Result<()>,
-    ) -> Result<u64> {
+    pub fn export(&self, since: Option<u64>, mut each: impl FnMut(JobDetail) -> Result<()>) -> Result<u64> {
         let (mut after, mut count) = (0, 0);
         loop {
             let JobsAnswer::Export { jobs, next } =
@@ -125,7 +121,8 @@ const COPY: &str = "copy-for-";
 fn tidy(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(COPY).and_then(|rest| rest.split(['.', '-']).next()?.parse::<u32>().ok());
+        let process =
+            name.strip_prefix(COPY).and_then(|rest| rest.split(['.', '-']).next()?.parse::<u32>().ok());
         if process.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists()) {
             // It only takes room; the next backup tries again.
             let _ = files::remove(&entry.path());
@@ -173,10 +170,10 @@ impl Watch {
         let mut news = Vec::new();
         let mut now = BTreeMap::new();
         for row in &found {
-            let seen =
-                Seen { state: row.state, instance: row.instance.clone(), tries: row.tries.len() };
+            let seen = Seen { state: row.state, instance: row.instance.clone(), tries: row.tries.len() };
             // What ended before anybody looked is history, also where it moves up because others are forgotten.
-            let old = row.state.is_over() && row.ended.unwrap_or(0) < began && !self.seen.contains_key(&row.id);
+            let old =
+                row.state.is_over() && row.ended.unwrap_or(0) < began && !self.seen.contains_key(&row.id);
             if self.seen.get(&row.id) != Some(&seen) && !old {
                 news.push(row.clone());
             }
@@ -230,7 +227,10 @@ mod tests {
         assert_eq!(told(&mut watch, &[running.clone(), b]), [("a".into(), JobState::Running)]);
         // One that moved up ended long ago; one that came and went between two looks is news.
         let (old, new) = (row("old", JobState::Failed, 1), row("new", JobState::Failed, far));
-        assert_eq!(told(&mut watch, &[running.clone(), old, new.clone()]), [("new".into(), JobState::Failed)]);
+        assert_eq!(
+            told(&mut watch, &[running.clone(), old, new.clone()]),
+            [("new".into(), JobState::Failed)]
+        );
         // It is out of sight for a look.
         assert_eq!(told(&mut watch, &[new.clone()]), []);
         assert_eq!(told(&mut watch, &[running, new]), []);
@@ -246,7 +246,8 @@ mod tests {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         tidy(dir.path());
-        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [own.as_str(), "jobs.sqlite"]);
         let link = dir.path().join("link");

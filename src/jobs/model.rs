@@ -55,7 +55,9 @@ impl State {
     /// Whether `next` may follow. An end is final.
     pub fn may_become(self, next: State) -> bool {
         match self {
-            State::Queued => matches!(next, State::Dispatched | State::Failed | State::Cancelled | State::Expired),
+            State::Queued => {
+                matches!(next, State::Dispatched | State::Failed | State::Cancelled | State::Expired)
+            }
             State::Dispatched | State::Running => next != State::Expired && next != self,
             _ => false,
         }

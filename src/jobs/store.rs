@@ -6,18 +6,42 @@ use crate::sys::error::Result;
 /// One change, on disk when the batch that it belongs to is.
 #[derive(Debug, Clone)]
 pub enum Write {
-    Accept { job: Box<Job>, body: Box<Body> },
+    Accept {
+        job: Box<Job>,
+        body: Box<Body>,
+    },
     /// Written before the instance is told.
-    Dispatch { id: String, instance: String, generation: u64, at: Time },
-    Start { id: String, at: Time },
+    Dispatch {
+        id: String,
+        instance: String,
+        generation: u64,
+        at: Time,
+    },
+    Start {
+        id: String,
+        at: Time,
+    },
     /// Back among those that wait; a try is recorded if one was used up.
-    Requeue { id: String, tried: Option<Try> },
+    Requeue {
+        id: String,
+        tried: Option<Try>,
+    },
     /// Its end, with the entry of the instance's history where there is one.
-    End { id: String, state: State, at: Time, reason: Option<Reason>, history: Option<Box<History>> },
+    End {
+        id: String,
+        state: State,
+        at: Time,
+        reason: Option<Reason>,
+        history: Option<Box<History>>,
+    },
     /// Its owner or an operator no longer wants to see it (ComfyUI's POST /history delete).
-    Forget { ids: Vec<String> },
+    Forget {
+        ids: Vec<String>,
+    },
     /// A job that has ended waits again, as if it were new.
-    Again { id: String },
+    Again {
+        id: String,
+    },
 }
 
 /// Which jobs a reader wants, newest first unless `oldest_first`.

@@ -306,18 +306,14 @@ pub enum JobsAnswer {
         job: Option<Box<JobDetail>>,
     },
     /// Of `Cancel` and `Requeue`, one for each job that was named.
-    Acted {
-        jobs: Vec<JobActed>,
-    },
+    Acted { jobs: Vec<JobActed> },
     Export {
         jobs: Vec<JobDetail>,
         /// The `after` of the next page; none: this was the last.
         next: Option<u64>,
     },
     /// The copy is on disk.
-    BackedUp {
-        bytes: u64,
-    },
+    BackedUp { bytes: u64 },
 }
 
 /// What became of one job.

@@ -37,13 +37,18 @@ pub fn cancel(args: &CancelArgs, config: Option<&Path>, printer: &Printer) -> Re
     let ask = JobsAsk::Cancel { ids: args.ids.clone(), waiting: args.waiting };
     let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
     let mut told = Told::new("cancelled", printer);
-    let (values, failed) = each_says(&members, printer, |member| act(member, &ask), |member, acted| {
-        told.hear(member.name(), acted);
-        if args.waiting && acted.is_empty() {
-            printer.line(format!("{}  no job waits", member.name()));
-        }
-        JobsCancelled { cancelled: acted.clone() }
-    });
+    let (values, failed) = each_says(
+        &members,
+        printer,
+        |member| act(member, &ask),
+        |member, acted| {
+            told.hear(member.name(), acted);
+            if args.waiting && acted.is_empty() {
+                printer.line(format!("{}  no job waits", member.name()));
+            }
+            JobsCancelled { cancelled: acted.clone() }
+        },
+    );
     let undone = told.rest();
     fleet::document(values, failed, printer);
     Ok(exit::code(failed + undone))
@@ -53,10 +58,15 @@ pub fn requeue(args: &RequeueArgs, config: Option<&Path>, printer: &Printer) -> 
     let ask = JobsAsk::Requeue { ids: args.ids.clone() };
     let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
     let mut told = Told::new("waits again", printer);
-    let (values, failed) = each_says(&members, printer, |member| act(member, &ask), |member, acted| {
-        told.hear(member.name(), acted);
-        JobsRequeued { requeued: acted.clone() }
-    });
+    let (values, failed) = each_says(
+        &members,
+        printer,
+        |member| act(member, &ask),
+        |member, acted| {
+            told.hear(member.name(), acted);
+            JobsRequeued { requeued: acted.clone() }
+        },
+    );
     let undone = told.rest();
     fleet::document(values, failed, printer);
     Ok(exit::code(failed + undone))
@@ -108,8 +118,10 @@ mod tests {
     fn a_job_is_on_one_host_of_several() {
         let printer = Printer::new(false, true);
         let mut told = Told::new("cancelled", &printer);
-        let acted = |id: &str, done: bool| {
-            JobActed { id: id.into(), done, why: (!done).then(|| "no such job".into()) }
+        let acted = |id: &str, done: bool| JobActed {
+            id: id.into(),
+            done,
+            why: (!done).then(|| "no such job".into()),
         };
         told.hear("alpha", &[acted("a", false), acted("b", false)]);
         told.hear("beta", &[acted("a", true), acted("b", false)]);

@@ -117,7 +117,8 @@ mod tests {
                 {"filename": "a.png", "subfolder": "", "type": "output"},
                 {"filename": "b.png", "subfolder": "x", "type": "temp"}], "animated": [false]}}})),
         };
-        let said: Vec<String> = text(&job, 0).iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let said: Vec<String> =
+            text(&job, 0).iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!(
             said,
             [

@@ -121,7 +121,11 @@ impl ServiceConfig {
         let no_result = "is 0: no client could fetch a result";
         let zeros = [
             ("service.jobs.waiting", jobs.waiting == Some(0), "is 0: no job could wait"),
-            ("service.jobs.waiting-per-client", jobs.waiting_per_client == Some(0), "is 0: no job could wait"),
+            (
+                "service.jobs.waiting-per-client",
+                jobs.waiting_per_client == Some(0),
+                "is 0: no job could wait",
+            ),
             ("service.jobs.tries", jobs.tries == Some(0), "is 0: a job is tried at least once"),
             ("service.jobs.stuck-after", jobs.stuck_after == Some(Span(0)), "is 0: every job would be stuck"),
             (
