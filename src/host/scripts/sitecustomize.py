@@ -84,11 +84,85 @@ def note(port, path):
     loop.create_server = create_server
 
 
+def add_validation(port):
+    """POST /stillframe/validate, for the gateway alone, which passes no such path on: what ComfyUI does with POST /prompt before it
+    queues the job. The job comes as it does there. The answer is 200 with the output nodes that would run, or the 400 of /prompt.
+    A server that is none of aiohttp's, or has no such functions, goes on as it is."""
+    import asyncio
+    import functools
+    import inspect
+
+    loop, plain, path = asyncio.BaseEventLoop, asyncio.BaseEventLoop.create_server, "/stillframe/validate"
+
+    def arguments(validate, prompt_id, prompt, targets):
+        # Releases differ in what it takes, and packs may have wrapped it.
+        signature = inspect.signature(validate)
+        with_id = [(prompt_id, prompt, targets), (prompt_id, prompt)]
+        without = [(prompt,), (prompt, targets)]
+        names = list(signature.parameters)
+        for given in with_id + without if names[:1] != ["prompt"] else without:
+            try:
+                signature.bind(*given)
+                return given
+            except TypeError:
+                continue
+        raise TypeError("validate_prompt takes other arguments")
+
+    async def validated(body):
+        server, execution = sys.modules.get("server"), sys.modules.get("execution")
+        instance = getattr(getattr(server, "PromptServer", None), "instance", None)
+        validate = getattr(execution, "validate_prompt", None)
+        if instance is None or validate is None:
+            return {"error": "this main program validates nothing"}, 501
+        try:
+            # What it changes, it changes in this copy alone: the body was parsed for this.
+            if hasattr(instance, "trigger_on_prompt"):
+                body = instance.trigger_on_prompt(body)
+            prompt = body["prompt"]
+            if getattr(instance, "node_replace_manager", None) is not None:
+                instance.node_replace_manager.apply_replacements(prompt)
+            found = validate(*arguments(validate, body.get("prompt_id"), prompt, body.get("partial_execution_targets")))
+            if inspect.isawaitable(found):
+                found = await found
+            valid, error, outputs, node_errors = found[:4]
+        except Exception as e:
+            # ComfyUI itself answers 500, and queues nothing.
+            error = {"type": "exception_during_validation", "message": "Exception when validating prompt", "details": str(e),
+                     "extra_info": {"exception_type": type(e).__name__}}
+            return {"error": error, "node_errors": {}}, 400
+        if valid:
+            return {"outputs_to_execute": list(outputs), "node_errors": node_errors}, 200
+        return {"error": error, "node_errors": node_errors}, 400
+
+    def answering(handler):
+        @functools.wraps(handler)
+        async def handle(request):
+            if request.path != path or request.method != "POST":
+                return await handler(request)
+            value, status = await validated(await request.json())
+            return sys.modules["aiohttp.web"].json_response(value, status=status)
+        return handle
+
+    @functools.wraps(plain)
+    async def create_server(self, protocol_factory, host=None, asked=None, **options):
+        # Each connection asks aiohttp's server for its handler: the application's router takes no more routes by now.
+        if asked == port and callable(getattr(protocol_factory, "request_handler", None)):
+            try:
+                protocol_factory.request_handler = answering(protocol_factory.request_handler)
+            except Exception:
+                pass
+        return await plain(self, protocol_factory, host, asked, **options)
+
+    loop.create_server = create_server
+
+
 # The process that the unit started, also after it has executed itself anew. Processes that it starts have no part in it.
 process, _, rest = os.environ.get("STILLFRAME_SOCKET", "").partition(":")
 if process == str(os.getpid()):
     port, _, path = rest.partition(":")
     listen(path, int(port))
+    add_validation(int(port))
+    # The last to be added is asked first: it finds the application by the handler, which the one before it replaces.
     note(int(port), os.path.join(os.path.dirname(path), "routes.json"))
 # The probe's own server has its port. What it starts has no part in it either, because the port is taken.
 port, _, path = os.environ.get("STILLFRAME_ROUTES", "").partition(":")
@@ -98,5 +172,5 @@ if path:
 # An environment may have a sitecustomize of its own, which this one hides.
 sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(__file__)]
 sys.modules.pop("sitecustomize", None)
-del process, rest, listen, note, port, path
+del process, rest, listen, note, add_validation, port, path
 import sitecustomize  # noqa: E402,F401  If there is none, `site` knows what to do with the ImportError.

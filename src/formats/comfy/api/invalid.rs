@@ -42,7 +42,8 @@ pub fn queue_full(waiting: usize, limit: usize, own: bool) -> Invalid {
 
 /// The id is that of another job.
 pub fn conflict(id: &str) -> Invalid {
-    let details = format!("{id} was given to a job with another prompt; give each job an id of its own, or none");
+    let details =
+        format!("{id} was given to a job with another prompt; give each job an id of its own, or none");
     let message = "prompt_id belongs to another job";
     Invalid::with(409, "prompt_id_conflict", message, &details, json!({"prompt_id": id}))
 }

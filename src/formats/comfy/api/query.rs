@@ -75,8 +75,11 @@ mod tests {
 
     #[test]
     fn whole_numbers() {
-        let cases = [("5", Some(5)), (" +7 ", Some(7)), ("-3", Some(-3)), ("007", Some(7)), ("", None), ("-", None)];
-        for (text, number) in cases.into_iter().chain([("1.0", None), ("x", None), ("--1", None), ("+-1", None)]) {
+        let cases =
+            [("5", Some(5)), (" +7 ", Some(7)), ("-3", Some(-3)), ("007", Some(7)), ("", None), ("-", None)];
+        for (text, number) in
+            cases.into_iter().chain([("1.0", None), ("x", None), ("--1", None), ("+-1", None)])
+        {
             assert_eq!(integer(text), number, "{text}");
         }
         assert_eq!(integer("99999999999999999999"), Some(i64::MAX));

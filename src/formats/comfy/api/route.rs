@@ -85,7 +85,9 @@ pub fn jobs_route<'a>(method: &str, path: &'a str) -> Option<JobsRoute<'a>> {
 
 /// Jobs are below `/api` to begin with, and ComfyUI puts `/api` before them once more, as before all others.
 fn of_api_jobs<'a>(method: &str, path: &'a str) -> Option<JobsRoute<'a>> {
-    let rest = path.strip_prefix(paths::JOBS).or_else(|| path.strip_prefix(paths::API)?.strip_prefix(paths::JOBS))?;
+    let rest = path
+        .strip_prefix(paths::JOBS)
+        .or_else(|| path.strip_prefix(paths::API)?.strip_prefix(paths::JOBS))?;
     let get = matches!(method, "GET" | "HEAD");
     if rest.is_empty() {
         return get.then_some(JobsRoute::JobsList);

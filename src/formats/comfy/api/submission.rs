@@ -123,8 +123,7 @@ fn no_prompt() -> Invalid {
 }
 
 fn not_an_id() -> Invalid {
-    let details =
-        "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server generate one";
+    let details = "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server generate one";
     Invalid::new(400, "invalid_prompt_id", "prompt_id must be a valid UUID", details)
 }
 
@@ -228,7 +227,8 @@ pub fn sum(submission: &Submission) -> [u8; 32] {
 fn canonical(value: &Value, without: &[&str], hash: &mut Sha256) {
     match value {
         Value::Object(members) => {
-            let mut members: Vec<_> = members.iter().filter(|(key, _)| !without.contains(&key.as_str())).collect();
+            let mut members: Vec<_> =
+                members.iter().filter(|(key, _)| !without.contains(&key.as_str())).collect();
             members.sort_unstable_by_key(|(key, _)| *key);
             hash.update(b"{");
             for (key, value) in members {

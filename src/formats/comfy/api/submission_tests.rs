@@ -66,7 +66,9 @@ fn the_client_is_where_comfyui_looks_for_it() {
 
 #[test]
 fn numbers_as_python_reads_them() {
-    for (number, read_as) in [(json!(1.5), 1.5), (json!("-2"), -2.0), (json!(" 3e1 "), 30.0), (json!(true), 1.0)] {
+    for (number, read_as) in
+        [(json!(1.5), 1.5), (json!("-2"), -2.0), (json!(" 3e1 "), 30.0), (json!(true), 1.0)]
+    {
         assert_eq!(read(json!({"prompt": {}, "number": number})).number, Some(read_as), "{number}");
     }
     let not = |number: &str| refused(&format!(r#"{{"prompt": {{}}, "number": {number}}}"#));
@@ -196,7 +198,9 @@ fn equal_requests_have_equal_sums() {
 #[test]
 fn equal_models_are_equally_warm() {
     let with = |a: &str, b: &str| {
-        warmth(&json!({"1": {"inputs": {"ckpt_name": a, "seed": 1}}, "2": {"inputs": {"lora_name": b}}, "3": 1}))
+        warmth(
+            &json!({"1": {"inputs": {"ckpt_name": a, "seed": 1}}, "2": {"inputs": {"lora_name": b}}, "3": 1}),
+        )
     };
     assert_eq!(with("a.safetensors", "b.gguf"), with("b.gguf", "a.safetensors"));
     assert_ne!(with("a.safetensors", "b.gguf"), with("a.safetensors", "c.gguf"));
@@ -217,7 +221,8 @@ fn what_a_header_says_of_its_source() {
 
 #[test]
 fn as_an_instance_is_given_it() {
-    let found = read(json!({"prompt": {"1": {}}, "client_id": "A", "pack": 1, "partial_execution_targets": ["1"],
+    let found =
+        read(json!({"prompt": {"1": {}}, "client_id": "A", "pack": 1, "partial_execution_targets": ["1"],
         "extra_data": {"a": 1}}));
     let given = ForInstance {
         prompt: &found.prompt,
@@ -243,7 +248,9 @@ fn what_validation_found() {
     let golden = include_bytes!("../../../../tests/golden/comfyui-wire/prompt_400_unknown_node.json");
     let body: Value = serde_json::from_slice(golden).unwrap();
     assert_eq!(validated(400, golden), Validated::Invalid(body));
-    for (status, answer) in [(200, &b"{}"[..]), (400, b"{}"), (501, b"{}"), (200, b"nonsense"), (400, b""), (404, golden)] {
+    for (status, answer) in
+        [(200, &b"{}"[..]), (400, b"{}"), (501, b"{}"), (200, b"nonsense"), (400, b""), (404, golden)]
+    {
         assert_eq!(validated(status, answer), Validated::Unknown, "{status}");
     }
 }

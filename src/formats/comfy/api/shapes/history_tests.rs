@@ -40,7 +40,10 @@ fn entries_that_are_not_there() {
     assert_eq!(entry_of(b"{}", "a"), None);
     assert_eq!(entry_of(b"nonsense", "a"), None);
     assert_eq!(entry_of(br#"{"a": 3}"#, "a"), None);
-    assert_eq!(entry_of(br#"{"a": {"outputs": {"1": {"x": [NaN]}}}}"#, "a"), Some(json!({"outputs": {"1": {"x": [null]}}})));
+    assert_eq!(
+        entry_of(br#"{"a": {"outputs": {"1": {"x": [NaN]}}}}"#, "a"),
+        Some(json!({"outputs": {"1": {"x": [null]}}}))
+    );
     assert!(take_outputs_to_execute(&mut json!({"prompt": [1, "a"]})).is_empty());
     assert!(take_outputs_to_execute(&mut Value::Null).is_empty());
 }
@@ -49,7 +52,8 @@ fn entries_that_are_not_there() {
 fn entries_that_no_instance_made() {
     let traceback = ["a".to_string()];
     let node = Node { id: "7", class: "Edge" };
-    let failure = Failure { node, kind: "stillframe.InstanceDied", message: "it died", traceback: &traceback };
+    let failure =
+        Failure { node, kind: "stillframe.InstanceDied", message: "it died", traceback: &traceback };
     let entry = failed("a", Some(5), 9, &failure);
     let messages = json!([["execution_start", {"prompt_id": "a", "timestamp": 5}],
         ["execution_error", {"prompt_id": "a", "node_id": "7", "node_type": "Edge", "executed": [],

@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn of_a_job() {
-        let given = json!({"a": 1, "api_key_comfy_org": "k", "auth_token_comfy_org": "t", "create_time": 1, "b": 2});
+        let given =
+            json!({"a": 1, "api_key_comfy_org": "k", "auth_token_comfy_org": "t", "create_time": 1, "b": 2});
         let extra = Extra { given: &given, client_id: Some("A"), create_time: 7 };
         let (prompt, outputs) = (json!({"1": {}}), [json!("1")]);
         let item = Item { number: 3.0, id: "x", prompt: &prompt, extra, outputs_to_execute: &outputs };
@@ -82,7 +83,7 @@ mod tests {
         let nobody = Extra { given: &Value::Null, client_id: None, create_time: 7 };
         assert_eq!(text(-0.0, nobody), r#"[0,"x",{"1":{}},{"create_time":7},[]]"#);
         assert_eq!(text(-1.5, nobody), r#"[-1.5,"x",{"1":{}},{"create_time":7},[]]"#);
-        assert_eq!(text(1e300, nobody), r#"[1e300,"x",{"1":{}},{"create_time":7},[]]"#);
+        assert_eq!(text(1e300, nobody), r#"[1e+300,"x",{"1":{}},{"create_time":7},[]]"#);
         let mut given = given.clone();
         forget_secrets(&mut given);
         assert_eq!(given, json!({"a": 1, "create_time": 1, "b": 2}));

@@ -46,7 +46,12 @@ impl Status {
 /// The data of a message in an entry's status.
 fn message<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
     let messages = status["messages"].as_array()?;
-    messages.iter().rev().find(|message| message[0] == kind).map(|message| &message[1]).filter(|data| data.is_object())
+    messages
+        .iter()
+        .rev()
+        .find(|message| message[0] == kind)
+        .map(|message| &message[1])
+        .filter(|data| data.is_object())
 }
 
 /// A job of a list.
@@ -127,11 +132,14 @@ impl Ask {
     /// Of a query. What is wrong is told with ComfyUI's words, in its order.
     pub fn parse(query: &str) -> Result<Ask, Invalid> {
         let get = |name: &str| query::get(query, name);
-        let statuses = get("status").filter(|text| !text.is_empty()).map(|text| statuses(&text)).transpose()?;
+        let statuses =
+            get("status").filter(|text| !text.is_empty()).map(|text| statuses(&text)).transpose()?;
         let sort_by = match get("sort_by").map(|text| text.to_lowercase()).as_deref() {
             None | Some("created_at") => SortBy::CreatedAt,
             Some("execution_duration") => SortBy::ExecutionDuration,
-            Some(_) => return Err(Invalid::text(400, "sort_by must be 'created_at' or 'execution_duration'")),
+            Some(_) => {
+                return Err(Invalid::text(400, "sort_by must be 'created_at' or 'execution_duration'"));
+            }
         };
         let descending = match get("sort_order").map(|text| text.to_lowercase()).as_deref() {
             None | Some("desc") => true,

@@ -59,7 +59,8 @@ fn a_job_that_has_not_ended() {
     detail["workflow"] = json!({"prompt": {"1": {}}, "extra_data": extra});
     assert_eq!(detailed(&waiting(Status::Pending), &item).unwrap(), detail);
 
-    let entry = json!({"outputs": {"1": {"result": ["a.obj"]}}, "status": {"status_str": "success", "messages": []}});
+    let entry =
+        json!({"outputs": {"1": {"result": ["a.obj"]}}, "status": {"status_str": "success", "messages": []}});
     let over = Listed { ended: Some(9), entry: Some(&entry), ..waiting(Status::Completed) };
     let model = json!({"filename": "a.obj", "type": "output", "subfolder": "", "mediaType": "3d"});
     let mut preview = model.clone();
@@ -97,7 +98,10 @@ fn what_a_query_asks_for() {
         offset: 0,
     };
     assert_eq!(Ask::parse("").unwrap(), plain);
-    assert_eq!(Ask::parse("status=&workflow_id=&offset=-3&sort_by=CREATED_AT&sort_order=Desc").unwrap(), plain);
+    assert_eq!(
+        Ask::parse("status=&workflow_id=&offset=-3&sort_by=CREATED_AT&sort_order=Desc").unwrap(),
+        plain
+    );
     let query = "status=%20Failed,,in_progress&workflow_id=a+b&sort_by=execution_duration&sort_order=asc&limit=5&offset=7";
     let all = Ask {
         statuses: Some(vec![Status::Failed, Status::InProgress]),
@@ -139,7 +143,8 @@ fn what_a_query_may_not_ask_for() {
 fn pages() {
     let ask = Ask::parse("limit=2&offset=1").unwrap();
     let page = |jobs: usize, total| ask.answer(vec![Value::Null; jobs], total)["pagination"].clone();
-    let pagination = |total: u64, more: bool| json!({"offset": 1, "limit": 2, "total": total, "has_more": more});
+    let pagination =
+        |total: u64, more: bool| json!({"offset": 1, "limit": 2, "total": total, "has_more": more});
     assert_eq!(page(2, 4), pagination(4, true));
     assert_eq!(page(2, 3), pagination(3, false));
     assert_eq!(page(0, 0), pagination(0, false));

@@ -49,7 +49,8 @@ fn kinds_and_formats() {
     assert_eq!(of(json!({"1": {"gifs": [gif.clone()]}})).1, 1);
     gif["format"] = json!("image/gif");
     assert_eq!(of(json!({"1": {"gifs": [gif]}})).1, 0);
-    let named = json!({"filename": "X.GLB", "type": "output", "subfolder": "", "mediaType": "3d", "nodeId": "1"});
+    let named =
+        json!({"filename": "X.GLB", "type": "output", "subfolder": "", "mediaType": "3d", "nodeId": "1"});
     assert_eq!(of(json!({"1": {"result": ["X.GLB", null, "camera"]}})), (1, 1, named));
     let own = json!({"1": {"images": [{"filename": "a", "mediaType": "mine", "type": "output"}]}});
     let kept = json!({"filename": "a", "mediaType": "mine", "type": "output", "nodeId": "1"});
@@ -60,7 +61,8 @@ fn kinds_and_formats() {
 
 #[test]
 fn as_one_job_shows_them() {
-    let outputs = json!({"1": {"result": ["a.obj", null, "camera", {"x": 1}], "animated": [null], "n": 3}, "2": 4});
+    let outputs =
+        json!({"1": {"result": ["a.obj", null, "camera", {"x": 1}], "animated": [null], "n": 3}, "2": 4});
     let model = json!({"filename": "a.obj", "type": "output", "subfolder": "", "mediaType": "3d"});
     let shown = json!({"1": {"result": [model, "camera", {"x": 1}], "animated": [null], "n": 3}, "2": 4});
     assert_eq!(normalized(&outputs), shown);

@@ -110,7 +110,10 @@ mod tests {
             Invalid { status: 400, body: json!({"error": error, "node_errors": {}}) }
         };
         let not_json = "EOF while parsing a value at line 1 column 0";
-        assert_eq!(parse("").unwrap_err(), shape("invalid_json", "Request body must be valid JSON", not_json));
+        assert_eq!(
+            parse("").unwrap_err(),
+            shape("invalid_json", "Request body must be valid JSON", not_json)
+        );
         let object = shape("invalid_request", "Request body must be an object", "");
         assert_eq!(parse("[]").unwrap_err(), object);
         let list = shape("invalid_request", "delete must be a list of ids", "");
