@@ -3,6 +3,7 @@
 use crate::gateway::access_log::Log;
 use crate::gateway::affinity::Affinity;
 use crate::gateway::client::Connections;
+use crate::gateway::hub::{self, Hub};
 use crate::gateway::key::Key;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::predecessor::Predecessor;
@@ -39,6 +40,8 @@ pub struct Gateway {
     pub throttle: Throttle,
     pub tickets: Tickets,
     pub tunnels: Tunnels,
+    /// WebSockets of clients that end here.
+    pub hub: Arc<Hub>,
     /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
     /// The process that this one took over from, while it still has something.
@@ -91,6 +94,7 @@ impl Gateway {
             throttle: Throttle::default(),
             tickets: Tickets::default(),
             tunnels: Tunnels::default(),
+            hub: Arc::default(),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),
             answering: AtomicUsize::new(0),
@@ -166,6 +170,7 @@ impl Gateway {
     pub fn end_all(&self) {
         self.reach(Stage::Over);
         self.tunnels.end(|_| true);
+        self.hub.close_all(&hub::RESTART);
     }
 
     pub fn is_over(&self) -> bool {
