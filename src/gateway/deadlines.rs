@@ -60,6 +60,7 @@ pub async fn run(gateway: Arc<Gateway>) {
         if now > tidied + 1_000 {
             tidied = now;
             gateway.router.tidy();
+            gateway.hub.tick(now);
             for line in gateway.throttle.tidy(now) {
                 gateway.log.note(Level::Warning, &line);
             }

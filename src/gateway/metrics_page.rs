@@ -44,6 +44,8 @@ fn traffic(page: &mut Page, gateway: &Gateway) {
     page.one("open_requests", "gauge", "Requests begun and not ended.", read(&metrics.open));
     page.one("held_requests", "gauge", "Requests that wait for an instance.", held);
     page.one("connections", "gauge", "Connections of clients.", connections);
+    let sockets = gateway.hub.count() as u64;
+    page.one("client_websockets", "gauge", "WebSockets that end at the gateway.", sockets);
     page.one("connections_total", "counter", "Connections accepted.", read(&metrics.connections));
     page.one("received_bytes_total", "counter", "Bytes from clients to instances.", read(&metrics.received));
     page.one("sent_bytes_total", "counter", "Bytes from instances to clients.", read(&metrics.sent));

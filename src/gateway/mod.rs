@@ -13,6 +13,8 @@
 //! agent ─▶ control_socket ─▶ orders ─▶ router.set, status, cut, reload
 //!                └─ upgrade ◀─ handover ─▶ successor, predecessor (the next process, the one before)
 //! health ─▶ instance.well, failed_check
+//!
+//! client ─▶ hub_accept ─▶ hub (WebSockets that end here) ◀─ what runs jobs ◀─ upstream ◀─ instance
 //! ```
 //!
 //! One thread does all of it: a request costs about 25 us, so a core carries far more than GPUs can produce,
@@ -48,7 +50,13 @@ pub mod forwarded;
 pub mod handover;
 pub mod headers;
 pub mod health;
+pub mod hub;
+pub mod hub_accept;
+pub mod hub_frame;
+pub mod hub_queue;
+pub mod hub_socket;
 pub mod instance;
+pub mod jobs;
 pub mod keepalive;
 pub mod key;
 pub mod link;
@@ -78,4 +86,5 @@ pub mod throttle;
 pub mod ticket;
 pub mod tunnel;
 pub mod upgrade;
+pub mod upstream;
 pub mod waiting;

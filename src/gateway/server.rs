@@ -172,17 +172,20 @@ pub async fn leave(gateway: &Gateway, how: &Leave) {
     let until = Instant::now() + how.most;
     let settled = async {
         loop {
-            let (connections, tunnels) =
-                (gateway.connections.fewer.notified(), gateway.tunnels.fewer.notified());
-            let (mut connections, mut tunnels) = (pin!(connections), pin!(tunnels));
+            let connections = gateway.connections.fewer.notified();
+            let (tunnels, sockets) = (gateway.tunnels.fewer.notified(), gateway.hub.fewer.notified());
+            let (mut connections, mut tunnels, mut sockets) =
+                (pin!(connections), pin!(tunnels), pin!(sockets));
             connections.as_mut().enable();
             tunnels.as_mut().enable();
-            if gateway.connections.count() == 0 && (!how.tunnels || gateway.tunnels.count() == 0) {
+            sockets.as_mut().enable();
+            if gateway.connections.count() == 0 && (!how.tunnels || upgraded(gateway) == 0) {
                 return;
             }
             tokio::select! {
                 () = connections => {}
                 () = tunnels => {}
+                () = sockets => {}
             }
         }
     };
@@ -191,17 +194,22 @@ pub async fn leave(gateway: &Gateway, how: &Leave) {
     if timeout_at(until.min(Instant::now() + how.idle), &mut settled).await.is_err() {
         gateway.close_idle();
         if timeout_at(until, &mut settled).await.is_err() {
-            let (connections, tunnels) = (gateway.connections.count(), gateway.tunnels.count());
+            let (connections, tunnels) = (gateway.connections.count(), upgraded(gateway));
             let text = format!("time is up: {connections} connections and {tunnels} tunnels are cut");
             gateway.log.note(Level::Warning, &text);
         }
     }
     gateway.end_all();
     let gone = async {
-        while gateway.connections.count() + gateway.tunnels.count() > 0 {
+        while gateway.connections.count() + upgraded(gateway) > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
     // Each ends when it is next polled; this wait is for their lines in the log.
     let _ = timeout(Duration::from_secs(1), gone).await;
+}
+
+/// Connections that speak another protocol than HTTP by now.
+fn upgraded(gateway: &Gateway) -> usize {
+    gateway.tunnels.count() + gateway.hub.count()
 }

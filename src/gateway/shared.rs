@@ -3,6 +3,7 @@
 use crate::gateway::access_log::Log;
 use crate::gateway::affinity::Affinity;
 use crate::gateway::client::Connections;
+use crate::gateway::hub::{self, Hub};
 use crate::gateway::jobs::engine::Engine;
 use crate::gateway::key::Key;
 use crate::gateway::metrics::Metrics;
@@ -40,6 +41,8 @@ pub struct Gateway {
     pub throttle: Throttle,
     pub tickets: Tickets,
     pub tunnels: Tunnels,
+    /// WebSockets of clients that end here.
+    pub hub: Arc<Hub>,
     /// What the gateway owns of the jobs; none: they are the instances' own.
     jobs: RwLock<Option<Arc<Engine>>>,
     /// Held while the table or the settings change, or another process takes over.
@@ -94,6 +97,7 @@ impl Gateway {
             throttle: Throttle::default(),
             tickets: Tickets::default(),
             tunnels: Tunnels::default(),
+            hub: Arc::default(),
             jobs: RwLock::new(None),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),
@@ -178,6 +182,7 @@ impl Gateway {
     pub fn end_all(&self) {
         self.reach(Stage::Over);
         self.tunnels.end(|_| true);
+        self.hub.close_all(&hub::RESTART);
     }
 
     pub fn is_over(&self) -> bool {

@@ -5,4 +5,5 @@ pub mod description;
 pub mod log;
 #[cfg(feature = "workstation")]
 pub mod manager_snapshot;
+pub mod socket;
 pub mod workflow;

@@ -1,0 +1,367 @@
+//! Clients' WebSockets, which end here: they stay while instances come and go, and while another version of this
+//! program takes over. Whoever runs jobs says what their clients are to hear.
+//!
+//! ```text
+//! hub_accept ─▶ hub ─▶ hub_socket (a task each) ─▶ hub_queue, hub_frame
+//! ```
+//!
+//! A client is an id of its own choice (`clientId`) together with the API key that it came with: another key's
+//! client of the same id hears nothing of it. All sockets of one client hear the same, and one that comes again
+//! is told what it missed of the state of its running jobs.
+use crate::formats::comfy::socket::{self, First, Worth};
+use crate::formats::hex::hex;
+use crate::gateway::clock::Millis;
+use crate::gateway::hub_frame::{Close, Frame};
+pub use crate::gateway::hub_socket::ClientRef;
+use crate::gateway::hub_socket::Socket;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How many sockets of one client there may be.
+pub const OF_CLIENT: usize = 64;
+/// What is told to everybody is told this seldom for each socket that there is.
+const PER_SOCKET: Duration = Duration::from_micros(100);
+pub const RESTART: Close = Close::new(1012, "the service restarts");
+
+/// One message for a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8.
+    Text(Bytes),
+    Binary(Bytes),
+}
+
+impl Message {
+    pub fn json(value: &Value) -> Message {
+        Message::Text(value.to_string().into())
+    }
+
+    /// As it goes out to clients that know previews with metadata.
+    fn frame(&self) -> Frame {
+        match self {
+            Message::Text(text) => Frame::text(text, socket::worth_of_text(text)),
+            Message::Binary(bytes) => Frame::binary(bytes, socket::worth_of_binary(bytes)),
+        }
+    }
+
+    /// As it goes out to the others, where that is another one.
+    fn plain(&self) -> Option<Frame> {
+        let Message::Binary(bytes) = self else { return None };
+        Some(Frame::binary(&socket::without_metadata(bytes)?, Worth::Preview))
+    }
+}
+
+/// What a client that comes again must be told of a running job, in this order.
+#[derive(Debug, Default, Clone)]
+struct Running {
+    job: String,
+    /// By their place in `STATE`.
+    messages: [Option<Message>; STATE.len()],
+}
+
+const STATE: [&str; 4] = ["execution_start", "execution_cached", "progress_state", "executing"];
+
+pub struct Hub {
+    clients: Mutex<Clients>,
+    status: Mutex<Status>,
+    features: Mutex<Frame>,
+    /// What waits to be written to all of them.
+    load: Arc<AtomicUsize>,
+    /// Notified when a socket ends.
+    pub fewer: Notify,
+}
+
+#[derive(Default)]
+struct Clients {
+    all: HashMap<ClientRef, Entry>,
+    sockets: usize,
+    /// Another process is to go on with them.
+    leaving: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    sockets: Vec<Arc<Socket>>,
+    running: Vec<Running>,
+}
+
+/// How many jobs have not ended, and what of it was told.
+#[derive(Default)]
+struct Status {
+    remaining: usize,
+    told: usize,
+    at: Option<Instant>,
+    /// Somebody will tell it soon.
+    waits: bool,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let flags = json!({socket::PREVIEW_METADATA: true});
+        Hub {
+            clients: Mutex::default(),
+            status: Mutex::default(),
+            features: Mutex::new(features(&flags)),
+            load: Arc::default(),
+            fewer: Notify::new(),
+        }
+    }
+}
+
+fn features(flags: &Value) -> Frame {
+    Frame::text(socket::feature_flags(flags).to_string().as_bytes(), Worth::Must)
+}
+
+/// There are `OF_CLIENT` sockets of this client already.
+#[derive(Debug)]
+pub struct TooMany;
+
+/// A socket's place in the hub, until it is dropped.
+pub struct Place {
+    hub: Arc<Hub>,
+    pub socket: Arc<Socket>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.leave(&self.socket);
+    }
+}
+
+impl Hub {
+    /// A new socket of a client, with what it has to hear first.
+    pub fn enter(self: &Arc<Self>, client: ClientRef) -> Result<Place, TooMany> {
+        let remaining = self.status.lock().remaining;
+        let mut clients = self.clients.lock();
+        let entry = clients.all.get(&client);
+        if entry.is_some_and(|entry| entry.sockets.len() >= OF_CLIENT) {
+            return Err(TooMany);
+        }
+        let hello = socket::hello(remaining, &client.id).to_string();
+        let missed = entry.iter().flat_map(|entry| &entry.running).flat_map(|running| &running.messages);
+        let missed: Vec<Frame> = missed.flatten().map(Message::frame).collect();
+        let place = self.place(&mut clients, client);
+        // None of it may be left out for what comes after.
+        place.socket.push(Frame::text(hello.as_bytes(), Worth::Must));
+        missed.into_iter().for_each(|frame| place.socket.push(frame));
+        Ok(place)
+    }
+
+    /// A socket that another process had, which has heard all that already.
+    pub fn go_on(self: &Arc<Self>, client: ClientRef) -> Place {
+        self.place(&mut self.clients.lock(), client)
+    }
+
+    fn place(self: &Arc<Self>, clients: &mut Clients, client: ClientRef) -> Place {
+        let socket = Arc::new(Socket::new(client.clone(), &self.load));
+        if clients.leaving {
+            socket.ask_to_leave();
+        }
+        clients.all.entry(client).or_default().sockets.push(socket.clone());
+        clients.sockets += 1;
+        Place { hub: self.clone(), socket }
+    }
+
+    fn leave(&self, socket: &Arc<Socket>) {
+        let mut clients = self.clients.lock();
+        if let Some(entry) = clients.all.get_mut(&socket.client) {
+            let before = entry.sockets.len();
+            entry.sockets.retain(|other| !Arc::ptr_eq(other, socket));
+            let gone = before - entry.sockets.len();
+            if entry.is_empty() {
+                clients.all.remove(&socket.client);
+            }
+            clients.sockets -= gone;
+        }
+        drop(clients);
+        self.fewer.notify_waiters();
+    }
+
+    /// To all sockets of a client.
+    pub fn to_client(&self, client: &ClientRef, message: &Message) {
+        if let Some(entry) = self.clients.lock().all.get(client) {
+            entry.tell(message);
+        }
+    }
+
+    /// The same for a message of a running job. What a client that comes again has to know of it is kept until
+    /// `ended`: `kind` is the message's `type`, empty for a binary one.
+    pub fn of_job(&self, client: &ClientRef, job: &str, kind: &str, message: &Message) {
+        let mut clients = self.clients.lock();
+        let Some(at) = STATE.iter().position(|state| *state == kind) else {
+            if let Some(entry) = clients.all.get(client) {
+                entry.tell(message);
+            }
+            return;
+        };
+        let entry = clients.all.entry(client.clone()).or_default();
+        entry.tell(message);
+        let known = entry.running.iter().position(|running| running.job == job);
+        let known = known.unwrap_or_else(|| {
+            entry.running.push(Running { job: job.into(), ..Running::default() });
+            entry.running.len() - 1
+        });
+        let messages = &mut entry.running[known].messages;
+        if at == 0 {
+            // It begins, perhaps for the second time.
+            *messages = Default::default();
+        }
+        messages[at] = Some(message.copy());
+    }
+
+    /// A job of a client runs no more: nobody has to be told of it.
+    pub fn ended(&self, client: &ClientRef, job: &str) {
+        let mut clients = self.clients.lock();
+        if let Some(entry) = clients.all.get_mut(client) {
+            entry.running.retain(|running| running.job != job);
+            if entry.is_empty() {
+                clients.all.remove(client);
+            }
+        }
+    }
+
+    pub fn to_all(&self, message: &Message) {
+        self.to_all_but(None, message);
+    }
+
+    /// The same, without one client, who has it already.
+    pub fn to_all_but(&self, client: Option<&ClientRef>, message: &Message) {
+        let clients = self.clients.lock();
+        let (frame, plain) = (message.frame(), message.plain());
+        let others = clients.all.iter().filter(|(other, _)| Some(*other) != client);
+        for socket in others.flat_map(|(_, entry)| &entry.sockets) {
+            socket.push(fitting(socket, &frame, plain.as_ref()));
+        }
+    }
+
+    /// How many jobs have not ended: told to everybody when it changes, not too often where there are many.
+    pub fn set_remaining(self: &Arc<Self>, remaining: usize) {
+        let pause = PER_SOCKET * u32::try_from(self.count()).unwrap_or(u32::MAX);
+        let mut status = self.status.lock();
+        status.remaining = remaining;
+        if status.remaining == status.told || status.waits {
+            return;
+        }
+        let early = status.at.and_then(|at| pause.checked_sub(at.elapsed())).unwrap_or_default();
+        if early.is_zero() {
+            drop(status);
+            return self.tell_status();
+        }
+        status.waits = true;
+        let hub = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(early).await;
+            hub.tell_status();
+        });
+    }
+
+    fn tell_status(&self) {
+        let mut status = self.status.lock();
+        status.waits = false;
+        if status.remaining == status.told {
+            return;
+        }
+        (status.told, status.at) = (status.remaining, Some(Instant::now()));
+        let message = Message::json(&socket::status(status.remaining));
+        drop(status);
+        self.to_all(&message);
+    }
+
+    /// What the service can do: `GET /features` of an instance that serves.
+    pub fn set_features(&self, flags: &Value) {
+        *self.features.lock() = features(flags);
+    }
+
+    /// What a client said. Says whether the next message is listened to as well.
+    pub fn heard(&self, socket: &Socket, text: &[u8]) -> bool {
+        match socket::first(text) {
+            First::Nothing => true,
+            First::Other => false,
+            First::Flags { preview_metadata } => {
+                socket.set_metadata(preview_metadata);
+                let answer = self.features.lock().clone();
+                socket.push(answer);
+                false
+            }
+        }
+    }
+
+    pub fn connected(&self, client: &ClientRef) -> bool {
+        self.clients.lock().all.get(client).is_some_and(|entry| !entry.sockets.is_empty())
+    }
+
+    /// How many sockets there are.
+    pub fn count(&self) -> usize {
+        self.clients.lock().sockets
+    }
+
+    fn each(&self, act: impl FnMut(&Arc<Socket>)) {
+        self.clients.lock().all.values().flat_map(|entry| &entry.sockets).for_each(act);
+    }
+
+    /// Pings those that have been silent for long.
+    pub fn tick(&self, now: Millis) {
+        self.each(|socket| socket.ping(now));
+    }
+
+    /// Ends all of them, once what waits for them is written.
+    pub fn close_all(&self, why: &Close) {
+        self.each(|socket| socket.close(why));
+    }
+}
+
+impl Entry {
+    fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.running.is_empty()
+    }
+
+    fn tell(&self, message: &Message) {
+        if self.sockets.is_empty() {
+            return;
+        }
+        let frame = message.frame();
+        let plain = if self.sockets.iter().all(|s| s.knows_metadata()) { None } else { message.plain() };
+        for socket in &self.sockets {
+            socket.push(fitting(socket, &frame, plain.as_ref()));
+        }
+    }
+}
+
+impl Message {
+    /// Without the larger buffer that it may be a part of.
+    fn copy(&self) -> Message {
+        match self {
+            Message::Text(text) => Message::Text(Bytes::copy_from_slice(text)),
+            Message::Binary(bytes) => Message::Binary(Bytes::copy_from_slice(bytes)),
+        }
+    }
+}
+
+fn fitting(socket: &Socket, frame: &Frame, plain: Option<&Frame>) -> Frame {
+    plain.filter(|_| !socket.knows_metadata()).unwrap_or(frame).clone()
+}
+
+/// An id for a client that brings none, as ComfyUI makes it: a random UUID without its hyphens.
+pub fn new_id() -> io::Result<String> {
+    let mut bytes = [0u8; 16];
+    if getrandom(&mut bytes, GetRandomFlags::empty())? != bytes.len() {
+        return Err(io::Error::other("the kernel gave too few random bytes"));
+    }
+    // RFC 9562, 5.4.
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Ok(hex(&bytes))
+}
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;
