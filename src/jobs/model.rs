@@ -55,7 +55,9 @@ impl State {
     /// Whether `next` may follow. An end is final.
     pub fn may_become(self, next: State) -> bool {
         match self {
-            State::Queued => matches!(next, State::Dispatched | State::Failed | State::Cancelled | State::Expired),
+            State::Queued => {
+                matches!(next, State::Dispatched | State::Failed | State::Cancelled | State::Expired)
+            }
             State::Dispatched | State::Running => next != State::Expired && next != self,
             _ => false,
         }
@@ -90,6 +92,8 @@ pub struct Job {
     pub retry: bool,
     pub state: State,
     pub accepted: Time,
+    /// When it was given to the instance that has it or had it last; a try begins then.
+    pub dispatched: Option<Time>,
     pub started: Option<Time>,
     pub ended: Option<Time>,
     /// Where it is or was last: `s0-g7`.

@@ -1,23 +1,47 @@
 //! What keeps jobs. The ledger's threads alone call it. SQLite is behind it; the schema is portable, because
 //! PostgreSQL is to be the second.
 use crate::jobs::model::{Body, History, Job, Reason, State, Time, Try};
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Result};
 
 /// One change, on disk when the batch that it belongs to is.
 #[derive(Debug, Clone)]
 pub enum Write {
-    Accept { job: Box<Job>, body: Box<Body> },
+    Accept {
+        job: Box<Job>,
+        body: Box<Body>,
+    },
     /// Written before the instance is told.
-    Dispatch { id: String, instance: String, generation: u64, at: Time },
-    Start { id: String, at: Time },
+    Dispatch {
+        id: String,
+        instance: String,
+        generation: u64,
+        at: Time,
+    },
+    Start {
+        id: String,
+        at: Time,
+    },
     /// Back among those that wait; a try is recorded if one was used up.
-    Requeue { id: String, tried: Option<Try> },
+    Requeue {
+        id: String,
+        tried: Option<Try>,
+    },
     /// Its end, with the entry of the instance's history where there is one.
-    End { id: String, state: State, at: Time, reason: Option<Reason>, history: Option<Box<History>> },
+    End {
+        id: String,
+        state: State,
+        at: Time,
+        reason: Option<Reason>,
+        history: Option<Box<History>>,
+    },
     /// Its owner or an operator no longer wants to see it (ComfyUI's POST /history delete).
-    Forget { ids: Vec<String> },
+    Forget {
+        ids: Vec<String>,
+    },
     /// A job that has ended waits again, as if it were new.
-    Again { id: String },
+    Again {
+        id: String,
+    },
 }
 
 /// Which jobs a reader wants, newest first unless `oldest_first`.
@@ -44,6 +68,23 @@ pub enum Sort {
     Duration,
 }
 
+/// The source of an error that says that what is kept is not what was written.
+#[derive(Debug)]
+pub struct Damage(pub Box<dyn std::error::Error + Send + Sync>);
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Damage {}
+
+/// Whether an error says that what is kept is damaged, which nothing but a person mends.
+pub fn is_damage(error: &Error) -> bool {
+    error.source.as_deref().is_some_and(|source| source.is::<Damage>())
+}
+
 /// What is kept of jobs that have ended: whatever is beyond one of these goes, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
@@ -54,7 +95,9 @@ pub struct Keep {
 }
 
 pub trait Store: Send {
-    /// All of them in one transaction, on disk when this returns. A failed batch changes nothing.
+    /// All of them in one transaction, on disk when this returns. A failed batch changes nothing. An empty one writes
+    /// all the same: it tells whether that can be done. What can never be done, whatever the disk does, is an error of
+    /// the kind *input*: an id that is there already, one that is not, a state that may not follow.
     fn write(&mut self, batch: &[Write]) -> Result<()>;
     /// Every job that has not ended, by `seq`, and the last `seq` that was given to any job.
     fn open_jobs(&mut self) -> Result<(Vec<Job>, u64)>;
@@ -67,4 +110,8 @@ pub trait Store: Send {
     fn expire(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64>;
     /// A consistent copy into a file that must not exist.
     fn backup(&mut self, to: &std::path::Path) -> Result<()>;
+    /// Looks through all of it for damage; takes a second for some hundred MiB.
+    fn check(&mut self) -> Result<()>;
+    /// One more connection to the same jobs, for what takes long.
+    fn another(&self) -> Result<Box<dyn Store>>;
 }
