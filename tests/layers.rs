@@ -72,7 +72,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "snapshot::report",
         ],
     ),
-    ("gateway", &["formats", "protocol", "sys"]),
+    ("jobs", &["formats", "sys"]),
+    ("gateway", &["formats", "jobs", "protocol", "sys"]),
     ("agent", &["formats", "gateway", "host", "protocol", "store", "sys"]),
 ];
 

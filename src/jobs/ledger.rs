@@ -1,1 +1,349 @@
+//! The store behind two threads, since it blocks: one writes, one reads, each with a connection of its own.
+//!
+//! The writer puts all that waits into one transaction and answers after its fsync, so that a hundred who wait pay
+//! for one. A write that fails takes no other one with it. While nothing can be written, `trouble` says why, and the
+//! writer tries by itself whether it can again.
+use crate::jobs::model::{Body, History, Job, Time};
+use crate::jobs::sqlite::Sqlite;
+use crate::jobs::store::{Find, Keep, Store, Write, is_damage};
+use crate::sys::error::{Error, Kind, Result};
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+use tokio::sync::oneshot;
 
+/// So many writes in one transaction at most: what waits behind them is not to wait for long.
+const MOST: usize = 1000;
+/// Expired jobs are deleted so many at a time, so that what is to be written comes in between.
+const EXPIRED: u64 = 100;
+/// How often is tried whether the disk takes writes again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub struct Ledger {
+    writer: Sender<Order>,
+    reader: Sender<Question>,
+    trouble: Arc<Trouble>,
+}
+
+enum Order {
+    Write(Group),
+    Expire(Keep, Time, oneshot::Sender<Result<u64>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// What is to be written together.
+struct Group {
+    writes: Vec<Write>,
+    answer: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// A group that could not be written, which its sender may want to try again.
+struct Refused {
+    error: Error,
+    writes: Vec<Write>,
+}
+
+/// Why new jobs must not be taken.
+#[derive(Default)]
+struct Trouble {
+    /// Of the last write.
+    written: Mutex<Option<String>>,
+    /// Whatever was found damaged; it stays so.
+    damaged: Mutex<Option<String>>,
+}
+
+/// It sends its own answer.
+type Asked = Box<dyn FnOnce(&mut dyn Store) + Send>;
+
+enum Question {
+    Ask(Asked),
+    Close(oneshot::Sender<()>),
+}
+
+impl Ledger {
+    /// Starts two threads, each of which ends with the last handle, or with `close`.
+    pub fn start(writer: Box<dyn Store>, reader: Box<dyn Store>) -> Ledger {
+        let (orders, taken) = mpsc::channel();
+        let (questions, asked) = mpsc::channel();
+        let trouble = Arc::new(Trouble::default());
+        let ledger = Ledger { writer: orders, reader: questions, trouble: trouble.clone() };
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        let writing = thread("jobs-writer").spawn(move || Writer { store: writer, trouble }.run(&taken));
+        let reading = thread("jobs-reader").spawn(move || read(reader, &asked));
+        // Without its thread a channel has no end, and who uses it hears that the ledger is closed.
+        if let Err(e) = writing.and(reading) {
+            *ledger.trouble.written.lock() = Some(format!("cannot start a thread for the jobs: {e}"));
+        }
+        ledger
+    }
+
+    /// The ledger of a file; the jobs in it that have not ended, by `seq`, and the last `seq` that was given.
+    pub fn open(file: &Path) -> Result<(Ledger, Vec<Job>, u64)> {
+        let mut writer = Sqlite::open(file)?;
+        let (jobs, last) = writer.open_jobs()?;
+        let reader = Sqlite::open(file)?;
+        Ok((Ledger::start(Box::new(writer), Box::new(reader)), jobs, last))
+    }
+
+    /// On disk when it returns Ok. Who goes away meanwhile does not take the write back.
+    pub async fn write(&self, write: Write) -> Result<()> {
+        self.write_all(vec![write]).await
+    }
+
+    /// In one transaction: all or nothing.
+    pub async fn write_all(&self, writes: Vec<Write>) -> Result<()> {
+        self.try_write(writes).await.map_err(|refused| refused.error)
+    }
+
+    /// For what has happened already: tries until it is on disk. Fails only if it can never be, or the ledger is
+    /// closed.
+    pub async fn insist(&self, mut writes: Vec<Write>) -> Result<()> {
+        loop {
+            match self.try_write(writes).await {
+                Ok(()) => return Ok(()),
+                Err(refused) if matches!(refused.error.kind, Kind::Input | Kind::Interrupted) => {
+                    return Err(refused.error);
+                }
+                Err(refused) => writes = refused.writes,
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn try_write(&self, writes: Vec<Write>) -> Result<(), Refused> {
+        let lost = || Refused { error: closed(), writes: Vec::new() };
+        let (answer, answered) = oneshot::channel();
+        self.writer.send(Order::Write(Group { writes, answer })).map_err(|_| lost())?;
+        answered.await.map_err(|_| lost())?
+    }
+
+    pub async fn job(&self, id: &str) -> Result<Option<Job>> {
+        let id = id.to_string();
+        self.ask(move |store| store.job(&id)).await
+    }
+
+    pub async fn body(&self, id: &str) -> Result<Option<Body>> {
+        let id = id.to_string();
+        self.ask(move |store| store.body(&id)).await
+    }
+
+    pub async fn history(&self, id: &str) -> Result<Option<History>> {
+        let id = id.to_string();
+        self.ask(move |store| store.history(&id)).await
+    }
+
+    pub async fn find(&self, find: Find) -> Result<(Vec<Job>, u64)> {
+        self.ask(move |store| store.find(&find)).await
+    }
+
+    /// What there is of each, in the order of the ids; an unknown one has neither.
+    pub async fn histories(&self, ids: Vec<String>) -> Result<Vec<(String, Option<Body>, Option<History>)>> {
+        self.ask(move |store| {
+            let both = |id: String| {
+                let (body, history) = (store.body(&id)?, store.history(&id)?);
+                Ok((id, body, history))
+            };
+            ids.into_iter().map(both).collect()
+        })
+        .await
+    }
+
+    /// Deletes what `keep` no longer covers, a few at a time; says how many went.
+    pub async fn expire(&self, keep: Keep, now: Time) -> Result<u64> {
+        let mut gone = 0;
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.writer.send(Order::Expire(keep, now, answer)).map_err(|_| closed())?;
+            let some = answered.await.map_err(|_| closed())??;
+            gone += some;
+            if some < EXPIRED {
+                return Ok(gone);
+            }
+        }
+    }
+
+    /// A consistent copy into a file that must not exist; neither readers nor writers wait for it.
+    pub async fn backup(&self, to: &Path) -> Result<()> {
+        let to = to.to_path_buf();
+        self.beside(move |store| store.backup(&to)).await
+    }
+
+    /// Looks for damage in all that is kept, while everything goes on. What is found is trouble from then on.
+    pub async fn check(&self) -> Result<()> {
+        self.beside(|store| store.check()).await
+    }
+
+    /// What takes long, on a connection and a thread of its own.
+    async fn beside<F>(&self, act: F) -> Result<()>
+    where
+        F: FnOnce(&mut dyn Store) -> Result<()> + Send + 'static,
+    {
+        let mut store = self.ask(|store| store.another()).await?;
+        let done = tokio::task::spawn_blocking(move || act(store.as_mut())).await;
+        let done =
+            done.map_err(|e| Error::new(Kind::Io, "the work with the jobs was cut off").caused_by(e))?;
+        self.trouble.look_for_damage(&done);
+        done
+    }
+
+    /// Writes what waits, and closes the files; what is asked later fails.
+    pub async fn close(&self) {
+        // The writer last: who closes a database last leaves it without a log. An error says that it is closed.
+        let (answer, done) = oneshot::channel();
+        if self.reader.send(Question::Close(answer)).is_ok() {
+            let _ = done.await;
+        }
+        let (answer, done) = oneshot::channel();
+        if self.writer.send(Order::Close(answer)).is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Why no new job may be taken: the last write's failure, until one succeeds; or damage, whoever met with it.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.damaged.lock().clone().or_else(|| self.trouble.written.lock().clone())
+    }
+
+    async fn ask<T, F>(&self, question: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Store) -> Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        // Who no longer waits for the answer is not told.
+        let asked = move |store: &mut dyn Store| drop(answer.send(question(store)));
+        self.reader.send(Question::Ask(Box::new(asked))).map_err(|_| closed())?;
+        let answer = answered.await.map_err(|_| closed())?;
+        self.trouble.look_for_damage(&answer);
+        answer
+    }
+}
+
+impl Trouble {
+    fn look_for_damage<T>(&self, done: &Result<T>) {
+        if let Some(error) = done.as_ref().err().filter(|error| is_damage(error)) {
+            self.damaged.lock().get_or_insert_with(|| error.full());
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Interrupted, "the ledger of the jobs is closed")
+}
+
+fn read(mut store: Box<dyn Store>, questions: &Receiver<Question>) {
+    for question in questions {
+        match question {
+            Question::Ask(ask) => ask(store.as_mut()),
+            Question::Close(done) => {
+                drop(store);
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+struct Writer {
+    store: Box<dyn Store>,
+    trouble: Arc<Trouble>,
+}
+
+impl Writer {
+    /// Until it is closed, or nobody is left who could send anything.
+    fn run(mut self, orders: &Receiver<Order>) {
+        while let Some(first) = self.next(orders) {
+            let mut groups = Vec::new();
+            let mut other = take(first, &mut groups);
+            // Whatever waits, up to the first order that is no write.
+            while other.is_none() && groups.iter().map(|g: &Group| g.writes.len()).sum::<usize>() < MOST {
+                let Ok(order) = orders.try_recv() else { break };
+                other = take(order, &mut groups);
+            }
+            self.write(groups);
+            match other {
+                Some(Order::Expire(keep, now, answer)) => {
+                    let _ = answer.send(self.store.expire(&keep, now, EXPIRED));
+                }
+                Some(Order::Close(done)) => {
+                    *self.trouble.written.lock() = Some(closed().message);
+                    drop(self.store);
+                    let _ = done.send(());
+                    return;
+                }
+                Some(Order::Write(_)) | None => {}
+            }
+        }
+    }
+
+    /// Waits for an order. While nothing can be written, finds out now and then whether it can again: it may be that
+    /// nobody writes any more, since new jobs are refused meanwhile.
+    fn next(&mut self, orders: &Receiver<Order>) -> Option<Order> {
+        loop {
+            if self.trouble.written.lock().is_none() {
+                return orders.recv().ok();
+            }
+            match orders.recv_timeout(LOOK_AGAIN) {
+                Ok(order) => return Some(order),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    // Its failure is noted.
+                    let _ = self.try_write(&[]);
+                }
+            }
+        }
+    }
+
+    /// All in one transaction; if that fails, each group in one of its own, so that a bad one fails alone.
+    fn write(&mut self, groups: Vec<Group>) {
+        if groups.is_empty() {
+            return;
+        }
+        let (mut batch, mut answers, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        for Group { writes, answer } in groups {
+            lengths.push(writes.len());
+            answers.push(answer);
+            batch.extend(writes);
+        }
+        let together = self.try_write(&batch);
+        let alone = answers.len() == 1;
+        let mut rest = batch.into_iter();
+        for (answer, length) in answers.into_iter().zip(lengths) {
+            let writes: Vec<Write> = rest.by_ref().take(length).collect();
+            let done = match &together {
+                Err(_) if !alone => self.try_write(&writes),
+                done => done.clone(),
+            };
+            // Who no longer waits is not told.
+            let _ = answer.send(done.map_err(|error| Refused { error, writes }));
+        }
+    }
+
+    fn try_write(&mut self, writes: &[Write]) -> Result<()> {
+        let done = self.store.write(writes);
+        match &done {
+            Ok(()) => *self.trouble.written.lock() = None,
+            // It says nothing about the disk.
+            Err(error) if error.kind == Kind::Input => {}
+            Err(error) => *self.trouble.written.lock() = Some(error.full()),
+        }
+        self.trouble.look_for_damage(&done);
+        done
+    }
+}
+
+/// Puts a write with the others; gives back what is none.
+fn take(order: Order, groups: &mut Vec<Group>) -> Option<Order> {
+    match order {
+        Order::Write(group) => groups.push(group),
+        other => return Some(other),
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -7,6 +7,10 @@
 //! ```
 //!
 //! `model` says what a job is and which state follows which. Nothing here knows HTTP, ComfyUI or instances.
+#[cfg(test)]
+mod bench_tests;
+#[cfg(test)]
+mod fixture;
 pub mod ledger;
 pub mod model;
 pub mod queue;

@@ -92,6 +92,8 @@ pub struct Job {
     pub retry: bool,
     pub state: State,
     pub accepted: Time,
+    /// When it was given to the instance that has it or had it last; a try begins then.
+    pub dispatched: Option<Time>,
     pub started: Option<Time>,
     pub ended: Option<Time>,
     /// Where it is or was last: `s0-g7`.

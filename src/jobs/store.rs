@@ -1,7 +1,7 @@
 //! What keeps jobs. The ledger's threads alone call it. SQLite is behind it; the schema is portable, because
 //! PostgreSQL is to be the second.
 use crate::jobs::model::{Body, History, Job, Reason, State, Time, Try};
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Result};
 
 /// One change, on disk when the batch that it belongs to is.
 #[derive(Debug, Clone)]
@@ -51,6 +51,9 @@ pub struct Find {
     pub states: Vec<State>,
     pub owner: Option<String>,
     pub workflow: Option<String>,
+    /// Those with a higher `seq`, and those accepted then or later.
+    pub after: Option<u64>,
+    pub since: Option<Time>,
     pub sort: Sort,
     pub oldest_first: bool,
     pub offset: u64,
@@ -68,6 +71,23 @@ pub enum Sort {
     Duration,
 }
 
+/// The source of an error that says that what is kept is not what was written.
+#[derive(Debug)]
+pub struct Damage(pub Box<dyn std::error::Error + Send + Sync>);
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Damage {}
+
+/// Whether an error says that what is kept is damaged, which nothing but a person mends.
+pub fn is_damage(error: &Error) -> bool {
+    error.source.as_deref().is_some_and(|source| source.is::<Damage>())
+}
+
 /// What is kept of jobs that have ended: whatever is beyond one of these goes, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
@@ -78,7 +98,9 @@ pub struct Keep {
 }
 
 pub trait Store: Send {
-    /// All of them in one transaction, on disk when this returns. A failed batch changes nothing.
+    /// All of them in one transaction, on disk when this returns. A failed batch changes nothing. An empty one writes
+    /// all the same: it tells whether that can be done. What can never be done, whatever the disk does, is an error of
+    /// the kind *input*: an id that is there already, one that is not, a state that may not follow.
     fn write(&mut self, batch: &[Write]) -> Result<()>;
     /// Every job that has not ended, by `seq`, and the last `seq` that was given to any job.
     fn open_jobs(&mut self) -> Result<(Vec<Job>, u64)>;
@@ -91,4 +113,8 @@ pub trait Store: Send {
     fn expire(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64>;
     /// A consistent copy into a file that must not exist.
     fn backup(&mut self, to: &std::path::Path) -> Result<()>;
+    /// Looks through all of it for damage; takes a second for some hundred MiB.
+    fn check(&mut self) -> Result<()>;
+    /// One more connection to the same jobs, for what takes long.
+    fn another(&self) -> Result<Box<dyn Store>>;
 }

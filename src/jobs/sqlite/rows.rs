@@ -1,0 +1,116 @@
+//! A job as a row, and what is too large for one as a zstd frame of JSON.
+use crate::jobs::model::{Job, State};
+use crate::jobs::sqlite::failure::Failure;
+use rusqlite::types::Type;
+use rusqlite::{Row, Statement, named_params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zstd::bulk::Compressor;
+
+/// zstd's own default: prompts are small, and kept for weeks.
+const LEVEL: i32 = 3;
+
+/// In the order in which `job` reads them.
+pub const COLUMNS: &str = "id, seq, number, priority, owner, client, workflow, digest, warmth, retry, state, \
+     accepted, dispatched, started, ended, instance, generation, tries, reason";
+
+pub const INSERT: &str = "INSERT INTO job (id, seq, number, priority, owner, client, workflow, digest, warmth, \
+     retry, state, accepted, dispatched, started, ended, duration, instance, generation, tries, reason, bytes) \
+     VALUES (:id, :seq, :number, :priority, :owner, :client, :workflow, :digest, :warmth, :retry, :state, \
+     :accepted, :dispatched, :started, :ended, :duration, :instance, :generation, :tries, :reason, :bytes)";
+
+/// A number of ours is a signed one there. A time or a size never comes near the sign; a hash comes back as it was.
+pub fn int(number: u64) -> i64 {
+    number as i64
+}
+
+pub fn uint(number: i64) -> u64 {
+    number as u64
+}
+
+pub fn insert(statement: &mut Statement, job: &Job, bytes: usize) -> Result<usize, Failure> {
+    let reason = job.reason.as_ref().map(text).transpose()?;
+    let values = named_params! {
+        ":id": job.id, ":seq": int(job.seq), ":number": job.number, ":priority": job.priority,
+        ":owner": job.owner, ":client": job.client, ":workflow": job.workflow, ":digest": job.sum,
+        ":warmth": int(job.warmth), ":retry": job.retry, ":state": job.state.name(),
+        ":accepted": int(job.accepted), ":dispatched": job.dispatched.map(int),
+        ":started": job.started.map(int), ":ended": job.ended.map(int), ":duration": duration(job.started, job.ended),
+        ":instance": job.instance, ":generation": job.generation.map(int),
+        ":tries": text(&job.tries)?, ":reason": reason, ":bytes": int(bytes as u64),
+    };
+    Ok(statement.execute(values)?)
+}
+
+pub fn duration(started: Option<u64>, ended: Option<u64>) -> i64 {
+    started.zip(ended).map_or(0, |(started, ended)| int(ended.saturating_sub(started)))
+}
+
+pub fn job(row: &Row) -> rusqlite::Result<Job> {
+    let time = |at: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(at)?.map(uint));
+    let reason: Option<String> = row.get(18)?;
+    Ok(Job {
+        id: row.get(0)?,
+        seq: uint(row.get(1)?),
+        number: row.get(2)?,
+        priority: row.get(3)?,
+        owner: row.get(4)?,
+        client: row.get(5)?,
+        workflow: row.get(6)?,
+        sum: row.get(7)?,
+        warmth: uint(row.get(8)?),
+        retry: row.get(9)?,
+        state: state(row, 10)?,
+        accepted: uint(row.get(11)?),
+        dispatched: time(12)?,
+        started: time(13)?,
+        ended: time(14)?,
+        instance: row.get(15)?,
+        generation: time(16)?,
+        tries: read_text(&row.get::<_, String>(17)?, 17)?,
+        reason: reason.map(|reason| read_text(&reason, 18)).transpose()?,
+    })
+}
+
+pub fn state(row: &Row, at: usize) -> rusqlite::Result<State> {
+    let name: String = row.get(at)?;
+    State::of_name(&name).ok_or_else(|| {
+        rusqlite::Error::FromSqlConversionFailure(at, Type::Text, format!("there is no state {name}").into())
+    })
+}
+
+pub fn text(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|e| Failure::Wrong(format!("a job cannot be written as JSON: {e}")))
+}
+
+pub fn read_text<T: DeserializeOwned>(text: &str, at: usize) -> rusqlite::Result<T> {
+    from_json(text.as_bytes())
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(e)))
+}
+
+pub struct Packer(Compressor<'static>);
+
+impl Packer {
+    pub fn new() -> std::io::Result<Packer> {
+        Compressor::new(LEVEL).map(Packer)
+    }
+
+    pub fn pack(&mut self, value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+        let cannot = |e: &dyn std::fmt::Display| Failure::Wrong(format!("a job cannot be packed: {e}"));
+        let json = serde_json::to_vec(value).map_err(|e| cannot(&e))?;
+        self.0.compress(&json).map_err(|e| cannot(&e))
+    }
+}
+
+pub fn unpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Failure> {
+    let json = zstd::stream::decode_all(frame).map_err(|e| Failure::Damaged(Box::new(e)))?;
+    from_json(&json).map_err(|e| Failure::Damaged(Box::new(e)))
+}
+
+/// Without serde_json's limit of depth, which who parsed it first has held it to: ours are wrapped once more.
+fn from_json<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    reader.disable_recursion_limit();
+    let value = T::deserialize(&mut reader)?;
+    reader.end().map(|()| value)
+}

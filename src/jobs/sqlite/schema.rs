@@ -1,0 +1,90 @@
+//! The tables, and how those of an earlier version become those of this one. `PRAGMA user_version` says which
+//! version a file is of: how many of the steps it has been through.
+//!
+//! The types and what is asked of them are PostgreSQL's too, which is to be the second store: SQLite takes any name
+//! of a type. Nothing relies on a rowid.
+use crate::jobs::sqlite::failure::Failure;
+use rusqlite::{Connection, TransactionBehavior};
+
+/// From nothing to version 1, from 1 to 2, and so on. What is here is never changed: it has made files.
+pub const STEPS: &[&str] = &[VERSION_1];
+
+/// `bytes` counts body and history. `duration` is 0 for what never started, as ComfyUI sorts it. What has ended has
+/// indexes of its own: a page of any order is read from one, whatever the filter.
+const VERSION_1: &str = "
+CREATE TABLE job (
+    id text NOT NULL PRIMARY KEY,
+    seq bigint NOT NULL UNIQUE,
+    number double precision NOT NULL,
+    priority integer NOT NULL,
+    owner text NOT NULL,
+    client text,
+    workflow text,
+    digest bytea NOT NULL,
+    warmth bigint NOT NULL,
+    retry boolean NOT NULL,
+    state text NOT NULL,
+    accepted bigint NOT NULL,
+    dispatched bigint,
+    started bigint,
+    ended bigint,
+    duration bigint NOT NULL,
+    instance text,
+    generation bigint,
+    tries text NOT NULL,
+    reason text,
+    bytes bigint NOT NULL
+);
+CREATE INDEX job_by_state ON job (state, seq);
+CREATE INDEX job_by_owner ON job (owner, state, seq);
+CREATE INDEX job_by_workflow ON job (workflow, state, seq) WHERE workflow IS NOT NULL;
+CREATE INDEX job_by_end ON job (ended, seq, bytes) WHERE ended IS NOT NULL;
+CREATE INDEX job_by_state_and_end ON job (state, ended, seq) WHERE ended IS NOT NULL;
+CREATE INDEX job_by_state_and_duration ON job (state, duration, seq) WHERE ended IS NOT NULL;
+
+CREATE TABLE body (
+    seq bigint NOT NULL PRIMARY KEY REFERENCES job (seq) ON DELETE CASCADE,
+    content bytea NOT NULL
+);
+CREATE TABLE history (
+    seq bigint NOT NULL PRIMARY KEY REFERENCES job (seq) ON DELETE CASCADE,
+    content bytea NOT NULL
+);
+
+CREATE TABLE counter (
+    name text NOT NULL PRIMARY KEY,
+    value bigint NOT NULL
+);
+INSERT INTO counter (name, value) VALUES ('seq', 0);
+";
+
+/// Brings a file to the version of `steps`, in one transaction.
+pub fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), Failure> {
+    // A version that is not known is not even locked.
+    if version(connection, steps)? == steps.len() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been here first.
+    let at = version(&transaction, steps)?;
+    for step in &steps[at..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", steps.len() as i64)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// How many of the steps it has been through.
+pub fn version(connection: &Connection, steps: &[&str]) -> Result<usize, Failure> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let version = usize::try_from(found).ok().filter(|version| *version <= steps.len());
+    let Some(version) = version else { return Err(Failure::Version { found, known: steps.len() }) };
+    if version == 0 {
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 {
+            return Err(Failure::NotOurs);
+        }
+    }
+    Ok(version)
+}
