@@ -41,6 +41,7 @@ fn gateway() -> Arc<Gateway> {
         callers: Default::default(),
         limits: Limits::default(),
         check: Check::default(),
+        jobs: None,
     };
     let names = Names::new(&settings.callers, "host");
     let active = Active { settings, keys: Keys::parse(&[]).unwrap(), names };

@@ -277,6 +277,7 @@ fn a_find() -> impl Strategy<Value = Find> {
             oldest_first,
             offset,
             limit,
+            ..Find::default()
         },
     )
 }
