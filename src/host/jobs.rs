@@ -232,7 +232,7 @@ mod tests {
             [("new".into(), JobState::Failed)]
         );
         // It is out of sight for a look.
-        assert_eq!(told(&mut watch, &[new.clone()]), []);
+        assert_eq!(told(&mut watch, std::slice::from_ref(&new)), []);
         assert_eq!(told(&mut watch, &[running, new]), []);
         let done = row("a", JobState::Succeeded, far);
         assert_eq!(told(&mut watch, &[done]), [("a".into(), JobState::Succeeded)]);
