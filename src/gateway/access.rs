@@ -59,6 +59,18 @@ impl Access {
         }
     }
 
+    /// Another process had it, with this status, and hands it over.
+    pub fn of_websocket(gateway: &Arc<Gateway>, (client, uri): (IpAddr, Uri), status: u16) -> Access {
+        let mut access = Access::new(gateway, client, &Method::GET, &uri);
+        (access.status, access.upgrade) = (status, true);
+        access
+    }
+
+    /// Whose it is, and what was asked for.
+    pub fn asked(&self) -> (IpAddr, &Uri) {
+        (self.client, &self.uri)
+    }
+
     /// The instance answered.
     pub fn answered(&mut self, instance: &Arc<Instance>, status: u16) {
         instance.served.fetch_add(1, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use crate::formats::comfy::socket::{self, First, Worth};
 use crate::formats::hex::hex;
 use crate::gateway::clock::Millis;
 use crate::gateway::hub_frame::{Close, Frame};
+use crate::gateway::hub_given::{HandedRunning, Left};
 pub use crate::gateway::hub_socket::ClientRef;
 use crate::gateway::hub_socket::Socket;
 use bytes::Bytes;
@@ -23,7 +24,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// How many sockets of one client there may be.
@@ -78,14 +80,16 @@ pub struct Hub {
     load: Arc<AtomicUsize>,
     /// Notified when a socket ends.
     pub fewer: Notify,
+    /// Whether sockets are still to come from the process before this one.
+    awaited: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct Clients {
     all: HashMap<ClientRef, Entry>,
     sockets: usize,
-    /// Another process is to go on with them.
-    leaving: bool,
+    /// Where sockets go that another process is to go on with.
+    leaving: Option<UnboundedSender<Given>>,
 }
 
 #[derive(Default)]
@@ -113,6 +117,7 @@ impl Default for Hub {
             features: Mutex::new(features(&flags)),
             load: Arc::default(),
             fewer: Notify::new(),
+            awaited: watch::Sender::new(false),
         }
     }
 }
@@ -124,6 +129,12 @@ fn features(flags: &Value) -> Frame {
 /// There are `OF_CLIENT` sockets of this client already.
 #[derive(Debug)]
 pub struct TooMany;
+
+/// A socket on its way to another process. It counts here until it is there.
+pub struct Given {
+    pub left: Left,
+    pub place: Place,
+}
 
 /// A socket's place in the hub, until it is dropped.
 pub struct Place {
@@ -157,14 +168,18 @@ impl Hub {
     }
 
     /// A socket that another process had, which has heard all that already.
-    pub fn go_on(self: &Arc<Self>, client: ClientRef) -> Place {
-        self.place(&mut self.clients.lock(), client)
+    pub fn go_on(self: &Arc<Self>, client: ClientRef, metadata: bool, waits: Vec<u8>) -> Place {
+        let mut clients = self.clients.lock();
+        let place = self.place(&mut clients, client);
+        // What is half written comes before everything else.
+        place.socket.go_on_with(metadata, waits);
+        place
     }
 
     fn place(self: &Arc<Self>, clients: &mut Clients, client: ClientRef) -> Place {
         let socket = Arc::new(Socket::new(client.clone(), &self.load));
-        if clients.leaving {
-            socket.ask_to_leave();
+        if clients.leaving.is_some() {
+            socket.ask_to_leave(true);
         }
         clients.all.entry(client).or_default().sockets.push(socket.clone());
         clients.sockets += 1;
@@ -196,26 +211,13 @@ impl Hub {
     /// The same for a message of a running job. What a client that comes again has to know of it is kept until
     /// `ended`: `kind` is the message's `type`, empty for a binary one.
     pub fn of_job(&self, client: &ClientRef, job: &str, kind: &str, message: &Message) {
-        let mut clients = self.clients.lock();
         let Some(at) = STATE.iter().position(|state| *state == kind) else {
-            if let Some(entry) = clients.all.get(client) {
-                entry.tell(message);
-            }
-            return;
+            return self.to_client(client, message);
         };
+        let mut clients = self.clients.lock();
         let entry = clients.all.entry(client.clone()).or_default();
         entry.tell(message);
-        let known = entry.running.iter().position(|running| running.job == job);
-        let known = known.unwrap_or_else(|| {
-            entry.running.push(Running { job: job.into(), ..Running::default() });
-            entry.running.len() - 1
-        });
-        let messages = &mut entry.running[known].messages;
-        if at == 0 {
-            // It begins, perhaps for the second time.
-            *messages = Default::default();
-        }
-        messages[at] = Some(message.copy());
+        entry.note(job, at, message);
     }
 
     /// A job of a client runs no more: nobody has to be told of it.
@@ -319,9 +321,85 @@ impl Hub {
     }
 }
 
+/// When another process takes over.
+impl Hub {
+    /// Gives all sockets to `to`, and those that are still to come. What is to be known of running jobs is returned:
+    /// nothing of it may change any more.
+    pub fn hand_over(&self, to: UnboundedSender<Given>) -> Vec<HandedRunning> {
+        let mut clients = self.clients.lock();
+        clients.leaving = Some(to);
+        let mut all = Vec::new();
+        for (client, entry) in &clients.all {
+            entry.sockets.iter().for_each(|socket| socket.ask_to_leave(true));
+            let running = entry.running.iter().map(|running| HandedRunning {
+                scope: client.scope,
+                client: client.id.to_string(),
+                job: running.job.clone(),
+                messages: running.messages.iter().map(|m| m.as_ref().and_then(Message::as_text)).collect(),
+            });
+            all.extend(running);
+        }
+        all
+    }
+
+    /// Nobody takes sockets any more: those that are here stay.
+    pub fn keep(&self) {
+        let mut clients = self.clients.lock();
+        clients.leaving = None;
+        clients.all.values().flat_map(|entry| &entry.sockets).for_each(|socket| socket.ask_to_leave(false));
+    }
+
+    /// Gives one away; it comes back where nobody takes it.
+    pub fn give(&self, given: Given) -> Result<(), Box<Given>> {
+        let to = self.clients.lock().leaving.clone();
+        match to {
+            Some(to) => to.send(given).map_err(|back| Box::new(back.0)),
+            None => Err(Box::new(given)),
+        }
+    }
+
+    pub fn go_on_running(&self, running: HandedRunning) {
+        let mut clients = self.clients.lock();
+        let client = ClientRef::new(running.scope, &running.client);
+        let entry = clients.all.entry(client).or_default();
+        for (at, message) in running.messages.into_iter().take(STATE.len()).enumerate() {
+            if let Some(text) = message {
+                entry.note(&running.job, at, &Message::Text(text.into()));
+            }
+        }
+    }
+
+    /// Sockets come from the process before this one, or no more do.
+    pub fn await_sockets(&self, awaited: bool) {
+        self.awaited.send_replace(awaited);
+    }
+
+    /// Waits until all sockets are here that come from the process before this one: what clients are told before
+    /// that, some do not hear.
+    pub async fn settled(&self) {
+        // It ends with the hub alone.
+        let _ = self.awaited.subscribe().wait_for(|awaited| !awaited).await;
+    }
+}
+
 impl Entry {
     fn is_empty(&self) -> bool {
         self.sockets.is_empty() && self.running.is_empty()
+    }
+
+    /// Keeps what is to be known of a running job.
+    fn note(&mut self, job: &str, at: usize, message: &Message) {
+        let known = self.running.iter().position(|running| running.job == job);
+        let known = known.unwrap_or_else(|| {
+            self.running.push(Running { job: job.into(), ..Running::default() });
+            self.running.len() - 1
+        });
+        let messages = &mut self.running[known].messages;
+        if at == 0 {
+            // It begins, perhaps for the second time.
+            *messages = Default::default();
+        }
+        messages[at] = Some(message.copy());
     }
 
     fn tell(&self, message: &Message) {
@@ -337,6 +415,11 @@ impl Entry {
 }
 
 impl Message {
+    fn as_text(&self) -> Option<String> {
+        let Message::Text(text) = self else { return None };
+        String::from_utf8(text.to_vec()).ok()
+    }
+
     /// Without the larger buffer that it may be a part of.
     fn copy(&self) -> Message {
         match self {

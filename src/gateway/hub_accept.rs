@@ -1,14 +1,17 @@
 //! A client's WebSocket from the request for it to its end.
 use crate::formats::comfy::api::ids;
-use crate::gateway::access::Access;
+use crate::gateway::access::{Access, Taken};
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::client::Client;
 use crate::gateway::client_socket::ClientSocket;
-use crate::gateway::hub::{ClientRef, Hub, OF_CLIENT, Place, new_id};
+use crate::gateway::hub::{ClientRef, Given, Hub, OF_CLIENT, Place, new_id};
 use crate::gateway::hub_frame::Decoder;
+use crate::gateway::hub_given::{Handed, Left};
 use crate::gateway::hub_socket::{Happened, Wire};
 use crate::gateway::refusal::{Fault, Refusal};
-use crate::gateway::share::Who;
+use crate::gateway::seating;
+use crate::gateway::share::{Source, Who};
+use crate::gateway::shared::Gateway;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -20,7 +23,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// A longer id is no id. ComfyUI's own have 32 letters.
@@ -120,7 +125,7 @@ async fn upgrade(place: Place, client_side: OnUpgrade, access: Access, seat: Arc
 }
 
 /// Serves a socket until it ends, or another process goes on with it.
-pub async fn run(place: Place, mut wire: Wire, mut access: Access, seat: Arc<Client>) {
+pub async fn run(mut place: Place, mut wire: Wire, mut access: Access, seat: Arc<Client>) {
     let gateway = access.gateway.clone();
     loop {
         match poll_fn(|cx| wire.poll(cx, &place.socket)).await {
@@ -129,7 +134,14 @@ pub async fn run(place: Place, mut wire: Wire, mut access: Access, seat: Arc<Cli
                     wire.decoder.listen_no_more();
                 }
             }
-            Happened::Leaves | Happened::Over => break,
+            Happened::Over => break,
+            Happened::Leaves => {
+                (access.bytes, access.received) = (wire.sent, wire.received);
+                match give(place, wire, &access) {
+                    Some(back) => (place, wire) = back,
+                    None => return,
+                }
+            }
         }
     }
     (access.bytes, access.received) = (wire.sent, wire.received);
@@ -137,4 +149,45 @@ pub async fn run(place: Place, mut wire: Wire, mut access: Access, seat: Arc<Cli
     drop(access);
     drop(place);
     drop(seat);
+}
+
+/// Gives a socket to the process that takes over; it comes back where that has ended.
+fn give(place: Place, wire: Wire, access: &Access) -> Option<(Place, Wire)> {
+    let (received, sent) = (wire.received, wire.sent);
+    let (stream, decoder, waits) = wire.give_up(&place.socket);
+    let (ip, uri) = access.asked();
+    let left = Left {
+        client: place.socket.client.clone(),
+        metadata: place.socket.knows_metadata(),
+        asked: (ip, uri.to_string()),
+        stream,
+        decoder,
+        waits,
+    };
+    let Given { left, place } = *access.gateway.hub.give(Given { left, place }).err()?;
+    place.socket.come_back(left.waits);
+    let mut wire = Wire::new(left.stream, left.decoder, &[]);
+    (wire.received, wire.sent) = (received, sent);
+    Some((place, wire))
+}
+
+/// Goes on with a socket of the process before this one.
+pub fn go_on(gateway: &Arc<Gateway>, handed: Handed, stream: OwnedFd) -> std::io::Result<()> {
+    let stream = TcpStream::from_std(stream.into())?;
+    let peer = stream.peer_addr()?.ip();
+    let seat = seating::seat(gateway, peer);
+    let trusted = seat.as_ref().is_some_and(|seat| seat.trusted);
+    let uri = handed.uri.parse().unwrap_or_default();
+    let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+    let mut access = Access::of_websocket(gateway, (handed.ip, uri), status);
+    let client = handed.client();
+    // It had these shares already, and keeps them.
+    let of_client = || gateway.of_clients.take(Source::of(handed.ip), usize::MAX, usize::MAX).ok();
+    let of_key = |key| gateway.of_keys.take(key, usize::MAX, usize::MAX).ok();
+    access.shares =
+        Taken { client: if trusted { of_client() } else { None }, key: client.scope.and_then(of_key) };
+    let place = gateway.hub.go_on(client, handed.metadata, handed.waits);
+    let wire = Wire::new(stream, handed.decoder, &[]);
+    tokio::spawn(run(place, wire, access, Arc::new(Client::new(peer, seat))));
+    Ok(())
 }

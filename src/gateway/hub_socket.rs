@@ -1,4 +1,5 @@
 //! One client's WebSocket: what the hub has of it (`Socket`), and what its own task has (`Wire`).
+use crate::formats::comfy::socket::Worth;
 use crate::gateway::clock::{self, Millis};
 use crate::gateway::hub_frame::{Close, Decoder, Frame, Incoming};
 use crate::gateway::hub_queue::{self, Outgoing, SLICES};
@@ -24,6 +25,9 @@ const ALL: usize = 64 << 20;
 const LESS: usize = 256 << 10;
 /// Proxies between a client and us end what is silent for a minute.
 const QUIET: Millis = 30_000;
+
+/// More than this is not handed to another process.
+const HANDED: usize = 1 << 20;
 
 pub const SLOW: Close = Close::new(1013, "the client reads too slowly");
 
@@ -110,11 +114,27 @@ impl Socket {
         });
     }
 
-    /// Asks its task to give it up, so that another process can go on with it.
-    pub fn ask_to_leave(&self) {
+    /// Asks its task to give it up, so that another process can go on with it; or no longer does.
+    pub fn ask_to_leave(&self, leaves: bool) {
         self.change(|state| {
-            state.leaves = true;
+            state.leaves = leaves;
             state.wake();
+        });
+    }
+
+    /// Goes on with what another process did not write any more.
+    pub fn go_on_with(&self, metadata: bool, waits: Vec<u8>) {
+        self.change(|state| {
+            state.metadata = metadata;
+            state.put_back(waits);
+        });
+    }
+
+    /// What was given up, and not taken.
+    pub fn come_back(&self, waits: Vec<u8>) {
+        self.change(|state| {
+            (state.closing, state.leaves) = (false, false);
+            state.put_back(waits);
         });
     }
 
@@ -154,6 +174,13 @@ impl Socket {
 }
 
 impl State {
+    /// What is to be written before anything else.
+    fn put_back(&mut self, waits: Vec<u8>) {
+        if !waits.is_empty() {
+            self.outgoing.push_last(Frame { bytes: waits.into(), worth: Worth::Must });
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
@@ -172,7 +199,7 @@ impl Drop for Socket {
 pub enum Happened {
     /// A text message, of those that are listened to.
     Said(Vec<u8>),
-    /// Another process is to go on with it.
+    /// Another process is to go on with it: see `give_up`.
     Leaves,
     Over,
 }
@@ -280,12 +307,13 @@ impl Wire {
     }
 
     /// Writes what the client takes. Says whether that was all, whether the last frame was among it, and whether
-    /// it is to leave.
+    /// it is to leave now.
     fn write(&mut self, cx: &mut Context<'_>, socket: &Socket) -> io::Result<(bool, bool, bool)> {
         loop {
             let ready = self.stream.poll_write_ready(cx)?.is_ready();
             let (wrote, rest) = socket.change(|state| {
-                let rest = (state.outgoing.is_empty(), state.closing, state.leaves);
+                let leaves = state.leaves && state.outgoing.bytes() <= HANDED;
+                let rest = (state.outgoing.is_empty(), state.closing, leaves);
                 if rest.0 || !ready {
                     return (Ok(0), Some(rest));
                 }

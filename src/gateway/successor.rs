@@ -1,8 +1,11 @@
 //! The new process of an upgrade: what it learns from the old one before it takes over, and what it asks of
 //! it afterwards.
+use crate::gateway::access_log::Level;
 use crate::gateway::affinity::Learned;
 use crate::gateway::handover::{Hears, ToNew, ToOld, say};
 use crate::gateway::health;
+use crate::gateway::hub_accept;
+use crate::gateway::hub_given::Handed;
 use crate::gateway::instance::FirstHealth;
 use crate::gateway::predecessor::Predecessor;
 use crate::gateway::shared::Gateway;
@@ -69,10 +72,13 @@ impl Successor {
 
     /// Says that this process is ready; returns when it is to take over.
     pub async fn ready(&mut self, gateway: &Gateway) -> Result<()> {
-        say(&mut self.says, &ToOld::Ready).await.map_err(|e| gone().caused_by(e))?;
+        say(&mut self.says, &ToOld::Ready { sockets: true }).await.map_err(|e| gone().caused_by(e))?;
         loop {
             match self.hears.next::<ToNew>().await.ok_or_else(gone)? {
-                ToNew::Take => return Ok(()),
+                ToNew::Take { sockets } => {
+                    gateway.hub.await_sockets(sockets);
+                    return Ok(());
+                }
                 other => take(gateway, other),
             }
         }
@@ -97,14 +103,28 @@ impl Successor {
             while let Some(message) = hears.next::<ToNew>().await {
                 match message {
                     ToNew::Answer { ask, reply } => before.answered(ask, reply),
+                    ToNew::Socket { socket } => go_on(&gateway, *socket, &mut hears),
+                    ToNew::Running { running } => gateway.hub.go_on_running(running),
+                    ToNew::Settled => gateway.hub.await_sockets(false),
                     other => take(&gateway, other),
                 }
             }
             // It has ended, and has nothing any more.
+            gateway.hub.await_sockets(false);
             gateway.set_predecessor(None);
             before.ended();
         });
         Ok(())
+    }
+}
+
+/// A client's WebSocket that comes from the process before.
+fn go_on(gateway: &Arc<Gateway>, socket: Handed, hears: &mut Hears) {
+    let gone = || std::io::Error::other("its connection did not come with it");
+    let connection = hears.descriptor(|fd| socket.is_of(fd)).ok_or_else(gone);
+    if let Err(e) = connection.and_then(|connection| hub_accept::go_on(gateway, socket, connection)) {
+        // Its client comes again.
+        gateway.log.note(Level::Warning, &format!("a WebSocket was not taken over: {e}"));
     }
 }
 

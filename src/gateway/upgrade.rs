@@ -7,8 +7,9 @@
 use crate::gateway::access_log::Level;
 use crate::gateway::affinity::Learned;
 use crate::gateway::faults;
+use crate::gateway::handover::{Ask, Hears, Known, ToNew, ToOld, say, say_with};
+use crate::gateway::hub::Given;
 use crate::gateway::jobs::service;
-use crate::gateway::handover::{Ask, Hears, Known, ToNew, ToOld, say};
 use crate::gateway::notify::{HANDOVER, notify};
 use crate::gateway::orders;
 use crate::gateway::shared::{Ending, Gateway};
@@ -27,6 +28,8 @@ use tokio::time::timeout;
 
 /// A new process that is not ready by then is given up.
 const READY: Duration = Duration::from_secs(10);
+/// Clients that have not read by then what waits for them stay with this process.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How many ids go in one line.
 const BATCH: usize = 2_000;
 
@@ -41,7 +44,7 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
     ours.set_nonblocking(true).map_err(|e| e.to_string())?;
     let (hears, mut says) = UnixStream::from_std(ours).map_err(|e| e.to_string())?.into_split();
     let mut hears = Hears::new(hears);
-    let mut child = start(gateway, program, theirs.into())
+    let child = start(gateway, program, theirs.into())
         .map_err(|e| format!("{program} cannot be started: {e}; this process goes on"))?;
     let process = child.id().unwrap_or_default();
     let (tell, learned) = mpsc::unbounded_channel();
@@ -49,24 +52,31 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
         Ok(done) => done,
         Err(_) => Err(format!("was not ready within {} s", READY.as_secs())),
     };
-    if let Err(why) = done {
-        gateway.affinity.keep_to_itself();
-        let why = format!("{why}{}", service::resume(gateway));
-        // It may have ended by itself, and then its status says more.
-        let ended = timeout(Duration::from_millis(200), child.wait()).await;
-        let status = ended.ok().and_then(|s| s.ok()).map(|s| format!(" ({s})")).unwrap_or_default();
-        let _ = child.kill().await;
-        return Err(format!("{program} {why}{status}; this process goes on"));
-    }
+    let sockets = match done {
+        Ok(sockets) => sockets,
+        Err(why) => return Err(given_up(gateway, program, child, &why).await),
+    };
     // The new one serves already; this one leaves, whatever is broken here.
     let _ = faults::point(gateway, "gateway/taken").await;
     // systemd watches the new process from now on (NotifyAccess=all).
     notify(&format!("MAINPID={process}"));
     gateway.log.note(Level::Info, &format!("process {process} took over"));
-    tokio::spawn(answer(gateway.clone(), hears, says, learned));
+    tokio::spawn(answer(gateway.clone(), hears, says, (learned, sockets)));
     gateway.end(Ending::HandedOver(limit));
     let _ = faults::point(gateway, "gateway/upgraded").await;
     Ok(())
+}
+
+/// Ends a process that did not take over. Says why.
+async fn given_up(gateway: &Arc<Gateway>, program: &str, mut child: tokio::process::Child, why: &str) -> String {
+    gateway.affinity.keep_to_itself();
+    // It may have ended by itself, and then its status says more.
+    let ended = timeout(Duration::from_millis(200), child.wait()).await;
+    let status = ended.ok().and_then(|s| s.ok()).map(|s| format!(" ({s})")).unwrap_or_default();
+    let _ = child.kill().await;
+    // Not before: it may have had the database open.
+    let jobs = service::resume(gateway);
+    format!("{program} {why}{status}; this process goes on{jobs}")
 }
 
 fn start(gateway: &Gateway, program: &str, theirs: OwnedFd) -> std::io::Result<tokio::process::Child> {
@@ -82,13 +92,13 @@ fn start(gateway: &Gateway, program: &str, theirs: OwnedFd) -> std::io::Result<t
         .spawn()
 }
 
-/// The new process up to the moment at which it has taken over.
+/// The new process up to the moment at which it has taken over. Says whether it goes on with clients' WebSockets.
 async fn introduce(
     gateway: &Gateway,
     tell: mpsc::UnboundedSender<Learned>,
     hears: &mut Hears,
     says: &mut OwnedWriteHalf,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let targets = gateway.router.all().into_iter().map(|(instance, draining)| Known {
         target: instance.target.clone(),
         draining,
@@ -99,25 +109,28 @@ async fn introduce(
     for message in std::iter::once(begin).chain(known).chain([ToNew::Prepare]) {
         if say(says, &message).await.is_err() {
             // It has ended, perhaps after saying why.
-            return expect(hears, |_| false).await;
+            return expect(hears, |_| None).await;
         }
     }
-    expect(hears, |m| matches!(m, ToOld::Ready)).await?;
+    let sockets = expect(hears, |m| match m {
+        ToOld::Ready { sockets } => Some(sockets),
+        _ => None,
+    })
+    .await?;
     faults::point(gateway, "gateway/ready").await?;
     if let Some(engine) = gateway.jobs() {
         // The database has one owner: the new process opens it as soon as it is told to take over.
         service::pause(&engine).await;
     }
     // If it cannot be told, it does not answer either.
-    let _ = say(says, &ToNew::Take).await;
-    expect(hears, |m| matches!(m, ToOld::Taken)).await
+    let _ = say(says, &ToNew::Take { sockets }).await;
+    expect(hears, |m| matches!(m, ToOld::Taken).then_some(sockets)).await
 }
 
-async fn expect(hears: &mut Hears, wanted: impl Fn(&ToOld) -> bool) -> Result<(), String> {
+async fn expect(hears: &mut Hears, wanted: impl Fn(ToOld) -> Option<bool>) -> Result<bool, String> {
     match hears.next::<ToOld>().await {
-        Some(message) if wanted(&message) => Ok(()),
         Some(ToOld::Failed { message }) => Err(format!("is not ready: {message}")),
-        Some(_) => Err("said something unexpected".into()),
+        Some(message) => wanted(message).ok_or_else(|| "said something unexpected".into()),
         None => Err("ended before it was ready".into()),
     }
 }
@@ -136,17 +149,26 @@ fn batches(mut all: Vec<Learned>) -> Vec<ToNew> {
         .collect()
 }
 
-/// The old process's end, until it or the new one has ended.
-async fn answer(
+/// The old process's end, until it or the new one has ended: it answers, passes on what it learns, and gives its
+/// clients' WebSockets away where the new one goes on with them.
+pub async fn answer(
     gateway: Arc<Gateway>,
     mut hears: Hears,
     mut says: OwnedWriteHalf,
-    mut learned: mpsc::UnboundedReceiver<Learned>,
+    (mut learned, sockets): (mpsc::UnboundedReceiver<Learned>, bool),
 ) {
     let (tell, mut answers) = mpsc::unbounded_channel();
+    let (give, mut given) = mpsc::unbounded_channel();
     let speaker = tokio::spawn(async move {
         loop {
             let message = tokio::select! {
+                biased;
+                Some(given) = given.recv() => {
+                    if send(&mut says, given).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 answer = answers.recv() => answer,
                 Some(l) = learned.recv() => batches(vec![l]).pop(),
             };
@@ -156,6 +178,13 @@ async fn answer(
             }
         }
     });
+    if sockets {
+        for running in gateway.hub.hand_over(give) {
+            // The new process may have ended, which is seen below.
+            let _ = tell.send(ToNew::Running { running });
+        }
+        tokio::spawn(settle(gateway.clone(), tell.clone()));
+    }
     while let Some(ToOld::Ask { ask, what }) = hears.next().await {
         let (gateway, tell) = (gateway.clone(), tell.clone());
         // Each in a task of its own: closing a WebSocket may take two seconds.
@@ -169,7 +198,32 @@ async fn answer(
         });
     }
     gateway.affinity.keep_to_itself();
+    gateway.hub.keep();
     speaker.abort();
+}
+
+/// A client's WebSocket on its way. It counts here until it is sent.
+async fn send(says: &mut OwnedWriteHalf, given: Given) -> std::io::Result<()> {
+    // One that cannot be read any more is no reason not to send the others.
+    let Ok((socket, connection)) = given.left.parts() else { return Ok(()) };
+    say_with(says, &ToNew::Socket { socket: Box::new(socket) }, connection.as_fd()).await
+}
+
+/// Says that all WebSockets are sent, but those whose clients do not read.
+async fn settle(gateway: Arc<Gateway>, tell: mpsc::UnboundedSender<ToNew>) {
+    let sent = async {
+        loop {
+            let fewer = gateway.hub.fewer.notified();
+            tokio::pin!(fewer);
+            fewer.as_mut().enable();
+            if gateway.hub.count() == 0 {
+                return;
+            }
+            fewer.await;
+        }
+    };
+    let _ = timeout(SETTLED, sent).await;
+    let _ = tell.send(ToNew::Settled);
 }
 
 async fn act(gateway: &Arc<Gateway>, what: Ask) -> Result<Reply, String> {
