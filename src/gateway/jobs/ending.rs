@@ -49,7 +49,7 @@ pub async fn ended(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat
         pause *= 2;
     }
     let why = format!("{} ended it, and its history does not have it", seat.instance.id());
-    lost(gateway, engine, seat, id, ReasonKind::Forgotten, &why).await;
+    lost(gateway, engine, seat, id, (ReasonKind::Forgotten, Turn::Its), &why).await;
 }
 
 /// What the instance's history says of it is its end, unless it was interrupted because its instance has to stop.
@@ -120,18 +120,33 @@ fn a_try(seat: &Seat, job: &Job, reason: Reason) -> Try {
     Try { instance, generation, began: job.started.unwrap_or(job.accepted), ended: now(), reason }
 }
 
-/// Its instance ended, or no longer knows of it, before it was over. One that had not begun lost nothing.
+/// How far a job had come when its instance was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It ran, or was the one to run: perhaps it is what ended the instance.
+    Its,
+    /// It waited there, and lost nothing, unless it is known to have begun.
+    Later,
+}
+
+/// Its instance ended, or no longer knows of it, before it was over.
 pub async fn lost(
     gateway: &Arc<Gateway>,
     engine: &Arc<Engine>,
     seat: &Arc<Seat>,
     id: &str,
-    kind: ReasonKind,
+    (kind, turn): (ReasonKind, Turn),
     why: &str,
 ) {
     let Some((job, wish)) = engine.inner().open.get(id).map(|open| (open.job.clone(), open.wish)) else {
         seat.take(id);
         return;
+    };
+    let kind = match wish {
+        // It did not stop in time, and its instance was stopped with it.
+        Wish::Drain => ReasonKind::Drained,
+        _ if kind == ReasonKind::InstanceDied && seat.is_stuck() => ReasonKind::InstanceStuck,
+        _ => kind,
     };
     let reason = Reason { kind, message: why.to_string(), details: None };
     engine.note(gateway, Level::Warning, &format!("{id}: {why}"));
@@ -139,7 +154,10 @@ pub async fn lost(
         let reason = Reason { kind: ReasonKind::Interrupted, ..reason };
         return end(gateway, engine, Some(seat), &job, State::Cancelled, Some(reason), None).await;
     }
-    if job.state != State::Running {
+    if wish == Wish::Drain && engine.settings().drain_running == DrainRunning::Fail {
+        return fail(gateway, engine, Some(seat), &job, reason).await;
+    }
+    if job.state != State::Running && turn == Turn::Later {
         return again(gateway, engine, Some(seat), &job, None).await;
     }
     let tried = a_try(seat, &job, reason.clone());

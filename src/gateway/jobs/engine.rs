@@ -28,6 +28,8 @@ pub struct Engine {
     seats: Mutex<Vec<Arc<Seat>>>,
     /// Another process takes over: nothing is accepted or dispatched here, ever again.
     paused: AtomicBool,
+    /// Held while the instances are written down.
+    pub known: Mutex<()>,
     /// An id is accepted, a job has ended, or `paused` has changed.
     pub changed: Notify,
 }
@@ -92,6 +94,7 @@ impl Engine {
             inner: Mutex::new(inner),
             seats: Mutex::default(),
             paused: AtomicBool::new(false),
+            known: Mutex::new(()),
             changed: Notify::new(),
         }
     }

@@ -36,7 +36,6 @@ pub struct Listening<'a> {
     current: Option<Current>,
     /// When it last said anything to the gateway's own client, or was last found alive.
     heard: Instant,
-    told_stuck: bool,
     /// Its queue changed, and what became of our jobs was not heard by then.
     look: Option<Instant>,
 }
@@ -49,13 +48,14 @@ struct Current {
 
 impl<'a> Listening<'a> {
     pub fn new(gateway: &'a Arc<Gateway>, engine: &'a Arc<Engine>, seat: &'a Arc<Seat>) -> Listening<'a> {
-        Listening { gateway, engine, seat, current: None, heard: Instant::now(), told_stuck: false, look: None }
+        Listening { gateway, engine, seat, current: None, heard: Instant::now(), look: None }
     }
 
     /// A message to the gateway's own `client_id`.
     pub async fn of_job(&mut self, event: Event) -> Heard {
         self.heard = Instant::now();
-        (self.told_stuck, self.look) = (false, None);
+        self.look = None;
+        self.seat.set_stuck(false);
         match event {
             Event::Binary(bytes) => {
                 self.pass(&Message::Binary(bytes));
@@ -167,8 +167,8 @@ impl<'a> Listening<'a> {
     pub async fn is_stuck(&mut self) {
         let answer = call::ask(&self.seat.instance, Method::GET, paths::PROMPT, None, ALIVE).await;
         self.heard = Instant::now();
-        if answer.is_err() && !self.told_stuck {
-            self.told_stuck = true;
+        if answer.is_err() && !self.seat.is_stuck() {
+            self.seat.set_stuck(true);
             let text = format!(
                 "{} has made no progress and does not answer; its job waits again as soon as its process is stopped: \
                  systemctl restart its unit",

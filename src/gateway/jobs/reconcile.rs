@@ -3,7 +3,7 @@
 use crate::formats::comfy::api::paths;
 use crate::gateway::access_log::Level;
 use crate::gateway::jobs::call::{self, Failed};
-use crate::gateway::jobs::ending;
+use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, Wish, now};
 use crate::gateway::jobs::seat::Seat;
 use crate::gateway::shared::Gateway;
@@ -71,7 +71,7 @@ async fn settle(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, 
         Ok(Some(history)) => ending::with_history(gateway, engine, seat, id, history).await,
         Ok(None) => {
             let why = format!("{} does not know of it", seat.instance.id());
-            ending::lost(gateway, engine, seat, id, ReasonKind::Forgotten, &why).await;
+            ending::lost(gateway, engine, seat, id, (ReasonKind::Forgotten, Turn::Later), &why).await;
         }
         Err(_) => return false,
     }

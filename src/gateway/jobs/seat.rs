@@ -7,8 +7,10 @@
 //!     └──────────── the socket ended ◀── events in their order, orders of the gateway ◀─────────────────┘
 //! ```
 use crate::gateway::access_log::Level;
+use crate::formats::comfy::api::paths;
 use crate::gateway::instance::Instance;
-use crate::gateway::jobs::ending;
+use crate::gateway::jobs::call;
+use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, Id};
 use crate::gateway::jobs::listening::{Heard, Listening};
 use crate::gateway::jobs::reconcile;
@@ -18,6 +20,7 @@ use crate::gateway::link::ConnectError;
 use crate::gateway::upstream::Upstream;
 use crate::jobs::model::ReasonKind;
 use parking_lot::Mutex;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +61,8 @@ pub struct Seat {
 struct State {
     /// Its socket is open, and what it has is known.
     ready: bool,
+    /// It made no progress and did not answer.
+    stuck: bool,
     jobs: Vec<Id>,
     warmth: u64,
     given: u64,
@@ -125,6 +130,14 @@ impl Seat {
         }
     }
 
+    pub fn is_stuck(&self) -> bool {
+        self.state.lock().stuck
+    }
+
+    pub fn set_stuck(&self, stuck: bool) {
+        self.state.lock().stuck = stuck;
+    }
+
     pub fn rest(&self) {
         self.state.lock().rests_until = Some(Instant::now() + REST);
     }
@@ -132,6 +145,7 @@ impl Seat {
     pub fn takes_jobs(&self, gateway: &Gateway) -> bool {
         let state = self.state.lock();
         state.ready
+            && !state.stuck
             && state.rests_until.is_none_or(|until| until <= Instant::now())
             && self.instance.is_healthy()
             && !self.instance.is_closed()
@@ -144,6 +158,7 @@ pub async fn run(gateway: Arc<Gateway>, engine: Arc<Engine>, seat: Arc<Seat>, mu
     loop {
         match connect(&seat).await {
             Ok((jobs, all)) => {
+                learn_features(&gateway, &seat).await;
                 let mut listening = Listening::new(&gateway, &engine, &seat);
                 if reconcile::all(&gateway, &engine, &seat).await {
                     seat.set_ready(true);
@@ -154,10 +169,12 @@ pub async fn run(gateway: Arc<Gateway>, engine: Arc<Engine>, seat: Arc<Seat>, mu
             }
             Err(ConnectError::Refused) => {
                 // Nothing listens, so the process that had them is gone: a Unix socket has no other reason to refuse.
-                for id in seat.jobs() {
+                for (at, id) in seat.jobs().into_iter().enumerate() {
                     let why = format!("the process of {} has ended", seat.instance.id());
-                    ending::lost(&gateway, &engine, &seat, &id, ReasonKind::InstanceDied, &why).await;
+                    let turn = if at == 0 { Turn::Its } else { Turn::Later };
+                    ending::lost(&gateway, &engine, &seat, &id, (ReasonKind::InstanceDied, turn), &why).await;
                 }
+                seat.set_stuck(false);
             }
             Err(why) => {
                 let text = format!("{} cannot be listened to: {why:?}", seat.instance.id());
@@ -187,13 +204,30 @@ async fn connect(seat: &Seat) -> Result<(Upstream, Upstream), ConnectError> {
     Ok((jobs, all))
 }
 
+/// What the service's sockets say that it can do is what an instance of the serving generation can.
+async fn learn_features(gateway: &Gateway, seat: &Seat) {
+    if gateway.router.is_named(&seat.instance)
+        && let Ok(answer) = call::get(&seat.instance, paths::FEATURES).await
+        && let Some(flags) = answer.json().filter(|_| answer.status.is_success())
+    {
+        gateway.hub.set_features(&flags);
+    }
+}
+
 async fn listen(
     listening: &mut Listening<'_>,
     mut jobs: Upstream,
     mut all: Upstream,
     orders: &mut UnboundedReceiver<Order>,
 ) {
+    let engine = listening.engine.clone();
     loop {
+        // Listens before it asks, so that no pause is missed.
+        let mut changed = pin!(engine.changed.notified());
+        changed.as_mut().enable();
+        if engine.is_paused() {
+            return;
+        }
         tokio::select! {
             event = jobs.next() => match event {
                 Some(event) => {
@@ -211,11 +245,7 @@ async fn listen(
             () = listening.stuck() => listening.is_stuck().await,
             // A new connection asks the instance what has become of its jobs.
             () = listening.deaf() => return,
-            () = listening.engine.changed.notified() => {
-                if listening.engine.is_paused() {
-                    return;
-                }
-            }
+            () = changed => {}
         }
     }
 }

@@ -2,12 +2,12 @@
 use crate::formats::comfy::api::{ids, paths};
 use crate::gateway::access_log::Level;
 use crate::gateway::jobs::call::{self, Failed};
-use crate::gateway::jobs::ending;
+use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, Id, now};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::shared::Gateway;
-use crate::jobs::model::{Body, Reason, ReasonKind, State};
+use crate::jobs::model::{Body, Reason, ReasonKind};
 use crate::jobs::store::Write;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -98,8 +98,7 @@ pub async fn sent(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
             seat.rest();
             let why = format!("{} answered {status} to POST /prompt", seat.instance.id());
             // It counts as a try: a prompt that an instance stumbles over must not go round for ever.
-            started(engine, id);
-            ending::lost(gateway, engine, seat, id, ReasonKind::Refused, &why).await;
+            ending::lost(gateway, engine, seat, id, (ReasonKind::Refused, Turn::Its), &why).await;
         }
         Outcome::OtherId => {
             let message = format!(
@@ -124,12 +123,5 @@ pub async fn sent(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
             let reason = Reason { kind: ReasonKind::Forgotten, message, details: None };
             ending::fail(gateway, engine, Some(seat), &job, reason).await;
         }
-    }
-}
-
-fn started(engine: &Engine, id: &str) {
-    if let Some(open) = engine.inner().open.get_mut(id) {
-        open.job.state = State::Running;
-        open.job.started.get_or_insert_with(now);
     }
 }

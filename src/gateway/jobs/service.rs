@@ -77,10 +77,12 @@ fn seats(gateway: &Arc<Gateway>, engine: &Arc<Engine>) {
         }
     }
     let Some(settings) = gateway.active().settings.jobs.clone() else { return };
-    let targets: Vec<Target> = gateway.router.all().iter().map(|(i, _)| i.target.clone()).collect();
     let file = known_file(&settings.file);
-    let gateway = gateway.clone();
+    let (gateway, engine) = (gateway.clone(), engine.clone());
     tokio::task::spawn_blocking(move || {
+        // Whoever comes last writes what is known last.
+        let _turn = engine.known.lock();
+        let targets: Vec<Target> = gateway.router.all().iter().map(|(i, _)| i.target.clone()).collect();
         let bytes = serde_json::to_vec(&targets).unwrap_or_default();
         if let Err(e) = files::write_atomic(&file, &bytes) {
             gateway.log.note(Level::Warning, &format!("jobs: {}", e.full()));
