@@ -6,7 +6,7 @@ mod take;
 
 use super::fleet::Selection;
 use super::printer::Printer;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -24,12 +24,12 @@ Examples:
 A gateway owns the jobs of a service with `queue = \"gateway\"` under [service.jobs].";
 
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    list: list::Args,
+    list: list::ListArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -47,6 +47,15 @@ enum Command {
 }
 
 impl Args {
+    /// What stands before a command is for the list, and would go unheard.
+    pub fn check(&self) -> Result<()> {
+        if self.command.is_none() || self.list.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Input, "options of the list of jobs stand before another command of `jobs`")
+            .hint("write --hosts behind that command; the others are for the list alone"))
+    }
+
     pub fn prints_stream(&self) -> bool {
         match &self.command {
             None => self.list.watch,
@@ -56,6 +65,7 @@ impl Args {
 }
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    args.check()?;
     match &args.command {
         None if args.list.watch => list::watch(&args.list, config, printer),
         None => list::run(&args.list, config, printer),
