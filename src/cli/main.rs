@@ -72,7 +72,7 @@ enum Command {
     Instances(HostsArgs),
     /// Every deployment with its steps and what came of it, newest first.
     History(history::Args),
-    /// The jobs that a gateway owns: list, follow, show, cancel, requeue, export, back up.
+    /// Jobs that a gateway owns: list, follow, show, cancel, requeue, export, back up.
     Jobs(jobs::Args),
     /// The log of a service or of one of its instances.
     Logs(logs::Args),

@@ -161,7 +161,12 @@ pub fn watch(args: &ListArgs, config: Option<&Path>, printer: &Printer) -> Resul
 
 /// A change as a line: when, which, what it is now.
 fn change(row: &JobRow) -> String {
-    let at = row.ended.or(row.started.filter(|_| row.state != JobState::Queued)).unwrap_or(row.accepted);
+    let at = match row.state {
+        JobState::Queued => row.accepted,
+        // Nothing says when: a moment ago.
+        JobState::Dispatched => clock::now_ms(),
+        _ => row.ended.or(row.started).unwrap_or(row.accepted),
+    };
     // A day is enough to look at.
     let at: String = clock::rfc3339(at / 1000).chars().skip(11).take(8).collect();
     let mut text = format!("{at}  {:36} {:10} {}", plain(&row.id), row.state.name(), place(row));

@@ -21,7 +21,7 @@ Examples:
   stillframe jobs export --since 7d > jobs.jsonl
   stillframe jobs backup --hosts gpu-1 --to jobs.sqlite
 
-A gateway owns the jobs of a service with `queue = \"gateway\"` under [service.jobs].";
+A gateway owns the jobs with `queue = \"gateway\"` under [service.jobs].";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -40,7 +40,7 @@ enum Command {
     Cancel(acts::CancelArgs),
     /// Have jobs that have ended wait again, as if they were new.
     Requeue(acts::RequeueArgs),
-    /// Every job that is kept, with its prompt and its history, as JSON lines.
+    /// Every kept job with its prompt and its history, as JSON lines.
     Export(take::ExportArgs),
     /// A consistent copy of a host's database of jobs, while it is in use.
     Backup(take::BackupArgs),
