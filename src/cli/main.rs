@@ -72,7 +72,7 @@ enum Command {
     Instances(HostsArgs),
     /// Every deployment with its steps and what came of it, newest first.
     History(history::Args),
-    /// The jobs that a gateway owns: list, follow, show, cancel, requeue, export, back up.
+    /// Jobs that a gateway owns: list, follow, show, cancel, requeue, export, back up.
     Jobs(jobs::Args),
     /// The log of a service or of one of its instances.
     Logs(logs::Args),
@@ -204,6 +204,47 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_line_is_one_that_clap_takes() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn jobs_are_listed_or_one_of_its_commands_is_given() {
+        let stream = |words: &str| {
+            let words = ["stillframe", "jobs"].into_iter().chain(words.split_whitespace());
+            Cli::try_parse_from(words)
+                .map(|cli| (cli.json, cli.command.prints_stream()))
+                .map_err(|e| e.kind())
+        };
+        assert_eq!(stream(""), Ok((false, false)));
+        assert_eq!(stream("--state queued,running --watch"), Ok((false, true)));
+        assert_eq!(stream("--json show x"), Ok((true, false)));
+        assert_eq!(stream("export --since 7d"), Ok((false, true)));
+        assert_eq!(stream("cancel --waiting --hosts a"), Ok((false, false)));
+        use clap::error::ErrorKind::{
+            ArgumentConflict, InvalidValue, MissingRequiredArgument, ValueValidation,
+        };
+        for (words, kind) in [
+            ("--state quued", InvalidValue),
+            ("export --since 7", ValueValidation),
+            ("cancel", MissingRequiredArgument),
+            ("cancel x --waiting", ArgumentConflict),
+            ("requeue", MissingRequiredArgument),
+            ("backup", MissingRequiredArgument),
+        ] {
+            assert_eq!(stream(words), Err(kind), "{words}");
+        }
+        let checked = |words: &str| {
+            let words = ["stillframe", "jobs"].into_iter().chain(words.split_whitespace());
+            let Command::Jobs(args) = Cli::try_parse_from(words).unwrap().command else { panic!("other") };
+            args.check().map_err(|e| e.kind)
+        };
+        assert_eq!(checked("--limit 3 show x"), Err(Kind::Input));
+        assert_eq!(checked("--hosts a show x"), Err(Kind::Input));
+        assert_eq!((checked("--limit 3"), checked("show --hosts a x")), (Ok(()), Ok(())));
+    }
 
     #[test]
     fn a_wrong_command_line_is_an_error_with_a_hint() {

@@ -25,14 +25,20 @@ pub fn ask(member: &Member, ask: &JobsAsk) -> Result<JobsAnswer> {
 
 /// An answer to another question.
 pub fn other(member: &Member) -> Error {
-    Error::new(Kind::Host, format!("{}: the agent answered something else than was asked", member.name()))
+    another(member.name())
+}
+
+fn another(host: &str) -> Error {
+    Error::new(Kind::Host, format!("{host}: the agent answered something else than was asked"))
         .hint("it may be of another version: deploy once with this stillframe")
 }
 
-/// The lines of an answer that goes on.
+/// An answer that goes on, a line at a time.
 struct Lines {
     channel: Channel,
     last_words: LastWords,
+    /// Whether any was heard: the agent is there.
+    any: bool,
 }
 
 impl Lines {
@@ -40,17 +46,64 @@ impl Lines {
         let all: Vec<&str> =
             ["jobs", member.service.name()].into_iter().chain(words.iter().copied()).collect();
         let (channel, last_words) = ask::open(&member.remote()?, &all)?;
-        Ok(Lines { channel, last_words })
+        Ok(Lines { channel, last_words, any: false })
     }
 
-    /// The next one. That it ends is an error: what comes last says so.
-    fn next(&mut self, host: &str) -> Result<JobsLine> {
-        let lost =
-            |e: std::io::Error| Error::new(Kind::Host, format!("{host}: the connection ended")).caused_by(e);
-        match wire::read_line(&mut self.channel.input).map_err(lost)? {
-            Some(line) => Ok(line),
-            None => Err(ask::ended(host, &self.last_words)),
+    /// The next one. That there is none is an error: the last one says that it is.
+    fn next(&mut self) -> Result<JobsLine> {
+        let line = wire::read_line(&mut self.channel.input).map_err(|e| self.cut().caused_by(e))?;
+        self.any |= line.is_some();
+        line.ok_or_else(|| self.ended())
+    }
+
+    fn cut(&self) -> Error {
+        let text = format!("{}: the connection ended before the answer did", self.channel.host);
+        Error::new(Kind::Host, text).hint("run the command again")
+    }
+
+    fn ended(&self) -> Error {
+        if self.any && self.last_words.text().is_empty() {
+            return self.cut();
         }
+        ask::ended(&self.channel.host, &self.last_words)
+    }
+
+    fn other(&self) -> Error {
+        another(&self.channel.host)
+    }
+
+    fn export(&mut self, mut heard: impl FnMut(JobDetail) -> ControlFlow<()>) -> Result<u64> {
+        let mut count = 0;
+        loop {
+            match self.next()? {
+                JobsLine::Job { job } => {
+                    count += 1;
+                    if heard(*job).is_break() {
+                        return Ok(count);
+                    }
+                }
+                JobsLine::End { jobs } if jobs == count => return Ok(count),
+                _ => return Err(self.other()),
+            }
+        }
+    }
+
+    /// A database, into `file`, whose path is `path`.
+    fn backup(&mut self, mut file: File, path: &Path) -> Result<u64> {
+        let JobsLine::Backup { bytes } = self.next()? else { return Err(self.other()) };
+        let mut left = bytes;
+        let mut buffer = vec![0; 256 << 10];
+        while left > 0 {
+            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = self.channel.input.read(&mut buffer[..most]).map_err(|e| self.cut().caused_by(e))?;
+            if read == 0 {
+                return Err(self.ended());
+            }
+            file.write_all(&buffer[..read]).map_err(|e| Error::io("write", path, e))?;
+            left -= read as u64;
+        }
+        file.sync_all().map_err(|e| Error::io("write", path, e))?;
+        Ok(bytes)
     }
 }
 
@@ -58,25 +111,12 @@ impl Lines {
 pub fn export(
     member: &Member,
     since: Option<u64>,
-    mut heard: impl FnMut(JobDetail) -> ControlFlow<()>,
+    heard: impl FnMut(JobDetail) -> ControlFlow<()>,
 ) -> Result<u64> {
     let since = since.map(|since| since.to_string());
     let mut words = vec!["export"];
     words.extend(since.iter().flat_map(|since| ["--since", since]));
-    let mut lines = Lines::of(member, &words)?;
-    let mut count = 0;
-    loop {
-        match lines.next(member.name())? {
-            JobsLine::Job { job } => {
-                count += 1;
-                if heard(*job).is_break() {
-                    return Ok(count);
-                }
-            }
-            JobsLine::End { jobs } if jobs == count => return Ok(count),
-            _ => return Err(other(member)),
-        }
-    }
+    Lines::of(member, &words)?.export(heard)
 }
 
 /// The newest `limit` jobs and then each that changes, for as long as `heard` goes on.
@@ -91,19 +131,19 @@ pub fn watch(
     words.extend(owner.iter().flat_map(|owner| ["--owner", owner]));
     let mut lines = Lines::of(member, &words)?;
     loop {
-        match lines.next(member.name())? {
-            JobsLine::Changed { job } => {
-                if heard(*job).is_break() {
-                    return Ok(());
-                }
-            }
-            _ => return Err(other(member)),
+        let JobsLine::Changed { job } = lines.next()? else { return Err(lines.other()) };
+        if heard(*job).is_break() {
+            return Ok(());
         }
     }
 }
 
 /// A copy of the database, into a file that is not there yet: it has its name once it is whole. Says how many bytes it has.
 pub fn backup(member: &Member, to: &Path) -> Result<u64> {
+    into_file(to, |file, path| Lines::of(member, &["backup"])?.backup(file, path))
+}
+
+fn into_file(to: &Path, fill: impl FnOnce(File, &Path) -> Result<u64>) -> Result<u64> {
     if to.symlink_metadata().is_ok() {
         return Err(Error::new(Kind::Input, format!("{} is there already", to.display()))
             .hint("name a file that is not, or move it away"));
@@ -114,7 +154,7 @@ pub fn backup(member: &Member, to: &Path) -> Result<u64> {
     let failed = |e: std::io::Error| Error::io("write", beside, e);
     // Prompts may hold what is nobody else's.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(failed)?;
-    let copied = receive(member, file, beside)
+    let copied = fill(file, beside)
         .and_then(|bytes| std::fs::rename(beside, to).map(|()| bytes).map_err(|e| Error::io("write", to, e)));
     if copied.is_err() {
         // Half a copy is none; why it is one is said.
@@ -123,22 +163,65 @@ pub fn backup(member: &Member, to: &Path) -> Result<u64> {
     copied
 }
 
-fn receive(member: &Member, mut file: File, path: &Path) -> Result<u64> {
-    let host = member.name();
-    let mut lines = Lines::of(member, &["backup"])?;
-    let JobsLine::Backup { bytes } = lines.next(host)? else { return Err(other(member)) };
-    let mut left = bytes;
-    let mut buffer = vec![0; 256 << 10];
-    while left > 0 {
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = lines.channel.input.read(&mut buffer[..most]);
-        let read = read.map_err(|e| Error::io("read the jobs of", host, e))?;
-        if read == 0 {
-            return Err(ask::ended(host, &lines.last_words));
-        }
-        file.write_all(&buffer[..read]).map_err(|e| Error::io("write", path, e))?;
-        left -= read as u64;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::io::Cursor;
+
+    fn lines(wire: Vec<u8>) -> Lines {
+        let channel = Channel {
+            input: Box::new(Cursor::new(wire)),
+            output: Box::new(std::io::sink()),
+            host: "alpha".into(),
+        };
+        Lines { channel, last_words: LastWords::default(), any: false }
     }
-    file.sync_all().map_err(|e| Error::io("write", path, e))?;
-    Ok(bytes)
+
+    fn job(seq: u64) -> serde_json::Value {
+        json!({"type": "job", "job": {"id": seq.to_string(), "seq": seq, "state": "queued", "priority": 0, "number": 1.0,
+            "owner": "o", "accepted": 1, "tries": []}})
+    }
+
+    #[test]
+    fn an_export_that_is_cut_is_no_whole_one() {
+        let wire = |lines: &[serde_json::Value]| {
+            lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect::<Vec<u8>>()
+        };
+        let export = |wire: Vec<u8>| {
+            let mut seen = Vec::new();
+            let end = lines(wire).export(|job| {
+                seen.push(job.row.seq);
+                ControlFlow::Continue(())
+            });
+            (seen, end.map_err(|e| e.message))
+        };
+        let end = |jobs| json!({"type": "end", "jobs": jobs});
+        assert_eq!(export(wire(&[job(1), job(2), end(2)])), (vec![1, 2], Ok(2)));
+        let cut = "alpha: the connection ended before the answer did";
+        assert_eq!(export(wire(&[job(1)])), (vec![1], Err(cut.into())));
+        assert_eq!(export(b"{\"type\":\"jo".to_vec()), (vec![], Err(cut.into())));
+        let (_, fewer) = export(wire(&[job(1), end(2)]));
+        assert!(fewer.unwrap_err().contains("something else"));
+        // Nothing at all: there is no agent.
+        assert_eq!(export(Vec::new()).1, Err("alpha is not prepared".into()));
+    }
+
+    #[test]
+    fn half_a_database_has_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("jobs.sqlite");
+        let sent = |bytes: &[u8]| {
+            let mut wire = b"{\"type\":\"backup\",\"bytes\":5}\n".to_vec();
+            wire.extend(bytes);
+            into_file(&to, |file, path| lines(wire).backup(file, path))
+        };
+        let error = sent(b"abc").unwrap_err();
+        assert_eq!(error.message, "alpha: the connection ended before the answer did");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(sent(b"abcde").unwrap(), 5);
+        assert_eq!(std::fs::read(&to).unwrap(), b"abcde");
+        let error = sent(b"abcde").unwrap_err();
+        assert_eq!((error.kind, error.message), (Kind::Input, format!("{} is there already", to.display())));
+    }
 }

@@ -106,7 +106,7 @@ impl<'a> Told<'a> {
     /// How many were done nowhere.
     fn rest(self) -> usize {
         let undone = self.undone.into_iter().filter_map(|(id, whys)| Some((id, whys?)));
-        undone.map(|(id, whys)| self.printer.line(format!("{} not: {}", plain(&id), whys.join("; ")))).count()
+        undone.map(|(id, whys)| self.printer.line(format!("{}  {}", plain(&id), whys.join("; ")))).count()
     }
 }
 

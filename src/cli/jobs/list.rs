@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ListArgs {
     #[command(flatten)]
     hosts: Hosts,
     /// Only those in one of these states, separated by commas.
@@ -24,12 +24,22 @@ pub struct Args {
     /// Only those of this owner, as `jobs show` has it.
     #[arg(long)]
     owner: Option<String>,
-    /// How many of each host.
-    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
-    limit: u64,
+    /// How many of each host (default: 20).
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<u64>,
     /// Go on with each that changes.
     #[arg(long, short)]
     pub watch: bool,
+}
+
+const LIMIT: u64 = 20;
+
+impl ListArgs {
+    /// Whether nothing of it was given.
+    pub fn is_empty(&self) -> bool {
+        let ListArgs { hosts, state, owner, limit, watch } = self;
+        hosts.hosts.is_none() && state.is_empty() && owner.is_none() && limit.is_none() && !watch
+    }
 }
 
 fn states() -> impl TypedValueParser<Value = JobState> {
@@ -37,14 +47,14 @@ fn states() -> impl TypedValueParser<Value = JobState> {
         .try_map(|name| JobState::of_name(&name).ok_or("there is no such state"))
 }
 
-pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+pub fn run(args: &ListArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
     let ask = JobsAsk::List {
         states: args.state.clone(),
         owner: args.owner.clone(),
         order: JobsOrder::Accepted,
         offset: 0,
-        limit: args.limit,
+        limit: args.limit.unwrap_or(LIMIT),
     };
     let asked = |member: &Member| match jobs::ask(member, &ask)? {
         JobsAnswer::List { jobs, total, waiting, running } => Ok(Jobs { jobs, total, waiting, running }),
@@ -131,11 +141,11 @@ pub fn why(reason: &JobReason) -> String {
     if said.is_empty() { kind.into() } else { format!("{kind}: {said}") }
 }
 
-pub fn watch(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+pub fn watch(args: &ListArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
     let several = members.len() > 1;
     let results = on_each(members.iter().collect(), |member: &Member| {
-        jobs::watch(member, args.owner.as_deref(), args.limit, |row| {
+        jobs::watch(member, args.owner.as_deref(), args.limit.unwrap_or(LIMIT), |row| {
             if args.state.is_empty() || args.state.contains(&row.state) {
                 let host = if several { format!("{}  ", member.name()) } else { String::new() };
                 printer.line(format!("{host}{}", change(&row)));
@@ -151,7 +161,12 @@ pub fn watch(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Ex
 
 /// A change as a line: when, which, what it is now.
 fn change(row: &JobRow) -> String {
-    let at = row.ended.or(row.started.filter(|_| row.state != JobState::Queued)).unwrap_or(row.accepted);
+    let at = match row.state {
+        JobState::Queued => row.accepted,
+        // Nothing says when: a moment ago.
+        JobState::Dispatched => clock::now_ms(),
+        _ => row.ended.or(row.started).unwrap_or(row.accepted),
+    };
     // A day is enough to look at.
     let at: String = clock::rfc3339(at / 1000).chars().skip(11).take(8).collect();
     let mut text = format!("{at}  {:36} {:10} {}", plain(&row.id), row.state.name(), place(row));

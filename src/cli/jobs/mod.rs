@@ -6,7 +6,7 @@ mod take;
 
 use super::fleet::Selection;
 use super::printer::Printer;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,15 +21,15 @@ Examples:
   stillframe jobs export --since 7d > jobs.jsonl
   stillframe jobs backup --hosts gpu-1 --to jobs.sqlite
 
-A gateway owns the jobs of a service with `queue = \"gateway\"` under [service.jobs].";
+A gateway owns the jobs with `queue = \"gateway\"` under [service.jobs].";
 
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    list: list::Args,
+    list: list::ListArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -40,13 +40,22 @@ enum Command {
     Cancel(acts::CancelArgs),
     /// Have jobs that have ended wait again, as if they were new.
     Requeue(acts::RequeueArgs),
-    /// Every job that is kept, with its prompt and its history, as JSON lines.
+    /// Every kept job with its prompt and its history, as JSON lines.
     Export(take::ExportArgs),
     /// A consistent copy of a host's database of jobs, while it is in use.
     Backup(take::BackupArgs),
 }
 
 impl Args {
+    /// What stands before a command is for the list, and would go unheard.
+    pub fn check(&self) -> Result<()> {
+        if self.command.is_none() || self.list.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Input, "options of the list of jobs stand before another command of `jobs`")
+            .hint("write --hosts behind that command; the others are for the list alone"))
+    }
+
     pub fn prints_stream(&self) -> bool {
         match &self.command {
             None => self.list.watch,
@@ -56,6 +65,7 @@ impl Args {
 }
 
 pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
+    args.check()?;
     match &args.command {
         None if args.list.watch => list::watch(&args.list, config, printer),
         None => list::run(&args.list, config, printer),
