@@ -2,7 +2,7 @@
 //! program takes over. Whoever runs jobs says what their clients are to hear.
 //!
 //! ```text
-//! hub_accept ─▶ hub ─▶ hub_socket (a task each) ─▶ hub_queue, hub_frame
+//! hub_accept ─▶ hub ─▶ hub_client ─▶ hub_socket (a task each) ─▶ hub_queue, hub_frame
 //! ```
 //!
 //! A client is an id of its own choice (`clientId`) together with the API key that it came with: another key's
@@ -11,11 +11,12 @@
 use crate::formats::comfy::socket::{self, First, Worth};
 use crate::formats::hex::hex;
 use crate::gateway::clock::Millis;
+pub use crate::gateway::hub_client::Message;
+use crate::gateway::hub_client::{Entry, STATE, fitting};
 use crate::gateway::hub_frame::{Close, Frame};
 use crate::gateway::hub_given::{HandedRunning, Left};
 pub use crate::gateway::hub_socket::ClientRef;
 use crate::gateway::hub_socket::Socket;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
@@ -33,44 +34,6 @@ pub const OF_CLIENT: usize = 64;
 /// What is told to everybody is told this seldom for each socket that there is.
 const PER_SOCKET: Duration = Duration::from_micros(100);
 pub const RESTART: Close = Close::new(1012, "the service restarts");
-
-/// One message for a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Message {
-    /// UTF-8.
-    Text(Bytes),
-    Binary(Bytes),
-}
-
-impl Message {
-    pub fn json(value: &Value) -> Message {
-        Message::Text(value.to_string().into())
-    }
-
-    /// As it goes out to clients that know previews with metadata.
-    fn frame(&self) -> Frame {
-        match self {
-            Message::Text(text) => Frame::text(text, socket::worth_of_text(text)),
-            Message::Binary(bytes) => Frame::binary(bytes, socket::worth_of_binary(bytes)),
-        }
-    }
-
-    /// As it goes out to the others, where that is another one.
-    fn plain(&self) -> Option<Frame> {
-        let Message::Binary(bytes) = self else { return None };
-        Some(Frame::binary(&socket::without_metadata(bytes)?, Worth::Preview))
-    }
-}
-
-/// What a client that comes again must be told of a running job, in this order.
-#[derive(Debug, Default, Clone)]
-struct Running {
-    job: String,
-    /// By their place in `STATE`.
-    messages: [Option<Message>; STATE.len()],
-}
-
-const STATE: [&str; 4] = ["execution_start", "execution_cached", "progress_state", "executing"];
 
 pub struct Hub {
     clients: Mutex<Clients>,
@@ -90,12 +53,6 @@ struct Clients {
     sockets: usize,
     /// Where sockets go that another process is to go on with.
     leaving: Option<UnboundedSender<Given>>,
-}
-
-#[derive(Default)]
-struct Entry {
-    sockets: Vec<Arc<Socket>>,
-    running: Vec<Running>,
 }
 
 /// How many jobs have not ended, and what of it was told.
@@ -158,8 +115,7 @@ impl Hub {
             return Err(TooMany);
         }
         let hello = socket::hello(remaining, &client.id).to_string();
-        let missed = entry.iter().flat_map(|entry| &entry.running).flat_map(|running| &running.messages);
-        let missed: Vec<Frame> = missed.flatten().map(Message::frame).collect();
+        let missed = entry.map(Entry::missed).unwrap_or_default();
         let place = self.place(&mut clients, client);
         // None of it may be left out for what comes after.
         place.socket.push(Frame::text(hello.as_bytes(), Worth::Must));
@@ -170,9 +126,14 @@ impl Hub {
     /// A socket that another process had, which has heard all that already.
     pub fn go_on(self: &Arc<Self>, client: ClientRef, metadata: bool, waits: Vec<u8>) -> Place {
         let mut clients = self.clients.lock();
+        let missed = clients.all.get(&client).map(Entry::missed);
         let place = self.place(&mut clients, client);
         // What is half written comes before everything else.
         place.socket.go_on_with(metadata, waits);
+        if !*self.awaited.borrow() {
+            // It comes late, since its client did not read, and something may have been told without it.
+            missed.into_iter().flatten().for_each(|frame| place.socket.push(frame));
+        }
         place
     }
 
@@ -224,7 +185,7 @@ impl Hub {
     pub fn ended(&self, client: &ClientRef, job: &str) {
         let mut clients = self.clients.lock();
         if let Some(entry) = clients.all.get_mut(client) {
-            entry.running.retain(|running| running.job != job);
+            entry.forget(job);
             if entry.is_empty() {
                 clients.all.remove(client);
             }
@@ -331,13 +292,7 @@ impl Hub {
         let mut all = Vec::new();
         for (client, entry) in &clients.all {
             entry.sockets.iter().for_each(|socket| socket.ask_to_leave(true));
-            let running = entry.running.iter().map(|running| HandedRunning {
-                scope: client.scope,
-                client: client.id.to_string(),
-                job: running.job.clone(),
-                messages: running.messages.iter().map(|m| m.as_ref().and_then(Message::as_text)).collect(),
-            });
-            all.extend(running);
+            all.extend(entry.hand_over(client));
         }
         all
     }
@@ -361,12 +316,7 @@ impl Hub {
     pub fn go_on_running(&self, running: HandedRunning) {
         let mut clients = self.clients.lock();
         let client = ClientRef::new(running.scope, &running.client);
-        let entry = clients.all.entry(client).or_default();
-        for (at, message) in running.messages.into_iter().take(STATE.len()).enumerate() {
-            if let Some(text) = message {
-                entry.note(&running.job, at, &Message::Text(text.into()));
-            }
-        }
+        clients.all.entry(client).or_default().go_on(running);
     }
 
     /// Sockets come from the process before this one, or no more do.
@@ -382,57 +332,6 @@ impl Hub {
     }
 }
 
-impl Entry {
-    fn is_empty(&self) -> bool {
-        self.sockets.is_empty() && self.running.is_empty()
-    }
-
-    /// Keeps what is to be known of a running job.
-    fn note(&mut self, job: &str, at: usize, message: &Message) {
-        let known = self.running.iter().position(|running| running.job == job);
-        let known = known.unwrap_or_else(|| {
-            self.running.push(Running { job: job.into(), ..Running::default() });
-            self.running.len() - 1
-        });
-        let messages = &mut self.running[known].messages;
-        if at == 0 {
-            // It begins, perhaps for the second time.
-            *messages = Default::default();
-        }
-        messages[at] = Some(message.copy());
-    }
-
-    fn tell(&self, message: &Message) {
-        if self.sockets.is_empty() {
-            return;
-        }
-        let frame = message.frame();
-        let plain = if self.sockets.iter().all(|s| s.knows_metadata()) { None } else { message.plain() };
-        for socket in &self.sockets {
-            socket.push(fitting(socket, &frame, plain.as_ref()));
-        }
-    }
-}
-
-impl Message {
-    fn as_text(&self) -> Option<String> {
-        let Message::Text(text) = self else { return None };
-        String::from_utf8(text.to_vec()).ok()
-    }
-
-    /// Without the larger buffer that it may be a part of.
-    fn copy(&self) -> Message {
-        match self {
-            Message::Text(text) => Message::Text(Bytes::copy_from_slice(text)),
-            Message::Binary(bytes) => Message::Binary(Bytes::copy_from_slice(bytes)),
-        }
-    }
-}
-
-fn fitting(socket: &Socket, frame: &Frame, plain: Option<&Frame>) -> Frame {
-    plain.filter(|_| !socket.knows_metadata()).unwrap_or(frame).clone()
-}
-
 /// An id for a client that brings none, as ComfyUI makes it: a random UUID without its hyphens.
 pub fn new_id() -> io::Result<String> {
     let mut bytes = [0u8; 16];
@@ -446,5 +345,14 @@ pub fn new_id() -> io::Result<String> {
 }
 
 #[cfg(test)]
+#[path = "hub_fixture_tests.rs"]
+mod fixture;
+#[cfg(test)]
+#[path = "hub_slow_tests.rs"]
+mod slow_tests;
+#[cfg(test)]
 #[path = "hub_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "hub_upgrade_tests.rs"]
+mod upgrade_tests;

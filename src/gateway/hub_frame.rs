@@ -259,6 +259,7 @@ pub mod base64_bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -377,6 +378,34 @@ mod tests {
             assert_eq!(heard(&bytes, 1).unwrap_err().code, Some(code), "{bytes:x?}");
         }
         assert_eq!(heard(&sent(8, true, b""), 1).unwrap(), [Incoming::Close(None)]);
+    }
+
+    proptest! {
+        /// Whatever comes, in whatever pieces: the same is heard.
+        #[test]
+        fn any_bytes_in_any_pieces(
+            bytes in prop::collection::vec(
+                prop_oneof![any::<u8>(), Just(0x81), Just(0x80), Just(0x01), Just(0)],
+                0..300,
+            ),
+            piece in 1..50usize,
+        ) {
+            let heard = |piece: usize| {
+                let (mut decoder, mut all) = (Decoder::default(), Vec::new());
+                for piece in bytes.chunks(piece) {
+                    decoder.feed(piece);
+                    loop {
+                        match decoder.hear() {
+                            Ok(Some(incoming)) => all.push(incoming),
+                            Ok(None) => break,
+                            Err(why) => return (all, Some(why)),
+                        }
+                    }
+                }
+                (all, None)
+            };
+            prop_assert_eq!(heard(piece), heard(300));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::gateway::hub_frame::Frame;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-/// How much may wait for one socket. A single message may be larger.
+/// How much may wait for one socket. A single message may be larger, where less than half of it waits.
 pub const BYTES: usize = 4 << 20;
 pub const MESSAGES: usize = 1_024;
 /// How many parts one write takes.
@@ -66,7 +66,10 @@ impl Outgoing {
     }
 
     fn fits(&self, frame: &Frame, most: usize) -> bool {
-        self.frames.is_empty() || (self.frames.len() < MESSAGES && self.bytes + frame.bytes.len() <= most)
+        // A large one is no reason to end a socket that is hardly behind.
+        let hardly = if frame.worth == Worth::Must { most / 2 } else { 0 };
+        let room = self.bytes <= hardly || self.bytes + frame.bytes.len() <= most;
+        self.frames.len() < MESSAGES && room
     }
 
     /// Leaves out those that `which` picks, oldest first, but never what is half written.
@@ -204,6 +207,11 @@ mod tests {
         assert_eq!(queue.push(frame(Worth::Must, 1, 1), BYTES), Err(TooSlow));
         queue.wrote(2 * BYTES);
         assert_eq!(queue.bytes(), 0);
+        queue.push(frame(Worth::Must, BYTES / 2, 0), BYTES).unwrap();
+        queue.push(frame(Worth::Preview, BYTES, 1), BYTES).unwrap();
+        queue.push(frame(Worth::Must, 4 * BYTES, 2), BYTES).unwrap();
+        assert_eq!(marks(&queue), [0, 2]);
+        queue.wrote(BYTES / 2 + 4 * BYTES);
         for _ in 0..MESSAGES {
             queue.push(frame(Worth::Progress, 1, 0), BYTES).unwrap();
         }

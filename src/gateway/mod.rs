@@ -52,6 +52,7 @@ pub mod headers;
 pub mod health;
 pub mod hub;
 pub mod hub_accept;
+pub mod hub_client;
 pub mod hub_frame;
 pub mod hub_given;
 pub mod hub_queue;

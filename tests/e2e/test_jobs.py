@@ -24,7 +24,7 @@ class Jobs(service.Case):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.place.configure(service=f"instances = {cls.slots}\ngpus = {json.dumps([[]] * cls.slots)}", text=cls.jobs, drain="20s")
+        cls.place.configure(service=f"scaling = {{ minimum = {cls.slots}, maximum = {cls.slots} }}\nslots = {cls.slots}", text=cls.jobs, drain="20s")
         cls.place.deploy("--label", "one", mark="one")
 
     def post(self, prompt, code=200, **more):
@@ -67,12 +67,13 @@ class Jobs(service.Case):
 
     def runs(self):
         """How often each job came to its end, by the instances' own records."""
-        log = self.alpha.sh("cat $(find /var/lib/stillframe/services/demo -name runs.log) /dev/null").stdout
-        ends = [line.split() for line in log.splitlines()]
+        # Instances have names of each other's files: each file once.
+        log = self.alpha.sh("find -L /var/lib/stillframe-data/ -name runs.log -printf '%i %p\\n' | sort -u -k1,1 | cut -d' ' -f2- | xargs -r cat").stdout
         counts = {}
-        for prompt, _, what, *_ in ends:
-            if what == "end":
-                counts[prompt] = counts.get(prompt, 0) + 1
+        for line in log.splitlines():
+            run = json.loads(line)
+            if run["event"] == "end" and run["status"] == "success":
+                counts[run["prompt_id"]] = counts.get(run["prompt_id"], 0) + 1
         return counts
 
     def kill_instance(self, slot=0):
@@ -173,6 +174,9 @@ class Deaths(Jobs):
     def test_a_power_loss(self):
         jobs = [self.post(graph(1.0, f"power{n}"), client_id="p")["prompt_id"] for n in range(6)]
         self.alpha.power_loss()
+        self.alpha.boot()
+        self.alpha.wait_ready()
+        self.wait(lambda: (self.place.status() or {}).get('ready') == 2)
         for job in jobs:
             self.assertEqual(self.ended(job, 120)["status"]["status_str"], "success")
         self.assertEqual({job: self.runs().get(job) for job in jobs}, dict.fromkeys(jobs, 1))
@@ -190,7 +194,7 @@ class Deaths(Jobs):
         self.assertEqual(seen["cuts"], [], "a WebSocket was cut by a deployment")
 
     def test_what_still_runs_at_the_drain_limit_waits_again(self):
-        self.place.configure(service=f"instances = 2\ngpus = {json.dumps([[], []])}", text=self.jobs, drain="1s")
+        self.place.configure(service="scaling = { minimum = 2, maximum = 2 }\nslots = 2", text=self.jobs, drain="1s")
         job = self.post(graph(6.0, "long"), client_id="d")["prompt_id"]
         self.wait(lambda: self.get("/queue")["queue_running"])
         self.assertEqual(self.place.deploy("--label", "drained", mark="drained").host()["status"], "succeeded")
