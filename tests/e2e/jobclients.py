@@ -39,10 +39,13 @@ class Clients:
                     writer.close()
                 head, _, content = answer.partition(b"\r\n\r\n")
                 status = int(head.split()[1])
+                length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+                if len(content) != length:
+                    raise ValueError("the answer broke off")
                 if status not in (502, 503, 504):
                     return status, content
                 self.refused += 1
-            except (OSError, IndexError, ValueError, asyncio.TimeoutError):
+            except (OSError, IndexError, ValueError, StopIteration, asyncio.TimeoutError):
                 self.refused += 1
             if time.monotonic() > self.until:
                 raise TimeoutError(f"{method} {path}")

@@ -155,6 +155,8 @@ impl Seat {
 
 /// Until the instance is gone and has no job of ours.
 pub async fn run(gateway: Arc<Gateway>, engine: Arc<Engine>, seat: Arc<Seat>, mut orders: UnboundedReceiver<Order>) {
+    // After an upgrade of the gateway: what is heard before the clients' sockets have come over is lost to them.
+    gateway.hub.settled().await;
     loop {
         match connect(&seat).await {
             Ok((jobs, all)) => {
