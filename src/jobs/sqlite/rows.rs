@@ -5,10 +5,13 @@ use rusqlite::types::Type;
 use rusqlite::{Row, Statement, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 /// zstd's own default: prompts are small, and kept for weeks.
 const LEVEL: i32 = 3;
+/// What claims to be larger is read bit by bit: the claim may be what is damaged.
+const AT_ONCE: usize = 16 << 20;
 
 /// In the order in which `job` reads them.
 pub const COLUMNS: &str = "id, seq, number, priority, owner, client, workflow, digest, warmth, retry, state, \
@@ -92,7 +95,10 @@ pub struct Packer(Compressor<'static>);
 
 impl Packer {
     pub fn new() -> std::io::Result<Packer> {
-        Compressor::new(LEVEL).map(Packer)
+        let mut compressor = Compressor::new(LEVEL)?;
+        // A frame that is damaged without being broken is seen by its sum.
+        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+        Ok(Packer(compressor))
     }
 
     pub fn pack(&mut self, value: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -103,7 +109,11 @@ impl Packer {
 }
 
 pub fn unpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Failure> {
-    let json = zstd::stream::decode_all(frame).map_err(|e| Failure::Damaged(Box::new(e)))?;
+    let json = match Decompressor::upper_bound(frame) {
+        Some(size) if size <= AT_ONCE => zstd::bulk::decompress(frame, size),
+        _ => zstd::stream::decode_all(frame),
+    };
+    let json = json.map_err(|e| Failure::Damaged(Box::new(e)))?;
     from_json(&json).map_err(|e| Failure::Damaged(Box::new(e)))
 }
 
