@@ -4,7 +4,7 @@ use crate::protocol::jobs::{JobDetail, JobRow, JobsAnswer, JobsAsk, JobsLine};
 use crate::protocol::wire;
 use crate::ship::ask;
 use crate::ship::send::Channel;
-use crate::ship::ssh::LastWords;
+use crate::ship::ssh::{LastWords, Remote};
 use crate::sys::error::{Error, Kind, Result};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -39,14 +39,17 @@ struct Lines {
     last_words: LastWords,
     /// Whether any was heard: the agent is there.
     any: bool,
+    /// The connection that the channel is in: it ends with this.
+    _remote: Remote,
 }
 
 impl Lines {
     fn of(member: &Member, words: &[&str]) -> Result<Lines> {
         let all: Vec<&str> =
             ["jobs", member.service.name()].into_iter().chain(words.iter().copied()).collect();
-        let (channel, last_words) = ask::open(&member.remote()?, &all)?;
-        Ok(Lines { channel, last_words, any: false })
+        let remote = member.remote()?;
+        let (channel, last_words) = ask::open(&remote, &all)?;
+        Ok(Lines { channel, last_words, any: false, _remote: remote })
     }
 
     /// The next one. That there is none is an error: the last one says that it is.

@@ -161,7 +161,7 @@ class Deaths(Jobs):
         self.kill_instance(int(where["instance"][1]))
         self.assertEqual(self.ended(job)["status"]["status_str"], "success")
         self.assertEqual(self.runs()[job], 1)
-        [tried] = json.loads(self.place.run("jobs", "show", job, "--json").out)["job"]["tries"]
+        [tried] = json.loads(self.place.run("jobs", "show", job, "--json").out)["hosts"][0]["job"]["tries"]
         self.assertEqual(tried["reason"]["kind"], "instance-died")
 
     def test_the_gateway_is_killed_with_a_full_queue(self):
@@ -200,7 +200,7 @@ class Deaths(Jobs):
         self.assertEqual(self.place.deploy("--label", "drained", mark="drained").host()["status"], "succeeded")
         self.assertEqual(self.ended(job)["status"]["status_str"], "success")
         self.assertEqual(self.runs()[job], 1)
-        [tried] = json.loads(self.place.run("jobs", "show", job, "--json").out)["job"]["tries"]
+        [tried] = json.loads(self.place.run("jobs", "show", job, "--json").out)["hosts"][0]["job"]["tries"]
         self.assertEqual(tried["reason"]["kind"], "drained")
 
 
