@@ -213,5 +213,5 @@ class Everything(Jobs):
             self.place.deploy("--label", f"turn{number}", mark=f"turn{number}")
             self.kill_gateway()
             time.sleep(1)
-        self.place.run("rollback", "--yes")
+        self.place.run("rollback")
         self.all_ended(self.outcome(clients), 150)

@@ -1,4 +1,5 @@
 //! One change of a batch. A state that may not follow is refused: what has ended never runs again unasked.
+use crate::formats::comfy::api::shapes::item;
 use crate::jobs::model::{Body, Job, Reason, State, Time, Try};
 use crate::jobs::sqlite::failure::Failure;
 use crate::jobs::sqlite::rows::{self, Packer, int, uint};
@@ -25,7 +26,8 @@ pub fn apply(connection: &Connection, packer: &mut Packer, write: &Write) -> Don
         Write::Requeue { id, tried } => requeue(connection, id, tried.as_ref()),
         Write::End { id, state, at, reason, history } => {
             let history = history.as_deref().map(|history| packer.pack(history)).transpose()?;
-            end(connection, id, *state, *at, reason.as_ref(), history)
+            let seq = end(connection, id, *state, *at, reason.as_ref(), history)?;
+            forget_secrets(connection, packer, seq)
         }
         Write::Forget { ids } => ids.iter().try_for_each(|id| {
             // Only what is over: what was accepted and has not ended is nobody's to forget.
@@ -60,6 +62,10 @@ fn accept(connection: &Connection, packer: &mut Packer, job: &Job, body: &Body) 
 }
 
 fn requeue(connection: &Connection, id: &str, tried: Option<&Try>) -> Done {
+    if tried.is_none() && look(connection, id)?.state == State::Queued {
+        // It was to be given to an instance, which never came on disk.
+        return Ok(());
+    }
     let now = may_become(connection, id, State::Queued)?;
     let tries = match tried {
         Some(tried) => {
@@ -80,7 +86,7 @@ fn end(
     at: Time,
     reason: Option<&Reason>,
     history: Option<Vec<u8>>,
-) -> Done {
+) -> Result<i64, Failure> {
     if !state.is_over() {
         return Err(Failure::Wrong(format!("{} is no end of a job", state.name())));
     }
@@ -91,9 +97,27 @@ fn end(
     let set = "UPDATE job SET state = ?2, ended = ?3, duration = ?4, reason = ?5, bytes = bytes + ?6 WHERE seq = ?1";
     let bytes = int(bytes as u64);
     change(connection, set, params![now.seq, state.name(), int(at), duration, reason, bytes])?;
-    let Some(history) = history else { return Ok(()) };
-    let insert = "INSERT INTO history (seq, content) VALUES (?1, ?2)";
-    change(connection, insert, params![now.seq, history])
+    if let Some(history) = history {
+        let insert = "INSERT INTO history (seq, content) VALUES (?1, ?2)";
+        change(connection, insert, params![now.seq, history])?;
+    }
+    Ok(now.seq)
+}
+
+/// Comfy's own nodes need the client's credentials while the job runs. Nobody does afterwards.
+fn forget_secrets(connection: &Connection, packer: &mut Packer, seq: i64) -> Done {
+    let mut select = connection.prepare_cached("SELECT content FROM body WHERE seq = ?1")?;
+    let content: Option<Vec<u8>> = select.query_row([seq], |row| row.get(0)).optional()?;
+    let Some(content) = content else { return Ok(()) };
+    let mut body: Body = rows::unpack(&content)?;
+    if !item::has_secrets(&body.extra_data) {
+        return Ok(());
+    }
+    item::forget_secrets(&mut body.extra_data);
+    let shorter = packer.pack(&body)?;
+    let fewer = int(content.len() as u64) - int(shorter.len() as u64);
+    change(connection, "UPDATE job SET bytes = bytes - ?2 WHERE seq = ?1", params![seq, fewer])?;
+    change(connection, "UPDATE body SET content = ?2 WHERE seq = ?1", params![seq, shorter])
 }
 
 fn again(connection: &Connection, id: &str) -> Done {

@@ -114,6 +114,8 @@ fn connect(file: &Path) -> Result<Connection, Failure> {
     let synchronous = if fault::is_taken_out("jobs-sync") { "OFF" } else { "FULL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // A job's credentials are taken out at its end: nothing of them stays in a page that is free.
+    connection.pragma_update(None, "secure_delete", true)?;
     // A damaged page is an error before it is an answer.
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;

@@ -53,6 +53,11 @@ impl Serialize for Extra<'_> {
     }
 }
 
+/// Whether a job brings credentials of Comfy's.
+pub fn has_secrets(extra_data: &Value) -> bool {
+    SECRETS.iter().any(|secret| extra_data.get(secret).is_some())
+}
+
 /// Takes Comfy's credentials out of a job that no longer needs them: a history shows none.
 pub fn forget_secrets(extra_data: &mut Value) {
     if let Value::Object(extra) = extra_data {
