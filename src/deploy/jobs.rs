@@ -40,7 +40,7 @@ struct Lines {
     /// Whether any was heard: the agent is there.
     any: bool,
     /// The connection that the channel is in: it ends with this.
-    _remote: Remote,
+    _remote: Option<Remote>,
 }
 
 impl Lines {
@@ -49,7 +49,7 @@ impl Lines {
             ["jobs", member.service.name()].into_iter().chain(words.iter().copied()).collect();
         let remote = member.remote()?;
         let (channel, last_words) = ask::open(&remote, &all)?;
-        Ok(Lines { channel, last_words, any: false, _remote: remote })
+        Ok(Lines { channel, last_words, any: false, _remote: Some(remote) })
     }
 
     /// The next one. That there is none is an error: the last one says that it is.
@@ -178,7 +178,7 @@ mod tests {
             output: Box::new(std::io::sink()),
             host: "alpha".into(),
         };
-        Lines { channel, last_words: LastWords::default(), any: false }
+        Lines { channel, last_words: LastWords::default(), any: false, _remote: None }
     }
 
     fn job(seq: u64) -> serde_json::Value {

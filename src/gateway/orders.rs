@@ -129,7 +129,8 @@ pub async fn reload(gateway: &Arc<Gateway>) -> Result<(), String> {
     match (gateway.jobs(), jobs) {
         (Some(engine), Some(jobs)) => engine.set_settings(jobs.rules),
         (None, Some(jobs)) => {
-            service::start(gateway, &jobs).map_err(|e| format!("the jobs stay the instances' own: {}", e.full()))?;
+            service::start(gateway, &jobs)
+                .map_err(|e| format!("the jobs stay the instances' own: {}", e.full()))?;
         }
         (Some(_), None) => {
             let text = "the gateway owns the jobs until it is started again";

@@ -27,6 +27,11 @@ pub async fn of(
 ) -> Result<Preference, Broken> {
     let mut preference = Preference { slot: headers::slot(request.headers()), ..Preference::default() };
     match route {
+        Route::View => {
+            if let (Some(engine), Some(query)) = (gateway.jobs(), request.uri().query()) {
+                preference.holder = engine.made.maker(query);
+            }
+        }
         Route::Job(id) => preference.holder = gateway.affinity.prompt(id),
         Route::Jobs => {
             if let Some(body) = request.body_mut().read_ahead(SMALL_BODY).await? {

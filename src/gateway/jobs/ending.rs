@@ -1,14 +1,14 @@
 //! How a job leaves its instance: it has ended, or it waits again. Each is on disk before anybody hears of it.
+use crate::formats::comfy::api::paths;
+use crate::formats::comfy::api::shapes::history;
 use crate::gateway::access_log::Level;
+use crate::gateway::hub::ClientRef;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::seat::Seat;
-use crate::gateway::hub::ClientRef;
 use crate::gateway::shared::Gateway;
-use crate::formats::comfy::api::paths;
-use crate::formats::comfy::api::shapes::history;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State, Try};
 use crate::jobs::store::Write;
 use crate::protocol::jobs::DrainRunning;
@@ -68,6 +68,7 @@ pub async fn with_history(
     if state == State::Cancelled && wish == Wish::Drain {
         return drained(gateway, engine, seat, &job).await;
     }
+    engine.made.learn(&entry["outputs"], seat.instance.id());
     // The job itself is kept once, as its client asked for it; the instance knows it by the gateway's client id.
     history::take_outputs_to_execute(&mut entry);
     end(gateway, engine, Some(seat), &job, state, reason, Some(entry)).await;

@@ -2,6 +2,7 @@
 //! decides what goes where. Nothing here waits: what is durable is written by whoever calls (`accept`, `seat`).
 use crate::gateway::access_log::Level;
 use crate::gateway::instance::Instance;
+use crate::gateway::jobs::made::Made;
 use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::shared::Gateway;
 use crate::jobs::ledger::Ledger;
@@ -26,6 +27,8 @@ pub struct Engine {
     settings: RwLock<Arc<Jobs>>,
     inner: Mutex<Inner>,
     seats: Mutex<Vec<Arc<Seat>>>,
+    /// Which instance made which picture.
+    pub made: Made,
     /// Another process takes over: nothing is accepted or dispatched here, ever again.
     paused: AtomicBool,
     /// Held while the instances are written down.
@@ -93,6 +96,7 @@ impl Engine {
             settings: RwLock::new(Arc::new(settings)),
             inner: Mutex::new(inner),
             seats: Mutex::default(),
+            made: Made::default(),
             paused: AtomicBool::new(false),
             known: Mutex::new(()),
             changed: Notify::new(),
@@ -145,9 +149,8 @@ impl Engine {
     /// Jobs that an instance has, by its id.
     pub fn jobs_of(&self, instance: &str) -> u64 {
         let inner = self.inner();
-        let there = |open: &&Open| {
-            open.job.state != State::Queued && open.job.instance.as_deref() == Some(instance)
-        };
+        let there =
+            |open: &&Open| open.job.state != State::Queued && open.job.instance.as_deref() == Some(instance);
         inner.open.values().filter(there).count() as u64
     }
 
@@ -172,12 +175,16 @@ impl Engine {
         let seats: Vec<Arc<Seat>> =
             self.seats().into_iter().filter(|seat| seat.takes_jobs(gateway)).collect();
         loop {
-            let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else { return };
+            let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else {
+                return;
+            };
             let mut inner = self.inner();
             let Some(head) = inner.queue.next().map(|w| w.warmth) else { return };
             let free: Vec<&Arc<Seat>> = seats.iter().filter(|seat| seat.count() == fewest).collect();
             let warm = free.iter().find(|seat| head != 0 && seat.warmth() == head);
-            let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else { return };
+            let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else {
+                return;
+            };
             let Some(waiting) = inner.queue.pick(seat.warmth()) else { return };
             if let Some(open) = inner.open.get_mut(&waiting.id) {
                 open.job.state = State::Dispatched;

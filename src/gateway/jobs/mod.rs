@@ -23,6 +23,7 @@ pub mod door;
 pub mod ending;
 pub mod engine;
 pub mod listening;
+pub mod made;
 pub mod messages;
 pub mod operator;
 pub mod owner;

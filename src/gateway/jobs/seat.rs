@@ -6,8 +6,8 @@
 //!     ▲                                                                                                 │
 //!     └──────────── the socket ended ◀── events in their order, orders of the gateway ◀─────────────────┘
 //! ```
-use crate::gateway::access_log::Level;
 use crate::formats::comfy::api::paths;
+use crate::gateway::access_log::Level;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::ending::{self, Turn};
@@ -15,8 +15,8 @@ use crate::gateway::jobs::engine::{Engine, Id};
 use crate::gateway::jobs::listening::{Heard, Listening};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::sending;
-use crate::gateway::shared::Gateway;
 use crate::gateway::link::ConnectError;
+use crate::gateway::shared::Gateway;
 use crate::gateway::upstream::Upstream;
 use crate::jobs::model::ReasonKind;
 use parking_lot::Mutex;
@@ -154,7 +154,12 @@ impl Seat {
 }
 
 /// Until the instance is gone and has no job of ours.
-pub async fn run(gateway: Arc<Gateway>, engine: Arc<Engine>, seat: Arc<Seat>, mut orders: UnboundedReceiver<Order>) {
+pub async fn run(
+    gateway: Arc<Gateway>,
+    engine: Arc<Engine>,
+    seat: Arc<Seat>,
+    mut orders: UnboundedReceiver<Order>,
+) {
     // After an upgrade of the gateway: what is heard before the clients' sockets have come over is lost to them.
     gateway.hub.settled().await;
     loop {

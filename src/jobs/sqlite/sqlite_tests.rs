@@ -67,7 +67,10 @@ fn credentials_go_at_the_end_and_what_was_not_dispatched_waits() {
 }
 
 fn bytes_of(store: &Sqlite, seq: u64) -> i64 {
-    store.connection.query_row("SELECT bytes FROM job WHERE seq = ?1", [seq as i64], |row| row.get(0)).unwrap()
+    store
+        .connection
+        .query_row("SELECT bytes FROM job WHERE seq = ?1", [seq as i64], |row| row.get(0))
+        .unwrap()
 }
 
 #[test]

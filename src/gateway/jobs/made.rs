@@ -1,0 +1,102 @@
+//! Which instance made which picture. Instances count the names of their pictures for themselves, so two of them may
+//! make one of the same name; whoever asks for it has just heard of the newest.
+use crate::formats::comfy::api::query;
+use crate::gateway::key::{Key, key};
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// So many names are remembered, the newest; any other picture is looked for at all instances.
+const MOST: usize = 100_000;
+
+#[derive(Default)]
+pub struct Made {
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    by: HashMap<Key, Arc<str>>,
+    order: VecDeque<Key>,
+}
+
+fn name(kind: &str, subfolder: &str, filename: &str) -> Key {
+    key(&format!("{kind}/{subfolder}/{filename}"))
+}
+
+impl Made {
+    /// What a node put out, as `executed` and the history tell it.
+    pub fn learn(&self, output: &Value, instance: &str) {
+        let mut found = Vec::new();
+        files(output, &mut found);
+        let mut memory = self.memory.lock();
+        let instance: Arc<str> = instance.into();
+        for key in found {
+            if memory.by.insert(key, instance.clone()).is_none() {
+                memory.order.push_back(key);
+                if memory.order.len() > MOST
+                    && let Some(oldest) = memory.order.pop_front()
+                {
+                    memory.by.remove(&oldest);
+                }
+            }
+        }
+    }
+
+    /// The maker of what `/view` is asked for.
+    pub fn maker(&self, asked: &str) -> Option<Arc<str>> {
+        let filename = query::get(asked, "filename")?;
+        let subfolder = query::get(asked, "subfolder").unwrap_or_default();
+        let kind = query::get(asked, "type").unwrap_or_else(|| "output".into());
+        self.memory.lock().by.get(&name(&kind, &subfolder, &filename)).cloned()
+    }
+}
+
+/// Every file that is named below, whatever the list is called: `images`, `gifs`, `audio`, …
+fn files(value: &Value, found: &mut Vec<Key>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(filename) = members.get("filename").and_then(Value::as_str) {
+                let text = |member: &str| members.get(member).and_then(Value::as_str);
+                let (kind, subfolder) =
+                    (text("type").unwrap_or("output"), text("subfolder").unwrap_or_default());
+                found.push(name(kind, subfolder, filename));
+            }
+            members.values().for_each(|value| files(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| files(value, found)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_newest_of_a_name() {
+        let made = Made::default();
+        let output =
+            |list: &str| json!({ list: [{"filename": "a b.png", "subfolder": "x", "type": "temp"}] });
+        made.learn(&output("images"), "s0-g1");
+        assert_eq!(made.maker("filename=a%20b.png&subfolder=x&type=temp").as_deref(), Some("s0-g1"));
+        assert_eq!(made.maker("filename=a%20b.png&subfolder=x"), None);
+        made.learn(&output("gifs"), "s1-g1");
+        assert_eq!(made.maker("filename=a+b.png&subfolder=x&type=temp").as_deref(), Some("s1-g1"));
+        made.learn(&json!({"images": [{"filename": "c.png"}]}), "s0-g2");
+        assert_eq!(made.maker("filename=c.png&type=output").as_deref(), Some("s0-g2"));
+        assert_eq!(made.maker(""), None);
+    }
+
+    #[test]
+    fn a_bounded_memory() {
+        let made = Made::default();
+        for number in 0..=MOST {
+            made.learn(&json!({ "filename": number.to_string() }), "s0-g1");
+        }
+        assert_eq!(made.maker("filename=0"), None);
+        assert!(made.maker("filename=1").is_some());
+    }
+}
