@@ -27,6 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Within so long the pictures of an instance that has ended are with another one.
+const MOVED: Duration = Duration::from_secs(10);
+
 /// Its future is moved for each request, so what is rarely awaited gets a box of its own.
 pub struct Forward<'a> {
     gateway: &'a Arc<Gateway>,
@@ -128,7 +131,7 @@ impl<'a> Forward<'a> {
                     if self.route == Route::View
                         && answered.response.status() == StatusCode::NOT_FOUND
                         && let Some(spare) = &spare
-                        && let Some(found) = Box::pin(self.ask_others(spare, &instance)).await
+                        && let Some(found) = Box::pin(self.look_for(spare, &instance)).await
                     {
                         answered = found;
                     }
@@ -295,24 +298,48 @@ impl<'a> Forward<'a> {
         })
     }
 
+    /// A picture that was made, and that nobody has now, is on its way: the instance that made it has ended, and
+    /// another one gets it.
+    async fn look_for(&self, spare: &Spare, first: &Arc<Instance>) -> Option<Answered> {
+        let asked = |query: &str| self.gateway.jobs().and_then(|engine| engine.made.maker(query));
+        let made = spare.1.query().and_then(asked).is_some();
+        let until = Instant::now() + MOVED;
+        loop {
+            let found = self.ask_others(spare, first).await;
+            if found.is_some() || !made || Instant::now() > until {
+                return found;
+            }
+            tokio::time::sleep(MOVED / 40).await;
+            // The first one may be who gets it.
+            if let Some(claim) = self.gateway.router.claim_other(&[])
+                && let Some(answered) = self.ask_one(spare, claim).await
+            {
+                return Some(answered);
+            }
+        }
+    }
+
     /// A picture that one instance does not have may be with another: first those of the table are asked,
     /// then those that drain.
     async fn ask_others(&self, spare: &Spare, first: &Arc<Instance>) -> Option<Answered> {
         let mut asked = vec![first.clone()];
-        let connect = Duration::from_millis(self.active.settings.limits.connect_ms);
         while let Some(claim) = self.gateway.router.claim_other(&asked) {
-            let instance = claim.instance.clone();
-            asked.push(instance.clone());
-            // A new connection, which needs no second try; this is rare enough.
-            let Ok(mut link) = Link::connect(&instance.target.address, connect).await else { continue };
-            if let Ok(response) = self.send(&mut link, build(spare), &instance).await
-                && response.status() != StatusCode::NOT_FOUND
-                && !response.status().is_server_error()
-            {
-                return Some(Answered { claim, link, response });
+            asked.push(claim.instance.clone());
+            if let Some(answered) = self.ask_one(spare, claim).await {
+                return Some(answered);
             }
         }
         None
+    }
+
+    async fn ask_one(&self, spare: &Spare, claim: Claim) -> Option<Answered> {
+        let instance = claim.instance.clone();
+        let connect = Duration::from_millis(self.active.settings.limits.connect_ms);
+        // A new connection, which needs no second try; this is rare enough.
+        let mut link = Link::connect(&instance.target.address, connect).await.ok()?;
+        let response = self.send(&mut link, build(spare), &instance).await.ok()?;
+        let has = response.status() != StatusCode::NOT_FOUND && !response.status().is_server_error();
+        has.then_some(Answered { claim, link, response })
     }
 
     fn respond(

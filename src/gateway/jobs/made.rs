@@ -28,11 +28,23 @@ fn name(kind: &str, subfolder: &str, filename: &str) -> Key {
 impl Made {
     /// What a node put out, as `executed` and the history tell it.
     pub fn learn(&self, output: &Value, instance: &str) {
+        self.put(output, instance, true);
+    }
+
+    /// The same of an older job: what was learned since is newer.
+    pub fn recall(&self, output: &Value, instance: &str) {
+        self.put(output, instance, false);
+    }
+
+    fn put(&self, output: &Value, instance: &str, newer: bool) {
         let mut found = Vec::new();
         files(output, &mut found);
         let mut memory = self.memory.lock();
         let instance: Arc<str> = instance.into();
         for key in found {
+            if !newer && memory.by.contains_key(&key) {
+                continue;
+            }
             if memory.by.insert(key, instance.clone()).is_none() {
                 memory.order.push_back(key);
                 if memory.order.len() > MOST
@@ -86,6 +98,7 @@ mod tests {
         made.learn(&output("gifs"), "s1-g1");
         assert_eq!(made.maker("filename=a+b.png&subfolder=x&type=temp").as_deref(), Some("s1-g1"));
         made.learn(&json!({"images": [{"filename": "c.png"}]}), "s0-g2");
+        made.recall(&json!({"images": [{"filename": "c.png"}]}), "s0-g1");
         assert_eq!(made.maker("filename=c.png&type=output").as_deref(), Some("s0-g2"));
         assert_eq!(made.maker(""), None);
     }

@@ -10,7 +10,7 @@ use crate::gateway::jobs::seat::{self, Order, Seat};
 use crate::gateway::shared::Gateway;
 use crate::jobs::ledger::Ledger;
 use crate::jobs::model::{Job, Reason, ReasonKind, State, Try};
-use crate::jobs::store::Keep;
+use crate::jobs::store::{Find, Keep, Sort};
 use crate::protocol::control::Target;
 use crate::protocol::jobs::JobsSettings;
 use crate::sys::error::Result;
@@ -22,6 +22,9 @@ use tokio::time::sleep;
 
 /// Between two looks at what is kept and what has waited too long.
 const LOOK: Duration = Duration::from_secs(30);
+/// How many jobs' pictures are remembered by a new process, and how many are read at once.
+const REMEMBERED: u64 = 2_000;
+const PAGE: u64 = 100;
 /// A rested seat is looked at again after so long.
 const TICK: Duration = Duration::from_millis(500);
 /// A release may take the time in which a node stops, and some more.
@@ -41,6 +44,7 @@ pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engi
     engine.note(gateway, Level::Info, &format!("{count} have not ended"));
     engine.tell_remaining(gateway);
     tokio::spawn(orphans(gateway.clone(), engine.clone()));
+    tokio::spawn(remember(gateway.clone(), engine.clone()));
     tokio::spawn(keep(gateway.clone(), engine.clone()));
     tokio::spawn(tick(gateway.clone(), engine.clone()));
     Ok(engine)
@@ -97,6 +101,27 @@ fn left_at(engine: &Engine, instance: &Instance) -> Vec<Id> {
     let mut left: Vec<&Job> = inner.open.values().map(|open| &open.job).filter(here).collect();
     left.sort_by_key(|job| (job.started.is_none(), job.seq));
     left.into_iter().map(|job| job.id.as_str().into()).collect()
+}
+
+/// Who made the newest pictures: what an earlier process knew.
+async fn remember(gateway: Arc<Gateway>, engine: Arc<Engine>) {
+    let mut offset = 0;
+    while offset < REMEMBERED {
+        let find = Find { sort: Sort::Ended, limit: Some(PAGE), offset, ..Find::default() };
+        let Ok((jobs, _)) = engine.ledger.find(find).await else { return };
+        let ids = jobs.iter().filter(|job| job.state.is_over()).map(|job| job.id.clone()).collect();
+        let Ok(found) = engine.ledger.histories(ids).await else { return };
+        for (id, _, history) in found {
+            let instance = jobs.iter().find(|job| job.id == id).and_then(|job| job.instance.as_deref());
+            if let (Some(history), Some(instance)) = (history, instance) {
+                engine.made.recall(&history["outputs"], instance);
+            }
+        }
+        if (jobs.len() as u64) < PAGE || gateway.is_over() {
+            return;
+        }
+        offset += PAGE;
+    }
 }
 
 /// Jobs of instances that nobody knows any more: their processes are gone, since a host's start makes all anew.
