@@ -81,9 +81,11 @@ class Jobs(service.Case):
         pid = self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", unit).stdout.strip()
         self.alpha.run("kill", "-9", pid, check=False)
 
+    def gateway_process(self):
+        return self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", "stillframe-demo-gateway.service").stdout.strip()
+
     def kill_gateway(self):
-        pid = self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", "stillframe-demo-gateway.service").stdout.strip()
-        self.alpha.run("kill", "-9", pid, check=False)
+        self.alpha.run("kill", "-9", self.gateway_process(), check=False)
 
 
 class OneService(Jobs):
@@ -170,6 +172,21 @@ class Deaths(Jobs):
             time.sleep(2)
             self.kill_gateway()
         self.all_ended(self.outcome(clients), 32)
+
+    def test_an_upgrade_of_the_gateway_with_a_full_queue(self):
+        clients = self.clients("--clients", "4", "--jobs", "12", "--seconds", "0.4")
+        time.sleep(2)
+        process = self.gateway_process()
+        for number in range(2):
+            # Another version of the agent: the same program with some bytes more.
+            other = self.place.ws.root / f"other-agent-{number}"
+            other.write_bytes(service.harness.AGENT.read_bytes() + bytes(number + 1))
+            other.chmod(0o755)
+            self.place.run("--json", "deploy", "--offline", "--label", f"upgraded{number}", STILLFRAME_AGENT=str(other))
+        self.assertNotEqual(self.gateway_process(), process)
+        seen = self.outcome(clients)
+        self.all_ended(seen, 48)
+        self.assertEqual((seen["cuts"], seen["refused"]), ([], 0))
 
     def test_a_power_loss(self):
         jobs = [self.post(graph(1.0, f"power{n}"), client_id="p")["prompt_id"] for n in range(6)]
