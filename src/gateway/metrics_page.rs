@@ -12,6 +12,7 @@ pub fn text(gateway: &Gateway) -> String {
     let instances = gateway.router.all();
     answers(&mut page, &gateway.metrics, &instances);
     traffic(&mut page, gateway);
+    jobs(&mut page, gateway);
     open(&mut page, &instances);
     errors(&mut page, &gateway.metrics);
     times(&mut page, &gateway.metrics);
@@ -49,6 +50,25 @@ fn traffic(page: &mut Page, gateway: &Gateway) {
     page.one("connections_total", "counter", "Connections accepted.", read(&metrics.connections));
     page.one("received_bytes_total", "counter", "Bytes from clients to instances.", read(&metrics.received));
     page.one("sent_bytes_total", "counter", "Bytes from instances to clients.", read(&metrics.sent));
+}
+
+/// Where the gateway owns the jobs.
+fn jobs(page: &mut Page, gateway: &Gateway) {
+    let Some(engine) = gateway.jobs() else { return };
+    let waiting = engine.waiting() as u64;
+    page.one("jobs_waiting", "gauge", "Jobs that wait in the gateway.", waiting);
+    let given = (engine.remaining() as u64).saturating_sub(waiting);
+    page.one("jobs_at_instances", "gauge", "Jobs that instances have.", given);
+    page.one(
+        "jobs_refused",
+        "gauge",
+        "1 while no job can be accepted.",
+        u64::from(engine.ledger.trouble().is_some()),
+    );
+    page.head("jobs_ended_total", "counter", "Jobs that have ended, by state.");
+    for (state, count) in engine.ended.iter() {
+        page.line("jobs_ended_total", &format!("state=\"{}\"", state.name()), read(count));
+    }
 }
 
 fn open(page: &mut Page, instances: &Instances) {

@@ -98,6 +98,7 @@ pub async fn end(
     if let Some(client) = client_of(job) {
         gateway.hub.ended(&client, &id);
     }
+    engine.count_end(state);
     engine.changed.notify_waiters();
     engine.tell_remaining(gateway);
     engine.dispatch(gateway);

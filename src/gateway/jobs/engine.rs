@@ -12,7 +12,7 @@ use crate::protocol::jobs::Jobs;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -29,6 +29,8 @@ pub struct Engine {
     seats: Mutex<Vec<Arc<Seat>>>,
     /// Which instance made which picture.
     pub made: Made,
+    /// How many have ended since the start, by state.
+    pub ended: [(State, AtomicU64); 4],
     /// Another process takes over: nothing is accepted or dispatched here, ever again.
     paused: AtomicBool,
     /// Held while the instances are written down.
@@ -97,6 +99,8 @@ impl Engine {
             inner: Mutex::new(inner),
             seats: Mutex::default(),
             made: Made::default(),
+            ended: [State::Succeeded, State::Failed, State::Cancelled, State::Expired]
+                .map(|state| (state, AtomicU64::new(0))),
             paused: AtomicBool::new(false),
             known: Mutex::new(()),
             changed: Notify::new(),
@@ -205,6 +209,11 @@ impl Engine {
                 && !open.job.instance.as_ref().is_some_and(|instance| known.contains(instance))
         };
         inner.open.values().filter(lost).map(|open| open.job.clone()).collect()
+    }
+
+    pub fn count_end(&self, state: State) {
+        let same = self.ended.iter().find(|(ended, _)| *ended == state);
+        same.inspect(|(_, count)| drop(count.fetch_add(1, Ordering::Relaxed)));
     }
 
     /// The clients' count of jobs that have not ended.
