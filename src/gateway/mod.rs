@@ -84,6 +84,7 @@ pub mod share;
 pub mod shared;
 pub mod subprotocol;
 pub mod successor;
+pub mod target;
 pub mod throttle;
 pub mod ticket;
 pub mod tunnel;

@@ -16,7 +16,8 @@ use std::sync::Arc;
 /// The status of this process and of the one before it, as one.
 pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
     let mut reply = Reply { targets: targets(gateway), held: gateway.waiting.count(), ..Reply::default() };
-    reply.waiting_jobs = gateway.jobs().map(|engine| engine.waiting() as u64);
+    reply.waiting_jobs =
+        gateway.owns_jobs().then(|| gateway.jobs().map_or(0, |engine| engine.waiting() as u64));
     if let Some(before) = gateway.predecessor()
         && let Some(its) = before.status().await?
     {

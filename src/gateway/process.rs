@@ -60,7 +60,12 @@ async fn serve(settings_file: &Path) -> Result<()> {
     }
     // The process before this one has closed the database by now.
     if let Some(jobs) = gateway.active().settings.jobs.clone() {
-        service::start(&gateway, &jobs)?;
+        match service::start(&gateway, &jobs) {
+            Ok(_) => {}
+            // The process before this one goes on with them.
+            Err(e) if successor.is_some() => return Err(e),
+            Err(e) => service::start_later(&gateway, jobs, &e),
+        }
     }
     let control = control.take_place()?;
     if let Some(successor) = successor {

@@ -15,6 +15,7 @@ use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::seating;
 use crate::gateway::settings::Active;
 use crate::gateway::shared::Gateway;
+use crate::gateway::target;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
@@ -33,7 +34,7 @@ pub async fn answer(
     let mut caller = Caller::of(request.headers(), client.ip, &active);
     let mut access = Some(Access::new(gateway, caller.ip, request.method(), request.uri()));
     // What lets it in is taken out of it; another process that has the jobs by now asks for that again.
-    let original = (gateway.jobs().is_some()
+    let original = (gateway.owns_jobs()
         && jobs_route(request.method().as_str(), request.uri().path()).is_some())
     .then(|| Original {
         method: request.method().clone(),
@@ -48,7 +49,7 @@ pub async fn answer(
                 if let Some(access) = &mut access {
                     access.shares = shares;
                 }
-                if let Some(is_socket) = about.filter(|_| gateway.jobs().is_some()) {
+                if let Some(is_socket) = about.filter(|_| gateway.owns_jobs()) {
                     let limit = active.settings.limits.body;
                     let visit = Visit { gateway, client, who: &caller.who, limit };
                     let answered = if is_socket {
@@ -170,6 +171,9 @@ fn check(head: &mut Parts) -> Result<(), Refusal> {
         head.headers.insert(HOST, host);
         let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
         head.uri = path.parse().map_err(|_| Refusal::new(Fault::BadRequest, "the target is not valid"))?;
+    }
+    if let Some(plain) = target::plain(&head.uri) {
+        head.uri = plain;
     }
     let hosts = head.headers.get_all(HOST).iter().count();
     if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {

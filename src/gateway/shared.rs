@@ -45,6 +45,8 @@ pub struct Gateway {
     pub hub: Arc<Hub>,
     /// What the gateway owns of the jobs; none: they are the instances' own.
     jobs: RwLock<Option<Arc<Engine>>>,
+    /// Why the gateway cannot own them though it is to.
+    jobs_trouble: Mutex<Option<String>>,
     /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
     /// The process that this one took over from, while it still has something.
@@ -99,6 +101,7 @@ impl Gateway {
             tunnels: Tunnels::default(),
             hub: Arc::default(),
             jobs: RwLock::new(None),
+            jobs_trouble: Mutex::new(None),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),
             answering: AtomicUsize::new(0),
@@ -127,11 +130,31 @@ impl Gateway {
         *self.active.write() = Arc::new(active);
     }
 
+    /// The jobs, as long as this process owns them.
     pub fn jobs(&self) -> Option<Arc<Engine>> {
-        self.jobs.read().clone()
+        self.jobs.read().clone().filter(|engine| !engine.is_paused())
+    }
+
+    /// Whether requests that concern jobs are answered by a gateway: this process, or one that has taken over.
+    pub fn owns_jobs(&self) -> bool {
+        self.active().settings.jobs.is_some() || self.jobs.read().is_some()
+    }
+
+    /// It owned the jobs, and has given them up.
+    pub fn has_paused_jobs(&self) -> bool {
+        self.jobs.read().as_ref().is_some_and(|engine| engine.is_paused())
+    }
+
+    pub fn jobs_trouble(&self) -> Option<String> {
+        self.jobs_trouble.lock().clone()
+    }
+
+    pub fn set_jobs_trouble(&self, why: String) {
+        *self.jobs_trouble.lock() = Some(why);
     }
 
     pub fn set_jobs(&self, engine: Arc<Engine>) {
+        *self.jobs_trouble.lock() = None;
         *self.jobs.write() = Some(engine);
     }
 

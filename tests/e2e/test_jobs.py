@@ -65,16 +65,30 @@ class Jobs(service.Case):
         self.assertEqual(twice, {}, "ended well more than once")
         self.assertEqual([job for job in seen["jobs"] if runs.get(job) != 1], [])
 
-    def runs(self):
-        """How often each job came to its end, by the instances' own records."""
+    def log(self):
+        """Every start and end of a run, by the instances' own records: job, process, event, time, status."""
         # Instances have names of each other's files: each file once.
         log = self.alpha.sh("find -L /var/lib/stillframe-data/ -name runs.log -printf '%i %p\\n' | sort -u -k1,1 | cut -d' ' -f2- | xargs -r cat").stdout
+        return [json.loads(line) for line in log.splitlines()]
+
+    def runs(self):
+        """How often each job came to a good end."""
         counts = {}
-        for line in log.splitlines():
-            run = json.loads(line)
+        for run in self.log():
             if run["event"] == "end" and run["status"] == "success":
                 counts[run["prompt_id"]] = counts.get(run["prompt_id"], 0) + 1
         return counts
+
+    def never_at_two(self, alive):
+        """No job began at one instance while another one that lives still ran it. `alive`: processes that were not killed."""
+        runs = {}
+        for run in sorted(self.log(), key=lambda run: run["at"]):
+            of_job = runs.setdefault(run["prompt_id"], set())
+            if run["event"] == "start":
+                self.assertEqual({pid for pid in of_job if pid in alive}, set(), run)
+                of_job.add(run["pid"])
+            else:
+                of_job.discard(run["pid"])
 
     def kill_instance(self, slot=0):
         unit = next(name for name in self.place.units() if f"-s{slot}-g" in name)
@@ -187,6 +201,7 @@ class Deaths(Jobs):
         seen = self.outcome(clients)
         self.all_ended(seen, 48)
         self.assertEqual((seen["cuts"], seen["refused"]), ([], 0))
+        self.assertEqual({job["heard"] for job in seen["jobs"].values()}, {"socket"})
 
     def test_a_power_loss(self):
         jobs = [self.post(graph(1.0, f"power{n}"), client_id="p")["prompt_id"] for n in range(6)]
@@ -209,6 +224,9 @@ class Deaths(Jobs):
         seen = self.outcome(clients)
         self.all_ended(seen, 48)
         self.assertEqual(seen["cuts"], [], "a WebSocket was cut by a deployment")
+        self.assertEqual({job["heard"] for job in seen["jobs"].values()}, {"socket"})
+        # Nobody was killed here.
+        self.never_at_two({run["pid"] for run in self.log()})
 
     def test_what_still_runs_at_the_drain_limit_waits_again(self):
         self.place.configure(service="scaling = { minimum = 2, maximum = 2 }\nslots = 2", text=self.jobs, drain="1s")

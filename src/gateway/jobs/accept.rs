@@ -13,14 +13,16 @@ use crate::jobs::model::{Body, Job, Owner, State};
 use crate::jobs::queue::Full;
 use crate::jobs::store::Write;
 use crate::sys::random;
-use hyper::Method;
 use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The route that `host/scripts/sitecustomize.py` adds to an instance's own.
 const VALIDATE: &str = "/stillframe/validate";
+/// A body from this size on.
+const LARGE: usize = 256 << 10;
 /// A node may look at files to know its inputs. What takes longer is accepted unseen.
 const VALIDATION: Duration = Duration::from_secs(20);
 
@@ -44,13 +46,12 @@ async fn accept(
     usage: Option<String>,
     body: Bytes,
 ) -> Result<Value, Invalid> {
-    let mut asked = submission::parse(&body)?;
-    drop(body);
+    let mut asked = read(body).await?;
     if let Some(usage) = usage {
         asked.set_usage_source(&usage);
     }
     let owner = owner::owner(who, asked.client_id.as_deref());
-    let sum = submission::sum(&asked);
+    let (asked, sum, warmth) = measured(asked).await?;
     let id = match &asked.prompt_id {
         Some(id) => id.clone(),
         None => random::uuid4().map_err(|e| invalid::unavailable(&e.to_string()))?,
@@ -70,7 +71,7 @@ async fn accept(
     }
     let _place = Reserved::new(engine, &owner)?;
     let (outputs_to_execute, node_errors) = validate(gateway, &asked, &id).await?;
-    let job = job(engine, &asked, id, owner, sum);
+    let job = job(engine, &asked, id, owner, (sum, warmth));
     let Submission { prompt, extra_data, partial_execution_targets, others, .. } = asked;
     let body = Body { prompt, extra_data, partial_execution_targets, outputs_to_execute, others };
     let write = Write::Accept { job: Box::new(job.clone()), body: Box::new(body) };
@@ -86,6 +87,25 @@ async fn accept(
     Ok(answer)
 }
 
+/// What is large is read elsewhere: everything else of this process goes on meanwhile.
+async fn read(body: Bytes) -> Result<Submission, Invalid> {
+    if body.len() < LARGE {
+        return submission::parse(&body);
+    }
+    let read = tokio::task::spawn_blocking(move || submission::parse(&body)).await;
+    read.unwrap_or_else(|_| Err(invalid::unavailable("this process is about to end")))
+}
+
+async fn measured(asked: Submission) -> Result<(Submission, [u8; 32], u64), Invalid> {
+    let measure = move || {
+        let (sum, warmth) = (submission::sum(&asked), submission::warmth(&asked.prompt));
+        (asked, sum, warmth)
+    };
+    tokio::task::spawn_blocking(measure)
+        .await
+        .map_err(|_| invalid::unavailable("this process is about to end"))
+}
+
 async fn known(engine: &Engine, id: &str) -> Result<Option<Job>, Invalid> {
     if let Some(open) = engine.job(id) {
         return Ok(Some(open));
@@ -93,7 +113,7 @@ async fn known(engine: &Engine, id: &str) -> Result<Option<Job>, Invalid> {
     engine.ledger.job(id).await.map_err(|e| invalid::unavailable(&e.full()))
 }
 
-fn job(engine: &Engine, asked: &Submission, id: String, owner: Owner, sum: [u8; 32]) -> Job {
+fn job(engine: &Engine, asked: &Submission, id: String, owner: Owner, (sum, warmth): ([u8; 32], u64)) -> Job {
     let seq = {
         let mut inner = engine.inner();
         inner.last_seq += 1;
@@ -111,7 +131,7 @@ fn job(engine: &Engine, asked: &Submission, id: String, owner: Owner, sum: [u8; 
         client: asked.client_id.clone(),
         workflow: submission::workflow_id(&asked.extra_data),
         sum,
-        warmth: submission::warmth(&asked.prompt),
+        warmth,
         retry: asked.stillframe.retry,
         state: State::Queued,
         accepted: now(),
@@ -140,6 +160,12 @@ async fn validate(gateway: &Gateway, asked: &Submission, id: &str) -> Result<(Ve
     };
     let Ok(body) = body.body() else { return Ok(unseen()) };
     match call::ask(&instance, Method::POST, VALIDATE, Some(body.into()), VALIDATION).await {
+        Ok(answer) if answer.status == StatusCode::PAYLOAD_TOO_LARGE => Err(Invalid::new(
+            413,
+            "request_too_large",
+            "Request body is too large",
+            "the instance takes no such prompt",
+        )),
         Ok(answer) => match submission::validated(answer.status.as_u16(), &answer.body) {
             Validated::Valid { outputs_to_execute, node_errors } => Ok((outputs_to_execute, node_errors)),
             Validated::Invalid(body) => Err(Invalid { status: 400, body }),

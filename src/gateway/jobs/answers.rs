@@ -161,6 +161,7 @@ async fn queue_post(gateway: &Arc<Gateway>, engine: &Arc<Engine>, body: &[u8]) -
     let forget = Forget::parse(body)?;
     let mut ids = Vec::new();
     if forget.clear {
+        service::cancel_waiting(gateway, engine).await;
         let inner = engine.inner();
         let waits = |open: &&crate::gateway::jobs::engine::Open| open.job.state != State::Running;
         ids.extend(inner.open.values().filter(waits).map(|open| open.job.id.clone()));

@@ -18,8 +18,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use std::sync::Arc;
 
-/// The largest request that concerns jobs: a workflow with a picture in it may have some megabytes.
-const LARGEST: u64 = 256 << 20;
+/// The largest request that concerns jobs, as with ComfyUI by itself (`--max-upload-size`).
+const LARGEST: u64 = 100 << 20;
 
 /// One request, let in.
 pub struct Visit<'a> {
@@ -66,7 +66,10 @@ impl Visit<'_> {
             (Some(Owner::Successor), Some(original)) => {
                 return relay::ask(self.gateway, original, body).await;
             }
-            _ => return Ok(response(Answered::of(&invalid::unavailable("the gateway is about to end")))),
+            _ => {
+                let why = self.gateway.jobs_trouble().unwrap_or_else(|| "the gateway is about to end".into());
+                return Ok(response(Answered::of(&invalid::unavailable(&why))));
+            }
         };
         let usage = request.headers().get(USAGE_SOURCE_HEADER).and_then(|value| value.to_str().ok());
         let asked = Asked {

@@ -35,14 +35,14 @@ pub async fn history_of(seat: &Seat, id: &str) -> Result<Option<History>, Failed
     Ok(history::entry_of(&answer.body, id))
 }
 
-/// The job has ended as its instance says.
-pub async fn ended(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: &str) {
+/// The job has ended as its instance says. False: it has not for its client, which hears no end of it.
+pub async fn ended(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: &str) -> bool {
     let mut pause = Duration::from_millis(20);
     for _ in 0..QUESTIONS {
         match history_of(seat, id).await {
             Ok(Some(history)) => return with_history(gateway, engine, seat, id, history).await,
             // The next connection, or its refusal, decides.
-            Err(Failed::Gone) => return,
+            Err(Failed::Gone) => return false,
             Ok(None) | Err(_) => {}
         }
         sleep(pause).await;
@@ -50,28 +50,32 @@ pub async fn ended(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat
     }
     let why = format!("{} ended it, and its history does not have it", seat.instance.id());
     lost(gateway, engine, seat, id, (ReasonKind::Forgotten, Turn::Its), &why).await;
+    false
 }
 
 /// What the instance's history says of it is its end, unless it was interrupted because its instance has to stop.
+/// Says whether it has ended.
 pub async fn with_history(
     gateway: &Arc<Gateway>,
     engine: &Arc<Engine>,
     seat: &Arc<Seat>,
     id: &str,
     mut entry: History,
-) {
+) -> bool {
     let Some((job, wish)) = engine.inner().open.get(id).map(|open| (open.job.clone(), open.wish)) else {
         seat.take(id);
-        return;
+        return false;
     };
     let (state, reason) = messages::outcome(&entry);
     if state == State::Cancelled && wish == Wish::Drain {
-        return drained(gateway, engine, seat, &job).await;
+        drained(gateway, engine, seat, &job).await;
+        return false;
     }
     engine.made.learn(&entry["outputs"], seat.instance.id());
     // The job itself is kept once, as its client asked for it; the instance knows it by the gateway's client id.
     history::take_outputs_to_execute(&mut entry);
     end(gateway, engine, Some(seat), &job, state, reason, Some(entry)).await;
+    true
 }
 
 /// Writes a job's end, and lets go of it.
@@ -252,21 +256,61 @@ pub async fn put_back(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<S
 
 /// What is not on disk is tried again until it is: it has happened, and that cannot be undone.
 pub async fn written(gateway: &Gateway, engine: &Engine, write: Write) {
-    if let Err(e) = engine.ledger.insist(vec![write]).await
+    if let Err(e) = engine.ledger.insist(vec![write.clone()]).await
         && !engine.is_paused()
     {
         // Closed for another process, which asks the instance itself; anything else is ours.
         engine.note(gateway, Level::Error, &format!("not written: {}", e.full()));
+        // The disk knows better: what has ended there is nobody's any more.
+        let id = match &write {
+            Write::Dispatch { id, .. }
+            | Write::Start { id, .. }
+            | Write::Requeue { id, .. }
+            | Write::End { id, .. } => id,
+            Write::Accept { .. } | Write::Forget { .. } | Write::Again { .. } => return,
+        };
+        if let Ok(Some(job)) = engine.ledger.job(id).await
+            && job.state.is_over()
+        {
+            let mut inner = engine.inner();
+            inner.queue.remove(&job.id);
+            inner.open.remove(job.id.as_str());
+        }
+    }
+}
+
+/// The same of many, in one transaction.
+pub async fn all_cancelled(gateway: &Arc<Gateway>, engine: &Arc<Engine>, jobs: Vec<Job>) {
+    let write = |job: &Job| Write::End {
+        id: job.id.clone(),
+        state: State::Cancelled,
+        at: now(),
+        reason: Some(unwanted()),
+        history: None,
+    };
+    if let Err(e) = engine.ledger.insist(jobs.iter().map(write).collect()).await {
+        engine.note(gateway, Level::Error, &format!("not written: {}", e.full()));
+        return;
+    }
+    {
+        let mut inner = engine.inner();
+        jobs.iter().for_each(|job| drop(inner.open.remove(job.id.as_str())));
+    }
+    jobs.iter().for_each(|_| engine.count_end(State::Cancelled));
+    engine.changed.notify_waiters();
+    engine.tell_remaining(gateway);
+}
+
+fn unwanted() -> Reason {
+    Reason {
+        kind: ReasonKind::Interrupted,
+        message: "it was cancelled before it began".into(),
+        details: None,
     }
 }
 
 /// It no longer waits, because somebody did not want it.
 pub async fn cancelled(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: Option<&Arc<Seat>>, id: &str) {
     let Some(job) = engine.job(id) else { return };
-    let reason = Reason {
-        kind: ReasonKind::Interrupted,
-        message: "it was cancelled before it began".into(),
-        details: None,
-    };
-    end(gateway, engine, seat, &job, State::Cancelled, Some(reason), None).await;
+    end(gateway, engine, seat, &job, State::Cancelled, Some(unwanted()), None).await;
 }

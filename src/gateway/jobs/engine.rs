@@ -12,7 +12,7 @@ use crate::protocol::jobs::Jobs;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -27,6 +27,8 @@ pub struct Engine {
     settings: RwLock<Arc<Jobs>>,
     inner: Mutex<Inner>,
     seats: Mutex<Vec<Arc<Seat>>>,
+    /// Jobs that are being given to instances.
+    sending: AtomicUsize,
     /// Which instance made which picture.
     pub made: Made,
     /// How many have ended since the start, by state.
@@ -70,6 +72,17 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
+/// Nothing waits here, an instance is free, and at another one a job waits behind one that runs: it goes to the free one.
+fn steal(seats: &[Arc<Seat>]) {
+    let full = seats.iter().find(|seat| seat.count() >= PLACES);
+    if seats.iter().any(|seat| seat.count() == 0)
+        && let Some(full) = full
+        && full.order_back()
+    {
+        full.order(Order::TakeBack);
+    }
+}
+
 pub fn waiting(job: &Job) -> Waiting {
     Waiting {
         id: job.id.as_str().into(),
@@ -98,6 +111,7 @@ impl Engine {
             settings: RwLock::new(Arc::new(settings)),
             inner: Mutex::new(inner),
             seats: Mutex::default(),
+            sending: AtomicUsize::new(0),
             made: Made::default(),
             ended: [State::Succeeded, State::Failed, State::Cancelled, State::Expired]
                 .map(|state| (state, AtomicU64::new(0))),
@@ -134,6 +148,18 @@ impl Engine {
         self.changed.notify_waiters();
     }
 
+    pub fn is_sending(&self) -> bool {
+        self.sending.load(Ordering::SeqCst) > 0
+    }
+
+    pub fn begin_sending(&self) {
+        self.sending.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn end_sending(&self) {
+        self.sending.fetch_sub(1, Ordering::SeqCst);
+    }
+
     pub fn seats(&self) -> Vec<Arc<Seat>> {
         self.seats.lock().clone()
     }
@@ -166,6 +192,10 @@ impl Engine {
         self.inner().queue.len()
     }
 
+    pub fn wish_of(&self, id: &str) -> Option<Wish> {
+        self.inner().open.get(id).map(|open| open.wish)
+    }
+
     pub fn job(&self, id: &str) -> Option<Job> {
         self.inner().open.get(id).map(|open| open.job.clone())
     }
@@ -183,7 +213,10 @@ impl Engine {
                 return;
             };
             let mut inner = self.inner();
-            let Some(head) = inner.queue.next().map(|w| w.warmth) else { return };
+            let Some(head) = inner.queue.next().map(|w| w.warmth) else {
+                drop(inner);
+                return steal(&seats);
+            };
             let free: Vec<&Arc<Seat>> = seats.iter().filter(|seat| seat.count() == fewest).collect();
             let warm = free.iter().find(|seat| head != 0 && seat.warmth() == head);
             let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else {
@@ -192,6 +225,7 @@ impl Engine {
             let Some(waiting) = inner.queue.pick(seat.warmth()) else { return };
             if let Some(open) = inner.open.get_mut(&waiting.id) {
                 open.job.state = State::Dispatched;
+                open.job.dispatched = Some(now());
                 open.job.instance = Some(seat.instance.id().into());
                 open.job.generation = Some(seat.instance.target.generation);
                 seat.give(waiting.id.clone(), waiting.warmth);
@@ -212,8 +246,9 @@ impl Engine {
     }
 
     pub fn count_end(&self, state: State) {
-        let same = self.ended.iter().find(|(ended, _)| *ended == state);
-        same.inspect(|(_, count)| drop(count.fetch_add(1, Ordering::Relaxed)));
+        if let Some((_, count)) = self.ended.iter().find(|(ended, _)| *ended == state) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The clients' count of jobs that have not ended.

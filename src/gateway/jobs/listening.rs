@@ -5,7 +5,7 @@ use crate::gateway::access_log::Level;
 use crate::gateway::hub::{ClientRef, Message};
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::ending;
-use crate::gateway::jobs::engine::Engine;
+use crate::gateway::jobs::engine::{Engine, Wish};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::jobs::sending;
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Whatever changes an instance's queue is told to its clients within so long.
 const LOOK: Duration = Duration::from_secs(1);
+const TOGETHER: Duration = Duration::from_millis(300);
 /// An instance that says nothing for long is asked whether it lives; so long may that take.
 const ALIVE: Duration = Duration::from_secs(10);
 
@@ -36,7 +37,7 @@ pub struct Listening<'a> {
     current: Option<Current>,
     /// When it last said anything to the gateway's own client, or was last found alive.
     heard: Instant,
-    /// Its queue changed, and what became of our jobs was not heard by then.
+    /// Its queue changed at that time.
     look: Option<Instant>,
 }
 
@@ -54,7 +55,6 @@ impl<'a> Listening<'a> {
     /// A message to the gateway's own `client_id`.
     pub async fn of_job(&mut self, event: Event) -> Heard {
         self.heard = Instant::now();
-        self.look = None;
         self.seat.set_stuck(false);
         match event {
             Event::Binary(bytes) => {
@@ -92,8 +92,9 @@ impl<'a> Listening<'a> {
         }
         if kind == "executing" && data["node"].is_null() {
             // Its client may ask for its history as soon as it hears this.
-            ending::ended(self.gateway, self.engine, self.seat, id).await;
-            self.pass(&message);
+            if ending::ended(self.gateway, self.engine, self.seat, id).await {
+                self.pass(&message);
+            }
             self.current = None;
             return Heard::End;
         }
@@ -101,7 +102,11 @@ impl<'a> Listening<'a> {
             // Before the client can ask for it.
             self.engine.made.learn(&data["output"], self.seat.instance.id());
         }
-        if let Some(Current { client: Some(client), .. }) = &self.current {
+        // One that is interrupted because its instance has to stop waits again: that is no end for its client.
+        let drains = kind == "execution_interrupted" && self.engine.wish_of(id) == Some(Wish::Drain);
+        if let Some(Current { client: Some(client), .. }) = &self.current
+            && !drains
+        {
             self.gateway.hub.of_job(client, id, kind, &message);
         }
         if kind == "execution_start" {
@@ -124,7 +129,7 @@ impl<'a> Listening<'a> {
             Event::Text { prompt: Some(_), .. } => return,
             Event::Text { kind, .. } if kind == "status" => {
                 if self.seat.count() > 0 {
-                    self.look.get_or_insert_with(|| Instant::now() + LOOK);
+                    self.look.get_or_insert_with(Instant::now);
                 }
                 return;
             }
@@ -140,9 +145,14 @@ impl<'a> Listening<'a> {
     /// client when any of its sockets closes, and an earlier process of ours may have had one.
     pub async fn deaf(&self) {
         match self.look {
-            Some(at) => sleep_until(at).await,
+            Some(at) => sleep_until(at + LOOK).await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Whether it is, once `deaf` is ready: both sockets are told of a change at about the same time.
+    pub fn is_deaf(&mut self) -> bool {
+        self.look.take().is_some_and(|at| self.heard + TOGETHER < at)
     }
 
     pub async fn order(&mut self, order: Order) {
@@ -162,7 +172,7 @@ impl<'a> Listening<'a> {
 
     /// Ready when it has said nothing for too long while a job runs.
     pub async fn stuck(&self) {
-        if self.current.is_none() {
+        if self.seat.count() == 0 {
             return std::future::pending().await;
         }
         sleep_until(self.heard + Duration::from_millis(self.engine.settings().stuck_ms)).await;

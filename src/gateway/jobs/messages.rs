@@ -46,6 +46,16 @@ pub fn failure(job: &Job, reason: &Reason) -> Vec<Message> {
     [error, end].iter().map(text).collect()
 }
 
+/// For the client of a job whose instance was not heard when it ended: what its history says.
+pub fn end_of(id: &str, history: &History) -> Vec<Message> {
+    let ends = ["execution_success", "execution_error", "execution_interrupted"];
+    let messages = history["status"]["messages"].as_array().map_or(&[][..], Vec::as_slice);
+    let last = messages.iter().rev().find(|message| ends.iter().any(|end| message[0] == *end));
+    let last = last.map(|message| json!({ "type": message[0], "data": message[1] }));
+    let over = json!({ "type": "executing", "data": { "node": null, "prompt_id": id } });
+    last.iter().chain([&over]).map(text).collect()
+}
+
 /// For the client of a job that was taken back before it began.
 pub fn interruption(id: &str) -> Vec<Message> {
     let interrupted = json!({ "type": "execution_interrupted", "data": {
@@ -71,6 +81,17 @@ mod tests {
         let reason = reason.unwrap();
         assert_eq!((state, reason.kind), (State::Cancelled, ReasonKind::Interrupted));
         assert_eq!(reason.message, "it was interrupted at node 2");
+    }
+
+    #[test]
+    fn the_end_of_a_recorded_job_as_its_client_hears_it() {
+        let golden = include_bytes!("../../../tests/golden/comfyui-wire/history.json");
+        let all: Value = serde_json::from_slice(golden).unwrap();
+        let id = "632c0795-6093-485d-959e-6fa2f32398e4";
+        let [Message::Text(end), Message::Text(over)] = &end_of(id, &all[id])[..] else { panic!("not two") };
+        let [end, over]: [Value; 2] = [end, over].map(|text| serde_json::from_slice(text).unwrap());
+        assert_eq!((&end["type"], &end["data"]["prompt_id"]), (&"execution_success".into(), &id.into()));
+        assert_eq!(over, json!({"type": "executing", "data": {"node": null, "prompt_id": id}}));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::gateway::access_log::Level;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, Wish, now};
+use crate::gateway::jobs::messages;
 use crate::gateway::jobs::seat::Seat;
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{ReasonKind, State};
@@ -12,10 +13,12 @@ use crate::jobs::store::Write;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Between two questions while a job comes to its end.
 const SOON: Duration = Duration::from_millis(100);
+/// What was sent to an instance is in its queue within so many milliseconds.
+const YOUNG: u64 = 3_000;
 /// How long an interrupted node may take to stop. ComfyUI looks between two steps of a sampler.
 const STOPPING: Duration = Duration::from_secs(5);
 
@@ -52,7 +55,7 @@ pub async fn all(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>)
             return false;
         }
     };
-    for id in seat.jobs() {
+    for id in seat.jobs().into_iter().filter(|id| !seat.is_sending(id)) {
         if has.running.iter().any(|running| **running == *id) {
             began(gateway, engine, &id).await;
         } else if !has.pending.iter().any(|pending| **pending == *id)
@@ -61,6 +64,9 @@ pub async fn all(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>)
             return false;
         }
         wish(gateway, engine, seat, &id).await;
+    }
+    if !gateway.router.is_named(&seat.instance) {
+        give_back(gateway, engine, seat).await;
     }
     for id in has.running.iter().chain(&has.pending) {
         stranger(gateway, engine, seat, id).await;
@@ -71,7 +77,21 @@ pub async fn all(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>)
 /// It is in no queue of its instance: it has ended, or is lost. False: its history cannot be read.
 async fn settle(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: &str) -> bool {
     match ending::history_of(seat, id).await {
-        Ok(Some(history)) => ending::with_history(gateway, engine, seat, id, history).await,
+        Ok(Some(history)) => {
+            let told = messages::end_of(id, &history);
+            let client = engine.job(id).as_ref().and_then(ending::client_of);
+            if ending::with_history(gateway, engine, seat, id, history).await
+                && let Some(client) = client
+            {
+                // What the instance said of it was not heard.
+                told.iter().for_each(|message| gateway.hub.to_client(&client, message));
+            }
+        }
+        Ok(None) if is_young(engine, id) => {
+            // An earlier process gave it away a moment ago: the instance may still be reading it.
+            sleep(SOON).await;
+            return false;
+        }
         Ok(None) => {
             let why = format!("{} does not know of it", seat.instance.id());
             ending::lost(gateway, engine, seat, id, (ReasonKind::Forgotten, Turn::Later), &why).await;
@@ -79,6 +99,12 @@ async fn settle(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, 
         Err(_) => return false,
     }
     true
+}
+
+/// It was given to its instance a moment ago, and is not known to have begun.
+fn is_young(engine: &Engine, id: &str) -> bool {
+    let job = engine.job(id).filter(|job| job.state == State::Dispatched);
+    job.and_then(|job| job.dispatched).is_some_and(|at| now().saturating_sub(at) < YOUNG)
 }
 
 /// A job of ours that another instance has, or nobody any more, must not run here.
@@ -143,6 +169,10 @@ pub async fn wish(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
 
 /// Out of its queue, or interrupted: the end of what runs is heard over the WebSocket.
 pub async fn cancel(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: &str) {
+    if seat.is_sending(id) {
+        // What comes of that sees the wish.
+        return;
+    }
     match take_back(seat, id).await {
         Ok(Back::Taken) => ending::cancelled(gateway, engine, Some(seat), id).await,
         Ok(Back::Runs) => {
@@ -186,7 +216,7 @@ pub async fn take_back(seat: &Seat, id: &str) -> Result<Back, Failed> {
 
 /// The instance left the table: what waits there goes to another.
 pub async fn give_back(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>) {
-    for id in seat.jobs() {
+    for id in seat.jobs().into_iter().filter(|id| !seat.is_sending(id)) {
         if let Ok(Back::Taken) = take_back(seat, &id).await {
             ending::put_back(gateway, engine, seat, &id).await;
         }
@@ -205,19 +235,20 @@ pub async fn release(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Se
         }
         let _ = interrupt(seat, &id).await;
     }
-    let stopped = async {
-        while seat.count() > 0 {
-            for id in seat.jobs() {
-                let here = queue_of(seat).await.is_ok_and(|has| has.running.contains(&id.to_string()));
-                if !here {
-                    settle(gateway, engine, seat, &id).await;
-                }
+    // What does not stop in time is stopped with its process, is lost there, and waits again.
+    let until = Instant::now() + STOPPING;
+    while seat.count() > 0 && Instant::now() < until {
+        for id in seat.jobs().into_iter().filter(|id| !seat.is_sending(id)) {
+            let gone = match queue_of(seat).await {
+                Ok(has) => !has.running.iter().chain(&has.pending).any(|here| **here == *id),
+                Err(_) => false,
+            };
+            if gone {
+                settle(gateway, engine, seat, &id).await;
             }
-            sleep(SOON).await;
         }
-    };
-    // Then its process is stopped with the job in it, which is lost there and waits again.
-    let _ = tokio::time::timeout(STOPPING, stopped).await;
+        sleep(SOON).await;
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ const DECIDED: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(10);
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: usize = 256 << 20;
+const ANSWERED: Duration = Duration::from_secs(60);
 
 /// A request with the headers that it came with.
 pub struct Original {
@@ -43,8 +44,10 @@ pub async fn owner(gateway: &Gateway) -> Option<Owner> {
     let until = Instant::now() + DECIDED;
     loop {
         match gateway.jobs() {
-            Some(engine) if !engine.is_paused() => return Some(Owner::Here(engine)),
+            Some(engine) => return Some(Owner::Here(engine)),
             _ if matches!(gateway.ending(), Some(Ending::HandedOver(_))) => return Some(Owner::Successor),
+            // The database cannot be opened, which is tried again all the time.
+            None if !gateway.has_paused_jobs() => return None,
             _ if Instant::now() > until || gateway.ending().is_some() => return None,
             _ => sleep(LOOK).await,
         }
@@ -81,9 +84,10 @@ pub async fn ask(
     if length > 0 {
         headers.insert(CONTENT_LENGTH, length.into());
     }
-    let response = match link.send(request, || None::<()>).await {
-        Ok(response) => response,
-        Err(_) => return Err(failed("the connection ended")),
+    let response = match tokio::time::timeout(ANSWERED, link.send(request, || None::<()>)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => return Err(failed("the connection ended")),
+        Err(_) => return Err(failed("it took too long")),
     };
     let (head, incoming) = response.into_parts();
     let mut body = pin!(Limited::new(incoming, ANSWER).collect());

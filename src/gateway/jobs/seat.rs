@@ -64,6 +64,10 @@ struct State {
     /// It made no progress and did not answer.
     stuck: bool,
     jobs: Vec<Id>,
+    /// Those of them that it is being given: neither its queue nor its history tells of them yet.
+    sending: Vec<Id>,
+    /// What waits there was ordered back for another instance.
+    ordered_back: bool,
     warmth: u64,
     given: u64,
     rests_until: Option<Instant>,
@@ -117,6 +121,7 @@ impl Seat {
     pub fn take(&self, id: &str) -> bool {
         let mut state = self.state.lock();
         let before = state.jobs.len();
+        state.ordered_back = false;
         state.jobs.retain(|job| &**job != id);
         state.jobs.len() < before
     }
@@ -128,6 +133,23 @@ impl Seat {
             // A new process has nothing in memory.
             state.warmth = 0;
         }
+    }
+
+    pub fn set_sending(&self, id: &Id, sending: bool) {
+        let mut state = self.state.lock();
+        state.sending.retain(|other| other != id);
+        if sending {
+            state.sending.push(id.clone());
+        }
+    }
+
+    pub fn is_sending(&self, id: &str) -> bool {
+        self.state.lock().sending.iter().any(|other| &**other == id)
+    }
+
+    /// True once, until what it has changes.
+    pub fn order_back(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().ordered_back, true)
     }
 
     pub fn is_stuck(&self) -> bool {
@@ -162,7 +184,7 @@ pub async fn run(
 ) {
     // After an upgrade of the gateway: what is heard before the clients' sockets have come over is lost to them.
     gateway.hub.settled().await;
-    loop {
+    while !engine.is_paused() {
         match connect(&seat).await {
             Ok((jobs, all)) => {
                 learn_features(&gateway, &seat).await;
@@ -251,7 +273,11 @@ async fn listen(
             Some(order) = orders.recv() => listening.order(order).await,
             () = listening.stuck() => listening.is_stuck().await,
             // A new connection asks the instance what has become of its jobs.
-            () = listening.deaf() => return,
+            () = listening.deaf() => {
+                if listening.is_deaf() {
+                    return;
+                }
+            }
             () = changed => {}
         }
     }
@@ -262,12 +288,11 @@ async fn unheard(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>,
     match order {
         Order::Run(id) => ending::put_back(gateway, engine, seat, &id).await,
         Order::Sent(id, outcome) => sending::sent(gateway, engine, seat, &id, outcome).await,
-        // `reconcile` sees the wish.
+        // `reconcile` sees the wish, and whether the instance is still in the table.
         Order::Cancel(_) | Order::TakeBack => {}
         Order::Release(done) => {
-            for id in seat.jobs() {
-                ending::put_back(gateway, engine, seat, &id).await;
-            }
+            // It may run what it has all the same: it is asked.
+            reconcile::release(gateway, engine, seat).await;
             // Nobody waits if the agent has given up.
             let _ = done.send(());
         }

@@ -34,8 +34,11 @@ pub enum Outcome {
 /// In a task of its own: validation may take a while, and what runs meanwhile is listened to.
 pub fn send(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: Id) {
     let (gateway, engine, seat) = (gateway.clone(), engine.clone(), seat.clone());
+    engine.begin_sending();
+    seat.set_sending(&id, true);
     tokio::spawn(async move {
         let outcome = tell(&gateway, &engine, &seat, &id).await;
+        engine.end_sending();
         seat.order(Order::Sent(id, outcome));
     });
 }
@@ -86,12 +89,18 @@ fn request(body: Body, id: &str, sid: &str) -> Value {
 
 /// Goes on with what came of it.
 pub async fn sent(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: &Id, outcome: Outcome) {
+    seat.set_sending(id, false);
     if !seat.has(id) {
         return;
     }
     let Some(job) = engine.job(id) else { return };
     match outcome {
-        Outcome::Taken => reconcile::wish(gateway, engine, seat, id).await,
+        Outcome::Taken => {
+            reconcile::wish(gateway, engine, seat, id).await;
+            if !gateway.router.is_named(&seat.instance) {
+                reconcile::give_back(gateway, engine, seat).await;
+            }
+        }
         Outcome::Refused { status: 400..=499, details } => {
             let message = format!("{} refused it", seat.instance.id());
             let reason = Reason { kind: ReasonKind::Refused, message, details };

@@ -13,18 +13,22 @@ use crate::jobs::model::{Job, Reason, ReasonKind, State, Try};
 use crate::jobs::store::{Find, Keep, Sort};
 use crate::protocol::control::Target;
 use crate::protocol::jobs::JobsSettings;
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Result};
 use crate::sys::files;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Between two looks at what is kept and what has waited too long.
 const LOOK: Duration = Duration::from_secs(30);
 /// How many jobs' pictures are remembered by a new process, and how many are read at once.
 const REMEMBERED: u64 = 2_000;
 const PAGE: u64 = 100;
+/// Between two tries to open the database.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What is under way when another process takes over may take so long.
+const SETTLED: Duration = Duration::from_secs(5);
 /// A rested seat is looked at again after so long.
 const TICK: Duration = Duration::from_millis(500);
 /// A release may take the time in which a node stops, and some more.
@@ -48,6 +52,23 @@ pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engi
     tokio::spawn(keep(gateway.clone(), engine.clone()));
     tokio::spawn(tick(gateway.clone(), engine.clone()));
     Ok(engine)
+}
+
+/// The database cannot be opened: no job is accepted, everything else is served, and it is tried again.
+pub fn start_later(gateway: &Arc<Gateway>, settings: JobsSettings, why: &Error) {
+    let text = format!("the jobs cannot be kept, and none is accepted: {}", why.full());
+    gateway.log.note(Level::Error, &text);
+    gateway.set_jobs_trouble(why.full());
+    let gateway = gateway.clone();
+    tokio::spawn(async move {
+        while gateway.ending().is_none() {
+            sleep(AGAIN).await;
+            match start(&gateway, &settings) {
+                Ok(_) => return,
+                Err(e) => gateway.set_jobs_trouble(e.full()),
+            }
+        }
+    });
 }
 
 fn known_file(database: &Path) -> PathBuf {
@@ -207,8 +228,30 @@ pub async fn release(gateway: &Arc<Gateway>, id: &str) {
     }
 }
 
-/// Stops one that its client or an operator no longer wants. False: there is no such job, or it has ended.
+/// Stops one that its client or an operator no longer wants. False: there is no such job, or it has ended. Goes on to
+/// its end even if who asked leaves.
 pub async fn cancel(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) -> bool {
+    let (gateway, engine, id) = (gateway.clone(), engine.clone(), id.to_string());
+    tokio::spawn(async move { stop(&gateway, &engine, &id).await }).await.unwrap_or(false)
+}
+
+/// All that wait in the gateway, in one write.
+pub async fn cancel_waiting(gateway: &Arc<Gateway>, engine: &Arc<Engine>) {
+    let (gateway, engine) = (gateway.clone(), engine.clone());
+    let all = async move {
+        let jobs: Vec<Job> = {
+            let mut inner = engine.inner();
+            let ids: Vec<Id> = inner.queue.in_order().iter().map(|waiting| waiting.id.clone()).collect();
+            ids.iter().for_each(|id| drop(inner.queue.remove(id)));
+            ids.iter().filter_map(|id| inner.open.get(id)).map(|open| open.job.clone()).collect()
+        };
+        ending::all_cancelled(&gateway, &engine, jobs).await;
+    };
+    // A task that ends otherwise has said why.
+    let _ = tokio::spawn(all).await;
+}
+
+async fn stop(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) -> bool {
     let seat = {
         let mut inner = engine.inner();
         if inner.queue.remove(id).is_some() {
@@ -233,16 +276,15 @@ pub async fn cancel(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) -> b
 
 /// The other process did not take over. Says what does not go on.
 pub fn resume(gateway: &Arc<Gateway>) -> String {
-    let paused = gateway.jobs().is_some_and(|engine| engine.is_paused());
+    let paused = gateway.has_paused_jobs();
     let Some(settings) = gateway.active().settings.jobs.clone().filter(|_| paused) else {
         return String::new();
     };
     match start(gateway, &settings) {
         Ok(_) => String::new(),
         Err(e) => {
-            let text = format!("the jobs cannot go on: {}", e.full());
-            gateway.log.note(Level::Error, &text);
-            format!("; {text}")
+            start_later(gateway, settings, &e);
+            format!("; the jobs cannot go on: {}", e.full())
         }
     }
 }
@@ -250,12 +292,11 @@ pub fn resume(gateway: &Arc<Gateway>) -> String {
 /// Nothing is accepted or dispatched any more, and the database is closed: another process opens it.
 pub async fn pause(engine: &Engine) {
     engine.pause();
-    // What is being accepted has its answer first.
-    let settled = async {
-        while !engine.inner().accepting.is_empty() {
-            engine.changed.notified().await;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(5), settled).await;
+    // What is being accepted has its answer first, and what is being given to an instance is there or is not: the
+    // next process asks the instance.
+    let until = Instant::now() + SETTLED;
+    while Instant::now() < until && (engine.is_sending() || !engine.inner().accepting.is_empty()) {
+        sleep(Duration::from_millis(5)).await;
+    }
     engine.ledger.close().await;
 }

@@ -295,7 +295,7 @@ pub struct JobsConfig {
     /// What becomes of a job that still runs when `drain` has passed: "requeue" (default; it is interrupted and waits again) or
     /// "fail".
     pub drain_running: Option<DrainRunning>,
-    /// A job without progress, of an instance that does not answer, is tried elsewhere after (default: 10min).
+    /// An instance that neither reports progress nor answers for so long gets no new job (default: 10min).
     pub stuck_after: Option<Span>,
     /// A job that waits longer has expired (default: none does).
     pub expire_waiting: Option<Span>,
