@@ -82,8 +82,8 @@ async fn accept(
         inner.queue.push(waiting(&job));
         inner.open.insert(job.id.as_str().into(), Open { job, wish: Wish::Finish });
     }
-    engine.tell_remaining(gateway);
-    engine.dispatch(gateway);
+    engine.tell_remaining(&gateway.hub);
+    engine.dispatch(&gateway.router);
     Ok(answer)
 }
 

@@ -7,7 +7,7 @@ use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::owner;
-use crate::gateway::jobs::seat::Seat;
+use crate::gateway::jobs::place::Seat;
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State, Try};
 use crate::jobs::store::Write;
@@ -104,8 +104,8 @@ pub async fn end(
     }
     engine.count_end(state);
     engine.changed.notify_waiters();
-    engine.tell_remaining(gateway);
-    engine.dispatch(gateway);
+    engine.tell_remaining(&gateway.hub);
+    engine.dispatch(&gateway.router);
 }
 
 /// The drain limit of its instance has passed.
@@ -155,7 +155,7 @@ pub async fn lost(
         _ => kind,
     };
     let reason = Reason { kind, message: why.to_string(), details: None };
-    engine.note(gateway, Level::Warning, &format!("{id}: {why}"));
+    engine.note(&gateway.log, Level::Warning, &format!("{id}: {why}"));
     if wish == Wish::Cancel {
         let reason = Reason { kind: ReasonKind::Interrupted, ..reason };
         return end(gateway, engine, Some(seat), &job, State::Cancelled, Some(reason), None).await;
@@ -243,7 +243,7 @@ async fn again(
         gateway.hub.ended(&client, &job.id);
     }
     engine.changed.notify_waiters();
-    engine.dispatch(gateway);
+    engine.dispatch(&gateway.router);
 }
 
 /// The instance does not have it.
@@ -260,7 +260,7 @@ pub async fn written(gateway: &Gateway, engine: &Engine, write: Write) {
         && !engine.is_paused()
     {
         // Closed for another process, which asks the instance itself; anything else is ours.
-        engine.note(gateway, Level::Error, &format!("not written: {}", e.full()));
+        engine.note(&gateway.log, Level::Error, &format!("not written: {}", e.full()));
         // The disk knows better: what has ended there is nobody's any more.
         let id = match &write {
             Write::Dispatch { id, .. }
@@ -289,7 +289,7 @@ pub async fn all_cancelled(gateway: &Arc<Gateway>, engine: &Arc<Engine>, jobs: V
         history: None,
     };
     if let Err(e) = engine.ledger.insist(jobs.iter().map(write).collect()).await {
-        engine.note(gateway, Level::Error, &format!("not written: {}", e.full()));
+        engine.note(&gateway.log, Level::Error, &format!("not written: {}", e.full()));
         return;
     }
     {
@@ -298,7 +298,7 @@ pub async fn all_cancelled(gateway: &Arc<Gateway>, engine: &Arc<Engine>, jobs: V
     }
     jobs.iter().for_each(|_| engine.count_end(State::Cancelled));
     engine.changed.notify_waiters();
-    engine.tell_remaining(gateway);
+    engine.tell_remaining(&gateway.hub);
 }
 
 fn unwanted() -> Reason {

@@ -1,10 +1,11 @@
 //! What the gateway knows of the jobs that have not ended: which wait, which instance has which, and who
 //! decides what goes where. Nothing here waits: what is durable is written by whoever calls (`accept`, `seat`).
-use crate::gateway::access_log::Level;
+use crate::gateway::access_log::{Level, Log};
+use crate::gateway::hub::Hub;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::made::Made;
-use crate::gateway::jobs::seat::{Order, Seat};
-use crate::gateway::shared::Gateway;
+use crate::gateway::jobs::place::{Id, Order, Seat};
+use crate::gateway::router::Router;
 use crate::jobs::ledger::Ledger;
 use crate::jobs::model::{Job, Owner, State};
 use crate::jobs::queue::{self, Queue, Waiting};
@@ -19,8 +20,6 @@ use tokio::sync::Notify;
 /// How many jobs an instance has at most: one runs, one waits there, so that its models stay loaded and it is
 /// never idle between two.
 const PLACES: usize = 2;
-
-pub type Id = Arc<str>;
 
 pub struct Engine {
     pub ledger: Ledger,
@@ -202,12 +201,11 @@ impl Engine {
 
     /// Gives what waits to instances that have a place, the least busy first, and among those the one that has
     /// the job's models in memory.
-    pub fn dispatch(&self, gateway: &Gateway) {
+    pub fn dispatch(&self, router: &Router) {
         if self.is_paused() {
             return;
         }
-        let seats: Vec<Arc<Seat>> =
-            self.seats().into_iter().filter(|seat| seat.takes_jobs(gateway)).collect();
+        let seats: Vec<Arc<Seat>> = self.seats().into_iter().filter(|seat| seat.takes_jobs(router)).collect();
         loop {
             let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else {
                 return;
@@ -252,12 +250,12 @@ impl Engine {
     }
 
     /// The clients' count of jobs that have not ended.
-    pub fn tell_remaining(&self, gateway: &Gateway) {
-        gateway.hub.set_remaining(self.remaining());
+    pub fn tell_remaining(&self, hub: &Arc<Hub>) {
+        hub.set_remaining(self.remaining());
     }
 
-    pub fn note(&self, gateway: &Gateway, level: Level, text: &str) {
-        gateway.log.note(level, &format!("jobs: {text}"));
+    pub fn note(&self, log: &Log, level: Level, text: &str) {
+        log.note(level, &format!("jobs: {text}"));
     }
 
     /// An instance that the router knows and that has no seat.

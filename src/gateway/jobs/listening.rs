@@ -6,8 +6,8 @@ use crate::gateway::hub::{ClientRef, Message};
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Wish};
+use crate::gateway::jobs::place::{Order, Seat};
 use crate::gateway::jobs::reconcile;
-use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::jobs::sending;
 use crate::gateway::shared::Gateway;
 use crate::gateway::upstream::Event;
@@ -79,7 +79,7 @@ impl<'a> Listening<'a> {
                 // Given up here before it began, and began all the same.
                 let text =
                     format!("{} began {id}, which is not its job: it is stopped", self.seat.instance.id());
-                self.engine.note(self.gateway, Level::Warning, &text);
+                self.engine.note(&self.gateway.log, Level::Warning, &text);
                 let (seat, id) = (self.seat.clone(), id.to_string());
                 tokio::spawn(async move { reconcile::take_away(&seat, &id).await });
             }
@@ -189,7 +189,7 @@ impl<'a> Listening<'a> {
                  systemctl restart its unit",
                 self.seat.instance.id()
             );
-            self.engine.note(self.gateway, Level::Error, &text);
+            self.engine.note(&self.gateway.log, Level::Error, &text);
         }
     }
 }

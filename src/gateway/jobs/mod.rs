@@ -27,6 +27,7 @@ pub mod made;
 pub mod messages;
 pub mod operator;
 pub mod owner;
+pub mod place;
 pub mod reconcile;
 pub mod relay;
 pub mod seat;

@@ -116,8 +116,8 @@ async fn requeue(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: String) -> Re
         inner.queue.push(waiting(&job));
         inner.open.insert(job.id.as_str().into(), Open { job, wish: Wish::Finish });
     }
-    engine.tell_remaining(gateway);
-    engine.dispatch(gateway);
+    engine.tell_remaining(&gateway.hub);
+    engine.dispatch(&gateway.router);
     Ok(JobActed { id, done: true, why: None })
 }
 

@@ -6,7 +6,7 @@ use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, Wish, now};
 use crate::gateway::jobs::messages;
-use crate::gateway::jobs::seat::Seat;
+use crate::gateway::jobs::place::Seat;
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{ReasonKind, State};
 use crate::jobs::store::Write;
@@ -51,7 +51,7 @@ pub async fn all(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>)
         Ok(has) => has,
         Err(why) => {
             let text = format!("{} cannot be asked for its queue: {why}", seat.instance.id());
-            engine.note(gateway, Level::Warning, &text);
+            engine.note(&gateway.log, Level::Warning, &text);
             return false;
         }
     };
@@ -116,7 +116,7 @@ async fn stranger(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
         engine.inner().open.contains_key(id) || engine.ledger.job(id).await.is_ok_and(|job| job.is_some());
     if ours {
         let text = format!("{} has {id}, which is not its job: it is taken away", seat.instance.id());
-        engine.note(gateway, Level::Warning, &text);
+        engine.note(&gateway.log, Level::Warning, &text);
         take_away(seat, id).await;
     }
 }

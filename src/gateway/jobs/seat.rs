@@ -8,172 +8,28 @@
 //! ```
 use crate::formats::comfy::api::paths;
 use crate::gateway::access_log::Level;
-use crate::gateway::instance::Instance;
+
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::ending::{self, Turn};
-use crate::gateway::jobs::engine::{Engine, Id};
+use crate::gateway::jobs::engine::Engine;
 use crate::gateway::jobs::listening::{Heard, Listening};
+use crate::gateway::jobs::place::{Order, Seat};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::sending;
 use crate::gateway::link::ConnectError;
 use crate::gateway::shared::Gateway;
 use crate::gateway::upstream::Upstream;
 use crate::jobs::model::ReasonKind;
-use parking_lot::Mutex;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 /// How long an instance that is up may take for a WebSocket's handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Between two tries to reach an instance.
 const AGAIN: Duration = Duration::from_millis(200);
-/// After it took no job, it gets none for so long.
-const REST: Duration = Duration::from_millis(500);
-
-#[derive(Debug)]
-pub enum Order {
-    /// Give it this job, which `Engine::dispatch` has put here.
-    Run(Id),
-    /// What came of that.
-    Sent(Id, sending::Outcome),
-    /// Its client no longer wants this one.
-    Cancel(Id),
-    /// It left the table: what waits there goes back.
-    TakeBack,
-    /// It is about to be stopped: what runs there is interrupted. Told once nothing is left, or cannot be.
-    Release(oneshot::Sender<()>),
-}
-
-pub struct Seat {
-    pub instance: Arc<Instance>,
-    /// The `client_id` under which it runs every job of ours.
-    pub sid: String,
-    orders: UnboundedSender<Order>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Its socket is open, and what it has is known.
-    ready: bool,
-    /// It made no progress and did not answer.
-    stuck: bool,
-    jobs: Vec<Id>,
-    /// Those of them that it is being given: neither its queue nor its history tells of them yet.
-    sending: Vec<Id>,
-    /// What waits there was ordered back for another instance.
-    ordered_back: bool,
-    warmth: u64,
-    given: u64,
-    rests_until: Option<Instant>,
-}
-
-static TURN: AtomicU64 = AtomicU64::new(0);
-
-impl Seat {
-    pub fn new(instance: &Arc<Instance>, jobs: Vec<Id>) -> (Arc<Seat>, UnboundedReceiver<Order>) {
-        let (orders, received) = mpsc::unbounded_channel();
-        let state = State { jobs, ..State::default() };
-        let sid = format!("stillframe-{}", instance.id());
-        (Arc::new(Seat { instance: instance.clone(), sid, orders, state: Mutex::new(state) }), received)
-    }
-
-    pub fn order(&self, order: Order) {
-        // A seat whose task has ended has no jobs, so nobody needs the answer.
-        let _ = self.orders.send(order);
-    }
-
-    pub fn has(&self, id: &str) -> bool {
-        self.state.lock().jobs.iter().any(|job| &**job == id)
-    }
-
-    pub fn jobs(&self) -> Vec<Id> {
-        self.state.lock().jobs.clone()
-    }
-
-    pub fn count(&self) -> usize {
-        self.state.lock().jobs.len()
-    }
-
-    pub fn warmth(&self) -> u64 {
-        self.state.lock().warmth
-    }
-
-    pub fn last_given(&self) -> u64 {
-        self.state.lock().given
-    }
-
-    pub fn give(&self, id: Id, warmth: u64) {
-        let mut state = self.state.lock();
-        state.jobs.push(id);
-        state.given = TURN.fetch_add(1, Ordering::Relaxed) + 1;
-        if warmth != 0 {
-            state.warmth = warmth;
-        }
-    }
-
-    /// True if it had the job.
-    pub fn take(&self, id: &str) -> bool {
-        let mut state = self.state.lock();
-        let before = state.jobs.len();
-        state.ordered_back = false;
-        state.jobs.retain(|job| &**job != id);
-        state.jobs.len() < before
-    }
-
-    pub fn set_ready(&self, ready: bool) {
-        let mut state = self.state.lock();
-        state.ready = ready;
-        if !ready {
-            // A new process has nothing in memory.
-            state.warmth = 0;
-        }
-    }
-
-    pub fn set_sending(&self, id: &Id, sending: bool) {
-        let mut state = self.state.lock();
-        state.sending.retain(|other| other != id);
-        if sending {
-            state.sending.push(id.clone());
-        }
-    }
-
-    pub fn is_sending(&self, id: &str) -> bool {
-        self.state.lock().sending.iter().any(|other| &**other == id)
-    }
-
-    /// True once, until what it has changes.
-    pub fn order_back(&self) -> bool {
-        !std::mem::replace(&mut self.state.lock().ordered_back, true)
-    }
-
-    pub fn is_stuck(&self) -> bool {
-        self.state.lock().stuck
-    }
-
-    pub fn set_stuck(&self, stuck: bool) {
-        self.state.lock().stuck = stuck;
-    }
-
-    pub fn rest(&self) {
-        self.state.lock().rests_until = Some(Instant::now() + REST);
-    }
-
-    pub fn takes_jobs(&self, gateway: &Gateway) -> bool {
-        let state = self.state.lock();
-        state.ready
-            && !state.stuck
-            && state.rests_until.is_none_or(|until| until <= Instant::now())
-            && self.instance.is_healthy()
-            && !self.instance.is_closed()
-            && gateway.router.is_named(&self.instance)
-    }
-}
 
 /// Until the instance is gone and has no job of ours.
 pub async fn run(
@@ -191,7 +47,7 @@ pub async fn run(
                 let mut listening = Listening::new(&gateway, &engine, &seat);
                 if reconcile::all(&gateway, &engine, &seat).await {
                     seat.set_ready(true);
-                    engine.dispatch(&gateway);
+                    engine.dispatch(&gateway.router);
                     listen(&mut listening, jobs, all, &mut orders).await;
                     seat.set_ready(false);
                 }
@@ -207,7 +63,7 @@ pub async fn run(
             }
             Err(why) => {
                 let text = format!("{} cannot be listened to: {why:?}", seat.instance.id());
-                engine.note(&gateway, Level::Warning, &text);
+                engine.note(&gateway.log, Level::Warning, &text);
             }
         }
         if seat.count() == 0 && (!gateway.router.knows(&seat.instance) || seat.instance.is_closed()) {
@@ -261,7 +117,7 @@ async fn listen(
             event = jobs.next() => match event {
                 Some(event) => {
                     if listening.of_job(event).await == Heard::End {
-                        listening.engine.dispatch(listening.gateway);
+                        listening.engine.dispatch(&listening.gateway.router);
                     }
                 }
                 None => return,

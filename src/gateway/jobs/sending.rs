@@ -3,33 +3,15 @@ use crate::formats::comfy::api::{ids, paths};
 use crate::gateway::access_log::Level;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending::{self, Turn};
-use crate::gateway::jobs::engine::{Engine, Id, now};
+use crate::gateway::jobs::engine::{Engine, now};
+use crate::gateway::jobs::place::Id;
+use crate::gateway::jobs::place::{Order, Outcome, Seat};
 use crate::gateway::jobs::reconcile;
-use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{Body, Reason, ReasonKind};
 use crate::jobs::store::Write;
 use serde_json::{Map, Value};
 use std::sync::Arc;
-
-/// What came of giving a job to an instance.
-#[derive(Debug)]
-pub enum Outcome {
-    Taken,
-    /// It answered that it does not take it.
-    Refused {
-        status: u16,
-        details: Option<Value>,
-    },
-    /// It runs under an id of the instance's own.
-    OtherId,
-    /// It does not have it.
-    NotSent(String),
-    /// It may have it.
-    Unknown(String),
-    /// Nothing is known of the job's body any more.
-    NoBody(String),
-}
 
 /// In a task of its own: validation may take a while, and what runs meanwhile is listened to.
 pub fn send(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: Id) {
@@ -56,7 +38,7 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         at: now(),
     };
     if let Err(e) = engine.ledger.write(dispatch).await {
-        engine.note(gateway, Level::Error, &format!("{id} is not given to an instance: {}", e.full()));
+        engine.note(&gateway.log, Level::Error, &format!("{id} is not given to an instance: {}", e.full()));
         return Outcome::NotSent(e.full());
     }
     let answer = match call::post(&seat.instance, paths::PROMPT, &request(body, id, &seat.sid)).await {
@@ -122,13 +104,17 @@ pub async fn sent(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
             ending::fail(gateway, engine, Some(seat), &job, reason).await;
         }
         Outcome::NotSent(why) => {
-            engine.note(gateway, Level::Info, &format!("{id} waits again: {}: {why}", seat.instance.id()));
+            engine.note(
+                &gateway.log,
+                Level::Info,
+                &format!("{id} waits again: {}: {why}", seat.instance.id()),
+            );
             seat.rest();
             ending::put_back(gateway, engine, seat, id).await;
         }
         Outcome::Unknown(why) => {
             let text = format!("{}: whether it has {id} is asked: {why}", seat.instance.id());
-            engine.note(gateway, Level::Warning, &text);
+            engine.note(&gateway.log, Level::Warning, &text);
             reconcile::all(gateway, engine, seat).await;
         }
         Outcome::NoBody(message) => {

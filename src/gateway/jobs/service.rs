@@ -4,9 +4,11 @@ use crate::gateway::access_log::Level;
 use crate::gateway::health;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::ending;
-use crate::gateway::jobs::engine::{Engine, Id, Wish, now};
+use crate::gateway::jobs::engine::{Engine, Wish, now};
 use crate::gateway::jobs::messages;
-use crate::gateway::jobs::seat::{self, Order, Seat};
+use crate::gateway::jobs::place::Id;
+use crate::gateway::jobs::place::{Order, Seat};
+use crate::gateway::jobs::seat;
 use crate::gateway::shared::Gateway;
 use crate::jobs::ledger::Ledger;
 use crate::jobs::model::{Job, Reason, ReasonKind, State, Try};
@@ -45,8 +47,8 @@ pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engi
         health::watch(gateway, gateway.router.remember(&target).into_iter().collect());
     }
     seats(gateway, &engine);
-    engine.note(gateway, Level::Info, &format!("{count} have not ended"));
-    engine.tell_remaining(gateway);
+    engine.note(&gateway.log, Level::Info, &format!("{count} have not ended"));
+    engine.tell_remaining(&gateway.hub);
     tokio::spawn(orphans(gateway.clone(), engine.clone()));
     tokio::spawn(remember(gateway.clone(), engine.clone()));
     tokio::spawn(keep(gateway.clone(), engine.clone()));
@@ -90,7 +92,7 @@ pub fn table_changed(gateway: &Arc<Gateway>) {
             seat.order(Order::TakeBack);
         }
     }
-    engine.dispatch(gateway);
+    engine.dispatch(&gateway.router);
 }
 
 fn seats(gateway: &Arc<Gateway>, engine: &Arc<Engine>) {
@@ -168,7 +170,7 @@ async fn tick(gateway: Arc<Gateway>, engine: Arc<Engine>) {
     while !gateway.is_over() && !engine.is_paused() {
         sleep(TICK).await;
         if engine.waiting() > 0 {
-            engine.dispatch(&gateway);
+            engine.dispatch(&gateway.router);
         }
     }
 }
@@ -185,9 +187,9 @@ async fn keep(gateway: Arc<Gateway>, engine: Arc<Engine>) {
         match engine.ledger.expire(kept, now()).await {
             Ok(0) => {}
             Ok(gone) => {
-                engine.note(&gateway, Level::Info, &format!("{gone} that had ended are no longer kept"))
+                engine.note(&gateway.log, Level::Info, &format!("{gone} that had ended are no longer kept"))
             }
-            Err(e) => engine.note(&gateway, Level::Warning, &format!("old ones stay: {}", e.full())),
+            Err(e) => engine.note(&gateway.log, Level::Warning, &format!("old ones stay: {}", e.full())),
         }
     }
 }
