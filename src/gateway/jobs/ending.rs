@@ -1,14 +1,14 @@
 //! How a job leaves its instance: it has ended, or it waits again. Each is on disk before anybody hears of it.
+use crate::formats::comfy::api::paths;
+use crate::formats::comfy::api::shapes::history;
 use crate::gateway::access_log::Level;
+use crate::gateway::hub::ClientRef;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::seat::Seat;
-use crate::gateway::hub::ClientRef;
 use crate::gateway::shared::Gateway;
-use crate::formats::comfy::api::paths;
-use crate::formats::comfy::api::shapes::history;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State, Try};
 use crate::jobs::store::Write;
 use crate::protocol::jobs::DrainRunning;
@@ -97,6 +97,7 @@ pub async fn end(
     if let Some(client) = client_of(job) {
         gateway.hub.ended(&client, &id);
     }
+    gateway.hub.lives.over(&id);
     engine.changed.notify_waiters();
     engine.tell_remaining(gateway);
     engine.dispatch(gateway);
@@ -218,6 +219,7 @@ async fn again(
     if let Some(client) = client_of(job) {
         gateway.hub.ended(&client, &job.id);
     }
+    gateway.hub.lives.over(&job.id);
     engine.changed.notify_waiters();
     engine.dispatch(gateway);
 }

@@ -2,6 +2,7 @@
 //! decides what goes where. Nothing here waits: what is durable is written by whoever calls (`accept`, `seat`).
 use crate::gateway::access_log::Level;
 use crate::gateway::instance::Instance;
+use crate::gateway::jobs::files::Files;
 use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::shared::Gateway;
 use crate::jobs::ledger::Ledger;
@@ -23,6 +24,8 @@ pub type Id = Arc<str>;
 
 pub struct Engine {
     pub ledger: Ledger,
+    /// What clients put in for their jobs.
+    pub files: Files,
     settings: RwLock<Arc<Jobs>>,
     inner: Mutex<Inner>,
     seats: Mutex<Vec<Arc<Seat>>>,
@@ -78,7 +81,7 @@ pub fn waiting(job: &Job) -> Waiting {
 impl Engine {
     /// With the jobs that an earlier process left open. What was given to an instance stays with it until that
     /// instance has been asked (`seat`).
-    pub fn new(ledger: Ledger, settings: Jobs, open: Vec<Job>, last_seq: u64) -> Engine {
+    pub fn new((ledger, files): (Ledger, Files), settings: Jobs, open: Vec<Job>, last_seq: u64) -> Engine {
         let mut inner = Inner { last_seq, ..Inner::default() };
         for job in open {
             if job.state == State::Queued {
@@ -88,6 +91,7 @@ impl Engine {
         }
         Engine {
             ledger,
+            files,
             settings: RwLock::new(Arc::new(settings)),
             inner: Mutex::new(inner),
             seats: Mutex::default(),
@@ -142,9 +146,8 @@ impl Engine {
     /// Jobs that an instance has, by its id.
     pub fn jobs_of(&self, instance: &str) -> u64 {
         let inner = self.inner();
-        let there = |open: &&Open| {
-            open.job.state != State::Queued && open.job.instance.as_deref() == Some(instance)
-        };
+        let there =
+            |open: &&Open| open.job.state != State::Queued && open.job.instance.as_deref() == Some(instance);
         inner.open.values().filter(there).count() as u64
     }
 
@@ -154,6 +157,11 @@ impl Engine {
 
     pub fn waiting(&self) -> usize {
         self.inner().queue.len()
+    }
+
+    /// With what its end is to be taken for.
+    pub fn wish(&self, id: &str) -> Option<(Job, Wish)> {
+        self.inner().open.get(id).map(|open| (open.job.clone(), open.wish))
     }
 
     pub fn job(&self, id: &str) -> Option<Job> {
@@ -169,12 +177,16 @@ impl Engine {
         let seats: Vec<Arc<Seat>> =
             self.seats().into_iter().filter(|seat| seat.takes_jobs(gateway)).collect();
         loop {
-            let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else { return };
+            let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else {
+                return;
+            };
             let mut inner = self.inner();
             let Some(head) = inner.queue.next().map(|w| w.warmth) else { return };
             let free: Vec<&Arc<Seat>> = seats.iter().filter(|seat| seat.count() == fewest).collect();
             let warm = free.iter().find(|seat| head != 0 && seat.warmth() == head);
-            let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else { return };
+            let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else {
+                return;
+            };
             let Some(waiting) = inner.queue.pick(seat.warmth()) else { return };
             if let Some(open) = inner.open.get_mut(&waiting.id) {
                 open.job.state = State::Dispatched;

@@ -29,7 +29,8 @@ pub struct Has {
 pub async fn queue_of(seat: &Seat) -> Result<Has, Failed> {
     let answer = call::get(&seat.instance, paths::QUEUE).await?;
     let queue = answer.json().filter(|_| answer.status.is_success());
-    let queue = queue.ok_or_else(|| Failed::Unknown(format!("/queue answered {}", answer.status.as_u16())))?;
+    let queue =
+        queue.ok_or_else(|| Failed::Unknown(format!("/queue answered {}", answer.status.as_u16())))?;
     Ok(has(&queue))
 }
 
@@ -54,7 +55,9 @@ pub async fn all(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>)
     for id in seat.jobs() {
         if has.running.iter().any(|running| **running == *id) {
             began(gateway, engine, &id).await;
-        } else if !has.pending.iter().any(|pending| **pending == *id) && !settle(gateway, engine, seat, &id).await {
+        } else if !has.pending.iter().any(|pending| **pending == *id)
+            && !settle(gateway, engine, seat, &id).await
+        {
             return false;
         }
         wish(gateway, engine, seat, &id).await;
@@ -83,8 +86,8 @@ async fn stranger(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
     if seat.has(id) {
         return;
     }
-    let ours = engine.inner().open.contains_key(id)
-        || engine.ledger.job(id).await.is_ok_and(|job| job.is_some());
+    let ours =
+        engine.inner().open.contains_key(id) || engine.ledger.job(id).await.is_ok_and(|job| job.is_some());
     if ours {
         let text = format!("{} has {id}, which is not its job: it is taken away", seat.instance.id());
         engine.note(gateway, Level::Warning, &text);
@@ -123,6 +126,7 @@ pub async fn began(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) {
     };
     if first {
         ending::written(gateway, engine, Write::Start { id: id.into(), at }).await;
+        gateway.hub.lives.ring(id);
     }
 }
 
@@ -225,7 +229,8 @@ mod tests {
     fn ids_of_a_queue() {
         let golden = include_bytes!("../../../tests/golden/comfyui-wire/queue.json");
         assert_eq!(has(&serde_json::from_slice(golden).unwrap()), Has::default());
-        let queue = json!({"queue_running": [[3, "a", {}, {}, []]], "queue_pending": [[4, "b", {}, {}, []], [5]]});
+        let queue =
+            json!({"queue_running": [[3, "a", {}, {}, []]], "queue_pending": [[4, "b", {}, {}, []], [5]]});
         assert_eq!(has(&queue), Has { running: vec!["a".into()], pending: vec!["b".into()] });
     }
 }

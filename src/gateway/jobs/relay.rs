@@ -9,7 +9,10 @@ use crate::gateway::shared::{Ending, Gateway};
 use crate::sys::address::Address;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use hyper::header::{
+    ACCEPT_RANGES, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -60,7 +63,11 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-pub async fn ask(gateway: &Gateway, original: Original, body: Bytes) -> Result<Response<AnswerBody>, Refusal> {
+pub async fn ask(
+    gateway: &Gateway,
+    original: Original,
+    body: Bytes,
+) -> Result<Response<AnswerBody>, Refusal> {
     let failed = |why: &str| {
         let message = format!("the process that took the jobs over did not answer: {why}");
         Refusal::new(Fault::GatewayFailed, message)
@@ -94,7 +101,8 @@ pub async fn ask(gateway: &Gateway, original: Original, body: Bytes) -> Result<R
     .map_err(|e| failed(&e.to_string()))?;
     let mut response = Response::new(AnswerBody::Own(read.to_bytes()));
     *response.status_mut() = head.status;
-    for name in [CONTENT_TYPE, hyper::header::RETRY_AFTER] {
+    let told = [CONTENT_TYPE, RETRY_AFTER, ETAG, ACCEPT_RANGES, CONTENT_RANGE, CONTENT_DISPOSITION, LOCATION];
+    for name in told {
         if let Some(value) = head.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }
@@ -108,7 +116,9 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_asked_over_loopback() {
-        for (listen, asked) in [("0.0.0.0:8188", "127.0.0.1:8188"), ("[::]:1", "[::1]:1"), ("10.0.0.5:2", "10.0.0.5:2")] {
+        for (listen, asked) in
+            [("0.0.0.0:8188", "127.0.0.1:8188"), ("[::]:1", "[::1]:1"), ("10.0.0.5:2", "10.0.0.5:2")]
+        {
             assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
         }
     }

@@ -4,6 +4,7 @@ use crate::gateway::access_log::Level;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Id, now};
+use crate::gateway::jobs::inputs::{self, NotPlaced};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::shared::Gateway;
@@ -17,14 +18,17 @@ use std::sync::Arc;
 pub enum Outcome {
     Taken,
     /// It answered that it does not take it.
-    Refused { status: u16, details: Option<Value> },
+    Refused {
+        status: u16,
+        details: Option<Value>,
+    },
     /// It runs under an id of the instance's own.
     OtherId,
     /// It does not have it.
     NotSent(String),
     /// It may have it.
     Unknown(String),
-    /// Nothing is known of the job's body any more.
+    /// What it needs is not there any more: its body, or a file.
     NoBody(String),
 }
 
@@ -53,6 +57,11 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         engine.note(gateway, Level::Error, &format!("{id} is not given to an instance: {}", e.full()));
         return Outcome::NotSent(e.full());
     }
+    match give_files(engine, seat, id).await {
+        Ok(()) => {}
+        Err(NotPlaced::Later(why)) => return Outcome::NotSent(why),
+        Err(NotPlaced::Missing(why) | NotPlaced::Refused(why)) => return Outcome::NoBody(why),
+    }
     let answer = match call::post(&seat.instance, paths::PROMPT, &request(body, id, &seat.sid)).await {
         Ok(answer) => answer,
         Err(Failed::Gone) => return Outcome::NotSent("nothing listens there".into()),
@@ -66,6 +75,12 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         Some(its) if its == **id => Outcome::Taken,
         _ => Outcome::OtherId,
     }
+}
+
+/// Another instance may have had them, or somebody took them away.
+async fn give_files(engine: &Engine, seat: &Seat, id: &Id) -> Result<(), NotPlaced> {
+    let used = engine.ledger.used_by(id).await.map_err(|e| NotPlaced::Later(e.full()))?;
+    inputs::place(&engine.files, &seat.instance, &used).await
 }
 
 /// The body of POST /prompt. Its place in the instance's own queue is the order in which it comes.

@@ -1,10 +1,11 @@
 //! The engine from its start to its end: seats for the instances that the router knows, what is kept and what
 //! expires, and the pause before another process takes over.
 use crate::gateway::access_log::Level;
-use crate::gateway::instance::Instance;
 use crate::gateway::health;
+use crate::gateway::instance::Instance;
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Id, Wish, now};
+use crate::gateway::jobs::files::Files;
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::seat::{self, Order, Seat};
 use crate::gateway::shared::Gateway;
@@ -31,7 +32,8 @@ const RELEASE: Duration = Duration::from_secs(8);
 pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engine>> {
     let (ledger, open, last_seq) = Ledger::open(&settings.file)?;
     let count = open.len();
-    let engine = Arc::new(Engine::new(ledger, settings.rules.clone(), open, last_seq));
+    let files = Files::beside(&settings.file);
+    let engine = Arc::new(Engine::new((ledger, files), settings.rules.clone(), open, last_seq));
     gateway.set_jobs(engine.clone());
     // An instance that drains is in no table; what it runs is asked of it all the same.
     for target in known(&settings.file) {
@@ -101,11 +103,8 @@ fn left_at(engine: &Engine, instance: &Instance) -> Vec<Id> {
 async fn orphans(gateway: Arc<Gateway>, engine: Arc<Engine>) {
     for job in engine.orphans() {
         let instance = job.instance.clone().unwrap_or_default();
-        let reason = Reason {
-            kind: ReasonKind::InstanceDied,
-            message: format!("{instance} is gone"),
-            details: None,
-        };
+        let reason =
+            Reason { kind: ReasonKind::InstanceDied, message: format!("{instance} is gone"), details: None };
         let began = job.started;
         let tried = began.map(|began| Try {
             instance,
@@ -129,6 +128,8 @@ async fn tick(gateway: Arc<Gateway>, engine: Arc<Engine>) {
 }
 
 async fn keep(gateway: Arc<Gateway>, engine: Arc<Engine>) {
+    let cleared = engine.files.clear_incoming();
+    let mut cleared = cleared.is_ok() && sweep(&engine).await.is_ok();
     while !gateway.is_over() {
         sleep(LOOK).await;
         if engine.is_paused() {
@@ -139,10 +140,29 @@ async fn keep(gateway: Arc<Gateway>, engine: Arc<Engine>) {
         let kept = Keep { age_ms: rules.keep.age_ms, count: rules.keep.count, bytes: rules.keep.bytes };
         match engine.ledger.expire(kept, now()).await {
             Ok(0) => {}
-            Ok(gone) => engine.note(&gateway, Level::Info, &format!("{gone} that had ended are no longer kept")),
+            Ok(gone) => {
+                engine.note(&gateway, Level::Info, &format!("{gone} that had ended are no longer kept"))
+            }
             Err(e) => engine.note(&gateway, Level::Warning, &format!("old ones stay: {}", e.full())),
         }
+        let gone = engine.ledger.expire_assets(kept, now()).await;
+        if !cleared || gone.as_ref().is_ok_and(|gone| *gone > 0) {
+            cleared = match sweep(&engine).await {
+                Ok(()) => true,
+                Err(e) => {
+                    engine.note(&gateway, Level::Warning, &format!("old assets stay: {}", e.full()));
+                    false
+                }
+            };
+        }
     }
+}
+
+/// Files that nobody has a record of any more, and no job needs.
+async fn sweep(engine: &Engine) -> Result<()> {
+    let _turn = engine.files.turn.lock().await;
+    let unknown = engine.ledger.unknown_hashes(engine.files.all().await?).await?;
+    engine.files.remove(unknown).await
 }
 
 async fn expire_waiting(gateway: &Arc<Gateway>, engine: &Arc<Engine>) {
@@ -208,7 +228,9 @@ pub async fn cancel(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) -> b
 /// The other process did not take over. Says what does not go on.
 pub fn resume(gateway: &Arc<Gateway>) -> String {
     let paused = gateway.jobs().is_some_and(|engine| engine.is_paused());
-    let Some(settings) = gateway.active().settings.jobs.clone().filter(|_| paused) else { return String::new() };
+    let Some(settings) = gateway.active().settings.jobs.clone().filter(|_| paused) else {
+        return String::new();
+    };
     match start(gateway, &settings) {
         Ok(_) => String::new(),
         Err(e) => {

@@ -68,20 +68,23 @@ pub fn file_path(text: &str) -> Result<String, Refused> {
 /// A `Content-Type` that can be a header.
 pub fn content_type(text: &str) -> Option<String> {
     let text = text.trim();
-    let good = text.len() <= 200 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    let good =
+        text.len() <= 200 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     good.then(|| text.to_string())
 }
 
 pub fn lasts(text: &str) -> Result<u64, Refused> {
     let seconds = text.trim().parse().ok().filter(|seconds| LASTS.contains(seconds));
-    seconds.ok_or_else(|| Refused::new(422, "invalid_request", "expires_in must be from 60 to 604800 seconds"))
+    seconds
+        .ok_or_else(|| Refused::new(422, "invalid_request", "expires_in must be from 60 to 604800 seconds"))
 }
 
 /// What ComfyUI knows an asset's file by: named by its content, so that no two overwrite each other, with the extension
 /// that loaders look at.
 pub fn input_name(digits: &str, path: Option<&str>) -> String {
     let end = path.and_then(|path| path.rsplit('/').next()?.rsplit_once('.')).map(|(_, end)| end);
-    let end = end.filter(|end| (1..=8).contains(&end.len()) && end.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let end =
+        end.filter(|end| (1..=8).contains(&end.len()) && end.bytes().all(|b| b.is_ascii_alphanumeric()));
     let stem = digits.get(..DIGITS).unwrap_or(digits);
     match end {
         Some(end) => format!("asset-{stem}.{}", end.to_ascii_lowercase()),
@@ -156,7 +159,9 @@ mod tests {
     #[test]
     fn a_body_of_from_hash() {
         let digits = "0a".repeat(32);
-        let body = format!(r#"{{"hash": "blake3:{digits}", "file_path": "x.png", "tags": ["input"], "expires_in": 60}}"#);
+        let body = format!(
+            r#"{{"hash": "blake3:{digits}", "file_path": "x.png", "tags": ["input"], "expires_in": 60}}"#
+        );
         let found = from_hash(body.as_bytes()).unwrap();
         assert_eq!(found, FromHash { hash: digits, file_path: Some("x.png".into()), lasts: Some(60) });
         for (body, code) in [

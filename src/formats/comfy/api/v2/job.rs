@@ -102,7 +102,12 @@ pub fn urls(id: &str) -> Value {
     json!({"self": job, "events": format!("{job}/events"), "cancel": format!("{job}/cancel")})
 }
 
-pub fn job(facts: &Facts, progress: Option<&Progress>, outputs: &[Output], error: Option<&JobError>) -> Value {
+pub fn job(
+    facts: &Facts,
+    progress: Option<&Progress>,
+    outputs: &[Output],
+    error: Option<&JobError>,
+) -> Value {
     json!({
         "id": facts.id, "status": facts.status,
         "created_at": facts.created, "started_at": facts.started, "completed_at": facts.completed,
@@ -178,7 +183,10 @@ mod tests {
         let data = json!({"node_id": "7", "node_type": "KSampler", "exception_message": "no\n", "traceback": ["a\n", "b\n"]});
         let error = JobError::new("node_execution_error", "x".into()).with(Some(&data));
         let shown = serde_json::to_value(&error).unwrap();
-        assert_eq!(shown, json!({"code": "node_execution_error", "message": "no", "node_id": "7", "class_type": "KSampler",
-                                 "traceback": "a\nb\n"}));
+        assert_eq!(
+            shown,
+            json!({"code": "node_execution_error", "message": "no", "node_id": "7", "class_type": "KSampler",
+                                 "traceback": "a\nb\n"})
+        );
     }
 }

@@ -11,7 +11,10 @@ const FIELDS: usize = 64;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The file begins.
-    File { name: Option<String>, content_type: Option<String> },
+    File {
+        name: Option<String>,
+        content_type: Option<String>,
+    },
     Data(Vec<u8>),
     FileEnd,
 }
@@ -36,7 +39,10 @@ enum State {
     /// Behind a delimiter: the end, or another part.
     Delimited,
     Head,
-    Field { name: String, value: Vec<u8> },
+    Field {
+        name: String,
+        value: Vec<u8>,
+    },
     File,
     /// A part that nobody wants.
     Other,
@@ -94,7 +100,11 @@ impl Multipart {
             }
             State::Head => {
                 let Some(end) = find(&self.unread, b"\r\n\r\n") else {
-                    return if self.unread.len() > HEAD { Err(Malformed("a part's head is too long")) } else { Ok(false) };
+                    return if self.unread.len() > HEAD {
+                        Err(Malformed("a part's head is too long"))
+                    } else {
+                        Ok(false)
+                    };
                 };
                 let head: Vec<u8> = self.unread.drain(..end + 4).collect();
                 let head = String::from_utf8(head).map_err(|_| Malformed("a part's head is UTF-8"))?;
@@ -145,7 +155,8 @@ impl Multipart {
                 name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim())
             })
         };
-        let disposition = header("content-disposition").ok_or(Malformed("a part has no Content-Disposition"))?;
+        let disposition =
+            header("content-disposition").ok_or(Malformed("a part has no Content-Disposition"))?;
         let name = parameter(disposition, "name").ok_or(Malformed("a part has no name"))?;
         if name == self.file {
             let content_type = header("content-type").map(String::from);
@@ -215,11 +226,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn body(content: &[u8]) -> Vec<u8> {
-        let mut body = b"--B\r\nContent-Disposition: form-data; name=\"content_type\"\r\n\r\nimage/png\r\n".to_vec();
-        body.extend_from_slice(b"--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a \\\"b\\\".png\"\r\n");
+        let mut body =
+            b"--B\r\nContent-Disposition: form-data; name=\"content_type\"\r\n\r\nimage/png\r\n".to_vec();
+        body.extend_from_slice(
+            b"--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a \\\"b\\\".png\"\r\n",
+        );
         body.extend_from_slice(b"Content-Type: image/png\r\n\r\n");
         body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n--B\r\ncontent-disposition: form-data; name=file_path\r\n\r\n\r\n--B--\r\nepilogue");
+        body.extend_from_slice(
+            b"\r\n--B\r\ncontent-disposition: form-data; name=file_path\r\n\r\n\r\n--B--\r\nepilogue",
+        );
         body
     }
 
@@ -266,8 +282,13 @@ mod tests {
         assert_eq!(feed(b"--Bx\r\n"), "a boundary ends with a line");
         assert_eq!(feed(b"--B\r\nX: y\r\n\r\n"), "a part has no Content-Disposition");
         assert_eq!(feed(b"--B\r\nContent-Disposition: form-data\r\n\r\n"), "a part has no name");
-        assert_eq!(feed(&[b"--B\r\n".as_slice(), &vec![b'x'; HEAD + 1]].concat()), "a part's head is too long");
-        let long = [b"--B\r\nContent-Disposition: form-data; name=a\r\n\r\n".as_slice(), &vec![b'x'; FIELD + 20]].concat();
+        assert_eq!(
+            feed(&[b"--B\r\n".as_slice(), &vec![b'x'; HEAD + 1]].concat()),
+            "a part's head is too long"
+        );
+        let long =
+            [b"--B\r\nContent-Disposition: form-data; name=a\r\n\r\n".as_slice(), &vec![b'x'; FIELD + 20]]
+                .concat();
         assert_eq!(feed(&long), "a field is too long");
     }
 
@@ -275,7 +296,9 @@ mod tests {
     fn boundaries() {
         assert_eq!(boundary("multipart/form-data; boundary=abc").as_deref(), Some("abc"));
         assert_eq!(boundary("Multipart/Form-Data;charset=x; Boundary=\"a b\"").as_deref(), Some("a b"));
-        for none in ["", "multipart/form-data", "application/json; boundary=a", "multipart/form-data; boundary="] {
+        for none in
+            ["", "multipart/form-data", "application/json; boundary=a", "multipart/form-data; boundary="]
+        {
             assert_eq!(boundary(none), None, "{none}");
         }
     }

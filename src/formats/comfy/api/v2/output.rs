@@ -93,7 +93,12 @@ fn one(node: &str, at: usize, key: &str, item: &Value) -> Option<Made> {
         }
         Value::String(text) => {
             let name = format!("{key}_{at}.txt");
-            made(Kind::Text, name, "text/plain; charset=utf-8".into(), Content::Here(text.clone().into_bytes()))
+            made(
+                Kind::Text,
+                name,
+                "text/plain; charset=utf-8".into(),
+                Content::Here(text.clone().into_bytes()),
+            )
         }
         other => {
             let name = format!("{key}_{at}.json");

@@ -4,13 +4,18 @@
 pub enum Part {
     Whole,
     /// The first byte, and how many.
-    Some { first: u64, length: u64 },
+    Some {
+        first: u64,
+        length: u64,
+    },
     /// Nothing of it is there.
     None,
 }
 
 pub fn part(header: Option<&str>, size: u64) -> Part {
-    let Some(ranges) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else { return Part::Whole };
+    let Some(ranges) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else {
+        return Part::Whole;
+    };
     let Some((first, last)) = ranges.trim().split_once('-') else { return Part::Whole };
     if ranges.contains(',') {
         return Part::Whole;

@@ -54,7 +54,11 @@ fn id_of(segment: &str) -> Option<Cow<'_, str>> {
     if segment.is_empty() {
         return None;
     }
-    if segment.contains('%') { query::decode_segment(segment).map(Cow::Owned) } else { Some(Cow::Borrowed(segment)) }
+    if segment.contains('%') {
+        query::decode_segment(segment).map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(segment))
+    }
 }
 
 pub fn job(id: &str) -> String {
@@ -101,6 +105,8 @@ mod tests {
         ] {
             assert_eq!(v2_route(method, path), V2Route::Unknown, "{method} {path}");
         }
-        assert!(is_below("/api/v2/x") && is_below("/api/v2") && !is_below("/api/v20") && !is_below("/v2/jobs"));
+        assert!(
+            is_below("/api/v2/x") && is_below("/api/v2") && !is_below("/api/v20") && !is_below("/v2/jobs")
+        );
     }
 }

@@ -31,7 +31,9 @@ pub struct Asked {
 pub fn parse(body: &[u8]) -> Result<Asked, Refused> {
     let (value, _) =
         python_json::parse(body).map_err(|e| Refused::request(format!("the body is no JSON: {e}")))?;
-    let Value::Object(mut members) = value else { return Err(Refused::request("the body is no JSON object")) };
+    let Value::Object(mut members) = value else {
+        return Err(Refused::request("the body is no JSON object"));
+    };
     for reserved in ["webhook_url", "inputs"] {
         if members.get(reserved).is_some_and(|value| !value.is_null()) {
             return Err(Refused::workflow(format!("{reserved} is reserved and cannot be given")));
@@ -185,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_body() {
-        let asset = json!({"__type": "core/ASSET", "info": {"id": "a-1", "hash": "blake3:0", "file_path": "x.png"}});
+        let asset =
+            json!({"__type": "core/ASSET", "info": {"id": "a-1", "hash": "blake3:0", "file_path": "x.png"}});
         let body = json!({"workflow": {"1": {"class_type": "LoadImage", "inputs": {"image": asset, "more": [asset]}}},
             "extra_data": {"api_key_comfy_org": "k", "stillframe": {"priority": 3, "retry": false}}, "metadata": {"a": "b"}});
         let mut asked = parse(body.to_string().as_bytes()).unwrap();
@@ -195,7 +198,10 @@ mod tests {
         assert_eq!(asked.submission.extra_data["api_key_comfy_org"], "k");
         let names = BTreeMap::from([("a-1".to_string(), "here.png".to_string())]);
         resolve(&mut asked.submission.prompt, &names);
-        assert_eq!(asked.submission.prompt["1"]["inputs"], json!({"image": "here.png", "more": ["here.png"]}));
+        assert_eq!(
+            asked.submission.prompt["1"]["inputs"],
+            json!({"image": "here.png", "more": ["here.png"]})
+        );
     }
 
     #[test]
