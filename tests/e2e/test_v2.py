@@ -387,6 +387,18 @@ class Assets(V2):
         self.assertFalse((self.place / "jobs" / "assets" / asset["hash"].removeprefix("blake3:")).exists())
         self.assertEqual(self.submit(loads(reference(asset["id"])), 422)["code"], "missing_asset")
 
+    def test_instances_that_cannot_take_a_file_do_not_try_for_ever(self):
+        asset = self.upload(b"nobody takes it", "untaken.png")[2]
+        shutil.move(self.place / "input", self.place / "away")
+        try:
+            (self.place / "input").write_text("no folder")
+            job = self.over(self.submit(loads(reference(asset["id"]))))
+            self.assertEqual((job["status"], job["error"]["code"]), ("failed", "tries_used_up"))
+            self.assertIn("answered 500", job["error"]["message"])
+        finally:
+            (self.place / "input").unlink()
+            shutil.move(self.place / "away", self.place / "input")
+
     def test_the_name_of_a_file_is_never_taken_from_another(self):
         self.upload(b"one", "same.png")
         self.upload(b"two", "same.png")

@@ -222,7 +222,7 @@ async fn validate(
     match inputs::place(&engine.files, &instance, files).await {
         Ok(()) => {}
         Err(NotPlaced::Missing(why) | NotPlaced::Refused(why)) => return Err(NotAccepted::File(why)),
-        Err(NotPlaced::Later(_)) => return Ok(unseen()),
+        Err(NotPlaced::Failed(_) | NotPlaced::Later(_)) => return Ok(unseen()),
     }
     let body = ForInstance {
         prompt: &asked.prompt,

@@ -323,12 +323,11 @@ async fn list(engine: &Engine, query: &str) -> Result<Answered, Invalid> {
 
 async fn one(engine: &Engine, id: &str) -> Result<Answered, Invalid> {
     let Some(job) = engine.ledger.job(id).await.map_err(unread)? else { return Err(jobs::not_found()) };
-    for (job, body, history) in with_bodies(engine, vec![job]).await? {
-        let entry = job.state.is_over().then(|| entry(&job, history.as_ref()));
-        let value = jobs::detailed(&listed(&job, entry.as_ref()), &item(&job, body.as_ref()));
-        return json(&value.map_err(|e| Invalid::text(500, &e.to_string()))?);
-    }
-    Err(jobs::not_found())
+    let found = with_bodies(engine, vec![job]).await?.into_iter().next();
+    let (job, body, history) = found.ok_or_else(jobs::not_found)?;
+    let entry = job.state.is_over().then(|| entry(&job, history.as_ref()));
+    let value = jobs::detailed(&listed(&job, entry.as_ref()), &item(&job, body.as_ref()));
+    json(&value.map_err(|e| Invalid::text(500, &e.to_string()))?)
 }
 
 async fn cancel_many(gateway: &Arc<Gateway>, engine: &Arc<Engine>, body: &[u8]) -> Result<Answered, Invalid> {

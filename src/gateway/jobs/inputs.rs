@@ -26,6 +26,8 @@ pub enum NotPlaced {
     Missing(String),
     /// The instance does not take it.
     Refused(String),
+    /// It has troubles of its own, with this status.
+    Failed(u16),
     /// It could not be asked.
     Later(String),
 }
@@ -94,9 +96,7 @@ async fn upload(
         NotPlaced::Refused(format!("{} answered {status} to an upload of {size} bytes{hint}", instance.id()))
     };
     match &answer {
-        Answer { status, .. } if status.is_server_error() => {
-            Err(NotPlaced::Later(format!("an upload was answered {status}")))
-        }
+        Answer { status, .. } if status.is_server_error() => Err(NotPlaced::Failed(status.as_u16())),
         Answer { status, .. } if !status.is_success() => Err(refused()),
         // Without `overwrite` it may have given it another name.
         answer if to.overwrite && answer.json().is_some_and(|json| json["name"] != to.name) => Err(refused()),

@@ -59,6 +59,7 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
     }
     match give_files(engine, seat, id).await {
         Ok(()) => {}
+        Err(NotPlaced::Failed(status)) => return Outcome::Refused { status, details: None },
         Err(NotPlaced::Later(why)) => return Outcome::NotSent(why),
         Err(NotPlaced::Missing(why) | NotPlaced::Refused(why)) => return Outcome::NoBody(why),
     }
@@ -111,7 +112,7 @@ pub async fn sent(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
         }
         Outcome::Refused { status, .. } => {
             seat.rest();
-            let why = format!("{} answered {status} to POST /prompt", seat.instance.id());
+            let why = format!("{} answered {status} when it was given the job", seat.instance.id());
             // It counts as a try: a prompt that an instance stumbles over must not go round for ever.
             started(engine, id);
             ending::lost(gateway, engine, seat, id, ReasonKind::Refused, &why).await;

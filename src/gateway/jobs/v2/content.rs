@@ -177,12 +177,11 @@ mod tests {
         assert!(!whole.headers().contains_key(CONTENT_DISPOSITION));
         let (part, first, length) = head(Part::Some { first: 2, length: 3 }, 10, &about);
         assert_eq!((part.status().as_u16(), first, length), (206, 2, 3));
-        assert_eq!((&part.headers()[CONTENT_RANGE], &part.headers()[CONTENT_LENGTH]), ("bytes 2-4/10", "3"));
+        assert_eq!(part.headers()[CONTENT_RANGE], "bytes 2-4/10");
+        assert_eq!(part.headers()[CONTENT_LENGTH], "3");
         let (none, ..) = head(Part::None, 10, &about);
-        assert_eq!(
-            (none.status().as_u16(), &none.headers()[CONTENT_RANGE]),
-            (416, &HeaderValue::from_static("bytes */10"))
-        );
+        assert_eq!(none.status().as_u16(), 416);
+        assert_eq!(none.headers()[CONTENT_RANGE], "bytes */10");
     }
 
     #[test]

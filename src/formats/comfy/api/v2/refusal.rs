@@ -7,7 +7,7 @@ pub struct Refused {
     pub status: u16,
     pub code: &'static str,
     pub message: String,
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
     /// Seconds after which to come again.
     pub retry_after: Option<u64>,
 }
@@ -18,7 +18,7 @@ impl Refused {
     }
 
     pub fn with(mut self, details: Value) -> Refused {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -124,7 +124,7 @@ mod tests {
     fn what_prompt_is_refused_with() {
         let full = of_invalid(&invalid::queue_full(3, 3, true));
         assert_eq!((full.status, full.code, full.retry_after), (429, "queue_full", Some(5)));
-        assert_eq!(full.details, Some(json!({"waiting": 3, "limit": 3})));
+        assert_eq!(full.details, Some(Box::new(json!({"waiting": 3, "limit": 3}))));
         let later = of_invalid(&invalid::unavailable("the disk is full"));
         assert_eq!((later.status, later.code, later.retry_after), (503, "service_unavailable", Some(10)));
         assert!(later.message.contains("the disk is full"));
