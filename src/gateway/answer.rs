@@ -11,11 +11,63 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::sync::mpsc;
 
 pub enum AnswerBody {
     /// The gateway's own.
     Own(Bytes),
     Stream(Box<Stream>),
+    Fed(Box<Fed>),
+}
+
+/// An answer of the gateway's own that somebody makes as it goes: a file, or events.
+pub struct Fed {
+    pub pieces: mpsc::Receiver<Bytes>,
+    /// How many bytes are to come, where that is known.
+    pub left: Option<u64>,
+    pub access: Access,
+    pub client: Arc<Client>,
+    pub over: bool,
+}
+
+impl Fed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        match self.pieces.poll_recv(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(bytes)) => {
+                self.client.touch();
+                self.access.bytes += bytes.len() as u64;
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(bytes.len() as u64);
+                    self.over = *left == 0;
+                }
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Poll::Ready(None) => {
+                self.over = true;
+                match self.left {
+                    Some(1..) => {
+                        self.access.failed(Fault::GatewayFailed);
+                        Poll::Ready(Some(Err(Broken(Fault::GatewayFailed))))
+                    }
+                    _ => Poll::Ready(None),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Fed {
+    fn drop(&mut self) {
+        self.access.received = self.client.received();
+        if !self.over && self.access.fault.is_none() {
+            self.access.failed(Fault::ClientGone);
+        }
+        self.client.enter(Phase::Idle);
+    }
 }
 
 pub struct Stream {
@@ -143,6 +195,7 @@ impl Body for AnswerBody {
             AnswerBody::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             AnswerBody::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             AnswerBody::Stream(stream) => stream.poll(cx),
+            AnswerBody::Fed(fed) => fed.poll(cx),
         }
     }
 
@@ -150,6 +203,7 @@ impl Body for AnswerBody {
         match self {
             AnswerBody::Own(bytes) => bytes.is_empty(),
             AnswerBody::Stream(stream) => stream.incoming.is_end_stream(),
+            AnswerBody::Fed(fed) => fed.over,
         }
     }
 
@@ -157,6 +211,7 @@ impl Body for AnswerBody {
         match self {
             AnswerBody::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             AnswerBody::Stream(stream) => stream.incoming.size_hint(),
+            AnswerBody::Fed(fed) => fed.left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

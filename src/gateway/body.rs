@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::sync::mpsc;
 
 pub struct RequestBody {
     /// Read already.
@@ -15,6 +16,8 @@ pub struct RequestBody {
     /// How many bytes may still come.
     left: u64,
     client: Option<Arc<Client>>,
+    /// Somebody makes the rest as it goes.
+    fed: Option<mpsc::Receiver<Bytes>>,
 }
 
 /// The body ended early; `Client::body_fault` says why.
@@ -31,12 +34,17 @@ impl std::error::Error for Broken {}
 
 impl RequestBody {
     pub fn empty() -> RequestBody {
-        RequestBody { ahead: VecDeque::new(), rest: None, left: 0, client: None }
+        RequestBody { ahead: VecDeque::new(), rest: None, left: 0, client: None, fed: None }
     }
 
     /// One that is here already.
     pub fn whole(bytes: Bytes) -> RequestBody {
         RequestBody { ahead: VecDeque::from([Frame::data(bytes)]), ..RequestBody::empty() }
+    }
+
+    /// One that comes from the gateway itself; its length is said in a header.
+    pub fn fed(pieces: mpsc::Receiver<Bytes>) -> RequestBody {
+        RequestBody { fed: Some(pieces), ..RequestBody::empty() }
     }
 
     pub fn new(incoming: Incoming, limit: u64, client: &Arc<Client>) -> RequestBody {
@@ -48,6 +56,7 @@ impl RequestBody {
             rest: Some(incoming),
             left: limit,
             client: Some(client.clone()),
+            fed: None,
         }
     }
 
@@ -93,6 +102,32 @@ impl RequestBody {
         Poll::Ready(Some(Ok(frame)))
     }
 
+    /// The next piece, for whoever reads a body to its end as it comes.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
+        if let Some(frame) = self.ahead.pop_front() {
+            return Ok(frame.into_data().ok());
+        }
+        if let Some(client) = &self.client
+            && client.phase() != Phase::Body
+        {
+            client.enter(Phase::Body);
+        }
+        loop {
+            let got = poll_fn(|cx| {
+                if self.client.as_ref().is_some_and(|c| c.is_expired()) {
+                    return Poll::Ready(Some(Err(Broken)));
+                }
+                self.poll_rest(cx)
+            });
+            match got.await.transpose()? {
+                // Trailers say nothing to anybody here.
+                Some(frame) if frame.is_trailers() => {}
+                Some(frame) => return Ok(frame.into_data().ok()),
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// Reads the whole body if it has at most `most` bytes; `None` if it has more. The instance still gets
     /// all of it.
     pub async fn read_ahead(&mut self, most: u64) -> Result<Option<Vec<u8>>, Broken> {
@@ -132,7 +167,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let got = match self.ahead.pop_front() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => self.poll_rest(cx),
+            None => match &mut self.fed {
+                Some(fed) => fed.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
+                None => self.poll_rest(cx),
+            },
         };
         if let Some(client) = &self.client
             && got.is_ready()
@@ -144,11 +182,14 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.rest.is_none()
+        self.ahead.is_empty() && self.rest.is_none() && self.fed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         let ahead: u64 = self.ahead.iter().filter_map(|f| f.data_ref()).map(|d| d.len() as u64).sum();
+        if self.fed.is_some() {
+            return SizeHint::default();
+        }
         let Some(rest) = &self.rest else { return SizeHint::with_exact(ahead) };
         let rest = rest.size_hint();
         let mut hint = SizeHint::new();

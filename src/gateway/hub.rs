@@ -15,6 +15,7 @@ pub use crate::gateway::hub_client::Message;
 use crate::gateway::hub_client::{Entry, STATE, fitting};
 use crate::gateway::hub_frame::{Close, Frame};
 use crate::gateway::hub_given::{HandedRunning, Left};
+use crate::gateway::hub_live::Lives;
 pub use crate::gateway::hub_socket::ClientRef;
 use crate::gateway::hub_socket::Socket;
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ pub struct Hub {
     clients: Mutex<Clients>,
     status: Mutex<Status>,
     features: Mutex<Frame>,
+    /// What is known of the jobs that run, for those who listen to one and have no socket.
+    pub lives: Arc<Lives>,
     /// What waits to be written to all of them.
     load: Arc<AtomicUsize>,
     /// Notified when a socket ends.
@@ -72,6 +75,7 @@ impl Default for Hub {
             clients: Mutex::default(),
             status: Mutex::default(),
             features: Mutex::new(features(&flags)),
+            lives: Arc::default(),
             load: Arc::default(),
             fewer: Notify::new(),
             awaited: watch::Sender::new(false),

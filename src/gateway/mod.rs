@@ -55,6 +55,7 @@ pub mod hub_accept;
 pub mod hub_client;
 pub mod hub_frame;
 pub mod hub_given;
+pub mod hub_live;
 pub mod hub_queue;
 pub mod hub_socket;
 pub mod instance;

@@ -1,6 +1,7 @@
 //! One request: whether it may pass, whether it is for the gateway itself, and the answer it gets in any
 //! case.
-use crate::formats::comfy::api::route::{JobsRoute, jobs_route, route};
+use crate::formats::comfy::api::route::{JobsRoute, Route, jobs_route, route};
+use crate::formats::comfy::api::v2::route::is_below;
 use crate::gateway::access::Access;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::body::RequestBody;
@@ -10,6 +11,8 @@ use crate::gateway::forward::{Forward, too_large};
 use crate::gateway::headers;
 use crate::gateway::jobs::door::{self, Visit};
 use crate::gateway::jobs::relay::Original;
+use crate::gateway::jobs::v2::door::{self as v2, Outcome};
+use crate::gateway::jobs::v2::reply::of_refusal;
 use crate::gateway::pages;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::seating;
@@ -41,6 +44,7 @@ pub async fn answer(
         uri: request.uri().clone(),
         headers: request.headers().clone(),
     });
+    let is_v2 = gateway.owns_jobs() && is_below(request.uri().path());
     let served = match prepare(gateway, client, &active, &mut caller, request) {
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => match caller.take(gateway, &active) {
@@ -52,6 +56,23 @@ pub async fn answer(
                 if let Some(is_socket) = about.filter(|_| gateway.owns_jobs()) {
                     let limit = active.settings.limits.body;
                     let visit = Visit { gateway, client, who: &caller.who, limit };
+                    if is_v2 {
+                        let answered = match Box::pin(v2::answer(&visit, request, original, &mut access))
+                            .await
+                        {
+                            Ok(Outcome::Answer(response)) => Ok(response),
+                            Ok(Outcome::View(mut request)) => {
+                                let query = request.uri().clone();
+                                let whose = (caller.who, None);
+                                let mut forward =
+                                    Forward::new(gateway, client, &active, whose, Route::View, query.query());
+                                Box::pin(forward.run(&mut request, &mut access)).await.map(v2::viewed)
+                            }
+                            Err(refusal) => Err(refusal),
+                        };
+                        let answered = in_envelope(&active, answered, access.as_mut());
+                        return Ok(finish(gateway, client, &active, answered, access, caller.silent));
+                    }
                     let answered = if is_socket {
                         visit.socket(&request, client_side, caller.subprotocol.take(), &mut access)
                     } else {
@@ -70,7 +91,22 @@ pub async fn answer(
         },
         Err(refusal) => Err(refusal),
     };
+    let served = if is_v2 { in_envelope(&active, served, access.as_mut()) } else { served };
     Ok(finish(gateway, client, &active, served, access, caller.silent))
+}
+
+/// What was refused below `/api/v2`, as its clients read it.
+fn in_envelope(
+    active: &Active,
+    served: Result<Response<AnswerBody>, Refusal>,
+    access: Option<&mut Access>,
+) -> Result<Response<AnswerBody>, Refusal> {
+    served.or_else(|refusal| {
+        if let Some(access) = access {
+            access.failed(refusal.fault);
+        }
+        Ok(of_refusal(&refusal, &active.settings.service))
+    })
 }
 
 /// The end of every answer: its record, and whether the connection goes on.

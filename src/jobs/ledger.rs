@@ -3,6 +3,7 @@
 //! The writer puts all that waits into one transaction and answers after its fsync, so that a hundred who wait pay
 //! for one. A write that fails takes no other one with it. While nothing can be written, `trouble` says why, and the
 //! writer tries by itself whether it can again.
+use crate::jobs::asset::{Asset, FindAsset, Used};
 use crate::jobs::model::{Body, History, Job, Time};
 use crate::jobs::sqlite::Sqlite;
 use crate::jobs::store::{Find, Keep, Store, Write, is_damage};
@@ -30,8 +31,16 @@ pub struct Ledger {
 
 enum Order {
     Write(Group),
-    Expire(Keep, Time, oneshot::Sender<Result<u64>>),
+    Expire(Keep, Time, Expired, oneshot::Sender<Result<u64>>),
     Close(oneshot::Sender<()>),
+}
+
+/// What is to go once it is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expired {
+    Jobs,
+    /// Records of files: the files themselves are whose who has them.
+    Assets,
 }
 
 /// What is to be written together.
@@ -151,12 +160,43 @@ impl Ledger {
         .await
     }
 
+    pub async fn assets(&self, find: FindAsset) -> Result<Vec<Asset>> {
+        self.ask(move |store| store.assets(&find)).await
+    }
+
+    pub async fn used_by(&self, job: &str) -> Result<Vec<Used>> {
+        let job = job.to_string();
+        self.ask(move |store| store.used_by(&job)).await
+    }
+
+    pub async fn claimed(&self, owner: &str, key: &str, now: Time) -> Result<Option<String>> {
+        let (owner, key) = (owner.to_string(), key.to_string());
+        self.ask(move |store| store.claimed(&owner, &key, now)).await
+    }
+
+    pub async fn labels(&self, seqs: Vec<u64>) -> Result<Vec<(u64, String, String)>> {
+        self.ask(move |store| store.labels(&seqs)).await
+    }
+
+    pub async fn unknown_hashes(&self, hashes: Vec<String>) -> Result<Vec<String>> {
+        self.ask(move |store| store.unknown_hashes(&hashes)).await
+    }
+
     /// Deletes what `keep` no longer covers, a few at a time; says how many went.
     pub async fn expire(&self, keep: Keep, now: Time) -> Result<u64> {
+        self.let_go(Expired::Jobs, keep, now).await
+    }
+
+    /// The same of records of files.
+    pub async fn expire_assets(&self, keep: Keep, now: Time) -> Result<u64> {
+        self.let_go(Expired::Assets, keep, now).await
+    }
+
+    async fn let_go(&self, what: Expired, keep: Keep, now: Time) -> Result<u64> {
         let mut gone = 0;
         loop {
             let (answer, answered) = oneshot::channel();
-            self.writer.send(Order::Expire(keep, now, answer)).map_err(|_| closed())?;
+            self.writer.send(Order::Expire(keep, now, what, answer)).map_err(|_| closed())?;
             let some = answered.await.map_err(|_| closed())??;
             gone += some;
             if some < EXPIRED {
@@ -265,8 +305,11 @@ impl Writer {
             }
             self.write(groups);
             match other {
-                Some(Order::Expire(keep, now, answer)) => {
-                    let _ = answer.send(self.store.expire(&keep, now, EXPIRED));
+                Some(Order::Expire(keep, now, what, answer)) => {
+                    let _ = answer.send(match what {
+                        Expired::Jobs => self.store.expire(&keep, now, EXPIRED),
+                        Expired::Assets => self.store.expire_assets(&keep, now, EXPIRED),
+                    });
                 }
                 Some(Order::Close(done)) => {
                     *self.trouble.written.lock() = Some(closed().message);

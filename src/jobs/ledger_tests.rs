@@ -1,4 +1,5 @@
 use super::*;
+use crate::jobs::asset::{Asset, Beside, FindAsset, Used};
 use crate::jobs::fixture::*;
 use crate::jobs::model::State;
 use std::collections::BTreeSet;
@@ -56,6 +57,30 @@ impl Store for Watched {
     }
     fn another(&self) -> Result<Box<dyn Store>> {
         self.store.another()
+    }
+}
+
+impl Beside for Watched {
+    fn assets(&mut self, find: &FindAsset) -> Result<Vec<Asset>> {
+        self.store.assets(find)
+    }
+    fn is_used(&mut self, asset: &str) -> Result<bool> {
+        self.store.is_used(asset)
+    }
+    fn used_by(&mut self, job: &str) -> Result<Vec<Used>> {
+        self.store.used_by(job)
+    }
+    fn claimed(&mut self, owner: &str, key: &str, now: Time) -> Result<Option<String>> {
+        self.store.claimed(owner, key, now)
+    }
+    fn labels(&mut self, seqs: &[u64]) -> Result<Vec<(u64, String, String)>> {
+        self.store.labels(seqs)
+    }
+    fn expire_assets(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64> {
+        self.store.expire_assets(keep, now, most)
+    }
+    fn unknown_hashes(&mut self, hashes: &[String]) -> Result<Vec<String>> {
+        self.store.unknown_hashes(hashes)
     }
 }
 

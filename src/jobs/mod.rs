@@ -7,6 +7,7 @@
 //! ```
 //!
 //! `model` says what a job is and which state follows which. Nothing here knows HTTP, ComfyUI or instances.
+pub mod asset;
 #[cfg(test)]
 mod bench_tests;
 #[cfg(test)]

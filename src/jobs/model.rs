@@ -167,3 +167,12 @@ pub struct Body {
 
 /// What is left of a job that an instance ended: the entry of its `/history`, as it stands there.
 pub type History = Value;
+
+/// What is kept of jobs that have ended: whatever is beyond one of these goes, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    pub age_ms: u64,
+    pub count: u64,
+    /// Of bodies and histories together.
+    pub bytes: u64,
+}

@@ -1,7 +1,10 @@
 //! What keeps jobs. The ledger's threads alone call it. SQLite is behind it; the schema is portable, because
 //! PostgreSQL is to be the second.
+use crate::jobs::asset::{Asset, Beside, Claim};
+pub use crate::jobs::model::Keep;
 use crate::jobs::model::{Body, History, Job, Reason, State, Time, Try};
 use crate::sys::error::{Error, Result};
+use std::collections::BTreeMap;
 
 /// One change, on disk when the batch that it belongs to is.
 #[derive(Debug, Clone)]
@@ -42,6 +45,25 @@ pub enum Write {
     Again {
         id: String,
     },
+    /// With `Accept`: the files that it needs, each with its name in the workflow. Fails where one is not there.
+    Uses {
+        seq: u64,
+        assets: Vec<(String, String)>,
+        at: Time,
+    },
+    /// With `Accept`: what its client finds it by.
+    Labels {
+        seq: u64,
+        labels: BTreeMap<String, String>,
+    },
+    /// With `Accept`: fails where the key is another job's.
+    Claim(Box<Claim>),
+    /// A new one, or one that was touched.
+    Asset(Box<Asset>),
+    /// Fails where a job needs it that has not ended.
+    Discard {
+        id: String,
+    },
 }
 
 /// Which jobs a reader wants, newest first unless `oldest_first`.
@@ -51,9 +73,13 @@ pub struct Find {
     pub states: Vec<State>,
     pub owner: Option<String>,
     pub workflow: Option<String>,
+    /// Those that have all of these.
+    pub labels: BTreeMap<String, String>,
     /// Those with a higher `seq`, and those accepted then or later.
     pub after: Option<u64>,
     pub since: Option<Time>,
+    /// Those with a lower `seq`.
+    pub before: Option<u64>,
     pub sort: Sort,
     pub oldest_first: bool,
     pub offset: u64,
@@ -88,16 +114,7 @@ pub fn is_damage(error: &Error) -> bool {
     error.source.as_deref().is_some_and(|source| source.is::<Damage>())
 }
 
-/// What is kept of jobs that have ended: whatever is beyond one of these goes, oldest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
-    pub age_ms: u64,
-    pub count: u64,
-    /// Of bodies and histories together.
-    pub bytes: u64,
-}
-
-pub trait Store: Send {
+pub trait Store: Beside + Send {
     /// All of them in one transaction, on disk when this returns. A failed batch changes nothing. An empty one writes
     /// all the same: it tells whether that can be done. What can never be done, whatever the disk does, is an error of
     /// the kind *input*: an id that is there already, one that is not, a state that may not follow.

@@ -29,6 +29,12 @@ pub fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
+/// The same of milliseconds: `2026-01-31T08:05:09.123Z`.
+pub fn rfc3339_ms(ms: u64) -> String {
+    let text = rfc3339(ms / 1000);
+    format!("{}.{:03}Z", text.trim_end_matches('Z'), ms % 1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +44,6 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(rfc3339(1_764_000_000), "2025-11-24T16:00:00Z");
+        assert_eq!(rfc3339_ms(1_764_000_000_007), "2025-11-24T16:00:00.007Z");
     }
 }

@@ -105,6 +105,20 @@ pub fn without_metadata(message: &[u8]) -> Option<Vec<u8>> {
     Some(plain)
 }
 
+/// A preview of either kind: what is said of it, what kind of picture it is, and the picture.
+pub fn preview(message: &[u8]) -> Option<(Value, &'static str, &[u8])> {
+    match (word(message, 0)?, word(message, 4)?) {
+        (PREVIEW_WITH_METADATA, _) => {
+            let (metadata, picture) = parts(message)?;
+            let png = metadata.get("image_type").and_then(Value::as_str) == Some("image/png");
+            Some((metadata, if png { "image/png" } else { "image/jpeg" }, picture))
+        }
+        (PREVIEW, PNG) => Some((Value::Null, "image/png", &message[8..])),
+        (PREVIEW, _) => Some((Value::Null, "image/jpeg", &message[8..])),
+        _ => None,
+    }
+}
+
 /// The job that a preview of kind 4 belongs to.
 pub fn job_of_preview(message: &[u8]) -> Option<String> {
     parts(message)?.0.get("prompt_id")?.as_str().map(str::to_string)

@@ -88,7 +88,7 @@ pub async fn answer(gateway: &Arc<Gateway>, engine: &Arc<Engine>, asked: Asked<'
         JobsRoute::JobsCancel => cancel_many(gateway, engine, &body).await,
         JobsRoute::Interrupt => interrupt(gateway, engine, who, &body).await,
         JobsRoute::Free => free(gateway, &body).await,
-        JobsRoute::Features | JobsRoute::WebSocket | JobsRoute::View | JobsRoute::Upload => {
+        JobsRoute::Features | JobsRoute::WebSocket | JobsRoute::View | JobsRoute::Upload | JobsRoute::V2 => {
             Err(Invalid::text(404, "Not found"))
         }
     };

@@ -41,6 +41,8 @@ impl std::fmt::Display for Failed {
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
+    /// What its header says of it: an answer to HEAD has no body.
+    pub length: Option<u64>,
     pub body: Bytes,
 }
 
@@ -70,6 +72,24 @@ pub async fn ask(
     body: Option<Bytes>,
     limit: Duration,
 ) -> Result<Answer, Failed> {
+    let mut request = Request::new(RequestBody::empty());
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(|_| Failed::NotSent(format!("{path:?} is not a path")))?;
+    if let Some(body) = body {
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        *request.body_mut() = RequestBody::whole(body);
+    }
+    send(instance, request, limit).await
+}
+
+/// Any request.
+pub async fn send(
+    instance: &Instance,
+    request: Request<RequestBody>,
+    limit: Duration,
+) -> Result<Answer, Failed> {
     let mut link = match Link::connect(&instance.target.address, CONNECT).await {
         Ok(link) => link,
         Err(ConnectError::Refused) => return Err(Failed::Gone),
@@ -78,28 +98,18 @@ pub async fn ask(
         }
         Err(ConnectError::Other(e)) => return Err(Failed::NotSent(format!("cannot connect: {e}"))),
     };
-    let sent = tokio::time::timeout(limit, exchange(&mut link, instance, method, path, body)).await;
+    let sent = tokio::time::timeout(limit, exchange(&mut link, instance, request)).await;
     sent.unwrap_or_else(|_| Err(Failed::Unknown(format!("no answer within {} s", limit.as_secs()))))
 }
 
 async fn exchange(
     link: &mut Link,
     instance: &Instance,
-    method: Method,
-    path: &str,
-    body: Option<Bytes>,
+    mut request: Request<RequestBody>,
 ) -> Result<Answer, Failed> {
-    let mut request = Request::new(RequestBody::empty());
-    *request.method_mut() = method;
-    *request.uri_mut() = path.parse().map_err(|_| Failed::NotSent(format!("{path:?} is not a path")))?;
     let headers = request.headers_mut();
     headers.insert(HOST, instance.host.clone());
     headers.insert(USER_AGENT, HeaderValue::from_static("stillframe-gateway"));
-    if let Some(body) = body {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        *request.body_mut() = RequestBody::whole(body);
-    }
     let response = match link.send(request, || None::<()>).await {
         Ok(response) => response,
         Err(SendError::NotSent(_)) => return Err(Failed::NotSent("the connection ended at once".into())),
@@ -107,6 +117,7 @@ async fn exchange(
         Err(SendError::Stopped(())) => return Err(Failed::Unknown("it was stopped".into())),
     };
     let status = response.status();
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut body = pin!(Limited::new(response.into_body(), ANSWER).collect());
     let read = poll_fn(|cx| {
         if let Poll::Ready(read) = body.as_mut().poll(cx) {
@@ -118,7 +129,7 @@ async fn exchange(
     })
     .await;
     match read {
-        Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
+        Ok(body) => Ok(Answer { status, length, body: body.to_bytes() }),
         Err(e) => Err(Failed::Unknown(format!("its answer broke off: {e}"))),
     }
 }

@@ -84,24 +84,32 @@ impl Visit<'_> {
         Ok(response(answered))
     }
 
-    async fn read(&self, body: &mut RequestBody) -> Result<Bytes, Unread> {
-        let limit = self.limit.min(LARGEST);
+    pub async fn read(&self, body: &mut RequestBody) -> Result<Bytes, Unread> {
+        self.read_up_to(self.limit.min(LARGEST), body).await
+    }
+
+    pub async fn read_up_to(&self, limit: u64, body: &mut RequestBody) -> Result<Bytes, Unread> {
         match body.read_ahead(limit).await {
             Ok(Some(body)) => Ok(Bytes::from(body)),
             Ok(None) => Err(Unread::TooLarge(limit)),
-            Err(_) => Err(match self.client.body_fault() {
-                Some(BodyFault::TooLarge) => Unread::TooLarge(limit),
-                Some(BodyFault::ClientGone) => {
-                    let message = "the client ended within the body of its request";
-                    Unread::Broken(Refusal::new(Fault::ClientGone, message))
-                }
-                None => Unread::Broken(Refusal::new(Fault::ClientSlow, "nothing of the request's body came")),
-            }),
+            Err(_) => Err(self.broken(limit)),
+        }
+    }
+
+    /// Why a body did not come to its end.
+    pub fn broken(&self, limit: u64) -> Unread {
+        match self.client.body_fault() {
+            Some(BodyFault::TooLarge) => Unread::TooLarge(limit),
+            Some(BodyFault::ClientGone) => {
+                let message = "the client ended within the body of its request";
+                Unread::Broken(Refusal::new(Fault::ClientGone, message))
+            }
+            None => Unread::Broken(Refusal::new(Fault::ClientSlow, "nothing of the request's body came")),
         }
     }
 }
 
-enum Unread {
+pub enum Unread {
     TooLarge(u64),
     Broken(Refusal),
 }

@@ -103,6 +103,7 @@ pub async fn end(
         gateway.hub.ended(&client, &id);
     }
     engine.count_end(state);
+    gateway.hub.lives.over(&id);
     engine.changed.notify_waiters();
     engine.tell_remaining(&gateway.hub);
     engine.dispatch(&gateway.router);
@@ -242,6 +243,7 @@ async fn again(
     if let Some(client) = client_of(job) {
         gateway.hub.ended(&client, &job.id);
     }
+    gateway.hub.lives.over(&job.id);
     engine.changed.notify_waiters();
     engine.dispatch(&gateway.router);
 }
@@ -267,7 +269,7 @@ pub async fn written(gateway: &Gateway, engine: &Engine, write: Write) {
             | Write::Start { id, .. }
             | Write::Requeue { id, .. }
             | Write::End { id, .. } => id,
-            Write::Accept { .. } | Write::Forget { .. } | Write::Again { .. } => return,
+            _ => return,
         };
         if let Ok(Some(job)) = engine.ledger.job(id).await
             && job.state.is_over()

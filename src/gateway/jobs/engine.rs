@@ -3,6 +3,7 @@
 use crate::gateway::access_log::{Level, Log};
 use crate::gateway::hub::Hub;
 use crate::gateway::instance::Instance;
+use crate::gateway::jobs::files::Files;
 use crate::gateway::jobs::made::Made;
 use crate::gateway::jobs::place::{Id, Order, Seat};
 use crate::gateway::router::Router;
@@ -23,6 +24,8 @@ const PLACES: usize = 2;
 
 pub struct Engine {
     pub ledger: Ledger,
+    /// What clients put in for their jobs.
+    pub files: Files,
     settings: RwLock<Arc<Jobs>>,
     inner: Mutex<Inner>,
     seats: Mutex<Vec<Arc<Seat>>>,
@@ -97,7 +100,7 @@ pub fn waiting(job: &Job) -> Waiting {
 impl Engine {
     /// With the jobs that an earlier process left open. What was given to an instance stays with it until that
     /// instance has been asked (`seat`).
-    pub fn new(ledger: Ledger, settings: Jobs, open: Vec<Job>, last_seq: u64) -> Engine {
+    pub fn new((ledger, files): (Ledger, Files), settings: Jobs, open: Vec<Job>, last_seq: u64) -> Engine {
         let mut inner = Inner { last_seq, ..Inner::default() };
         for job in open {
             if job.state == State::Queued {
@@ -107,6 +110,7 @@ impl Engine {
         }
         Engine {
             ledger,
+            files,
             settings: RwLock::new(Arc::new(settings)),
             inner: Mutex::new(inner),
             seats: Mutex::default(),
@@ -193,6 +197,11 @@ impl Engine {
 
     pub fn wish_of(&self, id: &str) -> Option<Wish> {
         self.inner().open.get(id).map(|open| open.wish)
+    }
+
+    /// With what its end is to be taken for.
+    pub fn wish(&self, id: &str) -> Option<(Job, Wish)> {
+        self.inner().open.get(id).map(|open| (open.job.clone(), open.wish))
     }
 
     pub fn job(&self, id: &str) -> Option<Job> {

@@ -58,6 +58,9 @@ impl<'a> Listening<'a> {
         self.seat.set_stuck(false);
         match event {
             Event::Binary(bytes) => {
+                if let Some(current) = &self.current {
+                    self.gateway.hub.lives.binary(&current.id, &bytes);
+                }
                 self.pass(&Message::Binary(bytes));
                 Heard::GoOn
             }
@@ -90,6 +93,7 @@ impl<'a> Listening<'a> {
             let client = self.engine.job(id).as_ref().and_then(ending::client_of);
             self.current = Some(Current { id: id.to_string(), client });
         }
+        self.gateway.hub.lives.text(id, kind, data);
         if kind == "executing" && data["node"].is_null() {
             // Its client may ask for its history as soon as it hears this.
             if ending::ended(self.gateway, self.engine, self.seat, id).await {

@@ -152,6 +152,7 @@ pub async fn began(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) {
     };
     if first {
         ending::written(gateway, engine, Write::Start { id: id.into(), at }).await;
+        gateway.hub.lives.ring(id);
     }
 }
 

@@ -9,7 +9,10 @@ use crate::gateway::shared::{Ending, Gateway};
 use crate::sys::address::Address;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use hyper::header::{
+    ACCEPT_RANGES, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -102,7 +105,8 @@ pub async fn ask(
     .map_err(|e| failed(&e.to_string()))?;
     let mut response = Response::new(AnswerBody::Own(read.to_bytes()));
     *response.status_mut() = head.status;
-    for name in [CONTENT_TYPE, hyper::header::RETRY_AFTER] {
+    let told = [CONTENT_TYPE, RETRY_AFTER, ETAG, ACCEPT_RANGES, CONTENT_RANGE, CONTENT_DISPOSITION, LOCATION];
+    for name in told {
         if let Some(value) = head.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }

@@ -4,6 +4,7 @@ use crate::gateway::access_log::Level;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, now};
+use crate::gateway::jobs::inputs::{self, NotPlaced};
 use crate::gateway::jobs::place::Id;
 use crate::gateway::jobs::place::{Order, Outcome, Seat};
 use crate::gateway::jobs::reconcile;
@@ -41,6 +42,12 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         engine.note(&gateway.log, Level::Error, &format!("{id} is not given to an instance: {}", e.full()));
         return Outcome::NotSent(e.full());
     }
+    match give_files(engine, seat, id).await {
+        Ok(()) => {}
+        Err(NotPlaced::Failed(status)) => return Outcome::Refused { status, details: None },
+        Err(NotPlaced::Later(why)) => return Outcome::NotSent(why),
+        Err(NotPlaced::Missing(why) | NotPlaced::Refused(why)) => return Outcome::NoBody(why),
+    }
     let answer = match call::post(&seat.instance, paths::PROMPT, &request(body, id, &seat.sid)).await {
         Ok(answer) => answer,
         Err(Failed::Gone) => return Outcome::NotSent("nothing listens there".into()),
@@ -54,6 +61,12 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         Some(its) if its == **id => Outcome::Taken,
         _ => Outcome::OtherId,
     }
+}
+
+/// Another instance may have had them, or somebody took them away.
+async fn give_files(engine: &Engine, seat: &Seat, id: &Id) -> Result<(), NotPlaced> {
+    let used = engine.ledger.used_by(id).await.map_err(|e| NotPlaced::Later(e.full()))?;
+    inputs::place(&engine.files, &seat.instance, &used).await
 }
 
 /// The body of POST /prompt. Its place in the instance's own queue is the order in which it comes.
@@ -90,7 +103,7 @@ pub async fn sent(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
         }
         Outcome::Refused { status, .. } => {
             seat.rest();
-            let why = format!("{} answered {status} to POST /prompt", seat.instance.id());
+            let why = format!("{} answered {status} when it was given the job", seat.instance.id());
             // It counts as a try: a prompt that an instance stumbles over must not go round for ever.
             ending::lost(gateway, engine, seat, id, (ReasonKind::Refused, Turn::Its), &why).await;
         }

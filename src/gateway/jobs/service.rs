@@ -5,6 +5,7 @@ use crate::gateway::health;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Wish, now};
+use crate::gateway::jobs::files::Files;
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::place::Id;
 use crate::gateway::jobs::place::{Order, Seat};
@@ -40,7 +41,8 @@ const RELEASE: Duration = Duration::from_secs(8);
 pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engine>> {
     let (ledger, open, last_seq) = Ledger::open(&settings.file)?;
     let count = open.len();
-    let engine = Arc::new(Engine::new(ledger, settings.rules.clone(), open, last_seq));
+    let files = Files::beside(&settings.file);
+    let engine = Arc::new(Engine::new((ledger, files), settings.rules.clone(), open, last_seq));
     gateway.set_jobs(engine.clone());
     // An instance that drains is in no table; what it runs is asked of it all the same.
     for target in known(&settings.file) {
@@ -176,6 +178,8 @@ async fn tick(gateway: Arc<Gateway>, engine: Arc<Engine>) {
 }
 
 async fn keep(gateway: Arc<Gateway>, engine: Arc<Engine>) {
+    let cleared = engine.files.clear_incoming();
+    let mut cleared = cleared.is_ok() && sweep(&engine).await.is_ok();
     while !gateway.is_over() {
         sleep(LOOK).await;
         if engine.is_paused() {
@@ -191,7 +195,24 @@ async fn keep(gateway: Arc<Gateway>, engine: Arc<Engine>) {
             }
             Err(e) => engine.note(&gateway.log, Level::Warning, &format!("old ones stay: {}", e.full())),
         }
+        let gone = engine.ledger.expire_assets(kept, now()).await;
+        if !cleared || gone.as_ref().is_ok_and(|gone| *gone > 0) {
+            cleared = match sweep(&engine).await {
+                Ok(()) => true,
+                Err(e) => {
+                    engine.note(&gateway.log, Level::Warning, &format!("old assets stay: {}", e.full()));
+                    false
+                }
+            };
+        }
     }
+}
+
+/// Files that nobody has a record of any more, and no job needs.
+async fn sweep(engine: &Engine) -> Result<()> {
+    let _turn = engine.files.turn.lock().await;
+    let unknown = engine.ledger.unknown_hashes(engine.files.all().await?).await?;
+    engine.files.remove(unknown).await
 }
 
 async fn expire_waiting(gateway: &Arc<Gateway>, engine: &Arc<Engine>) {

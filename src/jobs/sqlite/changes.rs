@@ -1,6 +1,7 @@
 //! One change of a batch. A state that may not follow is refused: what has ended never runs again unasked.
 use crate::formats::comfy::api::shapes::item;
 use crate::jobs::model::{Body, Job, Reason, State, Time, Try};
+use crate::jobs::sqlite::beside;
 use crate::jobs::sqlite::failure::Failure;
 use crate::jobs::sqlite::rows::{self, Packer, int, uint};
 use crate::jobs::store::Write;
@@ -34,6 +35,11 @@ pub fn apply(connection: &Connection, packer: &mut Packer, write: &Write) -> Don
             change(connection, "DELETE FROM job WHERE id = ?1 AND ended IS NOT NULL", params![id])
         }),
         Write::Again { id } => again(connection, id),
+        Write::Uses { seq, assets, at } => beside::note_uses(connection, *seq, assets, *at),
+        Write::Labels { seq, labels } => beside::note_labels(connection, *seq, labels.iter()),
+        Write::Claim(claim) => beside::claim(connection, claim),
+        Write::Asset(asset) => beside::keep(connection, asset),
+        Write::Discard { id } => beside::discard(connection, id),
     }
 }
 

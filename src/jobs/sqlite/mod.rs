@@ -1,5 +1,6 @@
 //! SQLite behind the ledger, linked in. A write-ahead log, synced at each commit: `synchronous=NORMAL` would sync only
 //! now and then, and a power loss would take what a client was told is accepted.
+mod beside;
 mod changes;
 mod failure;
 mod keeping;
@@ -7,6 +8,7 @@ mod pages;
 mod rows;
 mod schema;
 
+use crate::jobs::asset::{Asset, Beside, FindAsset, Used};
 use crate::jobs::model::{Body, History, Job, State, Time};
 use crate::jobs::sqlite::failure::Failure;
 use crate::jobs::sqlite::rows::Packer;
@@ -195,6 +197,38 @@ impl Store for Sqlite {
     }
 }
 
+impl Beside for Sqlite {
+    fn assets(&mut self, find: &FindAsset) -> Result<Vec<Asset>> {
+        beside::assets(&self.connection, find).map_err(self.failed("read"))
+    }
+
+    fn is_used(&mut self, asset: &str) -> Result<bool> {
+        beside::is_used(&self.connection, asset).map_err(self.failed("read"))
+    }
+
+    fn used_by(&mut self, job: &str) -> Result<Vec<Used>> {
+        beside::used_by(&self.connection, job).map_err(self.failed("read"))
+    }
+
+    fn claimed(&mut self, owner: &str, key: &str, now: Time) -> Result<Option<String>> {
+        beside::claimed(&self.connection, owner, key, now).map_err(self.failed("read"))
+    }
+
+    fn labels(&mut self, seqs: &[u64]) -> Result<Vec<(u64, String, String)>> {
+        beside::labels(&self.connection, seqs).map_err(self.failed("read"))
+    }
+
+    fn expire_assets(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64> {
+        beside::expire(&mut self.connection, keep, now, most).map_err(|f| f.on("write", &self.file))
+    }
+
+    fn unknown_hashes(&mut self, hashes: &[String]) -> Result<Vec<String>> {
+        beside::unknown_hashes(&self.connection, hashes).map_err(self.failed("read"))
+    }
+}
+
+#[cfg(test)]
+mod beside_tests;
 #[cfg(test)]
 mod sqlite_tests;
 #[cfg(test)]

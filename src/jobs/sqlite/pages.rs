@@ -88,10 +88,17 @@ impl Filter {
                 condition += &format!(" AND {column} = {}", self.value(wanted.clone().into()));
             }
         }
-        for (compared, least) in [("seq >", find.after), ("accepted >=", find.since)] {
+        for (compared, least) in [("seq >", find.after), ("accepted >=", find.since), ("seq <", find.before)]
+        {
             if let Some(least) = least {
                 condition += &format!(" AND {compared} {}", self.value(int(least).into()));
             }
+        }
+        for (name, wanted) in &find.labels {
+            let (name, wanted) = (self.value(name.clone().into()), self.value(wanted.clone().into()));
+            condition += &format!(
+                " AND EXISTS (SELECT 1 FROM label WHERE label.seq = job.seq AND label.name = {name} AND label.value = {wanted})"
+            );
         }
         condition
     }

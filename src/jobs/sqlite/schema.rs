@@ -7,7 +7,7 @@ use crate::jobs::sqlite::failure::Failure;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// From nothing to version 1, from 1 to 2, and so on. What is here is never changed: it has made files.
-pub const STEPS: &[&str] = &[VERSION_1];
+pub const STEPS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// `bytes` counts body and history. `duration` is 0 for what never started, as ComfyUI sorts it. What has ended has
 /// indexes of its own: a page of any order is read from one, whatever the filter.
@@ -56,6 +56,52 @@ CREATE TABLE counter (
     value bigint NOT NULL
 );
 INSERT INTO counter (name, value) VALUES ('seq', 0);
+";
+
+/// Files that clients put in (`asset`) and that jobs need (`used`, with what must be known of a file when its record is
+/// gone), the labels that clients find jobs by, and keys for one job each.
+const VERSION_2: &str = "
+CREATE TABLE asset (
+    id text NOT NULL PRIMARY KEY,
+    owner text NOT NULL,
+    hash text NOT NULL,
+    size bigint NOT NULL,
+    content_type text NOT NULL,
+    file_path text,
+    created bigint NOT NULL,
+    touched bigint NOT NULL,
+    lasts bigint
+);
+CREATE INDEX asset_by_hash ON asset (hash, owner);
+CREATE INDEX asset_by_touch ON asset (touched, id);
+
+CREATE TABLE used (
+    seq bigint NOT NULL REFERENCES job (seq) ON DELETE CASCADE,
+    asset text NOT NULL,
+    name text NOT NULL,
+    hash text NOT NULL,
+    size bigint NOT NULL,
+    PRIMARY KEY (seq, asset)
+);
+CREATE INDEX used_by_asset ON used (asset);
+CREATE INDEX used_by_hash ON used (hash);
+
+CREATE TABLE label (
+    seq bigint NOT NULL REFERENCES job (seq) ON DELETE CASCADE,
+    name text NOT NULL,
+    value text NOT NULL,
+    PRIMARY KEY (seq, name)
+);
+CREATE INDEX label_by_value ON label (name, value, seq);
+
+CREATE TABLE claim (
+    owner text NOT NULL,
+    name text NOT NULL,
+    job text NOT NULL,
+    at bigint NOT NULL,
+    PRIMARY KEY (owner, name)
+);
+CREATE INDEX claim_by_age ON claim (at);
 ";
 
 /// Brings a file to the version of `steps`, in one transaction.

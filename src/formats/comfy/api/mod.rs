@@ -16,3 +16,4 @@ pub mod query;
 pub mod route;
 pub mod shapes;
 pub mod submission;
+pub mod v2;

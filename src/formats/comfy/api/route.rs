@@ -1,6 +1,6 @@
 //! What a request is about: ComfyUI's queue, history, pictures and WebSockets live in one process, so whoever
 //! passes requests on to several must know.
-use crate::formats::comfy::api::{paths, query};
+use crate::formats::comfy::api::{paths, query, v2};
 use std::borrow::Cow;
 
 /// Where a path leads, with or without `/api` before it.
@@ -57,10 +57,15 @@ pub enum JobsRoute<'a> {
     View,
     /// An upload of a picture or a mask.
     Upload,
+    /// Something of Comfy API v2 (`v2::route`), or nothing that it has.
+    V2,
 }
 
 /// `None`: no business of the jobs' keeper, or with a method that ComfyUI does not answer there.
 pub fn jobs_route<'a>(method: &str, path: &'a str) -> Option<JobsRoute<'a>> {
+    if v2::route::is_below(path) {
+        return Some(JobsRoute::V2);
+    }
     let plain = path.strip_prefix(paths::API).unwrap_or(path);
     let route = match (method, plain) {
         ("POST", paths::PROMPT) => JobsRoute::Submit,
@@ -180,6 +185,7 @@ mod tests {
             check("POST", "/api/jobs//cancel", None);
             check("GET", "/api/jobsx", None);
         }
+        assert_eq!(jobs_route("DELETE", "/api/v2/assets/a"), Some(JobsRoute::V2));
         assert_eq!(jobs_route("GET", "/jobs"), None);
         assert_eq!(jobs_route("GET", "/api/api/api/jobs"), None);
     }
