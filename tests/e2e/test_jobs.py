@@ -230,7 +230,7 @@ class Deaths(Jobs):
 
     def test_what_still_runs_at_the_drain_limit_waits_again(self):
         self.place.configure(service="scaling = { minimum = 2, maximum = 2 }\nslots = 2", text=self.jobs, drain="1s")
-        job = self.post(graph(6.0, "long"), client_id="d")["prompt_id"]
+        job = self.post(graph(25.0, "long"), client_id="d")["prompt_id"]
         self.wait(lambda: self.get("/queue")["queue_running"])
         self.assertEqual(self.place.deploy("--label", "drained", mark="drained").host()["status"], "succeeded")
         self.assertEqual(self.ended(job)["status"]["status_str"], "success")
