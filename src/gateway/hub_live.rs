@@ -49,8 +49,10 @@ impl Lives {
         }
     }
 
+    /// Binary messages do not say whose they are: one that comes late is nobody's.
     pub fn binary(&self, job: &str, message: &[u8]) {
-        let live = self.running(job);
+        let running = self.all.lock().get(job).filter(|entry| entry.runs).map(|entry| entry.live.clone());
+        let Some(live) = running else { return };
         if live.heard.lock().binary(message) {
             live.bell.send_replace(());
         }
@@ -146,6 +148,9 @@ mod tests {
         assert_eq!(listener.look(|heard| heard.outputs.len()), 0);
         drop(listener);
         assert!(lives.all.lock().is_empty());
+        lives.binary("k", b"\0\0\0\x01\0\0\0\x02png");
+        assert!(lives.all.lock().is_empty());
+        lives.text("k", "execution_start", &json!({}));
         lives.binary("k", b"\0\0\0\x01\0\0\0\x02png");
         drop(lives.listen("k"));
         assert_eq!(lives.look("k", |heard| heard.preview.is_some()), Some(true));

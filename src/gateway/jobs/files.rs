@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((one.size, new), (3, true));
         let (other, new) = put(&files, &[b"abc"]).await;
         assert_eq!((&other.hash, new), (&one.hash, false));
-        assert_eq!(files.all().await.unwrap(), [one.hash.clone()]);
+        assert_eq!(files.all().await.unwrap(), std::slice::from_ref(&one.hash));
         assert!(files.has(&one.hash, 3).await && !files.has(&one.hash, 4).await);
         assert_eq!(std::fs::read(files.path(&one.hash)).unwrap(), b"abc");
         assert_eq!(std::fs::read_dir(files.incoming()).unwrap().count(), 0, "a temporary file is left");
