@@ -227,7 +227,10 @@ fn addresses(line: &str) -> Vec<Address<'_>> {
         let end = rest.find(outer).unwrap_or(rest.len());
         // An address in an address is one for itself: a proxy's path, a parameter.
         let end = match rest[..end].find("://") {
-            Some(next) => rest[..next].rfind(|c| !own(c)).map_or(end, |at| at + 1),
+            Some(next) => {
+                let before = rest[..next].char_indices().rfind(|(_, c)| !own(*c));
+                before.map_or(end, |(at, c)| at + c.len_utf8())
+            }
             None => end,
         };
         let whole = &rest[..end];

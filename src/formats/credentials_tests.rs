@@ -36,6 +36,19 @@ fn addresses_of_every_kind_of_file() {
     }
 }
 
+/// Found by `any_text`: the end of the first address lies behind a letter of three bytes.
+#[test]
+fn an_address_behind_an_address() {
+    for text in ["://\u{a36}\u{a3c}://", "https://é://user:secret@host"] {
+        assert_eq!(redacted(&redacted(text)), redacted(text));
+        find(text);
+    }
+    assert_eq!(
+        redacted("https://a/é://user:secret@host"),
+        "https://a/é://user:secret@host".replace("user:secret@", "")
+    );
+}
+
 #[test]
 fn what_is_none() {
     for line in [
