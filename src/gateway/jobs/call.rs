@@ -13,8 +13,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// The longest answer that is read. A history with pictures in it is text, and ComfyUI's own clients read it whole.
-const ANSWER: usize = 64 << 20;
+/// The longest answer that is read: an instance's queue and history contain the jobs that it has, whose text Python makes
+/// longer where it is not ASCII.
+const ANSWER: usize = 640 << 20;
 const CONNECT: Duration = Duration::from_secs(2);
 /// ComfyUI answers late while a node holds Python's lock.
 pub const PATIENT: Duration = Duration::from_secs(30);

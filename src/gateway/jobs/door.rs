@@ -12,7 +12,7 @@ use crate::gateway::jobs::relay::{self, Original, Owner};
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
@@ -117,8 +117,11 @@ pub enum Unread {
 fn response(answered: Answered) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::Own(answered.body));
     *response.status_mut() = answered.status;
+    let is_empty = response.body().is_end_stream();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    if !is_empty {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    }
     if let Some(seconds) = answered.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

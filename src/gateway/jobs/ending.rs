@@ -38,15 +38,21 @@ pub async fn history_of(seat: &Seat, id: &str) -> Result<Option<History>, Failed
 /// The job has ended as its instance says. False: it has not for its client, which hears no end of it.
 pub async fn ended(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: &str) -> bool {
     let mut pause = Duration::from_millis(20);
+    let mut denied = false;
     for _ in 0..QUESTIONS {
         match history_of(seat, id).await {
             Ok(Some(history)) => return with_history(gateway, engine, seat, id, history).await,
             // The next connection, or its refusal, decides.
             Err(Failed::Gone) => return false,
-            Ok(None) | Err(_) => {}
+            Ok(None) => denied = true,
+            Err(_) => denied = false,
         }
         sleep(pause).await;
         pause *= 2;
+    }
+    if !denied {
+        // Nothing is known of it: the next look at the instance decides.
+        return false;
     }
     let why = format!("{} ended it, and its history does not have it", seat.instance.id());
     lost(gateway, engine, seat, id, (ReasonKind::Forgotten, Turn::Its), &why).await;

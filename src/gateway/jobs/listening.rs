@@ -1,9 +1,7 @@
 //! What an instance says over its WebSockets, in its order: what concerns a job is recorded, and goes on to the
 //! WebSockets of the job's client.
-use crate::formats::comfy::api::paths;
 use crate::gateway::access_log::Level;
 use crate::gateway::hub::{ClientRef, Message};
-use crate::gateway::jobs::call;
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Wish};
 use crate::gateway::jobs::place::{Order, Seat};
@@ -11,7 +9,6 @@ use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::sending;
 use crate::gateway::shared::Gateway;
 use crate::gateway::upstream::Event;
-use hyper::Method;
 use hyper::body::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +17,8 @@ use tokio::time::{Instant, sleep_until};
 /// Whatever changes an instance's queue is told to its clients within so long.
 const LOOK: Duration = Duration::from_secs(1);
 const TOGETHER: Duration = Duration::from_millis(300);
-/// An instance that says nothing for long is asked whether it lives; so long may that take.
-const ALIVE: Duration = Duration::from_secs(10);
+/// An instance that says nothing for so long is asked for its queue.
+const QUIET: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -37,6 +34,8 @@ pub struct Listening<'a> {
     current: Option<Current>,
     /// When it last said anything to the gateway's own client, or was last found alive.
     heard: Instant,
+    /// When it was last asked for its queue.
+    asked: Instant,
     /// Its queue changed at that time.
     look: Option<Instant>,
 }
@@ -49,7 +48,15 @@ struct Current {
 
 impl<'a> Listening<'a> {
     pub fn new(gateway: &'a Arc<Gateway>, engine: &'a Arc<Engine>, seat: &'a Arc<Seat>) -> Listening<'a> {
-        Listening { gateway, engine, seat, current: None, heard: Instant::now(), look: None }
+        Listening {
+            gateway,
+            engine,
+            seat,
+            current: None,
+            heard: Instant::now(),
+            asked: Instant::now(),
+            look: None,
+        }
     }
 
     /// A message to the gateway's own `client_id`.
@@ -174,19 +181,22 @@ impl<'a> Listening<'a> {
         }
     }
 
-    /// Ready when it has said nothing for too long while a job runs.
-    pub async fn stuck(&self) {
+    /// Ready when nothing was heard or asked for a while though it has a job.
+    pub async fn quiet(&self) {
         if self.seat.count() == 0 {
             return std::future::pending().await;
         }
-        sleep_until(self.heard + Duration::from_millis(self.engine.settings().stuck_ms)).await;
+        sleep_until(self.heard.max(self.asked) + QUIET).await;
     }
 
-    /// A node may compute for long without a word; an instance that answers is alive.
-    pub async fn is_stuck(&mut self) {
-        let answer = call::ask(&self.seat.instance, Method::GET, paths::PROMPT, None, ALIVE).await;
-        self.heard = Instant::now();
-        if answer.is_err() && !self.seat.is_stuck() {
+    /// A node may compute for long without a word; and ComfyUI may have forgotten our sockets. Its queue tells which.
+    pub async fn ask(&mut self) {
+        let answers = reconcile::all(self.gateway, self.engine, self.seat).await;
+        self.asked = Instant::now();
+        let stuck = Duration::from_millis(self.engine.settings().stuck_ms);
+        if answers {
+            self.seat.set_stuck(false);
+        } else if self.heard.elapsed() >= stuck && !self.seat.is_stuck() {
             self.seat.set_stuck(true);
             let text = format!(
                 "{} has made no progress and does not answer; its job waits again as soon as its process is stopped: \

@@ -127,7 +127,7 @@ async fn listen(
                 None => return,
             },
             Some(order) = orders.recv() => listening.order(order).await,
-            () = listening.stuck() => listening.is_stuck().await,
+            () = listening.quiet() => listening.ask().await,
             // A new connection asks the instance what has become of its jobs.
             () = listening.deaf() => {
                 if listening.is_deaf() {

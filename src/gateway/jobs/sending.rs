@@ -97,7 +97,13 @@ pub async fn sent(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
             }
         }
         Outcome::Refused { status: 400..=499, details } => {
-            let message = format!("{} refused it", seat.instance.id());
+            // Its client hears the message alone.
+            let said = |member: &str| {
+                let text = details.as_ref()?["error"][member].as_str()?.trim();
+                (!text.is_empty()).then(|| format!(": {text}"))
+            };
+            let texts = [said("message"), said("details")].into_iter().flatten().collect::<String>();
+            let message = format!("{} refused it{texts}", seat.instance.id());
             let reason = Reason { kind: ReasonKind::Refused, message, details };
             ending::fail(gateway, engine, Some(seat), &job, reason).await;
         }
