@@ -121,6 +121,11 @@ waiting = 5
 TOKEN = { env = "TOKEN", as = "file" }
 [service.retention]
 generations = 7
+[service.jobs]
+queue = "gateway"
+tries = 2
+stuck-after = "5min"
+keep = { age = "7d", count = 1000, bytes = "1GiB" }
 """
 
     NIX = """\
@@ -150,6 +155,7 @@ generations = 7
     gateway = { api-keys = [ { env = "KEY"; } { command = [ "pass" "key" ]; } ]; body-limit = "2GB"; waiting = 5; };
     secrets.TOKEN = { env = "TOKEN"; as = "file"; };
     retention.generations = 7;
+    jobs = { queue = "gateway"; tries = 2; stuck-after = "5min"; keep = { age = "7d"; count = 1000; bytes = "1GiB"; }; };
   };
 }
 """
