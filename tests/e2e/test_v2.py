@@ -20,6 +20,7 @@ from pathlib import Path
 import harness
 
 SECONDS = 60
+SHARES = {"network"}
 BATCH = True
 
 ROOT = Path(__file__).resolve().parents[2]
