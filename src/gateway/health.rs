@@ -5,13 +5,9 @@ use crate::gateway::instance::Instance;
 use crate::gateway::link::{ConnectError, Link, SendError};
 use crate::gateway::shared::Gateway;
 use crate::protocol::control::{Check, Limits};
-use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::header::{HOST, HeaderValue, USER_AGENT};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -119,14 +115,6 @@ async fn ask(instance: &Instance, check: &Check, limits: &Limits) -> Result<(), 
     };
     let status = response.status();
     // Read to its end, so that the instance does not log a broken connection. What it says does not matter.
-    let mut body = pin!(Limited::new(response.into_body(), 1 << 20).collect());
-    let _ = poll_fn(|cx| {
-        if let Poll::Ready(read) = body.as_mut().poll(cx) {
-            return Poll::Ready(read.is_ok());
-        }
-        let _ = link.poll(cx);
-        body.as_mut().poll(cx).map(|read| read.is_ok())
-    })
-    .await;
+    let _ = link.collect(response.into_body(), 1 << 20).await;
     if status.is_success() { Ok(()) } else { Err(Bad::Other(format!("status {}", status.as_u16()))) }
 }

@@ -4,6 +4,7 @@ use crate::gateway::body::RequestBody;
 use crate::gateway::clock::{self, Millis};
 use crate::sys::address::Address;
 use crate::sys::stream::{self, Stream};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -124,6 +125,19 @@ impl Link {
                 Poll::Pending => Poll::Pending,
             }
         })
+    }
+
+    /// The whole body of an answer: the connection moves only when it is asked to.
+    pub async fn collect(&mut self, body: Incoming, most: usize) -> Result<Bytes, String> {
+        let mut body = pin!(Limited::new(body, most).collect());
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = body.as_mut().poll(cx) {
+                return Poll::Ready(read);
+            }
+            let _ = self.poll(cx);
+            body.as_mut().poll(cx)
+        });
+        read.await.map(|body| body.to_bytes()).map_err(|e| e.to_string())
     }
 
     /// Whether the last answer came to its end and another request may follow.

@@ -3,14 +3,10 @@
 use crate::gateway::body::RequestBody;
 use crate::gateway::instance::Instance;
 use crate::gateway::link::{ConnectError, Link, SendError};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 /// The longest answer that is read: an instance's queue and history contain the jobs that it has, whose text Python makes
@@ -119,18 +115,7 @@ async fn exchange(
     };
     let status = response.status();
     let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut body = pin!(Limited::new(response.into_body(), ANSWER).collect());
-    let read = poll_fn(|cx| {
-        if let Poll::Ready(read) = body.as_mut().poll(cx) {
-            return Poll::Ready(read);
-        }
-        // The connection moves only when it is asked to.
-        let _ = link.poll(cx);
-        body.as_mut().poll(cx)
-    })
-    .await;
-    match read {
-        Ok(body) => Ok(Answer { status, length, body: body.to_bytes() }),
-        Err(e) => Err(Failed::Unknown(format!("its answer broke off: {e}"))),
-    }
+    let body = link.collect(response.into_body(), ANSWER).await;
+    let body = body.map_err(|e| Failed::Unknown(format!("its answer broke off: {e}")))?;
+    Ok(Answer { status, length, body })
 }

@@ -7,18 +7,14 @@ use crate::gateway::link::Link;
 use crate::gateway::refusal::{Fault, Refusal};
 use crate::gateway::shared::{Ending, Gateway};
 use crate::sys::address::Address;
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
 use hyper::header::{
     ACCEPT_RANGES, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use hyper::{HeaderMap, Method, Request, Response, Uri};
-use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -93,17 +89,8 @@ pub async fn ask(
         Err(_) => return Err(failed("it took too long")),
     };
     let (head, incoming) = response.into_parts();
-    let mut body = pin!(Limited::new(incoming, ANSWER).collect());
-    let read = poll_fn(|cx| {
-        if let Poll::Ready(read) = body.as_mut().poll(cx) {
-            return Poll::Ready(read);
-        }
-        let _ = link.poll(cx);
-        body.as_mut().poll(cx)
-    })
-    .await
-    .map_err(|e| failed(&e.to_string()))?;
-    let mut response = Response::new(AnswerBody::Own(read.to_bytes()));
+    let body = link.collect(incoming, ANSWER).await.map_err(|e| failed(&e))?;
+    let mut response = Response::new(AnswerBody::Own(body));
     *response.status_mut() = head.status;
     let told = [CONTENT_TYPE, RETRY_AFTER, ETAG, ACCEPT_RANGES, CONTENT_RANGE, CONTENT_DISPOSITION, LOCATION];
     for name in told {
