@@ -3,9 +3,9 @@
 //!
 //! What is remembered is a digest of each id and the instance: 100,000 jobs take a few MiB.
 use crate::gateway::key::{Key, key};
+use crate::gateway::newest::Newest;
 use crate::gateway::tunnel::Tunnel;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,30 +18,6 @@ pub const ANSWER: usize = 64 * 1024;
 /// The longest bodies that are searched for an id before they go on: of POST /prompt, and of others.
 pub const PROMPT_BODY: u64 = 1 << 20;
 pub const SMALL_BODY: u64 = 64 * 1024;
-
-/// The newest entries of a map; the oldest goes when a new one has no room.
-struct Newest<V> {
-    most: usize,
-    map: HashMap<Key, V>,
-    order: VecDeque<Key>,
-}
-
-impl<V> Newest<V> {
-    fn new(most: usize) -> Self {
-        Newest { most, map: HashMap::new(), order: VecDeque::new() }
-    }
-
-    fn put(&mut self, key: Key, value: V) {
-        if self.map.insert(key, value).is_none() {
-            self.order.push_back(key);
-            if self.order.len() > self.most
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.map.remove(&oldest);
-            }
-        }
-    }
-}
 
 #[derive(Clone)]
 struct Socket {

@@ -66,6 +66,7 @@ pub mod link;
 pub mod metrics;
 pub mod metrics_page;
 pub mod metrics_port;
+pub mod newest;
 pub mod notify;
 pub mod opening;
 pub mod orders;

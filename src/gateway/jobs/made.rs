@@ -2,23 +2,22 @@
 //! make one of the same name; whoever asks for it has just heard of the newest.
 use crate::formats::comfy::api::query;
 use crate::gateway::key::{Key, key};
+use crate::gateway::newest::Newest;
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// So many names are remembered, the newest; any other picture is looked for at all instances.
 const MOST: usize = 100_000;
 
-#[derive(Default)]
 pub struct Made {
-    memory: Mutex<Memory>,
+    memory: Mutex<Newest<Arc<str>>>,
 }
 
-#[derive(Default)]
-struct Memory {
-    by: HashMap<Key, Arc<str>>,
-    order: VecDeque<Key>,
+impl Default for Made {
+    fn default() -> Made {
+        Made { memory: Mutex::new(Newest::new(MOST)) }
+    }
 }
 
 fn name(kind: &str, subfolder: &str, filename: &str) -> Key {
@@ -42,16 +41,8 @@ impl Made {
         let mut memory = self.memory.lock();
         let instance: Arc<str> = instance.into();
         for key in found {
-            if !newer && memory.by.contains_key(&key) {
-                continue;
-            }
-            if memory.by.insert(key, instance.clone()).is_none() {
-                memory.order.push_back(key);
-                if memory.order.len() > MOST
-                    && let Some(oldest) = memory.order.pop_front()
-                {
-                    memory.by.remove(&oldest);
-                }
+            if newer || !memory.map.contains_key(&key) {
+                memory.put(key, instance.clone());
             }
         }
     }
@@ -61,7 +52,7 @@ impl Made {
         let filename = query::get(asked, "filename")?;
         let subfolder = query::get(asked, "subfolder").unwrap_or_default();
         let kind = query::get(asked, "type").unwrap_or_else(|| "output".into());
-        self.memory.lock().by.get(&name(&kind, &subfolder, &filename)).cloned()
+        self.memory.lock().map.get(&name(&kind, &subfolder, &filename)).cloned()
     }
 }
 
