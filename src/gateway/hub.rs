@@ -9,7 +9,6 @@
 //! client of the same id hears nothing of it. All sockets of one client hear the same, and one that comes again
 //! is told what it missed of the state of its running jobs.
 use crate::formats::comfy::socket::{self, First, Worth};
-use crate::formats::hex::hex;
 use crate::gateway::clock::Millis;
 pub use crate::gateway::hub_client::Message;
 use crate::gateway::hub_client::{Entry, STATE, fitting};
@@ -18,11 +17,11 @@ use crate::gateway::hub_given::{HandedRunning, Left};
 use crate::gateway::hub_live::Lives;
 pub use crate::gateway::hub_socket::ClientRef;
 use crate::gateway::hub_socket::Socket;
+use crate::sys::error::Result;
+use crate::sys::random;
 use parking_lot::Mutex;
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -337,15 +336,8 @@ impl Hub {
 }
 
 /// An id for a client that brings none, as ComfyUI makes it: a random UUID without its hyphens.
-pub fn new_id() -> io::Result<String> {
-    let mut bytes = [0u8; 16];
-    if getrandom(&mut bytes, GetRandomFlags::empty())? != bytes.len() {
-        return Err(io::Error::other("the kernel gave too few random bytes"));
-    }
-    // RFC 9562, 5.4.
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    Ok(hex(&bytes))
+pub fn new_id() -> Result<String> {
+    Ok(random::uuid4()?.replace('-', ""))
 }
 
 #[cfg(test)]

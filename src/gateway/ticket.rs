@@ -5,11 +5,11 @@
 use crate::gateway::clock::Millis;
 use crate::gateway::key::{Key, key};
 use crate::gateway::share::{Source, Who};
+use crate::sys::random;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Uri;
 use parking_lot::Mutex;
-use rustix::rand::{GetRandomFlags, getrandom};
 use std::collections::HashMap;
 use std::io;
 
@@ -35,11 +35,7 @@ struct Ticket {
 
 impl Tickets {
     pub fn issue(&self, who: &Who, now: Millis) -> io::Result<String> {
-        let mut bytes = [0; 24];
-        if getrandom(&mut bytes, GetRandomFlags::empty())? != bytes.len() {
-            return Err(io::Error::other("the kernel gave too few random bytes"));
-        }
-        let text = URL_SAFE_NO_PAD.encode(bytes);
+        let text = URL_SAFE_NO_PAD.encode(random::bytes::<24>()?);
         let mut all = self.all.lock();
         all.retain(|_, ticket| now <= ticket.until);
         let theirs = all.values().filter(|ticket| ticket.source == who.source).count();

@@ -1,21 +1,21 @@
-//! Random ids, from the kernel.
-use crate::formats::hex::hex;
+//! Random bytes and ids, from the kernel.
+use crate::formats::comfy::api::ids;
 use crate::sys::error::{Error, Kind, Result};
 use rustix::rand::{GetRandomFlags, getrandom};
+use std::io;
+
+pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    if getrandom(&mut bytes, GetRandomFlags::empty())? != N {
+        return Err(io::Error::other("the kernel gave too few random bytes"));
+    }
+    Ok(bytes)
+}
 
 /// A UUID of version 4 (RFC 9562, 5.4), as text in its canonical lowercase form.
 pub fn uuid4() -> Result<String> {
-    let mut bytes = [0u8; 16];
-    let failed = || Error::new(Kind::Io, "the kernel gives no random bytes");
-    let got = getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|e| failed().caused_by(e))?;
-    if got != bytes.len() {
-        return Err(failed());
-    }
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex(&bytes);
-    let parts = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
-    Ok(parts.join("-"))
+    let failed = |e| Error::new(Kind::Io, "the kernel gives no random bytes").caused_by(e);
+    Ok(ids::job_id(bytes().map_err(failed)?))
 }
 
 #[cfg(test)]
