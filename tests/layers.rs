@@ -72,7 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "snapshot::report",
         ],
     ),
-    ("jobs", &["formats", "sys"]),
+    ("jobs", &["formats", "protocol", "sys"]),
     ("gateway", &["formats", "jobs", "protocol", "sys"]),
     ("agent", &["formats", "gateway", "host", "protocol", "store", "sys"]),
 ];

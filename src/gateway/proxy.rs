@@ -37,14 +37,16 @@ pub async fn answer(
     let mut caller = Caller::of(request.headers(), client.ip, &active);
     let mut access = Some(Access::new(gateway, caller.ip, request.method(), request.uri()));
     // What lets it in is taken out of it; another process that has the jobs by now asks for that again.
-    let original = (gateway.owns_jobs()
-        && jobs_route(request.method().as_str(), request.uri().path()).is_some())
-    .then(|| Original {
-        method: request.method().clone(),
-        uri: request.uri().clone(),
-        headers: request.headers().clone(),
-    });
-    let is_v2 = gateway.owns_jobs() && is_below(request.uri().path());
+    let owns_jobs = gateway.owns_jobs();
+    let original =
+        (owns_jobs && jobs_route(request.method().as_str(), request.uri().path()).is_some()).then(|| {
+            Original {
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                headers: request.headers().clone(),
+            }
+        });
+    let is_v2 = owns_jobs && is_below(request.uri().path());
     let served = match prepare(gateway, client, &active, &mut caller, request) {
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => match caller.take(gateway, &active) {
@@ -53,7 +55,7 @@ pub async fn answer(
                 if let Some(access) = &mut access {
                     access.shares = shares;
                 }
-                if let Some(is_socket) = about.filter(|_| gateway.owns_jobs()) {
+                if let Some(is_socket) = about.filter(|_| owns_jobs) {
                     let limit = active.settings.limits.body;
                     let visit = Visit { gateway, client, who: &caller.who, limit };
                     if is_v2 {

@@ -16,6 +16,9 @@ pub fn plain(uri: &Uri) -> Option<Uri> {
 }
 
 fn decoded(path: &str) -> Option<String> {
+    if !path.contains('%') {
+        return None;
+    }
     let bytes = path.as_bytes();
     let byte = |at: usize| {
         let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%')?;

@@ -1,6 +1,8 @@
-//! How a job is accepted, whichever address it came by: read, validated by an instance of the serving generation, on disk, and only then answered. What an
-//! instance would refuse is refused with its own words, so that what was accepted never turns out to be invalid.
+//! How a job is accepted, whichever address it came by: read, validated by an instance of the serving generation, on
+//! disk, and only then answered. What an instance would refuse is refused with its own words, so that what was
+//! accepted never turns out to be invalid.
 use crate::formats::comfy::api::invalid::{self, Invalid};
+use crate::formats::comfy::api::paths;
 use crate::formats::comfy::api::shapes::queue::accepted;
 use crate::formats::comfy::api::submission::{self, ForInstance, Submission, Validated};
 use crate::gateway::instance::Instance;
@@ -23,8 +25,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The route that `host/scripts/sitecustomize.py` adds to an instance's own.
-const VALIDATE: &str = "/stillframe/validate";
 /// A body from this size on.
 const LARGE: usize = 256 << 10;
 /// A node may look at files to know its inputs. What takes longer is accepted unseen.
@@ -253,7 +253,7 @@ async fn validate(
         others: &asked.others,
     };
     let Ok(body) = body.body() else { return Ok(unseen()) };
-    match call::ask(&instance, Method::POST, VALIDATE, Some(body.into()), VALIDATION).await {
+    match call::ask(&instance, Method::POST, paths::VALIDATE, Some(body.into()), VALIDATION).await {
         Ok(answer) if answer.status == StatusCode::PAYLOAD_TOO_LARGE => Err(Invalid::new(
             413,
             "request_too_large",

@@ -1,6 +1,7 @@
 //! ComfyUI's own addresses for jobs, answered by the gateway: one queue and one history for the whole service, over
 //! all instances and generations.
 use crate::formats::comfy::api::invalid::{self, Invalid};
+use crate::formats::comfy::api::paths;
 use crate::formats::comfy::api::route::JobsRoute;
 use crate::formats::comfy::api::shapes::history::{self, Entry, Page};
 use crate::formats::comfy::api::shapes::item::{Extra, Item};
@@ -244,6 +245,7 @@ fn kind_name(kind: ReasonKind) -> &'static str {
         ReasonKind::Drained => "stillframe.Drained",
         ReasonKind::Forgotten => "stillframe.Forgotten",
         ReasonKind::TriesUsedUp => "stillframe.TriesUsedUp",
+        ReasonKind::Other => "stillframe.JobFailed",
     }
 }
 
@@ -372,7 +374,7 @@ async fn free(gateway: &Arc<Gateway>, body: &Bytes) -> Result<Answered, Invalid>
     for (instance, draining) in gateway.router.all() {
         if !draining && instance.is_healthy() {
             // One that does not answer has other troubles, which its check finds.
-            let _ = call::post_bytes(&instance, "/free", body.clone()).await;
+            let _ = call::post_bytes(&instance, paths::FREE, body.clone()).await;
         }
     }
     Ok(Answered::empty())

@@ -185,8 +185,20 @@ pub async fn fail(
     job: &Job,
     reason: Reason,
 ) {
+    without_success(gateway, engine, seat, job, State::Failed, reason).await;
+}
+
+/// The same with another state.
+pub async fn without_success(
+    gateway: &Arc<Gateway>,
+    engine: &Arc<Engine>,
+    seat: Option<&Arc<Seat>>,
+    job: &Job,
+    state: State,
+    reason: Reason,
+) {
     let told = messages::failure(job, &reason);
-    end(gateway, engine, seat, job, State::Failed, Some(reason), None).await;
+    end(gateway, engine, seat, job, state, Some(reason), None).await;
     if let Some(client) = client_of(job) {
         told.iter().for_each(|message| gateway.hub.to_client(&client, message));
     }

@@ -11,11 +11,11 @@ use crate::jobs::ledger::Ledger;
 use crate::jobs::model::{Job, Owner, State};
 use crate::jobs::queue::{self, Queue, Waiting};
 use crate::protocol::jobs::Jobs;
+pub use crate::sys::clock::now_ms as now;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 /// How many jobs an instance has at most: one runs, one waits there, so that its models stay loaded and it is
@@ -68,10 +68,6 @@ pub enum Wish {
     Cancel,
     /// Its instance has to stop: it waits again.
     Drain,
-}
-
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Nothing waits here, an instance is free, and at another one a job waits behind one that runs: it goes to the free one.
@@ -195,13 +191,9 @@ impl Engine {
         self.inner().queue.len()
     }
 
-    pub fn wish_of(&self, id: &str) -> Option<Wish> {
+    /// What its end is to be taken for.
+    pub fn wish(&self, id: &str) -> Option<Wish> {
         self.inner().open.get(id).map(|open| open.wish)
-    }
-
-    /// With what its end is to be taken for.
-    pub fn wish(&self, id: &str) -> Option<(Job, Wish)> {
-        self.inner().open.get(id).map(|open| (open.job.clone(), open.wish))
     }
 
     pub fn job(&self, id: &str) -> Option<Job> {

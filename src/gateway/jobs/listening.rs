@@ -16,23 +16,17 @@ use tokio::time::{Instant, sleep_until};
 
 /// Whatever changes an instance's queue is told to its clients within so long.
 const LOOK: Duration = Duration::from_secs(1);
+/// Both of the gateway's sockets hear of one change within so long.
 const TOGETHER: Duration = Duration::from_millis(300);
 /// An instance that says nothing for so long is asked for its queue.
 const QUIET: Duration = Duration::from_secs(10);
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
-    GoOn,
-    /// A job has ended: there is a place.
-    End,
-}
 
 pub struct Listening<'a> {
     pub gateway: &'a Arc<Gateway>,
     pub engine: &'a Arc<Engine>,
     seat: &'a Arc<Seat>,
     current: Option<Current>,
-    /// When it last said anything to the gateway's own client, or was last found alive.
+    /// When it last said anything to the gateway's own client.
     heard: Instant,
     /// When it was last asked for its queue.
     asked: Instant,
@@ -60,7 +54,7 @@ impl<'a> Listening<'a> {
     }
 
     /// A message to the gateway's own `client_id`.
-    pub async fn of_job(&mut self, event: Event) -> Heard {
+    pub async fn of_job(&mut self, event: Event) {
         self.heard = Instant::now();
         self.seat.set_stuck(false);
         match event {
@@ -69,21 +63,17 @@ impl<'a> Listening<'a> {
                     self.gateway.hub.lives.binary(&current.id, &bytes);
                 }
                 self.pass(&Message::Binary(bytes));
-                Heard::GoOn
             }
             Event::Text { kind, prompt, data, raw } => match prompt {
                 Some(id) => self.of_prompt(&kind, &id, &data, raw).await,
                 // ComfyUI's own counts and features are of one instance; the hub has those of the service.
-                None if kind == "status" || kind == "feature_flags" => Heard::GoOn,
-                None => {
-                    self.pass(&Message::Text(raw));
-                    Heard::GoOn
-                }
+                None if kind == "status" || kind == "feature_flags" => {}
+                None => self.pass(&Message::Text(raw)),
             },
         }
     }
 
-    async fn of_prompt(&mut self, kind: &str, id: &str, data: &serde_json::Value, raw: Bytes) -> Heard {
+    async fn of_prompt(&mut self, kind: &str, id: &str, data: &serde_json::Value, raw: Bytes) {
         if !self.seat.has(id) {
             if kind == "execution_start" {
                 // Given up here before it began, and began all the same.
@@ -93,7 +83,7 @@ impl<'a> Listening<'a> {
                 let (seat, id) = (self.seat.clone(), id.to_string());
                 tokio::spawn(async move { reconcile::take_away(&seat, &id).await });
             }
-            return Heard::GoOn;
+            return;
         }
         let message = Message::Text(raw);
         if self.current.as_ref().is_none_or(|current| current.id != id) {
@@ -107,14 +97,14 @@ impl<'a> Listening<'a> {
                 self.pass(&message);
             }
             self.current = None;
-            return Heard::End;
+            return;
         }
         if kind == "executed" {
             // Before the client can ask for it.
             self.engine.made.learn(&data["output"], self.seat.instance.id());
         }
         // One that is interrupted because its instance has to stop waits again: that is no end for its client.
-        let drains = kind == "execution_interrupted" && self.engine.wish_of(id) == Some(Wish::Drain);
+        let drains = kind == "execution_interrupted" && self.engine.wish(id) == Some(Wish::Drain);
         if let Some(Current { client: Some(client), .. }) = &self.current
             && !drains
         {
@@ -125,7 +115,6 @@ impl<'a> Listening<'a> {
             // A cancel may have come while it began.
             reconcile::wish(self.gateway, self.engine, self.seat, id).await;
         }
-        Heard::GoOn
     }
 
     fn pass(&self, message: &Message) {

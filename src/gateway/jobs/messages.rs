@@ -1,9 +1,9 @@
 //! What ComfyUI's history says of a job's end, and what the gateway itself says where no instance can.
+use crate::formats::comfy::api::shapes::messages as shapes;
 use crate::gateway::hub::Message;
 use crate::gateway::jobs::engine::now;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State};
-use hyper::body::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// State and reason of a history's entry.
 pub fn outcome(history: &History) -> (State, Option<Reason>) {
@@ -42,8 +42,7 @@ pub fn failure(job: &Job, reason: &Reason) -> Vec<Message> {
         "exception_message": reason.message, "exception_type": "stillframe.JobFailed", "traceback": [],
         "current_inputs": {}, "current_outputs": [], "timestamp": now(),
     }});
-    let end = json!({ "type": "executing", "data": { "node": null, "prompt_id": job.id } });
-    [error, end].iter().map(text).collect()
+    [error, shapes::over(&job.id)].iter().map(Message::json).collect()
 }
 
 /// For the client of a job whose instance was not heard when it ended: what its history says.
@@ -52,8 +51,7 @@ pub fn end_of(id: &str, history: &History) -> Vec<Message> {
     let messages = history["status"]["messages"].as_array().map_or(&[][..], Vec::as_slice);
     let last = messages.iter().rev().find(|message| ends.iter().any(|end| message[0] == *end));
     let last = last.map(|message| json!({ "type": message[0], "data": message[1] }));
-    let over = json!({ "type": "executing", "data": { "node": null, "prompt_id": id } });
-    last.iter().chain([&over]).map(text).collect()
+    last.iter().chain([&shapes::over(id)]).map(Message::json).collect()
 }
 
 /// For the client of a job that was taken back before it began.
@@ -61,16 +59,13 @@ pub fn interruption(id: &str) -> Vec<Message> {
     let interrupted = json!({ "type": "execution_interrupted", "data": {
         "prompt_id": id, "node_id": null, "node_type": null, "executed": [], "timestamp": now(),
     }});
-    vec![text(&interrupted)]
-}
-
-fn text(message: &Value) -> Message {
-    Message::Text(Bytes::from(message.to_string()))
+    vec![Message::json(&interrupted)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn ends_of_recorded_jobs() {

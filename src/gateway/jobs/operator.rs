@@ -5,11 +5,9 @@ use crate::gateway::jobs::engine::{Engine, Open, Wish, waiting};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::service;
 use crate::gateway::shared::Gateway;
-use crate::jobs::model::{Job, Reason, State, Try};
+use crate::jobs::model::{Job, State};
 use crate::jobs::store::{Find, Sort, Write};
-use crate::protocol::jobs::{
-    JobActed, JobDetail, JobReason, JobReasonKind, JobRow, JobState, JobTry, JobsAnswer, JobsAsk, JobsOrder,
-};
+use crate::protocol::jobs::{JobActed, JobDetail, JobRow, JobsAnswer, JobsAsk, JobsOrder};
 use crate::sys::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +21,7 @@ pub async fn answer(gateway: &Arc<Gateway>, ask: JobsAsk) -> Result<JobsAnswer, 
     match ask {
         JobsAsk::List { states, owner, order, offset, limit } => {
             let find = Find {
-                states: states.into_iter().map(state).collect(),
+                states,
                 owner,
                 sort: match order {
                     JobsOrder::Accepted => Sort::Accepted,
@@ -158,7 +156,7 @@ fn row(engine: &Engine, job: &Job) -> JobRow {
     JobRow {
         id: job.id.clone(),
         seq: job.seq,
-        state: told_state(job.state),
+        state: job.state,
         priority: job.priority,
         number: job.number,
         owner: job.owner.clone(),
@@ -169,58 +167,8 @@ fn row(engine: &Engine, job: &Job) -> JobRow {
         ended: job.ended,
         instance: job.instance.clone(),
         generation: job.generation,
-        tries: job.tries.iter().map(told_try).collect(),
-        reason: job.reason.as_ref().map(told_reason),
+        tries: job.tries.clone(),
+        reason: job.reason.clone(),
         position: engine.inner().queue.position(&job.id).map(|at| at as u64),
-    }
-}
-
-fn told_try(tried: &Try) -> JobTry {
-    JobTry {
-        instance: tried.instance.clone(),
-        generation: tried.generation,
-        began: tried.began,
-        ended: tried.ended,
-        reason: told_reason(&tried.reason),
-    }
-}
-
-fn told_reason(reason: &Reason) -> JobReason {
-    use crate::jobs::model::ReasonKind as Kind;
-    let kind = match reason.kind {
-        Kind::Refused => JobReasonKind::Refused,
-        Kind::NodeFailed => JobReasonKind::NodeFailed,
-        Kind::OutOfMemory => JobReasonKind::OutOfMemory,
-        Kind::Interrupted => JobReasonKind::Interrupted,
-        Kind::InstanceDied => JobReasonKind::InstanceDied,
-        Kind::InstanceStuck => JobReasonKind::InstanceStuck,
-        Kind::Drained => JobReasonKind::Drained,
-        Kind::Forgotten => JobReasonKind::Forgotten,
-        Kind::TriesUsedUp => JobReasonKind::TriesUsedUp,
-    };
-    JobReason { kind, message: reason.message.clone(), details: reason.details.clone() }
-}
-
-fn told_state(state: State) -> JobState {
-    match state {
-        State::Queued => JobState::Queued,
-        State::Dispatched => JobState::Dispatched,
-        State::Running => JobState::Running,
-        State::Succeeded => JobState::Succeeded,
-        State::Failed => JobState::Failed,
-        State::Cancelled => JobState::Cancelled,
-        State::Expired => JobState::Expired,
-    }
-}
-
-fn state(told: JobState) -> State {
-    match told {
-        JobState::Queued => State::Queued,
-        JobState::Dispatched => State::Dispatched,
-        JobState::Running => State::Running,
-        JobState::Succeeded => State::Succeeded,
-        JobState::Failed => State::Failed,
-        JobState::Cancelled => State::Cancelled,
-        JobState::Expired => State::Expired,
     }
 }

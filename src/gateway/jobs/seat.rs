@@ -8,11 +8,10 @@
 //! ```
 use crate::formats::comfy::api::paths;
 use crate::gateway::access_log::Level;
-
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::Engine;
-use crate::gateway::jobs::listening::{Heard, Listening};
+use crate::gateway::jobs::listening::Listening;
 use crate::gateway::jobs::place::{Order, Seat};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::sending;
@@ -73,9 +72,6 @@ pub async fn run(
         while let Ok(Some(order)) = tokio::time::timeout_at(until, orders.recv()).await {
             unheard(&gateway, &engine, &seat, order).await;
         }
-        if engine.is_paused() {
-            break;
-        }
     }
     engine.drop_seat(&seat);
 }
@@ -115,11 +111,7 @@ async fn listen(
         }
         tokio::select! {
             event = jobs.next() => match event {
-                Some(event) => {
-                    if listening.of_job(event).await == Heard::End {
-                        listening.engine.dispatch(&listening.gateway.router);
-                    }
-                }
+                Some(event) => listening.of_job(event).await,
                 None => return,
             },
             event = all.next() => match event {

@@ -1,17 +1,16 @@
 //! Giving a job to an instance: which one is on disk first, so that whoever comes after a crash asks that one.
+use crate::formats::comfy::api::submission::ForInstance;
 use crate::formats::comfy::api::{ids, paths};
 use crate::gateway::access_log::Level;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, now};
 use crate::gateway::jobs::inputs::{self, NotPlaced};
-use crate::gateway::jobs::place::Id;
-use crate::gateway::jobs::place::{Order, Outcome, Seat};
+use crate::gateway::jobs::place::{Id, Order, Outcome, Seat};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::shared::Gateway;
-use crate::jobs::model::{Body, Reason, ReasonKind};
+use crate::jobs::model::{Reason, ReasonKind};
 use crate::jobs::store::Write;
-use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// In a task of its own: validation may take a while, and what runs meanwhile is listened to.
@@ -48,7 +47,20 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         Err(NotPlaced::Later(why)) => return Outcome::NotSent(why),
         Err(NotPlaced::Missing(why) | NotPlaced::Refused(why)) => return Outcome::NoBody(why),
     }
-    let answer = match call::post(&seat.instance, paths::PROMPT, &request(body, id, &seat.sid)).await {
+    // Its place in the instance's own queue is the order in which it comes.
+    let request = ForInstance {
+        prompt: &body.prompt,
+        prompt_id: id,
+        client_id: &seat.sid,
+        extra_data: &body.extra_data,
+        partial_execution_targets: body.partial_execution_targets.as_ref(),
+        others: &body.others,
+    };
+    let request = match request.body() {
+        Ok(request) => request,
+        Err(e) => return Outcome::NoBody(e.to_string()),
+    };
+    let answer = match call::post_bytes(&seat.instance, paths::PROMPT, request.into()).await {
         Ok(answer) => answer,
         Err(Failed::Gone) => return Outcome::NotSent("nothing listens there".into()),
         Err(Failed::NotSent(why)) => return Outcome::NotSent(why),
@@ -67,19 +79,6 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
 async fn give_files(engine: &Engine, seat: &Seat, id: &Id) -> Result<(), NotPlaced> {
     let used = engine.ledger.used_by(id).await.map_err(|e| NotPlaced::Later(e.full()))?;
     inputs::place(&engine.files, &seat.instance, &used).await
-}
-
-/// The body of POST /prompt. Its place in the instance's own queue is the order in which it comes.
-fn request(body: Body, id: &str, sid: &str) -> Value {
-    let mut request: Map<String, Value> = body.others;
-    request.insert("prompt".into(), body.prompt);
-    request.insert("prompt_id".into(), id.into());
-    request.insert("client_id".into(), sid.into());
-    request.insert("extra_data".into(), body.extra_data);
-    if let Some(targets) = body.partial_execution_targets {
-        request.insert("partial_execution_targets".into(), targets);
-    }
-    request.into()
 }
 
 /// Goes on with what came of it.

@@ -6,14 +6,12 @@ use crate::gateway::instance::Instance;
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Wish, now};
 use crate::gateway::jobs::files::Files;
-use crate::gateway::jobs::messages;
-use crate::gateway::jobs::place::Id;
-use crate::gateway::jobs::place::{Order, Seat};
+use crate::gateway::jobs::place::{Id, Order, Seat};
 use crate::gateway::jobs::seat;
 use crate::gateway::shared::Gateway;
 use crate::jobs::ledger::Ledger;
 use crate::jobs::model::{Job, Reason, ReasonKind, State, Try};
-use crate::jobs::store::{Find, Keep, Sort};
+use crate::jobs::store::{Find, Sort};
 use crate::protocol::control::Target;
 use crate::protocol::jobs::JobsSettings;
 use crate::sys::error::{Error, Result};
@@ -187,15 +185,14 @@ async fn keep(gateway: Arc<Gateway>, engine: Arc<Engine>) {
         }
         expire_waiting(&gateway, &engine).await;
         let rules = engine.settings();
-        let kept = Keep { age_ms: rules.keep.age_ms, count: rules.keep.count, bytes: rules.keep.bytes };
-        match engine.ledger.expire(kept, now()).await {
+        match engine.ledger.expire(rules.keep, now()).await {
             Ok(0) => {}
             Ok(gone) => {
                 engine.note(&gateway.log, Level::Info, &format!("{gone} that had ended are no longer kept"))
             }
             Err(e) => engine.note(&gateway.log, Level::Warning, &format!("old ones stay: {}", e.full())),
         }
-        let gone = engine.ledger.expire_assets(kept, now()).await;
+        let gone = engine.ledger.expire_assets(rules.keep, now()).await;
         if !cleared || gone.as_ref().is_ok_and(|gone| *gone > 0) {
             cleared = match sweep(&engine).await {
                 Ok(()) => true,
@@ -232,11 +229,7 @@ async fn expire_waiting(gateway: &Arc<Gateway>, engine: &Arc<Engine>) {
             message: format!("it waited for more than {} s", most / 1_000),
             details: None,
         };
-        let told = messages::failure(&job, &reason);
-        ending::end(gateway, engine, None, &job, State::Expired, Some(reason), None).await;
-        if let Some(client) = ending::client_of(&job) {
-            told.iter().for_each(|message| gateway.hub.to_client(&client, message));
-        }
+        ending::without_success(gateway, engine, None, &job, State::Expired, reason).await;
     }
 }
 

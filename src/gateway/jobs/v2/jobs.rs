@@ -42,7 +42,7 @@ pub async fn list(call: &Call<'_>, query: &str) -> Answer {
     let next = jobs.last().filter(|_| more).map(|job| listing::cursor(job.seq));
     let mut labels = view::labels(call, &jobs).await?;
     let wanted = |job: &_| {
-        let wish = call.engine.wish(job_id(job)).map_or(Wish::Finish, |(_, wish)| wish);
+        let wish = call.engine.wish(job_id(job)).unwrap_or(Wish::Finish);
         listing.statuses.is_empty() || listing.statuses.contains(&view::status(job, wish))
     };
     let shown: Vec<Value> = jobs

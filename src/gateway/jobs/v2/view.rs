@@ -37,7 +37,7 @@ pub fn states(status: Status) -> &'static [State] {
 }
 
 pub fn facts(call: &Call<'_>, job: &Job, labels: BTreeMap<String, String>) -> Facts {
-    let wish = call.engine.wish(&job.id).map_or(Wish::Finish, |(_, wish)| wish);
+    let wish = call.engine.wish(&job.id).unwrap_or(Wish::Finish);
     let position = match job.state {
         State::Queued => call.engine.inner().queue.position(&job.id).map(|before| before as u64 + 1),
         State::Dispatched => Some(0),
@@ -85,6 +85,7 @@ pub fn error(job: &Job) -> Option<JobError> {
         ReasonKind::Drained => "instance_stopped",
         ReasonKind::Forgotten => "job_lost_by_instance",
         ReasonKind::TriesUsedUp => "tries_used_up",
+        ReasonKind::Other => "job_failed",
     };
     let details = reason.details.as_ref().filter(|details| details["exception_message"].is_string());
     Some(JobError::new(code, reason.message.clone()).with(details))
