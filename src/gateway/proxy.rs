@@ -33,12 +33,13 @@ pub async fn answer(
     let mut caller = Caller::of(request.headers(), client.ip, &active);
     let mut access = Some(Access::new(gateway, caller.ip, request.method(), request.uri()));
     // What lets it in is taken out of it; another process that has the jobs by now asks for that again.
-    let original = (gateway.jobs().is_some() && jobs_route(request.method().as_str(), request.uri().path()).is_some())
-        .then(|| Original {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        });
+    let original = (gateway.jobs().is_some()
+        && jobs_route(request.method().as_str(), request.uri().path()).is_some())
+    .then(|| Original {
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        headers: request.headers().clone(),
+    });
     let served = match prepare(gateway, client, &active, &mut caller, request) {
         Ok(Prepared::Own(response)) => Ok(response),
         Ok(Prepared::Forward { mut request, client_side }) => match caller.take(gateway, &active) {

@@ -68,7 +68,12 @@ pub async fn hand_over(gateway: &Arc<Gateway>, program: &str, limit: Duration) -
 }
 
 /// Ends a process that did not take over. Says why.
-async fn given_up(gateway: &Arc<Gateway>, program: &str, mut child: tokio::process::Child, why: &str) -> String {
+async fn given_up(
+    gateway: &Arc<Gateway>,
+    program: &str,
+    mut child: tokio::process::Child,
+    why: &str,
+) -> String {
     gateway.affinity.keep_to_itself();
     // It may have ended by itself, and then its status says more.
     let ended = timeout(Duration::from_millis(200), child.wait()).await;

@@ -9,6 +9,7 @@
 //! `model` says what a job is and which state follows which. Nothing here knows HTTP, ComfyUI or instances.
 #[cfg(test)]
 mod bench_tests;
+pub mod delivery;
 #[cfg(test)]
 mod fixture;
 pub mod ledger;

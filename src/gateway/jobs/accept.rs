@@ -7,6 +7,7 @@ use crate::gateway::instance::Instance;
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::engine::{Engine, Open, Wish, now, waiting};
 use crate::gateway::jobs::owner;
+use crate::gateway::jobs::telling;
 use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{Body, Job, Owner, State};
@@ -59,11 +60,16 @@ async fn accept(
     if let Some(same) = known(engine, &id).await? {
         // The same request again has the same answer; it runs once.
         let equal = same.sum == sum && same.owner == owner;
-        return if equal { Ok(accepted(&id, same.number, &Value::Object(Map::new()))) } else { Err(invalid::conflict(&id)) };
+        return if equal {
+            Ok(accepted(&id, same.number, &Value::Object(Map::new())))
+        } else {
+            Err(invalid::conflict(&id))
+        };
     }
     if let Some(trouble) = engine.ledger.trouble() {
         return Err(invalid::unavailable(&trouble));
     }
+    telling::check(engine.settings().deliveries.as_ref(), &asked.stillframe.addresses)?;
     let _place = Reserved::new(engine, &owner)?;
     let (outputs_to_execute, node_errors) = validate(gateway, &asked, &id).await?;
     let job = job(engine, &asked, id, owner, sum);
@@ -187,7 +193,8 @@ impl<'a> Reserved<'a> {
     fn new(engine: &'a Engine, owner: &str) -> Result<Reserved<'a>, Invalid> {
         let mut limits = engine.limits();
         let mut inner = engine.inner();
-        let (all, own) = (inner.reserved.values().sum::<usize>(), inner.reserved.get(owner).copied().unwrap_or(0));
+        let (all, own) =
+            (inner.reserved.values().sum::<usize>(), inner.reserved.get(owner).copied().unwrap_or(0));
         let (waiting, of_owner) = (limits.waiting, limits.of_owner);
         limits.waiting = limits.waiting.saturating_sub(all);
         limits.of_owner = limits.of_owner.saturating_sub(own);

@@ -166,7 +166,9 @@ async fn queue_post(gateway: &Arc<Gateway>, engine: &Arc<Engine>, body: &[u8]) -
         ids.extend(inner.open.values().filter(waits).map(|open| open.job.id.clone()));
     }
     // ComfyUI's queue has what waits: what runs is not stopped by it.
-    ids.extend(forget.delete.into_iter().filter(|id| engine.job(id).is_some_and(|j| j.state != State::Running)));
+    ids.extend(
+        forget.delete.into_iter().filter(|id| engine.job(id).is_some_and(|j| j.state != State::Running)),
+    );
     for id in ids {
         service::cancel(gateway, engine, &id).await;
     }
@@ -217,8 +219,12 @@ fn entry(job: &Job, history: Option<&History>) -> Value {
     let nowhere = Node { id: "", class: "" };
     match &job.reason {
         Some(reason) if job.state != State::Cancelled => {
-            let failure =
-                Failure { node: nowhere, kind: kind_name(reason.kind), message: &reason.message, traceback: &[] };
+            let failure = Failure {
+                node: nowhere,
+                kind: kind_name(reason.kind),
+                message: &reason.message,
+                traceback: &[],
+            };
             history::failed(&job.id, job.started, ended, &failure)
         }
         _ => history::interrupted(&job.id, job.started, ended, nowhere),

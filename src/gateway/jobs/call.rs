@@ -91,8 +91,7 @@ async fn exchange(
 ) -> Result<Answer, Failed> {
     let mut request = Request::new(RequestBody::empty());
     *request.method_mut() = method;
-    *request.uri_mut() =
-        path.parse().map_err(|_| Failed::NotSent(format!("{path:?} is not a path")))?;
+    *request.uri_mut() = path.parse().map_err(|_| Failed::NotSent(format!("{path:?} is not a path")))?;
     let headers = request.headers_mut();
     headers.insert(HOST, instance.host.clone());
     headers.insert(USER_AGENT, HeaderValue::from_static("stillframe-gateway"));

@@ -63,7 +63,9 @@ impl Visit<'_> {
         };
         let engine = match (relay::owner(self.gateway).await, original) {
             (Some(Owner::Here(engine)), _) => engine,
-            (Some(Owner::Successor), Some(original)) => return relay::ask(self.gateway, original, body).await,
+            (Some(Owner::Successor), Some(original)) => {
+                return relay::ask(self.gateway, original, body).await;
+            }
             _ => return Ok(response(Answered::of(&invalid::unavailable("the gateway is about to end")))),
         };
         let usage = request.headers().get(USAGE_SOURCE_HEADER).and_then(|value| value.to_str().ok());

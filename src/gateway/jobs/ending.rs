@@ -1,14 +1,16 @@
 //! How a job leaves its instance: it has ended, or it waits again. Each is on disk before anybody hears of it.
+use crate::formats::comfy::api::paths;
+use crate::formats::comfy::api::shapes::history;
 use crate::gateway::access_log::Level;
+use crate::gateway::deliveries::events;
+use crate::gateway::hub::ClientRef;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::seat::Seat;
-use crate::gateway::hub::ClientRef;
+use crate::gateway::jobs::telling::{self, Happened};
 use crate::gateway::shared::Gateway;
-use crate::formats::comfy::api::paths;
-use crate::formats::comfy::api::shapes::history;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State, Try};
 use crate::jobs::store::Write;
 use crate::protocol::jobs::DrainRunning;
@@ -84,8 +86,16 @@ pub async fn end(
     history: Option<History>,
 ) {
     let id = job.id.clone();
-    let write = Write::End { id: id.clone(), state, at: now(), reason, history: history.map(Box::new) };
-    written(gateway, engine, write).await;
+    let at = now();
+    let told = match events::of_end(state) {
+        Some(event) => {
+            let happened = Happened { job, event, at, reason: reason.as_ref(), history: history.as_ref() };
+            telling::writes(gateway, engine, &happened).await
+        }
+        None => Vec::new(),
+    };
+    let end = Write::End { id: id.clone(), state, at, reason, history: history.map(Box::new) };
+    written(gateway, engine, [vec![end], told].concat()).await;
     {
         let mut inner = engine.inner();
         inner.queue.remove(&id);
@@ -198,7 +208,7 @@ async fn again(
         // Wished for while it was between two places.
         return cancelled(gateway, engine, seat, &job.id).await;
     }
-    written(gateway, engine, Write::Requeue { id: job.id.clone(), tried: tried.clone() }).await;
+    written(gateway, engine, vec![Write::Requeue { id: job.id.clone(), tried: tried.clone() }]).await;
     if let Some(seat) = seat {
         seat.take(&job.id);
     }
@@ -230,13 +240,16 @@ pub async fn put_back(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<S
     }
 }
 
-/// What is not on disk is tried again until it is: it has happened, and that cannot be undone.
-pub async fn written(gateway: &Gateway, engine: &Engine, write: Write) {
-    if let Err(e) = engine.ledger.insist(vec![write]).await
-        && !engine.is_paused()
-    {
+/// Together, or not at all. What is not on disk is tried again until it is: it has happened, and that cannot be undone.
+pub async fn written(gateway: &Gateway, engine: &Engine, writes: Vec<Write>) {
+    let told = writes.iter().any(|write| matches!(write, Write::Deliver(_)));
+    match engine.ledger.insist(writes).await {
+        Ok(()) if told => engine.wake_deliveries(),
         // Closed for another process, which asks the instance itself; anything else is ours.
-        engine.note(gateway, Level::Error, &format!("not written: {}", e.full()));
+        Err(e) if !engine.is_paused() => {
+            engine.note(gateway, Level::Error, &format!("not written: {}", e.full()))
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 

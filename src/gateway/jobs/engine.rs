@@ -1,6 +1,7 @@
 //! What the gateway knows of the jobs that have not ended: which wait, which instance has which, and who
 //! decides what goes where. Nothing here waits: what is durable is written by whoever calls (`accept`, `seat`).
 use crate::gateway::access_log::Level;
+use crate::gateway::deliveries::handle::Handle;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::shared::Gateway;
@@ -26,6 +27,7 @@ pub struct Engine {
     settings: RwLock<Arc<Jobs>>,
     inner: Mutex<Inner>,
     seats: Mutex<Vec<Arc<Seat>>>,
+    deliveries: Mutex<Option<Arc<Handle>>>,
     /// Another process takes over: nothing is accepted or dispatched here, ever again.
     paused: AtomicBool,
     /// An id is accepted, a job has ended, or `paused` has changed.
@@ -91,6 +93,7 @@ impl Engine {
             settings: RwLock::new(Arc::new(settings)),
             inner: Mutex::new(inner),
             seats: Mutex::default(),
+            deliveries: Mutex::default(),
             paused: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -123,6 +126,29 @@ impl Engine {
         self.changed.notify_waiters();
     }
 
+    pub fn set_deliveries(&self, deliveries: Arc<Handle>) {
+        *self.deliveries.lock() = Some(deliveries);
+    }
+
+    /// Those of this process, while it sends any.
+    pub fn deliveries(&self) -> Option<Arc<Handle>> {
+        self.deliveries.lock().clone()
+    }
+
+    /// There is something to send, or other settings to send it by.
+    pub fn wake_deliveries(&self) {
+        if let Some(deliveries) = self.deliveries() {
+            deliveries.wake.notify_one();
+        }
+    }
+
+    /// The same, and whatever rests is tried at once.
+    pub fn deliveries_again(&self) {
+        if let Some(deliveries) = self.deliveries() {
+            deliveries.all_again();
+        }
+    }
+
     pub fn seats(&self) -> Vec<Arc<Seat>> {
         self.seats.lock().clone()
     }
@@ -142,9 +168,8 @@ impl Engine {
     /// Jobs that an instance has, by its id.
     pub fn jobs_of(&self, instance: &str) -> u64 {
         let inner = self.inner();
-        let there = |open: &&Open| {
-            open.job.state != State::Queued && open.job.instance.as_deref() == Some(instance)
-        };
+        let there =
+            |open: &&Open| open.job.state != State::Queued && open.job.instance.as_deref() == Some(instance);
         inner.open.values().filter(there).count() as u64
     }
 
@@ -169,12 +194,16 @@ impl Engine {
         let seats: Vec<Arc<Seat>> =
             self.seats().into_iter().filter(|seat| seat.takes_jobs(gateway)).collect();
         loop {
-            let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else { return };
+            let Some(fewest) = seats.iter().map(|seat| seat.count()).filter(|n| *n < PLACES).min() else {
+                return;
+            };
             let mut inner = self.inner();
             let Some(head) = inner.queue.next().map(|w| w.warmth) else { return };
             let free: Vec<&Arc<Seat>> = seats.iter().filter(|seat| seat.count() == fewest).collect();
             let warm = free.iter().find(|seat| head != 0 && seat.warmth() == head);
-            let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else { return };
+            let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else {
+                return;
+            };
             let Some(waiting) = inner.queue.pick(seat.warmth()) else { return };
             if let Some(open) = inner.open.get_mut(&waiting.id) {
                 open.job.state = State::Dispatched;

@@ -1,5 +1,6 @@
 //! What an instance says over its WebSockets, in its order: what concerns a job is recorded, and goes on to the
 //! WebSockets of the job's client.
+use crate::formats::comfy::api::paths;
 use crate::gateway::access_log::Level;
 use crate::gateway::hub::{ClientRef, Message};
 use crate::gateway::jobs::call;
@@ -10,7 +11,6 @@ use crate::gateway::jobs::seat::{Order, Seat};
 use crate::gateway::jobs::sending;
 use crate::gateway::shared::Gateway;
 use crate::gateway::upstream::Event;
-use crate::formats::comfy::api::paths;
 use hyper::Method;
 use hyper::body::Bytes;
 use std::sync::Arc;
@@ -49,7 +49,15 @@ struct Current {
 
 impl<'a> Listening<'a> {
     pub fn new(gateway: &'a Arc<Gateway>, engine: &'a Arc<Engine>, seat: &'a Arc<Seat>) -> Listening<'a> {
-        Listening { gateway, engine, seat, current: None, heard: Instant::now(), told_stuck: false, look: None }
+        Listening {
+            gateway,
+            engine,
+            seat,
+            current: None,
+            heard: Instant::now(),
+            told_stuck: false,
+            look: None,
+        }
     }
 
     /// A message to the gateway's own `client_id`.
@@ -77,7 +85,8 @@ impl<'a> Listening<'a> {
         if !self.seat.has(id) {
             if kind == "execution_start" {
                 // Given up here before it began, and began all the same.
-                let text = format!("{} began {id}, which is not its job: it is stopped", self.seat.instance.id());
+                let text =
+                    format!("{} began {id}, which is not its job: it is stopped", self.seat.instance.id());
                 self.engine.note(self.gateway, Level::Warning, &text);
                 let (seat, id) = (self.seat.clone(), id.to_string());
                 tokio::spawn(async move { reconcile::take_away(&seat, &id).await });

@@ -20,7 +20,8 @@ pub fn outcome(history: &History) -> (State, Option<Reason>) {
             Some("OutOfMemoryError") => ReasonKind::OutOfMemory,
             _ => ReasonKind::NodeFailed,
         };
-        let message = format!("node {} ({}): {}", text("node_id"), text("node_type"), text("exception_message"));
+        let message =
+            format!("node {} ({}): {}", text("node_id"), text("node_type"), text("exception_message"));
         return (State::Failed, Some(Reason { kind, message, details: Some(error.clone()) }));
     }
     if let Some(interrupted) = of("execution_interrupted") {

@@ -6,9 +6,11 @@ use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Wish, now};
 use crate::gateway::jobs::seat::Seat;
+use crate::gateway::jobs::telling::{self, Happened};
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{ReasonKind, State};
 use crate::jobs::store::Write;
+use crate::protocol::deliveries::Event;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,8 @@ pub struct Has {
 pub async fn queue_of(seat: &Seat) -> Result<Has, Failed> {
     let answer = call::get(&seat.instance, paths::QUEUE).await?;
     let queue = answer.json().filter(|_| answer.status.is_success());
-    let queue = queue.ok_or_else(|| Failed::Unknown(format!("/queue answered {}", answer.status.as_u16())))?;
+    let queue =
+        queue.ok_or_else(|| Failed::Unknown(format!("/queue answered {}", answer.status.as_u16())))?;
     Ok(has(&queue))
 }
 
@@ -54,7 +57,9 @@ pub async fn all(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>)
     for id in seat.jobs() {
         if has.running.iter().any(|running| **running == *id) {
             began(gateway, engine, &id).await;
-        } else if !has.pending.iter().any(|pending| **pending == *id) && !settle(gateway, engine, seat, &id).await {
+        } else if !has.pending.iter().any(|pending| **pending == *id)
+            && !settle(gateway, engine, seat, &id).await
+        {
             return false;
         }
         wish(gateway, engine, seat, &id).await;
@@ -83,8 +88,8 @@ async fn stranger(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>
     if seat.has(id) {
         return;
     }
-    let ours = engine.inner().open.contains_key(id)
-        || engine.ledger.job(id).await.is_ok_and(|job| job.is_some());
+    let ours =
+        engine.inner().open.contains_key(id) || engine.ledger.job(id).await.is_ok_and(|job| job.is_some());
     if ours {
         let text = format!("{} has {id}, which is not its job: it is taken away", seat.instance.id());
         engine.note(gateway, Level::Warning, &text);
@@ -116,13 +121,15 @@ pub async fn began(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) {
             Some(open) if open.job.state == State::Dispatched => {
                 open.job.state = State::Running;
                 open.job.started = Some(at);
-                true
+                Some(open.job.clone())
             }
-            _ => false,
+            _ => None,
         }
     };
-    if first {
-        ending::written(gateway, engine, Write::Start { id: id.into(), at }).await;
+    if let Some(job) = first {
+        let happened = Happened { job: &job, event: Event::Started, at, reason: None, history: None };
+        let told = telling::writes(gateway, engine, &happened).await;
+        ending::written(gateway, engine, [vec![Write::Start { id: id.into(), at }], told].concat()).await;
     }
 }
 
@@ -225,7 +232,8 @@ mod tests {
     fn ids_of_a_queue() {
         let golden = include_bytes!("../../../tests/golden/comfyui-wire/queue.json");
         assert_eq!(has(&serde_json::from_slice(golden).unwrap()), Has::default());
-        let queue = json!({"queue_running": [[3, "a", {}, {}, []]], "queue_pending": [[4, "b", {}, {}, []], [5]]});
+        let queue =
+            json!({"queue_running": [[3, "a", {}, {}, []]], "queue_pending": [[4, "b", {}, {}, []], [5]]});
         assert_eq!(has(&queue), Has { running: vec!["a".into()], pending: vec!["b".into()] });
     }
 }

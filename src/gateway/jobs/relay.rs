@@ -60,7 +60,11 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-pub async fn ask(gateway: &Gateway, original: Original, body: Bytes) -> Result<Response<AnswerBody>, Refusal> {
+pub async fn ask(
+    gateway: &Gateway,
+    original: Original,
+    body: Bytes,
+) -> Result<Response<AnswerBody>, Refusal> {
     let failed = |why: &str| {
         let message = format!("the process that took the jobs over did not answer: {why}");
         Refusal::new(Fault::GatewayFailed, message)
@@ -108,7 +112,9 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_asked_over_loopback() {
-        for (listen, asked) in [("0.0.0.0:8188", "127.0.0.1:8188"), ("[::]:1", "[::1]:1"), ("10.0.0.5:2", "10.0.0.5:2")] {
+        for (listen, asked) in
+            [("0.0.0.0:8188", "127.0.0.1:8188"), ("[::]:1", "[::1]:1"), ("10.0.0.5:2", "10.0.0.5:2")]
+        {
             assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
         }
     }

@@ -13,8 +13,8 @@ use crate::gateway::jobs::engine::{Engine, Id};
 use crate::gateway::jobs::listening::{Heard, Listening};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::sending;
-use crate::gateway::shared::Gateway;
 use crate::gateway::link::ConnectError;
+use crate::gateway::shared::Gateway;
 use crate::gateway::upstream::Upstream;
 use crate::jobs::model::ReasonKind;
 use parking_lot::Mutex;
@@ -140,7 +140,12 @@ impl Seat {
 }
 
 /// Until the instance is gone and has no job of ours.
-pub async fn run(gateway: Arc<Gateway>, engine: Arc<Engine>, seat: Arc<Seat>, mut orders: UnboundedReceiver<Order>) {
+pub async fn run(
+    gateway: Arc<Gateway>,
+    engine: Arc<Engine>,
+    seat: Arc<Seat>,
+    mut orders: UnboundedReceiver<Order>,
+) {
     loop {
         match connect(&seat).await {
             Ok((jobs, all)) => {

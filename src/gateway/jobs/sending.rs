@@ -17,7 +17,10 @@ use std::sync::Arc;
 pub enum Outcome {
     Taken,
     /// It answered that it does not take it.
-    Refused { status: u16, details: Option<Value> },
+    Refused {
+        status: u16,
+        details: Option<Value>,
+    },
     /// It runs under an id of the instance's own.
     OtherId,
     /// It does not have it.

@@ -1,8 +1,9 @@
 //! The engine from its start to its end: seats for the instances that the router knows, what is kept and what
 //! expires, and the pause before another process takes over.
 use crate::gateway::access_log::Level;
-use crate::gateway::instance::Instance;
+use crate::gateway::deliveries::worker;
 use crate::gateway::health;
+use crate::gateway::instance::Instance;
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Id, Wish, now};
 use crate::gateway::jobs::messages;
@@ -32,6 +33,7 @@ pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engi
     let (ledger, open, last_seq) = Ledger::open(&settings.file)?;
     let count = open.len();
     let engine = Arc::new(Engine::new(ledger, settings.rules.clone(), open, last_seq));
+    engine.set_deliveries(worker::start(gateway, &engine.ledger)?);
     gateway.set_jobs(engine.clone());
     // An instance that drains is in no table; what it runs is asked of it all the same.
     for target in known(&settings.file) {
@@ -101,11 +103,8 @@ fn left_at(engine: &Engine, instance: &Instance) -> Vec<Id> {
 async fn orphans(gateway: Arc<Gateway>, engine: Arc<Engine>) {
     for job in engine.orphans() {
         let instance = job.instance.clone().unwrap_or_default();
-        let reason = Reason {
-            kind: ReasonKind::InstanceDied,
-            message: format!("{instance} is gone"),
-            details: None,
-        };
+        let reason =
+            Reason { kind: ReasonKind::InstanceDied, message: format!("{instance} is gone"), details: None };
         let began = job.started;
         let tried = began.map(|began| Try {
             instance,
@@ -139,7 +138,9 @@ async fn keep(gateway: Arc<Gateway>, engine: Arc<Engine>) {
         let kept = Keep { age_ms: rules.keep.age_ms, count: rules.keep.count, bytes: rules.keep.bytes };
         match engine.ledger.expire(kept, now()).await {
             Ok(0) => {}
-            Ok(gone) => engine.note(&gateway, Level::Info, &format!("{gone} that had ended are no longer kept")),
+            Ok(gone) => {
+                engine.note(&gateway, Level::Info, &format!("{gone} that had ended are no longer kept"))
+            }
             Err(e) => engine.note(&gateway, Level::Warning, &format!("old ones stay: {}", e.full())),
         }
     }
@@ -208,7 +209,9 @@ pub async fn cancel(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) -> b
 /// The other process did not take over. Says what does not go on.
 pub fn resume(gateway: &Arc<Gateway>) -> String {
     let paused = gateway.jobs().is_some_and(|engine| engine.is_paused());
-    let Some(settings) = gateway.active().settings.jobs.clone().filter(|_| paused) else { return String::new() };
+    let Some(settings) = gateway.active().settings.jobs.clone().filter(|_| paused) else {
+        return String::new();
+    };
     match start(gateway, &settings) {
         Ok(_) => String::new(),
         Err(e) => {
@@ -229,5 +232,8 @@ pub async fn pause(engine: &Engine) {
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(5), settled).await;
+    if let Some(deliveries) = engine.deliveries() {
+        deliveries.stop().await;
+    }
     engine.ledger.close().await;
 }

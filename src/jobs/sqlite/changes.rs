@@ -1,5 +1,6 @@
 //! One change of a batch. A state that may not follow is refused: what has ended never runs again unasked.
 use crate::jobs::model::{Body, Job, Reason, State, Time, Try};
+use crate::jobs::sqlite::deliveries;
 use crate::jobs::sqlite::failure::Failure;
 use crate::jobs::sqlite::rows::{self, Packer, int, uint};
 use crate::jobs::store::Write;
@@ -29,9 +30,13 @@ pub fn apply(connection: &Connection, packer: &mut Packer, write: &Write) -> Don
         }
         Write::Forget { ids } => ids.iter().try_for_each(|id| {
             // Only what is over: what was accepted and has not ended is nobody's to forget.
-            change(connection, "DELETE FROM job WHERE id = ?1 AND ended IS NOT NULL", params![id])
+            change(connection, "DELETE FROM job WHERE id = ?1 AND ended IS NOT NULL", params![id])?;
+            deliveries::orphaned(connection, id)
         }),
         Write::Again { id } => again(connection, id),
+        Write::Deliver(delivery) => deliveries::insert(connection, delivery),
+        Write::Tried(tried) => deliveries::tried(connection, tried),
+        Write::Redeliver { ids, at } => deliveries::again(connection, ids, *at),
     }
 }
 
@@ -102,6 +107,7 @@ fn again(connection: &Connection, id: &str) -> Done {
         return Err(Failure::Wrong(format!("job {id} is {}: it has not ended", now.state.name())));
     }
     change(connection, "DELETE FROM history WHERE seq = ?1", params![now.seq])?;
+    deliveries::forget(connection, id)?;
     let set = "UPDATE job SET state = ?2, dispatched = NULL, started = NULL, ended = NULL, duration = 0, \
                instance = NULL, generation = NULL, tries = '[]', reason = NULL, \
                bytes = (SELECT length(content) FROM body WHERE body.seq = job.seq) WHERE seq = ?1";
@@ -140,7 +146,7 @@ fn may_become(connection: &Connection, id: &str, next: State) -> Result<Now, Fai
     Ok(now)
 }
 
-fn change(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Done {
+pub fn change(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Done {
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }
