@@ -72,7 +72,7 @@ impl Deliveries {
 
 /// What happens to a job, as `type` of a webhook has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "JobEvent"))]
 pub enum Event {
     #[serde(rename = "job.started")]
     Started,
