@@ -47,7 +47,7 @@ pub enum Write {
     Deliver(Box<Delivery>),
     /// What came of a try to deliver.
     Tried(Tried),
-    /// Deliveries that were given up wait again, as if they were new; empty: all of them.
+    /// Deliveries that were given up wait again, as if they were new, and those that wait are due.
     Redeliver {
         ids: Vec<String>,
         at: Time,

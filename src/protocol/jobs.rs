@@ -305,7 +305,7 @@ pub enum JobsAsk {
         job: Option<String>,
         limit: u64,
     },
-    /// Those that were given up are tried again, as if they were new; with `failed`, all of them.
+    /// Those that wait are tried at once, those that were given up as if they were new; with `failed`, all that were.
     Redeliver {
         #[serde(default)]
         ids: Vec<String>,

@@ -26,7 +26,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Try again what was given up, as if it were new.
+    /// Try at once what waits, and what was given up as if it were new.
     Retry(RetryArgs),
 }
 

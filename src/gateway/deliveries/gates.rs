@@ -42,12 +42,16 @@ impl Gates {
         back
     }
 
-    /// It did not answer, or has to be left alone. How often that was in a row.
-    pub fn failed(&mut self, place: &str) -> u32 {
+    /// It did not answer, or has to be left alone. How often that was in a row; none where it rests already: what was
+    /// under way together fails together.
+    pub fn failed(&mut self, place: &str, now: u64) -> Option<u32> {
         let gate = self.places.entry(place.into()).or_default();
         gate.under_way = gate.under_way.saturating_sub(1);
+        if gate.rests_until > now {
+            return None;
+        }
         gate.failures = gate.failures.saturating_add(1);
-        gate.failures
+        Some(gate.failures)
     }
 
     pub fn rest(&mut self, place: &str, until: u64) {
@@ -72,12 +76,12 @@ mod tests {
         assert_eq!(gates.room("a", 8, 0), 4);
         (0..4).for_each(|_| gates.began("a"));
         assert_eq!((gates.room("a", 8, 0), gates.room("b", 8, 0)), (0, 4));
-        assert_eq!(gates.failed("a"), 1);
+        assert_eq!(gates.failed("a", 0), Some(1));
         gates.rest("a", 100);
         assert_eq!((gates.room("a", 8, 99), gates.room("b", 8, 99)), (0, 4));
         // The other three are still under way.
         assert_eq!(gates.room("a", 8, 100), 0);
-        (0..3).for_each(|_| drop(gates.failed("a")));
+        (0..3).for_each(|_| assert_eq!(gates.failed("a", 99), None));
         assert_eq!(gates.room("a", 8, 100), 1);
         gates.began("a");
         assert!(gates.answered("a"));

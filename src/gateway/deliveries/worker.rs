@@ -215,10 +215,11 @@ impl Worker {
     }
 
     fn rests(&mut self, rules: &Deliveries, place: &str, asked: Option<u64>, chance: u64, why: &str) {
-        let failures = self.gates.failed(place);
+        let now = clock::now_ms();
+        let Some(failures) = self.gates.failed(place, now) else { return };
         let pause =
             backoff::pause(rules, failures, chance).max(asked.unwrap_or(0).min(rules.longest_pause_ms));
-        self.gates.rest(place, clock::now_ms().saturating_add(pause));
+        self.gates.rest(place, now.saturating_add(pause));
         if failures == 1 {
             self.note(Level::Warning, &format!("{place} does not take what is sent: {why}"));
         }

@@ -31,6 +31,9 @@ pub async fn writes(gateway: &Gateway, engine: &Engine, happened: &Happened<'_>)
     let settings = engine.settings();
     let Some(rules) = settings.deliveries.as_ref() else { return Vec::new() };
     let Happened { job, event, at, reason, history } = *happened;
+    if event == Event::Started && !rules.events.contains(&event) {
+        return Vec::new();
+    }
     let own = match rules.origins.is_empty() {
         true => Addresses::default(),
         false => own(gateway, engine, &job.id).await,
@@ -107,7 +110,7 @@ pub async fn list(
     Ok(JobsAnswer::Deliveries { deliveries, total, waiting, failed })
 }
 
-/// Tries again what was given up; with `failed`, all of it.
+/// Tries again at once what waits or was given up; with `failed`, all that was given up.
 pub async fn again(engine: &Engine, ids: Vec<String>, failed: bool) -> Result<JobsAnswer, String> {
     let states = if failed { vec![State::Failed] } else { Vec::new() };
     let known = if failed || !ids.is_empty() {
@@ -122,8 +125,7 @@ pub async fn again(engine: &Engine, ids: Vec<String>, failed: bool) -> Result<Jo
         let why = match known.iter().find(|delivery| delivery.id == id).map(|delivery| delivery.state) {
             None => Some("no such delivery"),
             Some(State::Delivered) => Some("it is delivered"),
-            Some(State::Waiting) => Some("it waits for its next try"),
-            Some(State::Failed | State::Gone) => None,
+            Some(State::Waiting | State::Failed | State::Gone) => None,
         };
         jobs.push(JobActed { id, done: why.is_none(), why: why.map(String::from) });
     }

@@ -73,13 +73,13 @@ fn gone(connection: &Connection, tried: &Tried) -> Done {
 }
 
 pub fn again(connection: &Connection, ids: &[String], at: Time) -> Done {
-    let set = "UPDATE delivery SET state = 'waiting', made = ?1, due = ?1, tries = 0, ended = NULL \
-               WHERE state IN ('failed', 'gone')";
-    if ids.is_empty() {
-        return change(connection, set, params![int(at)]);
-    }
-    let set = format!("{set} AND id = ?2");
-    ids.iter().try_for_each(|id| change(connection, &set, params![int(at), id]))
+    let over = "UPDATE delivery SET state = 'waiting', made = ?2, due = ?2, tries = 0, ended = NULL \
+                WHERE id = ?1 AND state IN ('failed', 'gone')";
+    let waits = "UPDATE delivery SET due = ?2 WHERE id = ?1 AND state = 'waiting'";
+    ids.iter().try_for_each(|id| {
+        change(connection, over, params![id, int(at)])?;
+        change(connection, waits, params![id, int(at)])
+    })
 }
 
 /// What is over of a job that was deleted.

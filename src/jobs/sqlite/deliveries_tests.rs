@@ -75,8 +75,12 @@ fn tries_and_a_second_life() {
     assert_eq!(found[0].why.as_deref(), Some("it answered 500"));
     store.write(&[Write::Redeliver { ids: vec!["b".into()], at: 200 }]).unwrap();
     assert_eq!(store.counts().unwrap(), (0, 1), "what was delivered is not sent again");
-    store.write(&[Write::Redeliver { ids: vec![], at: 200 }]).unwrap();
-    assert_eq!(ids(store.due("webhook", 200, 10).unwrap()), ["a"]);
+    store.write(&[Write::Redeliver { ids: vec!["a".into()], at: 200 }]).unwrap();
+    assert_eq!(store.due("webhook", 200, 10).unwrap()[0].tries, 0);
+    store.write(&[tried("a", State::Waiting, 900)]).unwrap();
+    store.write(&[Write::Redeliver { ids: vec!["a".into()], at: 300 }]).unwrap();
+    let due = store.due("webhook", 300, 10).unwrap();
+    assert_eq!((due[0].tries, due[0].made), (1, 200), "one that waits is only tried sooner");
 }
 
 #[test]
