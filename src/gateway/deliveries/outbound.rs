@@ -23,8 +23,9 @@ use tokio_rustls::TlsConnector;
 /// Of a name: addresses that are tried.
 const ADDRESSES: usize = 4;
 const CONNECT: Duration = Duration::from_secs(10);
-/// Of an answer's body, for what it says of an error.
+/// Of an answer's body, for what it says of an error, and how long that may take.
 const ANSWER: usize = 16 << 10;
+const WORDS: Duration = Duration::from_millis(500);
 /// The host's certificates are read again after so long: they are renewed while this runs.
 const ROOTS: Duration = Duration::from_secs(3600);
 
@@ -141,8 +142,11 @@ impl Outbound {
         let response = sender.send_request(request).await.map_err(|e| full(&e))?;
         progress.moved();
         let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
+        if response.status().is_success() {
+            return Ok(Answer { status, retry_after, text: String::new() });
+        }
         // What an answer says beyond its status is read for people, and as far as it comes.
-        let body = timeout(CONNECT, Limited::new(response.into_body(), ANSWER).collect()).await;
+        let body = timeout(WORDS, Limited::new(response.into_body(), ANSWER).collect()).await;
         let bytes = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
         Ok(Answer { status, retry_after, text: String::from_utf8_lossy(&bytes).into_owned() })
     }

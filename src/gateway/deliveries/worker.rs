@@ -81,8 +81,8 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         let mut others = tokio::time::Instant::now();
-        self.count().await;
         while !self.handle.is_stopped() {
+            self.count().await;
             if self.handle.take_again() {
                 self.gates.forget();
             }
@@ -91,8 +91,10 @@ impl Worker {
                 others = tokio::time::Instant::now();
                 self.no_longer_allowed(&rules).await;
             }
-            self.begin(&rules).await;
             let waits = self.handle.waiting.load(Ordering::Relaxed) > 0;
+            if waits {
+                self.begin(&rules).await;
+            }
             let look = if waits { LOOK } else { IDLE };
             let ended = tokio::select! {
                 () = self.handle.wake.notified() => None,
@@ -102,7 +104,6 @@ impl Worker {
             if let Some(Ok((delivery, came))) = ended {
                 self.ended(&rules, delivery, came).await;
             }
-            self.count().await;
         }
         let rules = rules(&self.gateway);
         let rest = async {
