@@ -18,6 +18,13 @@ pub fn uuid4() -> Result<String> {
     Ok(parts.join("-"))
 }
 
+/// For what is spread, and guards nothing: 0 where the kernel gives none.
+pub fn number() -> u64 {
+    let mut bytes = [0u8; 8];
+    let got = getrandom(&mut bytes, GetRandomFlags::empty()).unwrap_or(0);
+    if got == bytes.len() { u64::from_ne_bytes(bytes) } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

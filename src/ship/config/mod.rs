@@ -2,9 +2,11 @@
 //! host's values come before the project's; what nobody says has the default given here.
 pub mod arguments;
 mod check;
+mod deliveries;
 mod resolve;
 pub mod system;
 mod types;
 mod wrong;
+pub use deliveries::*;
 pub use types::*;
 pub use wrong::Wrong;

@@ -1,4 +1,5 @@
 //! The keys of `[service]`, `[rollout]` and `[ship]`: one type for stillframe.toml, for hosts and for Nix.
+use super::deliveries::{DeliveriesConfig, UploadsConfig, WebhooksConfig};
 use crate::protocol::callers::{HostName, Network, Origin};
 use crate::protocol::jobs::DrainRunning;
 use crate::protocol::spec::Rotation;
@@ -301,6 +302,12 @@ pub struct JobsConfig {
     pub expire_waiting: Option<Span>,
     /// What is kept of jobs that have ended, with their prompts and results; beyond any of these the oldest go.
     pub keep: KeepConfig,
+    /// How what is sent to others is sent.
+    pub deliveries: DeliveriesConfig,
+    /// Who is told when a job has ended.
+    pub webhooks: WebhooksConfig,
+    /// Where the files go that a job has saved.
+    pub uploads: UploadsConfig,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
