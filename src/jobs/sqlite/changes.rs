@@ -4,7 +4,7 @@ use crate::jobs::model::{Body, Job, Reason, State, Time, Try};
 use crate::jobs::sqlite::beside;
 use crate::jobs::sqlite::deliveries;
 use crate::jobs::sqlite::failure::Failure;
-use crate::jobs::sqlite::rows::{self, Packer, int, uint};
+use crate::jobs::sqlite::rows::{self, Packer, change, int, uint};
 use crate::jobs::store::Write;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
@@ -174,9 +174,4 @@ fn may_become(connection: &Connection, id: &str, next: State) -> Result<Now, Fai
         return Err(Failure::Wrong(format!("job {id} is {state} and cannot become {next}")));
     }
     Ok(now)
-}
-
-pub fn change(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Done {
-    connection.prepare_cached(sql)?.execute(values)?;
-    Ok(())
 }

@@ -1,9 +1,8 @@
 //! Deliveries as rows. Those that are over go with their job; those that wait stay whatever becomes of it.
 use crate::jobs::delivery::{Delivery, FindDeliveries, Kind, State, Tried};
 use crate::jobs::model::Time;
-use crate::jobs::sqlite::changes::change;
 use crate::jobs::sqlite::failure::Failure;
-use crate::jobs::sqlite::rows::{self, int, uint};
+use crate::jobs::sqlite::rows::{self, change, int, uint};
 use rusqlite::types::{Type, Value};
 use rusqlite::{Connection, Row, params, params_from_iter};
 

@@ -3,10 +3,13 @@
 pub mod arguments;
 mod check;
 mod deliveries;
+mod receivers;
 mod resolve;
 pub mod system;
 mod types;
+mod value;
 mod wrong;
-pub use deliveries::*;
+pub use receivers::*;
 pub use types::*;
+pub use value::*;
 pub use wrong::Wrong;
