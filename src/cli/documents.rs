@@ -31,7 +31,10 @@ mod host;
 mod jobs;
 
 pub use host::{CheckedHost, Described, DescribedHost, Prepared, RepairedHost, SentHost};
-pub use jobs::{BackedUp, JobChange, JobLine, JobShown, Jobs, JobsCancelled, JobsRequeued};
+pub use jobs::{
+    BackedUp, DeliveriesRetried, JobChange, JobDeliveries, JobLine, JobShown, Jobs, JobsCancelled,
+    JobsRequeued,
+};
 
 /// Raised when a field of one changes its meaning or goes away.
 const VERSION: u32 = 1;
@@ -442,6 +445,8 @@ documents! {
     "jobs" Hosts<Jobs>;
     "jobs-backup" BackedUp;
     "jobs-cancel" Hosts<JobsCancelled>;
+    "jobs-deliveries" Hosts<JobDeliveries>;
+    "jobs-deliveries-retry" Hosts<DeliveriesRetried>;
     "jobs-requeue" Hosts<JobsRequeued>;
     "jobs-show" Hosts<JobShown>;
     "lock" Locked;

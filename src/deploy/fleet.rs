@@ -1,8 +1,10 @@
 //! The hosts that a command is for, and working on all of them at once.
 use crate::deploy::values;
 use crate::formats::comfy::workflow;
+use crate::formats::webhook;
+use crate::protocol::deliveries::{UPLOAD_SECRET, WEBHOOK_SECRET};
 use crate::protocol::spec::Spec;
-use crate::ship::config::{ServiceConfig, Wrong};
+use crate::ship::config::{QueueOf, ServiceConfig, Wrong};
 use crate::ship::hosts::{self, Host};
 use crate::ship::preflight::Needs;
 use crate::ship::ssh::Remote;
@@ -78,7 +80,9 @@ impl Project<'_> {
         let mut put = |base: &Path, service: &ServiceConfig| {
             let secrets = service.secrets.values().filter_map(|s| s.file.clone());
             let keys = service.gateway.api_keys.iter().flatten().filter_map(|k| k.file.clone());
-            files.extend(secrets.chain(keys).map(|file| base.join(file)));
+            let own = [&service.jobs.webhooks.secret, &service.jobs.uploads.secret];
+            let own = own.into_iter().flatten().filter_map(|secret| secret.file.clone());
+            files.extend(secrets.chain(keys).chain(own).map(|file| base.join(file)));
         };
         put(self.folder, self.service);
         // Hosts are asked for only where their files could lie in the environment.
@@ -209,6 +213,7 @@ impl Member {
             let value = values::resolve(&secret.value(), &format!("service.secrets.{name}"), origin)?;
             private.secrets.insert(name.clone(), value);
         }
+        self.gateway_secrets(&mut private)?;
         let origin = self.origin(self.host.service.gateway.api_keys.is_some());
         for key in self.service.gateway.api_keys.iter().flatten() {
             let value = values::resolve(key, "service.gateway.api-keys", origin)?;
@@ -228,6 +233,32 @@ impl Member {
                 .push(crate::formats::nix::hash::Sha256(Sha256::digest(value.as_bytes()).into()).to_hex());
         }
         Ok(private)
+    }
+
+    /// Those of the gateway's own, which no instance gets.
+    fn gateway_secrets(&self, private: &mut Private) -> Result<()> {
+        let (said, own) = (&self.service.jobs, &self.host.service.jobs);
+        let named = [
+            (WEBHOOK_SECRET, "service.jobs.webhooks.secret", &said.webhooks.secret, &own.webhooks.secret),
+            (UPLOAD_SECRET, "service.jobs.uploads.secret", &said.uploads.secret, &own.uploads.secret),
+        ];
+        for (name, key, secret, own) in named {
+            let Some(secret) = secret.as_ref().filter(|_| said.queue == Some(QueueOf::Gateway)) else {
+                continue;
+            };
+            let origin = self.origin(own.is_some());
+            let value = values::resolve(secret, key, origin)?;
+            if name == WEBHOOK_SECRET
+                && let Err(why) = webhook::Key::parse(&value)
+            {
+                let text = format!("{}: the value of {key} {why}", origin.display());
+                return Err(
+                    Error::new(Kind::Input, text).hint("make one: echo whsec_$(openssl rand -base64 32)")
+                );
+            }
+            private.secrets.insert(name.into(), value);
+        }
+        Ok(())
     }
 
     pub fn smoke(&self) -> Result<Option<Value>> {

@@ -10,3 +10,5 @@ pub mod nix;
 pub mod python;
 #[cfg(feature = "workstation")]
 pub mod redact;
+pub mod sigv4;
+pub mod webhook;

@@ -127,6 +127,12 @@ async fn act(gateway: &Arc<Gateway>, request: Request) -> Result<Reply, String> 
         Request::Set { table } => orders::set(gateway, table).await?,
         Request::Cut { id } => orders::cut(gateway, &id).await?,
         Request::Reload => orders::reload(gateway).await?,
+        Request::Secrets { secrets } => {
+            gateway.set_secrets(secrets);
+            if let Some(engine) = gateway.jobs() {
+                engine.deliveries_again();
+            }
+        }
         Request::Upgrade { program, limit_ms } => {
             upgrade::hand_over(gateway, &program, Duration::from_millis(limit_ms)).await?;
         }

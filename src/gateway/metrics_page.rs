@@ -48,6 +48,7 @@ fn traffic(page: &mut Page, gateway: &Gateway) {
     let sockets = gateway.hub.count() as u64;
     page.one("client_websockets", "gauge", "WebSockets that end at the gateway.", sockets);
     page.one("connections_total", "counter", "Connections accepted.", read(&metrics.connections));
+    deliveries(page, gateway);
     page.one("received_bytes_total", "counter", "Bytes from clients to instances.", read(&metrics.received));
     page.one("sent_bytes_total", "counter", "Bytes from instances to clients.", read(&metrics.sent));
 }
@@ -69,6 +70,16 @@ fn jobs(page: &mut Page, gateway: &Gateway) {
     for (state, count) in engine.ended.iter() {
         page.line("jobs_ended_total", &format!("state=\"{}\"", state.name()), read(count));
     }
+}
+
+/// Webhooks and uploads, where this process owns the jobs.
+fn deliveries(page: &mut Page, gateway: &Gateway) {
+    let Some(deliveries) = gateway.jobs().and_then(|engine| engine.deliveries()) else { return };
+    let [waiting, failed, delivered, failed_tries] = deliveries.counts();
+    page.one("deliveries_waiting", "gauge", "Webhooks and uploads that wait for a try.", waiting);
+    page.one("deliveries_failed", "gauge", "Webhooks and uploads that were given up and are kept.", failed);
+    page.one("deliveries_total", "counter", "Webhooks and uploads delivered by this process.", delivered);
+    page.one("delivery_failed_tries_total", "counter", "Tries of this process that failed.", failed_tries);
 }
 
 fn open(page: &mut Page, instances: &Instances) {

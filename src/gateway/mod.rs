@@ -17,8 +17,8 @@
 //! client ─▶ hub_accept ─▶ hub (WebSockets that end here) ◀─ what runs jobs ◀─ upstream ◀─ instance
 //! ```
 //!
-//! One thread does all of it: a request costs about 25 us, so a core carries far more than GPUs can produce,
-//! and nothing is handed from thread to thread. Three rules keep a deploy from losing a request:
+//! One thread does all of it, but for what is sent to others (`deliveries`): a request costs about 25 us, so a core carries
+//! far more than GPUs can produce, and nothing is handed from thread to thread. Three rules keep a deploy from losing a request:
 //!
 //! 1. `router`: a request claims its instance under the read lock, `set` swaps under the write lock. After
 //!    `set` nothing new goes to an old instance, and what is on its way is counted.
@@ -42,7 +42,9 @@ pub mod client;
 pub mod client_socket;
 pub mod clock;
 pub mod control_socket;
+pub mod credentials;
 pub mod deadlines;
+pub mod deliveries;
 pub mod door;
 pub mod faults;
 pub mod forward;

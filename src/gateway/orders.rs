@@ -128,7 +128,10 @@ pub async fn reload(gateway: &Arc<Gateway>) -> Result<(), String> {
     let jobs = new.settings.jobs.clone();
     gateway.set_active(new);
     match (gateway.jobs(), jobs) {
-        (Some(engine), Some(jobs)) => engine.set_settings(jobs.rules),
+        (Some(engine), Some(jobs)) => {
+            engine.set_settings(jobs.rules);
+            engine.wake_deliveries();
+        }
         (None, Some(jobs)) => {
             service::start(gateway, &jobs)
                 .map_err(|e| format!("the jobs stay the instances' own: {}", e.full()))?;

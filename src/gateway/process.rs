@@ -1,6 +1,7 @@
 //! The gateway as a process: the sockets it is passed, signals, READY and the end.
 use crate::gateway::access_log::Level;
 use crate::gateway::control_socket::{self, Bound};
+use crate::gateway::credentials;
 use crate::gateway::deadlines;
 use crate::gateway::health;
 use crate::gateway::instance::FirstHealth;
@@ -121,6 +122,7 @@ async fn start(
     server::prepare(&listener, idle).map_err(failed)?;
     let spare = listener.try_clone().map_err(failed)?;
     let gateway = Arc::new(Gateway::new(settings_file.to_path_buf(), active, spare.into()));
+    gateway.set_secrets(credentials::read());
     raise_descriptors(&gateway);
     match successor {
         Some(successor) => successor.learn(&gateway).await?,

@@ -15,6 +15,7 @@ use crate::gateway::throttle::Throttle;
 use crate::gateway::ticket::Tickets;
 use crate::gateway::tunnel::Tunnels;
 use crate::gateway::waiting::Waiting;
+use crate::protocol::deliveries::Secrets;
 use parking_lot::{Mutex, RwLock};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ pub struct Gateway {
     jobs: RwLock<Option<Arc<Engine>>>,
     /// Why the gateway cannot own them though it is to.
     jobs_trouble: Mutex<Option<String>>,
+    secrets: RwLock<Arc<Secrets>>,
     /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
     /// The process that this one took over from, while it still has something.
@@ -102,6 +104,7 @@ impl Gateway {
             hub: Arc::default(),
             jobs: RwLock::new(None),
             jobs_trouble: Mutex::new(None),
+            secrets: RwLock::default(),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),
             answering: AtomicUsize::new(0),
@@ -156,6 +159,15 @@ impl Gateway {
     pub fn set_jobs(&self, engine: Arc<Engine>) {
         *self.jobs_trouble.lock() = None;
         *self.jobs.write() = Some(engine);
+    }
+
+    /// Values of the gateway's own secrets.
+    pub fn secrets(&self) -> Arc<Secrets> {
+        self.secrets.read().clone()
+    }
+
+    pub fn set_secrets(&self, secrets: Secrets) {
+        *self.secrets.write() = Arc::new(secrets);
     }
 
     pub fn predecessor(&self) -> Option<Arc<Predecessor>> {

@@ -179,7 +179,7 @@ impl Change<'_> {
         self.world.step(Status::Starting, "what was copied is written to disk")?;
         self.world.sync_store()?;
         self.world.write_units(number, &generation)?;
-        self.prepare_gateway(&generation.wanted)?;
+        self.prepare_gateway(&generation)?;
         match spec.rotation {
             Rotation::Surge => self.start_and_check(&generation)?,
             Rotation::Replace => {
@@ -191,7 +191,7 @@ impl Change<'_> {
         }
         self.world.step(Status::Rotating, &format!("traffic moves to generation {number}"))?;
         // Keys, limits and the public port belong to the generation: until now clients were met as before.
-        self.world.gateway(&generation.wanted)?;
+        self.world.gateway(&generation)?;
         self.world.set_table(&self.state.table(Some(number)))?;
         if spec.rotation == Rotation::Surge {
             self.drain_previous(spec.drain_ms)?;

@@ -7,7 +7,6 @@ use crate::host::state::{Generation, Place, ServiceState};
 use crate::host::world::{Status, World};
 use crate::protocol::control::Address;
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::spec::Wanted;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::say::say;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +70,7 @@ impl<'a> Change<'a> {
         self.world.link(number, &generation.wanted)?;
         self.world.write_units(number, &generation)?;
         // An instance lets the gateway in when it starts, so the gateway comes first.
-        self.world.gateway(&generation.wanted)?;
+        self.world.gateway(&generation)?;
         for id in self.state.instances(number) {
             if self.world.unit(id)?.is_over() {
                 self.world.start(id)?;
@@ -83,11 +82,11 @@ impl<'a> Change<'a> {
 
     /// Makes sure that the gateway runs, before the traffic moves: as what serves wants it. What will be wanted of it
     /// later is only looked at, so that a port that is taken fails before anything has changed.
-    pub fn prepare_gateway(&mut self, wanted: &Wanted) -> Result<()> {
-        let Some(previous) = self.previous else { return self.world.gateway(wanted) };
-        let serving = self.generation(previous)?.wanted;
+    pub fn prepare_gateway(&mut self, generation: &Generation) -> Result<()> {
+        let Some(previous) = self.previous else { return self.world.gateway(generation) };
+        let serving = self.generation(previous)?;
         self.world.gateway(&serving)?;
-        self.world.ports_are_free(wanted, &serving)
+        self.world.ports_are_free(&generation.wanted, &serving.wanted)
     }
 
     pub fn start_and_check(&mut self, generation: &Generation) -> Result<()> {

@@ -335,10 +335,10 @@ impl World for HostWorld {
         prompt::queue_remaining(&reply.body)
     }
 
-    fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
-        self.stale |= self.gateway.write(wanted)?;
+    fn gateway(&mut self, generation: &Generation) -> Result<()> {
+        self.stale |= self.gateway.write(generation)?;
         self.reload()?;
-        self.gateway.run(wanted)
+        self.gateway.run(generation)
     }
 
     fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()> {

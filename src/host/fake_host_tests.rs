@@ -311,7 +311,8 @@ impl World for Fake {
         let number = self.generation_of(at)?;
         (!self.is_dead(number)).then(|| u64::from(self.has_job(number)))
     }
-    fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
+    fn gateway(&mut self, generation: &Generation) -> Result<()> {
+        let wanted = &generation.wanted;
         self.settings.push(wanted.snapshot.clone());
         let owns = self.owns;
         self.effect("gateway", |h| {

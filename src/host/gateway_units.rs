@@ -1,7 +1,9 @@
 //! The gateway's units and settings, and words with it over its control socket.
 use crate::host::layout::Service;
 use crate::host::listeners;
+use crate::host::secrets;
 use crate::host::socket;
+use crate::host::state::Generation;
 use crate::host::units;
 use crate::protocol::control::{GATEWAY_VERSION, GatewaySettings, JobsAsk, JobsSettings, Reply, Request};
 use crate::protocol::jobs::Jobs;
@@ -75,7 +77,8 @@ impl Gateway {
     }
 
     /// Writes units and settings; says whether systemd must read its units again.
-    pub fn write(&self, wanted: &Wanted) -> Result<bool> {
+    pub fn write(&self, generation: &Generation) -> Result<bool> {
+        let wanted = &generation.wanted;
         let spec = &wanted.spec;
         let jobs = self.jobs(spec);
         let owns_jobs = jobs.is_some();
@@ -89,7 +92,11 @@ impl Gateway {
         let socket = units::gateway_socket(&self.service, spec);
         let socket_file = units.join(self.service.gateway_unit("socket"));
         let socket_changed = files::write_if_changed(&socket_file, socket.as_bytes())?;
-        let text = units::gateway_service(&self.service, &self.agent(wanted), owns_jobs);
+        let folder = self.service.secrets(generation.attempt);
+        let named = secrets::of_gateway(spec).into_iter().map(|name| (name, folder.join(name)));
+        // Without its file the unit would not start, and nothing would be served.
+        let credentials: Vec<_> = named.filter(|(_, file)| file.exists()).collect();
+        let text = units::gateway_service(&self.service, &self.agent(wanted), owns_jobs, &credentials);
         let service_changed =
             files::write_if_changed(&units.join(self.service.gateway_unit("service")), text.as_bytes())?;
         Ok(socket_changed || service_changed)
@@ -97,7 +104,8 @@ impl Gateway {
 
     /// Makes it run as `write` wrote it. One that runs is not restarted: that would cut its WebSockets. Only who owns the
     /// jobs, it or the instances, cannot change while it runs.
-    pub fn run(&self, wanted: &Wanted) -> Result<()> {
+    pub fn run(&self, generation: &Generation) -> Result<()> {
+        let wanted = &generation.wanted;
         let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
         let shown = systemd::show_all(&[&socket, &service], &["ActiveState"])?;
         let active = |at: usize| {
@@ -122,12 +130,24 @@ impl Gateway {
             }
             // An older program knows neither these settings nor a table with sockets.
             self.upgrade(wanted)?;
+            self.pass_secrets(generation)?;
             self.ask(&Request::Reload)?;
             if self.ask(&Request::Status)?.waiting_jobs.is_some() != owns_jobs {
                 self.restart()?;
             }
         }
         Ok(())
+    }
+
+    /// A process that runs has the credentials of its start. Jobs that an earlier generation left go on with theirs.
+    fn pass_secrets(&self, generation: &Generation) -> Result<()> {
+        let spec = &generation.wanted.spec;
+        if spec.jobs.is_none() {
+            return Ok(());
+        }
+        let folder = self.service.secrets(generation.attempt);
+        let secrets = secrets::read(&folder, &secrets::of_gateway(spec))?;
+        self.ask(&Request::Secrets { secrets }).map(drop)
     }
 
     /// The socket stays, and connections wait there.

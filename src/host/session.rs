@@ -278,7 +278,7 @@ impl Talk<'_> {
             .spec
             .check_version()
             .map_err(|e| Error::new(Kind::Input, format!("what is to be served is of {e}")).hint(VERSIONS))?;
-        secrets::complete(&wanted.spec.secrets, given)?;
+        secrets::complete(&wanted.spec.secrets, &secrets::of_gateway(&wanted.spec), given)?;
         if !again
             && let Some((number, generation)) = exactly(&state, &wanted)
             && secrets::same(&held.service.secrets(generation.attempt), given)

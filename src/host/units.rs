@@ -10,7 +10,7 @@ use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::{Spec, Wanted};
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The agent's program of an agent's store path.
 pub fn program(agent: &str) -> String {
@@ -191,8 +191,16 @@ Service={}
     )
 }
 
-/// `agent`: the store path of the one whose program it is. `owns_jobs`: it has a folder for them that outlives it.
-pub fn gateway_service(service: &Service, agent: &str, owns_jobs: bool) -> String {
+/// `agent`: the store path of the one whose program it is. `owns_jobs`: it has a folder for them that outlives it. `secrets`:
+/// its own, with the files of their values.
+pub fn gateway_service(
+    service: &Service,
+    agent: &str,
+    owns_jobs: bool,
+    secrets: &[(&str, PathBuf)],
+) -> String {
+    let credential = |(name, file): &(&str, PathBuf)| format!("LoadCredential={name}:{}\n", file.display());
+    let credentials: String = secrets.iter().map(credential).collect();
     let state = if owns_jobs {
         format!("StateDirectory={}\nStateDirectoryMode=0700\n", service.gateway_state())
     } else {
@@ -217,7 +225,7 @@ TimeoutStopSec=20
 LimitNOFILE=65536
 RuntimeDirectory={runtime}
 RuntimeDirectoryPreserve=yes
-{state}SyslogIdentifier={name}-gateway
+{state}{credentials}SyslogIdentifier={name}-gateway
 DynamicUser=yes
 User=sfg-{name}
 {SANDBOX}{no_daemon}{FAULTS}ProtectHome=yes
@@ -332,13 +340,15 @@ mod tests {
             from: "/nix/store/h-system-usr-share-fonts-truetype".into(),
         }];
         let fonts = crate::host::system_files::lines(&fonts, &[]);
+        let secrets = [("webhook-secret", service.secrets(12).join("webhook-secret"))];
         let texts = [
             ("instance-cpu.service", instance(&service, 7, place(0), &wanted, 12, Users::Own, &fonts)),
             ("instance-gpus.service", instance(&service, 7, place(1), &wanted, 12, Users::Shared, "")),
             ("instance-uuid.service", instance(&service, 7, place(2), &host_user, 12, Users::Shared, "")),
             ("gateway.socket", gateway_socket(&service, &wanted.spec)),
-            ("gateway.service", gateway_service(&service, &wanted.agent, false)),
-            ("gateway-jobs.service", gateway_service(&service, &wanted.agent, true)),
+            ("gateway.service", gateway_service(&service, &wanted.agent, false, &[])),
+            ("gateway-jobs.service", gateway_service(&service, &wanted.agent, true, &[])),
+            ("gateway-secrets.service", gateway_service(&service, &wanted.agent, true, &secrets)),
             ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),
         ];
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/units");

@@ -98,7 +98,7 @@ pub trait World {
     /// Jobs that wait or run in an instance; `None` when it does not answer.
     fn queue(&mut self, at: &Address) -> Option<u64>;
     /// Units and settings of the gateway as wanted, running, in the newest agent's program.
-    fn gateway(&mut self, wanted: &Wanted) -> Result<()>;
+    fn gateway(&mut self, generation: &Generation) -> Result<()>;
     /// Whether the gateway can listen where `wanted` says, and does not yet for `serving`.
     fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()>;
     fn remove_gateway(&mut self) -> Result<()>;

@@ -4,6 +4,7 @@
 //! for one. A write that fails takes no other one with it. While nothing can be written, `trouble` says why, and the
 //! writer tries by itself whether it can again.
 use crate::jobs::asset::{Asset, FindAsset, Used};
+use crate::jobs::delivery::{Delivery, FindDeliveries};
 use crate::jobs::model::{Body, History, Job, Time};
 use crate::jobs::sqlite::Sqlite;
 use crate::jobs::store::{Find, Keep, Store, Write, is_damage};
@@ -146,6 +147,22 @@ impl Ledger {
 
     pub async fn find(&self, find: Find) -> Result<(Vec<Job>, u64)> {
         self.ask(move |store| store.find(&find)).await
+    }
+
+    pub async fn deliveries(&self, find: FindDeliveries) -> Result<(Vec<Delivery>, u64)> {
+        self.ask(move |store| store.deliveries(&find)).await
+    }
+
+    pub async fn due(&self, place: String, now: Time, most: u64) -> Result<Vec<Delivery>> {
+        self.ask(move |store| store.due(&place, now, most)).await
+    }
+
+    pub async fn counts(&self) -> Result<(u64, u64)> {
+        self.ask(|store| store.counts()).await
+    }
+
+    pub async fn other_places(&self, known: Vec<String>) -> Result<Vec<String>> {
+        self.ask(move |store| store.other_places(&known)).await
     }
 
     /// What there is of each, in the order of the ids; an unknown one has neither.

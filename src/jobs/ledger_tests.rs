@@ -46,6 +46,18 @@ impl Store for Watched {
     fn find(&mut self, find: &Find) -> Result<(Vec<Job>, u64)> {
         self.store.find(find)
     }
+    fn deliveries(&mut self, find: &FindDeliveries) -> Result<(Vec<Delivery>, u64)> {
+        self.store.deliveries(find)
+    }
+    fn due(&mut self, place: &str, now: Time, most: u64) -> Result<Vec<Delivery>> {
+        self.store.due(place, now, most)
+    }
+    fn counts(&mut self) -> Result<(u64, u64)> {
+        self.store.counts()
+    }
+    fn other_places(&mut self, known: &[String]) -> Result<Vec<String>> {
+        self.store.other_places(known)
+    }
     fn expire(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64> {
         self.store.expire(keep, now, most)
     }

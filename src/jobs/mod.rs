@@ -10,6 +10,7 @@
 pub mod asset;
 #[cfg(test)]
 mod bench_tests;
+pub mod delivery;
 #[cfg(test)]
 mod fixture;
 pub mod ledger;

@@ -1,6 +1,7 @@
 //! What keeps jobs. The ledger's threads alone call it. SQLite is behind it; the schema is portable, because
 //! PostgreSQL is to be the second.
 use crate::jobs::asset::{Asset, Beside, Claim};
+use crate::jobs::delivery::{Delivery, FindDeliveries, Tried};
 pub use crate::jobs::model::Keep;
 use crate::jobs::model::{Body, History, Job, Reason, State, Time, Try};
 use crate::sys::error::{Error, Result};
@@ -64,6 +65,15 @@ pub enum Write {
     Discard {
         id: String,
     },
+    /// In the transaction of what it tells of. A receiver that wants no more of this job has none of it.
+    Deliver(Box<Delivery>),
+    /// What came of a try to deliver.
+    Tried(Tried),
+    /// Deliveries that were given up wait again, as if they were new, and those that wait are due.
+    Redeliver {
+        ids: Vec<String>,
+        at: Time,
+    },
 }
 
 /// Which jobs a reader wants, newest first unless `oldest_first`.
@@ -126,6 +136,13 @@ pub trait Store: Beside + Send {
     fn history(&mut self, id: &str) -> Result<Option<History>>;
     /// A page, and how many there are without offset and limit.
     fn find(&mut self, find: &Find) -> Result<(Vec<Job>, u64)>;
+    fn deliveries(&mut self, find: &FindDeliveries) -> Result<(Vec<Delivery>, u64)>;
+    /// Those of a place whose time has come, the longest due first. A webhook waits for its job's uploads.
+    fn due(&mut self, place: &str, now: Time, most: u64) -> Result<Vec<Delivery>>;
+    /// How many deliveries wait, and how many were given up.
+    fn counts(&mut self) -> Result<(u64, u64)>;
+    /// Places of waiting deliveries that are none of these.
+    fn other_places(&mut self, known: &[String]) -> Result<Vec<String>>;
     /// Deletes what `keep` no longer covers; at most `most` jobs in one transaction. Says how many went.
     fn expire(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64>;
     /// A consistent copy into a file that must not exist.

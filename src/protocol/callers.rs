@@ -138,6 +138,15 @@ impl Origin {
         &self.host
     }
 
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// As it is written, else that of the scheme.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// Whether a page of this origin that was asked for at this authority came from there. An authority
     /// without a port has the one that the scheme has: a proxy in between may speak TLS with the browser and
     /// none with us, so the scheme is the origin's.

@@ -4,6 +4,7 @@
 //! The gateway writes the table to `table` (temporary file, sync, rename) before it answers `set`, so a
 //! restarted gateway routes as the last one did without asking anybody.
 pub use crate::protocol::callers::Callers;
+use crate::protocol::deliveries::Secrets;
 pub use crate::protocol::jobs::{JobsAnswer, JobsAsk, JobsSettings};
 pub use crate::protocol::spec::{Check, Limits};
 pub use crate::sys::address::Address;
@@ -66,6 +67,8 @@ pub enum Request {
     Cut { id: String },
     /// Reads the settings file again; an error leaves the old settings in force.
     Reload,
+    /// Values of the gateway's own secrets, which replace those that it has. They are nowhere but in its memory.
+    Secrets { secrets: Secrets },
     /// Hands the listening socket to another version of this program, which answers from then on. This
     /// process goes on with what it has, for at most `limit_ms`, and ends.
     Upgrade { program: String, limit_ms: u64 },

@@ -1,5 +1,6 @@
 //! Jobs as the gateway, the agent and the workstation speak of them: what a service asks of a gateway that owns
 //! them, and what that gateway tells of each.
+use crate::protocol::deliveries::{Deliveries, DeliveryRow, DeliveryState, JobUpload};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub struct Jobs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_ms: Option<u64>,
     pub keep: Keep,
+    /// None: nothing is sent to anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliveries: Option<Deliveries>,
 }
 
 /// What becomes of a job that still runs when the drain limit of its instance has passed.
@@ -56,6 +60,7 @@ impl Default for Jobs {
             stuck_ms: 600_000,
             expire_ms: None,
             keep: Keep { age_ms: 30 * 86_400_000, count: 100_000, bytes: 10 << 30 },
+            deliveries: None,
         }
     }
 }
@@ -232,6 +237,9 @@ pub struct JobDetail {
     pub extra_data: Option<Value>,
     /// The entry of ComfyUI's `/history`: outputs, status, messages.
     pub history: Option<Value>,
+    /// Its files on their way to where files go, or there.
+    #[serde(default)]
+    pub uploads: Vec<JobUpload>,
 }
 
 /// In which order jobs are listed.
@@ -288,6 +296,22 @@ pub enum JobsAsk {
     Backup {
         to: PathBuf,
     },
+    /// Webhooks and uploads, the newest first.
+    Deliveries {
+        /// Empty: all.
+        #[serde(default)]
+        states: Vec<DeliveryState>,
+        #[serde(default)]
+        job: Option<String>,
+        limit: u64,
+    },
+    /// Those that wait are tried at once, those that were given up as if they were new; with `failed`, all that were.
+    Redeliver {
+        #[serde(default)]
+        ids: Vec<String>,
+        #[serde(default)]
+        failed: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -305,7 +329,7 @@ pub enum JobsAnswer {
         /// None: no such job is known.
         job: Option<Box<JobDetail>>,
     },
-    /// Of `Cancel` and `Requeue`, one for each job that was named.
+    /// Of `Cancel`, `Requeue` and `Redeliver`, one for each job that was named.
     Acted { jobs: Vec<JobActed> },
     Export {
         jobs: Vec<JobDetail>,
@@ -314,6 +338,14 @@ pub enum JobsAnswer {
     },
     /// The copy is on disk.
     BackedUp { bytes: u64 },
+    Deliveries {
+        deliveries: Vec<DeliveryRow>,
+        /// How many there are without the limit.
+        total: u64,
+        /// How many of all wait, and how many were given up.
+        waiting: u64,
+        failed: u64,
+    },
 }
 
 /// What became of one job.

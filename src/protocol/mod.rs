@@ -1,6 +1,7 @@
 //! What our programs say to each other, and the state that two of them share: plain data, no I/O.
 pub mod callers;
 pub mod control;
+pub mod deliveries;
 pub mod instance_id;
 pub mod integrity;
 pub mod jobs;
@@ -10,4 +11,5 @@ pub mod overview;
 pub mod retention;
 pub mod spec;
 pub mod version;
+pub mod web_address;
 pub mod wire;

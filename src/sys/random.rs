@@ -18,6 +18,11 @@ pub fn uuid4() -> Result<String> {
     Ok(ids::job_id(bytes().map_err(failed)?))
 }
 
+/// For what is spread, and guards nothing: 0 where the kernel gives none.
+pub fn number() -> u64 {
+    bytes().map_or(0, u64::from_ne_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,5 @@
 //! What `jobs` and its subcommands print. Times of jobs are milliseconds since 1970.
+use crate::protocol::deliveries::DeliveryRow;
 use crate::protocol::jobs::{JobActed, JobDetail, JobRow};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,6 +31,23 @@ pub struct JobsCancelled {
 #[derive(Serialize, JsonSchema)]
 pub struct JobsRequeued {
     pub requeued: Vec<JobActed>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct JobDeliveries {
+    /// The newest first.
+    pub deliveries: Vec<DeliveryRow>,
+    /// How many fit what was asked for, shown or not.
+    pub total: u64,
+    /// How many of all wait, and how many were given up and are kept.
+    pub waiting: u64,
+    pub failed: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct DeliveriesRetried {
+    /// What became of each that was named; with `--failed`, of each that had been given up.
+    pub retried: Vec<JobActed>,
 }
 
 #[derive(Serialize, JsonSchema)]

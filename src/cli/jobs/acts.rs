@@ -72,7 +72,7 @@ pub fn requeue(args: &RequeueArgs, config: Option<&Path>, printer: &Printer) -> 
     Ok(exit::code(failed + undone))
 }
 
-fn act(member: &Member, ask: &JobsAsk) -> Result<Vec<JobActed>> {
+pub fn act(member: &Member, ask: &JobsAsk) -> Result<Vec<JobActed>> {
     match jobs::ask(member, ask)? {
         JobsAnswer::Acted { jobs } => Ok(jobs),
         _ => Err(jobs::other(member)),
@@ -80,18 +80,18 @@ fn act(member: &Member, ask: &JobsAsk) -> Result<Vec<JobActed>> {
 }
 
 /// What was done is said at once; what no host did, and why each did not, at the end.
-struct Told<'a> {
+pub struct Told<'a> {
     done: &'static str,
     printer: &'a Printer,
     undone: BTreeMap<String, Option<Vec<String>>>,
 }
 
 impl<'a> Told<'a> {
-    fn new(done: &'static str, printer: &'a Printer) -> Told<'a> {
+    pub fn new(done: &'static str, printer: &'a Printer) -> Told<'a> {
         Told { done, printer, undone: BTreeMap::new() }
     }
 
-    fn hear(&mut self, host: &str, acted: &[JobActed]) {
+    pub fn hear(&mut self, host: &str, acted: &[JobActed]) {
         for one in acted {
             let whys = self.undone.entry(one.id.clone()).or_insert_with(|| Some(Vec::new()));
             if one.done {
@@ -104,7 +104,7 @@ impl<'a> Told<'a> {
     }
 
     /// How many were done nowhere.
-    fn rest(self) -> usize {
+    pub fn rest(self) -> usize {
         let undone = self.undone.into_iter().filter_map(|(id, whys)| Some((id, whys?)));
         undone.map(|(id, whys)| self.printer.line(format!("{}  {}", plain(&id), whys.join("; ")))).count()
     }

@@ -1,5 +1,6 @@
 //! `stillframe jobs`: the jobs that gateways own, over all hosts of a service.
 mod acts;
+mod deliveries;
 mod list;
 mod show;
 mod take;
@@ -18,6 +19,8 @@ Examples:
   stillframe jobs show 7f3a62c4-5b1e-4b6e-9d0a-2f1c8e6b7a90
   stillframe jobs cancel --waiting --hosts gpu-1   all that wait there
   stillframe jobs requeue 7f3a62c4-5b1e-4b6e-9d0a-2f1c8e6b7a90
+  stillframe jobs deliveries                       what waits to be sent to others
+  stillframe jobs deliveries retry --failed
   stillframe jobs export --since 7d > jobs.jsonl
   stillframe jobs backup --hosts gpu-1 --to jobs.sqlite
 
@@ -42,6 +45,8 @@ enum Command {
     Requeue(acts::RequeueArgs),
     /// Every kept job with its prompt and its history, as JSON lines.
     Export(take::ExportArgs),
+    /// What is sent to others: webhooks and uploads that wait, and why they failed last.
+    Deliveries(deliveries::Args),
     /// A consistent copy of a host's database of jobs, while it is in use.
     Backup(take::BackupArgs),
 }
@@ -72,6 +77,7 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         Some(Command::Show(args)) => show::run(args, config, printer),
         Some(Command::Cancel(args)) => acts::cancel(args, config, printer),
         Some(Command::Requeue(args)) => acts::requeue(args, config, printer),
+        Some(Command::Deliveries(args)) => deliveries::run(args, config, printer),
         Some(Command::Export(args)) => take::export(args, config, printer),
         Some(Command::Backup(args)) => take::backup(args, config, printer),
     }

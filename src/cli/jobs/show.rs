@@ -72,6 +72,10 @@ fn text(job: &JobDetail, now: u64) -> Vec<(&'static str, String)> {
     }
     let files = job.history.as_ref().map(files).unwrap_or_default();
     files.iter().take(FILES).for_each(|file| say("made", Some(plain(file))));
+    for upload in job.uploads.iter().take(FILES) {
+        let why = upload.why.as_ref().map(|why| format!(": {}", plain(why))).unwrap_or_default();
+        say("upload", Some(format!("{} {}{why}", upload.state.name(), plain(&upload.to))));
+    }
     if files.len() > FILES {
         say("", Some(format!("and {} more", files.len() - FILES)));
     }
@@ -102,6 +106,7 @@ fn files(history: &Value) -> Vec<String> {
 mod tests {
     use super::super::list::tests::row;
     use super::*;
+    use crate::protocol::deliveries::{DeliveryState, JobUpload};
     use crate::protocol::jobs::{JobReason, JobReasonKind, JobState, JobTry};
     use serde_json::json;
 
@@ -116,6 +121,14 @@ mod tests {
             history: Some(json!({"outputs": {"9": {"images": [
                 {"filename": "a.png", "subfolder": "", "type": "output"},
                 {"filename": "b.png", "subfolder": "x", "type": "temp"}], "animated": [false]}}})),
+            uploads: vec![JobUpload {
+                file: json!({}),
+                state: DeliveryState::Waiting,
+                to: "s3://b/a.png".into(),
+                tries: 1,
+                bytes: None,
+                why: Some("it answered 503".into()),
+            }],
         };
         let said: Vec<String> =
             text(&job, 0).iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -133,6 +146,7 @@ mod tests {
                 "try: 1 on s0-g7, 1min: the instance ended: killed",
                 "made: output/a.png",
                 "made: temp/x/b.png",
+                "upload: waiting s3://b/a.png: it answered 503",
             ]
         );
         let waits = JobRow { position: Some(3), ..row(JobState::Queued) };

@@ -10,6 +10,7 @@ use crate::gateway::jobs::call;
 use crate::gateway::jobs::engine::{Engine, Open, Wish, now, waiting};
 use crate::gateway::jobs::inputs::{self, NotPlaced};
 use crate::gateway::jobs::owner;
+use crate::gateway::jobs::telling;
 use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
 use crate::jobs::asset::{Claim, Used};
@@ -131,6 +132,7 @@ async fn accept(
     if let Some(trouble) = engine.ledger.trouble() {
         return Err(invalid::unavailable(&trouble).into());
     }
+    telling::check(engine.settings().deliveries.as_ref(), &asked.stillframe.addresses)?;
     let _place = Reserved::new(engine, &owner)?;
     let (outputs_to_execute, node_errors) = validate(gateway, engine, &asked, &with.files, &id).await?;
     let job = job(engine, &asked, id, owner, (sum, warmth));

@@ -2,15 +2,18 @@
 use crate::formats::comfy::api::paths;
 use crate::formats::comfy::api::shapes::history;
 use crate::gateway::access_log::Level;
+use crate::gateway::deliveries::events;
 use crate::gateway::hub::ClientRef;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::place::Seat;
+use crate::gateway::jobs::telling::{self, Happened};
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State, Try};
 use crate::jobs::store::Write;
+use crate::protocol::deliveries::Event;
 use crate::protocol::jobs::DrainRunning;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,8 +98,16 @@ pub async fn end(
     history: Option<History>,
 ) {
     let id = job.id.clone();
-    let write = Write::End { id: id.clone(), state, at: now(), reason, history: history.map(Box::new) };
-    written(gateway, engine, write).await;
+    let at = now();
+    let told = match events::of_end(state) {
+        Some(event) => {
+            let happened = Happened { job, event, at, reason: reason.as_ref(), history: history.as_ref() };
+            telling::writes(gateway, engine, &happened).await
+        }
+        None => Vec::new(),
+    };
+    let end = Write::End { id: id.clone(), state, at, reason, history: history.map(Box::new) };
+    written(gateway, engine, [vec![end], told].concat()).await;
     {
         let mut inner = engine.inner();
         inner.queue.remove(&id);
@@ -241,7 +252,7 @@ async fn again(
         // Wished for while it was between two places.
         return cancelled(gateway, engine, seat, &job.id).await;
     }
-    written(gateway, engine, Write::Requeue { id: job.id.clone(), tried: tried.clone() }).await;
+    written(gateway, engine, vec![Write::Requeue { id: job.id.clone(), tried: tried.clone() }]).await;
     if let Some(seat) = seat {
         seat.take(&job.id);
     }
@@ -274,43 +285,58 @@ pub async fn put_back(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<S
     }
 }
 
-/// What is not on disk is tried again until it is: it has happened, and that cannot be undone.
-pub async fn written(gateway: &Gateway, engine: &Engine, write: Write) {
-    if let Err(e) = engine.ledger.insist(vec![write.clone()]).await
-        && !engine.is_paused()
-    {
+/// Together, or not at all. What is not on disk is tried again until it is: it has happened, and that cannot be undone.
+pub async fn written(gateway: &Gateway, engine: &Engine, writes: Vec<Write>) {
+    let told = tells(&writes);
+    // What is told comes beside the one change of a job.
+    let id = writes.iter().find_map(|write| match write {
+        Write::Dispatch { id, .. }
+        | Write::Start { id, .. }
+        | Write::Requeue { id, .. }
+        | Write::End { id, .. } => Some(id.clone()),
+        _ => None,
+    });
+    match engine.ledger.insist(writes).await {
+        Ok(()) if told => return engine.wake_deliveries(),
+        Ok(()) => return,
         // Closed for another process, which asks the instance itself; anything else is ours.
-        engine.note(&gateway.log, Level::Error, &format!("not written: {}", e.full()));
-        // The disk knows better: what has ended there is nobody's any more.
-        let id = match &write {
-            Write::Dispatch { id, .. }
-            | Write::Start { id, .. }
-            | Write::Requeue { id, .. }
-            | Write::End { id, .. } => id,
-            _ => return,
-        };
-        if let Ok(Some(job)) = engine.ledger.job(id).await
-            && job.state.is_over()
-        {
-            let mut inner = engine.inner();
-            inner.queue.remove(&job.id);
-            inner.open.remove(job.id.as_str());
-        }
+        Err(_) if engine.is_paused() => return,
+        Err(e) => engine.note(&gateway.log, Level::Error, &format!("not written: {}", e.full())),
     }
+    // The disk knows better: what has ended there is nobody's any more.
+    let Some(id) = id else { return };
+    if let Ok(Some(job)) = engine.ledger.job(&id).await
+        && job.state.is_over()
+    {
+        let mut inner = engine.inner();
+        inner.queue.remove(&job.id);
+        inner.open.remove(job.id.as_str());
+    }
+}
+
+fn tells(writes: &[Write]) -> bool {
+    writes.iter().any(|write| matches!(write, Write::Deliver(_)))
 }
 
 /// The same of many, in one transaction.
 pub async fn all_cancelled(gateway: &Arc<Gateway>, engine: &Arc<Engine>, jobs: Vec<Job>) {
-    let write = |job: &Job| Write::End {
-        id: job.id.clone(),
-        state: State::Cancelled,
-        at: now(),
-        reason: Some(unwanted()),
-        history: None,
-    };
-    if let Err(e) = engine.ledger.insist(jobs.iter().map(write).collect()).await {
+    let (at, reason) = (now(), unwanted());
+    let mut writes = Vec::with_capacity(jobs.len());
+    for job in &jobs {
+        let reason = Some(reason.clone());
+        let event = Event::Cancelled;
+        let happened = Happened { job, event, at, reason: reason.as_ref(), history: None };
+        let told = telling::writes(gateway, engine, &happened).await;
+        writes.push(Write::End { id: job.id.clone(), state: State::Cancelled, at, reason, history: None });
+        writes.extend(told);
+    }
+    let told = tells(&writes);
+    if let Err(e) = engine.ledger.insist(writes).await {
         engine.note(&gateway.log, Level::Error, &format!("not written: {}", e.full()));
         return;
+    }
+    if told {
+        engine.wake_deliveries();
     }
     {
         let mut inner = engine.inner();

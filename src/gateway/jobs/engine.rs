@@ -1,6 +1,7 @@
 //! What the gateway knows of the jobs that have not ended: which wait, which instance has which, and who
 //! decides what goes where. Nothing here waits: what is durable is written by whoever calls (`accept`, `seat`).
 use crate::gateway::access_log::{Level, Log};
+use crate::gateway::deliveries::handle::Handle;
 use crate::gateway::hub::Hub;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::files::Files;
@@ -35,6 +36,7 @@ pub struct Engine {
     pub made: Made,
     /// How many have ended since the start, by state.
     pub ended: [(State, AtomicU64); 4],
+    deliveries: Mutex<Option<Arc<Handle>>>,
     /// Another process takes over: nothing is accepted or dispatched here, ever again.
     paused: AtomicBool,
     /// Held while the instances are written down.
@@ -114,6 +116,7 @@ impl Engine {
             made: Made::default(),
             ended: [State::Succeeded, State::Failed, State::Cancelled, State::Expired]
                 .map(|state| (state, AtomicU64::new(0))),
+            deliveries: Mutex::default(),
             paused: AtomicBool::new(false),
             known: Mutex::new(()),
             changed: Notify::new(),
@@ -157,6 +160,29 @@ impl Engine {
 
     pub fn end_sending(&self) {
         self.sending.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub fn set_deliveries(&self, deliveries: Arc<Handle>) {
+        *self.deliveries.lock() = Some(deliveries);
+    }
+
+    /// Those of this process, while it sends any.
+    pub fn deliveries(&self) -> Option<Arc<Handle>> {
+        self.deliveries.lock().clone()
+    }
+
+    /// There is something to send, or other settings to send it by.
+    pub fn wake_deliveries(&self) {
+        if let Some(deliveries) = self.deliveries() {
+            deliveries.wake.notify_one();
+        }
+    }
+
+    /// The same, and whatever rests is tried at once.
+    pub fn deliveries_again(&self) {
+        if let Some(deliveries) = self.deliveries() {
+            deliveries.all_again();
+        }
     }
 
     pub fn seats(&self) -> Vec<Arc<Seat>> {

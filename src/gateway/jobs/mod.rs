@@ -6,6 +6,7 @@
 //!                                                                            │ listening ◀─ its WebSocket
 //!                                                                            │ reconcile ◀─ its queue and history
 //!                                                                            └ ending ─▶ ledger, hub (clients)
+//!                                                                                telling ─▶ deliveries (others)
 //! GET /queue, /history, /api/jobs ─▶ answers        the agent's questions ─▶ operator        start, table ─▶ owner
 //! ```
 //!
@@ -35,4 +36,5 @@ pub mod relay;
 pub mod seat;
 pub mod sending;
 pub mod service;
+pub mod telling;
 pub mod v2;

@@ -4,6 +4,7 @@ use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Open, Wish, waiting};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::service;
+use crate::gateway::jobs::telling;
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{Job, State};
 use crate::jobs::store::{Find, Sort, Write};
@@ -39,7 +40,7 @@ pub async fn answer(gateway: &Arc<Gateway>, ask: JobsAsk) -> Result<JobsAnswer, 
         }
         JobsAsk::Show { id } => {
             let job = match engine.ledger.job(&id).await.map_err(full)? {
-                Some(job) => Some(Box::new(detail(engine, &job).await?)),
+                Some(job) => Some(Box::new(detail(gateway, engine, &job).await?)),
                 None => None,
             };
             Ok(JobsAnswer::Show { job })
@@ -62,12 +63,16 @@ pub async fn answer(gateway: &Arc<Gateway>, ask: JobsAsk) -> Result<JobsAnswer, 
             }
             Ok(JobsAnswer::Acted { jobs })
         }
-        JobsAsk::Export { after, limit, since } => export(engine, after, limit, since).await,
+        JobsAsk::Export { after, limit, since } => export(gateway, engine, after, limit, since).await,
         JobsAsk::Backup { to } => {
             engine.ledger.backup(&to).await.map_err(full)?;
             let bytes = size(&to)?;
             Ok(JobsAnswer::BackedUp { bytes })
         }
+        JobsAsk::Deliveries { states, job, limit } => {
+            telling::list(gateway, engine, states, job, limit).await
+        }
+        JobsAsk::Redeliver { ids, failed } => telling::again(engine, ids, failed).await,
     }
 }
 
@@ -119,13 +124,19 @@ async fn requeue(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: String) -> Re
     Ok(JobActed { id, done: true, why: None })
 }
 
-async fn export(engine: &Engine, after: u64, limit: u64, since: Option<u64>) -> Result<JobsAnswer, String> {
+async fn export(
+    gateway: &Gateway,
+    engine: &Engine,
+    after: u64,
+    limit: u64,
+    since: Option<u64>,
+) -> Result<JobsAnswer, String> {
     let find = Find { after: Some(after), since, oldest_first: true, limit: Some(limit), ..Find::default() };
     let (found, _) = engine.ledger.find(find).await.map_err(full)?;
     let (mut jobs, mut bytes, mut next) = (Vec::new(), 0, None);
     let whole = found.len() as u64 == limit;
     for job in &found {
-        let detail = detail(engine, job).await?;
+        let detail = detail(gateway, engine, job).await?;
         bytes += serde_json::to_vec(&detail).map_or(0, |text| text.len());
         jobs.push(detail);
         if bytes > PAGE {
@@ -139,7 +150,7 @@ async fn export(engine: &Engine, after: u64, limit: u64, since: Option<u64>) -> 
     Ok(JobsAnswer::Export { jobs, next })
 }
 
-async fn detail(engine: &Engine, job: &Job) -> Result<JobDetail, String> {
+async fn detail(gateway: &Gateway, engine: &Engine, job: &Job) -> Result<JobDetail, String> {
     let found = engine.ledger.histories(vec![job.id.clone()]).await.map_err(full)?;
     let (body, history) = found.into_iter().next().map_or((None, None), |(_, body, history)| (body, history));
     let (prompt, extra_data) = match body {
@@ -149,7 +160,8 @@ async fn detail(engine: &Engine, job: &Job) -> Result<JobDetail, String> {
         }
         None => (None, None),
     };
-    Ok(JobDetail { row: row(engine, job), prompt, extra_data, history })
+    let uploads = telling::uploads(gateway, engine, &job.id).await?;
+    Ok(JobDetail { row: row(engine, job), prompt, extra_data, history, uploads })
 }
 
 fn row(engine: &Engine, job: &Job) -> JobRow {

@@ -7,9 +7,11 @@ use crate::gateway::jobs::ending::{self, Turn};
 use crate::gateway::jobs::engine::{Engine, Wish, now};
 use crate::gateway::jobs::messages;
 use crate::gateway::jobs::place::Seat;
+use crate::gateway::jobs::telling::{self, Happened};
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{ReasonKind, State};
 use crate::jobs::store::Write;
+use crate::protocol::deliveries::Event;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,13 +147,15 @@ pub async fn began(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) {
             Some(open) if open.job.state == State::Dispatched => {
                 open.job.state = State::Running;
                 open.job.started = Some(at);
-                true
+                Some(open.job.clone())
             }
-            _ => false,
+            _ => None,
         }
     };
-    if first {
-        ending::written(gateway, engine, Write::Start { id: id.into(), at }).await;
+    if let Some(job) = first {
+        let happened = Happened { job: &job, event: Event::Started, at, reason: None, history: None };
+        let told = telling::writes(gateway, engine, &happened).await;
+        ending::written(gateway, engine, [vec![Write::Start { id: id.into(), at }], told].concat()).await;
         gateway.hub.lives.ring(id);
     }
 }

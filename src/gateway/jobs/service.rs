@@ -1,6 +1,7 @@
 //! The engine from its start to its end: seats for the instances that the router knows, what is kept and what
 //! expires, and the pause before another process takes over.
 use crate::gateway::access_log::Level;
+use crate::gateway::deliveries::worker;
 use crate::gateway::health;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::ending;
@@ -41,6 +42,7 @@ pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engi
     let count = open.len();
     let files = Files::beside(&settings.file);
     let engine = Arc::new(Engine::new((ledger, files), settings.rules.clone(), open, last_seq));
+    engine.set_deliveries(worker::start(gateway, &engine.ledger)?);
     gateway.set_jobs(engine.clone());
     // An instance that drains is in no table; what it runs is asked of it all the same.
     for target in known(&settings.file) {
@@ -313,6 +315,9 @@ pub async fn pause(engine: &Engine) {
     let until = Instant::now() + SETTLED;
     while Instant::now() < until && (engine.is_sending() || !engine.inner().accepting.is_empty()) {
         sleep(Duration::from_millis(5)).await;
+    }
+    if let Some(deliveries) = engine.deliveries() {
+        deliveries.stop().await;
     }
     engine.ledger.close().await;
 }

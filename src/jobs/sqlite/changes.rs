@@ -2,8 +2,9 @@
 use crate::formats::comfy::api::shapes::item;
 use crate::jobs::model::{Body, Job, Reason, State, Time, Try};
 use crate::jobs::sqlite::beside;
+use crate::jobs::sqlite::deliveries;
 use crate::jobs::sqlite::failure::Failure;
-use crate::jobs::sqlite::rows::{self, Packer, int, uint};
+use crate::jobs::sqlite::rows::{self, Packer, change, int, uint};
 use crate::jobs::store::Write;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
@@ -32,7 +33,8 @@ pub fn apply(connection: &Connection, packer: &mut Packer, write: &Write) -> Don
         }
         Write::Forget { ids } => ids.iter().try_for_each(|id| {
             // Only what is over: what was accepted and has not ended is nobody's to forget.
-            change(connection, "DELETE FROM job WHERE id = ?1 AND ended IS NOT NULL", params![id])
+            change(connection, "DELETE FROM job WHERE id = ?1 AND ended IS NOT NULL", params![id])?;
+            deliveries::orphaned(connection, id)
         }),
         Write::Again { id } => again(connection, id),
         Write::Uses { seq, assets, at } => beside::note_uses(connection, *seq, assets, *at),
@@ -40,6 +42,9 @@ pub fn apply(connection: &Connection, packer: &mut Packer, write: &Write) -> Don
         Write::Claim(claim) => beside::claim(connection, claim),
         Write::Asset(asset) => beside::keep(connection, asset),
         Write::Discard { id } => beside::discard(connection, id),
+        Write::Deliver(delivery) => deliveries::insert(connection, delivery),
+        Write::Tried(tried) => deliveries::tried(connection, tried),
+        Write::Redeliver { ids, at } => deliveries::again(connection, ids, *at),
     }
 }
 
@@ -132,6 +137,7 @@ fn again(connection: &Connection, id: &str) -> Done {
         return Err(Failure::Wrong(format!("job {id} is {}: it has not ended", now.state.name())));
     }
     change(connection, "DELETE FROM history WHERE seq = ?1", params![now.seq])?;
+    deliveries::forget(connection, id)?;
     let set = "UPDATE job SET state = ?2, dispatched = NULL, started = NULL, ended = NULL, duration = 0, \
                instance = NULL, generation = NULL, tries = '[]', reason = NULL, \
                bytes = (SELECT length(content) FROM body WHERE body.seq = job.seq) WHERE seq = ?1";
@@ -168,9 +174,4 @@ fn may_become(connection: &Connection, id: &str, next: State) -> Result<Now, Fai
         return Err(Failure::Wrong(format!("job {id} is {state} and cannot become {next}")));
     }
     Ok(now)
-}
-
-fn change(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Done {
-    connection.prepare_cached(sql)?.execute(values)?;
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What is kept of jobs that have ended, and a copy of it all.
 use crate::jobs::model::Time;
+use crate::jobs::sqlite::deliveries;
 use crate::jobs::sqlite::failure::Failure;
 use crate::jobs::sqlite::rows::{int, uint};
 use crate::jobs::store::Keep;
@@ -37,8 +38,10 @@ pub fn expire(connection: &mut Connection, keep: &Keep, now: Time, most: u64) ->
         return Ok(0);
     }
     {
+        let mut over = transaction.prepare_cached(deliveries::FORGET_OF_SEQ)?;
         let mut delete = transaction.prepare_cached("DELETE FROM job WHERE seq = ?1")?;
         for seq in &gone {
+            over.execute([seq])?;
             delete.execute([seq])?;
         }
     }

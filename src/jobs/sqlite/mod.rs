@@ -2,6 +2,7 @@
 //! now and then, and a power loss would take what a client was told is accepted.
 mod beside;
 mod changes;
+mod deliveries;
 mod failure;
 mod keeping;
 mod pages;
@@ -9,6 +10,7 @@ mod rows;
 mod schema;
 
 use crate::jobs::asset::{Asset, Beside, FindAsset, Used};
+use crate::jobs::delivery::{Delivery, FindDeliveries};
 use crate::jobs::model::{Body, History, Job, State, Time};
 use crate::jobs::sqlite::failure::Failure;
 use crate::jobs::sqlite::rows::Packer;
@@ -178,6 +180,22 @@ impl Store for Sqlite {
 
     fn find(&mut self, find: &Find) -> Result<(Vec<Job>, u64)> {
         pages::find(&self.connection, find).map_err(self.failed("read"))
+    }
+
+    fn deliveries(&mut self, find: &FindDeliveries) -> Result<(Vec<Delivery>, u64)> {
+        deliveries::find(&self.connection, find).map_err(self.failed("read"))
+    }
+
+    fn due(&mut self, place: &str, now: Time, most: u64) -> Result<Vec<Delivery>> {
+        deliveries::due(&self.connection, place, now, most).map_err(self.failed("read"))
+    }
+
+    fn counts(&mut self) -> Result<(u64, u64)> {
+        deliveries::counts(&self.connection).map_err(self.failed("read"))
+    }
+
+    fn other_places(&mut self, known: &[String]) -> Result<Vec<String>> {
+        deliveries::other_places(&self.connection, known).map_err(self.failed("read"))
     }
 
     fn expire(&mut self, keep: &Keep, now: Time, most: u64) -> Result<u64> {

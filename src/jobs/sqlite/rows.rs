@@ -2,7 +2,7 @@
 use crate::jobs::model::{Job, State};
 use crate::jobs::sqlite::failure::Failure;
 use rusqlite::types::Type;
-use rusqlite::{Row, Statement, named_params};
+use rusqlite::{Connection, Params, Row, Statement, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zstd::bulk::{Compressor, Decompressor};
@@ -123,4 +123,9 @@ fn from_json<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     reader.disable_recursion_limit();
     let value = T::deserialize(&mut reader)?;
     reader.end().map(|()| value)
+}
+
+pub fn change(connection: &Connection, sql: &str, values: impl Params) -> Result<(), Failure> {
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }

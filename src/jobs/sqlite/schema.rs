@@ -7,7 +7,7 @@ use crate::jobs::sqlite::failure::Failure;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// From nothing to version 1, from 1 to 2, and so on. What is here is never changed: it has made files.
-pub const STEPS: &[&str] = &[VERSION_1, VERSION_2];
+pub const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// `bytes` counts body and history. `duration` is 0 for what never started, as ComfyUI sorts it. What has ended has
 /// indexes of its own: a page of any order is read from one, whatever the filter.
@@ -102,6 +102,28 @@ CREATE TABLE claim (
     PRIMARY KEY (owner, name)
 );
 CREATE INDEX claim_by_age ON claim (at);
+";
+
+/// What is to be sent to others. It stands for itself: a job that is forgotten takes nothing with it that waits.
+const VERSION_3: &str = "
+CREATE TABLE delivery (
+    id text NOT NULL PRIMARY KEY,
+    job text NOT NULL,
+    kind text NOT NULL,
+    place text NOT NULL,
+    address text,
+    content text NOT NULL,
+    state text NOT NULL,
+    made bigint NOT NULL,
+    due bigint NOT NULL,
+    tries bigint NOT NULL,
+    ended bigint,
+    why text,
+    bytes bigint
+);
+CREATE INDEX delivery_by_place ON delivery (state, place, due);
+CREATE INDEX delivery_by_job ON delivery (job, kind, state);
+CREATE INDEX delivery_by_age ON delivery (made, id);
 ";
 
 /// Brings a file to the version of `steps`, in one transaction.

@@ -243,7 +243,7 @@ fn an_earlier_version_becomes_this_one_or_stays_what_it_was() {
     store.write(&[accept(1)]).unwrap();
     let next =
         [schema::STEPS, &["ALTER TABLE job ADD COLUMN note text", "UPDATE job SET note = 'old'"]].concat();
-    let broken = [&next[..2], &["UPDATE job SET no_such_column = 1"]].concat();
+    let broken = [&next[..=schema::STEPS.len()], &["UPDATE job SET no_such_column = 1"]].concat();
     assert!(matches!(schema::migrate(&mut store.connection, &broken), Err(Failure::Sqlite(_))));
     assert_eq!(schema::version(&store.connection, &next).unwrap(), schema::STEPS.len());
     assert!(store.connection.prepare("SELECT note FROM job").is_err());

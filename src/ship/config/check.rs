@@ -139,7 +139,7 @@ impl ServiceConfig {
         ];
         match zeros.iter().find(|(_, zero, _)| *zero) {
             Some((key, _, why)) => Err(wrong(key, *why)),
-            None => Ok(()),
+            None => jobs.check_deliveries(),
         }
     }
 

@@ -2,9 +2,14 @@
 //! host's values come before the project's; what nobody says has the default given here.
 pub mod arguments;
 mod check;
+mod deliveries;
+mod receivers;
 mod resolve;
 pub mod system;
 mod types;
+mod value;
 mod wrong;
+pub use receivers::*;
 pub use types::*;
+pub use value::*;
 pub use wrong::Wrong;

@@ -81,6 +81,9 @@ impl JobsConfig {
             stuck_after: self.stuck_after.or(project.stuck_after),
             expire_waiting: self.expire_waiting.or(project.expire_waiting),
             keep: self.keep.over(&project.keep),
+            deliveries: self.deliveries.over(&project.deliveries),
+            webhooks: self.webhooks.over(&project.webhooks),
+            uploads: self.uploads.over(&project.uploads),
         }
     }
 }
@@ -289,6 +292,7 @@ impl ServiceConfig {
                 count: said.keep.count.unwrap_or(jobs.keep.count),
                 bytes: said.keep.bytes.map_or(jobs.keep.bytes, |s| s.0),
             },
+            deliveries: said.deliveries_resolved(),
         })
     }
 

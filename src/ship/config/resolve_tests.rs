@@ -66,6 +66,7 @@ fn the_queue_is_the_gateways_where_that_is_said() {
         stuck_ms: 60_000,
         expire_ms: Some(3_600_000),
         keep: Keep { age_ms: 604_800_000, count: 20, bytes: 1 << 30 },
+        deliveries: None,
     };
     assert_eq!(jobs(project, host), Ok(Some(expected)));
     for key in ["waiting", "waiting-per-client", "tries", "keep.count"] {

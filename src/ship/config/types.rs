@@ -1,4 +1,6 @@
 //! The keys of `[service]`, `[rollout]` and `[ship]`: one type for stillframe.toml, for hosts and for Nix.
+use super::receivers::{DeliveriesConfig, UploadsConfig, WebhooksConfig};
+use super::value::ValueConfig;
 use crate::protocol::callers::{HostName, Network, Origin};
 use crate::protocol::jobs::DrainRunning;
 use crate::protocol::spec::Rotation;
@@ -301,6 +303,12 @@ pub struct JobsConfig {
     pub expire_waiting: Option<Span>,
     /// What is kept of jobs that have ended, with their prompts and results; beyond any of these the oldest go.
     pub keep: KeepConfig,
+    /// How what is sent to others is sent.
+    pub deliveries: DeliveriesConfig,
+    /// Who is told when a job has ended.
+    pub webhooks: WebhooksConfig,
+    /// Where the files go that a job has saved.
+    pub uploads: UploadsConfig,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -320,19 +328,6 @@ pub struct KeepConfig {
     pub count: Option<u64>,
     /// As much as prompts and histories take together (default: 10GiB).
     pub bytes: Option<Size>,
-}
-
-/// Where a value comes from: one of the three.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct ValueConfig {
-    /// A variable of the environment that stillframe runs in.
-    pub env: Option<String>,
-    /// A file, relative to the one that names it; a last line break does not count.
-    #[schemars(extend("x-private" = true))]
-    pub file: Option<PathBuf>,
-    /// A command that prints it.
-    pub command: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -30,17 +30,33 @@ pub struct Submission {
 }
 
 /// `extra_data.stillframe`: what ComfyUI has no word for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extras {
     /// Higher runs sooner.
     pub priority: i32,
     /// Whether it may be run again after the instance that ran it died.
     pub retry: bool,
+    pub addresses: Addresses,
+}
+
+/// Where a job wants something sent to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    pub webhook: Option<String>,
+    pub upload: Option<String>,
+}
+
+impl Addresses {
+    /// Of the `extra_data` of a job that was accepted.
+    pub fn of(extra_data: &Value) -> Addresses {
+        let text = |name: &str| extra_data["stillframe"][name].as_str().map(String::from);
+        Addresses { webhook: text("webhook"), upload: text("upload") }
+    }
 }
 
 impl Default for Extras {
     fn default() -> Extras {
-        Extras { priority: 0, retry: true }
+        Extras { priority: 0, retry: true, addresses: Addresses::default() }
     }
 }
 
@@ -189,6 +205,14 @@ fn extras(given: Option<&Value>) -> Result<Extras, Invalid> {
         None => {}
         Some(Value::Bool(retry)) => extras.retry = *retry,
         Some(other) => return refuse("extra_data.stillframe.retry must be true or false", other),
+    }
+    let addresses = &mut extras.addresses;
+    for (name, address) in [("webhook", &mut addresses.webhook), ("upload", &mut addresses.upload)] {
+        match members.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) => *address = Some(text.clone()),
+            Some(other) => return refuse(&format!("extra_data.stillframe.{name} must be an address"), other),
+        }
     }
     Ok(extras)
 }

@@ -21,7 +21,8 @@ fn a_job_with_all_that_it_may_have() {
     let body = json!({
         "prompt": {"1": {"class_type": "Save", "inputs": {}}}, "prompt_id": ID, "number": 2, "front": true,
         "client_id": "A", "partial_execution_targets": ["1"], "pack": {"x": 1},
-        "extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}, "stillframe": {"priority": -3, "retry": false}},
+        "extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}, "stillframe": {"priority": -3, "retry": false,
+            "webhook": "https://a.example/x"}},
     });
     let found = read(body.clone());
     assert_eq!(found.prompt, body["prompt"]);
@@ -30,7 +31,14 @@ fn a_job_with_all_that_it_may_have() {
     assert_eq!(found.extra_data, body["extra_data"]);
     assert_eq!(found.partial_execution_targets, Some(json!(["1"])));
     assert_eq!(Value::Object(found.others), json!({"pack": {"x": 1}}));
-    assert_eq!(found.stillframe, Extras { priority: -3, retry: false });
+    assert_eq!(
+        found.stillframe,
+        Extras {
+            priority: -3,
+            retry: false,
+            addresses: Addresses { webhook: Some("https://a.example/x".into()), upload: None },
+        }
+    );
     assert_eq!(workflow_id(&found.extra_data).as_deref(), Some("w"));
 }
 
@@ -45,7 +53,7 @@ fn a_job_with_as_little_as_it_may_have() {
         extra_data: json!({}),
         partial_execution_targets: None,
         others: Map::new(),
-        stillframe: Extras { priority: 0, retry: true },
+        stillframe: Extras::default(),
     };
     assert_eq!(read(json!({"prompt": {}})), least);
     let nulls = json!({"prompt": {}, "prompt_id": null, "client_id": null, "partial_execution_targets": null,
@@ -123,6 +131,13 @@ fn refused_where_comfyui_fails() {
             "invalid_extra_data",
             "extra_data.stillframe must be an object",
             "it is a boolean",
+        ),
+        (
+            "extra_data",
+            r#"{"stillframe": {"webhook": 7}}"#,
+            "invalid_extra_data",
+            "extra_data.stillframe.webhook must be an address",
+            "it is a number",
         ),
         (
             "extra_data",

@@ -67,6 +67,33 @@ pub fn summary(outputs: &Value) -> Summary {
     summary
 }
 
+/// A file that an output node saved.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct File {
+    pub subfolder: String,
+    pub filename: String,
+}
+
+/// The files of a job that are kept, each once. What a node names outside of its folder is none.
+pub fn saved(outputs: &Value) -> Vec<File> {
+    let mut files = Vec::new();
+    for item in lists(outputs).flat_map(|(_, _, items)| items) {
+        let converted = model_3d(item);
+        let item = converted.as_ref().unwrap_or(item);
+        let (Some(filename), Some("output")) = (item["filename"].as_str(), item["type"].as_str()) else {
+            continue;
+        };
+        let file = File {
+            subfolder: item["subfolder"].as_str().unwrap_or_default().into(),
+            filename: filename.into(),
+        };
+        if !filename.is_empty() && !files.contains(&file) {
+            files.push(file);
+        }
+    }
+    files
+}
+
 /// Each node's lists: other members, such as `animated`, are flags.
 fn lists(outputs: &Value) -> impl Iterator<Item = (&str, &str, &Vec<Value>)> {
     let nodes = outputs.as_object().into_iter().flatten();

@@ -71,6 +71,7 @@ pub fn of_invalid(invalid: &Invalid) -> Refused {
         }
         503 => Refused::unavailable(message),
         413 => Refused::new(413, "request_too_large", message),
+        400 if text("type") == "invalid_extra_data" => Refused::request(message),
         400..=499 => {
             let nodes = node_errors(&invalid.body);
             let refused = Refused::workflow(message);

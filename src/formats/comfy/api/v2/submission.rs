@@ -104,6 +104,14 @@ fn extras(extra_data: &Map<String, Value>) -> Result<Extras, Refused> {
     if let Some(value) = members.get("retry") {
         extras.retry = value.as_bool().ok_or_else(|| wrong(".retry must be true or false"))?;
     }
+    let addresses = &mut extras.addresses;
+    for (name, address) in [("webhook", &mut addresses.webhook), ("upload", &mut addresses.upload)] {
+        match members.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) => *address = Some(text.clone()),
+            Some(_) => return Err(wrong(&format!(".{name} must be an address"))),
+        }
+    }
     Ok(extras)
 }
 
@@ -190,11 +198,13 @@ mod tests {
         let asset =
             json!({"__type": "core/ASSET", "info": {"id": "a-1", "hash": "blake3:0", "file_path": "x.png"}});
         let body = json!({"workflow": {"1": {"class_type": "LoadImage", "inputs": {"image": asset, "more": [asset]}}},
-            "extra_data": {"api_key_comfy_org": "k", "stillframe": {"priority": 3, "retry": false}}, "metadata": {"a": "b"}});
+            "extra_data": {"api_key_comfy_org": "k", "stillframe": {"priority": 3, "retry": false, "webhook": "https://h/x"}},
+            "metadata": {"a": "b"}});
         let mut asked = parse(body.to_string().as_bytes()).unwrap();
         assert_eq!(asked.assets, BTreeSet::from(["a-1".to_string()]));
         assert_eq!(asked.labels, BTreeMap::from([("a".to_string(), "b".to_string())]));
         assert_eq!((asked.submission.stillframe.priority, asked.submission.stillframe.retry), (3, false));
+        assert_eq!(asked.submission.stillframe.addresses.webhook.as_deref(), Some("https://h/x"));
         assert_eq!(asked.submission.extra_data["api_key_comfy_org"], "k");
         let names = BTreeMap::from([("a-1".to_string(), "here.png".to_string())]);
         resolve(&mut asked.submission.prompt, &names);
@@ -213,6 +223,8 @@ mod tests {
         assert_eq!(refused(json!({"workflow": {"nodes": [], "links": []}})), (422, "workflow_format_ui"));
         assert_eq!(refused(with("webhook_url", json!("http://x"))), (422, "invalid_workflow"));
         assert_eq!(refused(with("inputs", json!({}))), (422, "invalid_workflow"));
+        let upload = json!({"stillframe": {"upload": 3}});
+        assert_eq!(refused(with("extra_data", upload)), (400, "invalid_request"));
         assert_eq!(refused(with("extra_data", json!({"x": 1}))), (400, "invalid_request"));
         assert_eq!(refused(with("extra_data", json!({"api_key_comfy_org": null}))), (400, "invalid_request"));
         assert_eq!(refused(with("extra_data", json!("x"))), (400, "invalid_request"));
