@@ -40,7 +40,7 @@ pub struct ServiceSpec {
 
 #[derive(Debug, Clone)]
 pub struct Graph {
-    scripts: Vec<ScriptFile>,
+    pub(super) scripts: Vec<ScriptFile>,
     /// In an order in which each comes after those it refers to.
     pub nodes: Vec<Node>,
     pub imports: Vec<Import>,

@@ -5,6 +5,7 @@ pub mod diff;
 pub mod graph;
 pub mod licences;
 pub mod manager_snapshot;
+mod needed;
 mod nodes;
 pub mod realise;
 pub mod recipe;

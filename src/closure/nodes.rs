@@ -3,7 +3,7 @@ use crate::capture::trees::tree::TreeRef;
 use crate::formats::nix::derivation::{Derivation, Output};
 use crate::formats::nix::hash::Sha256;
 use crate::formats::nix::store_path::{self, StoreDir, StorePath, StorePathName};
-use crate::store::Text;
+use crate::store::{PathInfo, Text};
 use crate::sys::error::{Error, Kind, Result};
 use std::collections::{BTreeSet, HashMap};
 
@@ -64,6 +64,32 @@ pub struct Import {
     pub drv: Option<StorePath>,
 }
 
+impl Import {
+    /// The store paths that its files name.
+    pub fn references(&self) -> Result<BTreeSet<StorePath>> {
+        references(&self.tree)
+    }
+
+    /// What the store has on record of it.
+    pub fn info(&self) -> Result<PathInfo> {
+        Ok(PathInfo {
+            nar_hash: self.tree.nar_hash,
+            nar_size: self.tree.nar_size,
+            references: self.references()?,
+            deriver: None,
+            ca: String::new(),
+        })
+    }
+}
+
+fn references(tree: &TreeRef) -> Result<BTreeSet<StorePath>> {
+    let parsed = tree.references.iter().map(|text| {
+        StorePath::from_base_name(text)
+            .map_err(|e| Error::new(Kind::Input, format!("the lock refers to the store path {text:?}: {e}")))
+    });
+    parsed.collect()
+}
+
 /// A script of ours, as a text in the store.
 #[derive(Debug, Clone)]
 pub struct ScriptFile {
@@ -80,13 +106,7 @@ impl ScriptFile {
 
 /// The store path of a content-addressed tree.
 pub fn tree_path(tree: &TreeRef, store: &StoreDir) -> Result<StorePath> {
-    let mut references = BTreeSet::new();
-    for text in &tree.references {
-        references.insert(StorePath::from_base_name(text).map_err(|e| {
-            Error::new(Kind::Input, format!("the lock refers to the store path {text:?}: {e}"))
-        })?);
-    }
-    store_path::source_path(store, &tree.name, &tree.nar_hash, &references)
+    store_path::source_path(store, &tree.name, &tree.nar_hash, &references(tree)?)
         .map_err(|e| Error::new(Kind::Input, format!("{:?} cannot name a store path: {e}", tree.name)))
 }
 

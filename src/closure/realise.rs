@@ -2,16 +2,16 @@
 //! is built by Nix. Several connections send side by side, the largest trees first.
 use crate::capture::trees::Trees;
 use crate::capture::trees::nar::write_tree;
-use crate::closure::graph::{Graph, Import, Node, NodeKind};
+use crate::closure::graph::{Graph, Import};
 use crate::formats::nix::store_path::StorePath;
-use crate::store::{Event, Store, StoreConfig};
+use crate::store::{Event, PathInfo, Store, StoreConfig};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::parallel;
 use crate::sys::progress::{Amount, Progress, check_interrupt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,9 +36,52 @@ pub struct Report {
 /// Two senders fill two cores: the daemon hashes and writes, we read.
 const SENDERS: usize = 3;
 
-/// Brings the graph's output into the store. `progress` hears bytes sent, then derivations built.
+/// Which paths of a graph the store has. None of a graph's is collected while the connection lasts that was asked.
+pub struct Held {
+    pub valid: BTreeSet<StorePath>,
+    /// Everything that would be brought, and the snapshot.
+    pub all: bool,
+}
+
+impl Held {
+    pub fn of(graph: &Graph, store: &mut Store) -> Result<Held> {
+        let wanted: BTreeSet<StorePath> = graph.wanted().cloned().collect();
+        // Roots first: what is found valid then cannot be collected while we work.
+        store.add_temp_roots(&wanted)?;
+        let valid = store.valid(&wanted)?;
+        Ok(Held { all: valid.len() == wanted.len(), valid })
+    }
+}
+
+/// What is known of a graph's paths before it is realised, each asked for once.
+pub struct Known {
+    /// Those that the store has, or that are brought.
+    pub infos: BTreeMap<StorePath, PathInfo>,
+    pub valid: BTreeSet<StorePath>,
+}
+
+impl Known {
+    pub fn of(graph: &Graph, held: &Held, store: &mut Store) -> Result<Known> {
+        let mut infos = graph.told()?;
+        let others: BTreeSet<StorePath> =
+            graph.paths().filter(|path| !infos.contains_key(path)).cloned().collect();
+        store.add_temp_roots(&others)?;
+        let mut valid = store.valid(&others)?;
+        infos.extend(store.infos(&valid)?);
+        valid.extend(held.valid.iter().cloned());
+        Ok(Known { infos, valid })
+    }
+
+    /// Those that the store has.
+    pub fn in_store(&self) -> impl Iterator<Item = (&StorePath, &PathInfo)> {
+        self.infos.iter().filter(|(path, _)| self.valid.contains(path))
+    }
+}
+
+/// Brings the graph's output into the store, of which `held` says what it has. `progress` hears bytes sent, then derivations built.
 pub fn realise(
     graph: &Graph,
+    held: &Held,
     trees: &Trees,
     config: &StoreConfig,
     store: &mut Store,
@@ -47,26 +90,17 @@ pub fn realise(
     // What the capture sent while it read is here already.
     let (sent_paths, sent_bytes) = trees.sent();
     let mut report = Report { sent_paths, sent_bytes, ..Report::default() };
-    let wanted: BTreeSet<StorePath> = graph
-        .imports
-        .iter()
-        .map(|i| i.path.clone())
-        .chain(graph.texts().map(|(path, ..)| path.clone()))
-        .chain([graph.snapshot.clone()])
-        .collect();
-    // Roots first: what is found valid then cannot be collected while we work.
-    store.add_temp_roots(&wanted)?;
-    let valid = store.valid(&wanted)?;
-    report.present = valid.contains(&graph.snapshot);
-    if valid.len() == wanted.len() {
+    report.present = held.valid.contains(&graph.snapshot);
+    if held.all {
         report.unchanged = true;
         return Ok(report);
     }
+    let valid = &held.valid;
     let missing: Vec<&Import> = graph.imports.iter().filter(|i| !valid.contains(&i.path)).collect();
     let total = missing.iter().map(|i| i.tree.nar_size).sum();
     progress.stage("sending to the store", Amount::Bytes(total));
     for wave in waves(missing) {
-        send(wave, trees, config, progress, &mut report)?;
+        send(wave, trees, config, store, progress, &mut report)?;
     }
     progress.stage("writing derivations", Amount::Items(graph.nodes.len() as u64));
     let started = Instant::now();
@@ -123,12 +157,17 @@ fn send(
     mut imports: Vec<&Import>,
     trees: &Trees,
     config: &StoreConfig,
+    store: &mut Store,
     progress: &Arc<dyn Progress>,
     report: &mut Report,
 ) -> Result<()> {
     imports.sort_by_key(|i| Reverse(i.tree.nar_size));
     report.sent_paths += imports.len() as u64;
     report.sent_bytes += imports.iter().map(|i| i.tree.nar_size).sum::<u64>();
+    // Another connection takes longer than what most packs are.
+    if let [import] = imports[..] {
+        return send_one(import, trees, store, progress.as_ref());
+    }
     parallel::each(
         &imports,
         SENDERS,
@@ -145,14 +184,10 @@ fn send_one(import: &Import, trees: &Trees, store: &mut Store, progress: &dyn Pr
         Error::new(Kind::Store, format!("{} left the store while stillframe ran", import.path))
             .hint("run the command again; do not collect garbage meanwhile")
     })?;
-    let mut references = BTreeSet::new();
-    for text in &import.tree.references {
-        let path = StorePath::from_base_name(text)
-            .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?;
-        references.insert(path);
-    }
     let at = store
-        .add_tree(&import.tree.name, &references, |out| write_tree(&tree, &mut Counting { out, progress }))
+        .add_tree(&import.tree.name, &import.references()?, |out| {
+            write_tree(&tree, &mut Counting { out, progress })
+        })
         .map_err(|e| match e.kind {
             Kind::Interrupted => e,
             _ => e.within(&import.label),
@@ -177,25 +212,11 @@ impl Write for Counting<'_> {
     }
 }
 
-/// How many builds it takes. What is in the store needs none of its inputs: neither the wheel of a distribution, nor
-/// bytecode that an environment links to nowhere and that was collected since.
-fn needed(graph: &Graph, valid: &BTreeSet<StorePath>) -> u64 {
-    let makes: HashMap<&StorePath, &Node> = graph.nodes.iter().map(|node| (&node.drv, node)).collect();
-    let (mut open, mut seen, mut builds) = (vec![&graph.snapshot_drv], BTreeSet::new(), 0);
-    while let Some(drv) = open.pop() {
-        let Some(node) = makes.get(drv).filter(|node| !valid.contains(&node.out)) else { continue };
-        if seen.insert(drv) {
-            builds += u64::from(node.kind == NodeKind::Built);
-            open.extend(&node.references);
-        }
-    }
-    builds
-}
-
 /// Builds what is input-addressed: bytecode, environment, snapshot. Nix runs the jobs side by side.
 fn build(graph: &Graph, store: &mut Store, progress: &Arc<dyn Progress>) -> Result<u64> {
     let outputs: BTreeSet<StorePath> = graph.nodes.iter().map(|n| n.out.clone()).collect();
-    let to_build = needed(graph, &store.valid(&outputs)?);
+    let valid = store.valid(&outputs)?;
+    let to_build = graph.builds(|path| valid.contains(path)).len() as u64;
     progress.stage("building", Amount::Items(to_build));
     let labels: HashMap<String, String> =
         graph.nodes.iter().map(|n| (n.drv.to_absolute(&store.store_dir), n.label.clone())).collect();

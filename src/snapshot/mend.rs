@@ -2,6 +2,7 @@
 //! once more, and what was built is built again, by Nix's own repair.
 use crate::capture::trees::nar::write_tree;
 use crate::closure::graph::{Graph, Import};
+use crate::closure::realise::{Held, Known};
 use crate::formats::nix::store_path::StorePath;
 use crate::snapshot::events::{Event, Observer};
 use crate::snapshot::reading::trees_of;
@@ -12,6 +13,7 @@ use crate::sys::error::{Error, Kind, Result};
 use crate::sys::progress::{Amount, check_interrupt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::thread;
 
 /// Looks at everything of a graph that the store believes to have.
 pub fn mend(
@@ -21,41 +23,76 @@ pub fn mend(
     store: &mut Store,
     observer: &dyn Observer,
 ) -> Result<()> {
-    let known = known(graph, store)?;
+    let known = Known::of(graph, &Held::of(graph, store)?, store)?;
+    let all: Vec<_> = known.in_store().collect();
     observer.progress().stage("looking at what the store has", Amount::Unknown);
-    let found = damage::damaged(&subject.store, &known, depth)?;
-    if found.is_empty() {
-        subject.store.trust(known.keys());
-        return Ok(());
-    }
-    // Where it cannot be made anew now, the next run knows of it.
-    subject.store.doubt(found.iter().map(|damage| &damage.path));
-    for damage in &found {
-        let path = subject.store.absolute(&damage.path);
-        observer.event(&Event::Damaged { path, how: damage.to_string() });
-    }
-    let wrong: BTreeSet<&StorePath> = found.iter().map(|damage| &damage.path).collect();
-    copy_again(subject, graph, &wrong, store, observer)?;
-    for (path, _, text) in graph.texts().filter(|(path, ..)| wrong.contains(path)) {
-        same(&store.replace_text(&text)?, path)?;
-    }
-    build_again(subject, graph, &found, store, observer)?;
-    let these = known.iter().filter(|(path, _)| wrong.contains(path));
-    damage::refuse(&subject.store, these, Depth::Everything)?;
-    subject.store.trust(known.keys());
-    Ok(())
+    let found = damage::damaged(&subject.store, all.iter().copied(), depth)?;
+    anew(subject, graph, &all, &found, store, observer)
 }
 
-fn known(graph: &Graph, store: &mut Store) -> Result<BTreeMap<StorePath, PathInfo>> {
-    let all: BTreeSet<StorePath> = graph.paths().cloned().collect();
-    store.add_temp_roots(&all)?;
-    let mut known = BTreeMap::new();
-    for path in store.valid(&all)? {
-        if let Some(info) = store.info(&path)? {
-            known.insert(path, info);
-        }
+/// The same beside `work`, which begins once all that it reads was looked at (`Graph::read_by`): what is built from a path
+/// that was written to has what was written. Says what is known of all paths, if they are as they were registered.
+pub fn mend_beside<T>(
+    subject: &Subject,
+    graph: &Graph,
+    held: &Held,
+    store: &mut Store,
+    observer: &dyn Observer,
+    work: impl FnOnce(&mut Store) -> Result<T>,
+) -> Result<(T, BTreeMap<StorePath, PathInfo>)> {
+    let known = Known::of(graph, held, store)?;
+    let sent: BTreeSet<&StorePath> = graph.imports.iter().map(|import| &import.path).collect();
+    let builds = graph.builds(|path| known.valid.contains(path) || sent.contains(path));
+    let read = graph.read_by(&builds, &known.infos);
+    let (first, rest): (Vec<_>, Vec<_>) = known.in_store().partition(|(path, _)| read.contains(path));
+    observer.progress().stage("looking at what the store has", Amount::Unknown);
+    if !damage::damaged(&subject.store, first, Depth::Suspects)?.is_empty() {
+        // What is built again reads more than that.
+        mend(subject, graph, Depth::Suspects, store, observer)?;
+        return Ok((work(store)?, BTreeMap::new()));
     }
-    Ok(known)
+    let (done, found) = thread::scope(|scope| {
+        let look = damage::damaged_meanwhile(scope, &subject.store, rest);
+        let done = work(store);
+        (done, look.join())
+    });
+    let found = found.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a thread ended unexpectedly")))?;
+    // After work that failed nothing more is made, and the next run knows of it.
+    subject.store.doubt(found.iter().map(|damage| &damage.path));
+    let done = done?;
+    let all: Vec<_> = known.in_store().collect();
+    anew(subject, graph, &all, &found, store, observer)?;
+    // What is built again may have another hash.
+    Ok((done, if found.is_empty() { known.infos } else { BTreeMap::new() }))
+}
+
+/// Makes anew what was found among the paths that were looked at.
+fn anew(
+    subject: &Subject,
+    graph: &Graph,
+    looked_at: &[(&StorePath, &PathInfo)],
+    found: &[Damage],
+    store: &mut Store,
+    observer: &dyn Observer,
+) -> Result<()> {
+    if !found.is_empty() {
+        // Where it cannot be made anew now, the next run knows of it.
+        subject.store.doubt(found.iter().map(|damage| &damage.path));
+        for damage in found {
+            let path = subject.store.absolute(&damage.path);
+            observer.event(&Event::Damaged { path, how: damage.to_string() });
+        }
+        let wrong: BTreeSet<&StorePath> = found.iter().map(|damage| &damage.path).collect();
+        copy_again(subject, graph, &wrong, store, observer)?;
+        for (path, _, text) in graph.texts().filter(|(path, ..)| wrong.contains(path)) {
+            same(&store.replace_text(&text)?, path)?;
+        }
+        build_again(subject, graph, found, store, observer)?;
+        let these = looked_at.iter().copied().filter(|(path, _)| wrong.contains(path));
+        damage::refuse(&subject.store, these, Depth::Everything)?;
+    }
+    subject.store.trust(looked_at.iter().map(|(path, _)| *path));
+    Ok(())
 }
 
 fn same(at: &StorePath, wanted: &StorePath) -> Result<()> {
@@ -86,14 +123,7 @@ fn copy_again(
             Error::new(Kind::Store, format!("{} is not what it was when it was read", import.label))
                 .hint("the environment changed while it was read: run the command again")
         })?;
-        let mut references = BTreeSet::new();
-        for text in &import.tree.references {
-            references.insert(
-                StorePath::from_base_name(text)
-                    .map_err(|e| Error::new(Kind::Store, "a bad reference").caused_by(e))?,
-            );
-        }
-        let at = store.replace_tree(&import.tree.name, &references, |out| write_tree(&tree, out));
+        let at = store.replace_tree(&import.tree.name, &import.references()?, |out| write_tree(&tree, out));
         same(&at.map_err(|e| e.within(&import.label))?, &import.path)?;
         observer.progress().advance(1);
     }

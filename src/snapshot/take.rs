@@ -6,23 +6,23 @@ use crate::capture::model::used::Used;
 use crate::capture::pipeline::Captured;
 use crate::capture::trees::Trees;
 use crate::closure::graph::{self, Graph};
-use crate::closure::realise;
+use crate::closure::realise::{self, Held};
 use crate::closure::registry::{OutputRecord, RECORD_VERSION, Record, Registry, Requires};
 use crate::formats::nix::store_path::StorePath;
 use crate::snapshot::events::{Event, Observer};
 use crate::snapshot::import_check;
-use crate::snapshot::mend::mend;
+use crate::snapshot::mend::{mend, mend_beside};
 use crate::snapshot::probe;
 use crate::snapshot::reading::{self, Manner};
 use crate::snapshot::report::{REPORT_VERSION, Report};
 use crate::snapshot::subject::Subject;
-use crate::store::Store;
 use crate::store::damage::Depth;
+use crate::store::{PathInfo, Store};
 use crate::sys::clock;
 use crate::sys::error::{Kind, Result};
 use crate::sys::files;
 use crate::sys::who;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -67,7 +67,7 @@ pub fn take(subject: &Subject, request: &Request, observer: &dyn Observer) -> Re
     }
     let known = known.filter(|_| made.report.present);
     let unchanged = known.is_some();
-    let mut record = record(subject, request, &captured, &made.graph, before, known, &mut store)?;
+    let mut record = record(subject, request, &captured, &made, before, known, &mut store)?;
     // Before the probe: the environment's own server takes minutes, and its end takes nothing of the snapshot away.
     register(&registry, &record, &captured.lock, &mut store)?;
     name(&registry, &record, had, observer)?;
@@ -124,6 +124,8 @@ fn probed(
 /// Derivations that are realised.
 struct Made {
     graph: Graph,
+    /// What the store was found to have on record of its paths, as far as that was asked.
+    known: BTreeMap<StorePath, PathInfo>,
     report: realise::Report,
     graph_ms: f64,
 }
@@ -139,16 +141,20 @@ impl Made {
         let started = Instant::now();
         let graph = graph::graph(lock, &store.store_dir, &subject.service_spec())?;
         let graph_ms = started.elapsed().as_secs_f64() * 1000.0;
-        let snapshot = BTreeSet::from([graph.snapshot.clone()]);
+        let held = Held::of(&graph, store)?;
+        let realise = |store: &mut Store| {
+            realise::realise(&graph, &held, trees, &subject.store, store, observer.progress())
+        };
         let doubted = subject.store.doubted();
-        if !doubted.is_empty() && graph.paths().any(|path| doubted.contains(path)) {
+        let (report, known) = if !doubted.is_empty() && graph.paths().any(|path| doubted.contains(path)) {
             mend(subject, &graph, Depth::Everything, store, observer)?;
-        } else if store.valid(&snapshot)?.is_empty() {
-            // What is built from a path that was written to has what was written.
-            mend(subject, &graph, Depth::Suspects, store, observer)?;
-        }
-        let report = realise::realise(&graph, trees, &subject.store, store, observer.progress())?;
-        Ok(Made { graph, report, graph_ms })
+            (realise(store)?, BTreeMap::new())
+        } else if held.valid.contains(&graph.snapshot) {
+            (realise(store)?, BTreeMap::new())
+        } else {
+            mend_beside(subject, &graph, &held, store, observer, realise)?
+        };
+        Ok(Made { graph, known, report, graph_ms })
     }
 
     /// The lock has become another one.
@@ -160,8 +166,9 @@ impl Made {
         store: &mut Store,
         observer: &dyn Observer,
     ) -> Result<()> {
-        let Made { graph, report, .. } = Made::of(subject, lock, trees, store, observer)?;
+        let Made { graph, known, report, .. } = Made::of(subject, lock, trees, store, observer)?;
         self.graph = graph;
+        self.known = known;
         self.report = realise::Report { built: self.report.built + report.built, ..report };
         Ok(())
     }
@@ -176,11 +183,12 @@ fn record(
     subject: &Subject,
     request: &Request,
     captured: &Captured,
-    graph: &Graph,
+    made: &Made,
     probe: Option<ProbeResult>,
     known: Option<Record>,
     store: &mut Store,
 ) -> Result<Record> {
+    let graph = &made.graph;
     let copied = copied(captured, store)?;
     let derivation = graph.snapshot_drv.to_absolute(&store.store_dir);
     let findings = captured.findings.clone();
@@ -198,7 +206,7 @@ fn record(
             ..known
         });
     }
-    let closure = store.closure(std::slice::from_ref(&graph.snapshot))?;
+    let closure = store.closure_knowing(std::slice::from_ref(&graph.snapshot), made.known.clone())?;
     Ok(Record {
         version: RECORD_VERSION,
         id: id_of(graph),

@@ -1,9 +1,11 @@
 //! Many small requests: each is sent ahead of the answers to those before it, so that neither side sleeps and wakes for
 //! every one. A daemon answers in order, one after another (tried: Nix 2.8 and 2.26).
-use super::client::Store;
+use super::client::{PathInfo, Store};
+use crate::formats::nix::nar::{Hashing, NarWriter};
 use crate::formats::nix::store_path::StorePath;
 use crate::formats::nix::worker::{ReadWire, WriteWire, op};
-use crate::sys::error::Result;
+use crate::sys::error::{Error, Kind, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +23,22 @@ pub struct Text<'a> {
     pub name: &'a str,
     pub references: &'a [StorePath],
     pub bytes: &'a [u8],
+}
+
+impl Text<'_> {
+    /// What the store has on record of it.
+    pub fn info(&self) -> Result<PathInfo> {
+        let archive = || -> io::Result<Hashing> {
+            let mut nar = NarWriter::new(Hashing::default())?;
+            let size = self.bytes.len() as u64;
+            nar.file::<io::Error>(b"", false, size, |out| out.write_all(self.bytes))?;
+            nar.finish()
+        };
+        let archive = archive().map_err(|e| Error::new(Kind::Store, "cannot hash a text").caused_by(e))?;
+        let (nar_hash, nar_size) = archive.finish();
+        let references = self.references.iter().cloned().collect();
+        Ok(PathInfo { nar_hash, nar_size, references, deriver: None, ca: String::new() })
+    }
 }
 
 impl Store {
@@ -88,6 +106,29 @@ impl Store {
             },
             |store| store.input.number().map(drop).map_err(|e| store.gone(e)),
         )
+    }
+
+    /// What the store has on record of those that it has.
+    pub fn infos(&mut self, paths: &BTreeSet<StorePath>) -> Result<BTreeMap<StorePath, PathInfo>> {
+        let store_dir = self.store_dir.clone();
+        let (mut asked, mut found) = (paths.iter(), BTreeMap::new());
+        self.ask_ahead(
+            paths,
+            // A path may have any number of references. But what is asked for ahead is less than a pipe holds: so we never
+            // wait for a daemon that waits for us.
+            2 * ANSWER,
+            |out, path| {
+                out.put_number(op::QUERY_PATH_INFO)?;
+                out.put_bytes(path.to_absolute(&store_dir).as_bytes())
+            },
+            |store| {
+                if let (Some(path), Some(info)) = (asked.next(), store.read_info()?) {
+                    found.insert(path.clone(), info);
+                }
+                Ok(())
+            },
+        )?;
+        Ok(found)
     }
 
     /// Adds texts in this order: one comes after those it refers to. `added` hears where each is.

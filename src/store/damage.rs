@@ -10,17 +10,28 @@ use crate::store::connect::StoreConfig;
 use crate::store::tree_hash::nar_hash;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::parallel;
+use crate::sys::progress::check_interrupt;
 use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
+use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread::{Scope, ScopedJoinHandle};
 
 /// More threads wait for the disk, fewer for hashing.
 const THREADS: usize = 4;
+/// Four with this priority leave a core to a build that takes one, also where there are two.
+const BEHIND: i32 = 10;
 /// How many are named in one message.
 const NAMED: usize = 5;
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Bytes of names that are asked for at once.
+const LISTING: usize = 32 << 10;
 
 /// The time of everything that Nix has registered.
 const REGISTERED: i64 = 1;
@@ -81,6 +92,28 @@ pub fn damaged<'a>(
     paths: impl IntoIterator<Item = (&'a StorePath, &'a PathInfo)>,
     depth: Depth,
 ) -> Result<Vec<Damage>> {
+    look(config, paths, depth, || ())
+}
+
+/// Those that look changed, found beside other work, which has the processors first.
+pub fn damaged_meanwhile<'scope, 'env: 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    config: &'env StoreConfig,
+    paths: Vec<(&'env StorePath, &'env PathInfo)>,
+) -> ScopedJoinHandle<'scope, Result<Vec<Damage>>> {
+    // Of this thread alone (nice(2), "C library/kernel differences"), as each that looks is one of its own.
+    let behind = || {
+        let _ = rustix::process::nice(BEHIND);
+    };
+    scope.spawn(move || look(config, paths, Depth::Suspects, behind))
+}
+
+fn look<'a>(
+    config: &StoreConfig,
+    paths: impl IntoIterator<Item = (&'a StorePath, &'a PathInfo)>,
+    depth: Depth,
+    begin: impl Fn() + Sync,
+) -> Result<Vec<Damage>> {
     if !config.lies_here() {
         return Ok(Vec::new());
     }
@@ -89,8 +122,12 @@ pub fn damaged<'a>(
     parallel::each(
         &all,
         THREADS,
-        || Ok(()),
+        || {
+            begin();
+            Ok(())
+        },
         |(), (path, info)| {
+            check_interrupt()?;
             let on_disk = config.on_disk(path);
             let sign = examine(&on_disk, info, depth).map_err(|e| Error::io("read", &on_disk, e))?;
             if let Some(sign) = sign {
@@ -141,13 +178,14 @@ pub fn told(config: &StoreConfig, found: &[Damage]) -> Error {
 }
 
 fn examine(on_disk: &Path, info: &PathInfo, depth: Depth) -> io::Result<Option<Sign>> {
-    let about = match fs::symlink_metadata(on_disk) {
+    let about = match statat(CWD, on_disk, AtFlags::SYMLINK_NOFOLLOW) {
         // Deleted by hand, or in a store that lies elsewhere: the daemon says so itself, and clearly.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(Errno::NOENT) => return Ok(None),
         about => about?,
     };
-    let mut signs = Vec::new();
-    let size = nar::MAGIC_SIZE + node(on_disk, Path::new(""), &about, &mut signs)?;
+    let mut look = Look::default();
+    let size = look.archive(on_disk, &about)?;
+    let signs = look.signs;
     let first = || signs.iter().min().cloned().unwrap_or(Sign::Nothing);
     if size != info.nar_size {
         return Ok(Some(first()));
@@ -164,31 +202,75 @@ fn examine(on_disk: &Path, info: &PathInfo, depth: Depth) -> io::Result<Option<S
     }
 }
 
-/// How many bytes an entry takes in an archive; `signs` gets what Nix would not leave so.
-fn node(path: &Path, name: &Path, about: &Metadata, signs: &mut Vec<Sign>) -> io::Result<u64> {
-    let kind = about.file_type();
-    let mode = about.mode() & 0o7777;
-    let odd = about.mtime() != REGISTERED || !kind.is_symlink() && mode != 0o444 && mode != 0o555;
-    if odd {
-        signs.push(if kind.is_dir() { Sign::Folder(name.into()) } else { Sign::File(name.into()) });
+/// What is found in one path. Of a hundred thousand entries each costs its one system call and next to nothing else.
+#[derive(Default)]
+struct Look {
+    /// Where in the path it is.
+    name: PathBuf,
+    /// What Nix would not leave so.
+    signs: Vec<Sign>,
+}
+
+impl Look {
+    /// How many bytes a path takes in an archive.
+    fn archive(&mut self, on_disk: &Path, about: &Stat) -> io::Result<u64> {
+        self.entry(Path::new(""), about);
+        let size = nar::MAGIC_SIZE + own_size(about);
+        if !is_directory(about) {
+            return Ok(size);
+        }
+        let folder = openat(CWD, on_disk, FOLDER, Mode::empty())?;
+        Ok(size + self.folder(&folder, &mut Vec::with_capacity(LISTING))?)
     }
-    if kind.is_symlink() {
-        return Ok(nar::symlink_size(about.size()));
+
+    fn entry(&mut self, own: &Path, about: &Stat) {
+        let mode = about.st_mode & 0o7777;
+        let symlink = FileType::from_raw_mode(about.st_mode) == FileType::Symlink;
+        if about.st_mtime != REGISTERED || !symlink && mode != 0o444 && mode != 0o555 {
+            let name = self.name.join(own);
+            self.signs.push(if is_directory(about) { Sign::Folder(name) } else { Sign::File(name) });
+        }
     }
-    if kind.is_file() {
-        return Ok(nar::file_size(about.mode() & 0o100 != 0, about.size()));
+
+    /// The same of what is in a folder. `listing` has room for a part of its names.
+    fn folder(&mut self, folder: &OwnedFd, listing: &mut Vec<u8>) -> io::Result<u64> {
+        let (mut size, mut below) = (0, Vec::new());
+        let mut entries = RawDir::new(folder, listing.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let own = entry.file_name();
+            if matches!(own.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let about = statat(folder, own, AtFlags::SYMLINK_NOFOLLOW)?;
+            self.entry(Path::new(OsStr::from_bytes(own.to_bytes())), &about);
+            size += nar::entry_size(own.to_bytes().len() as u64) + own_size(&about);
+            if is_directory(&about) {
+                below.push(own.to_owned());
+            }
+        }
+        for own in below {
+            self.name.push(OsStr::from_bytes(own.to_bytes()));
+            size += self.folder(&openat(folder, &own, FOLDER, Mode::empty())?, listing)?;
+            self.name.pop();
+        }
+        Ok(size)
     }
-    if !kind.is_dir() {
-        return Ok(0);
+}
+
+fn is_directory(about: &Stat) -> bool {
+    FileType::from_raw_mode(about.st_mode) == FileType::Directory
+}
+
+/// How many bytes an entry takes in an archive, without what is in it.
+fn own_size(about: &Stat) -> u64 {
+    let size = about.st_size.unsigned_abs();
+    match FileType::from_raw_mode(about.st_mode) {
+        FileType::Symlink => nar::symlink_size(size),
+        FileType::RegularFile => nar::file_size(about.st_mode & 0o100 != 0, size),
+        FileType::Directory => nar::DIRECTORY_SIZE,
+        _ => 0,
     }
-    let mut size = nar::DIRECTORY_SIZE;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let own = entry.file_name();
-        let about = entry.metadata()?;
-        size += nar::entry_size(own.len() as u64) + node(&path.join(&own), &name.join(&own), &about, signs)?;
-    }
-    Ok(size)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 use super::*;
 use crate::formats::nix::nar::{Hashing, NarWriter};
 use crate::formats::nix::store_path::StoreDir;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{Timespec, Timestamps};
 use std::collections::BTreeSet;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 const NAME: &str = "00000000000000000000000000000000-tree";
@@ -46,8 +47,8 @@ impl Place {
             deriver: None,
             ca: String::new(),
         };
-        let size = nar::MAGIC_SIZE
-            + node(&root, Path::new(""), &fs::symlink_metadata(&root).unwrap(), &mut vec![]).unwrap();
+        let about = statat(CWD, &root, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let size = Look::default().archive(&root, &about).unwrap();
         Place { dir, info: PathInfo { nar_size: size, ..info } }
     }
 
@@ -72,6 +73,13 @@ impl Place {
         fs::set_permissions(&package, fs::Permissions::from_mode(0o555)).unwrap();
         let path = StorePath::from_base_name(NAME).unwrap();
         let found = damaged(&self.config(), [(&path, &self.info)], depth).unwrap();
+        if depth == Depth::Suspects {
+            let config = self.config();
+            let beside = std::thread::scope(|scope| {
+                damaged_meanwhile(scope, &config, vec![(&path, &self.info)]).join().unwrap().unwrap()
+            });
+            assert_eq!(beside, found);
+        }
         let told: Vec<String> = found.iter().map(ToString::to_string).collect();
         told.join("").replace(&self.root().display().to_string(), "PATH")
     }

@@ -39,13 +39,14 @@ impl Store {
                 out.put_number(op::QUERY_PATH_INFO)?;
                 out.put_bytes(text.as_bytes())
             },
-            |input| {
-                if input.number()? == 0 {
-                    return Ok(None);
-                }
-                info_fields(input).map(Some)
-            },
+            maybe_info,
         )?;
+        found.map(|raw| self.path_info(raw)).transpose()
+    }
+
+    /// The answer to such a question that was sent ahead.
+    pub(super) fn read_info(&mut self) -> Result<Option<PathInfo>> {
+        let found = maybe_info(&mut self.input).map_err(|e| self.gone(e))?;
         found.map(|raw| self.path_info(raw)).transpose()
     }
 
@@ -70,13 +71,22 @@ impl Store {
 
     /// Every path below `roots`, with its information.
     pub fn closure(&mut self, roots: &[StorePath]) -> Result<BTreeMap<StorePath, PathInfo>> {
+        self.closure_knowing(roots, BTreeMap::new())
+    }
+
+    /// The same, with what is known already of paths that the store has.
+    pub fn closure_knowing(
+        &mut self,
+        roots: &[StorePath],
+        mut known: BTreeMap<StorePath, PathInfo>,
+    ) -> Result<BTreeMap<StorePath, PathInfo>> {
         let mut found = BTreeMap::new();
         let mut open: Vec<StorePath> = roots.to_vec();
         while let Some(path) = open.pop() {
             if found.contains_key(&path) {
                 continue;
             }
-            let info = self.known(&path)?;
+            let info = known.remove(&path).map_or_else(|| self.known(&path), Ok)?;
             open.extend(info.references.iter().filter(|r| !found.contains_key(*r)).cloned());
             found.insert(path, info);
         }
@@ -280,6 +290,10 @@ struct RawInfo {
     references: Vec<String>,
     size: u64,
     ca: String,
+}
+
+fn maybe_info(input: &mut impl Read) -> io::Result<Option<RawInfo>> {
+    if input.number()? == 0 { Ok(None) } else { info_fields(input).map(Some) }
 }
 
 fn info_fields(input: &mut impl Read) -> io::Result<RawInfo> {

@@ -350,6 +350,25 @@ the first file that differs is {built}
         again = self.run_it("snapshot", self.env.root)
         self.assertIn(f"was written to after Nix had registered it, and is made anew: the first file that differs is {cache}\n", again.err)
         self.goes_on()
+        # And what every build runs: found before, where the distribution is found beside.
+        library = self.alter("Python runtime", "bin/more", "#!/bin/sh\n")
+        write(self.env.pack / "newer.py", "")
+        again = self.run_it("snapshot", self.env.root)
+        self.assertIn(f"the first file that differs is {library}\n", again.err)
+        self.assertFalse(library.exists())
+        self.goes_on()
+
+    def test_what_cannot_be_built_again_is_in_doubt_whatever_was_built_beside(self):
+        built = self.alter("bytecode of alpha 1.0", self.bytecode(), "")
+        tree = self.tree(self.taken, "bytecode of alpha 1.0").relative_to(self.station.store)
+        write(self.env.pack / "new.py", "")
+        for _ in range(2):
+            again = self.run_it("snapshot", self.env.root, code=1)
+            self.assertIn(f"error: Nix builds again only in a store that lies where it is named: /{tree} was written to", again.err)
+            self.assertIn(f"the first file that differs is {built}\n", again.err)
+        self.assertEqual(len(self.run_it("snapshots", "list", "--json").json["snapshots"]), 1)
+        self.station.inside(harness.BINARY, "snapshot", self.env.root, **self.clean({}))
+        self.store_is_sound()
 
     def test_an_instance_here_says_so(self):
         write(self.env.root / "main.py", server("{}"))

@@ -1,8 +1,12 @@
 """The import check of `snapshot --probe`: code that follows its own real path out of its wheel is found and laid out as files."""
 import json
+import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import unittest
+from pathlib import Path
 
 import harness
 from harness import remove_tree
@@ -149,6 +153,16 @@ class Imports(Case):
         self.take("--probe")
         self.assertEqual([name for name in self.counted() if name != "broken"], sorted([*all_of, "fresh"]))
 
+    def test_of_more_than_may_stay_what_takes_longest_to_import_does(self):
+        small = [f"small{n:02}" for n in range(20)]
+        for name in small:
+            self.counting(name, "import time\ntime.sleep(0.06)\n")
+        self.counting("heavy", f"import time, {', '.join(small)}\ntime.sleep(0.5)\n", requires=small)
+        for name in ("user0", "user1"):
+            self.counting(name, "import heavy\n", requires=["heavy"])
+        self.take("--probe")
+        self.assertEqual(self.counted().count("heavy"), 1)
+
     def test_no_distribution_sees_what_another_leaves_in_its_process(self):
         """Each imports in the environment. What a process of its own would tell of the snapshot is found, and nothing else."""
         here = "import sys\nHERE = '/nix/' not in sys.prefix\n"
@@ -274,6 +288,37 @@ sys.meta_path.insert(0, MesonpyMetaFinder({'built'}, %r))
         self.assertIn(("problem", "built", "`import built` works in the environment and not from the snapshot: ImportError: re-building the package failed"),
                       problems)
         self.assertEqual(len(problems), 3)
+
+
+class Script(unittest.TestCase):
+    """The script alone, with less patience."""
+
+    def test_a_fork_that_works_has_the_time_that_one_that_waits_has_not(self):
+        place = Path(tempfile.mkdtemp(prefix="sf-imports-"))
+        self.addCleanup(remove_tree, place)
+        count = place / "count"
+        for name, code in {
+            "base": "import time\ntime.sleep(0.2)\n",
+            "works": "import base, time\nwhile time.process_time() < 3.5:\n    pass\n",
+            # As for a thread that is in another process.
+            "waits": f"import base, time\nopen({str(count)!r}).read().count('waits') > 1 or time.sleep(60)\n",
+        }.items():
+            requires = [] if name == "base" else ["base"]
+            code = f"open({str(count)!r}, 'a').write('{name} ')\n{code}"
+            Wheel(name, members={f"{name}/__init__.py": code.encode()}, requires=requires).install(place / "site")
+        parts = (harness.ROOT / "src/snapshot/scripts/import_check" / f"{part}.py" for part in ("asked", "child", "first"))
+        script = "".join(part.read_text() for part in parts).replace("\nGRACE = 10\n", "\nGRACE = 1\n")
+        question = {"names": None, "known": [], "workers": 3, "limit": 8}
+        done = subprocess.Popen([sys.executable, "-S", "-B", "-c", script], env={"PYTHONPATH": str(place / "site"), "PATH": os.environ["PATH"]},
+                                cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(done.stdin.close)
+        done.stdin.write(json.dumps(question) + "\n")
+        done.stdin.flush()
+        said = [json.loads(line) for line in done.stdout.read().splitlines()]
+        done.stdout.close()
+        self.assertEqual(done.wait(), 0)
+        self.assertEqual({line["name"]: line["failed"] for line in said[1:]}, {"base": [], "waits": [], "works": []})
+        self.assertEqual(sorted(count.read_text().split()), ["base", "base", "waits", "waits", "works"])
 
 
 if __name__ == "__main__":

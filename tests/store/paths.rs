@@ -1,7 +1,7 @@
 //! Paths: added, asked for, read back, kept and collected.
 use crate::common::{Deaf, line, lines, stdout};
 use crate::host::{Host, add_text, on_both, told};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use stillframe::capture::trees::tree::{Entry, Source, Tree};
 use stillframe::formats::nix::hash::Sha256;
 use stillframe::formats::nix::nar;
 use stillframe::formats::nix::store_path::{StoreDir, StorePath, source_path, text_path};
-use stillframe::store::{Store, Text};
+use stillframe::store::{PathInfo, Store, Text};
 use stillframe::sys::error::{Error, Kind};
 
 on_both! {
@@ -128,6 +128,20 @@ fn what_goes_in_comes_out(host: &Host) {
     let closure = store.closure(&[three.clone(), two.clone()]).unwrap();
     assert_eq!(closure.keys().cloned().collect::<BTreeSet<_>>(), all);
     assert_eq!(closure[&three].references, set([&one, &two]));
+    assert_eq!(store.infos(&asked).unwrap(), closure);
+    // What is known is not asked for.
+    let known = BTreeMap::from([(three.clone(), PathInfo { nar_size: 7, ..closure[&three].clone() })]);
+    let closure = store.closure_knowing(std::slice::from_ref(&three), known).unwrap();
+    assert_eq!((closure.len(), closure[&three].nar_size), (3, 7));
+    // What a text says of itself is what the store has on record.
+    let said = Text { name: "two.txt", references: std::slice::from_ref(&one), bytes: text.as_bytes() }
+        .info()
+        .unwrap();
+    let on_record = &closure[&two];
+    assert_eq!(
+        (said.nar_hash, said.nar_size, &said.references),
+        (on_record.nar_hash, on_record.nar_size, &on_record.references)
+    );
     assert_eq!(store.closure(&[]).unwrap().len(), 0);
     let error = store.closure(&[three.clone(), nowhere()]).unwrap_err();
     assert_eq!(told(&error), not_there(&nowhere()));

@@ -28,14 +28,16 @@ GRACE = 10
 MOST = 40
 # What takes less to import is not worth a process that stays.
 KEEP = 0.05
-# How many may stay.
+# How many may stay. Of more, those that took least to import go.
 BASES = 16
-# In a fork some things wait for threads that are not there: it has less time, and is asked again.
+# In a fork some things wait for threads that are not there: it has less time, and is asked again. One that works has all of it.
 PART = 4
+WORKS = 0.1
 own = os.getpid()
 inner, results = os.pipe()
 os.set_blocking(inner, False)
-orders = [os.pipe() for _ in range(BASES)]
+# Which of those under way would be worth to stay, shows at their end.
+orders = [os.pipe() for _ in range(BASES + config["workers"])]
 
 
 def control(what, value):

@@ -20,6 +20,7 @@ class Try:
         self.job, self.base, self.slot, self.limit = job, base, slot, limit
         self.pid = self.kept = self.begun = self.took = None
         self.failed, self.loaded, self.late = [], set(), False
+        self.worked, self.end = 0, None
         self.deadline = time.monotonic() + (limit + GRACE if base is None else GRACE)
 
 
@@ -37,7 +38,7 @@ queue = sorted(jobs.values(), key=lambda job: -needed_by[job.name])
 running, bases, ended, count = {}, [], {}, 0
 # Its forks' forks are its children (PR_SET_CHILD_SUBREAPER); where that cannot be, there are no bases.
 reaper = control(36, 1)
-free = list(range(BASES)) if config["names"] is None and reaper else []
+free = list(range(len(orders))) if config["names"] is None and reaper else []
 answers.write(json.dumps({"total": len(queue)}) + "\n")
 answers.flush()
 waker, wake = os.pipe()
@@ -67,13 +68,25 @@ def drop_bases(which):
         release(base.slot)
 
 
+def has_order(base):
+    """One that it has not read: it reads one at a time."""
+    return any(t.base is base and t.pid is None for t in running.values())
+
+
+def keep(base):
+    bases.append(base)
+    if len(bases) > BASES:
+        least = min((b for b in bases if not has_order(b)), key=lambda b: b.seconds)
+        drop_bases(lambda b: b is least)
+
+
 def start(job, base):
     global count
     slot = free.pop() if free and any(job.name in other.needs for other in queue) else None
     limit = config["limit"] if base is None else max(config["limit"] // PART, 1)
     count += 1
     running[count] = Try(job, base, slot, limit)
-    order = {"try": count, "modules": job.left, "slot": slot, "base": base and base.module, "limit": limit}
+    order = {"try": count, "modules": job.left, "slot": slot, "base": base and base.module, "limit": config["limit"]}
     if base is not None:
         os.write(orders[base.slot][1], json.dumps(order).encode() + b"\n")
         return
@@ -98,8 +111,7 @@ def start_some():
             continue
         fitting = [] if job.alone else [base for base in bases if base.name in job.needs]
         base = max(fitting, key=lambda base: base.seconds, default=None)
-        # A base reads one order at a time.
-        if base is None or not any(t.base is base and t.pid is None for t in running.values()):
+        if base is None or not has_order(base):
             queue.remove(job)
             start(job, base)
 
@@ -141,7 +153,7 @@ def over(number, used):
         if now.kept is not None:
             kill(now.pid)
         seconds = now.took + (now.base.seconds if now.base else 0)
-        bases.append(Base(job.name, job.asked[0], now.kept or now.pid, now.slot, seconds))
+        keep(Base(job.name, job.asked[0], now.kept or now.pid, now.slot, seconds))
     answer(job)
 
 
@@ -176,6 +188,7 @@ def heard(line):
     if "pid" in said:
         now.kept = now.pid if said["rest"] else None
         now.pid, now.deadline = said["pid"], time.monotonic() + now.limit + GRACE
+        now.end, now.worked = now.deadline - now.limit + config["limit"], 0
     elif "begun" in said:
         now.begun = said["begun"]
     elif "done" in said:
@@ -211,11 +224,27 @@ def reap():
         pass
 
 
+def works(now):
+    """A fork whose time is over, and that is not only waiting. It has as much time again, and no more than one of its own."""
+    if now.base is None or now.pid is None or now.deadline >= now.end:
+        return False
+    try:
+        with open(f"/proc/{now.pid}/stat") as file:
+            user, system = file.read().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return False
+    before, now.worked = now.worked, (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    if now.worked - before < now.limit * WORKS:
+        return False
+    now.deadline = min(now.deadline + now.limit, now.end)
+    return True
+
+
 def look_at_the_dead():
     for number, now in list(running.items()):
         if now.pid in ended:
             broke(number, ended[now.pid])
-        elif time.monotonic() > now.deadline:
+        elif time.monotonic() > now.deadline and not works(now):
             # Its base made no process of it, or its own alarm did not end it.
             now.late = True
             kill(now.base.pid if now.pid is None else now.pid)
