@@ -7,6 +7,7 @@ pub use crate::protocol::jobs::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Milliseconds since 1970-01-01 UTC.
 pub type Time = u64;
@@ -79,6 +80,17 @@ pub struct Body {
     /// Members of the request that we do not know, for packs that read them.
     #[serde(default)]
     pub others: serde_json::Map<String, Value>,
+}
+
+/// A body as it is kept: what is only shown is not taken apart.
+#[derive(Debug, Deserialize)]
+pub struct BodyText<'a> {
+    #[serde(borrow)]
+    pub prompt: &'a RawValue,
+    #[serde(borrow)]
+    pub extra_data: &'a RawValue,
+    #[serde(borrow, default)]
+    pub outputs_to_execute: Option<&'a RawValue>,
 }
 
 /// What is left of a job that an instance ended: the entry of its `/history`, as it stands there.

@@ -134,6 +134,9 @@ pub trait Store: Beside + Send {
     fn job(&mut self, id: &str) -> Result<Option<Job>>;
     fn body(&mut self, id: &str) -> Result<Option<Body>>;
     fn history(&mut self, id: &str) -> Result<Option<History>>;
+    /// The same two as JSON texts.
+    fn body_text(&mut self, id: &str) -> Result<Option<String>>;
+    fn history_text(&mut self, id: &str) -> Result<Option<String>>;
     /// A page, and how many there are without offset and limit.
     fn find(&mut self, find: &Find) -> Result<(Vec<Job>, u64)>;
     fn deliveries(&mut self, find: &FindDeliveries) -> Result<(Vec<Delivery>, u64)>;

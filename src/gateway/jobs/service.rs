@@ -134,11 +134,11 @@ async fn remember(gateway: Arc<Gateway>, engine: Arc<Engine>) {
     while offset < REMEMBERED {
         let find = Find { sort: Sort::Ended, limit: Some(PAGE), offset, ..Find::default() };
         let Ok((jobs, _)) = engine.ledger.find(find).await else { return };
-        let ids = jobs.iter().filter(|job| job.state.is_over()).map(|job| job.id.clone()).collect();
-        let Ok(found) = engine.ledger.histories(ids).await else { return };
-        for (id, _, history) in found {
-            let instance = jobs.iter().find(|job| job.id == id).and_then(|job| job.instance.as_deref());
-            if let (Some(history), Some(instance)) = (history, instance) {
+        let Ok(found) = engine.ledger.histories(jobs.iter().map(|job| job.id.clone()).collect()).await else {
+            return;
+        };
+        for (job, history) in jobs.iter().zip(found) {
+            if let (Some(history), Some(instance)) = (history, job.instance.as_deref()) {
                 engine.made.recall(&history["outputs"], instance);
             }
         }

@@ -120,10 +120,11 @@ fn forget_secrets(connection: &Connection, packer: &mut Packer, seq: i64) -> Don
     let mut select = connection.prepare_cached("SELECT content FROM body WHERE seq = ?1")?;
     let content: Option<Vec<u8>> = select.query_row([seq], |row| row.get(0)).optional()?;
     let Some(content) = content else { return Ok(()) };
-    let mut body: Body = rows::unpack(&content)?;
-    if !item::has_secrets(&body.extra_data) {
+    let text = rows::unpacked(&content)?;
+    if !item::may_have_secrets(&text) {
         return Ok(());
     }
+    let mut body: Body = rows::from_json(&text).map_err(Failure::damaged)?;
     item::forget_secrets(&mut body.extra_data);
     let shorter = packer.pack(&body)?;
     let fewer = int(content.len() as u64) - int(shorter.len() as u64);

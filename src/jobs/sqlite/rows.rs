@@ -87,8 +87,7 @@ pub fn text(value: &impl Serialize) -> Result<String, Failure> {
 }
 
 pub fn read_text<T: DeserializeOwned>(text: &str, at: usize) -> rusqlite::Result<T> {
-    from_json(text.as_bytes())
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(e)))
+    from_json(text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(e)))
 }
 
 pub struct Packer(Compressor<'static>);
@@ -109,17 +108,21 @@ impl Packer {
 }
 
 pub fn unpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Failure> {
+    from_json(&unpacked(frame)?).map_err(Failure::damaged)
+}
+
+/// The JSON of what was packed.
+pub fn unpacked(frame: &[u8]) -> Result<String, Failure> {
     let json = match Decompressor::upper_bound(frame) {
         Some(size) if size <= AT_ONCE => zstd::bulk::decompress(frame, size),
         _ => zstd::stream::decode_all(frame),
     };
-    let json = json.map_err(|e| Failure::Damaged(Box::new(e)))?;
-    from_json(&json).map_err(|e| Failure::Damaged(Box::new(e)))
+    String::from_utf8(json.map_err(Failure::damaged)?).map_err(Failure::damaged)
 }
 
 /// Without serde_json's limit of depth, which who parsed it first has held it to: ours are wrapped once more.
-fn from_json<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
+pub fn from_json<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+    let mut reader = serde_json::Deserializer::from_str(json);
     reader.disable_recursion_limit();
     let value = T::deserialize(&mut reader)?;
     reader.end().map(|()| value)
