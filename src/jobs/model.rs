@@ -60,6 +60,8 @@ pub struct Job {
     /// Where it is or was last: `s0-g7`.
     pub instance: Option<String>,
     pub generation: Option<u64>,
+    /// A client or an operator has taken it back, and its instance has not ended it yet.
+    pub cancelled: bool,
     /// Tries that ended without an end of the job, oldest first.
     pub tries: Vec<Try>,
     /// Why it failed or was cancelled.

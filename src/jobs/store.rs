@@ -25,6 +25,10 @@ pub enum Write {
         id: String,
         at: Time,
     },
+    /// It is taken back, wherever it is. Nothing comes of it where it has ended.
+    Cancel {
+        id: String,
+    },
     /// Back among those that wait; a try is recorded if one was used up.
     Requeue {
         id: String,
