@@ -179,20 +179,19 @@ fn ended() -> Vec<State> {
 }
 
 async fn all_history(engine: &Engine, query: &str) -> Result<Answered, Invalid> {
-    let page = Page::parse(query)?;
-    let count = Find { states: ended(), limit: Some(0), ..Find::default() };
-    let (_, total) = engine.ledger.find(count).await.map_err(unread)?;
-    let (offset, limit) = page.of(total);
-    let limit = limit.unwrap_or(HISTORY).min(HISTORY);
+    let Some(part) = Page::parse(query)?.part() else { return history(Vec::new()) };
     let find = Find {
         states: ended(),
         sort: Sort::Ended,
-        oldest_first: true,
-        offset,
-        limit: Some(limit),
+        oldest_first: !part.last,
+        offset: part.offset,
+        limit: Some(part.limit.unwrap_or(HISTORY).min(HISTORY)),
         ..Find::default()
     };
-    let (jobs, _) = engine.ledger.find(find).await.map_err(unread)?;
+    let (mut jobs, _) = engine.ledger.find(find).await.map_err(unread)?;
+    if part.last {
+        jobs.reverse();
+    }
     history(with_texts(engine, jobs).await?)
 }
 
