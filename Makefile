@@ -50,6 +50,7 @@ check:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --no-default-features --bin stillframe-agent --locked -- -D warnings
+	cargo clippy --no-default-features --features fault-points --bin stillframe-agent --locked -- -D warnings
 	cargo test --locked --lib --test layers --test state
 
 # Everything: format, lints, unit and property tests, and the end-to-end tests on real Nix.
