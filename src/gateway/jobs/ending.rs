@@ -3,6 +3,7 @@ use crate::formats::comfy::api::paths;
 use crate::formats::comfy::api::shapes::history;
 use crate::gateway::access_log::Level;
 use crate::gateway::deliveries::events;
+use crate::gateway::faults;
 use crate::gateway::hub::ClientRef;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
@@ -106,6 +107,7 @@ pub async fn end(
         }
         None => Vec::new(),
     };
+    let _ = faults::point(gateway, "jobs/ended").await;
     let end = Write::End { id: id.clone(), state, at, reason, history: history.map(Box::new) };
     written(gateway, engine, [vec![end], told].concat()).await;
     {
