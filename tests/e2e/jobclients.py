@@ -2,16 +2,19 @@
 """Clients of a service's jobs, with nothing but the standard library: each has a WebSocket that stays, posts jobs, and goes on until each of
 its jobs has ended for it.
 
-    jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S]
+    jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S] [--paced]
 
-Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix. Prints, as JSON, what became of each job and every
-failure: `jobs` is id -> {client, accepted, heard (how its end was heard: "socket" or "history"), status, files}.
+Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix. With `--paced` each line of the input is a number: so many
+jobs may have been asked for by then, and after the last line all. Once all have ended, every picture is fetched again. Prints, as JSON, what
+became of each job and every failure: `jobs` is id -> {client, accepted, heard (how its end was heard: "socket" or "history"), ended, status, why
+(of one that failed), files}.
 """
 import argparse
 import asyncio
 import base64
 import json
 import os
+import sys
 import time
 import uuid
 from urllib.parse import urlsplit
@@ -23,6 +26,28 @@ class Clients:
         self.host, self.port, self.options = parts.hostname, parts.port, options
         self.jobs, self.failures, self.refused, self.cuts = {}, [], 0, []
         self.until = time.monotonic() + options.limit
+        self.may_ask, self.asked, self.more = (0 if options.paced else sys.maxsize), 0, asyncio.Event()
+
+    async def pace(self):
+        """Reads how many may be asked for."""
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while True:
+            line = await reader.readline()
+            self.may_ask = int(line) if line.strip() else sys.maxsize
+            self.more.set()
+            if not line:
+                return
+
+    async def turn(self, open_jobs, ended):
+        """Until one more may be asked for."""
+        while self.asked >= self.may_ask:
+            self.more.clear()
+            try:
+                await asyncio.wait_for(self.more.wait(), 0.5)
+            except asyncio.TimeoutError:
+                await self.settle(open_jobs, ended)
+        self.asked += 1
 
     async def ask(self, method, path, body=None):
         """One request on a connection of its own; a refused connection or a 503 is tried again, since a gateway restarts."""
@@ -59,6 +84,7 @@ class Clients:
         for turn in range(self.options.jobs):
             while len(open_jobs) >= self.options.ahead:
                 await self.settle(open_jobs, ended)
+            await self.turn(open_jobs, ended)
             # An id of the client's own: after a connection that broke it can ask again without the job running twice.
             job = str(uuid.uuid4())
             prompt = {"1": {"class_type": "Sleep", "inputs": {"seconds": self.options.seconds}},
@@ -86,18 +112,27 @@ class Clients:
             status, answer = await self.ask("GET", f"/history/{job}")
             entry = json.loads(answer).get(job) if status == 200 else None
             if entry is None:
+                status, answer = await self.ask("GET", f"/api/jobs/{job}")
                 if told is not None:
                     self.failures.append(["no history after its end", job, told])
                     open_jobs.discard(job)
+                elif status != 200:
+                    self.failures.append(["lost", job, status, answer.decode(errors="replace")[:200]])
+                    open_jobs.discard(job)
                 continue
             files = [image["filename"] for output in entry["outputs"].values() for image in output.get("images", [])]
-            self.jobs[job].update(heard="socket" if told else "history", status=entry["status"]["status_str"], files=files,
+            self.jobs[job].update(heard="socket" if told else "history", ended=time.time(), status=entry["status"]["status_str"], files=files,
                                   place=entry["prompt"][0], owner=entry["prompt"][3].get("client_id"))
-            for name in files:
-                status, picture = await self.ask("GET", f"/view?filename={name}")
-                if status != 200 or job not in picture.decode(errors="replace"):
-                    self.failures.append(["picture", job, name, status, picture.decode(errors="replace")[:200]])
+            if entry["status"]["status_str"] != "success":
+                self.jobs[job]["why"] = entry["status"]["messages"][-1]
+            await self.look_at(job, "picture")
             open_jobs.discard(job)
+
+    async def look_at(self, job, what):
+        for name in self.jobs[job]["files"]:
+            status, picture = await self.ask("GET", f"/view?filename={name}")
+            if status != 200 or job not in picture.decode(errors="replace"):
+                self.failures.append([what, job, name, status, picture.decode(errors="replace")[:200]])
 
     async def listen(self, name, ended):
         while True:
@@ -125,7 +160,12 @@ class Clients:
             await asyncio.sleep(0.2)
 
     async def run(self):
+        pace = asyncio.create_task(self.pace()) if self.options.paced else None
         await asyncio.gather(*(self.client(number) for number in range(self.options.clients)))
+        for job in [job for job, seen in self.jobs.items() if seen.get("files")]:
+            await self.look_at(job, "picture afterwards")
+        if pace:
+            pace.cancel()
         print(json.dumps({"jobs": self.jobs, "failures": self.failures, "refused": self.refused, "cuts": self.cuts}))
 
 
@@ -154,6 +194,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--ahead", type=int, default=5)
     parser.add_argument("--limit", type=float, default=300)
+    parser.add_argument("--paced", action="store_true", help="each line of the input says how many jobs may have been asked for")
     options = parser.parse_args()
     asyncio.run(Clients(options.url, options).run())
 
