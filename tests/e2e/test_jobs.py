@@ -106,6 +106,18 @@ class OneService(Jobs):
         for job in jobs:
             self.assertEqual(self.ended(job)["status"]["status_str"], "success")
 
+    def test_each_job_finds_its_own_picture_under_its_name(self):
+        # Of one prefix, made by two instances at the same time.
+        jobs = [self.post(graph(0.3, "same"), client_id=f"v{n}")["prompt_id"] for n in range(8)]
+        names = set()
+        for job in jobs:
+            [image] = [image for node in self.ended(job)["outputs"].values() for image in node.get("images", [])]
+            names.add(image["filename"])
+            picture = self.place.local("alpha", f"/view?filename={image['filename']}&subfolder={image['subfolder']}&type=output")
+            self.assertTrue(picture.endswith(job), (picture, job, image))
+        self.assertEqual(len(names), len(jobs))
+        self.assertGreater(len({name.split("_")[0] for name in names}), 1)
+
     def test_cancel_what_waits_and_what_runs(self):
         blockers = [self.post(graph(3.0), client_id="c")["prompt_id"] for _ in range(4)]
         waits = self.post(graph(0.1), client_id="c")["prompt_id"]
