@@ -3,6 +3,7 @@ the start hook, by which an instance validates a job and queues none."""
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -262,6 +263,28 @@ class Standin(unittest.TestCase):
         self.assertEqual((self.ask("GET", "/stillframe/validate")[0], self.runs()), (404, []))
         self.assertEqual(self.ask("GET", "/prompt")[1], {"exec_info": {"queue_remaining": 0}})
         self.assertIn("POST /prompt", json.loads((self.place / "routes.json").read_text()))
+
+    def test_the_hook_answers_when_files_are_on_disk(self):
+        process = self.start()
+        entry = self.entry(self.post({"1": {"class_type": "Save", "inputs": {"filename_prefix": "deep/er/x"}}}))
+        [image] = entry["outputs"]["1"]["images"]
+        (self.place / "output" / "link").symlink_to(self.place / "log")
+        trace = self.place / "trace"
+        watching = subprocess.Popen(["strace", "-f", "-y", "-e", "trace=fsync", "-o", str(trace), "-p", str(process.pid)], stderr=subprocess.PIPE)
+        self.addCleanup(watching.wait)
+        self.addCleanup(watching.kill)
+        self.assertIn(b"attached", watching.stderr.readline())
+        # Files that nobody has, and files elsewhere, are none of its affair.
+        others = [{"subfolder": "", "filename": name} for name in ("nobody.png", "link", "../log")] + [{"subfolder": "/etc", "filename": "hostname"}]
+        self.assertEqual(self.ask("POST", "/stillframe/sync", {"files": [image, *others]}), (200, {}))
+        watching.terminate()
+        watching.wait()
+        watching.stderr.close()
+        out = self.place.resolve() / "output"
+        synced = re.findall(r"fsync\(\d+<(.*?)>\) += 0", trace.read_text())
+        self.assertEqual(sorted(synced), sorted(map(str, [out, out / "deep", out / "deep/er", out / "deep/er" / image["filename"]])))
+        self.assertEqual(self.ask("POST", "/stillframe/sync", {})[0], 500)
+        self.assertEqual(self.ask("GET", "/stillframe/sync")[0], 404)
 
     def test_the_hook_marks_the_files_that_nodes_save(self):
         # A pack takes the function by its name, and before anything was saved.

@@ -8,6 +8,7 @@ use crate::gateway::hub::ClientRef;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
 use crate::gateway::jobs::messages;
+use crate::gateway::jobs::outputs;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::place::Seat;
 use crate::gateway::jobs::telling::{self, Happened};
@@ -82,6 +83,7 @@ pub async fn with_history(
         return false;
     }
     engine.made.learn(&entry["outputs"], seat.instance.id());
+    outputs::sync(gateway, engine, seat, id, &entry["outputs"]).await;
     // The job itself is kept once, as its client asked for it; the instance knows it by the gateway's client id.
     history::take_outputs_to_execute(&mut entry);
     end(gateway, engine, Some(seat), &job, state, reason, Some(entry)).await;
