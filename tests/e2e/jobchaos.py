@@ -14,7 +14,9 @@ from service import SERVICE, wait_process
 #: A host is to be at rest again within so long: seconds.
 SETTLE = 90
 #: Places in the gateway at which a job changes hands, where an agent has them (`src/gateway/jobs`).
-PLACES = ["jobs/accepted", "jobs/recorded", "jobs/told", "jobs/ended"]
+PLACES = ["jobs/told", "jobs/ended", "jobs/recorded", "jobs/accepted"]
+#: Between two jobs, in seconds: an event with its share of the jobs takes about five.
+PACE = 0.2
 #: A gateway that is held at such a place is killed so long after: what it has given away ends meanwhile.
 HELD = 1.0
 
@@ -29,6 +31,7 @@ class Plan(NamedTuple):
     gateways: int = 10
     powers: int = 2
     upgrades: int = 1
+    slots: int = 2
     seconds: float = 0.3
     #: After which a client no longer waits for what it has asked for.
     limit: int = 1800
@@ -65,19 +68,25 @@ class Chaos:
     def run(self):
         """What is wrong, as lines; none: all is as it must be."""
         plan, began = self.plan, time.monotonic()
-        clients = self.owned.clients("--paced", "--clients", plan.clients, "--jobs", -(-plan.jobs // plan.clients), "--seconds", plan.seconds,
+        clients = self.owned.clients("--paced", "--clients", plan.clients, "--jobs", -(-plan.jobs // plan.clients), "--seconds", plan.seconds, "--prefix", "one name",
                                      "--limit", plan.limit, stdin=-1)
+        share, self.allowed, over = plan.jobs / max(1, len(self.events)), 0.0, threading.Event()
+        pacing = threading.Thread(target=self._pace, args=[clients, over])
+        pacing.start()
         try:
             for at, event in enumerate(self.events):
-                # Each event has its share of the jobs under way.
-                clients.stdin.write(f"{plan.jobs * (at + 1) // len(self.events)}\n")
-                clients.stdin.flush()
+                # Each event has its share of the jobs, which are asked for before it, in it and after it.
+                self.allowed = share * (at + 1)
                 time.sleep(self.random.uniform(0.2, 1.0))
                 started = time.monotonic()
                 getattr(self, event)()
                 self.say(f"{time.monotonic() - began:6.0f} s  {at + 1} of {len(self.events)}: {event}, {time.monotonic() - started:.1f} s")
-            out, _, code = wait_process(clients, plan.limit)
+            over.set()
+            pacing.join()
+            out, _, code = wait_process(clients, plan.limit + 60)
         finally:
+            over.set()
+            pacing.join()
             if clients.poll() is None:
                 clients.kill()
                 clients.communicate()
@@ -86,6 +95,19 @@ class Chaos:
             self._judge(json.loads(out))
         self.figures["seconds"] = round(time.monotonic() - began)
         return self.wrong
+
+    def _pace(self, clients, over):
+        """One job after the other, so that some are being asked for at any time."""
+        told = 0
+        while not over.wait(PACE):
+            if told < self.allowed:
+                told += 1
+                try:
+                    clients.stdin.write(f"{told}\n")
+                    clients.stdin.flush()
+                except BrokenPipeError:
+                    # They have ended early, and say why.
+                    return
 
     def _check(self, right, text):
         if not right:
@@ -166,7 +188,7 @@ class Chaos:
             self._check("it was tried" in json.dumps(why), f"{job} did not end well: {why}")
         names = [name for entry in jobs.values() for name in entry.get("files", [])]
         self._check(len(names) == len(set(names)), "two jobs have a picture of one name")
-        twice, unheard = self.owned.twice({job: entry["ended"] for job, entry in jobs.items() if "ended" in entry})
+        twice, unheard = self.owned.twice({job: entry.get("ended") for job, entry in jobs.items()})
         for line in twice:
             self._check(False, line)
         successes = self.owned.successes()

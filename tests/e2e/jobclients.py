@@ -2,9 +2,9 @@
 """Clients of a service's jobs, with nothing but the standard library: each has a WebSocket that stays, posts jobs, and goes on until each of
 its jobs has ended for it.
 
-    jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S] [--paced]
+    jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S] [--prefix TEXT] [--paced]
 
-Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix. With `--paced` each line of the input is a number: so many
+Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix, or with one for all. With `--paced` each line of the input is a number: so many
 jobs may have been asked for by then, and after the last line all. Once all have ended, every picture is fetched again. Prints, as JSON, what
 became of each job and every failure: `jobs` is id -> {client, accepted, heard (how its end was heard: "socket" or "history"), ended, status, why
 (of one that failed), files}.
@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import uuid
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 
 class Clients:
@@ -41,7 +41,7 @@ class Clients:
 
     async def turn(self, open_jobs, ended):
         """Until one more may be asked for."""
-        while self.asked >= self.may_ask:
+        while self.asked >= self.may_ask and time.monotonic() < self.until:
             self.more.clear()
             try:
                 await asyncio.wait_for(self.more.wait(), 0.5)
@@ -82,13 +82,15 @@ class Clients:
         listening = asyncio.create_task(self.listen(name, ended))
         open_jobs = set()
         for turn in range(self.options.jobs):
-            while len(open_jobs) >= self.options.ahead:
+            while len(open_jobs) >= self.options.ahead and time.monotonic() < self.until:
                 await self.settle(open_jobs, ended)
             await self.turn(open_jobs, ended)
+            if time.monotonic() > self.until:
+                break
             # An id of the client's own: after a connection that broke it can ask again without the job running twice.
             job = str(uuid.uuid4())
             prompt = {"1": {"class_type": "Sleep", "inputs": {"seconds": self.options.seconds}},
-                      "2": {"class_type": "Save", "inputs": {"filename_prefix": f"{name}-{turn}", "images": ["1", 0]}}}
+                      "2": {"class_type": "Save", "inputs": {"filename_prefix": self.options.prefix or f"{name}-{turn}", "images": ["1", 0]}}}
             status, answer = await self.ask("POST", "/prompt", {"prompt": prompt, "client_id": name, "prompt_id": job})
             if status != 200:
                 self.failures.append(["prompt", job, status, answer.decode(errors="replace")[:500]])
@@ -130,7 +132,12 @@ class Clients:
 
     async def look_at(self, job, what):
         for name in self.jobs[job]["files"]:
-            status, picture = await self.ask("GET", f"/view?filename={name}")
+            for pause in (1, 5, 0):
+                status, picture = await self.ask("GET", f"/view?filename={quote(name)}")
+                if status != 500:
+                    break
+                # An instance whose disk has just been taken away says so, before the rest of its host is gone.
+                await asyncio.sleep(pause)
             if status != 200 or job not in picture.decode(errors="replace"):
                 self.failures.append([what, job, name, status, picture.decode(errors="replace")[:200]])
 
@@ -169,8 +176,8 @@ class Clients:
         print(json.dumps({"jobs": self.jobs, "failures": self.failures, "refused": self.refused, "cuts": self.cuts}))
 
 
-async def read_frame(reader, writer):
-    """The next text message; {} for any other; None at the end."""
+async def read_frame(reader, writer, binary=False):
+    """The next text message; {} for any other, but for a binary one that is wanted; None at the end."""
     first, second = await reader.readexactly(2)
     size = second & 127
     if size == 126:
@@ -183,6 +190,8 @@ async def read_frame(reader, writer):
     if first & 15 == 9:
         writer.write(bytes([0x8a, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
         await writer.drain()
+    if binary and first & 15 == 2:
+        return payload
     return json.loads(payload) if first & 15 == 1 else {}
 
 
@@ -194,6 +203,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--ahead", type=int, default=5)
     parser.add_argument("--limit", type=float, default=300)
+    parser.add_argument("--prefix", help="of the names of all pictures")
     parser.add_argument("--paced", action="store_true", help="each line of the input says how many jobs may have been asked for")
     options = parser.parse_args()
     asyncio.run(Clients(options.url, options).run())

@@ -76,9 +76,11 @@ class Owned:
 
     def twice(self, jobs=None):
         """What ran again after it had ended well, and what ran at two instances at the same time, as lines; and how many ran again because their
-        instance was killed before the gateway can have heard of their end. `jobs`: id -> when its client knew of its end, in seconds."""
+        instance was killed before the gateway can have heard of their end. `jobs`: id -> when its client knew of its end, in seconds, if it does; none: all."""
         wrong, unheard, of_job = [], 0, {}
         for run in self.runs():
+            if jobs is not None and run.job not in jobs:
+                continue
             for before in of_job.setdefault(run.job, []):
                 death = self.death(before)
                 if before.status == "success" and before.end <= run.start:
