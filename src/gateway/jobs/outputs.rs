@@ -18,7 +18,9 @@ pub async fn sync(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &str, out
     let Some(asked) = question(outputs).filter(|_| !fault::is_taken_out(FILES)) else { return };
     let why = match call::post(&seat.instance, paths::SYNC, &asked).await {
         // A main program that the start hook cannot add to.
-        Ok(answer) if answer.status.is_success() || matches!(answer.status.as_u16(), 404 | 405 | 501) => return,
+        Ok(answer) if answer.status.is_success() || matches!(answer.status.as_u16(), 404 | 405 | 501) => {
+            return;
+        }
         Ok(answer) => format!("{} answered {}", paths::SYNC, answer.status.as_u16()),
         Err(why) => why.to_string(),
     };
@@ -49,7 +51,8 @@ mod tests {
         });
         let mut files = question(&outputs).unwrap()["files"].take();
         files.as_array_mut().unwrap().sort_by_key(|file| file["filename"].to_string());
-        let kept = json!([{ "subfolder": "", "filename": "a.png" }, { "subfolder": "films", "filename": "b.mp4" }]);
+        let kept =
+            json!([{ "subfolder": "", "filename": "a.png" }, { "subfolder": "films", "filename": "b.mp4" }]);
         assert_eq!(files, kept);
         assert_eq!(question(&json!({ "11": { "text": ["words"] } })), None);
     }
