@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 OWNED = '[service.jobs]\nqueue = "gateway"\n'
 GATEWAY = "stillframe-demo-gateway.service"
-#: What ended so long before its instance was killed may not have been heard of by the gateway: milliseconds.
-UNHEARD = 2000
+#: What ended so long before its instance was killed may not have been heard of by the gateway; and one that was killed itself takes so long to ask.
+#: Milliseconds.
+UNHEARD, RESTART = 2000, 4000
 
 
 class Run(NamedTuple):
@@ -28,6 +29,8 @@ class Owned:
         self.alpha = place.hosts.hosts[0]
         #: When which process was killed, by its number; None: all of them, with the host. Milliseconds.
         self.killed = []
+        #: When the gateway was killed.
+        self.deaf = []
 
     def configure(self, drain="20s", text=OWNED):
         self.place.configure(service=f"scaling = {{ minimum = {self.slots}, maximum = {self.slots} }}\nslots = {self.slots}", text=text, drain=drain)
@@ -74,6 +77,13 @@ class Owned:
         """When the process of a run was killed, if it was."""
         return min((at for at, pid in self.killed if pid in (None, run.pid) and at >= run.start), default=None)
 
+    def is_heard(self, run):
+        """Whether a gateway that lives must have written down how a run ended, before its instance was killed."""
+        death, until = self.death(run), run.end + UNHEARD
+        for at in self.deaf:
+            until = max(until, at + RESTART) if run.end - UNHEARD <= at <= until else until
+        return death is None or death > until
+
     def twice(self, jobs=None):
         """What ran again after it had ended well, and what ran at two instances at the same time, as lines; and how many ran again because their
         instance was killed before the gateway can have heard of their end. `jobs`: id -> when its client knew of its end, in seconds, if it does; none: all."""
@@ -82,15 +92,15 @@ class Owned:
             if jobs is not None and run.job not in jobs:
                 continue
             for before in of_job.setdefault(run.job, []):
-                death = self.death(before)
                 if before.status == "success" and before.end <= run.start:
                     told = (jobs or {}).get(run.job)
-                    if death is None or death > before.end + UNHEARD or told is not None and told * 1000 < run.start:
-                        wrong.append(f"{run.job} ran again after it had ended well: {before}, {run}")
+                    if self.is_heard(before) or told is not None and told * 1000 < run.start:
+                        wrong.append(f"{run.job} ran again after it had ended well: {before}, {run}; its client knew at {told}; killed: "
+                                     f"{[at for at in self.killed if before.start <= at[0] <= run.start]}")
                     else:
                         unheard += 1
                 # Of what was stopped without a word, nothing says until when it ran.
-                until = min((at for at in (before.end, death) if at is not None), default=before.start)
+                until = min((at for at in (before.end, self.death(before)) if at is not None), default=before.start)
                 if until > run.start:
                     wrong.append(f"{run.job} ran at two instances: {before}, {run}")
             of_job[run.job].append(run)
@@ -107,6 +117,7 @@ class Owned:
         return self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
 
     def kill_gateway(self):
+        self.deaf.append(int(time.time() * 1000))
         self._kill(self.gateway_process())
 
     def _kill(self, pid):
