@@ -2,9 +2,10 @@
 """Clients of a service's jobs, with nothing but the standard library: each has a WebSocket that stays, posts jobs, and goes on until each of
 its jobs has ended for it.
 
-    jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S] [--prefix TEXT] [--paced]
+    jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S] [--prefix TEXT] [--uploads] [--paced]
 
-Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix, or with one for all. With `--paced` each line of the input is a number: so many
+Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix, or with one for all. With `--uploads` it is made of a picture that its client has uploaded right
+before. With `--paced` each line of the input is a number: so many
 jobs may have been asked for by then, and after the last line all. Once all have ended, every picture is fetched again. Prints, as JSON, what
 became of each job and every failure: `jobs` is id -> {client, accepted, heard (how its end was heard: "socket" or "history"), ended, status, why
 (of one that failed), files}.
@@ -12,6 +13,7 @@ became of each job and every failure: `jobs` is id -> {client, accepted, heard (
 import argparse
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import sys
@@ -49,14 +51,14 @@ class Clients:
                 await self.settle(open_jobs, ended)
         self.asked += 1
 
-    async def ask(self, method, path, body=None):
+    async def ask(self, method, path, body=None, kind="application/json", again=(502, 503, 504)):
         """One request on a connection of its own; a refused connection or a 503 is tried again, since a gateway restarts."""
-        data = b"" if body is None else json.dumps(body).encode()
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         while True:
             try:
                 reader, writer = await asyncio.open_connection(self.host, self.port)
                 try:
-                    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\nContent-Type: {kind}\r\n"
                                  f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
                     await writer.drain()
                     answer = await asyncio.wait_for(reader.read(), 60)
@@ -67,7 +69,7 @@ class Clients:
                 length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
                 if len(content) != length:
                     raise ValueError("the answer broke off")
-                if status not in (502, 503, 504):
+                if status not in again:
                     return status, content
                 self.refused += 1
             except (OSError, IndexError, ValueError, StopIteration, asyncio.TimeoutError):
@@ -91,17 +93,31 @@ class Clients:
             job = str(uuid.uuid4())
             prompt = {"1": {"class_type": "Sleep", "inputs": {"seconds": self.options.seconds}},
                       "2": {"class_type": "Save", "inputs": {"filename_prefix": self.options.prefix or f"{name}-{turn}", "images": ["1", 0]}}}
+            loaded = await self.upload(f"{name}-{turn}.png", prompt) if self.options.uploads else ""
             status, answer = await self.ask("POST", "/prompt", {"prompt": prompt, "client_id": name, "prompt_id": job})
             if status != 200:
                 self.failures.append(["prompt", job, status, answer.decode(errors="replace")[:500]])
                 continue
-            self.jobs[job] = {"client": name, "accepted": time.time()}
+            self.jobs[job] = {"client": name, "accepted": time.time(), "loaded": loaded}
             open_jobs.add(job)
         while open_jobs and time.monotonic() < self.until:
             await self.settle(open_jobs, ended)
         for job in open_jobs:
             self.failures.append(["never ended", job])
         listening.cancel()
+
+    async def upload(self, name, prompt):
+        """What the job is made of; its hash."""
+        content = os.urandom(5000)
+        body = f'--B\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode() + content + b"\r\n--B--\r\n"
+        # A disk that has just been taken away: nothing is promised yet.
+        status, answer = await self.ask("POST", "/upload/image", body, "multipart/form-data; boundary=B", again=(500, 502, 503, 504))
+        if status != 200:
+            self.failures.append(["upload", name, status, answer.decode(errors="replace")[:200]])
+            return ""
+        prompt["0"] = {"class_type": "Load", "inputs": {"image": json.loads(answer)["name"]}}
+        prompt["1"]["inputs"]["image"] = ["0", 0]
+        return hashlib.sha256(content).hexdigest()
 
     async def settle(self, open_jobs, ended):
         """What its socket told, and, as a careful client does, the history now and then."""
@@ -138,7 +154,8 @@ class Clients:
                     break
                 # An instance whose disk has just been taken away says so, before the rest of its host is gone.
                 await asyncio.sleep(pause)
-            if status != 200 or job not in picture.decode(errors="replace"):
+            text = picture.decode(errors="replace")
+            if status != 200 or job not in text or self.jobs[job]["loaded"] not in text:
                 self.failures.append([what, job, name, status, picture.decode(errors="replace")[:200]])
 
     async def listen(self, name, ended):
@@ -204,6 +221,7 @@ def main():
     parser.add_argument("--ahead", type=int, default=5)
     parser.add_argument("--limit", type=float, default=300)
     parser.add_argument("--prefix", help="of the names of all pictures")
+    parser.add_argument("--uploads", action="store_true", help="each job is made of a picture that was uploaded for it")
     parser.add_argument("--paced", action="store_true", help="each line of the input says how many jobs may have been asked for")
     options = parser.parse_args()
     asyncio.run(Clients(options.url, options).run())

@@ -85,14 +85,16 @@ def note(port, path):
 
 
 def add_paths(port):
-    """Two paths for the gateway alone, which passes neither on.
+    """Two paths for the gateway alone, which passes neither on, and a promise of ComfyUI's own.
     POST /stillframe/validate: what ComfyUI does with POST /prompt before it queues the job. The job comes as it does there. The answer is
     200 with the output nodes that would run, or the 400 of /prompt.
     POST /stillframe/sync: 200 when the files of the output directory that it names are on disk, which ComfyUI itself does not wait for.
+    POST /upload/image and /upload/mask: the file is on disk before the answer, so that a job that was accepted has what it is made of.
     A server that is none of aiohttp's, or has no such functions, goes on as it is."""
     import asyncio
     import functools
     import inspect
+    import json
 
     loop, plain = asyncio.BaseEventLoop, asyncio.BaseEventLoop.create_server
 
@@ -115,17 +117,30 @@ def add_paths(port):
             finally:
                 os.close(opened)
 
+    async def sync(kind, files):
+        root = os.path.realpath(sys.modules["folder_paths"].get_directory_by_type(kind))
+        # In a thread of its own: the disk may take its time, and what runs goes on.
+        await asyncio.get_running_loop().run_in_executor(None, put_on_disk, root, files)
+
     async def synced(body):
-        directory = getattr(sys.modules.get("folder_paths"), "get_output_directory", None)
-        if directory is None:
+        if not hasattr(sys.modules.get("folder_paths"), "get_directory_by_type"):
             return {"error": "this main program has no output directory"}, 501
         try:
-            root = os.path.realpath(directory())
-            # In a thread of its own: the disk may take its time, and what runs goes on.
-            await asyncio.get_running_loop().run_in_executor(None, put_on_disk, root, body["files"])
+            await sync("output", body["files"])
         except Exception as e:
             return {"error": f"{type(e).__name__}: {e}"}, 500
         return {}, 200
+
+    async def kept(response):
+        """The answer to an upload, once that is on disk."""
+        if response.status == 200:
+            try:
+                made = json.loads(response.body)
+                await sync(made["type"], [{"subfolder": made["subfolder"], "filename": made["name"]}])
+            except Exception as e:
+                # The file is there all the same.
+                print(f"stillframe: a power loss may take an uploaded file: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
+        return response
 
     def arguments(validate, prompt_id, prompt, targets):
         # Releases differ in what it takes, and packs may have wrapped it.
@@ -172,7 +187,11 @@ def add_paths(port):
     def answering(handler):
         @functools.wraps(handler)
         async def handle(request):
-            own = paths.get(request.path) if request.method == "POST" else None
+            if request.method != "POST":
+                return await handler(request)
+            if request.path.removeprefix("/api") in ("/upload/image", "/upload/mask"):
+                return await kept(await handler(request))
+            own = paths.get(request.path)
             if own is None:
                 return await handler(request)
             value, status = await own(await request.json())
