@@ -179,7 +179,7 @@ async fn pages_of_many_jobs() {
             let (jobs, _) = ledger.find(find.clone()).await.unwrap();
             let ids = jobs.into_iter().map(|job| job.id).collect();
             if what.contains("ended") {
-                ledger.histories(ids).await.unwrap();
+                ledger.texts(ids).await.unwrap();
             }
             times.push(start.elapsed());
         }

@@ -30,6 +30,13 @@ pub struct Ledger {
     trouble: Arc<Trouble>,
 }
 
+/// What there is of a job beside its record, as JSON.
+#[derive(Debug, Default)]
+pub struct Texts {
+    pub body: Option<String>,
+    pub history: Option<String>,
+}
+
 enum Order {
     Write(Group),
     Expire(Keep, Time, Expired, oneshot::Sender<Result<u64>>),
@@ -140,6 +147,11 @@ impl Ledger {
         self.ask(move |store| store.body(&id)).await
     }
 
+    pub async fn body_text(&self, id: &str) -> Result<Option<String>> {
+        let id = id.to_string();
+        self.ask(move |store| store.body_text(&id)).await
+    }
+
     pub async fn history(&self, id: &str) -> Result<Option<History>> {
         let id = id.to_string();
         self.ask(move |store| store.history(&id)).await
@@ -165,16 +177,19 @@ impl Ledger {
         self.ask(move |store| store.other_places(&known)).await
     }
 
-    /// What there is of each, in the order of the ids; an unknown one has neither.
-    pub async fn histories(&self, ids: Vec<String>) -> Result<Vec<(String, Option<Body>, Option<History>)>> {
+    /// Body and history of each as texts, in the order of the ids; an unknown one has neither.
+    pub async fn texts(&self, ids: Vec<String>) -> Result<Vec<Texts>> {
         self.ask(move |store| {
-            let both = |id: String| {
-                let (body, history) = (store.body(&id)?, store.history(&id)?);
-                Ok((id, body, history))
-            };
-            ids.into_iter().map(both).collect()
+            let both =
+                |id: &String| Ok(Texts { body: store.body_text(id)?, history: store.history_text(id)? });
+            ids.iter().map(both).collect()
         })
         .await
+    }
+
+    /// The histories alone, in the order of the ids.
+    pub async fn histories(&self, ids: Vec<String>) -> Result<Vec<Option<History>>> {
+        self.ask(move |store| ids.iter().map(|id| store.history(id)).collect()).await
     }
 
     pub async fn assets(&self, find: FindAsset) -> Result<Vec<Asset>> {

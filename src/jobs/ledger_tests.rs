@@ -40,6 +40,14 @@ impl Store for Watched {
     fn body(&mut self, id: &str) -> Result<Option<Body>> {
         self.store.body(id)
     }
+    fn body_text(&mut self, id: &str) -> Result<Option<String>> {
+        self.store.body_text(id)
+    }
+
+    fn history_text(&mut self, id: &str) -> Result<Option<String>> {
+        self.store.history_text(id)
+    }
+
     fn history(&mut self, id: &str) -> Result<Option<History>> {
         self.store.history(id)
     }
@@ -128,10 +136,11 @@ async fn what_is_written_is_read_and_there_when_it_opens_again() {
     assert_eq!(ledger.history(&id(3)).await.unwrap(), None);
     let found = ledger.find(Find { limit: Some(1), ..Find::default() }).await.unwrap();
     assert_eq!(found, (vec![job(3)], 3));
-    let both = ledger.histories(vec![id(1), "none".into(), id(2)]).await.unwrap();
-    assert_eq!(both[0].1, Some(body(1)));
-    assert!(both[0].2.is_some() && both[2].2.is_none());
-    assert_eq!(both[1], ("none".to_string(), None, None));
+    let both = ledger.texts(vec![id(1), "none".into(), id(2)]).await.unwrap();
+    let text = both[0].body.as_deref().unwrap();
+    assert_eq!(serde_json::from_str::<Body>(text).unwrap(), body(1));
+    assert!(both[0].history.is_some() && both[2].history.is_none());
+    assert!(both[1].body.is_none() && both[1].history.is_none());
     ledger.backup(&folder.path().join("copy.db")).await.unwrap();
     let keep = Keep { age_ms: 0, count: 0, bytes: 0 };
     assert_eq!(ledger.expire(keep, 100).await.unwrap(), 1);

@@ -59,7 +59,7 @@ class Chaos:
     def prepare(self):
         """Two snapshots to change between, and another version of the agent: the same program with some bytes more."""
         for label in self.labels:
-            self.place.snapshot(label, mark=label, sync_runs=True)
+            self.place.snapshot(label, mark=label)
         self.place.run("--json", "deploy", "--snapshot", self.labels[0], "--again")
         self.other = self.place.ws.root / f"other-agent-{time.monotonic_ns()}"
         self.other.write_bytes(harness.AGENT.read_bytes() + bytes(self.random.randrange(1, 1 << 16)))

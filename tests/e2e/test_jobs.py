@@ -163,6 +163,19 @@ class Deaths(Jobs):
             self.owned.kill_gateway()
         self.all_ended(self.outcome(clients), 32)
 
+    def test_a_cancel_outlives_the_gateway(self):
+        job = self.post(graph(8.0), client_id="c")["prompt_id"]
+        where = self.wait(lambda: [r for r in self.place.run("jobs", "--json", "--state", "running").json["hosts"][0]["jobs"] if r["id"] == job])[0]
+        unit = f"stillframe-demo-{where['instance']}.service"
+        # Its instance hears nothing of it before the gateway is gone.
+        self.alpha.run("systemctl", "kill", "--signal=STOP", unit)
+        self.addCleanup(self.alpha.run, "systemctl", "kill", "--signal=CONT", unit)
+        self.assertEqual(self.send(f"/api/jobs/{job}/cancel", {}), '{"cancelled":true}200')
+        self.kill_gateway()
+        self.alpha.run("systemctl", "kill", "--signal=CONT", unit)
+        self.assertEqual(self.wait(lambda: (j := self.get(f"/api/jobs/{job}"))["status"] not in ("pending", "in_progress") and j)["status"], "cancelled")
+        self.assertNotIn(job, self.runs())
+
     def test_an_upgrade_of_the_gateway_with_a_full_queue(self):
         clients = self.clients("--clients", "4", "--jobs", "12", "--seconds", "0.4")
         time.sleep(2)

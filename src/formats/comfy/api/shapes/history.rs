@@ -2,6 +2,7 @@
 use crate::formats::comfy::api::invalid::Invalid;
 use crate::formats::comfy::api::query;
 use crate::formats::comfy::api::shapes::item::Item;
+use crate::formats::comfy::api::shapes::members::Members;
 use crate::formats::comfy::api::shapes::messages::{self, Failure, Node};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -12,15 +13,15 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     pub item: Item<'a>,
-    /// The entry without its `prompt`; with one, that one is left out.
-    pub rest: &'a Value,
+    /// The text of the entry without its `prompt`; with one, that one is left out.
+    pub rest: &'a str,
 }
 
 impl Serialize for Entry<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("prompt", &self.item)?;
-        for (key, value) in self.rest.as_object().into_iter().flatten().filter(|(key, _)| *key != "prompt") {
+        for (key, value) in Members::of(self.rest).0.iter().filter(|(key, _)| key != "prompt") {
             map.serialize_entry(key, value)?;
         }
         map.end()

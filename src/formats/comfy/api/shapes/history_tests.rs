@@ -2,6 +2,7 @@ use super::*;
 use crate::formats::comfy::api::history::{NodeFailure, Outcome, outcome};
 use crate::formats::comfy::api::shapes::item::Extra;
 use crate::formats::comfy::api::shapes::number;
+use serde_json::value::to_raw_value;
 
 const GOLDEN: &[u8] = include_bytes!("../../../../../tests/golden/comfyui-wire/history.json");
 
@@ -16,17 +17,17 @@ fn recorded_entries_of_an_instance_and_its_jobs() {
         entry["prompt"][3] = json!({"client_id": "gateway", "create_time": 3});
         let outputs = take_outputs_to_execute(&mut entry);
         assert_eq!((outputs, entry.get("prompt")), (vec![json!("3")], None));
-        entries.push((id, recorded, entry));
+        let [prompt, outputs] = [2, 4].map(|at| to_raw_value(&recorded["prompt"][at]).unwrap());
+        entries.push((id, &recorded["prompt"], prompt, outputs, entry.to_string()));
     }
-    let shown = entries.iter().map(|(id, recorded, rest)| {
-        let prompt = &recorded["prompt"];
-        let created = prompt[3]["create_time"].as_u64().unwrap();
+    let shown = entries.iter().map(|(id, recorded, prompt, outputs, rest)| {
+        let created = recorded[3]["create_time"].as_u64().unwrap();
         let item = Item {
-            number: prompt[0].as_f64().unwrap(),
+            number: recorded[0].as_f64().unwrap(),
             id,
-            prompt: &prompt[2],
-            extra: Extra { given: &Value::Null, client_id: Some("A"), create_time: created },
-            outputs_to_execute: prompt[4].as_array().unwrap(),
+            prompt: Some(prompt),
+            extra: Extra { given: None, client_id: Some("A"), create_time: created },
+            outputs_to_execute: Some(outputs),
         };
         Entry { item, rest }
     });
