@@ -68,8 +68,8 @@ class Chaos:
     def run(self):
         """What is wrong, as lines; none: all is as it must be."""
         plan, began = self.plan, time.monotonic()
-        clients = self.owned.clients("--paced", "--clients", plan.clients, "--jobs", -(-plan.jobs // plan.clients), "--seconds", plan.seconds, "--prefix", "one name", "--uploads",
-                                     "--limit", plan.limit, stdin=-1)
+        clients = self.owned.clients("--paced", "--clients", plan.clients, "--jobs", -(-plan.jobs // plan.clients), "--seconds", plan.seconds,
+                                     "--limit", plan.limit, "--prefix", "one name", "--uploads", stdin=-1)
         share, self.allowed, over = plan.jobs / max(1, len(self.events)), 0.0, threading.Event()
         pacing = threading.Thread(target=self._pace, args=[clients, over])
         pacing.start()

@@ -4,11 +4,11 @@ its jobs has ended for it.
 
     jobclients.py URL [--clients N] [--jobs N] [--seconds S] [--ahead N] [--limit S] [--prefix TEXT] [--uploads] [--paced]
 
-Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix, or with one for all. With `--uploads` it is made of a picture that its client has uploaded right
-before. With `--paced` each line of the input is a number: so many
-jobs may have been asked for by then, and after the last line all. Once all have ended, every picture is fetched again. Prints, as JSON, what
-became of each job and every failure: `jobs` is id -> {client, accepted, heard (how its end was heard: "socket" or "history"), ended, status, why
-(of one that failed), files}.
+Each client has at most `--ahead` jobs open. Every job saves a file with its own prefix, or with one for all. With `--uploads` it is made of a picture
+that its client has uploaded right before. With `--paced` each line of the input is a number: so many jobs may have been asked for by then, and after
+the last line all. Once all have ended, every picture is fetched again. Prints, as JSON, what became of each job and every failure: `jobs` is
+id -> {client, accepted, loaded (the hash of what it is made of), heard (how its end was heard: "socket" or "history"), ended, status, why (of one that
+failed), files}.
 """
 import argparse
 import asyncio

@@ -86,7 +86,8 @@ class Owned:
 
     def twice(self, jobs=None):
         """What ran again after it had ended well, and what ran at two instances at the same time, as lines; and how many ran again because their
-        instance was killed before the gateway can have heard of their end. `jobs`: id -> when its client knew of its end, in seconds, if it does; none: all."""
+        instance was killed before the gateway can have heard of their end. `jobs`: id -> when its client knew of its end, in seconds, if it does;
+        none: all."""
         wrong, unheard, of_job = [], 0, {}
         for run in self.runs():
             if jobs is not None and run.job not in jobs:
