@@ -30,6 +30,7 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         slots: vec![vec![]; 2],
         instances,
         maximum: 2,
+        scaling: None,
         memory_bytes: None,
         cpu_percent: None,
         user: None,

@@ -297,6 +297,7 @@ mod tests {
             slots: vec![vec![], vec!["0".into(), "3".into()], vec!["GPU-12ab".into()]],
             instances: 3,
             maximum: 3,
+            scaling: None,
             memory_bytes: Some(24 << 30),
             cpu_percent: Some(350),
             user: None,
