@@ -13,7 +13,7 @@ fn target(slot: u32, generation: u64) -> Target {
 }
 
 fn table(targets: &[Target]) -> Table {
-    Table { version: GATEWAY_VERSION, targets: targets.to_vec() }
+    Table { version: GATEWAY_VERSION, targets: targets.to_vec(), ..Table::default() }
 }
 
 fn router(targets: &[Target]) -> Router {
@@ -317,7 +317,7 @@ fn a_table_is_checked() {
         "the table names s0-g1 twice"
     );
     assert_eq!(
-        check_table(&Table { version: 9, targets: vec![] }).unwrap_err(),
+        check_table(&Table { version: 9, ..Table::default() }).unwrap_err(),
         "the table is of version 9, this gateway knows 1"
     );
     let bad = Target { id: "s0\r\nx: y".into(), ..target(0, 1) };

@@ -14,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 mod fake;
 #[path = "recovery_tests.rs"]
 mod recovery;
+#[path = "slot_change_tests.rs"]
+mod scaling;
 #[path = "sequences_tests.rs"]
 mod sequences;
 

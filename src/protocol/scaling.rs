@@ -236,8 +236,7 @@ pub struct Figures {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "workstation", derive(schemars::JsonSchema), schemars(rename = "ScalingDecision"))]
 pub struct Decision {
-    /// Seconds since 1970; in documents of `--json` a date (RFC 3339).
-    #[cfg_attr(feature = "workstation", schemars(with = "String"))]
+    /// Milliseconds since 1970.
     pub at: u64,
     /// Instances before, and after it.
     pub from: u32,
