@@ -19,6 +19,8 @@ pub struct Memory {
     needs: VecDeque<(u64, u32)>,
     grew: Option<u64>,
     shrank: Option<u64>,
+    /// How many instances there were.
+    seen: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +75,11 @@ pub fn decide(
 ) -> Verdict {
     let now = figures.now;
     let needed = need(policy, figures);
-    memory.learn(now, needed, policy.idle_ms);
-    let wanted = needed.clamp(bounds.minimum, bounds.maximum);
     let current = figures.instances.len() as u32;
+    // What a deployment or an operator has just brought is not taken away before anybody could come.
+    let brought = if current > std::mem::replace(&mut memory.seen, current) { current } else { 0 };
+    memory.learn(now, needed.max(brought), policy.idle_ms);
+    let wanted = needed.clamp(bounds.minimum, bounds.maximum);
     let load = load(figures);
     let stay = |wanted, why: String| Verdict { wanted, action: Action::Stay, why };
     if let Some(by) = paused {
@@ -198,7 +202,7 @@ impl Memory {
     fn learn(&mut self, now: u64, need: u32, idle_ms: u64) {
         // A clock that was set back has no past.
         if self.began.is_none_or(|began| began > now) {
-            *self = Memory { began: Some(now), ..Memory::default() };
+            *self = Memory { began: Some(now), seen: self.seen, ..Memory::default() };
         }
         while self.needs.back().is_some_and(|(_, before)| *before <= need) {
             self.needs.pop_back();

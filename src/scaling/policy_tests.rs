@@ -308,7 +308,7 @@ fn each_decision_says_why() {
     assert_eq!(other.action, Action::Up(vec![2]));
     // And it goes first.
     let calm = Figures { now: figures.now + 600 * SECOND, waiting: 0, given: 0, ..figures.clone() };
-    let mut memory = Memory { began: Some(1), ..Memory::default() };
+    let mut memory = Memory { began: Some(1), seen: 2, ..Memory::default() };
     assert_eq!(decide(&policy, &wide, 3, None, &calm, &mut memory).action, Action::Down(vec![1]));
     assert_eq!(
         decide(
@@ -322,4 +322,19 @@ fn each_decision_says_why() {
         .why,
         "the configuration asks for 1 at least"
     );
+}
+
+/// One that a deployment has just brought stays for the idle time, though nobody needs it yet.
+#[test]
+fn what_somebody_else_brought_is_not_taken_away_at_once() {
+    let mut service = Service::new(policy(0, 3), 3);
+    for _ in 0..600 {
+        service.second(0).unwrap();
+    }
+    service.instances.push((0, 0, None));
+    let brought = service.now;
+    while !service.instances.is_empty() {
+        service.second(0).unwrap();
+    }
+    assert_eq!((service.now - brought) / SECOND, 302);
 }
