@@ -328,14 +328,14 @@ fn a_table_is_checked() {
 fn one_that_has_just_been_started_has_requests_once_it_answers() {
     let router = Router::default();
     let (one, two) = (target(0, 1), target(1, 1));
-    router.set(&[one.clone()], FirstHealth::Well);
+    router.set(std::slice::from_ref(&one), FirstHealth::Well);
     let fresh = router.set_with(&[one.clone(), two.clone()], FirstHealth::Well, &["s1-g1".into()]);
     assert_eq!(fresh.iter().map(|i| (i.id(), i.is_healthy())).collect::<Vec<_>>(), [("s1-g1", false)]);
     assert_eq!(router.ready(), 1);
     assert!(fresh[0].well());
     assert_eq!(router.ready(), 2);
     // It ended, and another process has its slot: what was known of the first says nothing of that.
-    router.set(&[one.clone()], FirstHealth::Well);
+    router.set(std::slice::from_ref(&one), FirstHealth::Well);
     let fresh = router.set_with(&[one, two], FirstHealth::Well, &["s1-g1".into()]);
     assert_eq!(fresh.len(), 1);
     assert!(!fresh[0].is_healthy());
