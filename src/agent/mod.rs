@@ -9,11 +9,14 @@ use crate::host::integrity;
 use crate::host::journal::{self, Follower};
 use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
+use crate::host::scaler;
+use crate::host::scaling;
 use crate::host::session;
 use crate::host::slots;
 use crate::host::socket;
 use crate::host::{activating, overview, prepare, receive, repair, retention};
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::scaling::Change;
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::process;
@@ -92,6 +95,27 @@ enum Command {
         service: String,
         #[command(subcommand)]
         command: jobs::Command,
+    },
+    /// Start and stop instances as the gateway of a service asks: what its socket unit starts.
+    Scaler { service: String },
+    /// How many instances run, as JSON; with options, what holds from now on.
+    Scale {
+        service: String,
+        #[arg(long)]
+        minimum: Option<u32>,
+        #[arg(long)]
+        maximum: Option<u32>,
+        #[arg(long, conflicts_with = "resume")]
+        pause: bool,
+        #[arg(long)]
+        resume: bool,
+        #[arg(long)]
+        reset: bool,
+        #[arg(long, default_value = "root on the host")]
+        by: String,
+        /// What the history calls it.
+        #[arg(long, default_value = "scale")]
+        id: String,
     },
     /// Stop the deployment that is under way.
     Cancel {
@@ -179,6 +203,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Jobs { service, command } => {
             jobs::run(&layout.service(named(service)?), command, &nobody_reads)
+        }
+        Command::Scaler { service } => scaler::run(&layout, named(service)?),
+        Command::Scale { service, minimum, maximum, pause, resume, reset, by, id } => {
+            let paused = (*pause || *resume).then_some(*pause);
+            let change = Change { minimum: *minimum, maximum: *maximum, paused, reset: *reset };
+            print(&scaling::scale(&layout.service(named(service)?), &change, (by, id))?)
         }
         Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
         Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
@@ -374,6 +404,7 @@ impl Command {
             | Command::Follow { .. }
             | Command::Logs { .. }
             | Command::Jobs { .. }
+            | Command::Scale { .. }
             | Command::Cancel { .. }
             | Command::Unlock { .. }
             | Command::Repair { .. }
@@ -386,6 +417,7 @@ impl Command {
             | Command::Instance { .. }
             | Command::Admit { .. }
             | Command::Clear { .. }
+            | Command::Scaler { .. }
             | Command::Install
             | Command::Gateway { .. } => false,
         }

@@ -17,6 +17,7 @@ use crate::formats::comfy::description::Description;
 use crate::protocol::messages::{self, AttemptKind, Holder};
 use crate::protocol::overview::{HostView, InstanceView};
 use crate::protocol::retention::RetentionReport;
+use crate::protocol::scaling::ScalingView;
 use crate::snapshot::report::Report;
 use crate::sys::clock;
 use crate::sys::error;
@@ -275,6 +276,11 @@ pub struct Cancelled {
 }
 
 #[derive(Serialize, JsonSchema)]
+pub struct Scaled {
+    pub scaling: ScalingView,
+}
+
+#[derive(Serialize, JsonSchema)]
 pub struct Unlocked {
     /// Who had the lock; null where nobody did.
     pub unlocked: Option<Holder>,
@@ -454,6 +460,7 @@ documents! {
     "retention" Hosts<Retained>;
     "run" Running;
     "run-used" UsedHere;
+    "scale" Hosts<Scaled>;
     "snapshots-diff" Diff;
     "snapshots-list" Snapshots;
     "snapshots-remove" Removed;

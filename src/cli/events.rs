@@ -137,8 +137,12 @@ fn plan_text(plan: &Planned) -> String {
         Some(serving) => format!("from generation {}", serving.generation),
         None => "first deployment".into(),
     };
-    let count = spec.instances as usize;
-    let slots: Vec<String> = spec.slots.iter().take(count).map(|gpus| gpus.join("+")).collect();
+    let count = match (spec.instances, spec.maximum) {
+        (least, most) if spec.scaling.is_some() => format!("{least} to {most} instances"),
+        (count, _) => counted(count as usize, "instance", "instances"),
+    };
+    let slots: Vec<String> =
+        spec.slots.iter().take(spec.maximum as usize).map(|gpus| gpus.join("+")).collect();
     let place =
         if slots.iter().all(String::is_empty) { "CPU".into() } else { format!("GPU {}", slots.join(", ")) };
     let rotation = match spec.rotation {
@@ -151,7 +155,7 @@ fn plan_text(plan: &Planned) -> String {
         plan.missing_paths,
         plan.paths,
         bytes(plan.missing_bytes),
-        counted(count, "instance", "instances"),
+        count,
         spec.listen,
         spec.port,
     );

@@ -3,8 +3,8 @@
 use super::fleet::HostsArgs;
 use super::{
     attach, cancel, deploy, doctor, drift, exit, explain, export, history, host, import, init, inspect,
-    instances, jobs, lock, logs, man, printer, retention, rollback, run, schema, snapshot, snapshots, status,
-    unlock, watch,
+    instances, jobs, lock, logs, man, printer, retention, rollback, run, scale, schema, snapshot, snapshots,
+    status, unlock, watch,
 };
 use crate::deploy::detach;
 use crate::sys::error::{Error, Kind, Result};
@@ -66,6 +66,8 @@ enum Command {
     Unlock(HostsArgs),
     /// What each host serves, and how many instances of those wanted are ready.
     Status(HostsArgs),
+    /// How many instances run and why; other bounds than the configuration's, without a deployment.
+    Scale(scale::Args),
     /// The service, its instances, the deployment under way and a log on one screen; keys to cancel and roll back.
     Watch(watch::Args),
     /// Every instance: generation, slot, GPU, state, age, restarts, queue, memory.
@@ -179,6 +181,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Drift(args) => drift::run(&args, config, printer),
         Command::Attach(args) => attach::run(&args, config, printer),
         Command::Cancel(args) => cancel::run(&args, config, printer),
+        Command::Scale(args) => scale::run(&args, config, printer),
         Command::Unlock(args) => unlock::run(&args, config, printer),
         Command::Status(args) => status::run(&args, config, printer),
         Command::Watch(args) => watch::run(&args, config, printer),

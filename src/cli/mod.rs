@@ -28,6 +28,7 @@ pub mod printer;
 mod retention;
 mod rollback;
 mod run;
+mod scale;
 mod schema;
 pub mod settings;
 mod snapshot;

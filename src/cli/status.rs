@@ -3,6 +3,7 @@ use super::documents::{Status, with_dates};
 use super::exit;
 use super::fleet::{self, HostsArgs, each_says, known_as};
 use super::printer::{Printer, plain};
+use super::scale;
 use super::settings::Settings;
 use crate::deploy::fleet::Member;
 use crate::deploy::questions;
@@ -23,13 +24,19 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
             printer.line(format!("{}  {} was never deployed here", member.name(), member.service.name()));
         }
         for service in &view.services {
-            unwell += usize::from(service.ready < service.wanted || service.problem.is_some());
+            unwell += usize::from(!is_enough(service) || service.problem.is_some());
             service_text(member.name(), service, &settings, printer);
         }
         Status { view: document(view) }
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed + unwell))
+}
+
+/// Where their number follows the queue, one that has just been started is nothing amiss.
+fn is_enough(service: &ServiceView) -> bool {
+    let least = service.scaling.as_ref().map_or(service.wanted, |s| s.minimum.min(service.wanted));
+    service.ready >= least
 }
 
 /// What the agent says, with dates as every document has them.
@@ -48,11 +55,17 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
         None => "nothing".into(),
     };
     let address = service.address.map(|a| format!(" on {a}")).unwrap_or_default();
-    let enough = if service.ready >= service.wanted { "32" } else { "31" };
+    let enough = if is_enough(service) { "32" } else { "31" };
     let count = printer.paint(enough, &format!("{} of {} instances", service.ready, service.wanted));
     printer.line(format!("{}  {} serves {what}{address}: {count}", printer.bold(host), service.service));
     if let Some(problem) = &service.problem {
         printer.line(format!("  problem: {}", plain(problem)));
+    }
+    if let Some(scaling) = &service.scaling {
+        printer.line(format!("  {}", scale::summary(scaling)));
+        if let Some(order) = &scaling.order {
+            printer.line(format!("  {}", scale::said(order)));
+        }
     }
     if service.held > 0 {
         printer.line(format!("  {} requests wait for an instance", service.held));

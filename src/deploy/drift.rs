@@ -100,7 +100,9 @@ impl Fleet {
         let (mut names, mut recorded, mut views) = (Vec::new(), Vec::new(), Vec::new());
         for (host, answer) in said {
             let view = answer.map(|(records, view)| {
-                recorded.extend(records.into_iter().map(|record| (host.clone(), record)));
+                // Another number of instances is no deployment.
+                let deployed = records.into_iter().filter(|record| record.attempt.kind != AttemptKind::Scale);
+                recorded.extend(deployed.map(|record| (host.clone(), record)));
                 view
             });
             if let Some(view) = view.transpose().filter(|_| meant.contains(host.as_str())) {

@@ -147,7 +147,7 @@ impl Plan {
             system: self.record.requires.system.clone(),
             cuda: self.record.requires.cuda.map(|major| major.to_string()),
             glibc: self.record.requires.glibc,
-            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.instances),
+            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.maximum),
             ..needs
         };
         copy::refuse(member.name(), &preflight::check(&ready.facts, &needs))?;

@@ -6,6 +6,7 @@ use crate::protocol::integrity::{INTEGRITY_VERSION, Integrity};
 use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
 use crate::protocol::overview::{HostView, OVERVIEW_VERSION, Repaired};
 use crate::protocol::retention::RetentionReport;
+use crate::protocol::scaling::{Change, ScalingView};
 use crate::protocol::version;
 use crate::protocol::wire;
 use crate::ship::ask;
@@ -55,6 +56,19 @@ pub fn history_on(remote: &Remote, service: &str, count: usize) -> Result<Vec<Re
 /// Tells the deployment under way to stop; who had begun it.
 pub fn cancel(member: &Member, by: &str) -> Result<Holder> {
     ask::ask(&member.remote()?, &["cancel", member.service.name(), "--by", by], LIMIT)
+}
+
+/// How the number of instances stands; with a change, what it is from now on.
+/// `id`: the same on all hosts, for their histories.
+pub fn scale(member: &Member, change: &Change, by: &str, id: &str) -> Result<ScalingView> {
+    let [minimum, maximum] = [change.minimum, change.maximum].map(|n| n.map(|n| n.to_string()));
+    let mut words = vec!["scale", member.service.name(), "--by", by, "--id", id];
+    for (option, value) in [("--minimum", &minimum), ("--maximum", &maximum)] {
+        words.extend(value.as_deref().into_iter().flat_map(|value| [option, value]));
+    }
+    words.extend(change.paused.map(|paused| if paused { "--pause" } else { "--resume" }));
+    words.extend(change.reset.then_some("--reset"));
+    ask::ask(&member.remote()?, &words, LIMIT)
 }
 
 /// Takes the lock away; who had it.

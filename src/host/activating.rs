@@ -10,6 +10,7 @@ use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::receive;
 use crate::host::reserve;
+use crate::host::scaling;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::world::World;
 use crate::protocol::messages::{Attempt, Holder, Outcome, Status};
@@ -202,7 +203,11 @@ pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
     for name in layout.known() {
         let service = layout.service(&name);
-        match lease::undisturbed(&service, || boot_service(layout, &name)) {
+        let brought_back = || {
+            scaling::begin_with_the_minimum(&service)?;
+            boot_service(layout, &name)
+        };
+        match lease::undisturbed(&service, brought_back) {
             Ok(Some(())) => {}
             Ok(None) => say(format_args!("{name}: left to whoever changes it now: see `stillframe status`")),
             Err(e) => {

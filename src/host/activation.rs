@@ -12,7 +12,7 @@ use crate::host::goal::Goal;
 use crate::host::state::{Generation, Pending, Place, ServiceState};
 use crate::host::world::{Status, World};
 use crate::protocol::messages::Outcome;
-use crate::protocol::spec::{Rotation, Wanted};
+use crate::protocol::spec::{Rotation, Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 
 /// Carries out one activation. `Err` only where not even the state could be written or brought back.
@@ -42,6 +42,9 @@ pub fn activate(
         _ => previous,
     };
     state.pending = Some(Pending { attempt, generation: number, previous, kept });
+    if kept {
+        bring_up(state, number);
+    }
     let mut change = Change { previous, kept, before, ..Change::new(world, state, number) };
     match change.forward() {
         Ok(()) => {
@@ -75,6 +78,17 @@ fn losing(outcome: Outcome, lost: Option<String>) -> Outcome {
     outcome.saying(error).warning(vec![lost])
 }
 
+/// A generation that served before starts with as many instances as are needed now.
+fn bring_up(state: &mut ServiceState, number: u64) {
+    let spec = state.generations.get(&number).map(|g| g.wanted.spec.clone());
+    if let Some(spec) = spec.filter(|spec| spec.scaling.is_some()) {
+        let places = places(state, &spec);
+        if let Some(generation) = state.generations.get_mut(&number) {
+            generation.instances = places;
+        }
+    }
+}
+
 fn known(state: &ServiceState, number: u64) -> Result<u64> {
     if state.generations.contains_key(&number) {
         return Ok(number);
@@ -84,11 +98,23 @@ fn known(state: &ServiceState, number: u64) -> Result<u64> {
         .hint(format!("it has: {}", all.join(", "))))
 }
 
+/// Where instances of a generation that is to serve start: as many as its specification says, and with a policy as many as
+/// serve now. One at least, to see that it works; the gateway lets it go when there is nothing to do.
+fn places(state: &ServiceState, spec: &Spec) -> Vec<Place> {
+    let count = match &spec.scaling {
+        None => spec.instances,
+        Some(policy) => {
+            let now = state.serving.map_or(0, |serving| state.instances(serving).len() as u32);
+            now.clamp(policy.minimum, policy.maximum).max(1)
+        }
+    };
+    (0..count.min(spec.slots.len() as u32)).map(|slot| Place { slot, port: None }).collect()
+}
+
 /// A new generation with its number and its slots.
 fn reserve(state: &mut ServiceState, wanted: &Wanted, attempt: u64, now: u64) -> u64 {
     let number = state.next_generation;
-    let count = (wanted.spec.instances as usize).min(wanted.spec.slots.len());
-    let instances = (0..).take(count).map(|slot| Place { slot, port: None }).collect();
+    let instances = places(state, &wanted.spec);
     let generation = Generation { wanted: wanted.clone(), created: now, attempt, instances, before: None };
     state.generations.insert(number, generation);
     state.next_generation = number + 1;

@@ -14,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 mod fake;
 #[path = "recovery_tests.rs"]
 mod recovery;
+#[path = "slot_change_tests.rs"]
+mod scaling;
 #[path = "sequences_tests.rs"]
 mod sequences;
 
@@ -30,6 +32,7 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         slots: vec![vec![]; 2],
         instances,
         maximum: 2,
+        scaling: None,
         memory_bytes: None,
         cpu_percent: None,
         user: None,

@@ -267,8 +267,10 @@ impl<'a> Change<'a> {
                 }
             }
         }
-        if all_known {
-            // Else one that still runs could lose its slot; the next activation, or the next boot, finds them.
+        let heirless = number.is_some_and(|number| self.state.instances(number).is_empty());
+        if all_known && !heirless {
+            // Without an heir pictures would be in nobody's sight: the next instance is one. And where not all are
+            // known, one that still runs could lose its slot; the next activation, or the next boot, finds them.
             self.clear_slots(&keep, number);
         }
         failed.extend(self.world.remove_units(&ended).err());
@@ -276,7 +278,7 @@ impl<'a> Change<'a> {
     }
 
     /// Throws the slots of ended instances away and records what they had written into their own programs.
-    fn clear_slots(&mut self, keep: &[InstanceId], heir: Option<u64>) {
+    pub fn clear_slots(&mut self, keep: &[InstanceId], heir: Option<u64>) {
         let cleared = match self.world.clear_slots(self.state, keep, heir) {
             Ok(cleared) => cleared,
             Err(e) => return self.tell(Status::Draining, &format!("slots stay: {}", e.full())),

@@ -24,6 +24,7 @@ use crate::protocol::control::{Address, Reply, Request, Table};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::launch;
 use crate::protocol::spec::{Spec, Wanted};
+use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::http;
@@ -125,7 +126,12 @@ impl HostWorld {
             Instance::read(file).ok().and_then(|there| there.environment.get(socket::MARK).cloned());
         is_there.unwrap_or_else(|| {
             let attempt = self.journal.as_ref().map_or(generation.attempt, Journal::attempt);
-            format!("{attempt}s{}", id.slot)
+            let slot = id.slot;
+            // One that went and comes again under the same attempt: what it made before is another's to show now.
+            match &generation.wanted.spec.scaling {
+                Some(_) if self.journal.is_none() => format!("{attempt}s{slot}t{:x}", clock::now()),
+                _ => format!("{attempt}s{slot}"),
+            }
         })
     }
 

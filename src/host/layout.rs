@@ -6,12 +6,13 @@
 //!   incoming/                              unfinished transfers
 //!   verified.json                          store paths that were compared with the workstation's hashes
 //!   reserve                                room for the end of an activation on a full file system
-//!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex,
+//!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex, scaling.json,
 //!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
 //! /var/lib/stillframe-gateway/NAME/        the gateway's own: the jobs, where it owns them
 //! /run/stillframe/NAME/                    root's alone: instance files, the gateway's settings; made anew at boot
+//! /run/stillframe-scalers/NAME             where the gateway asks for instances more or fewer
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
 //! /run/stillframe-instances/NAME/s0-g7/    the socket that an instance listens on; only the gateway enters
 //! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
@@ -124,6 +125,8 @@ pub enum Unit {
     /// Its service or its socket.
     Gateway,
     Instance(InstanceId),
+    /// The same of what starts and stops instances for it.
+    Scaler,
     /// Of an attempt.
     Activation(u64),
 }
@@ -270,12 +273,27 @@ impl Service {
         format!("stillframe-{}-gateway.{kind}", self.name)
     }
 
+    pub fn scaler_unit(&self, kind: &str) -> String {
+        format!("stillframe-{}-scaler.{kind}", self.name)
+    }
+
+    /// Every user of the host may connect; who is heard is `scaler`'s to say.
+    pub fn scaler_socket(&self) -> PathBuf {
+        Path::new("/run/stillframe-scalers").join(&self.name)
+    }
+
+    /// What an operator has said of the number of instances.
+    pub fn scaling(&self) -> PathBuf {
+        self.home.join("scaling.json")
+    }
+
     /// Which of this service's units one is; none of another service. A pattern cannot tell: `stillframe-demo-*` takes in
     /// those of `demo-two`.
     pub fn unit(&self, unit: &str) -> Option<Unit> {
         let rest = unit.strip_prefix("stillframe-")?.strip_prefix(self.name.as_str())?.strip_prefix('-')?;
         match rest.rsplit_once('.')? {
             ("gateway", "service" | "socket") => Some(Unit::Gateway),
+            ("scaler", "service" | "socket") => Some(Unit::Scaler),
             (own, "service") => {
                 let attempt = own.strip_prefix("activation-").and_then(|number| number.parse().ok());
                 let instance = || own.parse().ok().map(Unit::Instance);
@@ -321,13 +339,23 @@ mod tests {
 
     #[test]
     fn units_of_a_service_are_told_from_those_of_another() {
-        let names = ["demo", "demo-two", "demo-gateway", "demo-s0", "demo-activation", "demo-activation-1"];
+        let names = [
+            "demo",
+            "demo-two",
+            "demo-gateway",
+            "demo-scaler",
+            "demo-s0",
+            "demo-activation",
+            "demo-activation-1",
+        ];
         let layout = Layout::new(Path::new("/"));
         let services: Vec<Service> = names.iter().map(|name| layout.service(name)).collect();
         for service in &services {
             let own = [
                 service.gateway_unit("service"),
                 service.gateway_unit("socket"),
+                service.scaler_unit("service"),
+                service.scaler_unit("socket"),
                 service.activation_unit(12),
                 InstanceId { slot: 1, generation: 23 }.unit(&service.name),
             ];

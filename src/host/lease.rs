@@ -113,15 +113,33 @@ pub fn take_over(service: &Service, attempt: &Attempt) -> Result<Lease> {
     Ok(Lease { life, service: service.clone() })
 }
 
+/// Who changes the service now: its activation has begun, or it is repaired.
+fn changing(service: &Service) -> Result<Option<Holder>> {
+    let changes =
+        |file: &File| file.activating || [REPAIR, RETENTION].contains(&file.holder.deployment.as_str());
+    Ok(read(service)?.filter(|file| file.life.goes_on() && changes(file)).map(|file| file.holder))
+}
+
+/// Does something while nobody changes the service, and nobody can begin to; does nothing, and says who it is, where
+/// somebody does. A deployment that copies is in nobody's way.
+pub fn unless_changing<T>(
+    service: &Service,
+    act: impl FnOnce() -> Result<T>,
+) -> Result<std::result::Result<T, Holder>> {
+    let _lock = lock(service)?;
+    match changing(service)?.or_else(|| cut_off(service)) {
+        Some(holder) => Ok(Err(holder)),
+        None => act().map(Ok),
+    }
+}
+
 /// Does what a start of the host does while nobody changes the service, and nobody can begin to. A deployment that copies
 /// does not keep a host from coming back. Nothing is done where an activation goes on for long: it ends with one generation.
 pub fn undisturbed<T>(service: &Service, act: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     let begun = Instant::now();
     loop {
         let lock = lock(service)?;
-        let changes =
-            |file: &File| file.activating || [REPAIR, RETENTION].contains(&file.holder.deployment.as_str());
-        if !read(service)?.is_some_and(|file| file.life.goes_on() && changes(&file)) {
+        if changing(service)?.is_none() {
             return act().map(Some);
         }
         drop(lock);

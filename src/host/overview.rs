@@ -80,6 +80,7 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
         ready: instances.iter().filter(ready).count() as u32,
         held: reply.as_ref().map_or(0, |r| r.held as u64),
         waiting_jobs: reply.as_ref().and_then(|r| r.waiting_jobs),
+        scaling: reply.as_ref().and_then(|r| r.scaling.clone()),
         gateway_error,
         instances,
         generations: state.generations.iter().map(|(n, g)| generation(service, &state, *n, g)).collect(),

@@ -122,6 +122,11 @@ impl ServiceState {
                 })
                 .collect()
         });
-        Table { version: GATEWAY_VERSION, targets }
+        Table {
+            version: GATEWAY_VERSION,
+            targets,
+            starting: Vec::new(),
+            serving: found.map(|(number, _)| number),
+        }
     }
 }

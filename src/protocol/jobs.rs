@@ -223,6 +223,9 @@ pub struct JobRow {
     pub reason: Option<JobReason>,
     /// Of one that waits: how many run before it.
     pub position: Option<u64>,
+    /// What it waits for besides its turn, while no instance is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
 }
 
 /// A job with its bodies, as far as they are kept.

@@ -87,6 +87,8 @@ pub enum AttemptKind {
     Rollback,
     /// Another host of the same deployment failed.
     TakeBack,
+    /// How many instances run: nothing is deployed.
+    Scale,
 }
 
 impl AttemptKind {
@@ -95,6 +97,7 @@ impl AttemptKind {
             AttemptKind::Deploy => "deploy",
             AttemptKind::Rollback => "rollback",
             AttemptKind::TakeBack => "take-back",
+            AttemptKind::Scale => "scale",
         }
     }
 }

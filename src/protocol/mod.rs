@@ -9,6 +9,7 @@ pub mod launch;
 pub mod messages;
 pub mod overview;
 pub mod retention;
+pub mod scaling;
 pub mod spec;
 pub mod version;
 pub mod web_address;

@@ -1,6 +1,7 @@
 //! What a host says of itself when it is asked: its services, their instances and generations, and who deploys.
 //! Data alone; `host::overview` puts it together.
 use crate::protocol::messages::{Holder, Project};
+use crate::protocol::scaling::ScalingView;
 use crate::sys::address::Address;
 use crate::sys::error::Report;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,9 @@ pub struct ServiceView {
     /// Jobs that wait in the gateway; none where the instances have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_jobs: Option<u64>,
+    /// How the number of instances changes; none where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingView>,
     /// Why the gateway does not answer, if it does not.
     pub gateway_error: Option<String>,
     pub instances: Vec<InstanceView>,

@@ -3,6 +3,7 @@
 use crate::formats::comfy::api::paths;
 use crate::protocol::callers::Callers;
 use crate::protocol::jobs::Jobs;
+use crate::protocol::scaling::Policy;
 use crate::protocol::version::{self, OtherVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -218,6 +219,9 @@ pub struct Spec {
     /// How many instances run always (at most one a slot), and how many may at most.
     pub instances: u32,
     pub maximum: u32,
+    /// None: their number does not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Policy>,
     pub memory_bytes: Option<u64>,
     /// Of one core, as systemd's CPUQuota.
     pub cpu_percent: Option<u32>,

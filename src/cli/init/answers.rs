@@ -1,5 +1,6 @@
 //! What was answered, as the files that keep it.
 use crate::capture::model::used::Proposal;
+use crate::ship::config::ClockTime;
 use crate::snapshot::found::Found;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,54 @@ impl NewHost {
     }
 }
 
+/// When the number of instances changes, as TOML has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scaling {
+    pub target_waiting: u32,
+    pub step: u32,
+    pub cool_down: String,
+    pub idle: String,
+    pub schedules: Vec<NewSchedule>,
+}
+
+/// `weekdays 08:00-20:00 Europe/Berlin 2`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSchedule {
+    days: Vec<String>,
+    from: String,
+    to: String,
+    zone: String,
+    minimum: u32,
+}
+
+impl NewSchedule {
+    pub fn parse(text: &str) -> Result<NewSchedule, String> {
+        let wrong = || format!("{text:?} is no schedule: write \"weekdays 08:00-20:00 Europe/Berlin 2\"");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [days, times, zone, minimum] = words.as_slice() else { return Err(wrong()) };
+        let (from, to) = times.split_once('-').ok_or_else(wrong)?;
+        for time in [from, to] {
+            ClockTime::try_from(time.to_string())?;
+        }
+        let minimum = minimum.parse().map_err(|_| wrong())?;
+        let days = days.split(',').filter(|day| *day != "daily").map(String::from).collect();
+        Ok(NewSchedule { days, from: from.into(), to: to.into(), zone: zone.to_string(), minimum })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![String::new(), "[[service.scaling.schedules]]".into()];
+        if !self.days.is_empty() {
+            let days: Vec<String> = self.days.iter().map(|day| quoted(day)).collect();
+            lines.push(format!("days = [{}]", days.join(", ")));
+        }
+        lines.push(format!("from = {}", quoted(&self.from)));
+        lines.push(format!("to = {}", quoted(&self.to)));
+        lines.push(format!("zone = {}", quoted(&self.zone)));
+        lines.push(format!("minimum = {}", self.minimum));
+        lines
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
     pub name: String,
@@ -76,7 +125,9 @@ pub struct Answers {
     pub memory: Option<String>,
     pub cpu: Option<String>,
     pub minimum: u32,
-    pub maximum: Option<u32>,
+    pub maximum: u32,
+    /// Where the two differ.
+    pub scaling: Option<Scaling>,
     pub rotation: String,
     pub drain: String,
     pub retention: u32,
@@ -98,6 +149,12 @@ fn quoted(text: &str) -> String {
 }
 
 impl Answers {
+    /// The most instances that anything here asks for.
+    pub fn most(&self) -> u32 {
+        let schedules = self.scaling.iter().flat_map(|scaling| &scaling.schedules);
+        schedules.map(|schedule| schedule.minimum).chain([self.maximum, 1]).max().unwrap_or(1)
+    }
+
     /// stillframe.toml, with what each line means. What a probe has `seen` is proposed: it is for the user to decide.
     pub fn text(&self, found: &Found, seen: &[Proposal], project: &Path) -> String {
         let environment = match found.environment.strip_prefix(project) {
@@ -149,9 +206,19 @@ impl Answers {
         put(String::new(), "");
         put("[service.scaling]".into(), "");
         put(format!("minimum = {}", self.minimum), "instances that run always");
-        match self.maximum {
-            Some(maximum) => put(format!("maximum = {maximum}"), ""),
-            None => put("# maximum = 2".into(), "one a slot, which is one a GPU"),
+        put(format!("maximum = {}", self.maximum), "at most, one a slot, which is one a GPU");
+        if let Some(scaling) = &self.scaling {
+            put(
+                format!("target-waiting = {}", scaling.target_waiting),
+                "jobs that may wait for each instance",
+            );
+            put(format!("step = {}", scaling.step), "so many start or end at once");
+            put(format!("cool-down = {}", quoted(&scaling.cool_down)), "between two changes");
+            put(format!("idle = {}", quoted(&scaling.idle)), "the load is low for so long before one ends");
+            scaling.schedules.iter().flat_map(NewSchedule::lines).for_each(|line| put(line, ""));
+            put(String::new(), "");
+            put("[service.jobs]".into(), "");
+            put("queue = \"gateway\"".into(), "the number of instances follows it");
         }
         put(String::new(), "");
         put("[service.retention]".into(), "");
@@ -209,7 +276,14 @@ mod tests {
             memory: Some("24GiB".into()),
             cpu: None,
             minimum: 1,
-            maximum: Some(2),
+            maximum: 2,
+            scaling: Some(Scaling {
+                target_waiting: 3,
+                step: 1,
+                cool_down: "30s".into(),
+                idle: "5min".into(),
+                schedules: vec![NewSchedule::parse("mon,weekend 08:00-20:00 Europe/Berlin 2").unwrap()],
+            }),
             rotation: "surge".into(),
             drain: "60s".into(),
             retention: 3,
@@ -219,7 +293,9 @@ mod tests {
             toml::from_str(&answers.text(&found, &[], Path::new("/home/artist"))).unwrap();
         assert_eq!(config.environment.unwrap().to_str(), Some("ComfyUI"));
         assert_eq!(config.python.interpreter.unwrap(), found.python);
-        assert_eq!(config.service.scaling.maximum, Some(2));
+        let spec = config.service.spec(&["0".into(), "1".into()], vec![], None).unwrap();
+        let policy = spec.scaling.unwrap();
+        assert_eq!((policy.minimum, policy.maximum, policy.schedules.len()), (1, 2, 1));
         assert_eq!(config.service.resources.memory.unwrap().0, 24 << 30);
         assert_eq!(config.service.resources.cpu, None);
         assert!(

@@ -71,7 +71,7 @@ fn texts(
     let config = toml::from_str::<Config>(&text)
         .map_err(|e| Error::new(Kind::Input, format!("these answers make no configuration: {e}")))?;
     // GPUs are the hosts' to tell: as many as are needed.
-    let gpus: Vec<String> = (0..answers.minimum).map(|n| n.to_string()).collect();
+    let gpus: Vec<String> = (0..answers.most()).map(|n| n.to_string()).collect();
     let wrong =
         |e: crate::ship::config::Wrong| Error::new(Kind::Input, e.to_string()).hint("answer otherwise");
     config.service.spec(&gpus, vec![], None).map_err(wrong)?;

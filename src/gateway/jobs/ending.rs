@@ -112,10 +112,13 @@ pub async fn end(
     let _ = faults::point(gateway, "jobs/ended").await;
     let end = Write::End { id: id.clone(), state, at, reason, history: history.map(Box::new) };
     written(gateway, engine, [vec![end], told].concat()).await;
-    {
+    let ran = {
         let mut inner = engine.inner();
         inner.queue.remove(&id);
-        inner.open.remove(id.as_str());
+        inner.open.remove(id.as_str()).and_then(|open| open.job.started)
+    };
+    if let Some(started) = ran {
+        gateway.scaling.job_ended(job.accepted, started, at);
     }
     if let Some(seat) = seat {
         seat.take(&id);

@@ -1,5 +1,6 @@
 //! The keys of `[service]`, `[rollout]` and `[ship]`: one type for stillframe.toml, for hosts and for Nix.
 use super::receivers::{DeliveriesConfig, UploadsConfig, WebhooksConfig};
+use super::scaling_types::ScalingConfig;
 use super::value::ValueConfig;
 use crate::protocol::callers::{HostName, Network, Origin};
 use crate::protocol::jobs::DrainRunning;
@@ -200,15 +201,6 @@ impl JsonSchema for Cores {
         json_schema!({"type": "number", "minimum": 0.01, "maximum": 4096,
             "x-expects": "a number of cores as in 4 or 1.5"})
     }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct ScalingConfig {
-    /// So many instances run always (default: 1).
-    pub minimum: Option<u32>,
-    /// At most so many (default: one a slot).
-    pub maximum: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
