@@ -2,7 +2,7 @@
 use super::printer::{Printer, bytes, lines, plain};
 use crate::deploy::events::{Ended, Event, Goal, Observer, Planned};
 use crate::deploy::host_result::HostResult;
-use crate::protocol::messages::{self, Back, Status};
+use crate::protocol::messages::{self, Act, Back, Status};
 use crate::protocol::spec::Rotation;
 use crate::ship::send::Sent;
 use crate::sys::error::Kind;
@@ -102,6 +102,7 @@ impl Shown<'_> {
                 };
                 printer.line(printer.bold(&format!("rolling back to {goal}: {names}")));
             }
+            Goal::Act { act } => printer.line(printer.bold(&format!("{}: {names}", act_text(act)))),
         }
     }
 
@@ -122,6 +123,15 @@ impl Shown<'_> {
     }
 }
 
+fn act_text(act: &Act) -> String {
+    match act {
+        Act::Restart { instances } if instances.is_empty() => "restarting the instances one by one".into(),
+        Act::Restart { instances } => format!("restarting {}", plain(&instances.join(", "))),
+        Act::Stop => "stopping what serves".into(),
+        Act::Start => "starting what served when it was stopped".into(),
+    }
+}
+
 /// What a step says, and how far a copy is.
 pub fn event_text(event: &messages::Event) -> String {
     let text = lines(&event.text);
@@ -133,9 +143,12 @@ pub fn event_text(event: &messages::Event) -> String {
 
 fn plan_text(plan: &Planned) -> String {
     let spec = &plan.spec;
-    let from = match &plan.serving {
-        Some(serving) => format!("from generation {}", serving.generation),
-        None => "first deployment".into(),
+    let from = match (&plan.serving, &plan.stopped) {
+        (Some(serving), _) => format!("from generation {}", serving.generation),
+        (None, Some(stopped)) => {
+            format!("starts it, which {} stopped at generation {}", plain(&stopped.by), stopped.generation)
+        }
+        (None, None) => "first deployment".into(),
     };
     let count = spec.instances as usize;
     let slots: Vec<String> = spec.slots.iter().take(count).map(|gpus| gpus.join("+")).collect();

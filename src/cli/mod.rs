@@ -1,4 +1,5 @@
 //! The command line of `stillframe`: one file per subcommand, settings resolved once, one printer.
+mod act;
 mod attach;
 mod cancel;
 mod capture;
@@ -25,6 +26,7 @@ mod man;
 mod output;
 mod prepare;
 pub mod printer;
+mod restart;
 mod retention;
 mod rollback;
 mod run;
@@ -32,7 +34,9 @@ mod schema;
 pub mod settings;
 mod snapshot;
 mod snapshots;
+mod start;
 mod status;
+mod stop;
 mod unlock;
 mod watch;
 

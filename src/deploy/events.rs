@@ -1,7 +1,7 @@
 //! What happens during a deployment, a rollback or an `attach`, as it happens. The stream that `--json` prints
 //! (docs/json.md) is these types, one document a line; `stillframe schema events` prints their schema.
 use crate::deploy::host_result::HostResult;
-use crate::protocol::messages::{self, Attempt, Back, Outcome, Serving};
+use crate::protocol::messages::{self, Act, Attempt, Back, Outcome, Serving, Stopped};
 use crate::protocol::spec::Spec;
 use crate::ship::send::Sent;
 use crate::snapshot::report::Report;
@@ -68,6 +68,10 @@ pub enum Goal {
     Rollback {
         rollback: Back,
     },
+    /// The service as a whole.
+    Act {
+        act: Act,
+    },
 }
 
 /// What is about to happen on a host.
@@ -76,6 +80,9 @@ pub struct Planned {
     pub host: String,
     /// What serves there; null before the first deployment.
     pub serving: Option<Serving>,
+    /// Nothing serves, because somebody stopped it: this starts the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     pub missing_paths: usize,
     pub missing_bytes: u64,
     /// Of the missing paths, those that the host had with other files than they must have.

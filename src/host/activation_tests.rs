@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 #[path = "fake_host_tests.rs"]
 mod fake;
+#[path = "life_tests.rs"]
+mod life_of_a_service;
 #[path = "recovery_tests.rs"]
 mod recovery;
 #[path = "sequences_tests.rs"]
@@ -81,8 +83,10 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     let settings = number.map(|n| state.generations[&n].wanted.snapshot.clone()).unwrap_or_default();
     assert_eq!(host.settings, settings, "{context}: the gateway's settings");
     assert_eq!(host.table.targets, state.table(number).targets, "{context}: table");
-    assert!(number.is_some() || !host.data || host.data_stays, "{context}: a folder is left");
-    assert!(number.is_some() || !host.jobs || host.jobs_stay, "{context}: jobs are left");
+    assert!(number.is_none() || state.stopped.is_none(), "{context}: it serves, and is stopped");
+    let stays = number.is_some() || state.stopped.is_some();
+    assert!(stays || !host.data || host.data_stays, "{context}: a folder is left");
+    assert!(stays || !host.jobs || host.jobs_stay, "{context}: jobs are left");
     assert!(host.slots_stay || host.slots == units, "{context}: slots {:?}", host.slots);
     if number.is_some() && !host.slots_stay {
         // Every picture that was ever made is where requests for it go.

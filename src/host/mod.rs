@@ -3,6 +3,7 @@
 pub mod activating;
 pub mod activation;
 pub mod activation_unit;
+pub mod acts;
 pub mod cancel;
 pub mod change;
 pub mod clearing;
@@ -22,6 +23,7 @@ pub mod jobs;
 pub mod journal;
 pub mod layout;
 pub mod lease;
+pub mod life;
 pub mod listeners;
 pub mod lookup;
 mod offers;

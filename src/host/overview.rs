@@ -75,6 +75,7 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
     Ok(ServiceView {
         service: service.name.clone(),
         serving: state.serving,
+        stopped: state.stopped.clone(),
         address: serving.map(|g| SocketAddr::new(g.wanted.spec.listen, g.wanted.spec.port)),
         wanted: serving.map_or(0, |g| g.instances.len() as u32),
         ready: instances.iter().filter(ready).count() as u32,
@@ -90,7 +91,7 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
 }
 
 fn generation(service: &Service, state: &ServiceState, number: u64, g: &Generation) -> GenerationView {
-    let attempt = (state.serving == Some(number)).then(|| lookup::brought(service, state)).flatten();
+    let attempt = (state.current() == Some(number)).then(|| lookup::brought(service, state)).flatten();
     let brought = attempt.and_then(|attempt| Some(Brought { by: attempt.by, project: attempt.project? }));
     GenerationView {
         brought,

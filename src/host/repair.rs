@@ -9,7 +9,7 @@ use crate::host::state::{Generation, STATE_VERSION, ServiceState};
 use crate::host::state_file::{self, Found};
 use crate::host::{journal, overview, reserve};
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::messages::{AttemptKind, Holder};
+use crate::protocol::messages::{AttemptKind, Holder, Stopped};
 use crate::protocol::overview::Repaired;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
@@ -120,6 +120,7 @@ fn told(state: &ServiceState) -> String {
     let numbers: Vec<String> = state.generations.keys().map(u64::to_string).collect();
     match state.serving {
         Some(serving) => format!("generation {serving} serves; there are {}", numbers.join(", ")),
+        None if state.stopped.is_some() => "it is stopped".into(),
         None => format!("nothing serves; the next generation is {}", state.next_generation),
     }
 }
@@ -145,9 +146,10 @@ fn rebuilt(service: &Service, generations: &BTreeMap<u64, Generation>) -> Result
         })
         .collect();
     let pointed = fs::read_link(service.profile()).ok().and_then(|link| number_of(service, link.to_str()?));
-    let next = state_file::next_generation(&service.state());
+    let (next, stopped) = state_file::next_generation(&service.state());
     let used = linked(service).into_iter().chain(recorded(service)).chain(next.checked_sub(1)).max();
-    Ok(built_anew(&service.name, generations, pointed, &running, used.unwrap_or(0)))
+    let state = built_anew(&service.name, generations, pointed, &running, used.unwrap_or(0));
+    Ok(with_stop(state, stopped))
 }
 
 /// The state that what is there amounts to. `pointed`: the profile's generation; `used`: the highest number that was ever given
@@ -169,6 +171,13 @@ pub fn built_anew(
         generations: generations.clone(),
         ..ServiceState::new(service)
     }
+}
+
+/// A service that was stopped stays so, where nothing of it runs.
+pub fn with_stop(state: ServiceState, stopped: Option<Stopped>) -> ServiceState {
+    let stopped = stopped
+        .filter(|stopped| state.serving.is_none() && state.generations.contains_key(&stopped.generation));
+    ServiceState { stopped, ..state }
 }
 
 fn number_of(service: &Service, link: &str) -> Option<u64> {

@@ -3,17 +3,18 @@
 //! own, and then only passes on what that writes: when the connection is cut, the activation goes on.
 use crate::host::activating;
 use crate::host::activation_unit::{self, Life};
+use crate::host::acts::{self, Asked};
 use crate::host::cancel;
 use crate::host::goal::{self, Goal};
 use crate::host::journal::{self, Follower, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
 use crate::host::lookup::{Done, allowed, exactly, own_program, resolve, runs, serving};
-use crate::host::state::ServiceState;
+use crate::host::state::{Generation, ServiceState};
 use crate::host::state_file::Found;
 use crate::host::{receive, reserve, secrets, units};
 use crate::protocol::messages::{
-    Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
+    Act, Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
 };
 use crate::protocol::spec::{Wanted, valid_service};
 use crate::protocol::wire;
@@ -156,8 +157,8 @@ impl Talk<'_> {
         let held = slot.insert(held);
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
         allowed(&held.service, &state, &held.attempt)?;
-        let serving = serving(&state);
-        self.say(&Answer::Held { attempt: held.attempt.attempt, serving })?;
+        let (serving, stopped) = (serving(&state), state.stopped.clone());
+        self.say(&Answer::Held { attempt: held.attempt.attempt, serving, stopped })?;
         let mut done = None;
         loop {
             match self.next(Some(held))? {
@@ -172,6 +173,7 @@ impl Talk<'_> {
                     done = Some(self.activate(held, *wanted, &secrets, again)?);
                 }
                 Order::Return { to } => done = Some(self.return_to(held, &to)?),
+                Order::Act { act } => done = Some(self.act(held, &act)?),
                 Order::TakeBack { why } => {
                     let earlier = || Done::earlier(&held.service, &held.attempt.deployment);
                     let done = done.take().map_or_else(earlier, Ok)?;
@@ -316,26 +318,36 @@ impl Talk<'_> {
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
         let number = resolve(&state, to)?;
         let generation = &state.generations[&number];
-        let config = receive::store_config(None);
-        for root in [&generation.wanted.snapshot, &generation.wanted.agent] {
-            // Of a path that is not there at all the store knows nothing.
-            let deleted = match Path::new(root).exists() {
-                true => receive::deleted(&config, root)?,
-                false => vec![root.clone()],
-            };
-            if let Some(path) = deleted.first() {
-                return Err(Error::new(
-                    Kind::Store,
-                    format!("{path}, which generation {number} needs, is gone from this host"),
-                )
-                .hint("bring it back by deploying its snapshot: stillframe deploy --snapshot ID")
-                .into());
-            }
-        }
+        whole(number, generation)?;
         let snapshot = generation.wanted.snapshot.clone();
         held.journal.event(Status::Queued, &format!("to generation {number}: {snapshot}"), None)?;
         let agent = own_program(self.layout)?;
         self.start(held, &Goal::Kept(number), &agent)?;
+        self.follow(held, state.serving)
+    }
+
+    /// What becomes of the service as a whole.
+    fn act(&mut self, held: &mut Held, act: &Act) -> Step<Done> {
+        let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        let (goal, text) = match acts::asked(&state, act, &held.attempt.by, clock::now_ms())? {
+            Asked::Do(goal, text) => (goal, text),
+            Asked::Already(why) => {
+                let outcome = Outcome::unchanged(Status::Succeeded, state.serving).warning(vec![why]);
+                let outcome = state.complete(outcome);
+                held.journal.end(&outcome)?;
+                held.over = true;
+                self.say(&Answer::Outcome { outcome })?;
+                return Ok(Done { previous: state.serving, changed: false });
+            }
+        };
+        if let Goal::Start(number) = goal
+            && let Some(generation) = state.generations.get(&number)
+        {
+            whole(number, generation)?;
+        }
+        held.journal.event(Status::Queued, &text, None)?;
+        let agent = own_program(self.layout)?;
+        self.start(held, &goal, &agent)?;
         self.follow(held, state.serving)
     }
 
@@ -443,6 +455,24 @@ impl Talk<'_> {
         let _ = wire::write_line(self.output, &answer);
         recorded
     }
+}
+
+/// Whether everything that a generation needs is still in the store.
+fn whole(number: u64, generation: &Generation) -> Result<()> {
+    let config = receive::store_config(None);
+    for root in [&generation.wanted.snapshot, &generation.wanted.agent] {
+        // Of a path that is not there at all the store knows nothing.
+        let deleted = match Path::new(root).exists() {
+            true => receive::deleted(&config, root)?,
+            false => vec![root.clone()],
+        };
+        if let Some(path) = deleted.first() {
+            let text = format!("{path}, which generation {number} needs, is gone from this host");
+            return Err(Error::new(Kind::Store, text)
+                .hint("bring it back by deploying its snapshot: stillframe deploy --snapshot ID"));
+        }
+    }
+    Ok(())
 }
 
 /// The end of an attempt that its conversation ended: what it brought along for its activation goes.

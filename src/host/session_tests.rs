@@ -57,7 +57,7 @@ fn last(layout: &Layout) -> (Status, String) {
 fn an_early_end_is_recorded_as_what_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path());
-    let held = Answer::Held { attempt: 1, serving: None };
+    let held = Answer::Held { attempt: 1, serving: None, stopped: None };
     let copying = Order::Copying { text: "copying".into(), bytes: Some((1, 2)) };
     assert_eq!(talk(&layout, &[begin("demo", "d1"), copying])[0], held);
     assert_eq!(last(&layout), (Status::Interrupted, "the workstation ended the connection".into()));
