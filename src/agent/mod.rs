@@ -12,7 +12,7 @@ use crate::host::lease;
 use crate::host::session;
 use crate::host::slots;
 use crate::host::socket;
-use crate::host::{activating, overview, prepare, receive, repair, retention};
+use crate::host::{activating, overview, prepare, receive, removal, repair, retention};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
@@ -116,6 +116,13 @@ enum Command {
         #[arg(long)]
         free: bool,
     },
+    /// What the removal of a service would take away, as JSON.
+    Removal {
+        service: String,
+        /// With its data.
+        #[arg(long)]
+        data: bool,
+    },
     /// Whether the files of what serves are what they must be, as JSON.
     Verify { service: Option<String> },
     /// Carry the traffic of one service: the public port, its instances, its WebSockets.
@@ -192,6 +199,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             let config = receive::store_config(None);
             print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
         }
+        Command::Removal { service, data } => print(&removal::look(&layout, named(service)?, *data)?),
         Command::Verify { service } => {
             print(&integrity::verify(&layout, &receive::store_config(None), service.as_deref())?)
         }
@@ -378,6 +386,7 @@ impl Command {
             | Command::Unlock { .. }
             | Command::Repair { .. }
             | Command::Problems
+            | Command::Removal { .. }
             | Command::Verify { .. }
             | Command::Retention { .. } => true,
             Command::Receive

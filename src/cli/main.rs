@@ -3,7 +3,7 @@
 use super::fleet::HostsArgs;
 use super::{
     attach, cancel, deploy, doctor, drift, exit, explain, export, history, host, import, init, inspect,
-    instances, jobs, lock, logs, man, printer, restart, retention, rollback, run, schema, snapshot,
+    instances, jobs, lock, logs, man, printer, remove, restart, retention, rollback, run, schema, snapshot,
     snapshots, start, status, stop, unlock, watch,
 };
 use crate::deploy::detach;
@@ -62,6 +62,8 @@ enum Command {
     Stop(stop::Args),
     /// Serve again what served when the service was stopped.
     Start(start::Args),
+    /// Take the service from its hosts, and leave nothing of it there.
+    Remove(remove::Args),
     /// Which host does not run what it should, and why.
     Drift(HostsArgs),
     /// Watch the deployment under way (or the last one), from its first event.
@@ -108,6 +110,7 @@ impl Command {
             | Command::Restart(_)
             | Command::Stop(_)
             | Command::Start(_)
+            | Command::Remove(_)
             | Command::Attach(_)
             | Command::Logs(_) => true,
             Command::Jobs(args) => args.prints_stream(),
@@ -190,6 +193,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Rollback(args) => rollback::run(&args, config, printer),
         Command::Restart(args) => restart::run(&args, config, printer),
         Command::Stop(args) => stop::run(&args, config, printer),
+        Command::Remove(args) => remove::run(&args, config, printer),
         Command::Start(args) => start::run(&args, config, printer),
         Command::Drift(args) => drift::run(&args, config, printer),
         Command::Attach(args) => attach::run(&args, config, printer),

@@ -1,5 +1,6 @@
 //! The command line of `stillframe`: one file per subcommand, settings resolved once, one printer.
 mod act;
+mod agree;
 mod attach;
 mod cancel;
 mod capture;
@@ -26,6 +27,7 @@ mod man;
 mod output;
 mod prepare;
 pub mod printer;
+mod remove;
 mod restart;
 mod retention;
 mod rollback;

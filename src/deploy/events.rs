@@ -2,6 +2,7 @@
 //! (docs/json.md) is these types, one document a line; `stillframe schema events` prints their schema.
 use crate::deploy::host_result::HostResult;
 use crate::protocol::messages::{self, Act, Attempt, Back, Outcome, Serving, Stopped};
+use crate::protocol::removal::Removal;
 use crate::protocol::spec::Spec;
 use crate::ship::send::Sent;
 use crate::snapshot::report::Report;
@@ -47,6 +48,10 @@ pub enum Event {
     Copied { host: String, sent: Sent },
     /// The line to a host was cut while it worked: it is asked again for a while.
     Lost { host: String, error: Failure },
+    /// What the removal of the service takes from a host, and what stays there.
+    Removal { host: String, removal: Box<Removal> },
+    /// What a host's store has let go of, in bytes.
+    Freed { host: String, bytes: u64 },
     /// A step on a host.
     Event { host: String, event: messages::Event },
     /// The deployment that `attach` follows on a host.

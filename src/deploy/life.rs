@@ -1,8 +1,10 @@
-//! What is done with a service as a whole on its hosts: restarted, stopped, started. The generation stays.
+//! What is done with a service as a whole on its hosts: restarted, stopped, started, removed. No other generation comes.
+use crate::closure::registry::Registry;
 use crate::deploy::events::{Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Member, on_each};
 use crate::deploy::host_result::HostResult;
 use crate::deploy::one_order::OneOrder;
+use crate::deploy::questions;
 use crate::deploy::records::{Deployment, Finished};
 use crate::deploy::stages::stages;
 use crate::protocol::messages::{Act, Order, Project, Status};
@@ -25,6 +27,8 @@ pub struct Life<'a> {
     /// Also where it is another project's service.
     pub take_over: bool,
     pub rollout: &'a RolloutConfig,
+    /// After a removal, the store's garbage goes.
+    pub collect: bool,
     /// The folder of this workstation's records.
     pub state: &'a Path,
 }
@@ -52,8 +56,41 @@ impl Life<'_> {
             take_over: self.take_over,
             hosts: &hosts,
         };
-        let results = self.give(&order, members, observer);
+        let mut results = self.give(&order, members, observer);
+        if let Act::Remove { .. } = self.act {
+            self.forget(members, &mut results, observer)?;
+        }
         deployment.end(results, self.state, started, observer)
+    }
+
+    /// Hosts that have it no more: this workstation knows that, and their stores let go of what was for it alone.
+    fn forget(&self, members: &[Member], results: &mut [HostResult], observer: &dyn Observer) -> Result<()> {
+        let registry = Registry::new(self.state);
+        let gone = |result: &&mut HostResult| result.status == Status::Succeeded;
+        let gone: Vec<(&Member, &mut HostResult)> = results
+            .iter_mut()
+            .filter(gone)
+            .filter_map(|result| Some((members.iter().find(|m| m.name() == result.host)?, result)))
+            .collect();
+        for (member, _) in &gone {
+            registry.note_served(member.name(), self.service, None)?;
+        }
+        if !self.collect {
+            return Ok(());
+        }
+        on_each(gone, |(member, result): (&Member, &mut HostResult)| {
+            match questions::retention(member, true) {
+                Ok(report) => observer.event(&Event::Freed {
+                    host: member.name().into(),
+                    bytes: report.freed_bytes.unwrap_or(0),
+                }),
+                Err(e) => {
+                    result.error = Some(format!("the store's space is not freed: {}", e.full()));
+                    result.hint = Some(format!("stillframe retention --hosts {}", member.name()));
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Instances are named by slot and generation, which is each host's own.
@@ -72,7 +109,7 @@ impl Life<'_> {
     fn give(&self, order: &OneOrder, members: &[Member], observer: &dyn Observer) -> Vec<HostResult> {
         let plan = match self.act {
             Act::Restart { .. } => stages(self.rollout, members.len(), 0, Rotation::Replace),
-            Act::Stop | Act::Start => std::iter::once(0..members.len()).collect(),
+            Act::Stop | Act::Start | Act::Remove { .. } => std::iter::once(0..members.len()).collect(),
         };
         let mut results = Vec::new();
         for stage in plan {

@@ -5,6 +5,7 @@ use crate::deploy::fleet::Member;
 use crate::protocol::integrity::{INTEGRITY_VERSION, Integrity};
 use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
 use crate::protocol::overview::{HostView, OVERVIEW_VERSION, Repaired};
+use crate::protocol::removal::{REMOVAL_VERSION, Removal};
 use crate::protocol::retention::RetentionReport;
 use crate::protocol::version;
 use crate::protocol::wire;
@@ -78,6 +79,17 @@ pub fn retention(member: &Member, free: bool) -> Result<RetentionReport> {
         words.push("--free");
     }
     ask::ask(&member.remote()?, &words, COLLECT_LIMIT)
+}
+
+/// What the removal of a service would take from a host.
+pub fn removal(member: &Member, data: bool) -> Result<Removal> {
+    let mut words = vec!["removal", member.service.name()];
+    if data {
+        words.push("--data");
+    }
+    let found: Removal = ask::ask(&member.remote()?, &words, LIMIT)?;
+    read_as(member.name(), found.version, REMOVAL_VERSION)?;
+    Ok(found)
 }
 
 /// Reads every file of what a host serves, and of its agent.

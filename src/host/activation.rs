@@ -28,6 +28,7 @@ pub fn activate(
         Goal::Withdraw { why } => return withdraw(world, state, attempt, why),
         Goal::Restart { instances } => return life::restart(world, state, attempt, instances),
         Goal::Stop { stopped } => return life::stop(world, state, attempt, stopped),
+        Goal::Remove { data } => return life::remove(world, state, attempt, *data),
         Goal::Kept(number) | Goal::Start(number) | Goal::Restored { to: number, .. } => {
             known(state, *number)?
         }
@@ -123,6 +124,9 @@ pub fn recover(
         Work::Activation => {}
         Work::Restart => return life::recover_restart(world, state, number).map(Some),
         Work::Stop => return life::recover_stop(world, state, number).map(Some),
+        Work::Remove { data, begun } => {
+            return life::recover_removal(world, state, number, data, begun).map(Some);
+        }
     }
     let committed = state.serving == Some(number);
     let mut change = Change { previous, kept, before: previous, ..Change::new(world, state, number) };

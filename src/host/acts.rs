@@ -37,6 +37,11 @@ pub fn asked(state: &ServiceState, act: &Act, by: &str, now: u64) -> Result<Aske
             let number = stopped.generation;
             Ok(Asked::Do(Goal::Start(number), format!("to start generation {number}")))
         }
+        // Also where little is left of it, or nothing ever was: whatever is there goes.
+        (Act::Remove { data }, ..) => {
+            let what = if *data { "to remove it with its data" } else { "to remove it" };
+            Ok(Asked::Do(Goal::Remove { data: *data }, what.into()))
+        }
         (Act::Restart { .. } | Act::Stop | Act::Start, None, _) => Err(life::not_serving(state)),
     }
 }

@@ -352,6 +352,13 @@ impl World for Fake {
         self.host.jobs_stay |= removed.is_err() && !self.dead;
         removed
     }
+    fn remove_rest(&mut self, _: &ServiceState) -> Result<()> {
+        assert!(self.dead || self.host.running.is_empty(), "the slots of running instances");
+        self.effect("remove rest", |h| {
+            h.links.clear();
+            h.slots.clear();
+        })
+    }
     fn set_table(&mut self, table: &Table) -> Result<()> {
         assert!(self.dead || self.host.gateway, "a table for no gateway");
         for target in &table.targets {

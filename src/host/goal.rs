@@ -36,6 +36,10 @@ pub enum Goal {
     },
     /// The generation that served when the service was stopped.
     Start(u64),
+    /// Everything of the service.
+    Remove {
+        data: bool,
+    },
 }
 
 impl Goal {
@@ -43,7 +47,11 @@ impl Goal {
     pub fn target(&self) -> Option<u64> {
         match self {
             Goal::Kept(number) | Goal::Start(number) | Goal::Restored { to: number, .. } => Some(*number),
-            Goal::New(_) | Goal::Withdraw { .. } | Goal::Restart { .. } | Goal::Stop { .. } => None,
+            Goal::New(_)
+            | Goal::Withdraw { .. }
+            | Goal::Restart { .. }
+            | Goal::Stop { .. }
+            | Goal::Remove { .. } => None,
         }
     }
 
@@ -57,7 +65,7 @@ impl Goal {
             Goal::Kept(_) | Goal::Start(_) | Goal::Restored { .. } => state.serving == self.target(),
             Goal::Withdraw { .. } => state.serving.is_none(),
             // The state is the same before and after.
-            Goal::Restart { .. } => false,
+            Goal::Restart { .. } | Goal::Remove { .. } => false,
             Goal::Stop { stopped } => state.serving.is_none() && state.stopped.as_ref() == Some(stopped),
         }
     }
@@ -65,9 +73,12 @@ impl Goal {
     /// The deployment whose cancellation stops this: none for the way back, which is what a cancellation asks for.
     pub fn cancelled_with<'a>(&self, deployment: &'a str) -> Option<&'a str> {
         match self {
-            Goal::New(_) | Goal::Kept(_) | Goal::Restart { .. } | Goal::Stop { .. } | Goal::Start(_) => {
-                Some(deployment)
-            }
+            Goal::New(_)
+            | Goal::Kept(_)
+            | Goal::Restart { .. }
+            | Goal::Stop { .. }
+            | Goal::Start(_)
+            | Goal::Remove { .. } => Some(deployment),
             Goal::Restored { .. } | Goal::Withdraw { .. } => None,
         }
     }
@@ -75,9 +86,12 @@ impl Goal {
     /// What is said of this goal once it is reached: who was taken back hears why.
     pub fn reached(&self, outcome: Outcome) -> Outcome {
         match self {
-            Goal::New(_) | Goal::Kept(_) | Goal::Restart { .. } | Goal::Stop { .. } | Goal::Start(_) => {
-                outcome
-            }
+            Goal::New(_)
+            | Goal::Kept(_)
+            | Goal::Restart { .. }
+            | Goal::Stop { .. }
+            | Goal::Start(_)
+            | Goal::Remove { .. } => outcome,
             Goal::Restored { why, .. } | Goal::Withdraw { why } => {
                 Outcome { status: Status::Reverted, ..outcome }.saying(why)
             }

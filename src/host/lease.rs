@@ -210,6 +210,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.service.home.exists() {
+            // It went with the service; a lock would make the folder anew.
+            return;
+        }
         // What is not removed here is free all the same once this process has ended.
         if let Ok(_lock) = lock(&self.service)
             && self.is_ours()

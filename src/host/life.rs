@@ -4,11 +4,13 @@
 //! ```text
 //! restart   for each instance: out of the table ─▶ drain ─▶ stop ─▶ start ─▶ healthy ─▶ into the table
 //! stop      empty table ─▶ drain ─▶ COMMIT ─▶ no gateway ─▶ no instances
+//! remove    empty table ─▶ drain ─▶ COMMIT ─▶ no gateway ─▶ no instances ─▶ nothing else ─▶ no state
 //! ```
 //!
 //! A start is an activation of the generation that served (`activation`). A restart changes nothing that the state
 //! says, so whatever fails in it ends with the generation serving. A stop that fails before its commit does, too; what
-//! fails after it is done again.
+//! fails after it is done again. So is what fails after the commit of a removal: the state is the last that goes, and until
+//! then it says what is to be done.
 use crate::host::change::Change;
 use crate::host::state::{Generation, Pending, Place, ServiceState, Work};
 use crate::host::world::{Status, World};
@@ -74,6 +76,54 @@ pub fn stop(
             Ok(Outcome::unchanged(Status::of(&e), Some(number)).because(&e))
         }
     }
+}
+
+/// Takes a service from this host. What is left afterwards is its state alone, which says so (`activating::erase`).
+pub fn remove(world: &mut dyn World, state: &mut ServiceState, attempt: u64, data: bool) -> Result<Outcome> {
+    let (serving, last) = (state.serving, state.generations.keys().next_back().copied());
+    let number = state.current().or(last).unwrap_or(0);
+    begin(state, attempt, number, Work::Remove { data, begun: false });
+    let mut change = Change { kept: true, ..Change::new(world, state, number) };
+    let warnings = match change.drain_to_remove(serving) {
+        Ok(warnings) => warnings,
+        Err(e) => {
+            change.world.must_end();
+            let Some(number) = serving else {
+                change.state.pending = None;
+                change.world.save(change.state)?;
+                return Ok(Outcome::unchanged(Status::of(&e), None).because(&e));
+            };
+            change.tell(Status::Rotating, &format!("{e}: generation {number} serves on"));
+            change.serve_on(number)?;
+            return Ok(Outcome::unchanged(Status::of(&e), Some(number)).because(&e));
+        }
+    };
+    change.take_away(data)?;
+    Ok(Outcome { previous: serving, ..Outcome::unchanged(Status::Succeeded, None) }.warning(warnings))
+}
+
+/// Of one whose process is gone.
+pub fn recover_removal(
+    world: &mut dyn World,
+    state: &mut ServiceState,
+    number: u64,
+    data: bool,
+    begun: bool,
+) -> Result<Outcome> {
+    if !begun && state.serving.is_some() {
+        return interrupted(world, state, number, "the removal", "remove it again");
+    }
+    let mut change = Change { kept: true, ..Change::new(world, state, number) };
+    change.world.must_end();
+    if !begun {
+        let error = Error::new(Kind::Host, "the removal was interrupted").hint("remove it again");
+        change.state.pending = None;
+        change.world.save(change.state)?;
+        return Ok(Outcome::unchanged(Status::Interrupted, None).because(&error));
+    }
+    change.tell(Status::Draining, "the removal was interrupted after its commit: finishing it");
+    change.take_away(data)?;
+    Ok(Outcome { previous: Some(number), ..Outcome::unchanged(Status::Succeeded, None) })
 }
 
 fn was_stopped(number: u64) -> Outcome {
@@ -169,6 +219,48 @@ impl Change<'_> {
                 Err(e)
             }
         }
+    }
+
+    /// Up to the commit of a removal.
+    fn drain_to_remove(&mut self, serving: Option<u64>) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        let name = self.state.service.clone();
+        self.world.step(Status::Draining, &format!("{name} is to go; what serves finishes what it has"))?;
+        self.world.save(self.state)?;
+        if let Some(number) = serving {
+            let generation = self.generation(number)?;
+            self.world.set_table(&self.state.table(None))?;
+            warnings.extend(self.drain_for_end(number, &generation)?);
+        }
+        let before = self.state.clone();
+        (self.state.serving, self.state.stopped) = (None, None);
+        if let Some(pending) = &mut self.state.pending
+            && let Work::Remove { begun, .. } = &mut pending.work
+        {
+            *begun = true;
+        }
+        match self.world.save(self.state) {
+            Ok(()) => Ok(warnings),
+            Err(e) => {
+                *self.state = before;
+                Err(e)
+            }
+        }
+    }
+
+    /// What follows the commit of a removal.
+    fn take_away(&mut self, data: bool) -> Result<()> {
+        self.world.must_end();
+        self.tell(Status::Draining, "the gateway and the instances stop, and all that was theirs goes");
+        self.end_all_now()?;
+        for (number, generation) in self.state.generations.clone() {
+            self.world.unlink(number, generation.attempt)?;
+        }
+        if data {
+            self.world.remove_data()?;
+            self.world.remove_jobs()?;
+        }
+        self.world.remove_rest(self.state)
     }
 
     /// What follows the commit of a stop.

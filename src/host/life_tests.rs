@@ -188,3 +188,65 @@ fn every_effect_may_fail_and_the_process_and_the_power_may_go() {
         }
     }
 }
+
+/// The last of a service is its state, which says that it goes (`activating::erase`). Of what is compared, this is not of
+/// the service, or is only noted of a failure.
+fn is_gone(host: &Host) -> bool {
+    let Host { store, on_disk, data, jobs, pictures, state, synced, .. } = host.clone();
+    let Host { slots_stay, data_stays, jobs_stay, .. } = *host;
+    let rest = Host { slots_stay, data_stays, jobs_stay, ..Host::default() };
+    *host == Host { store, on_disk, data, jobs, pictures, state, synced, ..rest }
+}
+
+#[test]
+fn a_removal_leaves_nothing_but_the_data_unless_that_goes_too() {
+    for (host, data) in [(after(3, Rotation::Surge), false), (at_rest(2), true), (Host::default(), false)] {
+        let had_data = host.data;
+        let mut world = Fake::new(host);
+        let outcome = run(&mut world, &Goal::Remove { data }).unwrap();
+        assert_eq!((outcome.status, outcome.generation), (Status::Succeeded, None));
+        assert!(is_gone(&world.host), "{:?}", world.host);
+        assert_eq!(world.host.data, had_data && !data);
+    }
+}
+
+#[test]
+fn a_removal_ends_whole_or_not_at_all() {
+    for (fault, power) in
+        [(Fault::Error, false), (Fault::Before, false), (Fault::After, false), (Fault::After, true)]
+    {
+        let mut sides = BTreeSet::new();
+        for at in 1.. {
+            let mut world = Fake::new(after(2, Rotation::Surge));
+            world.fault = Some((at, fault));
+            let outcome = run(&mut world, &Goal::Remove { data: true });
+            if world.effects < at {
+                break;
+            }
+            let context = format!("{fault:?} {at}, power {power}");
+            let serves_on = outcome.as_ref().is_ok_and(|done| done.status != Status::Succeeded);
+            if power {
+                lose_power(&mut world.host, false);
+            }
+            let mut ended = serves_on;
+            if world.dead || outcome.is_err() {
+                let mut state = world.host.state.clone().unwrap();
+                let mut again = Fake::new(world.host);
+                let recovered = recover(&mut again, &mut state, None).unwrap();
+                ended = recovered.is_none_or(|done| done.status != Status::Succeeded);
+                if ended {
+                    reconcile(&mut again, &mut state).unwrap();
+                }
+                world = again;
+            }
+            if ended {
+                assert_serves(&world.host, Some(2), &context);
+            } else {
+                assert!(is_gone(&world.host), "{context}: {:?}", world.host);
+                assert!(!world.host.data && !world.host.jobs, "{context}");
+            }
+            sides.insert(ended);
+        }
+        assert_eq!(sides.len(), 2, "{fault:?}: both sides of the commit were seen");
+    }
+}

@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(25);
 /// How often the conversation looks whether somebody asked it to stop.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(200);
+/// Some thousands of records are deleted sooner.
+const ERASE_LIMIT: Duration = Duration::from_secs(60);
 /// A binary cache may be slow, but not for ever.
 const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
@@ -219,6 +221,11 @@ impl Talk<'_> {
         // What somebody else's end left unfinished comes first.
         let Found { mut state, warning } = ServiceState::read(&service.state(), &service.name)?;
         activating::end_pending(&service, &mut state)?;
+        if !service.home.exists() {
+            // That was a removal, and the lease went with the service.
+            drop(lease);
+            return self.begin(attempt);
+        }
         reserve::keep(self.layout)?;
         let (mut journal, attempt) = Journal::begin(&service, attempt)?;
         holder.attempt = attempt.attempt;
@@ -310,8 +317,8 @@ impl Talk<'_> {
             fault::around(fault::HOST, "copy/root", || files::replace_link(root, Path::new(path)))?;
         }
         let agent = units::program(&wanted.agent);
-        self.start(held, &Goal::New(Box::new(wanted)), &agent)?;
-        self.follow(held, state.serving)
+        let follower = self.start(held, &Goal::New(Box::new(wanted)), &agent)?;
+        self.follow(held, follower, state.serving)
     }
 
     fn return_to(&mut self, held: &mut Held, to: &Back) -> Step<Done> {
@@ -322,8 +329,8 @@ impl Talk<'_> {
         let snapshot = generation.wanted.snapshot.clone();
         held.journal.event(Status::Queued, &format!("to generation {number}: {snapshot}"), None)?;
         let agent = own_program(self.layout)?;
-        self.start(held, &Goal::Kept(number), &agent)?;
-        self.follow(held, state.serving)
+        let follower = self.start(held, &Goal::Kept(number), &agent)?;
+        self.follow(held, follower, state.serving)
     }
 
     /// What becomes of the service as a whole.
@@ -347,8 +354,8 @@ impl Talk<'_> {
         }
         held.journal.event(Status::Queued, &text, None)?;
         let agent = own_program(self.layout)?;
-        self.start(held, &goal, &agent)?;
-        self.follow(held, state.serving)
+        let follower = self.start(held, &goal, &agent)?;
+        self.follow(held, follower, state.serving)
     }
 
     fn take_back(&mut self, held: &mut Held, done: &Done, why: String) -> Step<()> {
@@ -380,22 +387,24 @@ impl Talk<'_> {
             None => Goal::Withdraw { why },
         };
         let agent = own_program(self.layout)?;
-        self.start(held, &goal, &agent)?;
-        self.follow(held, None).map(drop)
+        let follower = self.start(held, &goal, &agent)?;
+        self.follow(held, follower, None).map(drop)
     }
 
     /// Starts the activation in a unit of its own.
-    fn start(&mut self, held: &mut Held, goal: &Goal, agent: &str) -> Step<()> {
+    fn start(&mut self, held: &mut Held, goal: &Goal, agent: &str) -> Step<Follower> {
         let attempt = held.attempt.attempt;
         goal::write(&held.service, attempt, goal)?;
-        Ok(activation_unit::start(&held.service, attempt, agent)?)
+        // Before it begins: a removal takes the record away in the end.
+        let follower = Follower::new(&held.service, attempt, false);
+        activation_unit::start(&held.service, attempt, agent)?;
+        Ok(follower)
     }
 
     /// Passes on what the activation writes, to its end; then the lease is ours again.
-    fn follow(&mut self, held: &mut Held, previous: Option<u64>) -> Step<Done> {
+    fn follow(&mut self, held: &mut Held, mut follower: Follower, previous: Option<u64>) -> Step<Done> {
         // Its record, its goal and its roots are the activation's now: it goes on without us, whatever ends this.
         held.over = true;
-        let mut follower = Follower::new(&held.service, held.attempt.attempt, false);
         let unit = held.service.activation_unit(held.attempt.attempt);
         let (mut heard, mut looked) = (Instant::now(), Instant::now());
         loop {
@@ -403,6 +412,15 @@ impl Talk<'_> {
                 let outcome = event.outcome.clone();
                 self.say(&Answer::Event { event })?;
                 let Some(outcome) = outcome else { continue };
+                if held.attempt.kind == AttemptKind::Remove && outcome.status == Status::Succeeded {
+                    // Its lease goes with it, and so does its record, a moment after its last line.
+                    let until = Instant::now() + ERASE_LIMIT;
+                    while held.service.home.exists() && Instant::now() < until {
+                        std::thread::sleep(LOOK);
+                    }
+                    self.say(&Answer::Outcome { outcome })?;
+                    return Ok(Done { previous, changed: true });
+                }
                 if let Err(other) = held.lease.take_back(&held.holder)? {
                     self.say(&Answer::Outcome { outcome })?;
                     let text = format!("{} began a deployment meanwhile", other.by);

@@ -87,6 +87,11 @@ pub enum Work {
     Activation,
     Restart,
     Stop,
+    /// `begun`: what served is drained, and everything goes from here on.
+    Remove {
+        data: bool,
+        begun: bool,
+    },
 }
 
 impl Work {

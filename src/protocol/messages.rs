@@ -91,6 +91,7 @@ pub enum AttemptKind {
     Restart,
     Stop,
     Start,
+    Remove,
 }
 
 impl AttemptKind {
@@ -102,6 +103,7 @@ impl AttemptKind {
             AttemptKind::Restart => "restart",
             AttemptKind::Stop => "stop",
             AttemptKind::Start => "start",
+            AttemptKind::Remove => "remove",
         }
     }
 
@@ -305,6 +307,11 @@ pub enum Act {
     Stop,
     /// Exactly the generation that served when it was stopped.
     Start,
+    /// Everything of the service goes from the host.
+    Remove {
+        /// Also pictures, uploads, user data and the jobs.
+        data: bool,
+    },
 }
 
 impl Act {
@@ -313,6 +320,7 @@ impl Act {
             Act::Restart { .. } => AttemptKind::Restart,
             Act::Stop => AttemptKind::Stop,
             Act::Start => AttemptKind::Start,
+            Act::Remove { .. } => AttemptKind::Remove,
         }
     }
 }

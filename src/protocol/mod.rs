@@ -8,6 +8,7 @@ pub mod jobs;
 pub mod launch;
 pub mod messages;
 pub mod overview;
+pub mod removal;
 pub mod retention;
 pub mod spec;
 pub mod version;
