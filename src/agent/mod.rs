@@ -12,7 +12,7 @@ use crate::host::lease;
 use crate::host::session;
 use crate::host::slots;
 use crate::host::socket;
-use crate::host::{activating, overview, prepare, receive, removal, repair, retention};
+use crate::host::{activating, maintenance, overview, prepare, receive, removal, repair, retention};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
@@ -61,6 +61,13 @@ enum Command {
     Clear { file: PathBuf },
     /// Set this host up: folders, the link to this agent, the boot service.
     Install,
+    /// Take away what `install` put here, once no service is left.
+    Uninstall,
+    /// Begin or end this host's maintenance; as JSON.
+    Maintenance {
+        #[command(subcommand)]
+        command: Maintenance,
+    },
     /// What is served, as JSON.
     Status { service: Option<String> },
     /// The newest attempts, newest first, as JSON.
@@ -136,6 +143,18 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Maintenance {
+    /// From now on nothing new is brought here.
+    Begin {
+        #[arg(long)]
+        by: String,
+    },
+    /// It is about to end: what served may be started.
+    Return,
+    End,
+}
+
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
@@ -176,6 +195,12 @@ fn run(arguments: &Arguments) -> Result<()> {
             let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
             prepare::install(&layout, path)
         }
+        Command::Uninstall => prepare::uninstall(&layout).and_then(|()| print(&true)),
+        Command::Maintenance { command } => match command {
+            Maintenance::Begin { by } => print(&maintenance::begin(&layout, by)?),
+            Maintenance::Return => print(&maintenance::returning(&layout)?),
+            Maintenance::End => maintenance::end(&layout).and_then(|()| print(&true)),
+        },
         Command::Status { service } => print(&overview::look(&layout, service.as_deref())?),
         Command::History { service, count } => {
             print(&journal::newest(&layout.service(named(service)?), *count)?)
@@ -386,6 +411,8 @@ impl Command {
             | Command::Unlock { .. }
             | Command::Repair { .. }
             | Command::Problems
+            | Command::Uninstall
+            | Command::Maintenance { .. }
             | Command::Removal { .. }
             | Command::Verify { .. }
             | Command::Retention { .. } => true,

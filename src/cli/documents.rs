@@ -30,7 +30,10 @@ use std::path::PathBuf;
 mod host;
 mod jobs;
 
-pub use host::{CheckedHost, Described, DescribedHost, Prepared, RepairedHost, SentHost};
+pub use host::{
+    CheckedHost, Described, DescribedHost, DrainedHost, HostAdded, HostForgotten, Prepared, RepairedHost,
+    Retired, SentHost,
+};
 pub use jobs::{
     BackedUp, DeliveriesRetried, JobChange, JobDeliveries, JobLine, JobShown, Jobs, JobsCancelled,
     JobsRequeued,
@@ -433,10 +436,14 @@ documents! {
     "drift" Drift;
     "explain" Codes;
     "history" History;
+    "host-add" HostAdded;
     "host-check" Hosts<CheckedHost>;
+    "host-drain" Hosts<DrainedHost>;
     "host-list" Described;
     "host-prepare" Hosts<Prepared>;
+    "host-remove" HostForgotten;
     "host-repair" Hosts<RepairedHost>;
+    "host-retire" Hosts<Retired>;
     "host-send" SentTo;
     "import" Imported;
     "init" Initialised;

@@ -19,6 +19,15 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
     let mut unwell = 0;
     let ask = |member: &Member| questions::status(&member.remote()?, member.service.name());
     let (values, failed) = each_says(&members, printer, ask, |member, view| {
+        if let Some(now) = &view.maintenance {
+            printer.line(format!(
+                "{}  is under maintenance since {}, by {}: stillframe host return {}",
+                printer.bold(member.name()),
+                clock::rfc3339(now.since / 1000),
+                plain(&now.by),
+                member.name()
+            ));
+        }
         if view.services.is_empty() {
             printer.line(format!("{}  {} was never deployed here", member.name(), member.service.name()));
         }

@@ -17,6 +17,7 @@ pub mod host_result;
 pub mod jobs;
 pub mod life;
 pub mod look;
+pub mod maintenance;
 mod one_order;
 pub mod own_command;
 pub mod plan;

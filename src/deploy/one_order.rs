@@ -30,13 +30,23 @@ pub struct OneOrder<'a> {
 impl OneOrder<'_> {
     /// What came of one host, and the snapshot that it names.
     pub fn give(&self, member: &Member, observer: &dyn Observer) -> (HostResult, Option<String>) {
-        let (mut conversation, _remote) = match self.begin(member) {
+        self.give_to(member, member.service.name(), observer)
+    }
+
+    /// The same for a service that may be another project's.
+    pub fn give_to(
+        &self,
+        member: &Member,
+        service: &str,
+        observer: &dyn Observer,
+    ) -> (HostResult, Option<String>) {
+        let (mut conversation, _remote) = match self.begin(member, service) {
             Ok(begun) => begun,
             Err(error) => return Obeyed::Not(error).result(member.name(), false),
         };
         let line = Line {
             target: member.host.target.clone(),
-            service: member.service.name().into(),
+            service: service.into(),
             deployment: self.id.into(),
             by: self.by.into(),
             hosts: self.hosts.to_vec(),
@@ -45,8 +55,8 @@ impl OneOrder<'_> {
     }
 
     /// A conversation with a host, and the connection that it needs.
-    fn begin(&self, member: &Member) -> Result<(Box<Conversation>, Remote)> {
-        let asked = Attempt::asked(self.id, self.kind, member.service.name(), self.by, self.hosts);
+    fn begin(&self, member: &Member, service: &str) -> Result<(Box<Conversation>, Remote)> {
+        let asked = Attempt::asked(self.id, self.kind, service, self.by, self.hosts);
         let attempt = Attempt { project: self.project.clone(), take_over: self.take_over, ..asked };
         let remote = member.remote()?;
         let (channel, last_words) = ask::converse(&remote)?;

@@ -3,6 +3,7 @@
 use crate::deploy::events::{Event, STREAM_VERSION};
 use crate::deploy::fleet::Member;
 use crate::protocol::integrity::{INTEGRITY_VERSION, Integrity};
+use crate::protocol::maintenance::Maintenance;
 use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
 use crate::protocol::overview::{HostView, OVERVIEW_VERSION, Repaired};
 use crate::protocol::removal::{REMOVAL_VERSION, Removal};
@@ -79,6 +80,30 @@ pub fn retention(member: &Member, free: bool) -> Result<RetentionReport> {
         words.push("--free");
     }
     ask::ask(&member.remote()?, &words, COLLECT_LIMIT)
+}
+
+/// Everything that a host serves, of whatever project.
+pub fn whole_host(member: &Member) -> Result<HostView> {
+    let view: HostView = ask::ask(&member.remote()?, &["status"], LIMIT)?;
+    read_as(member.name(), view.version, OVERVIEW_VERSION)?;
+    Ok(view)
+}
+
+pub fn begin_maintenance(member: &Member, by: &str) -> Result<Maintenance> {
+    ask::ask(&member.remote()?, &["maintenance", "begin", "--by", by], LIMIT)
+}
+
+pub fn return_from_maintenance(member: &Member) -> Result<Option<Maintenance>> {
+    ask::ask(&member.remote()?, &["maintenance", "return"], LIMIT)
+}
+
+pub fn end_maintenance(member: &Member) -> Result<()> {
+    ask::ask::<bool>(&member.remote()?, &["maintenance", "end"], LIMIT).map(drop)
+}
+
+/// Takes away what `host prepare` put there.
+pub fn uninstall(member: &Member) -> Result<()> {
+    ask::ask::<bool>(&member.remote()?, &["uninstall"], LIMIT).map(drop)
 }
 
 /// What the removal of a service would take from a host.

@@ -5,6 +5,7 @@
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
 //!   verified.json                          store paths that were compared with the workstation's hashes
+//!   maintenance.json                       who has this host under maintenance, and what served
 //!   reserve                                room for the end of an activation on a full file system
 //!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex,
 //!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/, places.json
@@ -65,6 +66,11 @@ impl Layout {
 
     pub fn reserve(&self) -> PathBuf {
         self.state.join("reserve")
+    }
+
+    /// Is there while this host is under maintenance.
+    pub fn maintenance(&self) -> PathBuf {
+        self.state.join("maintenance.json")
     }
 
     pub fn services(&self) -> PathBuf {

@@ -27,6 +27,7 @@ pub mod life;
 pub mod listeners;
 pub mod lookup;
 pub mod made_places;
+pub mod maintenance;
 mod offers;
 pub mod overview;
 pub mod own_places;

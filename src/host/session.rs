@@ -10,6 +10,7 @@ use crate::host::journal::{self, Follower, Journal};
 use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
 use crate::host::lookup::{Done, allowed, exactly, own_program, resolve, runs, serving};
+use crate::host::maintenance;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::state_file::Found;
 use crate::host::{receive, reserve, secrets, units};
@@ -201,6 +202,7 @@ impl Talk<'_> {
                 .hint("1 to 27 letters a-z, digits and '-', neither first nor last")
                 .into());
         }
+        maintenance::refuse(self.layout, attempt.kind)?;
         let service = self.layout.service(&attempt.service);
         let folder = &service.home;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create directory", folder, e))?;

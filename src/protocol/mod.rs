@@ -6,6 +6,7 @@ pub mod instance_id;
 pub mod integrity;
 pub mod jobs;
 pub mod launch;
+pub mod maintenance;
 pub mod messages;
 pub mod overview;
 pub mod removal;

@@ -1,5 +1,6 @@
 //! What a host says of itself when it is asked: its services, their instances and generations, and who deploys.
 //! Data alone; `host::overview` puts it together.
+use crate::protocol::maintenance::Maintenance;
 use crate::protocol::messages::{Holder, Project, Stopped};
 use crate::sys::address::Address;
 use crate::sys::error::Report;
@@ -136,4 +137,6 @@ pub struct HostView {
     pub version: u32,
     pub agent: String,
     pub services: Vec<ServiceView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
 }

@@ -98,7 +98,7 @@ class Alone(Case):
         self.assertEqual(refused["hint"], f"it has: s0-g{self.place.status()['serving']}")
         self.assertIn("required arguments were not provided", self.place.run("restart", code=2).err)
         already = self.act("start").host()
-        self.assertEqual((already["status"], already["error"]), ("succeeded", "generation 1 of demo serves already"))
+        self.assertEqual((already["status"], already["error"]), ("succeeded", f"generation {self.place.status()['serving']} of demo serves already"))
         (other := self.place.ws.root / "other").mkdir(exist_ok=True)
         subprocess.run(["cp", "-r", self.place.project / "stillframe.toml", self.place.project / "hosts", other], check=True)
         for words in (("stop",), ("restart", "--all")):

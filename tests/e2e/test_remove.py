@@ -4,7 +4,6 @@ import os
 import re
 import stat
 import subprocess
-import time
 import unittest
 from pathlib import Path
 
@@ -21,7 +20,7 @@ FULL = """
 [service.jobs]
 queue = "gateway"
 [service.secrets]
-TOKEN = { env = "LIFE_TOKEN", variable = "TOKEN" }
+TOKEN = { env = "LIFE_TOKEN", as = "env" }
 """
 
 
@@ -85,12 +84,9 @@ class Case(service.Case):
         fonts.mkdir(parents=True, exist_ok=True)
         (fonts / "a.ttf").write_text("a font")
         self.place.configure(service=f'scaling = {{ minimum = 2, maximum = 2 }}\nslots = 2\nsystem-files = ["{fonts}"]', text=FULL, drain="10s")
-        os.environ["LIFE_TOKEN"] = "a-secret-of-the-service"
-        self.addCleanup(os.environ.pop, "LIFE_TOKEN", None)
-        self.place.behave(mark="one")
         for mark in ("one", "two"):
             self.place.behave(mark=mark)
-            done = Stream(self.place.run("--json", "deploy", "--offline", env={"LIFE_TOKEN": "a-secret-of-the-service"}))
+            done = Stream(self.place.run("--json", "deploy", "--offline", LIFE_TOKEN="a-secret-of-the-service"))
             self.assertEqual(done.host()["status"], "succeeded", done.text)
         graph = {"1": {"class_type": "Sleep", "inputs": {"seconds": 0.1}},
                  "2": {"class_type": "Save", "inputs": {"filename_prefix": "life", "images": ["1", 0]}}}
