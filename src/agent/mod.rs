@@ -12,9 +12,13 @@ use crate::host::lease;
 use crate::host::session;
 use crate::host::slots;
 use crate::host::socket;
-use crate::host::{activating, maintenance, overview, prepare, receive, removal, repair, retention};
+use crate::host::{
+    activating, maintenance, overview, prepare, receive, removal, renaming, repair, retention,
+};
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::messages::Attempt;
 use crate::protocol::spec::valid_service;
+use crate::protocol::wire;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::process;
 use crate::sys::say::say;
@@ -24,7 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
@@ -32,6 +36,9 @@ use std::time::Duration;
 
 /// Where an agent keeps what is not its to lose.
 const STATE: &str = "/var/lib/stillframe";
+
+/// Of an attempt in JSON: the names of some thousands of hosts are less.
+const ATTEMPT_LIMIT: u64 = 4 << 20;
 
 #[derive(Debug, Parser)]
 #[command(name = "stillframe-agent", version, about = "Runs stillframe services on this host")]
@@ -61,6 +68,9 @@ enum Command {
     Clear { file: PathBuf },
     /// Set this host up: folders, the link to this agent, the boot service.
     Install,
+    /// Give a stopped service another name; as JSON, whether it had another one. The attempt is a line of JSON on standard
+    /// input.
+    Rename { service: String, to: String },
     /// Take away what `install` put here, once no service is left.
     Uninstall,
     /// Begin or end this host's maintenance; as JSON.
@@ -194,6 +204,13 @@ fn run(arguments: &Arguments) -> Result<()> {
             let own = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
             let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
             prepare::install(&layout, path)
+        }
+        Command::Rename { service, to } => {
+            let attempt: Option<Attempt> =
+                wire::read_line(&mut std::io::BufReader::new(std::io::stdin().lock().take(ATTEMPT_LIMIT)))
+                    .map_err(|e| Error::new(Kind::Input, "this is no attempt").caused_by(e))?;
+            let attempt = attempt.ok_or_else(|| Error::new(Kind::Input, "there is no attempt"))?;
+            print(&renaming::rename(&layout, named(service)?, named(to)?, &attempt)?)
         }
         Command::Uninstall => prepare::uninstall(&layout).and_then(|()| print(&true)),
         Command::Maintenance { command } => match command {
@@ -411,6 +428,7 @@ impl Command {
             | Command::Unlock { .. }
             | Command::Repair { .. }
             | Command::Problems
+            | Command::Rename { .. }
             | Command::Uninstall
             | Command::Maintenance { .. }
             | Command::Removal { .. }

@@ -13,6 +13,7 @@ use crate::closure::verify;
 use crate::deploy::drift::Standing;
 use crate::deploy::events::Line;
 use crate::deploy::host_result::HostResult;
+use crate::deploy::renaming::Renamed;
 use crate::formats::comfy::description::Description;
 use crate::protocol::messages::{self, AttemptKind, Holder};
 use crate::protocol::overview::{HostView, InstanceView};
@@ -333,6 +334,23 @@ pub struct LogLine {
 }
 
 #[derive(Serialize, JsonSchema)]
+pub struct RenamedHost {
+    #[serde(flatten)]
+    pub done: Renamed,
+}
+
+/// A service with another name.
+#[derive(Serialize, JsonSchema)]
+pub struct RenamedService {
+    pub from: String,
+    pub to: String,
+    /// The file that says so now; null where a host failed, or where no file of the project does.
+    pub file: Option<PathBuf>,
+    #[serde(flatten)]
+    pub hosts: Hosts<RenamedHost>,
+}
+
+#[derive(Serialize, JsonSchema)]
 pub struct Retained {
     #[schemars(with = "RetentionReport")]
     pub report: Value,
@@ -458,6 +476,7 @@ documents! {
     "jobs-show" Hosts<JobShown>;
     "lock" Locked;
     "man" Pages;
+    "rename" RenamedService;
     "retention" Hosts<Retained>;
     "run" Running;
     "run-used" UsedHere;

@@ -3,8 +3,8 @@
 use super::fleet::HostsArgs;
 use super::{
     attach, cancel, deploy, doctor, drift, exit, explain, export, history, host, import, init, inspect,
-    instances, jobs, lock, logs, man, printer, remove, restart, retention, rollback, run, schema, snapshot,
-    snapshots, start, status, stop, unlock, watch,
+    instances, jobs, lock, logs, man, printer, remove, rename, restart, retention, rollback, run, schema,
+    snapshot, snapshots, start, status, stop, unlock, watch,
 };
 use crate::deploy::detach;
 use crate::sys::error::{Error, Kind, Result};
@@ -62,6 +62,8 @@ enum Command {
     Stop(stop::Args),
     /// Serve again what served when the service was stopped.
     Start(start::Args),
+    /// Give the service another name, on its hosts and in stillframe.toml.
+    Rename(rename::Args),
     /// Take the service from its hosts, and leave nothing of it there.
     Remove(remove::Args),
     /// Which host does not run what it should, and why.
@@ -193,6 +195,7 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Rollback(args) => rollback::run(&args, config, printer),
         Command::Restart(args) => restart::run(&args, config, printer),
         Command::Stop(args) => stop::run(&args, config, printer),
+        Command::Rename(args) => rename::run(&args, config, printer),
         Command::Remove(args) => remove::run(&args, config, printer),
         Command::Start(args) => start::run(&args, config, printer),
         Command::Drift(args) => drift::run(&args, config, printer),

@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// Steps as lines; with --json the document at the end has all.
-struct Steps<'a>(&'a Printer);
+pub struct Steps<'a>(pub &'a Printer);
 
 impl Observer for Steps<'_> {
     fn event(&self, event: &Event) {

@@ -30,6 +30,7 @@ mod output;
 mod prepare;
 pub mod printer;
 mod remove;
+mod rename;
 mod restart;
 mod retention;
 mod rollback;

@@ -25,6 +25,7 @@ pub mod prepare;
 pub mod project;
 pub mod questions;
 pub mod records;
+pub mod renaming;
 pub mod rollback;
 pub mod rollout;
 pub mod send;

@@ -23,6 +23,8 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
 /// It may bring an activation to its end, and starts what should serve.
 const REPAIR_LIMIT: Duration = Duration::from_secs(600);
+/// It ends what was cut off before.
+const RENAME_LIMIT: Duration = Duration::from_secs(600);
 /// A garbage collector reads all of a store.
 const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -99,6 +101,14 @@ pub fn return_from_maintenance(member: &Member) -> Result<Option<Maintenance>> {
 
 pub fn end_maintenance(member: &Member) -> Result<()> {
     ask::ask::<bool>(&member.remote()?, &["maintenance", "end"], LIMIT).map(drop)
+}
+
+/// Gives a stopped service another name; whether it had another one.
+pub fn rename(member: &Member, to: &str, attempt: &Attempt) -> Result<bool> {
+    let mut input = Vec::new();
+    wire::write_line(&mut input, attempt).map_err(|e| Error::io("write", "the attempt", e))?;
+    let words = ["rename", attempt.service.as_str(), to];
+    ask::ask_with(&member.remote()?, &words, &input, RENAME_LIMIT)
 }
 
 /// Takes away what `host prepare` put there.

@@ -146,12 +146,7 @@ pub fn erase(service: &Service) -> Result<()> {
 
 /// Deletes what a removal has put aside.
 fn sweep(service: &Service) -> Result<()> {
-    files::remove_tree(&service.layout.removed(&service.name))?;
-    if service.layout.known().is_empty() {
-        // What was compared with the hashes of workstations is no service's any more; without it, it is compared again.
-        files::remove(&service.layout.verified())?;
-    }
-    Ok(())
+    files::remove_tree(&service.layout.removed(&service.name))
 }
 
 /// Brings to an end what the state says is under way, and writes it into the record of that attempt.

@@ -10,6 +10,7 @@
 //!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex,
 //!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/, places.json
 //!   services/.removed-NAME/                the last of a service that goes
+//!   services/.renaming-NAME                what it is to be called
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
 //! /var/lib/stillframe-gateway/NAME/        the gateway's own: the jobs, where it owns them
@@ -96,6 +97,16 @@ impl Layout {
 
     pub fn agent_roots(&self) -> PathBuf {
         self.nix.join("gcroots/stillframe")
+    }
+
+    /// Is there while a service gets another name: which.
+    pub fn renaming(&self, service: &str) -> PathBuf {
+        self.services().join(format!(".renaming-{service}"))
+    }
+
+    /// Nobody has it after a start of the host.
+    pub fn renaming_lock(&self) -> PathBuf {
+        self.run.with_extension("renaming.lock")
     }
 
     /// Where the last of a service is put before it is deleted: its state is there as a whole, or not at all.

@@ -72,7 +72,7 @@ pub fn end(layout: &Layout) -> Result<()> {
 pub fn refuse(layout: &Layout, kind: AttemptKind) -> Result<()> {
     let Some(now) = read(layout)? else { return Ok(()) };
     let may = match kind {
-        AttemptKind::Stop | AttemptKind::Remove | AttemptKind::TakeBack => true,
+        AttemptKind::Stop | AttemptKind::Remove | AttemptKind::TakeBack | AttemptKind::Rename => true,
         AttemptKind::Start => now.returning,
         AttemptKind::Deploy | AttemptKind::Rollback | AttemptKind::Restart => false,
     };

@@ -35,6 +35,7 @@ pub mod placed;
 pub mod prepare;
 pub mod receive;
 pub mod removal;
+pub mod renaming;
 pub mod repair;
 pub mod reserve;
 pub mod retention;

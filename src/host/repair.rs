@@ -4,6 +4,7 @@
 use crate::host::activating;
 use crate::host::layout::{BOOT_UNIT, Layout, Service, Unit};
 use crate::host::lease;
+use crate::host::renaming;
 use crate::host::slots;
 use crate::host::state::{Generation, STATE_VERSION, ServiceState};
 use crate::host::state_file::{self, Found};
@@ -99,6 +100,10 @@ fn readable(service: &Service, done: &mut Vec<String>) -> Result<ServiceState> {
 
 /// `stillframe-agent boot`: a service whose state cannot be read is down now, and comes back as what is there says.
 pub fn boot(layout: &Layout) -> Result<()> {
+    if let Err(e) = renaming::settle(layout) {
+        // The other services come back all the same.
+        say(format_args!("{}", e.full()));
+    }
     for name in layout.known() {
         let service = layout.service(&name);
         let file = service.state();

@@ -11,6 +11,7 @@ use crate::host::layout::{Layout, Service};
 use crate::host::lease::{self, Lease};
 use crate::host::lookup::{Done, allowed, exactly, own_program, resolve, runs, serving};
 use crate::host::maintenance;
+use crate::host::renaming;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::state_file::Found;
 use crate::host::{receive, reserve, secrets, units};
@@ -203,6 +204,7 @@ impl Talk<'_> {
                 .into());
         }
         maintenance::refuse(self.layout, attempt.kind)?;
+        renaming::settle(self.layout)?;
         let service = self.layout.service(&attempt.service);
         let folder = &service.home;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create directory", folder, e))?;

@@ -92,6 +92,8 @@ pub enum AttemptKind {
     Stop,
     Start,
     Remove,
+    /// The service has another name.
+    Rename,
 }
 
 impl AttemptKind {
@@ -104,6 +106,7 @@ impl AttemptKind {
             AttemptKind::Stop => "stop",
             AttemptKind::Start => "start",
             AttemptKind::Remove => "remove",
+            AttemptKind::Rename => "rename",
         }
     }
 

@@ -261,5 +261,57 @@ class Several(Case):
         self.assertEqual((self.place.mark("alpha"), self.place.mark("beta")), ("good", "good"))
 
 
+class Renamed(Case):
+    """Another name, with all that is the service's."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.place.configure(text=OWNED, drain="20s")
+        cls.place.deploy("--label", "good", mark="good")
+        cls.place.deploy("--label", "next", mark="next")
+
+    def test_all_that_is_its_own_has_the_new_name(self):
+        job = self.post(0.1)
+        self.wait(lambda: json.loads(self.place.local("alpha", f"/history/{job}")))
+        self.assertIn("is no name for a service", self.place.run("rename", "Studio!", "--yes", code=2).err)
+        refused = self.place.run("rename", "studio", code=2)
+        self.assertIn("alpha  demo finishes what it has and stops, is called studio, and starts as it was", refused.out)
+        self.assertEqual(self.place.mark(), "next")
+        toml = self.place.project / "stillframe.toml"
+        text = toml.read_text()
+        done = self.place.run("rename", "studio", "--yes", "--json").json
+        self.assertEqual((done["from"], done["to"], done["failed"], done["hosts"][0]["moved"]), ("demo", "studio", 0, True))
+        self.assertEqual(toml.read_text(), text.replace('name = "demo"', 'name = "studio"'))
+        view = self.place.status(code=0)
+        self.assertEqual((view["service"], view["serving"], view["ready"]), ("studio", 2, 1))
+        self.assertEqual(self.place.mark(), "next")
+        # Its job, its picture, its history, and its way back.
+        self.assertIn(job, self.place.local("alpha", f"/history/{job}"))
+        self.assertEqual(self.kinds()[:3], [("start", "succeeded"), ("rename", "succeeded"), ("stop", "succeeded")])
+        left = self.alpha.sh("find / -xdev \\( -path /proc -o -path /sys -o -path /nix/store -o -path /var/log -o -path /dev \\) -prune -o -name '*demo*' -print; "
+                             "find /nix/var /var/lib /run -name '*demo*' -not -path '*/journal/*' -not -path '/run/systemd/units/*'").stdout.split()
+        self.assertEqual(left, [])
+        self.act("rollback")
+        self.assertEqual(self.place.mark(), "good")
+        self.alpha.reboot()
+        self.wait(lambda: (self.place.status() or {}).get("ready") == 1, 60)
+        self.assertEqual(self.place.mark(), "good")
+        self.place.deploy("--snapshot", "next")
+        # One that was cut off before anything had moved: the state still has the old name.
+        self.act("stop")
+        begun = json.dumps({"version": 1, "from": "studio", "to": "atelier"})
+        self.alpha.sh(f"echo '{begun}' >/var/lib/stillframe/services/.renaming-studio")
+        self.alpha.reboot()
+        self.wait(lambda: self.alpha.run("systemctl", "is-active", "stillframe.service", check=False).stdout.strip() == "active", 60)
+        done = self.place.run("rename", "atelier", "--yes", "--json").json
+        self.assertEqual((done["hosts"][0]["moved"], done["hosts"][0]["started"]), (False, None))
+        self.assertEqual(self.place.status(code=0)["service"], "atelier")
+        self.act("start")
+        self.assertEqual(self.place.mark(), "next")
+        self.act("remove", "--yes", "--data")
+        self.assertEqual(self.alpha.sh("ls -A /var/lib/stillframe/services").stdout, "")
+
+
 if __name__ == "__main__":
     unittest.main()
