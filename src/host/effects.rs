@@ -15,6 +15,7 @@ use crate::host::receive;
 use crate::host::reserve;
 use crate::host::roots;
 use crate::host::slots;
+use crate::host::socket;
 use crate::host::state::{Generation, ServiceState};
 use crate::host::system_files;
 use crate::host::units;
@@ -86,7 +87,7 @@ impl HostWorld {
         self.service.layout.units.join(id.unit(&self.service.name))
     }
 
-    fn instance(&self, number: u64, generation: &Generation, at: usize) -> Instance {
+    fn instance(&self, number: u64, generation: &Generation, at: usize, mark: String) -> Instance {
         let place = generation.instances[at];
         let wanted = &generation.wanted;
         let spec = &wanted.spec;
@@ -107,10 +108,26 @@ impl HostWorld {
             keep: spec.keep.clone(),
             secrets: spec.secrets.clone(),
             arguments: spec.arguments.clone(),
-            environment: spec.environment.clone(),
+            environment: spec
+                .environment
+                .iter()
+                .chain([(&socket::MARK.to_string(), &mark)])
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
             driver: spec.driver.as_ref().map(PathBuf::from),
             id: id.to_string(),
         }
+    }
+
+    /// What an instance's files are named by: no other instance of the service has had it, not even one of the same slot and
+    /// generation, whose files are no longer where this one begins to count. It stays as long as the instance does.
+    fn mark(&self, file: &Path, generation: &Generation, id: InstanceId) -> String {
+        let is_there =
+            Instance::read(file).ok().and_then(|there| there.environment.get(socket::MARK).cloned());
+        is_there.unwrap_or_else(|| {
+            let attempt = self.journal.as_ref().map_or(generation.attempt, Journal::attempt);
+            format!("{attempt}s{}", id.slot)
+        })
     }
 
     /// Asks the gateway, which is a moment late when it was just started.
@@ -204,8 +221,9 @@ impl World for HostWorld {
         let system = system_files::lines_for(&files)?;
         for (at, place) in generation.instances.iter().enumerate() {
             let id = InstanceId { slot: place.slot, generation: number };
-            let instance = self.instance(number, generation, at);
             let file = self.service.instance_file(id);
+            let mark = self.mark(&file, generation, id);
+            let instance = self.instance(number, generation, at, mark);
             let text = serde_json::to_vec_pretty(&instance)
                 .map_err(|e| Error::new(Kind::Io, "cannot write the instance file").caused_by(e))?;
             files::write_private_if_changed(&file, &text)?;

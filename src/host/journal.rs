@@ -14,6 +14,7 @@ use std::path::PathBuf;
 pub struct Journal {
     file: File,
     path: PathBuf,
+    attempt: u64,
 }
 
 fn file_of(service: &Service, attempt: u64) -> PathBuf {
@@ -44,7 +45,7 @@ impl Journal {
             .create_new(true)
             .open(&path)
             .map_err(|e| Error::io("create", &path, e))?;
-        let mut journal = Journal { file, path };
+        let mut journal = Journal { file, path, attempt: number };
         journal.line(&attempt).inspect_err(|_| drop(fs::remove_file(&journal.path)))?;
         files::sync_dir(&folder)?;
         Ok((journal, attempt))
@@ -61,11 +62,15 @@ impl Journal {
             let read = file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last));
             read.map_err(|e| Error::io("read", &path, e))?;
         }
-        let mut journal = Journal { file, path };
+        let mut journal = Journal { file, path, attempt };
         if last != *b"\n" {
             journal.write(b"\n")?;
         }
         Ok(journal)
+    }
+
+    pub fn attempt(&self) -> u64 {
+        self.attempt
     }
 
     pub fn event(&mut self, status: Status, text: &str, bytes: Option<(u64, u64)>) -> Result<Event> {

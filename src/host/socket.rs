@@ -22,6 +22,8 @@ const HOOK: &str = include_str!("scripts/sitecustomize.py");
 const VARIABLE: &str = "STILLFRAME_SOCKET";
 /// Of a server without a socket: port and path.
 const ROUTES_VARIABLE: &str = "STILLFRAME_ROUTES";
+/// What the files that an instance saves are named by, beside their own prefix.
+pub const MARK: &str = "STILLFRAME_MARK";
 const ROUTES: &str = "routes.json";
 /// Some thousands of routes.
 const LARGEST_ROUTES: u64 = 4 << 20;

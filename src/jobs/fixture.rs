@@ -27,6 +27,7 @@ pub fn job(seq: u64) -> Job {
         ended: None,
         instance: None,
         generation: None,
+        cancelled: false,
         tries: Vec::new(),
         reason: None,
     }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a child of a test does, and with which file.
 const CHILD: &str = "STILLFRAME_JOBS_CHILD";
@@ -40,6 +40,14 @@ impl Store for Watched {
     fn body(&mut self, id: &str) -> Result<Option<Body>> {
         self.store.body(id)
     }
+    fn body_text(&mut self, id: &str) -> Result<Option<String>> {
+        self.store.body_text(id)
+    }
+
+    fn history_text(&mut self, id: &str) -> Result<Option<String>> {
+        self.store.history_text(id)
+    }
+
     fn history(&mut self, id: &str) -> Result<Option<History>> {
         self.store.history(id)
     }
@@ -128,10 +136,11 @@ async fn what_is_written_is_read_and_there_when_it_opens_again() {
     assert_eq!(ledger.history(&id(3)).await.unwrap(), None);
     let found = ledger.find(Find { limit: Some(1), ..Find::default() }).await.unwrap();
     assert_eq!(found, (vec![job(3)], 3));
-    let both = ledger.histories(vec![id(1), "none".into(), id(2)]).await.unwrap();
-    assert_eq!(both[0].1, Some(body(1)));
-    assert!(both[0].2.is_some() && both[2].2.is_none());
-    assert_eq!(both[1], ("none".to_string(), None, None));
+    let both = ledger.texts(vec![id(1), "none".into(), id(2)]).await.unwrap();
+    let text = both[0].body.as_deref().unwrap();
+    assert_eq!(serde_json::from_str::<Body>(text).unwrap(), body(1));
+    assert!(both[0].history.is_some() && both[2].history.is_none());
+    assert!(both[1].body.is_none() && both[1].history.is_none());
     ledger.backup(&folder.path().join("copy.db")).await.unwrap();
     let keep = Keep { age_ms: 0, count: 0, bytes: 0 };
     assert_eq!(ledger.expire(keep, 100).await.unwrap(), 1);
@@ -166,6 +175,32 @@ async fn a_hundred_who_wait_pay_for_few_syncs() {
     let used = transactions.load(Ordering::Relaxed);
     assert!((1..=5).contains(&used), "{used} transactions for 100 writes");
     assert_eq!(ledger.find(Find::default()).await.unwrap().1, 100);
+}
+
+#[tokio::test]
+async fn what_can_wait_goes_with_the_next_write_or_soon() {
+    let fixture = watched(Duration::from_millis(20));
+    let Fixture { ledger, transactions, .. } = &fixture;
+    ledger.write_all(vec![accept(1), dispatch(1, 5)]).await.unwrap();
+    let before = transactions.load(Ordering::SeqCst);
+    ledger.write_later(start(1, 6));
+    ledger.write(end(1, State::Succeeded, 9)).await.unwrap();
+    assert_eq!(transactions.load(Ordering::SeqCst) - before, 1);
+    assert_eq!(ledger.job(&id(1)).await.unwrap().unwrap().started, Some(6));
+    // With nothing after it, by itself.
+    ledger.write_all(vec![accept(2), dispatch(2, 5)]).await.unwrap();
+    ledger.write_later(start(2, 7));
+    let until = Instant::now() + Duration::from_secs(10);
+    while ledger.job(&id(2)).await.unwrap().unwrap().started != Some(7) {
+        assert!(Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // And before it is closed.
+    ledger.write_all(vec![accept(3), dispatch(3, 5)]).await.unwrap();
+    ledger.write_later(start(3, 8));
+    ledger.close().await;
+    let mut store = Sqlite::open(&fixture.file).unwrap();
+    assert_eq!(store.job(&id(3)).unwrap().unwrap().started, Some(8));
 }
 
 #[tokio::test]

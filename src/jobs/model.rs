@@ -7,6 +7,7 @@ pub use crate::protocol::jobs::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Milliseconds since 1970-01-01 UTC.
 pub type Time = u64;
@@ -59,6 +60,8 @@ pub struct Job {
     /// Where it is or was last: `s0-g7`.
     pub instance: Option<String>,
     pub generation: Option<u64>,
+    /// A client or an operator has taken it back, and its instance has not ended it yet.
+    pub cancelled: bool,
     /// Tries that ended without an end of the job, oldest first.
     pub tries: Vec<Try>,
     /// Why it failed or was cancelled.
@@ -79,6 +82,17 @@ pub struct Body {
     /// Members of the request that we do not know, for packs that read them.
     #[serde(default)]
     pub others: serde_json::Map<String, Value>,
+}
+
+/// A body as it is kept: what is only shown is not taken apart.
+#[derive(Debug, Deserialize)]
+pub struct BodyText<'a> {
+    #[serde(borrow)]
+    pub prompt: &'a RawValue,
+    #[serde(borrow)]
+    pub extra_data: &'a RawValue,
+    #[serde(borrow, default)]
+    pub outputs_to_execute: Option<&'a RawValue>,
 }
 
 /// What is left of a job that an instance ended: the entry of its `/history`, as it stands there.

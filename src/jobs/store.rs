@@ -25,6 +25,10 @@ pub enum Write {
         id: String,
         at: Time,
     },
+    /// It is taken back, wherever it is. Nothing comes of it where it has ended.
+    Cancel {
+        id: String,
+    },
     /// Back among those that wait; a try is recorded if one was used up.
     Requeue {
         id: String,
@@ -134,6 +138,9 @@ pub trait Store: Beside + Send {
     fn job(&mut self, id: &str) -> Result<Option<Job>>;
     fn body(&mut self, id: &str) -> Result<Option<Body>>;
     fn history(&mut self, id: &str) -> Result<Option<History>>;
+    /// The same two as JSON texts.
+    fn body_text(&mut self, id: &str) -> Result<Option<String>>;
+    fn history_text(&mut self, id: &str) -> Result<Option<String>>;
     /// A page, and how many there are without offset and limit.
     fn find(&mut self, find: &Find) -> Result<(Vec<Job>, u64)>;
     fn deliveries(&mut self, find: &FindDeliveries) -> Result<(Vec<Delivery>, u64)>;

@@ -142,6 +142,18 @@ class OneService(Jobs):
         for job in jobs:
             self.assertEqual(self.ended(job)["status"]["status_str"], "success")
 
+    def test_each_job_finds_its_own_picture_under_its_name(self):
+        # Of one prefix, made by two instances at the same time.
+        jobs = [self.post(graph(0.3, "same"), client_id=f"v{n}")["prompt_id"] for n in range(8)]
+        names = set()
+        for job in jobs:
+            [image] = [image for node in self.ended(job)["outputs"].values() for image in node.get("images", [])]
+            names.add(image["filename"])
+            picture = self.place.local("alpha", f"/view?filename={image['filename']}&subfolder={image['subfolder']}&type=output")
+            self.assertTrue(picture.endswith(job), (picture, job, image))
+        self.assertEqual(len(names), len(jobs))
+        self.assertGreater(len({name.split("_")[0] for name in names}), 1)
+
     def test_cancel_what_waits_and_what_runs(self):
         blockers = [self.post(graph(3.0), client_id="c")["prompt_id"] for _ in range(4)]
         waits = self.post(graph(0.1), client_id="c")["prompt_id"]
@@ -186,6 +198,19 @@ class Deaths(Jobs):
             time.sleep(2)
             self.kill_gateway()
         self.all_ended(self.outcome(clients), 32)
+
+    def test_a_cancel_outlives_the_gateway(self):
+        job = self.post(graph(8.0), client_id="c")["prompt_id"]
+        where = self.wait(lambda: [r for r in self.place.run("jobs", "--json", "--state", "running").json["hosts"][0]["jobs"] if r["id"] == job])[0]
+        unit = f"stillframe-demo-{where['instance']}.service"
+        # Its instance hears nothing of it before the gateway is gone.
+        self.alpha.run("systemctl", "kill", "--signal=STOP", unit)
+        self.addCleanup(self.alpha.run, "systemctl", "kill", "--signal=CONT", unit)
+        self.assertEqual(self.send(f"/api/jobs/{job}/cancel", {}), '{"cancelled":true}200')
+        self.kill_gateway()
+        self.alpha.run("systemctl", "kill", "--signal=CONT", unit)
+        self.assertEqual(self.wait(lambda: (j := self.get(f"/api/jobs/{job}"))["status"] not in ("pending", "in_progress") and j)["status"], "cancelled")
+        self.assertNotIn(job, self.runs())
 
     def test_an_upgrade_of_the_gateway_with_a_full_queue(self):
         clients = self.clients("--clients", "4", "--jobs", "12", "--seconds", "0.4")

@@ -83,7 +83,7 @@ class Standin(unittest.TestCase):
         self.place = Path(tempfile.mkdtemp(prefix="standin-"))
         self.addCleanup(shutil.rmtree, self.place)
 
-    def start(self, pack=None, **behaviour):
+    def start(self, pack=None, variables=(), **behaviour):
         program = self.place / "program"
         shutil.copytree(ROOT / "tests" / "fixtures" / "service", program)
         (program / "behaviour.json").write_text(json.dumps({"mark": "one", **behaviour}))
@@ -99,7 +99,7 @@ class Standin(unittest.TestCase):
         log = (self.place / "log").open("wb")
         self.addCleanup(log.close)
         process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=log, stderr=log, env={
-            **os.environ, "PYTHONPATH": str(HOOK), "PYTHONDONTWRITEBYTECODE": "1"})
+            **os.environ, "PYTHONPATH": str(HOOK), "PYTHONDONTWRITEBYTECODE": "1", **dict(variables)})
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         self.wait(self.socket.exists)
@@ -262,6 +262,22 @@ class Standin(unittest.TestCase):
         self.assertEqual((self.ask("GET", "/stillframe/validate")[0], self.runs()), (404, []))
         self.assertEqual(self.ask("GET", "/prompt")[1], {"exec_info": {"queue_remaining": 0}})
         self.assertIn("POST /prompt", json.loads((self.place / "routes.json").read_text()))
+
+    def test_the_hook_marks_the_files_that_nodes_save(self):
+        # A pack takes the function by its name, and before anything was saved.
+        pack = "from folder_paths import get_save_image_path as NAME\nimport json, os\nNAMES = [NAME(prefix, os.environ['OUT'])[1:4] for prefix in json.loads(os.environ['PREFIXES'])]\n" \
+               "NAMES.append(NAME(filename_prefix='by name', output_dir=os.environ['OUT'])[1:4])\n" \
+               "open(os.environ['OUT'] + '/names', 'w').write(json.dumps(NAMES))\n"
+        out = self.place / "saved"
+        out.mkdir()
+        prefixes = ["a", "a/b", "a/b/", "a.b", "", ".", "a/.."]
+        self.start(pack, {"STILLFRAME_MARK": "7s1", "OUT": str(out), "PREFIXES": json.dumps(prefixes)})
+        names = json.loads((out / "names").read_text())
+        self.assertEqual(names, [["a-7s1", 1, ""], ["b-7s1", 1, "a"], ["b-7s1", 1, "a"], ["a.b-7s1", 1, ""],
+                                 [".", 1, ""], [".", 1, ""], [".", 1, ""], ["by name-7s1", 1, ""]])
+        for count in (1, 2):
+            entry = self.entry(self.post(RECORDED))
+            self.assertEqual([image["filename"] for node in entry["outputs"].values() for image in node.get("images", [])], [f"x-7s1_{count:05}_.png"])
 
     def test_previews_by_what_a_client_knows(self):
         self.start()

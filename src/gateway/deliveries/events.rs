@@ -139,6 +139,7 @@ mod tests {
             ended: None,
             instance: Some("s0-g7".into()),
             generation: Some(7),
+            cancelled: false,
             tries: Vec::new(),
             reason: None,
         }

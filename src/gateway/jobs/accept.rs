@@ -224,6 +224,7 @@ fn job(engine: &Engine, asked: &Submission, id: String, owner: Owner, (sum, warm
         ended: None,
         instance: None,
         generation: None,
+        cancelled: false,
         tries: Vec::new(),
         reason: None,
     }

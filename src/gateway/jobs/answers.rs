@@ -16,7 +16,8 @@ use crate::gateway::jobs::owner;
 use crate::gateway::jobs::service;
 use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
-use crate::jobs::model::{Body, History, Job, ReasonKind, State};
+use crate::jobs::ledger::Texts;
+use crate::jobs::model::{BodyText, History, Job, ReasonKind, State};
 use crate::jobs::store::{Find, Sort, Write};
 use crate::sys::error::Error;
 use hyper::StatusCode;
@@ -101,35 +102,34 @@ pub fn is_ours(route: &JobsRoute) -> bool {
     !matches!(route, JobsRoute::Features | JobsRoute::WebSocket | JobsRoute::View | JobsRoute::Upload)
 }
 
-type Full = (Job, Option<Body>, Option<History>);
+/// Jobs with what there is of each.
+type Full = Vec<(Job, Texts)>;
 
-/// Jobs with their bodies, in the order of `jobs`.
-async fn with_bodies(engine: &Engine, jobs: Vec<Job>) -> Result<Vec<Full>, Invalid> {
+async fn with_texts(engine: &Engine, jobs: Vec<Job>) -> Result<Full, Invalid> {
     let ids = jobs.iter().map(|job| job.id.clone()).collect();
-    let found = engine.ledger.histories(ids).await.map_err(unread)?;
-    let mut found: std::collections::HashMap<String, (Option<Body>, Option<History>)> =
-        found.into_iter().map(|(id, body, history)| (id, (body, history))).collect();
-    let full = jobs.into_iter().map(|job| {
-        let (body, history) = found.remove(&job.id).unwrap_or_default();
-        (job, body, history)
-    });
-    Ok(full.collect())
+    let texts = engine.ledger.texts(ids).await.map_err(unread)?;
+    Ok(jobs.into_iter().zip(texts).collect())
 }
 
-static NOTHING: Value = Value::Null;
-
-fn item<'a>(job: &'a Job, body: Option<&'a Body>) -> Item<'a> {
-    Item {
+fn item<'a>(job: &'a Job, texts: &'a Texts) -> Result<Item<'a>, Invalid> {
+    let body = texts.body.as_deref().map(serde_json::from_str::<BodyText>).transpose();
+    let body = body.map_err(|e| invalid::unavailable(&format!("job {} cannot be read: {e}", job.id)))?;
+    let body = body.as_ref();
+    Ok(Item {
         number: job.number,
         id: &job.id,
-        prompt: body.map_or(&NOTHING, |body| &body.prompt),
+        prompt: body.map(|body| body.prompt),
         extra: Extra {
-            given: body.map_or(&NOTHING, |body| &body.extra_data),
+            given: body.map(|body| body.extra_data),
             client_id: job.client.as_deref(),
             create_time: job.accepted,
         },
-        outputs_to_execute: body.map_or(&[], |body| &body.outputs_to_execute),
-    }
+        outputs_to_execute: body.and_then(|body| body.outputs_to_execute),
+    })
+}
+
+fn items(jobs: &Full) -> Result<Vec<Item<'_>>, Invalid> {
+    jobs.iter().map(|(job, texts)| item(job, texts)).collect()
 }
 
 async fn whole_queue(engine: &Engine) -> Result<Answered, Invalid> {
@@ -151,11 +151,8 @@ async fn whole_queue(engine: &Engine) -> Result<Answered, Invalid> {
         given.extend(waiting.iter().filter_map(|w| inner.open.get(&w.id)).map(|open| open.job.clone()));
         (running, given)
     };
-    let (running, pending) = (with_bodies(engine, running).await?, with_bodies(engine, pending).await?);
-    json(&Queue {
-        queue_running: running.iter().map(|(job, body, _)| item(job, body.as_ref())).collect(),
-        queue_pending: pending.iter().map(|(job, body, _)| item(job, body.as_ref())).collect(),
-    })
+    let (running, pending) = (with_texts(engine, running).await?, with_texts(engine, pending).await?);
+    json(&Queue { queue_running: items(&running)?, queue_pending: items(&pending)? })
 }
 
 async fn queue_post(gateway: &Arc<Gateway>, engine: &Arc<Engine>, body: &[u8]) -> Result<Answered, Invalid> {
@@ -182,41 +179,43 @@ fn ended() -> Vec<State> {
 }
 
 async fn all_history(engine: &Engine, query: &str) -> Result<Answered, Invalid> {
-    let page = Page::parse(query)?;
-    let count = Find { states: ended(), limit: Some(0), ..Find::default() };
-    let (_, total) = engine.ledger.find(count).await.map_err(unread)?;
-    let (offset, limit) = page.of(total);
-    let limit = limit.unwrap_or(HISTORY).min(HISTORY);
+    let Some(part) = Page::parse(query)?.part() else { return history(Vec::new()) };
     let find = Find {
         states: ended(),
         sort: Sort::Ended,
-        oldest_first: true,
-        offset,
-        limit: Some(limit),
+        oldest_first: !part.last,
+        offset: part.offset,
+        limit: Some(part.limit.unwrap_or(HISTORY).min(HISTORY)),
         ..Find::default()
     };
-    let (jobs, _) = engine.ledger.find(find).await.map_err(unread)?;
-    history(with_bodies(engine, jobs).await?)
+    let (mut jobs, _) = engine.ledger.find(find).await.map_err(unread)?;
+    if part.last {
+        jobs.reverse();
+    }
+    history(with_texts(engine, jobs).await?)
 }
 
 async fn history_of(engine: &Engine, id: &str) -> Result<Answered, Invalid> {
     let job = engine.ledger.job(id).await.map_err(unread)?;
     let jobs = job.into_iter().filter(|job| job.state.is_over()).collect();
-    history(with_bodies(engine, jobs).await?)
+    history(with_texts(engine, jobs).await?)
 }
 
-fn history(jobs: Vec<Full>) -> Result<Answered, Invalid> {
-    let entries: Vec<Value> = jobs.iter().map(|(job, _, history)| entry(job, history.as_ref())).collect();
-    let all = jobs.iter().zip(&entries);
-    let all = all.map(|((job, body, _), rest)| Entry { item: item(job, body.as_ref()), rest });
-    json(&history::Answer(all.collect()))
-}
-
-/// The instance's own entry, or one made up for a job whose end no instance has told.
-fn entry(job: &Job, history: Option<&History>) -> Value {
-    if let Some(history) = history {
-        return history.clone();
+fn history(mut jobs: Full) -> Result<Answered, Invalid> {
+    for (job, texts) in &mut jobs {
+        texts.history.get_or_insert_with(|| made_up(job).to_string());
     }
+    let entry = |(job, texts)| {
+        let texts: &Texts = texts;
+        Ok(Entry { item: item(job, texts)?, rest: texts.history.as_deref().unwrap_or_default() })
+    };
+    json(&history::Answer(
+        jobs.iter().map(|(job, texts)| entry((job, texts))).collect::<Result<_, Invalid>>()?,
+    ))
+}
+
+/// The entry of a job whose end no instance has told.
+fn made_up(job: &Job) -> Value {
     let ended = job.ended.unwrap_or(job.accepted);
     let nowhere = Node { id: "", class: "" };
     match &job.reason {
@@ -285,6 +284,11 @@ fn states(status: Status) -> &'static [State] {
     }
 }
 
+/// Of a job that has ended.
+fn entry(job: &Job, history: Option<History>) -> Option<Value> {
+    job.state.is_over().then(|| history.unwrap_or_else(|| made_up(job)))
+}
+
 fn listed<'a>(job: &'a Job, entry: Option<&'a Value>) -> Listed<'a> {
     Listed {
         id: &job.id,
@@ -316,21 +320,18 @@ async fn list(engine: &Engine, query: &str) -> Result<Answered, Invalid> {
         return json(&ask.answer(Vec::new(), 0));
     }
     let (jobs, total) = engine.ledger.find(find).await.map_err(unread)?;
-    let mut shown = Vec::with_capacity(jobs.len());
-    for (job, _, history) in with_bodies(engine, jobs).await? {
-        let entry = job.state.is_over().then(|| entry(&job, history.as_ref()));
-        shown.push(jobs::listed(&listed(&job, entry.as_ref())));
-    }
-    json(&ask.answer(shown, total))
+    let histories = engine.ledger.histories(jobs.iter().map(|job| job.id.clone()).collect()).await;
+    let all = jobs.iter().zip(histories.map_err(unread)?);
+    let shown = all.map(|(job, history)| jobs::listed(&listed(job, entry(job, history).as_ref())));
+    json(&ask.answer(shown.collect(), total))
 }
 
 async fn one(engine: &Engine, id: &str) -> Result<Answered, Invalid> {
     let Some(job) = engine.ledger.job(id).await.map_err(unread)? else { return Err(jobs::not_found()) };
-    let found = with_bodies(engine, vec![job]).await?.into_iter().next();
-    let (job, body, history) = found.ok_or_else(jobs::not_found)?;
-    let entry = job.state.is_over().then(|| entry(&job, history.as_ref()));
-    let value = jobs::detailed(&listed(&job, entry.as_ref()), &item(&job, body.as_ref()));
-    json(&value.map_err(|e| Invalid::text(500, &e.to_string()))?)
+    let history = engine.ledger.history(id).await.map_err(unread)?;
+    let texts = Texts { body: engine.ledger.body_text(id).await.map_err(unread)?, history: None };
+    let entry = entry(&job, history);
+    json(&jobs::detailed(&listed(&job, entry.as_ref()), item(&job, &texts)?))
 }
 
 async fn cancel_many(gateway: &Arc<Gateway>, engine: &Arc<Engine>, body: &[u8]) -> Result<Answered, Invalid> {

@@ -256,18 +256,28 @@ async fn again(
     if let Some(seat) = seat {
         seat.take(&job.id);
     }
-    {
+    let taken_back = {
         let mut inner = engine.inner();
         let back = inner.open.get_mut(job.id.as_str()).map(|open| {
-            open.wish = Wish::Finish;
             let job = &mut open.job;
             (job.state, job.started, job.instance, job.generation) = (State::Queued, None, None, None);
             job.tries.extend(tried);
-            waiting(job)
+            // It may have been wished for while this was written.
+            let taken_back = open.wish == Wish::Cancel;
+            open.wish = if taken_back { Wish::Cancel } else { Wish::Finish };
+            (waiting(job), taken_back)
         });
-        if let Some(back) = back {
-            inner.queue.push(back);
+        match back {
+            Some((_, true)) => true,
+            Some((back, false)) => {
+                inner.queue.push(back);
+                false
+            }
+            None => false,
         }
+    };
+    if taken_back {
+        return cancelled(gateway, engine, None, &job.id).await;
     }
     if let Some(client) = client_of(job) {
         gateway.hub.ended(&client, &job.id);

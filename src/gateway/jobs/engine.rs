@@ -101,10 +101,12 @@ impl Engine {
     pub fn new((ledger, files): (Ledger, Files), settings: Jobs, open: Vec<Job>, last_seq: u64) -> Engine {
         let mut inner = Inner { last_seq, ..Inner::default() };
         for job in open {
-            if job.state == State::Queued {
+            // What was taken back is nobody's turn.
+            if job.state == State::Queued && !job.cancelled {
                 inner.queue.push(waiting(&job));
             }
-            inner.open.insert(job.id.as_str().into(), Open { job, wish: Wish::Finish });
+            let wish = if job.cancelled { Wish::Cancel } else { Wish::Finish };
+            inner.open.insert(job.id.as_str().into(), Open { job, wish });
         }
         Engine {
             ledger,

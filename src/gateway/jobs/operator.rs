@@ -151,8 +151,8 @@ async fn export(
 }
 
 async fn detail(gateway: &Gateway, engine: &Engine, job: &Job) -> Result<JobDetail, String> {
-    let found = engine.ledger.histories(vec![job.id.clone()]).await.map_err(full)?;
-    let (body, history) = found.into_iter().next().map_or((None, None), |(_, body, history)| (body, history));
+    let body = engine.ledger.body(&job.id).await.map_err(full)?;
+    let history = engine.ledger.history(&job.id).await.map_err(full)?;
     let (prompt, extra_data) = match body {
         Some(mut body) => {
             crate::formats::comfy::api::shapes::item::forget_secrets(&mut body.extra_data);

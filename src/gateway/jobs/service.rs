@@ -5,14 +5,14 @@ use crate::gateway::deliveries::worker;
 use crate::gateway::health;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::ending;
-use crate::gateway::jobs::engine::{Engine, Wish, now};
+use crate::gateway::jobs::engine::{Engine, Open, Wish, now};
 use crate::gateway::jobs::files::Files;
 use crate::gateway::jobs::place::{Id, Order, Seat};
 use crate::gateway::jobs::seat;
 use crate::gateway::shared::Gateway;
 use crate::jobs::ledger::Ledger;
 use crate::jobs::model::{Job, Reason, ReasonKind, State, Try};
-use crate::jobs::store::{Find, Sort};
+use crate::jobs::store::{Find, Sort, Write};
 use crate::protocol::control::Target;
 use crate::protocol::jobs::JobsSettings;
 use crate::sys::error::{Error, Result};
@@ -51,6 +51,7 @@ pub fn start(gateway: &Arc<Gateway>, settings: &JobsSettings) -> Result<Arc<Engi
     seats(gateway, &engine);
     engine.note(&gateway.log, Level::Info, &format!("{count} have not ended"));
     engine.tell_remaining(&gateway.hub);
+    tokio::spawn(taken_back(gateway.clone(), engine.clone()));
     tokio::spawn(orphans(gateway.clone(), engine.clone()));
     tokio::spawn(remember(gateway.clone(), engine.clone()));
     tokio::spawn(keep(gateway.clone(), engine.clone()));
@@ -134,11 +135,11 @@ async fn remember(gateway: Arc<Gateway>, engine: Arc<Engine>) {
     while offset < REMEMBERED {
         let find = Find { sort: Sort::Ended, limit: Some(PAGE), offset, ..Find::default() };
         let Ok((jobs, _)) = engine.ledger.find(find).await else { return };
-        let ids = jobs.iter().filter(|job| job.state.is_over()).map(|job| job.id.clone()).collect();
-        let Ok(found) = engine.ledger.histories(ids).await else { return };
-        for (id, _, history) in found {
-            let instance = jobs.iter().find(|job| job.id == id).and_then(|job| job.instance.as_deref());
-            if let (Some(history), Some(instance)) = (history, instance) {
+        let Ok(found) = engine.ledger.histories(jobs.iter().map(|job| job.id.clone()).collect()).await else {
+            return;
+        };
+        for (job, history) in jobs.iter().zip(found) {
+            if let (Some(history), Some(instance)) = (history, job.instance.as_deref()) {
                 engine.made.recall(&history["outputs"], instance);
             }
         }
@@ -146,6 +147,15 @@ async fn remember(gateway: Arc<Gateway>, engine: Arc<Engine>) {
             return;
         }
         offset += PAGE;
+    }
+}
+
+/// Jobs that were taken back while an earlier process had put them back among those that wait.
+async fn taken_back(gateway: Arc<Gateway>, engine: Arc<Engine>) {
+    let waits = |open: &&Open| open.wish == Wish::Cancel && open.job.state == State::Queued;
+    let ids: Vec<String> = engine.inner().open.values().filter(waits).map(|o| o.job.id.clone()).collect();
+    for id in ids {
+        ending::cancelled(&gateway, &engine, None, &id).await;
     }
 }
 
@@ -270,26 +280,31 @@ pub async fn cancel_waiting(gateway: &Arc<Gateway>, engine: &Arc<Engine>) {
 }
 
 async fn stop(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) -> bool {
-    let seat = {
+    let waits = {
         let mut inner = engine.inner();
-        if inner.queue.remove(id).is_some() {
-            None
-        } else {
-            let Some(open) = inner.open.get_mut(id) else { return false };
-            open.wish = Wish::Cancel;
-            drop(inner);
-            engine.seat_of(id)
-        }
+        let waited = inner.queue.remove(id).is_some();
+        let Some(open) = inner.open.get_mut(id) else { return false };
+        open.wish = Wish::Cancel;
+        waited || open.job.state == State::Queued
     };
-    match seat {
-        Some(seat) => seat.order(Order::Cancel(id.into())),
-        None if engine.job(id).is_some_and(|job| job.state == State::Queued) => {
-            ending::cancelled(gateway, engine, None, id).await;
-        }
-        // Between two places: whoever puts it back sees the wish.
-        None => {}
+    if waits {
+        ending::cancelled(gateway, engine, None, id).await;
+        return true;
     }
+    // Where it is between two places, whoever puts it back sees the wish.
+    if let Some(seat) = engine.seat_of(id) {
+        seat.order(Order::Cancel(id.into()));
+    }
+    on_disk(gateway, engine, id).await;
     true
+}
+
+/// Who was told that a job is cancelled need not know that this process ended before its instance heard of it.
+async fn on_disk(gateway: &Gateway, engine: &Engine, id: &str) {
+    if let Err(e) = engine.ledger.write(Write::Cancel { id: id.into() }).await {
+        let text = format!("{id}: that it is cancelled is not on disk: {}", e.full());
+        engine.note(&gateway.log, Level::Warning, &text);
+    }
 }
 
 /// The other process did not take over. Says what does not go on.

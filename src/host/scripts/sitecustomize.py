@@ -156,6 +156,50 @@ def add_validation(port):
     loop.create_server = create_server
 
 
+def name_files(mark):
+    """Every instance counts the files that it saves for itself, so two of one service would give two files one name. ComfyUI's own
+    function that makes a name of a node's prefix has the mark of this instance in each. Packs import it from where it is replaced."""
+    import functools
+    from importlib.machinery import PathFinder
+
+    def marked(prefix):
+        stem = prefix.rstrip("/\\")
+        # No file's name: what ComfyUI makes of it is its own affair.
+        return prefix if os.path.basename(stem) in ("", ".", "..") else f"{stem}-{mark}"
+
+    def replace(module):
+        plain = module.get_save_image_path
+
+        @functools.wraps(plain)
+        def get_save_image_path(filename_prefix, *others, **named):
+            if isinstance(filename_prefix, str):
+                filename_prefix = marked(filename_prefix)
+            return plain(filename_prefix, *others, **named)
+
+        module.get_save_image_path = get_save_image_path
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name != "folder_paths" or path is not None:
+                return None
+            sys.meta_path.remove(self)
+            spec = PathFinder.find_spec(name)
+            execute = getattr(getattr(spec, "loader", None), "exec_module", None)
+            if execute is None:
+                return spec
+
+            def exec_module(module):
+                execute(module)
+                # A main program without it goes on as it is.
+                if callable(getattr(module, "get_save_image_path", None)):
+                    replace(module)
+
+            spec.loader.exec_module = exec_module
+            return spec
+
+    sys.meta_path.insert(0, Finder())
+
+
 # The process that the unit started, also after it has executed itself anew. Processes that it starts have no part in it.
 process, _, rest = os.environ.get("STILLFRAME_SOCKET", "").partition(":")
 if process == str(os.getpid()):
@@ -164,6 +208,8 @@ if process == str(os.getpid()):
     add_validation(int(port))
     # The last to be added is asked first: it finds the application by the handler, which the one before it replaces.
     note(int(port), os.path.join(os.path.dirname(path), "routes.json"))
+    if os.environ.get("STILLFRAME_MARK"):
+        name_files(os.environ["STILLFRAME_MARK"])
 # The probe's own server has its port. What it starts has no part in it either, because the port is taken.
 port, _, path = os.environ.get("STILLFRAME_ROUTES", "").partition(":")
 if path:
@@ -172,5 +218,5 @@ if path:
 # An environment may have a sitecustomize of its own, which this one hides.
 sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(__file__)]
 sys.modules.pop("sitecustomize", None)
-del process, rest, listen, note, add_validation, port, path
+del process, rest, listen, note, add_validation, name_files, port, path
 import sitecustomize  # noqa: E402,F401  If there is none, `site` knows what to do with the ImportError.

@@ -25,6 +25,9 @@ pub fn apply(connection: &Connection, packer: &mut Packer, write: &Write) -> Don
             let set = "UPDATE job SET state = ?2, started = ?3 WHERE seq = ?1";
             change(connection, set, params![now.seq, State::Running.name(), int(*at)])
         }
+        Write::Cancel { id } => {
+            change(connection, "UPDATE job SET cancelled = TRUE WHERE id = ?1 AND ended IS NULL", params![id])
+        }
         Write::Requeue { id, tried } => requeue(connection, id, tried.as_ref()),
         Write::End { id, state, at, reason, history } => {
             let history = history.as_deref().map(|history| packer.pack(history)).transpose()?;
@@ -120,10 +123,11 @@ fn forget_secrets(connection: &Connection, packer: &mut Packer, seq: i64) -> Don
     let mut select = connection.prepare_cached("SELECT content FROM body WHERE seq = ?1")?;
     let content: Option<Vec<u8>> = select.query_row([seq], |row| row.get(0)).optional()?;
     let Some(content) = content else { return Ok(()) };
-    let mut body: Body = rows::unpack(&content)?;
-    if !item::has_secrets(&body.extra_data) {
+    let text = rows::unpacked(&content)?;
+    if !item::may_have_secrets(&text) {
         return Ok(());
     }
+    let mut body: Body = rows::from_json(&text).map_err(Failure::damaged)?;
     item::forget_secrets(&mut body.extra_data);
     let shorter = packer.pack(&body)?;
     let fewer = int(content.len() as u64) - int(shorter.len() as u64);
@@ -139,7 +143,7 @@ fn again(connection: &Connection, id: &str) -> Done {
     change(connection, "DELETE FROM history WHERE seq = ?1", params![now.seq])?;
     deliveries::forget(connection, id)?;
     let set = "UPDATE job SET state = ?2, dispatched = NULL, started = NULL, ended = NULL, duration = 0, \
-               instance = NULL, generation = NULL, tries = '[]', reason = NULL, \
+               instance = NULL, generation = NULL, tries = '[]', reason = NULL, cancelled = FALSE, \
                bytes = (SELECT length(content) FROM body WHERE body.seq = job.seq) WHERE seq = ?1";
     change(connection, set, params![now.seq, State::Queued.name()])
 }

@@ -143,7 +143,6 @@ fn earlier(folder: &tempfile::TempDir, at: usize) -> Connection {
     let mut connection = Connection::open(folder.path().join("jobs.db")).unwrap();
     schema::migrate(&mut connection, &schema::STEPS[..at]).unwrap();
     assert_eq!(schema::version(&connection, schema::STEPS).unwrap(), at);
-    assert!(connection.prepare("SELECT id FROM delivery").is_err());
     let insert = "INSERT INTO job (id, seq, number, priority, owner, digest, warmth, retry, state, accepted, duration, \
                   tries, bytes) VALUES (?1, 1, 1.0, 0, 'o', ?2, 0, 1, 'queued', 7, 0, '[]', 0)";
     connection.execute(insert, rusqlite::params![id(1), vec![0u8; 32]]).unwrap();
@@ -154,13 +153,13 @@ fn earlier(folder: &tempfile::TempDir, at: usize) -> Connection {
 fn has_all_its_jobs(store: &mut Sqlite) {
     let (jobs, last) = store.open_jobs().unwrap();
     assert_eq!((jobs.len(), jobs[0].accepted, last), (1, 7, 1));
-    assert_eq!(schema::version(&store.connection, schema::STEPS).unwrap(), 3);
+    assert_eq!(schema::version(&store.connection, schema::STEPS).unwrap(), schema::STEPS.len());
     store.write(&[deliver(&webhook("a", 1, 1))]).unwrap();
     assert_eq!(store.counts().unwrap(), (1, 0));
 }
 
 #[test]
-fn a_file_of_version_1_becomes_one_of_version_3_with_all_its_jobs() {
+fn a_file_of_version_1_becomes_one_of_this_version_with_all_its_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let connection = earlier(&folder, 1);
     assert!(connection.prepare("SELECT id FROM asset").is_err());
@@ -171,9 +170,10 @@ fn a_file_of_version_1_becomes_one_of_version_3_with_all_its_jobs() {
 }
 
 #[test]
-fn a_file_of_version_2_becomes_one_of_version_3_with_all_that_it_has() {
+fn a_file_of_version_2_becomes_one_of_this_version_with_all_that_it_has() {
     let folder = tempfile::tempdir().unwrap();
     let connection = earlier(&folder, 2);
+    assert!(connection.prepare("SELECT id FROM delivery").is_err());
     let asset = "INSERT INTO asset (id, owner, hash, size, content_type, created, touched) \
                  VALUES ('a', 'o', 'h', 3, 'image/png', 5, 5)";
     connection.execute(asset, []).unwrap();
@@ -187,4 +187,15 @@ fn a_file_of_version_2_becomes_one_of_version_3_with_all_that_it_has() {
         let all: i64 = store.connection.query_row(&count, [], |row| row.get(0)).unwrap();
         assert_eq!(all, 1, "{table}");
     }
+}
+
+#[test]
+fn a_file_of_version_3_becomes_one_of_this_version_with_nothing_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = earlier(&folder, 3);
+    assert!(connection.prepare("SELECT cancelled FROM job").is_err());
+    drop(connection);
+    let mut store = open(&folder);
+    has_all_its_jobs(&mut store);
+    assert!(!store.open_jobs().unwrap().0[0].cancelled);
 }

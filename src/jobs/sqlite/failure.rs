@@ -21,6 +21,12 @@ pub enum Failure {
     Wrong(String),
 }
 
+impl Failure {
+    pub fn damaged(cause: impl std::error::Error + Send + Sync + 'static) -> Failure {
+        Failure::Damaged(Box::new(cause))
+    }
+}
+
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
         Failure::Sqlite(error)

@@ -18,7 +18,6 @@ use crate::jobs::store::{Find, Keep, Store, Write};
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{fault, files};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, ffi};
-use serde::de::DeserializeOwned;
 use std::fs::{OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -53,12 +52,17 @@ impl Sqlite {
         Ok(Sqlite { connection, packer, file: file.into() })
     }
 
-    fn packed<T: DeserializeOwned>(&self, table: &str, id: &str) -> Result<Option<T>> {
+    fn packed<T>(
+        &self,
+        table: &str,
+        id: &str,
+        unpack: impl Fn(&[u8]) -> Result<T, Failure>,
+    ) -> Result<Option<T>> {
         let sql = format!("SELECT content FROM {table} JOIN job ON job.seq = {table}.seq WHERE job.id = ?1");
         let read = || -> Result<Option<T>, Failure> {
             let mut select = self.connection.prepare_cached(&sql)?;
-            let frame: Option<Vec<u8>> = select.query_row([id], |row| row.get(0)).optional()?;
-            frame.map(|frame| rows::unpack(&frame)).transpose()
+            let mut found = select.query([id])?;
+            found.next()?.map(|row| unpack(row.get_ref(0)?.as_blob().map_err(Failure::damaged)?)).transpose()
         };
         read().map_err(self.failed("read"))
     }
@@ -171,11 +175,19 @@ impl Store for Sqlite {
     }
 
     fn body(&mut self, id: &str) -> Result<Option<Body>> {
-        self.packed("body", id)
+        self.packed("body", id, rows::unpack)
     }
 
     fn history(&mut self, id: &str) -> Result<Option<History>> {
-        self.packed("history", id)
+        self.packed("history", id, rows::unpack)
+    }
+
+    fn body_text(&mut self, id: &str) -> Result<Option<String>> {
+        self.packed("body", id, rows::unpacked)
+    }
+
+    fn history_text(&mut self, id: &str) -> Result<Option<String>> {
+        self.packed("history", id, rows::unpacked)
     }
 
     fn find(&mut self, find: &Find) -> Result<(Vec<Job>, u64)> {

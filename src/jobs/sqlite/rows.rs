@@ -15,12 +15,12 @@ const AT_ONCE: usize = 16 << 20;
 
 /// In the order in which `job` reads them.
 pub const COLUMNS: &str = "id, seq, number, priority, owner, client, workflow, digest, warmth, retry, state, \
-     accepted, dispatched, started, ended, instance, generation, tries, reason";
+     accepted, dispatched, started, ended, instance, generation, tries, reason, cancelled";
 
 pub const INSERT: &str = "INSERT INTO job (id, seq, number, priority, owner, client, workflow, digest, warmth, \
-     retry, state, accepted, dispatched, started, ended, duration, instance, generation, tries, reason, bytes) \
+     retry, state, accepted, dispatched, started, ended, duration, instance, generation, tries, reason, cancelled, bytes) \
      VALUES (:id, :seq, :number, :priority, :owner, :client, :workflow, :digest, :warmth, :retry, :state, \
-     :accepted, :dispatched, :started, :ended, :duration, :instance, :generation, :tries, :reason, :bytes)";
+     :accepted, :dispatched, :started, :ended, :duration, :instance, :generation, :tries, :reason, :cancelled, :bytes)";
 
 /// A number of ours is a signed one there. A time or a size never comes near the sign; a hash comes back as it was.
 pub fn int(number: u64) -> i64 {
@@ -40,7 +40,7 @@ pub fn insert(statement: &mut Statement, job: &Job, bytes: usize) -> Result<usiz
         ":accepted": int(job.accepted), ":dispatched": job.dispatched.map(int),
         ":started": job.started.map(int), ":ended": job.ended.map(int), ":duration": duration(job.started, job.ended),
         ":instance": job.instance, ":generation": job.generation.map(int),
-        ":tries": text(&job.tries)?, ":reason": reason, ":bytes": int(bytes as u64),
+        ":tries": text(&job.tries)?, ":reason": reason, ":cancelled": job.cancelled, ":bytes": int(bytes as u64),
     };
     Ok(statement.execute(values)?)
 }
@@ -72,6 +72,7 @@ pub fn job(row: &Row) -> rusqlite::Result<Job> {
         generation: time(16)?,
         tries: read_text(&row.get::<_, String>(17)?, 17)?,
         reason: reason.map(|reason| read_text(&reason, 18)).transpose()?,
+        cancelled: row.get(19)?,
     })
 }
 
@@ -87,8 +88,7 @@ pub fn text(value: &impl Serialize) -> Result<String, Failure> {
 }
 
 pub fn read_text<T: DeserializeOwned>(text: &str, at: usize) -> rusqlite::Result<T> {
-    from_json(text.as_bytes())
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(e)))
+    from_json(text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(e)))
 }
 
 pub struct Packer(Compressor<'static>);
@@ -109,17 +109,21 @@ impl Packer {
 }
 
 pub fn unpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Failure> {
+    from_json(&unpacked(frame)?).map_err(Failure::damaged)
+}
+
+/// The JSON of what was packed.
+pub fn unpacked(frame: &[u8]) -> Result<String, Failure> {
     let json = match Decompressor::upper_bound(frame) {
         Some(size) if size <= AT_ONCE => zstd::bulk::decompress(frame, size),
         _ => zstd::stream::decode_all(frame),
     };
-    let json = json.map_err(|e| Failure::Damaged(Box::new(e)))?;
-    from_json(&json).map_err(|e| Failure::Damaged(Box::new(e)))
+    String::from_utf8(json.map_err(Failure::damaged)?).map_err(Failure::damaged)
 }
 
 /// Without serde_json's limit of depth, which who parsed it first has held it to: ours are wrapped once more.
-fn from_json<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
+pub fn from_json<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+    let mut reader = serde_json::Deserializer::from_str(json);
     reader.disable_recursion_limit();
     let value = T::deserialize(&mut reader)?;
     reader.end().map(|()| value)

@@ -7,7 +7,7 @@ use crate::jobs::sqlite::failure::Failure;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// From nothing to version 1, from 1 to 2, and so on. What is here is never changed: it has made files.
-pub const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+pub const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 /// `bytes` counts body and history. `duration` is 0 for what never started, as ComfyUI sorts it. What has ended has
 /// indexes of its own: a page of any order is read from one, whatever the filter.
@@ -125,6 +125,9 @@ CREATE INDEX delivery_by_place ON delivery (state, place, due);
 CREATE INDEX delivery_by_job ON delivery (job, kind, state);
 CREATE INDEX delivery_by_age ON delivery (made, id);
 ";
+
+/// That a job was taken back is known before its instance has ended it.
+const VERSION_4: &str = "ALTER TABLE job ADD COLUMN cancelled boolean NOT NULL DEFAULT FALSE";
 
 /// Brings a file to the version of `steps`, in one transaction.
 pub fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), Failure> {

@@ -85,6 +85,9 @@ fn a_life_of_two_tries() {
     };
     assert_eq!(running, given);
 
+    store.write(&[Write::Cancel { id: id(1) }]).unwrap();
+    assert_eq!(store.job(&id(1)).unwrap().unwrap(), Job { cancelled: true, ..given.clone() });
+    let given = Job { cancelled: true, ..given };
     store.write(&[Write::Requeue { id: id(1), tried: Some(tried(20)) }]).unwrap();
     let queued = store.job(&id(1)).unwrap().unwrap();
     let waits =
@@ -100,7 +103,7 @@ fn a_life_of_two_tries() {
     assert_eq!(store.history(&id(1)).unwrap().unwrap()["outputs"]["2"]["images"][0], 1);
     assert_eq!(store.open_jobs().unwrap(), (vec![], 1));
 
-    store.write(&[Write::Again { id: id(1) }]).unwrap();
+    store.write(&[Write::Again { id: id(1) }, Write::Cancel { id: id(2) }]).unwrap();
     assert_eq!(store.open_jobs().unwrap(), (vec![job(1)], 1));
     assert_eq!(store.history(&id(1)).unwrap(), None);
     store.write(&[dispatch(1, 100), end(1, State::Succeeded, 200)]).unwrap();

@@ -12,8 +12,10 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
 pub fn status(job: &Job, wish: Wish) -> Status {
+    // It may have ended since its record was read, and then nothing is wished for.
+    let taken_back = job.cancelled || wish == Wish::Cancel;
     match job.state {
-        State::Queued | State::Dispatched | State::Running if wish == Wish::Cancel => Status::Canceling,
+        State::Queued | State::Dispatched | State::Running if taken_back => Status::Canceling,
         State::Queued | State::Dispatched => Status::Queued,
         State::Running => Status::Running,
         State::Succeeded => Status::Succeeded,

@@ -2,6 +2,7 @@ use super::*;
 use crate::formats::comfy::api::history::{NodeFailure, Outcome, outcome};
 use crate::formats::comfy::api::shapes::item::Extra;
 use crate::formats::comfy::api::shapes::number;
+use serde_json::value::to_raw_value;
 
 const GOLDEN: &[u8] = include_bytes!("../../../../../tests/golden/comfyui-wire/history.json");
 
@@ -16,17 +17,17 @@ fn recorded_entries_of_an_instance_and_its_jobs() {
         entry["prompt"][3] = json!({"client_id": "gateway", "create_time": 3});
         let outputs = take_outputs_to_execute(&mut entry);
         assert_eq!((outputs, entry.get("prompt")), (vec![json!("3")], None));
-        entries.push((id, recorded, entry));
+        let [prompt, outputs] = [2, 4].map(|at| to_raw_value(&recorded["prompt"][at]).unwrap());
+        entries.push((id, &recorded["prompt"], prompt, outputs, entry.to_string()));
     }
-    let shown = entries.iter().map(|(id, recorded, rest)| {
-        let prompt = &recorded["prompt"];
-        let created = prompt[3]["create_time"].as_u64().unwrap();
+    let shown = entries.iter().map(|(id, recorded, prompt, outputs, rest)| {
+        let created = recorded[3]["create_time"].as_u64().unwrap();
         let item = Item {
-            number: prompt[0].as_f64().unwrap(),
+            number: recorded[0].as_f64().unwrap(),
             id,
-            prompt: &prompt[2],
-            extra: Extra { given: &Value::Null, client_id: Some("A"), create_time: created },
-            outputs_to_execute: prompt[4].as_array().unwrap(),
+            prompt: Some(prompt),
+            extra: Extra { given: None, client_id: Some("A"), create_time: created },
+            outputs_to_execute: Some(outputs),
         };
         Entry { item, rest }
     });
@@ -74,18 +75,18 @@ fn entries_that_no_instance_made() {
 
 #[test]
 fn pages_as_comfyui_counts_them() {
-    let page = |query: &str, total| Page::parse(query).unwrap().of(total);
-    assert_eq!(page("", 5), (0, None));
-    assert_eq!(page("offset=2", 5), (2, None));
-    assert_eq!(page("max_items=2", 5), (3, Some(2)));
-    assert_eq!(page("max_items=9", 5), (0, Some(9)));
-    assert_eq!(page("max_items=2&offset=1", 5), (1, Some(2)));
-    assert_eq!(page("max_items=2&offset=-7", 5), (3, Some(2)));
-    assert_eq!(page("max_items=2&offset=9", 5), (9, Some(2)));
+    let page = |query: &str| {
+        Page::parse(query).unwrap().part().map(|Part { last, offset, limit }| (last, offset, limit))
+    };
+    assert_eq!(page(""), Some((false, 0, None)));
+    assert_eq!(page("offset=2"), Some((false, 2, None)));
+    assert_eq!(page("max_items=2"), Some((true, 0, Some(2))));
+    assert_eq!(page("max_items=2&offset=1"), Some((false, 1, Some(2))));
+    assert_eq!(page("max_items=2&offset=-7"), Some((true, 0, Some(2))));
     // Of none it takes none where it counts from the end, and one where it does not.
-    assert_eq!(page("max_items=0", 5), (5, Some(1)));
-    assert_eq!(page("max_items=0&offset=0", 5), (0, Some(1)));
-    assert_eq!(page("max_items=-1", 5), (6, Some(1)));
+    assert_eq!(page("max_items=0"), None);
+    assert_eq!(page("max_items=0&offset=0"), Some((false, 0, Some(1))));
+    assert_eq!(page("max_items=-1"), None);
     let refused = Page::parse("max_items=all").unwrap_err();
     let error = json!({"type": "invalid_parameter", "message": "max_items must be an integer",
         "details": "it is \"all\"", "extra_info": {}});

@@ -1,8 +1,10 @@
 //! `/api/jobs` and `/api/jobs/{id}`: jobs in any state (`comfy_execution/jobs.py`).
 use crate::formats::comfy::api::invalid::Invalid;
 use crate::formats::comfy::api::query;
-use crate::formats::comfy::api::shapes::item::Item;
+use crate::formats::comfy::api::shapes::item::{Extra, Item};
 use crate::formats::comfy::api::shapes::{number, outputs};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +73,10 @@ pub struct Listed<'a> {
 
 /// One element of `jobs`. What is not known is left out, as there.
 pub fn listed(job: &Listed) -> Value {
+    Value::Object(fields(job))
+}
+
+fn fields(job: &Listed) -> Map<String, Value> {
     let none = Value::Null;
     let entry = job.entry.unwrap_or(&none);
     let status = &entry["status"];
@@ -93,20 +99,32 @@ pub fn listed(job: &Listed) -> Value {
         ("preview_output", made.preview),
         ("workflow_id", job.workflow.map(Value::from)),
     ];
-    let present = fields.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
-    Value::Object(present.collect::<Map<_, _>>())
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))).collect()
 }
 
 /// `/api/jobs/{id}`: the same, with its nodes, and what it made once it has ended.
-pub fn detailed(job: &Listed, item: &Item) -> Result<Value, serde_json::Error> {
-    let mut value = listed(job);
+#[derive(Debug, Serialize)]
+pub struct Detailed<'a> {
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+    workflow: Workflow<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Workflow<'a> {
+    prompt: Option<&'a RawValue>,
+    extra_data: Extra<'a>,
+}
+
+pub fn detailed<'a>(job: &Listed, item: Item<'a>) -> Detailed<'a> {
+    let mut fields = fields(job);
     if let Some(entry) = job.entry {
         let none = json!({});
-        value["outputs"] = outputs::normalized(entry.get("outputs").unwrap_or(&none));
-        value["execution_status"] = entry.get("status").cloned().unwrap_or(Value::Null);
+        let outputs = outputs::normalized(entry.get("outputs").unwrap_or(&none));
+        fields.insert("outputs".into(), outputs);
+        fields.insert("execution_status".into(), entry.get("status").cloned().unwrap_or(Value::Null));
     }
-    value["workflow"] = json!({"prompt": item.prompt, "extra_data": serde_json::to_value(item.extra)?});
-    Ok(value)
+    Detailed { fields, workflow: Workflow { prompt: item.prompt, extra_data: item.extra } }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

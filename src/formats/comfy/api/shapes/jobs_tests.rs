@@ -2,6 +2,7 @@ use super::*;
 use crate::formats::comfy::api::shapes::history;
 use crate::formats::comfy::api::shapes::item::Extra;
 use crate::formats::comfy::api::shapes::messages::{Failure, Node};
+use serde_json::value::to_raw_value;
 
 const HISTORY: &[u8] = include_bytes!("../../../../../tests/golden/comfyui-wire/history.json");
 const JOBS: &[u8] = include_bytes!("../../../../../tests/golden/comfyui-wire/api_jobs.json");
@@ -46,18 +47,19 @@ fn a_job_that_has_not_ended() {
         "previewable_outputs_count": 0, "workflow_id": "w"});
     assert_eq!(listed(&waiting(Status::Pending)), shown);
     assert_eq!(listed(&waiting(Status::InProgress))["status"], "in_progress");
-    let (prompt, given) = (json!({"1": {}}), json!({"b": 2, "api_key_comfy_org": "k"}));
+    let [prompt, given] =
+        [json!({"1": {}}), json!({"b": 2, "api_key_comfy_org": "k"})].map(|v| to_raw_value(&v).unwrap());
     let item = Item {
         number: 4.0,
         id: "a",
-        prompt: &prompt,
-        extra: Extra { given: &given, client_id: Some("A"), create_time: 5 },
-        outputs_to_execute: &[],
+        prompt: Some(&prompt),
+        extra: Extra { given: Some(&given), client_id: Some("A"), create_time: 5 },
+        outputs_to_execute: None,
     };
     let mut detail = shown.clone();
     let extra = json!({"b": 2, "client_id": "A", "create_time": 5});
     detail["workflow"] = json!({"prompt": {"1": {}}, "extra_data": extra});
-    assert_eq!(detailed(&waiting(Status::Pending), &item).unwrap(), detail);
+    assert_eq!(serde_json::to_value(detailed(&waiting(Status::Pending), item)).unwrap(), detail);
 
     let entry =
         json!({"outputs": {"1": {"result": ["a.obj"]}}, "status": {"status_str": "success", "messages": []}});
@@ -69,7 +71,7 @@ fn a_job_that_has_not_ended() {
         "execution_end_time": 9, "outputs_count": 1, "previewable_outputs_count": 1, "preview_output": preview,
         "workflow_id": "w", "outputs": {"1": {"result": [model]}}, "execution_status": entry["status"],
         "workflow": {"prompt": {"1": {}}, "extra_data": extra}});
-    assert_eq!(detailed(&over, &item).unwrap(), all);
+    assert_eq!(serde_json::to_value(detailed(&over, item)).unwrap(), all);
 }
 
 #[test]

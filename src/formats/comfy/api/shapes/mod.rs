@@ -3,6 +3,7 @@
 pub mod history;
 pub mod item;
 pub mod jobs;
+pub mod members;
 pub mod messages;
 pub mod outputs;
 pub mod queue;

@@ -26,19 +26,20 @@ mod tests {
     use super::*;
     use crate::formats::comfy::api::shapes::item::Extra;
     use crate::formats::comfy::api::{ids, prompt};
+    use serde_json::value::to_raw_value;
 
     #[test]
     fn of_jobs() {
         let idle = serde_json::to_value(Queue { queue_running: vec![], queue_pending: vec![] }).unwrap();
         let golden = include_bytes!("../../../../../tests/golden/comfyui-wire/queue.json");
         assert_eq!(idle, serde_json::from_slice::<Value>(golden).unwrap());
-        let (nodes, given) = (json!({}), json!({}));
+        let nothing = to_raw_value(&json!({})).unwrap();
         let item = |id| Item {
             number: 1.0,
             id,
-            prompt: &nodes,
-            extra: Extra { given: &given, client_id: None, create_time: 5 },
-            outputs_to_execute: &[],
+            prompt: Some(&nothing),
+            extra: Extra { given: Some(&nothing), client_id: None, create_time: 5 },
+            outputs_to_execute: None,
         };
         let queue = Queue { queue_running: vec![item("a")], queue_pending: vec![item("b"), item("c")] };
         let list = |id| json!([1, id, {}, {"create_time": 5}, []]);
