@@ -142,7 +142,8 @@ fn jobs_that_do_not_end_in_time_are_told() {
 /// Whatever happens in the middle: the service serves exactly what it did, or is stopped whole.
 #[test]
 fn every_effect_may_fail_and_the_process_and_the_power_may_go() {
-    let cases: [(&str, Host, fn(&Host) -> Goal); 3] = [
+    type Case = (&'static str, Host, fn(&Host) -> Goal);
+    let cases: [Case; 3] = [
         ("restart", after(2, Rotation::Surge), restart),
         ("stop", after(2, Rotation::Surge), |_| stop(2)),
         ("start", at_rest(2), |_| Goal::Start(2)),

@@ -17,6 +17,7 @@ pub mod foreground;
 pub mod gateway_units;
 pub mod goal;
 pub mod health;
+mod held;
 pub mod instance;
 pub mod integrity;
 pub mod jobs;

@@ -6,9 +6,10 @@ use crate::host::activation_unit::{self, Life};
 use crate::host::acts::{self, Asked};
 use crate::host::cancel;
 use crate::host::goal::{self, Goal};
+use crate::host::held::{Held, Step, Stop, record_end, stop_asked};
 use crate::host::journal::{self, Follower, Journal};
-use crate::host::layout::{Layout, Service};
-use crate::host::lease::{self, Lease};
+use crate::host::layout::Layout;
+use crate::host::lease;
 use crate::host::lookup::{Done, allowed, exactly, own_program, resolve, runs, serving};
 use crate::host::maintenance;
 use crate::host::renaming;
@@ -40,25 +41,6 @@ const ERASE_LIMIT: Duration = Duration::from_secs(60);
 /// A binary cache may be slow, but not for ever.
 const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
-/// Why a conversation ends before its time.
-enum Stop {
-    /// Nobody hears us any more.
-    Gone(&'static str),
-    /// This is said, and recorded.
-    Told { status: Status, error: Error },
-    /// The activation goes on, and what it writes cannot be read: nothing is said of an end that nobody here knows, so that the
-    /// workstation asks again.
-    Blind(Error),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Told { status: Status::Failed, error }
-    }
-}
-
-type Step<T> = std::result::Result<T, Stop>;
-
 /// What comes from the workstation.
 enum Heard {
     Order(Order),
@@ -87,17 +69,6 @@ struct Talk<'a> {
     layout: &'a Layout,
     output: &'a mut dyn Write,
     orders: Receiver<Heard>,
-}
-
-/// The attempt in hand.
-struct Held {
-    service: Service,
-    holder: Holder,
-    attempt: Attempt,
-    lease: Lease,
-    journal: Journal,
-    /// Its record has an outcome, or is the activation's to end.
-    over: bool,
 }
 
 pub fn converse(layout: &Layout, input: impl Read + Send + 'static, output: &mut dyn Write) -> Result<()> {
@@ -495,38 +466,6 @@ fn whole(number: u64, generation: &Generation) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The end of an attempt that its conversation ended: what it brought along for its activation goes.
-fn record_end(mut held: Held, status: Status, error: &Error) -> Result<()> {
-    let (service, attempt) = (&held.service, held.attempt.attempt);
-    let state = ServiceState::load(&service.state(), &service.name)?;
-    let outcome = state.complete(Outcome::unchanged(status, state.serving).because(error));
-    reserve::spend(&service.layout, || held.journal.end(&outcome))?;
-    files::remove(&service.goal(attempt))?;
-    files::remove(&service.cancel())?;
-    for root in service.attempt_roots(attempt) {
-        files::remove(&root)?;
-    }
-    files::remove_tree(&service.secrets(attempt))
-}
-
-/// Whether somebody else wants this deployment to end.
-fn stop_asked(held: &Held) -> Step<()> {
-    if held.over {
-        return Ok(());
-    }
-    if !held.lease.is_ours() {
-        let error =
-            Error::new(Kind::Busy, "the lease was taken away (stillframe unlock)").hint("deploy again");
-        return Err(Stop::Told { status: Status::Interrupted, error });
-    }
-    if held.attempt.kind == AttemptKind::TakeBack {
-        // The deployment's end is what it brings about.
-        return Ok(());
-    }
-    cancel::check(&held.service, &held.attempt.deployment)
-        .map_err(|error| Stop::Told { status: Status::Cancelled, error })
 }
 
 #[cfg(test)]
