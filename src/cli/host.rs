@@ -4,6 +4,8 @@ use super::documents::{
 };
 use super::exit;
 use super::fleet;
+use super::host_files;
+use super::maintenance;
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
@@ -46,6 +48,22 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Describe a host: writes hosts/NAME.toml.
+    Add(host_files::Add),
+    /// Describe a host no more: its file is put aside, once the service is not there any more.
+    Remove(host_files::Remove),
+    /// Put hosts under maintenance: all their services finish what they have and stop, and nothing is deployed there.
+    Drain(maintenance::Args),
+    /// End hosts' maintenance: what was stopped for it starts again as it was.
+    Return(maintenance::Args),
+    /// Take away what `host prepare` put there, once no service is left.
+    Retire {
+        #[arg(value_name = "SELECTOR", required = true)]
+        hosts: Vec<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Make what hosts know of their services readable again, and each service what that says.
     Repair {
         /// Names, globs, @tags, !exclusions (default: all).
@@ -81,6 +99,11 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
         }
         Command::Check { hosts, deep } => check(&members(&hosts)?, deep, printer),
         Command::Prepare { hosts, yes } => super::prepare::run(&settings, &members(&hosts)?, yes, printer),
+        Command::Add(args) => host_files::add(&args, &settings, printer),
+        Command::Remove(args) => host_files::remove(&args, &settings, printer),
+        Command::Drain(args) => maintenance::drain(&members(&args.hosts)?, args.yes, printer),
+        Command::Return(args) => maintenance::bring_back(&members(&args.hosts)?, printer),
+        Command::Retire { hosts, yes } => maintenance::retire(&members(&hosts)?, yes, printer),
         Command::Repair { hosts, all } => repair(&members(&hosts)?, all, printer),
         Command::Send { hosts, snapshot, dry_run } => {
             send(&settings, &members(&hosts)?, snapshot.as_deref(), dry_run, printer)

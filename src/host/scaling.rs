@@ -3,44 +3,15 @@ use crate::host::gateway_units::Gateway;
 use crate::host::journal::Journal;
 use crate::host::layout::Service;
 use crate::host::lease;
+use crate::host::scaling_order::order;
 use crate::host::state::{Place, ServiceState};
-use crate::protocol::control::{Request, ScalingSettings, ScalingView};
+use crate::protocol::control::{Request, ScalingView};
 use crate::protocol::messages::{Attempt, AttemptKind, Outcome, Status};
 use crate::protocol::scaling::{Change, Order, Policy};
-use crate::protocol::spec::Spec;
 use crate::scaling::schedule;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
-use serde_json::Value;
-
-/// What holds now; none where the configuration does. One that cannot be read is an error: an operator meant something by it.
-pub fn order(service: &Service) -> Result<Option<Order>> {
-    let path = service.scaling();
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("read", &path, e)),
-    };
-    let bad = |why: String| {
-        let hint = format!("say it again: stillframe scale --reset; or remove {}", path.display());
-        Error::new(Kind::Host, format!("{}: {why}", path.display())).hint(hint)
-    };
-    let document: Value = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-    Order::check_document(&document).map_err(|other| bad(other.to_string()))?;
-    serde_json::from_value(document).map(Some).map_err(|e| bad(e.to_string()))
-}
-
-/// What the gateway is given. An order that cannot be read is left out: the service serves all the same.
-pub fn settings(service: &Service, spec: &Spec) -> Option<ScalingSettings> {
-    Some(ScalingSettings {
-        policy: spec.scaling.clone()?,
-        slots: spec.slots.len() as u32,
-        order: order(service).ok().flatten(),
-        start_ms: spec.health.deadline_ms,
-        socket: service.scaler_socket(),
-    })
-}
 
 /// Whether an order can be carried out.
 fn check(policy: &Policy, slots: u32, order: &Order) -> Result<()> {
