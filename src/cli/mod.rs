@@ -16,6 +16,7 @@ mod fleet;
 mod history;
 mod host;
 mod host_files;
+mod host_look;
 mod import;
 mod init;
 mod inspect;

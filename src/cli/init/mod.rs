@@ -237,7 +237,7 @@ fn first_deployment(
     let members = super::fleet::members(&settings, None, printer)?;
     asker.say("");
     asker.say("Looking at the hosts:");
-    if !super::host::can_be_prepared(&members, printer) {
+    if !super::host_look::can_be_prepared(&members, printer) {
         printer.line(format!("next: make the hosts ready, then {next}"));
         return Ok(ExitCode::FAILURE);
     }
