@@ -2,7 +2,7 @@
 use crate::host::layout::Service;
 use crate::host::listeners;
 use crate::host::scaler_units;
-use crate::host::scaling;
+use crate::host::scaling_order;
 use crate::host::secrets;
 use crate::host::socket;
 use crate::host::state::Generation;
@@ -51,7 +51,7 @@ impl Gateway {
             limits: spec.gateway.clone(),
             check: Check { path: spec.health.path.clone(), ..Check::default() },
             jobs: jobs.map(|rules| JobsSettings { file: self.service.jobs(), rules }),
-            scaling: scaling::settings(&self.service, spec),
+            scaling: scaling_order::settings(&self.service, spec),
         }
     }
 

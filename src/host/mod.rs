@@ -37,6 +37,7 @@ pub mod roots;
 pub mod scaler;
 pub mod scaler_units;
 pub mod scaling;
+pub mod scaling_order;
 pub mod secrets;
 pub mod session;
 pub mod slot;

@@ -8,7 +8,7 @@ use crate::host::activation;
 use crate::host::effects::HostWorld;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
-use crate::host::scaling;
+use crate::host::scaling_order;
 use crate::host::slot_change::{Refusal, carry_out};
 use crate::host::slots;
 use crate::host::state::ServiceState;
@@ -95,7 +95,7 @@ fn hear(service: &Service, stream: &UnixStream) -> std::result::Result<(), Refus
     }
     let asked = read(stream)?;
     let done = lease::unless_changing(service, || {
-        let order = scaling::order(service)?;
+        let order = scaling_order::order(service)?;
         let mut state = ServiceState::load(&service.state(), &service.name)?;
         let mut world = HostWorld::new(service, None, None)?;
         Ok(carry_out(&mut world, &mut state, order.as_ref(), &asked))
