@@ -74,6 +74,7 @@ bench:
 	python3 tests/bench_run.py
 	python3 tests/bench_durability.py
 	python3 tests/bench_gateway.py
+	python3 tests/bench_jobs.py
 
 # The two hosts of hosts/, real Debian 13 machines, and an environment to deploy to them: hosts/README.md says how, tests/hosts/hosts.py
 # what else can be done to them.

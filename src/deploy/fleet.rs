@@ -243,7 +243,8 @@ impl Member {
             (UPLOAD_SECRET, "service.jobs.uploads.secret", &said.uploads.secret, &own.uploads.secret),
         ];
         for (name, key, secret, own) in named {
-            let Some(secret) = secret.as_ref().filter(|_| said.queue == Some(QueueOf::Gateway)) else {
+            let Some(secret) = secret.as_ref().filter(|_| said.queue.unwrap_or_default() == QueueOf::Gateway)
+            else {
                 continue;
             };
             let origin = self.origin(own.is_some());

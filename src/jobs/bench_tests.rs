@@ -197,3 +197,13 @@ async fn pages_of_many_jobs() {
     ledger.backup(&folder.path().join("copy.db")).await.unwrap();
     println!("backup: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
 }
+
+/// For `tests/bench_jobs.py`, which says where, and how many.
+#[test]
+#[ignore = "writes the file of a measurement"]
+fn a_file_of_many_jobs() {
+    let file = std::env::var("STILLFRAME_BENCH_JOBS").unwrap();
+    let counts = std::env::var("STILLFRAME_BENCH_COUNTS").unwrap();
+    let counts: Vec<u64> = counts.split(' ').map(|count| count.parse().unwrap()).collect();
+    fill(Path::new(&file), counts[0], counts[1]);
+}

@@ -1,27 +1,17 @@
 //! The store behind two threads, since it blocks: one writes, one reads, each with a connection of its own.
 //!
-//! The writer puts all that waits into one transaction and answers after its fsync, so that a hundred who wait pay
-//! for one. A write that fails takes no other one with it. While nothing can be written, `trouble` says why, and the
-//! writer tries by itself whether it can again.
+//! While nothing can be written, `trouble` says why, and the writer tries by itself whether it can again.
 use crate::jobs::asset::{Asset, FindAsset, Used};
 use crate::jobs::delivery::{Delivery, FindDeliveries};
 use crate::jobs::model::{Body, History, Job, Time};
 use crate::jobs::sqlite::Sqlite;
-use crate::jobs::store::{Find, Keep, Store, Write, is_damage};
+use crate::jobs::store::{Find, Keep, Store, Write};
+use crate::jobs::writer::{EXPIRED, Expired, Group, LOOK_AGAIN, Order, Refused, Trouble, Writer, closed};
 use crate::sys::error::{Error, Kind, Result};
-use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
-
-/// So many writes in one transaction at most: what waits behind them is not to wait for long.
-const MOST: usize = 1000;
-/// Expired jobs are deleted so many at a time, so that what is to be written comes in between.
-const EXPIRED: u64 = 100;
-/// How often is tried whether the disk takes writes again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Ledger {
@@ -35,41 +25,6 @@ pub struct Ledger {
 pub struct Texts {
     pub body: Option<String>,
     pub history: Option<String>,
-}
-
-enum Order {
-    Write(Group),
-    Expire(Keep, Time, Expired, oneshot::Sender<Result<u64>>),
-    Close(oneshot::Sender<()>),
-}
-
-/// What is to go once it is no longer kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expired {
-    Jobs,
-    /// Records of files: the files themselves are whose who has them.
-    Assets,
-}
-
-/// What is to be written together.
-struct Group {
-    writes: Vec<Write>,
-    answer: oneshot::Sender<Result<(), Refused>>,
-}
-
-/// A group that could not be written, which its sender may want to try again.
-struct Refused {
-    error: Error,
-    writes: Vec<Write>,
-}
-
-/// Why new jobs must not be taken.
-#[derive(Default)]
-struct Trouble {
-    /// Of the last write.
-    written: Mutex<Option<String>>,
-    /// Whatever was found damaged; it stays so.
-    damaged: Mutex<Option<String>>,
 }
 
 /// It sends its own answer.
@@ -88,7 +43,7 @@ impl Ledger {
         let trouble = Arc::new(Trouble::default());
         let ledger = Ledger { writer: orders, reader: questions, trouble: trouble.clone() };
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
-        let writing = thread("jobs-writer").spawn(move || Writer { store: writer, trouble }.run(&taken));
+        let writing = thread("jobs-writer").spawn(move || Writer::new(writer, trouble).run(&taken));
         let reading = thread("jobs-reader").spawn(move || read(reader, &asked));
         // Without its thread a channel has no end, and who uses it hears that the ledger is closed.
         if let Err(e) = writing.and(reading) {
@@ -108,6 +63,13 @@ impl Ledger {
     /// On disk when it returns Ok. Who goes away meanwhile does not take the write back.
     pub async fn write(&self, write: Write) -> Result<()> {
         self.write_all(vec![write]).await
+    }
+
+    /// For what nobody counts on, and an instance can be asked for: before whatever is written next, with its fsync. A
+    /// crash may take it.
+    pub fn write_later(&self, write: Write) {
+        // A closed ledger writes nothing any more.
+        let _ = self.writer.send(Order::Later(write));
     }
 
     /// In one transaction: all or nothing.
@@ -294,18 +256,6 @@ impl Ledger {
     }
 }
 
-impl Trouble {
-    fn look_for_damage<T>(&self, done: &Result<T>) {
-        if let Some(error) = done.as_ref().err().filter(|error| is_damage(error)) {
-            self.damaged.lock().get_or_insert_with(|| error.full());
-        }
-    }
-}
-
-fn closed() -> Error {
-    Error::new(Kind::Interrupted, "the ledger of the jobs is closed")
-}
-
 fn read(mut store: Box<dyn Store>, questions: &Receiver<Question>) {
     for question in questions {
         match question {
@@ -317,106 +267,6 @@ fn read(mut store: Box<dyn Store>, questions: &Receiver<Question>) {
             }
         }
     }
-}
-
-struct Writer {
-    store: Box<dyn Store>,
-    trouble: Arc<Trouble>,
-}
-
-impl Writer {
-    /// Until it is closed, or nobody is left who could send anything.
-    fn run(mut self, orders: &Receiver<Order>) {
-        while let Some(first) = self.next(orders) {
-            let mut groups = Vec::new();
-            let mut other = take(first, &mut groups);
-            // Whatever waits, up to the first order that is no write.
-            while other.is_none() && groups.iter().map(|g: &Group| g.writes.len()).sum::<usize>() < MOST {
-                let Ok(order) = orders.try_recv() else { break };
-                other = take(order, &mut groups);
-            }
-            self.write(groups);
-            match other {
-                Some(Order::Expire(keep, now, what, answer)) => {
-                    let _ = answer.send(match what {
-                        Expired::Jobs => self.store.expire(&keep, now, EXPIRED),
-                        Expired::Assets => self.store.expire_assets(&keep, now, EXPIRED),
-                    });
-                }
-                Some(Order::Close(done)) => {
-                    *self.trouble.written.lock() = Some(closed().message);
-                    drop(self.store);
-                    let _ = done.send(());
-                    return;
-                }
-                Some(Order::Write(_)) | None => {}
-            }
-        }
-    }
-
-    /// Waits for an order. While nothing can be written, finds out now and then whether it can again: it may be that
-    /// nobody writes any more, since new jobs are refused meanwhile.
-    fn next(&mut self, orders: &Receiver<Order>) -> Option<Order> {
-        loop {
-            if self.trouble.written.lock().is_none() {
-                return orders.recv().ok();
-            }
-            match orders.recv_timeout(LOOK_AGAIN) {
-                Ok(order) => return Some(order),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    // Its failure is noted.
-                    let _ = self.try_write(&[]);
-                }
-            }
-        }
-    }
-
-    /// All in one transaction; if that fails, each group in one of its own, so that a bad one fails alone.
-    fn write(&mut self, groups: Vec<Group>) {
-        if groups.is_empty() {
-            return;
-        }
-        let (mut batch, mut answers, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-        for Group { writes, answer } in groups {
-            lengths.push(writes.len());
-            answers.push(answer);
-            batch.extend(writes);
-        }
-        let together = self.try_write(&batch);
-        let alone = answers.len() == 1;
-        let mut rest = batch.into_iter();
-        for (answer, length) in answers.into_iter().zip(lengths) {
-            let writes: Vec<Write> = rest.by_ref().take(length).collect();
-            let done = match &together {
-                Err(_) if !alone => self.try_write(&writes),
-                done => done.clone(),
-            };
-            // Who no longer waits is not told.
-            let _ = answer.send(done.map_err(|error| Refused { error, writes }));
-        }
-    }
-
-    fn try_write(&mut self, writes: &[Write]) -> Result<()> {
-        let done = self.store.write(writes);
-        match &done {
-            Ok(()) => *self.trouble.written.lock() = None,
-            // It says nothing about the disk.
-            Err(error) if error.kind == Kind::Input => {}
-            Err(error) => *self.trouble.written.lock() = Some(error.full()),
-        }
-        self.trouble.look_for_damage(&done);
-        done
-    }
-}
-
-/// Puts a write with the others; gives back what is none.
-fn take(order: Order, groups: &mut Vec<Group>) -> Option<Order> {
-    match order {
-        Order::Write(group) => groups.push(group),
-        other => return Some(other),
-    }
-    None
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a child of a test does, and with which file.
 const CHILD: &str = "STILLFRAME_JOBS_CHILD";
@@ -175,6 +175,32 @@ async fn a_hundred_who_wait_pay_for_few_syncs() {
     let used = transactions.load(Ordering::Relaxed);
     assert!((1..=5).contains(&used), "{used} transactions for 100 writes");
     assert_eq!(ledger.find(Find::default()).await.unwrap().1, 100);
+}
+
+#[tokio::test]
+async fn what_can_wait_goes_with_the_next_write_or_soon() {
+    let fixture = watched(Duration::from_millis(20));
+    let Fixture { ledger, transactions, .. } = &fixture;
+    ledger.write_all(vec![accept(1), dispatch(1, 5)]).await.unwrap();
+    let before = transactions.load(Ordering::SeqCst);
+    ledger.write_later(start(1, 6));
+    ledger.write(end(1, State::Succeeded, 9)).await.unwrap();
+    assert_eq!(transactions.load(Ordering::SeqCst) - before, 1);
+    assert_eq!(ledger.job(&id(1)).await.unwrap().unwrap().started, Some(6));
+    // With nothing after it, by itself.
+    ledger.write_all(vec![accept(2), dispatch(2, 5)]).await.unwrap();
+    ledger.write_later(start(2, 7));
+    let until = Instant::now() + Duration::from_secs(10);
+    while ledger.job(&id(2)).await.unwrap().unwrap().started != Some(7) {
+        assert!(Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // And before it is closed.
+    ledger.write_all(vec![accept(3), dispatch(3, 5)]).await.unwrap();
+    ledger.write_later(start(3, 8));
+    ledger.close().await;
+    let mut store = Sqlite::open(&fixture.file).unwrap();
+    assert_eq!(store.job(&id(3)).unwrap().unwrap().started, Some(8));
 }
 
 #[tokio::test]

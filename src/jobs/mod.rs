@@ -18,3 +18,4 @@ pub mod model;
 pub mod queue;
 pub mod sqlite;
 pub mod store;
+pub mod writer;

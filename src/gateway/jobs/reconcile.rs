@@ -155,7 +155,13 @@ pub async fn began(gateway: &Arc<Gateway>, engine: &Arc<Engine>, id: &str) {
     if let Some(job) = first {
         let happened = Happened { job: &job, event: Event::Started, at, reason: None, history: None };
         let told = telling::writes(gateway, engine, &happened).await;
-        ending::written(gateway, engine, [vec![Write::Start { id: id.into(), at }], told].concat()).await;
+        let start = Write::Start { id: id.into(), at };
+        if told.is_empty() {
+            // Whoever comes after a crash hears it from the instance: it is not worth an fsync.
+            engine.ledger.write_later(start);
+        } else {
+            ending::written(gateway, engine, [vec![start], told].concat()).await;
+        }
         gateway.hub.lives.ring(id);
     }
 }

@@ -94,14 +94,27 @@ impl Page {
         Ok(Page { max_items: integer("max_items")?, offset: integer("offset")?.unwrap_or(-1) })
     }
 
-    /// How many of so many entries are skipped, and at most how many follow; `None`: all.
-    pub fn of(self, total: u64) -> (u64, Option<u64>) {
-        let Some(most) = self.max_items else { return (u64::try_from(self.offset).unwrap_or(0), None) };
-        let length = i64::try_from(total).unwrap_or(i64::MAX);
-        let offset = if self.offset < 0 { length.saturating_sub(most) } else { self.offset };
-        // ComfyUI counts after it has taken one.
-        (u64::try_from(offset).unwrap_or(0), Some(u64::try_from(most).unwrap_or(0).max(1)))
+    /// What is read for it: ComfyUI counts from the end where there is no offset. `None`: nothing.
+    pub fn part(self) -> Option<Part> {
+        let limit = self.max_items.map(|most| u64::try_from(most).unwrap_or(0));
+        match (u64::try_from(self.offset), limit) {
+            // ComfyUI counts after it has taken one.
+            (Ok(offset), limit) => Some(Part { last: false, offset, limit: limit.map(|most| most.max(1)) }),
+            (Err(_), None) => Some(Part { last: false, offset: 0, limit: None }),
+            (Err(_), Some(0)) => None,
+            (Err(_), limit) => Some(Part { last: true, offset: 0, limit }),
+        }
     }
+}
+
+/// So many entries of a history, the oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// They are the last ones.
+    pub last: bool,
+    pub offset: u64,
+    /// `None`: all.
+    pub limit: Option<u64>,
 }
 
 #[cfg(test)]

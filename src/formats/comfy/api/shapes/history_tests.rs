@@ -75,18 +75,18 @@ fn entries_that_no_instance_made() {
 
 #[test]
 fn pages_as_comfyui_counts_them() {
-    let page = |query: &str, total| Page::parse(query).unwrap().of(total);
-    assert_eq!(page("", 5), (0, None));
-    assert_eq!(page("offset=2", 5), (2, None));
-    assert_eq!(page("max_items=2", 5), (3, Some(2)));
-    assert_eq!(page("max_items=9", 5), (0, Some(9)));
-    assert_eq!(page("max_items=2&offset=1", 5), (1, Some(2)));
-    assert_eq!(page("max_items=2&offset=-7", 5), (3, Some(2)));
-    assert_eq!(page("max_items=2&offset=9", 5), (9, Some(2)));
+    let page = |query: &str| {
+        Page::parse(query).unwrap().part().map(|Part { last, offset, limit }| (last, offset, limit))
+    };
+    assert_eq!(page(""), Some((false, 0, None)));
+    assert_eq!(page("offset=2"), Some((false, 2, None)));
+    assert_eq!(page("max_items=2"), Some((true, 0, Some(2))));
+    assert_eq!(page("max_items=2&offset=1"), Some((false, 1, Some(2))));
+    assert_eq!(page("max_items=2&offset=-7"), Some((true, 0, Some(2))));
     // Of none it takes none where it counts from the end, and one where it does not.
-    assert_eq!(page("max_items=0", 5), (5, Some(1)));
-    assert_eq!(page("max_items=0&offset=0", 5), (0, Some(1)));
-    assert_eq!(page("max_items=-1", 5), (6, Some(1)));
+    assert_eq!(page("max_items=0"), None);
+    assert_eq!(page("max_items=0&offset=0"), Some((false, 0, Some(1))));
+    assert_eq!(page("max_items=-1"), None);
     let refused = Page::parse("max_items=all").unwrap_err();
     let error = json!({"type": "invalid_parameter", "message": "max_items must be an integer",
         "details": "it is \"all\"", "extra_info": {}});
