@@ -321,12 +321,15 @@ impl<'a> Forward<'a> {
                 return Ok(Some(answered));
             }
         }
-        let all = self.gateway.router.all();
-        let away = all.into_iter().map(|(i, _)| i).find(|i| is_maker(i) && !denied.iter().any(is_maker));
-        away.map_or(Ok(None), |maker| {
-            let text = format!("{} made it, and does not answer; ask again in a moment", maker.id());
-            Err(Refusal::new(Fault::NoInstance, text))
-        })
+        // As long as anything drains, what was made there last is with nobody else.
+        let may_come = self.gateway.router.all().iter().any(|(i, drains)| *drains || is_maker(i));
+        match &maker {
+            Some(maker) if may_come && !denied.iter().any(is_maker) => {
+                let text = format!("{maker} made it, and does not answer; ask again in a moment");
+                Err(Refusal::new(Fault::NoInstance, text))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// A picture that one instance does not have may be with another: first those of the table are asked,

@@ -17,7 +17,7 @@ DATABASE = "/var/lib/private/stillframe-gateway/demo/jobs.sqlite"
 #: So many ask for the same job at the same moment.
 TOGETHER = 8
 #: A client does not wait for longer for what never comes: seconds.
-LIMIT = 60
+LIMIT = 200
 QUIET = jobchaos.Plan(clients=6, jobs=48, deployments=0, rollbacks=0, instances=0, gateways=0, powers=0, upgrades=0, limit=LIMIT)
 
 
@@ -42,7 +42,7 @@ class Guards:
     def guards(self):
         """By name, what is done to the service for each: it says what is wrong afterwards."""
         return dict(zip(GUARDS, (
-            lambda guard: self._chaos(guard, QUIET._replace(limit=30)),
+            lambda guard: self._chaos(guard, QUIET._replace(limit=60)),
             lambda guard: self._chaos(guard, QUIET._replace(gateways=10, seconds=0.2)),
             self._same_id,
             lambda guard: self._chaos(guard, QUIET._replace(powers=2)),

@@ -7,7 +7,7 @@ import unittest
 import harness
 import jobguards
 
-SECONDS = 330
+SECONDS = 360
 
 
 class JobGuards(unittest.TestCase):
