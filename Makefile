@@ -2,7 +2,7 @@
 AGENT_TARGET := $(shell uname -m)-unknown-linux-musl
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
-.PHONY: build agent agent-target guarded-agent fault-agent fault-points-agent faults install check test demo bench hosts hosts-down setup clean
+.PHONY: build agent agent-target guarded-agent fault-agent fault-points-agent faults chaos install check test demo bench hosts hosts-down setup clean
 
 build: agent
 	cargo build --release --bin stillframe
@@ -45,11 +45,17 @@ faults: fault-points-agent setup
 	STILLFRAME_BINARY=$(abspath $(TARGET))/faults/bin/stillframe python3 tests/faults.py --table docs/faults.md \
 		--steps '$(or $(STEPS),*)' --faults '$(or $(FAULTS),*)' $(if $(SECONDS),--limit $(SECONDS)) $(if $(ANEW),--anew)
 
+# 1,000 jobs of 20 clients through 20 deployments, 5 rollbacks, 20 kills of instances, 10 of the gateway, 2 power losses and an upgrade of the
+# gateway; 10,000 requests of 50 clients to 8 instances. Half an hour. PLAN='chaos --jobs 100 --seed mine': tests/chaos.py says what may stand there.
+chaos: fault-points-agent setup
+	STILLFRAME_BINARY=$(abspath $(TARGET))/faults/bin/stillframe python3 tests/chaos.py $(PLAN)
+
 # For every commit: format, lints, unit tests and the guards, in a few minutes and without Nix.
 check:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --no-default-features --bin stillframe-agent --locked -- -D warnings
+	cargo clippy --no-default-features --features fault-points --bin stillframe-agent --locked -- -D warnings
 	cargo test --locked --lib --test layers --test state
 
 # Everything: format, lints, unit and property tests, and the end-to-end tests on real Nix.
@@ -68,6 +74,7 @@ bench:
 	python3 tests/bench_run.py
 	python3 tests/bench_durability.py
 	python3 tests/bench_gateway.py
+	python3 tests/bench_jobs.py
 
 # The two hosts of hosts/, real Debian 13 machines, and an environment to deploy to them: hosts/README.md says how, tests/hosts/hosts.py
 # what else can be done to them.

@@ -29,7 +29,9 @@ TICK = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 50
 IDLE = 2000
 BIG = 64 << 20
-UP, OURS, NGINX, HAPROXY = 18201, 18202, 18203, 18204
+UP, OURS, NGINX, HAPROXY, QUEUE = 18201, 18202, 18203, 18204, 18205
+#: Ours twice: where the gateway owns the jobs, and where it does not.
+COLUMNS = ("ours", "without jobs", "nginx", "haproxy")
 rows = []
 
 
@@ -43,7 +45,9 @@ def tools():
 
 
 def agent():
-    """The static build if there is a musl compiler, else the usual one."""
+    """Of STILLFRAME_AGENT; else the static build if there is a musl compiler, else the usual one."""
+    if os.environ.get("STILLFRAME_AGENT"):
+        return Path(os.environ["STILLFRAME_AGENT"])
     if shutil.which("musl-gcc"):
         subprocess.run(["make", "agent"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return TARGET / f"{platform.machine()}-unknown-linux-musl" / "release" / "stillframe-agent"
@@ -140,12 +144,17 @@ backend back
     settings = {"version": 1, "service": "bench", "listen": f"127.0.0.1:{OURS}", "metrics": None, "api_keys": [],
                 "control": f"{scratch}/control", "table": f"{scratch}/table.json", "limits": {"client_connections": 4096},
                 "check": {"path": "/small", "interval_ms": 2000, "timeout_ms": 10000, "failures": 3}}
-    (scratch / "settings.json").write_text(json.dumps(settings))
+    (scratch / "plain.json").write_text(json.dumps(settings))
+    rules = {"waiting": 1000, "waiting_per_client": 1000, "tries": 3, "drain_running": "requeue", "stuck_ms": 600_000,
+             "keep": {"age_ms": 10 ** 10, "count": 1000, "bytes": 1 << 30}}
+    (scratch / "jobs.json").write_text(json.dumps({**settings, "listen": f"127.0.0.1:{QUEUE}", "control": f"{scratch}/jobs-control",
+                                                   "jobs": {"file": f"{scratch}/jobs.sqlite", "rules": rules}}))
     target = {"id": "s0-g1", "address": f"127.0.0.1:{UP}", "slot": 0, "generation": 1}
     (scratch / "table.json").write_text(json.dumps({"version": 1, "targets": [target]}))
     up = Proxy("instance", UP, ["/usr/sbin/nginx", "-c", scratch / "up.conf"], log)
     return up, [
-        Proxy("ours", OURS, [agent(), "gateway", "--settings", scratch / "settings.json"], open(scratch / "ours.log", "w")),
+        Proxy("ours", QUEUE, [agent(), "gateway", "--settings", scratch / "jobs.json"], open(scratch / "jobs.log", "w")),
+        Proxy("without jobs", OURS, [agent(), "gateway", "--settings", scratch / "plain.json"], open(scratch / "plain.log", "w")),
         Proxy("nginx", NGINX, ["/usr/sbin/nginx", "-c", scratch / "nginx.conf"], log),
         Proxy("haproxy", HAPROXY, ["/usr/sbin/haproxy", "-f", scratch / "haproxy.cfg"], open(scratch / "haproxy.log", "w")),
     ]
@@ -193,7 +202,7 @@ def idle(proxy):
 
 def row(name, unit, values, target=""):
     rows.append({"name": name, "unit": unit, "target": target, **values})
-    shown = "".join(f"{values[who]:>11,.1f}" for who in ("ours", "nginx", "haproxy"))
+    shown = "".join(f"{values[who]:>13,.1f}" for who in COLUMNS)
     print(f"{name:46}{shown} {unit:6} {target}", flush=True)
 
 
@@ -211,7 +220,7 @@ def main():
         post.write_text('wrk.method = "POST"\nwrk.body = "{}"\nwrk.headers["Content-Type"] = "application/json"\n')
         up, proxies = start(scratch)
         try:
-            print(f"{'':46}{'ours':>11}{'nginx':>11}{'haproxy':>11}", flush=True)
+            print(f"{'':46}" + "".join(f"{who:>13}" for who in COLUMNS), flush=True)
             for name, path, script, target in (
                 (f"GET, {CONNECTIONS} connections", "/small", None, "<= 35"),
                 (f"POST of 2 bytes, {CONNECTIONS} connections", "/small", post, ""),

@@ -321,7 +321,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp"))
     arguments = parser.parse_args()
-    AGENT = Path(os.environ.get("STILLFRAME_AGENT") or agent())
+    AGENT = agent()
     resource.setrlimit(resource.RLIMIT_NOFILE, (16384, max(16384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
     scratch = Path(tempfile.mkdtemp(prefix="bench-jobs-", dir=arguments.scratch))
     try:

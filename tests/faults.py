@@ -3,7 +3,7 @@
 
     tests/faults.py [--steps PATTERN] [--faults PATTERN] [--shard I/N] [--sample N --seed TEXT] [--limit SECONDS] [--table FILE [--anew]] [--as-listed]
     tests/faults.py --list [FILE]
-    tests/faults.py --mutations
+    tests/faults.py --mutations [PATTERNS]
 
 Needs an agent with the feature `fault-points`: `make fault-points-agent` builds it. STILLFRAME_BINARY names a program beside another one. A cell takes
 about ten seconds. With --table the cells that FILE has are not run again, unless --anew, and FILE is written after each cell. The exit status is 0
@@ -25,11 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("STILLFRAME_BINARY", str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "faults" / "bin" / "stillframe"))
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "lib")]
 import fault_page  # noqa: E402
+import jobguards  # noqa: E402
 import matrix  # noqa: E402
 import oracle  # noqa: E402
 import workers  # noqa: E402
-
-INSIDE = "STILLFRAME_FAULTS_INSIDE"
 
 
 def chosen(steps, page, arguments):
@@ -69,11 +68,15 @@ def cells(two, steps, arguments):
     return not bad
 
 
-def mutations(two, only):
+def chosen_by(patterns, name):
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns.split(","))
+
+
+def mutations(guards, only):
     """Each guard taken out must be seen, and with none taken out nothing is wrong."""
     good = True
-    for guard, look in two.guards().items():
-        if not fnmatch.fnmatch(guard, only):
+    for guard, look in guards.items():
+        if not chosen_by(only, guard):
             continue
         for taken_out in (False, True):
             # What is not synced may have reached the disk all the same, where the machine was busy for half a minute.
@@ -101,20 +104,32 @@ def main():
     parser.add_argument("--seed", help="what chooses them")
     parser.add_argument("--limit", type=float, help="no cell begins after so many seconds")
     parser.add_argument("--list", nargs="?", const="-", help="the steps, as the agent tells them")
-    parser.add_argument("--mutations", nargs="?", const="*", help="a pattern: only those guards")
+    parser.add_argument("--mutations", nargs="?", const="*", help="patterns with commas between: only those guards")
     parser.add_argument("--as-listed", action="store_true", help="takes the steps from tests/golden/fault-steps.txt, which is a minute sooner")
     arguments = parser.parse_args()
-    two = oracle.Two()
+    runs = arguments.sample or not (arguments.list or arguments.mutations)
+    good = True
+    if arguments.list or runs or arguments.mutations and any(chosen_by(arguments.mutations, guard) for guard in oracle.GUARDS):
+        good = of_hosts(arguments, runs)
+    if arguments.mutations and any(chosen_by(arguments.mutations, guard) for guard in jobguards.GUARDS):
+        guards = jobguards.Guards()
+        try:
+            good &= mutations(guards.guards(), arguments.mutations)
+        finally:
+            guards.down()
+    return 0 if good else 1
+
+
+def of_hosts(arguments, runs):
+    two, good = oracle.Two(), True
     try:
-        good = True
-        runs = arguments.sample or not (arguments.list or arguments.mutations)
         if arguments.list or runs:
             steps = oracle.listed() if arguments.as_listed else two.steps()
             text, listed = "".join(f"{step}\n" for step in steps), oracle.LISTED.read_text()
             if not arguments.list and text != listed:
                 print(*difflib.unified_diff(listed.splitlines(), text.splitlines(), str(oracle.LISTED), "the agent's steps", lineterm=""), sep="\n")
                 print(f"the steps are others: tests/faults.py --list {oracle.LISTED.relative_to(ROOT)}, then make faults", flush=True)
-                return 1
+                return False
             if arguments.list and arguments.list != "-":
                 Path(arguments.list).write_text(text)
             else:
@@ -122,21 +137,12 @@ def main():
         if runs:
             good = cells(two, steps, arguments)
         if arguments.mutations:
-            good &= mutations(two, arguments.mutations)
+            good &= mutations(two.guards(), arguments.mutations)
     finally:
         two.down()
-    return 0 if good else 1
-
-
-def apart():
-    """The same in namespaces of its own, as a file of end-to-end tests has them: a Nix builder's user is another's too."""
-    command = ["unshare", "--mount", "--propagation", "private", "--pid", "--mount-proc", "--net", "--fork", "--kill-child=KILL", "--",
-               sys.executable, *sys.argv]
-    return subprocess.run(command, env={**os.environ, INSIDE: "1"}).returncode
+    return good
 
 
 if __name__ == "__main__":
-    if INSIDE not in os.environ:
-        sys.exit(apart())
-    workers.enter(batch=False)
+    workers.apart("STILLFRAME_FAULTS_INSIDE")
     sys.exit(main())

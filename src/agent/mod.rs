@@ -14,10 +14,14 @@ use crate::host::scaling;
 use crate::host::session;
 use crate::host::slots;
 use crate::host::socket;
-use crate::host::{activating, overview, prepare, receive, repair, retention};
+use crate::host::{
+    activating, maintenance, overview, prepare, receive, removal, renaming, repair, retention,
+};
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::messages::Attempt;
 use crate::protocol::scaling::Change;
 use crate::protocol::spec::valid_service;
+use crate::protocol::wire;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::process;
 use crate::sys::say::say;
@@ -27,7 +31,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
@@ -35,6 +39,9 @@ use std::time::Duration;
 
 /// Where an agent keeps what is not its to lose.
 const STATE: &str = "/var/lib/stillframe";
+
+/// Of an attempt in JSON: the names of some thousands of hosts are less.
+const ATTEMPT_LIMIT: u64 = 4 << 20;
 
 #[derive(Debug, Parser)]
 #[command(name = "stillframe-agent", version, about = "Runs stillframe services on this host")]
@@ -64,6 +71,16 @@ enum Command {
     Clear { file: PathBuf },
     /// Set this host up: folders, the link to this agent, the boot service.
     Install,
+    /// Give a stopped service another name; as JSON, whether it had another one. The attempt is a line of JSON on standard
+    /// input.
+    Rename { service: String, to: String },
+    /// Take away what `install` put here, once no service is left.
+    Uninstall,
+    /// Begin or end this host's maintenance; as JSON.
+    Maintenance {
+        #[command(subcommand)]
+        command: Maintenance,
+    },
     /// What is served, as JSON.
     Status { service: Option<String> },
     /// The newest attempts, newest first, as JSON.
@@ -140,6 +157,13 @@ enum Command {
         #[arg(long)]
         free: bool,
     },
+    /// What the removal of a service would take away, as JSON.
+    Removal {
+        service: String,
+        /// With its data.
+        #[arg(long)]
+        data: bool,
+    },
     /// Whether the files of what serves are what they must be, as JSON.
     Verify { service: Option<String> },
     /// Carry the traffic of one service: the public port, its instances, its WebSockets.
@@ -151,6 +175,18 @@ enum Command {
         #[arg(long, value_name = "PROGRAM", hide = true)]
         r#become: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Maintenance {
+    /// From now on nothing new is brought here.
+    Begin {
+        #[arg(long)]
+        by: String,
+    },
+    /// It is about to end: what served may be started.
+    Return,
+    End,
 }
 
 pub fn main() -> ExitCode {
@@ -193,6 +229,19 @@ fn run(arguments: &Arguments) -> Result<()> {
             let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
             prepare::install(&layout, path)
         }
+        Command::Rename { service, to } => {
+            let attempt: Option<Attempt> =
+                wire::read_line(&mut std::io::BufReader::new(std::io::stdin().lock().take(ATTEMPT_LIMIT)))
+                    .map_err(|e| Error::new(Kind::Input, "this is no attempt").caused_by(e))?;
+            let attempt = attempt.ok_or_else(|| Error::new(Kind::Input, "there is no attempt"))?;
+            print(&renaming::rename(&layout, named(service)?, named(to)?, &attempt)?)
+        }
+        Command::Uninstall => prepare::uninstall(&layout).and_then(|()| print(&true)),
+        Command::Maintenance { command } => match command {
+            Maintenance::Begin { by } => print(&maintenance::begin(&layout, by)?),
+            Maintenance::Return => print(&maintenance::returning(&layout)?),
+            Maintenance::End => maintenance::end(&layout).and_then(|()| print(&true)),
+        },
         Command::Status { service } => print(&overview::look(&layout, service.as_deref())?),
         Command::History { service, count } => {
             print(&journal::newest(&layout.service(named(service)?), *count)?)
@@ -222,6 +271,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             let config = receive::store_config(None);
             print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
         }
+        Command::Removal { service, data } => print(&removal::look(&layout, named(service)?, *data)?),
         Command::Verify { service } => {
             print(&integrity::verify(&layout, &receive::store_config(None), service.as_deref())?)
         }
@@ -409,6 +459,10 @@ impl Command {
             | Command::Unlock { .. }
             | Command::Repair { .. }
             | Command::Problems
+            | Command::Rename { .. }
+            | Command::Uninstall
+            | Command::Maintenance { .. }
+            | Command::Removal { .. }
             | Command::Verify { .. }
             | Command::Retention { .. } => true,
             Command::Receive

@@ -20,6 +20,15 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
     let mut unwell = 0;
     let ask = |member: &Member| questions::status(&member.remote()?, member.service.name());
     let (values, failed) = each_says(&members, printer, ask, |member, view| {
+        if let Some(now) = &view.maintenance {
+            printer.line(format!(
+                "{}  is under maintenance since {}, by {}: stillframe host return {}",
+                printer.bold(member.name()),
+                clock::rfc3339(now.since / 1000),
+                plain(&now.by),
+                member.name()
+            ));
+        }
         if view.services.is_empty() {
             printer.line(format!("{}  {} was never deployed here", member.name(), member.service.name()));
         }
@@ -54,10 +63,29 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
         Some(g) => format!("generation {}, snapshot {}", g.generation, known_as(settings, &g.snapshot)),
         None => "nothing".into(),
     };
+    if let Some(stopped) = &service.stopped {
+        let snapshot = service.generations.iter().find(|g| g.generation == stopped.generation);
+        let snapshot = snapshot.map(|g| format!(", snapshot {}", known_as(settings, &g.snapshot)));
+        printer.line(format!(
+            "{}  {} was stopped by {} at {}; generation {}{} served: stillframe start",
+            printer.bold(host),
+            service.service,
+            plain(&stopped.by),
+            clock::rfc3339(stopped.since / 1000),
+            stopped.generation,
+            snapshot.unwrap_or_default()
+        ));
+        return service_notes(service, settings, printer);
+    }
     let address = service.address.map(|a| format!(" on {a}")).unwrap_or_default();
     let enough = if is_enough(service) { "32" } else { "31" };
     let count = printer.paint(enough, &format!("{} of {} instances", service.ready, service.wanted));
     printer.line(format!("{}  {} serves {what}{address}: {count}", printer.bold(host), service.service));
+    service_notes(service, settings, printer);
+}
+
+/// What is worth knowing beside what serves.
+fn service_notes(service: &ServiceView, settings: &Settings, printer: &Printer) {
     if let Some(problem) = &service.problem {
         printer.line(format!("  problem: {}", plain(problem)));
     }
@@ -94,8 +122,9 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
             plain(&holder.by)
         ));
     }
+    let current = service.serving.or(service.stopped.as_ref().map(|stopped| stopped.generation));
     let others: Vec<&GenerationView> =
-        service.generations.iter().filter(|g| Some(g.generation) != service.serving).collect();
+        service.generations.iter().filter(|g| Some(g.generation) != current).collect();
     let (gone, kept): (Vec<&GenerationView>, Vec<&GenerationView>) = others.into_iter().partition(|g| g.gone);
     for (what, some) in [("kept for rollback", kept), ("gone from the store", gone)] {
         let names: Vec<String> =

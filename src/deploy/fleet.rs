@@ -66,6 +66,12 @@ impl Project<'_> {
         }
     }
 
+    /// The folder of the hosts' files; none where they are values of a flake.
+    pub fn files(&self) -> Option<PathBuf> {
+        let are_files = self.given.is_none_or(|given| given.folder.is_some());
+        are_files.then(|| self.hosts_folder())
+    }
+
     /// Every host of the project.
     pub fn described(&self) -> Result<Vec<Host>> {
         match self.given {
@@ -243,7 +249,8 @@ impl Member {
             (UPLOAD_SECRET, "service.jobs.uploads.secret", &said.uploads.secret, &own.uploads.secret),
         ];
         for (name, key, secret, own) in named {
-            let Some(secret) = secret.as_ref().filter(|_| said.queue == Some(QueueOf::Gateway)) else {
+            let Some(secret) = secret.as_ref().filter(|_| said.queue.unwrap_or_default() == QueueOf::Gateway)
+            else {
                 continue;
             };
             let origin = self.origin(own.is_some());

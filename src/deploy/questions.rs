@@ -3,8 +3,10 @@
 use crate::deploy::events::{Event, STREAM_VERSION};
 use crate::deploy::fleet::Member;
 use crate::protocol::integrity::{INTEGRITY_VERSION, Integrity};
+use crate::protocol::maintenance::Maintenance;
 use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
 use crate::protocol::overview::{HostView, OVERVIEW_VERSION, Repaired};
+use crate::protocol::removal::{REMOVAL_VERSION, Removal};
 use crate::protocol::retention::RetentionReport;
 use crate::protocol::scaling::{Change, ScalingView};
 use crate::protocol::version;
@@ -22,6 +24,8 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
 /// It may bring an activation to its end, and starts what should serve.
 const REPAIR_LIMIT: Duration = Duration::from_secs(600);
+/// It ends what was cut off before.
+const RENAME_LIMIT: Duration = Duration::from_secs(600);
 /// A garbage collector reads all of a store.
 const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -92,6 +96,49 @@ pub fn retention(member: &Member, free: bool) -> Result<RetentionReport> {
         words.push("--free");
     }
     ask::ask(&member.remote()?, &words, COLLECT_LIMIT)
+}
+
+/// Everything that a host serves, of whatever project.
+pub fn whole_host(member: &Member) -> Result<HostView> {
+    let view: HostView = ask::ask(&member.remote()?, &["status"], LIMIT)?;
+    read_as(member.name(), view.version, OVERVIEW_VERSION)?;
+    Ok(view)
+}
+
+pub fn begin_maintenance(member: &Member, by: &str) -> Result<Maintenance> {
+    ask::ask(&member.remote()?, &["maintenance", "begin", "--by", by], LIMIT)
+}
+
+pub fn return_from_maintenance(member: &Member) -> Result<Option<Maintenance>> {
+    ask::ask(&member.remote()?, &["maintenance", "return"], LIMIT)
+}
+
+pub fn end_maintenance(member: &Member) -> Result<()> {
+    ask::ask::<bool>(&member.remote()?, &["maintenance", "end"], LIMIT).map(drop)
+}
+
+/// Gives a stopped service another name; whether it had another one.
+pub fn rename(member: &Member, to: &str, attempt: &Attempt) -> Result<bool> {
+    let mut input = Vec::new();
+    wire::write_line(&mut input, attempt).map_err(|e| Error::io("write", "the attempt", e))?;
+    let words = ["rename", attempt.service.as_str(), to];
+    ask::ask_with(&member.remote()?, &words, &input, RENAME_LIMIT)
+}
+
+/// Takes away what `host prepare` put there.
+pub fn uninstall(member: &Member) -> Result<()> {
+    ask::ask::<bool>(&member.remote()?, &["uninstall"], LIMIT).map(drop)
+}
+
+/// What the removal of a service would take from a host.
+pub fn removal(member: &Member, data: bool) -> Result<Removal> {
+    let mut words = vec!["removal", member.service.name()];
+    if data {
+        words.push("--data");
+    }
+    let found: Removal = ask::ask(&member.remote()?, &words, LIMIT)?;
+    read_as(member.name(), found.version, REMOVAL_VERSION)?;
+    Ok(found)
 }
 
 /// Reads every file of what a host serves, and of its agent.

@@ -131,7 +131,7 @@ impl<'a> Forward<'a> {
                     if self.route == Route::View
                         && answered.response.status() == StatusCode::NOT_FOUND
                         && let Some(spare) = &spare
-                        && let Some(found) = Box::pin(self.look_for(spare, &instance)).await
+                        && let Some(found) = Box::pin(self.look_for(spare, &instance)).await?
                     {
                         answered = found;
                     }
@@ -298,46 +298,70 @@ impl<'a> Forward<'a> {
         })
     }
 
-    /// A picture that was made, and that nobody has now, is on its way: the instance that made it has ended, and
-    /// another one gets it.
-    async fn look_for(&self, spare: &Spare, first: &Arc<Instance>) -> Option<Answered> {
+    /// A picture that was made, and that nobody has now, is on its way: the instance that made it starts again, or
+    /// has ended, and another one gets it. `None`: nobody has it, and its maker is gone or says so itself.
+    async fn look_for(&self, spare: &Spare, first: &Arc<Instance>) -> Result<Option<Answered>, Refusal> {
         let asked = |query: &str| self.gateway.jobs().and_then(|engine| engine.made.maker(query));
-        let made = spare.1.query().and_then(asked).is_some();
+        let maker = spare.1.query().and_then(asked);
+        let is_maker = |instance: &Arc<Instance>| maker.as_deref() == Some(instance.id());
+        let mut denied = vec![first.clone()];
         let until = Instant::now() + MOVED;
         loop {
-            let found = self.ask_others(spare, first).await;
-            if found.is_some() || !made || Instant::now() > until {
-                return found;
+            if let Some(found) = self.ask_others(spare, first, &mut denied).await {
+                return Ok(Some(found));
+            }
+            if maker.is_none() || Instant::now() > until {
+                break;
             }
             tokio::time::sleep(MOVED / 40).await;
             // The first one may be who gets it.
             if let Some(claim) = self.gateway.router.claim_other(&[])
-                && let Some(answered) = self.ask_one(spare, claim).await
+                && let Some(answered) = self.ask_one(spare, claim, &mut denied).await
             {
-                return Some(answered);
+                return Ok(Some(answered));
             }
         }
+        let all = self.gateway.router.all();
+        let away = all.into_iter().map(|(i, _)| i).find(|i| is_maker(i) && !denied.iter().any(is_maker));
+        away.map_or(Ok(None), |maker| {
+            let text = format!("{} made it, and does not answer; ask again in a moment", maker.id());
+            Err(Refusal::new(Fault::NoInstance, text))
+        })
     }
 
     /// A picture that one instance does not have may be with another: first those of the table are asked,
     /// then those that drain.
-    async fn ask_others(&self, spare: &Spare, first: &Arc<Instance>) -> Option<Answered> {
+    async fn ask_others(
+        &self,
+        spare: &Spare,
+        first: &Arc<Instance>,
+        denied: &mut Vec<Arc<Instance>>,
+    ) -> Option<Answered> {
         let mut asked = vec![first.clone()];
         while let Some(claim) = self.gateway.router.claim_other(&asked) {
             asked.push(claim.instance.clone());
-            if let Some(answered) = self.ask_one(spare, claim).await {
+            if let Some(answered) = self.ask_one(spare, claim, denied).await {
                 return Some(answered);
             }
         }
         None
     }
 
-    async fn ask_one(&self, spare: &Spare, claim: Claim) -> Option<Answered> {
+    /// `denied`: who has said that it does not have it.
+    async fn ask_one(
+        &self,
+        spare: &Spare,
+        claim: Claim,
+        denied: &mut Vec<Arc<Instance>>,
+    ) -> Option<Answered> {
         let instance = claim.instance.clone();
         let connect = Duration::from_millis(self.active.settings.limits.connect_ms);
         // A new connection, which needs no second try; this is rare enough.
         let mut link = Link::connect(&instance.target.address, connect).await.ok()?;
         let response = self.send(&mut link, build(spare), &instance).await.ok()?;
+        if response.status() == StatusCode::NOT_FOUND && !denied.iter().any(|i| Arc::ptr_eq(i, &instance)) {
+            denied.push(instance.clone());
+        }
         let has = response.status() != StatusCode::NOT_FOUND && !response.status().is_server_error();
         has.then_some(Answered { claim, link, response })
     }

@@ -6,9 +6,10 @@ use crate::host::cancel;
 use crate::host::durable;
 use crate::host::gateway_units::{self, Gateway};
 use crate::host::instance::{INSTANCE_VERSION, Instance};
-use crate::host::journal::Journal;
+use crate::host::journal::{self, Journal};
 use crate::host::layout::Service;
 use crate::host::listeners;
+use crate::host::made_places;
 use crate::host::offers::{self, Offers};
 use crate::host::receive;
 use crate::host::reserve;
@@ -221,7 +222,9 @@ impl World for HostWorld {
 
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
         let users = Users::of(&self.service, &generation.wanted.spec)?;
-        let system = system_files::lines_for(&generation.wanted)?;
+        let files = system_files::of(&generation.wanted)?;
+        made_places::note(&self.service, &files)?;
+        let system = system_files::lines_for(&files)?;
         for (at, place) in generation.instances.iter().enumerate() {
             let id = InstanceId { slot: place.slot, generation: number };
             let file = self.service.instance_file(id);
@@ -386,6 +389,17 @@ impl World for HostWorld {
 
     fn remove_jobs(&mut self) -> Result<()> {
         self.service.remove_gateway_state()
+    }
+
+    fn remove_rest(&mut self, state: &ServiceState) -> Result<()> {
+        self.reload()?;
+        let service = &self.service;
+        roots::prune(service, &ServiceState::new(&state.service))?;
+        for attempt in journal::numbers(service) {
+            service.attempt_roots(attempt).iter().try_for_each(|root| files::remove(root))?;
+        }
+        service.remove_folders()?;
+        made_places::remove(service)
     }
 
     fn set_table(&mut self, table: &Table) -> Result<()> {

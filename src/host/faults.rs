@@ -102,8 +102,8 @@ impl<W: World> World for Faulty<W> {
     fn queue(&mut self, at: &Address) -> Option<u64> {
         self.inner.queue(at)
     }
-    fn gateway(&mut self, wanted: &Wanted) -> Result<()> {
-        self.effect("gateway", |w| w.gateway(wanted))
+    fn gateway(&mut self, generation: &Generation) -> Result<()> {
+        self.effect("gateway", |w| w.gateway(generation))
     }
     fn ports_are_free(&mut self, wanted: &Wanted, serving: &Wanted) -> Result<()> {
         self.effect("ports", |w| w.ports_are_free(wanted, serving))
@@ -119,6 +119,9 @@ impl<W: World> World for Faulty<W> {
     }
     fn remove_jobs(&mut self) -> Result<()> {
         self.effect("remove-jobs", |w| w.remove_jobs())
+    }
+    fn remove_rest(&mut self, state: &ServiceState) -> Result<()> {
+        self.effect("remove-rest", |w| w.remove_rest(state))
     }
     fn set_table(&mut self, table: &Table) -> Result<()> {
         self.effect("table", |w| w.set_table(table))

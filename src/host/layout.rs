@@ -5,9 +5,12 @@
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
 //!   verified.json                          store paths that were compared with the workstation's hashes
+//!   maintenance.json                       who has this host under maintenance, and what served
 //!   reserve                                room for the end of an activation on a full file system
 //!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex, scaling.json,
-//!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/
+//!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/, places.json
+//!   services/.removed-NAME/                the last of a service that goes
+//!   services/.renaming-NAME                what it is to be called
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
 //! /var/lib/stillframe-gateway/NAME/        the gateway's own: the jobs, where it owns them
@@ -20,6 +23,7 @@
 //! ```
 use crate::host::state_file;
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Result};
 use crate::sys::files;
 use std::path::{Path, PathBuf};
@@ -66,6 +70,11 @@ impl Layout {
         self.state.join("reserve")
     }
 
+    /// Is there while this host is under maintenance.
+    pub fn maintenance(&self) -> PathBuf {
+        self.state.join("maintenance.json")
+    }
+
     pub fn services(&self) -> PathBuf {
         self.state.join("services")
     }
@@ -80,7 +89,8 @@ impl Layout {
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|e| e.file_name().into_string().ok())
-            .filter(|name| state_file::is_known(&self.service(name).state()))
+            // One that is being removed has a name that is none.
+            .filter(|name| valid_service(name) && state_file::is_known(&self.service(name).state()))
             .collect();
         names.sort();
         names
@@ -89,9 +99,28 @@ impl Layout {
     pub fn agent_roots(&self) -> PathBuf {
         self.nix.join("gcroots/stillframe")
     }
+
+    /// Is there while a service gets another name: which.
+    pub fn renaming(&self, service: &str) -> PathBuf {
+        self.services().join(format!(".renaming-{service}"))
+    }
+
+    /// Nobody has it after a start of the host.
+    pub fn renaming_lock(&self) -> PathBuf {
+        self.run.with_extension("renaming.lock")
+    }
+
+    /// Where the last of a service is put before it is deleted: its state is there as a whole, or not at all.
+    pub fn removed(&self, service: &str) -> PathBuf {
+        self.services().join(format!(".removed-{service}"))
+    }
 }
 
 const SLOTS: &str = "stillframe-slots";
+/// What systemd makes below /var/lib for services, and for dynamic users once more below /var/lib/private.
+const STATE_FOLDERS: [&str; 3] = ["stillframe-data", SLOTS, "stillframe-gateway"];
+/// Where the sockets of instances are.
+const SOCKETS: &str = "/run/stillframe-instances";
 
 /// An empty folder of `StateDirectory=`; one that is not there is removed.
 fn remove_state_folder(name: &str) -> Result<()> {
@@ -107,6 +136,15 @@ fn remove_state_folder(name: &str) -> Result<()> {
     }
     let private = Path::new("/var/lib/private").join(name);
     gone(std::fs::remove_dir(&private), &private)
+}
+
+/// Removes a folder in which nothing is.
+pub fn remove_empty(folder: &Path) -> Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match std::fs::remove_dir(folder) {
+        Err(e) if !matches!(e.kind(), NotFound | DirectoryNotEmpty) => Err(Error::io("remove", folder, e)),
+        _ => Ok(()),
+    }
 }
 
 /// A folder of `StateDirectory=` with all that is in it. A dynamic user's is elsewhere, where no other user comes near it
@@ -146,6 +184,11 @@ impl Service {
 
     pub fn lease(&self) -> PathBuf {
         self.home.join("lease.json")
+    }
+
+    /// Places of the host's own folders that were made for what the snapshot has there (`system_files`).
+    pub fn places(&self) -> PathBuf {
+        self.home.join("places.json")
     }
 
     /// Held for moments only, around a look at the lease and its change.
@@ -201,6 +244,22 @@ impl Service {
     /// The same of the folder that all slots of the service were in.
     pub fn remove_slots_folder(&self) -> Result<()> {
         remove_state_folder(&format!("{SLOTS}/{}", self.name))
+    }
+
+    /// Takes away the folders that all of the service's slots, sockets and runtime files were in, and then those that no
+    /// service has anything in any more.
+    pub fn remove_folders(&self) -> Result<()> {
+        for slots in self.slots() {
+            files::remove_tree(&slots)?;
+        }
+        files::remove_tree(&self.run())?;
+        files::remove_tree(&Path::new(SOCKETS).join(&self.name))?;
+        let lib = |name: &str| ["/var/lib", "/var/lib/private"].map(|lib| Path::new(lib).join(name));
+        let shared = STATE_FOLDERS.into_iter().flat_map(lib);
+        for folder in shared.chain([SOCKETS.into(), self.layout.run.clone()]) {
+            remove_empty(&folder)?;
+        }
+        Ok(())
     }
 
     /// The slots as instances see them, and below /var/lib/private as they are where users are dynamic.

@@ -228,6 +228,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.service.home.exists() {
+            // It went with the service; a lock would make the folder anew.
+            return;
+        }
         // What is not removed here is free all the same once this process has ended.
         if let Ok(_lock) = lock(&self.service)
             && self.is_ours()
@@ -242,7 +246,7 @@ mod tests {
     use super::*;
     use crate::host::activating;
     use crate::host::layout::Layout;
-    use crate::host::state::Pending;
+    use crate::host::state::{Pending, Work};
     use crate::protocol::messages::{AttemptKind, RECORD_VERSION};
 
     fn holder_of(deployment: &str) -> Holder {
@@ -301,7 +305,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let service = Layout::new(dir.path()).service("demo");
         let (_, attempt) = journal::Journal::begin(&service, attempt_of("one")).unwrap();
-        let pending = Pending { attempt: 1, generation: 2, previous: Some(1), kept: false };
+        let pending =
+            Pending { attempt: 1, generation: 2, previous: Some(1), kept: false, work: Work::Activation };
         let state = ServiceState { pending: Some(pending), ..ServiceState::new("demo") };
         state.save(&service.state()).unwrap();
         assert_eq!(holder(&service), None);

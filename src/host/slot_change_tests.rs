@@ -1,6 +1,7 @@
 //! Instances more and fewer, against a host made of maps.
 use super::*;
 use crate::host::slot_change::{Refusal, carry_out};
+use crate::host::state::Work;
 use crate::protocol::scaling::{Order, Policy, Refused, SLOT_VERSION, SlotRequest, Target, UpDown};
 
 fn policy(minimum: u32, maximum: u32) -> Policy {
@@ -95,7 +96,8 @@ fn what_may_not_be_changes_nothing() {
     let refusal = ask_under(&mut world, Some(&one), &request(1, UpDown::Up)).unwrap_err();
     assert_eq!((refusal.refused, refusal.why.as_str()), (Refused::Bounds, "there may be 1 at most"));
     let mut state = before.state.clone().unwrap();
-    state.pending = Some(Pending { attempt: 2, generation: 2, previous: Some(1), kept: false });
+    state.pending =
+        Some(Pending { attempt: 2, generation: 2, previous: Some(1), kept: false, work: Work::Activation });
     let refusal = carry_out(&mut world, &mut state, None, &request(1, UpDown::Up)).unwrap_err();
     assert_eq!(refusal.refused, Refused::Busy);
     assert_eq!((world.effects, &world.host), (0, &before));

@@ -253,6 +253,44 @@ pub struct Spec {
     pub jobs: Option<Jobs>,
 }
 
+#[cfg(test)]
+impl Spec {
+    /// One instance on the CPU.
+    pub fn example(service: &str) -> Spec {
+        Spec {
+            version: SPEC_VERSION,
+            service: service.into(),
+            listen: IpAddr::from([127, 0, 0, 1]),
+            port: 8188,
+            api_keys: Vec::new(),
+            gateway: Limits::default(),
+            callers: Callers::default(),
+            metrics_port: None,
+            slots: vec![Vec::new()],
+            instances: 1,
+            maximum: 1,
+            memory_bytes: None,
+            cpu_percent: None,
+            user: None,
+            models: "/srv/models".into(),
+            output: None,
+            folders: Vec::new(),
+            keep: Vec::new(),
+            secrets: Vec::new(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            driver: None,
+            ports: (20_000, 20_099),
+            health: Health::default(),
+            rotation: Rotation::Surge,
+            drain_ms: 5_000,
+            retention: Retention::default(),
+            jobs: None,
+            scaling: None,
+        }
+    }
+}
+
 impl Spec {
     pub fn check_version(&self) -> Result<(), OtherVersion> {
         version::check(self.version, SPEC_VERSION)

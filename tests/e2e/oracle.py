@@ -37,6 +37,9 @@ COMMANDS = {
 }
 
 
+#: What `--mutations` takes out of the agent, one after the other.
+GUARDS = ["syncfs", "hash", "lease"]
+
 #: Where a deployment loses its power, so that the boot after it is the command: before its commit, and after it.
 CUT_OFF = {"recovery": "table 1 before", "completion": "save 2 after"}
 
@@ -400,7 +403,7 @@ class Two:
 
     def guards(self):
         """By name, what a deployment is put through for each: it says what is wrong afterwards."""
-        return {"syncfs": self._without_power, "hash": self._with_a_wrong_path, "lease": self._with_a_second}
+        return dict(zip(GUARDS, (self._without_power, self._with_a_wrong_path, self._with_a_second)))
 
     def _take_out(self, guard):
         self.alpha.sh(f"echo '{guard}' >{FOLDER}/mutations")

@@ -1,15 +1,13 @@
 """The gateway owns the jobs: what it accepted runs once and to its end, whatever dies, and its client sees one service."""
 import json
-import subprocess
-import sys
 import time
 import uuid
-from pathlib import Path
 
+import jobchaos
+import owned
 import service
 
 SECONDS = 300
-OWNED = '[service.jobs]\nqueue = "gateway"\n'
 
 
 def graph(seconds=0.2, prefix="x"):
@@ -18,13 +16,14 @@ def graph(seconds=0.2, prefix="x"):
 
 
 class Jobs(service.Case):
-    jobs = OWNED
+    jobs = owned.OWNED
     slots = 2
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.place.configure(service=f"scaling = {{ minimum = {cls.slots}, maximum = {cls.slots} }}\nslots = {cls.slots}", text=cls.jobs, drain="20s")
+        cls.owned = owned.Owned(cls.place, cls.slots)
+        cls.owned.configure(text=cls.jobs)
         cls.place.deploy("--label", "one", mark="one")
 
     def post(self, prompt, code=200, **more):
@@ -44,8 +43,7 @@ class Jobs(service.Case):
         return self.wait(lambda: self.get(f"/history/{job}").get(job), limit)
 
     def clients(self, *arguments):
-        command = ["ip", "netns", "exec", self.alpha.netns, sys.executable, Path(__file__).with_name("jobclients.py"), "http://127.0.0.1:8188"]
-        process = subprocess.Popen(list(map(str, [*command, *arguments])), stdout=subprocess.PIPE, text=True)
+        process = self.owned.clients(*arguments)
         self.addCleanup(lambda: process.poll() is None and process.kill())
         return process
 
@@ -61,45 +59,11 @@ class Jobs(service.Case):
         files = [name for job in seen["jobs"].values() for name in job["files"]]
         self.assertEqual(len(files), len(set(files)), "a picture was overwritten")
         runs = self.runs()
-        twice = {job: count for job, count in runs.items() if job in seen["jobs"] and count > 1}
-        self.assertEqual(twice, {}, "ended well more than once")
+        self.assertEqual(self.owned.twice(), ([], 0))
         self.assertEqual([job for job in seen["jobs"] if runs.get(job) != 1], [])
 
-    def log(self):
-        """Every start and end of a run, by the instances' own records: job, process, event, time, status."""
-        # Instances have names of each other's files: each file once.
-        log = self.alpha.sh("find -L /var/lib/stillframe-data/ -name runs.log -printf '%i %p\\n' | sort -u -k1,1 | cut -d' ' -f2- | xargs -r cat").stdout
-        return [json.loads(line) for line in log.splitlines()]
-
     def runs(self):
-        """How often each job came to a good end."""
-        counts = {}
-        for run in self.log():
-            if run["event"] == "end" and run["status"] == "success":
-                counts[run["prompt_id"]] = counts.get(run["prompt_id"], 0) + 1
-        return counts
-
-    def never_at_two(self, alive):
-        """No job began at one instance while another one that lives still ran it. `alive`: processes that were not killed."""
-        runs = {}
-        for run in sorted(self.log(), key=lambda run: run["at"]):
-            of_job = runs.setdefault(run["prompt_id"], set())
-            if run["event"] == "start":
-                self.assertEqual({pid for pid in of_job if pid in alive}, set(), run)
-                of_job.add(run["pid"])
-            else:
-                of_job.discard(run["pid"])
-
-    def kill_instance(self, slot=0):
-        unit = next(name for name in self.place.units() if f"-s{slot}-g" in name)
-        pid = self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", unit).stdout.strip()
-        self.alpha.run("kill", "-9", pid, check=False)
-
-    def gateway_process(self):
-        return self.alpha.run("systemctl", "show", "-p", "MainPID", "--value", "stillframe-demo-gateway.service").stdout.strip()
-
-    def kill_gateway(self):
-        self.alpha.run("kill", "-9", self.gateway_process(), check=False)
+        return self.owned.successes()
 
 
 class OneService(Jobs):
@@ -186,7 +150,7 @@ class Deaths(Jobs):
     def test_an_instance_is_killed_while_it_runs_a_job(self):
         job = self.post(graph(2.0, "killed"), client_id="k")["prompt_id"]
         where = self.wait(lambda: [r for r in self.place.run("jobs", "--json", "--state", "running").json["hosts"][0]["jobs"] if r["id"] == job])[0]
-        self.kill_instance(int(where["instance"][1]))
+        self.owned.kill_instance(int(where["instance"][1]))
         self.assertEqual(self.ended(job)["status"]["status_str"], "success")
         self.assertEqual(self.runs()[job], 1)
         [tried] = json.loads(self.place.run("jobs", "show", job, "--json").out)["hosts"][0]["job"]["tries"]
@@ -196,7 +160,7 @@ class Deaths(Jobs):
         clients = self.clients("--clients", "4", "--jobs", "8", "--seconds", "0.3")
         for _ in range(3):
             time.sleep(2)
-            self.kill_gateway()
+            self.owned.kill_gateway()
         self.all_ended(self.outcome(clients), 32)
 
     def test_a_cancel_outlives_the_gateway(self):
@@ -215,14 +179,14 @@ class Deaths(Jobs):
     def test_an_upgrade_of_the_gateway_with_a_full_queue(self):
         clients = self.clients("--clients", "4", "--jobs", "12", "--seconds", "0.4")
         time.sleep(2)
-        process = self.gateway_process()
+        process = self.owned.gateway_process()
         for number in range(2):
             # Another version of the agent: the same program with some bytes more.
             other = self.place.ws.root / f"other-agent-{number}"
             other.write_bytes(service.harness.AGENT.read_bytes() + bytes(number + 1))
             other.chmod(0o755)
             self.place.run("--json", "deploy", "--offline", "--label", f"upgraded{number}", STILLFRAME_AGENT=str(other))
-        self.assertNotEqual(self.gateway_process(), process)
+        self.assertNotEqual(self.owned.gateway_process(), process)
         seen = self.outcome(clients)
         self.all_ended(seen, 48)
         self.assertEqual((seen["cuts"], seen["refused"]), ([], 0))
@@ -230,9 +194,7 @@ class Deaths(Jobs):
 
     def test_a_power_loss(self):
         jobs = [self.post(graph(1.0, f"power{n}"), client_id="p")["prompt_id"] for n in range(6)]
-        self.alpha.power_loss()
-        self.alpha.boot()
-        self.alpha.wait_ready()
+        self.owned.power_loss()
         self.wait(lambda: (self.place.status() or {}).get('ready') == 2)
         for job in jobs:
             self.assertEqual(self.ended(job, 120)["status"]["status_str"], "success")
@@ -250,11 +212,9 @@ class Deaths(Jobs):
         self.all_ended(seen, 48)
         self.assertEqual(seen["cuts"], [], "a WebSocket was cut by a deployment")
         self.assertEqual({job["heard"] for job in seen["jobs"].values()}, {"socket"})
-        # Nobody was killed here.
-        self.never_at_two({run["pid"] for run in self.log()})
 
     def test_what_still_runs_at_the_drain_limit_waits_again(self):
-        self.place.configure(service="scaling = { minimum = 2, maximum = 2 }\nslots = 2", text=self.jobs, drain="1s")
+        self.owned.configure(text=self.jobs, drain="1s")
         job = self.post(graph(25.0, "long"), client_id="d")["prompt_id"]
         self.wait(lambda: self.get("/queue")["queue_running"])
         self.assertEqual(self.place.deploy("--label", "drained", mark="drained").host()["status"], "succeeded")
@@ -265,13 +225,12 @@ class Deaths(Jobs):
 
 
 class Everything(Jobs):
+    """A sample of `make chaos`."""
+
     def test_deployments_rollbacks_and_deaths_under_jobs(self):
-        clients = self.clients("--clients", "6", "--jobs", "25", "--seconds", "0.3", "--limit", "240")
-        for number in range(3):
-            time.sleep(3)
-            self.kill_instance(number % 2)
-            self.place.deploy("--label", f"turn{number}", mark=f"turn{number}")
-            self.kill_gateway()
-            time.sleep(1)
-        self.place.run("rollback")
-        self.all_ended(self.outcome(clients), 150)
+        plan = jobchaos.Plan(clients=6, jobs=150, deployments=4, rollbacks=1, instances=4, gateways=3, powers=1, upgrades=1, limit=300)
+        chaos = jobchaos.Chaos(self.owned, plan, say=lambda text: print(text, flush=True))
+        chaos.prepare()
+        self.assertEqual(chaos.run(), [])
+        print(chaos.figures, flush=True)
+        self.assertEqual(chaos.figures["jobs"], 150)

@@ -1,8 +1,10 @@
 """The tests' own main program says what a real ComfyUI said: its messages, history and refusals beside those that were recorded. With it
 the start hook, by which an instance validates a job and queues none."""
+import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -262,6 +264,43 @@ class Standin(unittest.TestCase):
         self.assertEqual((self.ask("GET", "/stillframe/validate")[0], self.runs()), (404, []))
         self.assertEqual(self.ask("GET", "/prompt")[1], {"exec_info": {"queue_remaining": 0}})
         self.assertIn("POST /prompt", json.loads((self.place / "routes.json").read_text()))
+
+    def test_the_hook_answers_when_files_are_on_disk(self):
+        process = self.start()
+        entry = self.entry(self.post({"1": {"class_type": "Save", "inputs": {"filename_prefix": "deep/er/x"}}}))
+        [image] = entry["outputs"]["1"]["images"]
+        (self.place / "output" / "link").symlink_to(self.place / "log")
+        # Files that nobody has, and files elsewhere, are none of its affair.
+        others = [{"subfolder": "", "filename": name} for name in ("nobody.png", "link", "../log")] + [{"subfolder": "/etc", "filename": "hostname"}]
+        out, into = self.place.resolve() / "output", self.place.resolve() / "input"
+        with self.traced(process) as synced:
+            self.assertEqual(self.ask("POST", "/stillframe/sync", {"files": [image, *others]}), (200, {}))
+        self.assertEqual(synced, sorted(map(str, [out, out / "deep", out / "deep/er", out / "deep/er" / image["filename"]])))
+        self.assertEqual(self.ask("POST", "/stillframe/sync", {})[0], 500)
+        self.assertEqual(self.ask("GET", "/stillframe/sync")[0], 404)
+        # The same of what is uploaded.
+        body = b"--B\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\none\r\n--B--\r\n"
+        for path in ("/upload/image", "/api/upload/mask"):
+            connection = Unix(self.socket)
+            with self.traced(process) as synced:
+                connection.request("POST", path, body, {"Content-Type": "multipart/form-data; boundary=B"})
+                self.assertEqual(json.loads(connection.getresponse().read())["name"], "a.png")
+            connection.close()
+            self.assertEqual(synced, [str(into), str(into / "a.png")])
+
+    @contextlib.contextmanager
+    def traced(self, process):
+        """Which files it syncs meanwhile."""
+        trace, synced = self.place / "trace", []
+        watching = subprocess.Popen(["strace", "-f", "-y", "-e", "trace=fsync", "-o", str(trace), "-p", str(process.pid)], stderr=subprocess.PIPE)
+        try:
+            self.assertIn(b"attached", watching.stderr.readline())
+            yield synced
+        finally:
+            watching.terminate()
+            watching.wait()
+            watching.stderr.close()
+        synced += sorted(re.findall(r"fsync\(\d+<(.*?)>\) += 0", trace.read_text()))
 
     def test_the_hook_marks_the_files_that_nodes_save(self):
         # A pack takes the function by its name, and before anything was saved.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import harness
 
-SECONDS = 60
+SECONDS = 85
 SHARES = {"network"}
 BATCH = True
 
@@ -56,6 +56,7 @@ def free_port():
 class V2(unittest.TestCase):
     keys = []
     rules = {"waiting": 1000, "waiting_per_client": 8}
+    output = "output"
 
     @classmethod
     def setUpClass(cls):
@@ -66,6 +67,7 @@ class V2(unittest.TestCase):
         cls.port = free_port()
         (cls.place / "input").mkdir()
         (cls.place / "jobs").mkdir()
+        cls.programs = {}
         cls.instances = [cls.instance(n) for n in range(2)]
         cls.settings()
         cls.start()
@@ -85,10 +87,11 @@ class V2(unittest.TestCase):
         (program / "behaviour.json").write_text(json.dumps({"mark": f"mark{n}"}))
         port = free_port()
         arguments = [sys.executable, program / "main.py", "--port", port, "--base-directory", program, "--input-directory", cls.place / "input",
-                     "--output-directory", cls.place / "output", "--temp-directory", cls.place / f"temp{n}"]
+                     "--output-directory", cls.place / cls.output.format(n), "--temp-directory", cls.place / f"temp{n}"]
         code = f"import os, sys; os.environ['STILLFRAME_SOCKET'] = f'{{os.getpid()}}:{port}:{socket_file}'; os.execv(sys.argv[1], sys.argv[1:])"
-        cls.process(sys.executable, "-c", code, *arguments, PYTHONPATH=str(HOOK), PYTHONDONTWRITEBYTECODE="1")
+        process = cls.process(sys.executable, "-c", code, *arguments, PYTHONPATH=str(HOOK), PYTHONDONTWRITEBYTECODE="1")
         cls.wait(socket_file.exists)
+        cls.programs[n] = process
         return {"id": f"s{n}-g1", "address": str(socket_file), "slot": n, "generation": 1}
 
     @classmethod
@@ -310,6 +313,34 @@ class Jobs(V2):
         self.assertEqual([self.over(job)["status"] for job in jobs], ["succeeded"] * 4)
         self.assertEqual(self.submit(graph(), 422, headers=key)["details"]["job_id"], jobs[3]["id"])
         self.assertEqual(self.get(f"/api/v2/jobs/{jobs[3]['id']}")["metadata"], {"a": "b"})
+
+
+class Away(V2):
+    """Each instance has its own pictures, until the agent gives them to others."""
+    output = "output{}"
+
+    def test_a_picture_whose_maker_is_away_is_not_denied(self):
+        job = str(uuid.uuid4())
+        self.assertEqual(self.ask("POST", "/prompt", {"prompt": graph(0), "prompt_id": job})[0], 200)
+        entry = self.wait(lambda: self.get(f"/history/{job}").get(job))
+        view = f"/view?filename={entry['outputs']['2']['images'][0]['filename']}"
+        self.assertIn(job.encode(), self.get(view))
+        maker = next(n for n in range(2) if list(self.place.glob(f"output{n}/*.png")))
+        self.programs[maker].kill()
+        self.programs[maker].wait()
+        status, headers, answer = self.ask("GET", view)
+        self.assertEqual((status, headers["Retry-After"]), (503, "5"), answer)
+        self.assertIn(f"s{maker}-g1 made it, and does not answer", json.dumps(answer))
+        # Nobody says that of what was never made.
+        self.get("/view?filename=nobody.png", 404)
+        (self.place / f"{maker}.sock").unlink()
+        shutil.rmtree(self.place / f"program{maker}")
+        self.instance(maker)
+        self.assertIn(job.encode(), self.get(view))
+        # Its maker itself has it no longer.
+        for picture in self.place.glob(f"output{maker}/*.png"):
+            picture.unlink()
+        self.get(view, 404)
 
 
 class Assets(V2):

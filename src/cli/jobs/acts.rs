@@ -1,6 +1,6 @@
 //! `stillframe jobs cancel` and `requeue`: on whichever host has them.
 use super::Hosts;
-use crate::cli::documents::{JobsCancelled, JobsRequeued};
+use crate::cli::documents::{self, Document, JobsCancelled, JobsRequeued};
 use crate::cli::exit;
 use crate::cli::fleet::{self, each_says};
 use crate::cli::printer::{Printer, plain};
@@ -35,36 +35,42 @@ pub struct RequeueArgs {
 
 pub fn cancel(args: &CancelArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let ask = JobsAsk::Cancel { ids: args.ids.clone(), waiting: args.waiting };
-    let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
-    let mut told = Told::new("cancelled", printer);
-    let (values, failed) = each_says(
-        &members,
-        printer,
-        |member| act(member, &ask),
-        |member, acted| {
-            told.hear(member.name(), acted);
-            if args.waiting && acted.is_empty() {
-                printer.line(format!("{}  no job waits", member.name()));
-            }
-            JobsCancelled { cancelled: acted.clone() }
-        },
-    );
-    let undone = told.rest();
-    fleet::document(values, failed, printer);
-    Ok(exit::code(failed + undone))
+    everywhere(&args.hosts, config, printer, &ask, "cancelled", |member, acted| {
+        if args.waiting && acted.is_empty() {
+            printer.line(format!("{}  no job waits", member.name()));
+        }
+        JobsCancelled { cancelled: acted.to_vec() }
+    })
 }
 
 pub fn requeue(args: &RequeueArgs, config: Option<&Path>, printer: &Printer) -> Result<ExitCode> {
     let ask = JobsAsk::Requeue { ids: args.ids.clone() };
-    let (_, members) = fleet::chosen(&args.hosts, config, printer)?;
-    let mut told = Told::new("waits again", printer);
+    everywhere(&args.hosts, config, printer, &ask, "waits again", |_, acted| JobsRequeued {
+        requeued: acted.to_vec(),
+    })
+}
+
+/// Asks each host, and fails if a job was to be found on none of them.
+fn everywhere<D>(
+    hosts: &Hosts,
+    config: Option<&Path>,
+    printer: &Printer,
+    ask: &JobsAsk,
+    done: &'static str,
+    document: impl Fn(&Member, &[JobActed]) -> D,
+) -> Result<ExitCode>
+where
+    documents::Hosts<D>: Document,
+{
+    let (_, members) = fleet::chosen(hosts, config, printer)?;
+    let mut told = Told::new(done, printer);
     let (values, failed) = each_says(
         &members,
         printer,
-        |member| act(member, &ask),
+        |member| act(member, ask),
         |member, acted| {
             told.hear(member.name(), acted);
-            JobsRequeued { requeued: acted.clone() }
+            document(member, acted)
         },
     );
     let undone = told.rest();

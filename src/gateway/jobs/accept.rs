@@ -5,6 +5,7 @@ use crate::formats::comfy::api::invalid::{self, Invalid};
 use crate::formats::comfy::api::paths;
 use crate::formats::comfy::api::shapes::queue::accepted;
 use crate::formats::comfy::api::submission::{self, ForInstance, Submission, Validated};
+use crate::gateway::faults;
 use crate::gateway::instance::Instance;
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::engine::{Engine, Open, Wish, now, waiting};
@@ -18,7 +19,7 @@ use crate::jobs::model::{Body, Job, Owner, State};
 use crate::jobs::queue::Full;
 use crate::jobs::store::Write;
 use crate::sys::error::{Error, Kind};
-use crate::sys::random;
+use crate::sys::{fault, random};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value};
@@ -30,6 +31,9 @@ use std::time::Duration;
 const LARGE: usize = 256 << 10;
 /// A node may look at files to know its inputs. What takes longer is accepted unseen.
 const VALIDATION: Duration = Duration::from_secs(20);
+
+/// The guard that the tests take out: two requests for one id, or with one key, then go on at the same time.
+const ONE_AT_A_TIME: &str = "jobs-id";
 
 /// What a client asks for, and what is written with it.
 pub struct Wanted {
@@ -151,6 +155,7 @@ async fn accept(
     }
     engine.tell_remaining(&gateway.hub);
     engine.dispatch(&gateway.router);
+    let _ = faults::point(gateway, "jobs/accepted").await;
     Ok(Accepted { job, node_errors })
 }
 
@@ -290,7 +295,8 @@ impl<'a> Accepting<'a> {
         loop {
             let mut changed = std::pin::pin!(engine.changed.notified());
             changed.as_mut().enable();
-            if engine.inner().accepting.insert(id.to_string()) {
+            let first = engine.inner().accepting.insert(id.to_string());
+            if first || fault::is_taken_out(ONE_AT_A_TIME) {
                 return Accepting { engine, id: id.to_string() };
             }
             changed.await;

@@ -12,12 +12,13 @@ use crate::formats::comfy::api::shapes::requests::{self, Forget};
 use crate::gateway::jobs::accept;
 use crate::gateway::jobs::call;
 use crate::gateway::jobs::engine::Engine;
+use crate::gateway::jobs::messages;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::service;
 use crate::gateway::share::Who;
 use crate::gateway::shared::Gateway;
 use crate::jobs::ledger::Texts;
-use crate::jobs::model::{BodyText, History, Job, ReasonKind, State};
+use crate::jobs::model::{BodyText, History, Job, State};
 use crate::jobs::store::{Find, Sort, Write};
 use crate::sys::error::Error;
 use hyper::StatusCode;
@@ -222,29 +223,13 @@ fn made_up(job: &Job) -> Value {
         Some(reason) if job.state != State::Cancelled => {
             let failure = Failure {
                 node: nowhere,
-                kind: kind_name(reason.kind),
+                kind: messages::kind_name(reason.kind),
                 message: &reason.message,
                 traceback: &[],
             };
             history::failed(&job.id, job.started, ended, &failure)
         }
         _ => history::interrupted(&job.id, job.started, ended, nowhere),
-    }
-}
-
-/// In the place of an exception's type.
-fn kind_name(kind: ReasonKind) -> &'static str {
-    match kind {
-        ReasonKind::Refused => "stillframe.Refused",
-        ReasonKind::NodeFailed => "stillframe.NodeFailed",
-        ReasonKind::OutOfMemory => "stillframe.OutOfMemory",
-        ReasonKind::Interrupted => "stillframe.Interrupted",
-        ReasonKind::InstanceDied => "stillframe.InstanceDied",
-        ReasonKind::InstanceStuck => "stillframe.InstanceStuck",
-        ReasonKind::Drained => "stillframe.Drained",
-        ReasonKind::Forgotten => "stillframe.Forgotten",
-        ReasonKind::TriesUsedUp => "stillframe.TriesUsedUp",
-        ReasonKind::Other => "stillframe.JobFailed",
     }
 }
 

@@ -3,10 +3,12 @@ use crate::formats::comfy::api::paths;
 use crate::formats::comfy::api::shapes::history;
 use crate::gateway::access_log::Level;
 use crate::gateway::deliveries::events;
+use crate::gateway::faults;
 use crate::gateway::hub::ClientRef;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::engine::{Engine, Wish, now, waiting};
 use crate::gateway::jobs::messages;
+use crate::gateway::jobs::outputs;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::place::Seat;
 use crate::gateway::jobs::telling::{self, Happened};
@@ -81,6 +83,7 @@ pub async fn with_history(
         return false;
     }
     engine.made.learn(&entry["outputs"], seat.instance.id());
+    outputs::sync(gateway, engine, seat, id, &entry["outputs"]).await;
     // The job itself is kept once, as its client asked for it; the instance knows it by the gateway's client id.
     history::take_outputs_to_execute(&mut entry);
     end(gateway, engine, Some(seat), &job, state, reason, Some(entry)).await;
@@ -106,6 +109,7 @@ pub async fn end(
         }
         None => Vec::new(),
     };
+    let _ = faults::point(gateway, "jobs/ended").await;
     let end = Write::End { id: id.clone(), state, at, reason, history: history.map(Box::new) };
     written(gateway, engine, [vec![end], told].concat()).await;
     let ran = {

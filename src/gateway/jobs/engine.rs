@@ -13,6 +13,7 @@ use crate::jobs::model::{Job, Owner, State};
 use crate::jobs::queue::{self, Queue, Waiting};
 use crate::protocol::jobs::Jobs;
 pub use crate::sys::clock::now_ms as now;
+use crate::sys::fault;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use tokio::sync::Notify;
 /// How many jobs an instance has at most: one runs, one waits there, so that its models stay loaded and it is
 /// never idle between two.
 const PLACES: usize = 2;
+/// The guard that the tests take out: a job then stays in the queue until it is written down who has it.
+pub const CLAIM: &str = "jobs-claim";
 
 pub struct Engine {
     pub ledger: Ledger,
@@ -81,6 +84,16 @@ fn steal(seats: &[Arc<Seat>]) {
     {
         full.order(Order::TakeBack);
     }
+}
+
+/// Takes the job that runs next out of the queue. Whoever looks holds the lock until the seat has the job, so that
+/// nobody else gives it away, too.
+fn claim(inner: &mut Inner, seat: &Seat) -> Option<Waiting> {
+    let waiting = inner.queue.pick(seat.warmth())?;
+    if fault::is_taken_out(CLAIM) {
+        inner.queue.push(waiting.clone());
+    }
+    Some(waiting)
 }
 
 pub fn waiting(job: &Job) -> Waiting {
@@ -256,7 +269,7 @@ impl Engine {
             let Some(seat) = warm.or_else(|| free.iter().min_by_key(|seat| seat.last_given())) else {
                 return;
             };
-            let Some(waiting) = inner.queue.pick(seat.warmth()) else { return };
+            let Some(waiting) = claim(&mut inner, seat) else { return };
             if let Some(open) = inner.open.get_mut(&waiting.id) {
                 open.job.state = State::Dispatched;
                 open.job.dispatched = Some(now());

@@ -36,11 +36,10 @@ impl Made {
     }
 
     fn put(&self, output: &Value, instance: &str, newer: bool) {
-        let mut found = Vec::new();
-        files(output, &mut found);
         let mut memory = self.memory.lock();
         let instance: Arc<str> = instance.into();
-        for key in found {
+        for File { kind, subfolder, filename } in files(output) {
+            let key = name(kind, subfolder, filename);
             if newer || !memory.map.contains_key(&key) {
                 memory.put(key, instance.clone());
             }
@@ -56,19 +55,33 @@ impl Made {
     }
 }
 
+/// A file that a node put out, as its message names it.
+pub struct File<'a> {
+    /// `output`, `temp` or `input`.
+    pub kind: &'a str,
+    pub subfolder: &'a str,
+    pub filename: &'a str,
+}
+
 /// Every file that is named below, whatever the list is called: `images`, `gifs`, `audio`, …
-fn files(value: &Value, found: &mut Vec<Key>) {
+pub fn files(value: &Value) -> Vec<File<'_>> {
+    let mut found = Vec::new();
+    collect(value, &mut found);
+    found
+}
+
+fn collect<'a>(value: &'a Value, found: &mut Vec<File<'a>>) {
     match value {
         Value::Object(members) => {
             if let Some(filename) = members.get("filename").and_then(Value::as_str) {
                 let text = |member: &str| members.get(member).and_then(Value::as_str);
                 let (kind, subfolder) =
                     (text("type").unwrap_or("output"), text("subfolder").unwrap_or_default());
-                found.push(name(kind, subfolder, filename));
+                found.push(File { kind, subfolder, filename });
             }
-            members.values().for_each(|value| files(value, found));
+            members.values().for_each(|value| collect(value, found));
         }
-        Value::Array(list) => list.iter().for_each(|value| files(value, found)),
+        Value::Array(list) => list.iter().for_each(|value| collect(value, found)),
         _ => {}
     }
 }

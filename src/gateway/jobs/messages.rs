@@ -1,5 +1,5 @@
 //! What ComfyUI's history says of a job's end, and what the gateway itself says where no instance can.
-use crate::formats::comfy::api::shapes::messages as shapes;
+use crate::formats::comfy::api::shapes::messages::{self as shapes, Failure, Node};
 use crate::gateway::hub::Message;
 use crate::gateway::jobs::engine::now;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State};
@@ -37,12 +37,26 @@ pub fn outcome(history: &History) -> (State, Option<Reason>) {
 
 /// For the client of a job that failed without an instance: an error in ComfyUI's shape, then the end.
 pub fn failure(job: &Job, reason: &Reason) -> Vec<Message> {
-    let error = json!({ "type": "execution_error", "data": {
-        "prompt_id": job.id, "node_id": null, "node_type": null, "executed": [],
-        "exception_message": reason.message, "exception_type": "stillframe.JobFailed", "traceback": [],
-        "current_inputs": {}, "current_outputs": [], "timestamp": now(),
-    }});
+    let failure = Failure { kind: kind_name(reason.kind), message: &reason.message, ..Failure::default() };
+    let error =
+        json!({ "type": "execution_error", "data": shapes::execution_error(&job.id, &failure, now()) });
     [error, shapes::over(&job.id)].iter().map(Message::json).collect()
+}
+
+/// In the place of an exception's type.
+pub fn kind_name(kind: ReasonKind) -> &'static str {
+    match kind {
+        ReasonKind::Refused => "stillframe.Refused",
+        ReasonKind::NodeFailed => "stillframe.NodeFailed",
+        ReasonKind::OutOfMemory => "stillframe.OutOfMemory",
+        ReasonKind::Interrupted => "stillframe.Interrupted",
+        ReasonKind::InstanceDied => "stillframe.InstanceDied",
+        ReasonKind::InstanceStuck => "stillframe.InstanceStuck",
+        ReasonKind::Drained => "stillframe.Drained",
+        ReasonKind::Forgotten => "stillframe.Forgotten",
+        ReasonKind::TriesUsedUp => "stillframe.TriesUsedUp",
+        ReasonKind::Other => "stillframe.JobFailed",
+    }
 }
 
 /// For the client of a job whose instance was not heard when it ended: what its history says.
@@ -56,10 +70,8 @@ pub fn end_of(id: &str, history: &History) -> Vec<Message> {
 
 /// For the client of a job that was taken back before it began.
 pub fn interruption(id: &str) -> Vec<Message> {
-    let interrupted = json!({ "type": "execution_interrupted", "data": {
-        "prompt_id": id, "node_id": null, "node_type": null, "executed": [], "timestamp": now(),
-    }});
-    vec![Message::json(&interrupted)]
+    let data = shapes::execution_interrupted(id, Node::default(), now());
+    vec![Message::json(&json!({ "type": "execution_interrupted", "data": data }))]
 }
 
 #[cfg(test)]

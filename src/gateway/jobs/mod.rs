@@ -16,7 +16,8 @@
 //!    of it. So whoever comes after a crash knows whom to ask.
 //! 2. A job is given to a second instance only when the first one says that it does not have it, or when the
 //!    first one's process is gone.
-//! 3. What an instance says of a job goes to the client in its order, and the end only when it is on disk.
+//! 3. What an instance says of a job goes to the client in its order, and the end only when it is on disk, with the
+//!    files that the job put out.
 pub mod accept;
 pub mod answers;
 pub mod call;
@@ -29,6 +30,7 @@ pub mod listening;
 pub mod made;
 pub mod messages;
 pub mod operator;
+pub mod outputs;
 pub mod owner;
 pub mod place;
 pub mod reconcile;

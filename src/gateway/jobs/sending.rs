@@ -2,16 +2,21 @@
 use crate::formats::comfy::api::submission::ForInstance;
 use crate::formats::comfy::api::{ids, paths};
 use crate::gateway::access_log::Level;
+use crate::gateway::faults;
 use crate::gateway::jobs::call::{self, Failed};
 use crate::gateway::jobs::ending::{self, Turn};
-use crate::gateway::jobs::engine::{Engine, now};
+use crate::gateway::jobs::engine::{CLAIM, Engine, now};
 use crate::gateway::jobs::inputs::{self, NotPlaced};
 use crate::gateway::jobs::place::{Id, Order, Outcome, Seat};
 use crate::gateway::jobs::reconcile;
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{Reason, ReasonKind};
 use crate::jobs::store::Write;
+use crate::sys::fault;
 use std::sync::Arc;
+
+/// The guard that the tests take out: it is then on disk who has a job only once it has it.
+const RECORD: &str = "jobs-record";
 
 /// In a task of its own: validation may take a while, and what runs meanwhile is listened to.
 pub fn send(gateway: &Arc<Gateway>, engine: &Arc<Engine>, seat: &Arc<Seat>, id: Id) {
@@ -31,16 +36,13 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         Ok(None) => return Outcome::NoBody("its body is not in the database".into()),
         Err(e) => return Outcome::NotSent(e.full()),
     };
-    let dispatch = Write::Dispatch {
-        id: id.to_string(),
-        instance: seat.instance.id().into(),
-        generation: seat.instance.target.generation,
-        at: now(),
-    };
-    if let Err(e) = engine.ledger.write(dispatch).await {
-        engine.note(&gateway.log, Level::Error, &format!("{id} is not given to an instance: {}", e.full()));
-        return Outcome::NotSent(e.full());
+    if !fault::is_taken_out(RECORD)
+        && let Err(why) = record(gateway, engine, seat, id).await
+    {
+        return Outcome::NotSent(why);
     }
+    // A place at which the tests hold it: to be held is all that is planned there.
+    let _ = faults::point(gateway, "jobs/recorded").await;
     match give_files(engine, seat, id).await {
         Ok(()) => {}
         Err(NotPlaced::Failed(status)) => return Outcome::Refused { status, details: None },
@@ -66,6 +68,10 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         Err(Failed::NotSent(why)) => return Outcome::NotSent(why),
         Err(Failed::Unknown(why)) => return Outcome::Unknown(why),
     };
+    let _ = faults::point(gateway, "jobs/told").await;
+    if fault::is_taken_out(RECORD) {
+        let _ = record(gateway, engine, seat, id).await;
+    }
     if !answer.status.is_success() {
         return Outcome::Refused { status: answer.status.as_u16(), details: answer.json() };
     }
@@ -73,6 +79,24 @@ async fn tell(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Outco
         Some(its) if its == **id => Outcome::Taken,
         _ => Outcome::OtherId,
     }
+}
+
+/// Which instance the job goes to, on disk.
+async fn record(gateway: &Gateway, engine: &Engine, seat: &Seat, id: &Id) -> Result<(), String> {
+    let dispatch = Write::Dispatch {
+        id: id.to_string(),
+        instance: seat.instance.id().into(),
+        generation: seat.instance.target.generation,
+        at: now(),
+    };
+    let written = engine.ledger.write(dispatch).await;
+    if fault::is_taken_out(CLAIM) {
+        engine.inner().queue.remove(id);
+    }
+    written.map_err(|e| {
+        engine.note(&gateway.log, Level::Error, &format!("{id} is not given to an instance: {}", e.full()));
+        e.full()
+    })
 }
 
 /// Another instance may have had them, or somebody took them away.

@@ -84,15 +84,63 @@ def note(port, path):
     loop.create_server = create_server
 
 
-def add_validation(port):
-    """POST /stillframe/validate, for the gateway alone, which passes no such path on: what ComfyUI does with POST /prompt before it
-    queues the job. The job comes as it does there. The answer is 200 with the output nodes that would run, or the 400 of /prompt.
+def add_paths(port):
+    """Two paths for the gateway alone, which passes neither on, and a promise of ComfyUI's own.
+    POST /stillframe/validate: what ComfyUI does with POST /prompt before it queues the job. The job comes as it does there. The answer is
+    200 with the output nodes that would run, or the 400 of /prompt.
+    POST /stillframe/sync: 200 when the files of the output directory that it names are on disk, which ComfyUI itself does not wait for.
+    POST /upload/image and /upload/mask: the file is on disk before the answer, so that a job that was accepted has what it is made of.
     A server that is none of aiohttp's, or has no such functions, goes on as it is."""
     import asyncio
     import functools
     import inspect
+    import json
 
-    loop, plain, path = asyncio.BaseEventLoop, asyncio.BaseEventLoop.create_server, "/stillframe/validate"
+    loop, plain = asyncio.BaseEventLoop, asyncio.BaseEventLoop.create_server
+
+    def put_on_disk(root, files):
+        folders = set()
+        for file in files:
+            path = os.path.realpath(os.path.join(root, file["subfolder"], file["filename"]))
+            # A node may name what it likes, and somebody may have taken it away.
+            if os.path.commonpath((root, path)) != root or not os.path.isfile(path):
+                continue
+            with open(path, "rb") as content:
+                os.fsync(content.fileno())
+            while path != root:
+                path = os.path.dirname(path)
+                folders.add(path)
+        for folder in folders:
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
+
+    async def sync(kind, files):
+        root = os.path.realpath(sys.modules["folder_paths"].get_directory_by_type(kind))
+        # In a thread of its own: the disk may take its time, and what runs goes on.
+        await asyncio.get_running_loop().run_in_executor(None, put_on_disk, root, files)
+
+    async def synced(body):
+        if not hasattr(sys.modules.get("folder_paths"), "get_directory_by_type"):
+            return {"error": "this main program has no output directory"}, 501
+        try:
+            await sync("output", body["files"])
+        except Exception as e:
+            return {"error": f"{type(e).__name__}: {e}"}, 500
+        return {}, 200
+
+    async def kept(response):
+        """The answer to an upload, once that is on disk."""
+        if response.status == 200:
+            try:
+                made = json.loads(response.body)
+                await sync(made["type"], [{"subfolder": made["subfolder"], "filename": made["name"]}])
+            except Exception as e:
+                # The file is there all the same.
+                print(f"stillframe: a power loss may take an uploaded file: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
+        return response
 
     def arguments(validate, prompt_id, prompt, targets):
         # Releases differ in what it takes, and packs may have wrapped it.
@@ -134,12 +182,19 @@ def add_validation(port):
             return {"outputs_to_execute": list(outputs), "node_errors": node_errors}, 200
         return {"error": error, "node_errors": node_errors}, 400
 
+    paths = {"/stillframe/validate": validated, "/stillframe/sync": synced}
+
     def answering(handler):
         @functools.wraps(handler)
         async def handle(request):
-            if request.path != path or request.method != "POST":
+            if request.method != "POST":
                 return await handler(request)
-            value, status = await validated(await request.json())
+            if request.path.removeprefix("/api") in ("/upload/image", "/upload/mask"):
+                return await kept(await handler(request))
+            own = paths.get(request.path)
+            if own is None:
+                return await handler(request)
+            value, status = await own(await request.json())
             return sys.modules["aiohttp.web"].json_response(value, status=status)
         return handle
 
@@ -205,7 +260,7 @@ process, _, rest = os.environ.get("STILLFRAME_SOCKET", "").partition(":")
 if process == str(os.getpid()):
     port, _, path = rest.partition(":")
     listen(path, int(port))
-    add_validation(int(port))
+    add_paths(int(port))
     # The last to be added is asked first: it finds the application by the handler, which the one before it replaces.
     note(int(port), os.path.join(os.path.dirname(path), "routes.json"))
     if os.environ.get("STILLFRAME_MARK"):
@@ -218,5 +273,5 @@ if path:
 # An environment may have a sitecustomize of its own, which this one hides.
 sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(__file__)]
 sys.modules.pop("sitecustomize", None)
-del process, rest, listen, note, add_validation, name_files, port, path
+del process, rest, listen, note, add_paths, name_files, port, path
 import sitecustomize  # noqa: E402,F401  If there is none, `site` knows what to do with the ImportError.

@@ -45,11 +45,11 @@ fn a_host_comes_before_the_project_and_lists_replace() {
 }
 
 #[test]
-fn the_queue_is_the_gateways_where_that_is_said() {
+fn the_queue_is_the_gateways_unless_it_is_the_instances() {
     let jobs = |project: &str, host: &str| {
         spec(&format!("models = \"/m\"\n{project}"), host, &[]).map(|spec| spec.jobs)
     };
-    assert_eq!(jobs("", ""), Ok(None));
+    assert_eq!(jobs("", ""), Ok(Some(Jobs::default())));
     // Limits of a project say nothing of who has the queue.
     assert_eq!(jobs("jobs.waiting = 5\njobs.queue = \"instances\"", ""), Ok(None));
     assert_eq!(jobs("jobs.queue = \"gateway\"", "jobs.queue = \"instances\""), Ok(None));

@@ -13,7 +13,7 @@ const SCHEDULES: &str = "service.scaling.schedules";
 
 impl ServiceConfig {
     fn gateway_has_the_queue(&self) -> bool {
-        self.jobs.queue == Some(QueueOf::Gateway)
+        self.jobs.queue.unwrap_or_default() == QueueOf::Gateway
     }
 
     fn schedules(&self) -> &[ScheduleConfig] {
@@ -104,7 +104,7 @@ impl ServiceConfig {
             Some((key, _)) => Err(wrong(
                 key,
                 "lets the number of instances follow the queue, and each instance keeps its own: \
-                 set [service.jobs] queue = \"gateway\"",
+                 leave queue = \"instances\" out of [service.jobs]",
             )),
             None => Ok(()),
         }
@@ -202,21 +202,22 @@ mod tests {
         config.spec(&[], Vec::new(), None).map_err(|w| w.to_string())
     }
 
-    const QUEUE: &str = "slots = 3\njobs.queue = \"gateway\"\n";
+    /// Each instance has its own queue.
+    const OWN: &str = "jobs.queue = \"instances\"\n";
 
     fn scaled(text: &str) -> Result<Spec, String> {
-        spec(&format!("{QUEUE}{text}"))
+        spec(&format!("slots = 3\n{text}"))
     }
 
     #[test]
     fn without_a_policy_each_slot_has_an_instance() {
         for (text, instances) in [
             ("slots = 2", (2, 2)),
-            ("slots = 2\njobs.queue = \"gateway\"", (2, 2)),
+            ("slots = 2\njobs.queue = \"instances\"", (2, 2)),
             ("", (1, 1)),
             ("slots = 3\nscaling.maximum = 2", (2, 2)),
             // Nobody would know when to start a second one.
-            ("slots = 2\nscaling.minimum = 1", (1, 1)),
+            ("slots = 2\nscaling.minimum = 1\njobs.queue = \"instances\"", (1, 1)),
         ] {
             let spec = spec(text).unwrap();
             assert_eq!(
@@ -284,12 +285,12 @@ mod tests {
         assert_eq!(no_time, "service.scaling.schedules is from 08:00 to 08:00, which is no time");
         let bad = schedule("from = \"8:00\", to = \"20:00\", zone = \"UTC\", minimum = 1");
         assert_eq!(bad, "\"8:00\" is no time of a day: write \"08:00\"");
-        let alone = spec("slots = 2\nscaling.minimum = 0").unwrap_err();
+        let alone = spec(&format!("{OWN}slots = 2\nscaling.minimum = 0")).unwrap_err();
         assert_eq!(
             alone,
             "service.scaling.minimum lets the number of instances follow the queue, and each instance keeps its own: \
-             set [service.jobs] queue = \"gateway\""
+             leave queue = \"instances\" out of [service.jobs]"
         );
-        assert!(spec("slots = 2\nscaling = { minimum = 1, maximum = 2 }").is_err());
+        assert!(spec(&format!("{OWN}slots = 2\nscaling = {{ minimum = 1, maximum = 2 }}")).is_err());
     }
 }

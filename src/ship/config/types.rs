@@ -271,12 +271,12 @@ pub struct GatewayConfig {
     pub idle_timeout: Option<Span>,
 }
 
-/// What but `queue` is said here has an effect with `queue = "gateway"` alone.
+/// With `queue = "instances"` nothing else that is said here has an effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct JobsConfig {
-    /// "gateway": a job is on disk before its client hears that it was accepted, and runs whatever dies in between; queue and
-    /// history are one for the service. "instances" (default): each instance has its own, which end with it. A change
+    /// "gateway" (default): a job is on disk before its client hears that it was accepted, and runs whatever dies in between;
+    /// queue and history are one for the service. "instances": each instance has its own, which end with it. A change
     /// restarts the gateway once. Let jobs end before going back to "instances": what waits then stays on the host's
     /// disk until the gateway has the queue again.
     pub queue: Option<QueueOf>,
@@ -306,8 +306,8 @@ pub struct JobsConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueOf {
-    #[default]
     Instances,
+    #[default]
     Gateway,
 }
 

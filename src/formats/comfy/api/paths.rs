@@ -31,6 +31,9 @@ pub const API: &str = "/api";
 /// Ours, added to ComfyUI's by `host/scripts/sitecustomize.py`, for the gateway alone: POST validates a job and queues none.
 pub const VALIDATE: &str = "/stillframe/validate";
 
+/// Ours, too: POST answers when the files that it names are on disk.
+pub const SYNC: &str = "/stillframe/sync";
+
 /// Of one job, once it has ended.
 pub fn history_of(id: &str) -> String {
     format!("{HISTORY}/{id}")
