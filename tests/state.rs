@@ -54,8 +54,8 @@ fn the_state_of_a_service() {
     let mut migrated = document("state.json");
     migrated["version"] = 2.into();
     assert_eq!(serde_json::to_value(&state).unwrap(), migrated);
-    // One of an earlier agent says nothing of what serves.
     let written: Table = serde_json::from_value(document("table.json")).unwrap();
+    // A table says since whose it is, also where it names no instance.
     assert_eq!(state.table(Some(1)), Table { serving: Some(1), ..written });
 
     // Of what an older stillframe asked for, and of a newer one's file.

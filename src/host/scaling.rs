@@ -3,7 +3,7 @@ use crate::host::gateway_units::Gateway;
 use crate::host::journal::Journal;
 use crate::host::layout::Service;
 use crate::host::lease;
-use crate::host::scaling_order::{keep, order};
+use crate::host::scaling_order::order;
 use crate::host::state::{Place, ServiceState};
 use crate::protocol::control::{Request, ScalingView};
 use crate::protocol::messages::{Attempt, AttemptKind, Outcome, Status};
@@ -11,6 +11,7 @@ use crate::protocol::scaling::{Change, Order, Policy};
 use crate::scaling::schedule;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
+use crate::sys::files;
 
 /// Whether an order can be carried out.
 fn check(policy: &Policy, slots: u32, order: &Order) -> Result<()> {
@@ -82,6 +83,17 @@ fn instances(count: u32) -> String {
     if count == 1 { "1 instance".into() } else { format!("{count} instances") }
 }
 
+/// On disk for good, or gone where it says nothing.
+fn keep(service: &Service, order: &Order) -> Result<()> {
+    if order.minimum.is_none() && order.maximum.is_none() && !order.paused {
+        files::remove(&service.scaling())?;
+        return files::sync_dir(&service.home);
+    }
+    let bytes = serde_json::to_vec_pretty(order)
+        .map_err(|e| Error::new(Kind::Io, "cannot write the order").caused_by(e))?;
+    files::write_atomic(&service.scaling(), &bytes)
+}
+
 /// An attempt of its own in the history, whatever comes of it.
 fn record(
     service: &Service,
@@ -127,7 +139,9 @@ pub fn begin_with_the_minimum(service: &Service) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::scaling::Target;
+    use crate::host::layout::Layout;
+    use crate::protocol::scaling::{ORDER_VERSION, Target};
+    use std::path::Path;
 
     fn policy() -> Policy {
         Policy {
@@ -156,5 +170,24 @@ mod tests {
         let below = Policy { minimum: 2, ..policy() };
         let error = super::check(&below, 4, &Order { maximum: Some(1), ..Order::default() }).unwrap_err();
         assert_eq!(error.to_string(), "the maximum is 1, below the minimum of 2 of the configuration");
+    }
+
+    #[test]
+    fn an_order_is_kept_and_one_that_says_nothing_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Layout::new(dir.path()).service("demo");
+        std::fs::create_dir_all(&service.home).unwrap();
+        assert_eq!(order(&service).unwrap(), None);
+        let paused = Order { version: ORDER_VERSION, paused: true, by: "a@b".into(), ..Order::default() };
+        keep(&service, &paused).unwrap();
+        assert_eq!(order(&service).unwrap(), Some(paused.clone()));
+        keep(&service, &Order { paused: false, ..paused }).unwrap();
+        assert_eq!(order(&service).unwrap(), None);
+        for (text, why) in [("{", "EOF while parsing"), ("{\"version\":9}", "version 9")] {
+            std::fs::write(service.scaling(), text).unwrap();
+            let error = order(&service).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+            assert!(error.to_string().contains(Path::new("demo/scaling.json").to_str().unwrap()));
+        }
     }
 }
