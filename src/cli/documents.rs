@@ -8,7 +8,6 @@ use crate::closure::verify;
 use crate::deploy::drift::Standing;
 use crate::deploy::events::Line;
 use crate::deploy::host_result::HostResult;
-use crate::deploy::renaming::Renamed;
 use crate::formats::comfy::description::Description;
 use crate::protocol::messages::{self, AttemptKind, Holder};
 use crate::protocol::overview::{HostView, InstanceView};
@@ -29,8 +28,8 @@ mod jobs;
 
 pub use environment::{Audit, Distribution, Inspected, Locked, MainProgram, Pack, Python, Sized};
 pub use host::{
-    CheckedHost, Described, DescribedHost, DrainedHost, HostAdded, HostForgotten, Prepared, RepairedHost,
-    Retired, SentHost,
+    CheckedHost, Described, DescribedHost, DrainedHost, HostAdded, HostForgotten, Prepared, RenamedHost,
+    RenamedService, RepairedHost, Retired, SentHost,
 };
 pub use jobs::{
     BackedUp, DeliveriesRetried, JobChange, JobDeliveries, JobLine, JobShown, Jobs, JobsCancelled,
@@ -233,23 +232,6 @@ pub struct LogLine {
     pub host: String,
     /// systemd's journal has it in JSON, and this is that.
     pub entry: Value,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct RenamedHost {
-    #[serde(flatten)]
-    pub done: Renamed,
-}
-
-/// A service with another name.
-#[derive(Serialize, JsonSchema)]
-pub struct RenamedService {
-    pub from: String,
-    pub to: String,
-    /// The file that says so now; null where a host failed, or where no file of the project does.
-    pub file: Option<PathBuf>,
-    #[serde(flatten)]
-    pub hosts: Hosts<RenamedHost>,
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -1,7 +1,7 @@
 //! `stillframe host add` and `host remove`: the files that describe hosts. Each host has a file of its own, so nobody's
 //! comments are touched.
 use super::documents::{HostAdded, HostForgotten};
-use super::init::NewHost;
+use super::new_host::NewHost;
 use super::printer::Printer;
 use super::settings::Settings;
 use crate::deploy::fleet::Member;

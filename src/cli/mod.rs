@@ -27,6 +27,7 @@ mod logs;
 mod main;
 mod maintenance;
 mod man;
+mod new_host;
 mod output;
 mod prepare;
 pub mod printer;

@@ -1,6 +1,8 @@
 //! What commands that look after hosts print.
+use super::Hosts;
 use crate::deploy::maintenance::Drained;
 use crate::deploy::prepare::Step;
+use crate::deploy::renaming::Renamed;
 use crate::protocol::integrity::Integrity;
 use crate::protocol::overview::Repaired;
 use crate::ship::preflight::{Facts, Problem};
@@ -79,4 +81,21 @@ pub struct HostForgotten {
     pub file: PathBuf,
     /// What it is called now.
     pub put_aside: PathBuf,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct RenamedHost {
+    #[serde(flatten)]
+    pub done: Renamed,
+}
+
+/// A service with another name.
+#[derive(Serialize, JsonSchema)]
+pub struct RenamedService {
+    pub from: String,
+    pub to: String,
+    /// The file that says so now; null where a host failed, or where no file of the project does.
+    pub file: Option<PathBuf>,
+    #[serde(flatten)]
+    pub hosts: Hosts<RenamedHost>,
 }

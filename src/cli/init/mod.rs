@@ -4,6 +4,7 @@ mod answers;
 mod questions;
 
 use super::documents::Initialised;
+use super::new_host::NewHost;
 use super::printer::Printer;
 use super::settings::{CONFIG, Config, Settings, state_folder};
 use crate::capture::model::used::{Configured, Proposal};
@@ -16,7 +17,6 @@ use crate::snapshot::remembered;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{files, signals};
 use answers::Answers;
-pub use answers::NewHost;
 use questions::Asker;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

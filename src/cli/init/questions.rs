@@ -1,5 +1,6 @@
 //! The questions: each with its default and the reason for it; asked only on a terminal, and only what was not given.
-use super::answers::{Answers, NewHost, NewSchedule, Scaling};
+use super::answers::{Answers, NewSchedule, Scaling};
+use crate::cli::new_host::NewHost;
 use crate::ship::quantity::{Size, Span};
 use crate::snapshot::found::Found;
 use crate::sys::error::{Error, Kind, Result};
