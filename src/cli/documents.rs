@@ -29,7 +29,7 @@ mod jobs;
 pub use environment::{Audit, Distribution, Inspected, Locked, MainProgram, Pack, Python, Sized};
 pub use host::{
     CheckedHost, Described, DescribedHost, DrainedHost, HostAdded, HostForgotten, Prepared, RenamedHost,
-    RenamedService, RepairedHost, Retired, SentHost,
+    RepairedHost, Retired, SentHost,
 };
 pub use jobs::{
     BackedUp, DeliveriesRetried, JobChange, JobDeliveries, JobLine, JobShown, Jobs, JobsCancelled,
@@ -232,6 +232,17 @@ pub struct LogLine {
     pub host: String,
     /// systemd's journal has it in JSON, and this is that.
     pub entry: Value,
+}
+
+/// A service with another name.
+#[derive(Serialize, JsonSchema)]
+pub struct RenamedService {
+    pub from: String,
+    pub to: String,
+    /// The file that says so now; null where a host failed, or where no file of the project does.
+    pub file: Option<PathBuf>,
+    #[serde(flatten)]
+    pub hosts: Hosts<RenamedHost>,
 }
 
 #[derive(Serialize, JsonSchema)]

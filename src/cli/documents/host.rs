@@ -1,5 +1,4 @@
 //! What commands that look after hosts print.
-use super::Hosts;
 use crate::deploy::maintenance::Drained;
 use crate::deploy::prepare::Step;
 use crate::deploy::renaming::Renamed;
@@ -87,15 +86,4 @@ pub struct HostForgotten {
 pub struct RenamedHost {
     #[serde(flatten)]
     pub done: Renamed,
-}
-
-/// A service with another name.
-#[derive(Serialize, JsonSchema)]
-pub struct RenamedService {
-    pub from: String,
-    pub to: String,
-    /// The file that says so now; null where a host failed, or where no file of the project does.
-    pub file: Option<PathBuf>,
-    #[serde(flatten)]
-    pub hosts: Hosts<RenamedHost>,
 }
