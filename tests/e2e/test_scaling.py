@@ -8,7 +8,8 @@ from pathlib import Path
 
 import service
 from service import SERVICE
-from test_jobs import OWNED, Jobs, graph
+from owned import OWNED
+from test_jobs import Jobs, graph
 
 SECONDS = 420
 POLICY = 'slots = 3\nscaling = { minimum = 0, maximum = 3, target-waiting = 1, cool-down = "1s", idle = "4s" }'

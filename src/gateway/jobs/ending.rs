@@ -11,6 +11,7 @@ use crate::gateway::jobs::messages;
 use crate::gateway::jobs::outputs;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::place::Seat;
+use crate::gateway::jobs::process;
 use crate::gateway::jobs::telling::{self, Happened};
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State, Try};
@@ -80,6 +81,11 @@ pub async fn with_history(
     let (state, reason) = messages::outcome(&entry);
     if state == State::Cancelled && wish == Wish::Drain {
         drained(gateway, engine, seat, &job).await;
+        return false;
+    }
+    if let Some(Reason { kind: ReasonKind::GpuFailed, message, .. }) = &reason {
+        process::end(gateway, engine, seat, "lost its GPU");
+        lost(gateway, engine, seat, id, (ReasonKind::GpuFailed, Turn::Its), message).await;
         return false;
     }
     engine.made.learn(&entry["outputs"], seat.instance.id());

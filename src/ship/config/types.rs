@@ -289,7 +289,8 @@ pub struct JobsConfig {
     /// What becomes of a job that still runs when `drain` has passed: "requeue" (default; it is interrupted and waits again) or
     /// "fail".
     pub drain_running: Option<DrainRunning>,
-    /// An instance that neither reports progress nor answers for so long gets no new job (default: 10min).
+    /// An instance with a job that neither reports progress nor answers for so long is ended, starts again, and its job waits
+    /// again (default: 10min).
     pub stuck_after: Option<Span>,
     /// A job that waits longer has expired (default: none does).
     pub expire_waiting: Option<Span>,

@@ -85,6 +85,7 @@ pub fn error(job: &Job) -> Option<JobError> {
         ReasonKind::Interrupted => "interrupted",
         ReasonKind::InstanceDied => "instance_died",
         ReasonKind::InstanceStuck => "instance_stuck",
+        ReasonKind::GpuFailed => "gpu_failed",
         ReasonKind::Drained => "instance_stopped",
         ReasonKind::Forgotten => "job_lost_by_instance",
         ReasonKind::TriesUsedUp => "tries_used_up",
