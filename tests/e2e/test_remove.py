@@ -106,7 +106,7 @@ class Removed(Case):
         self.assertNotEqual(self.everything()["files"].keys(), before["files"].keys())
         # First without the data: that is all that stays.
         plan = self.place.run("remove", "--dry-run").out
-        self.assertRegex(plan, r"alpha  demo goes; generation 2 finishes what it has first")
+        self.assertRegex(plan, r"alpha  demo goes; generation \d+ finishes what it has first")
         for line in (r"goes   units: /run/systemd/system/stillframe-demo-gateway\.socket", r"goes   state, history and secrets: /var/lib/stillframe/services/demo",
                      r"stays  pictures, uploads and user data: /var/lib/stillframe-data/demo", r"stays  the jobs of the gateway: /var/lib/stillframe-gateway/demo",
                      r"stays  folders of the host's own: /srv/models"):
@@ -172,6 +172,8 @@ class Removed(Case):
                     self.compare({k: before[k] for k in ("units", "users", "unit files", "sockets")}, after)
                     left = [path for path in after["files"] if "demo" in path and path not in before["files"]]
                     self.assertEqual(left, [])
+        # The last one was cancelled.
+        self.assertEqual(self.act("remove", "--yes", "--data").host()["status"], "succeeded")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import service
 from service import SERVICE
-from owned import OWNED
+import owned
 from test_jobs import Jobs, graph
 
 SECONDS = 420
@@ -44,7 +44,8 @@ class Scaled(Jobs):
 
     @classmethod
     def configured(cls, policy=POLICY, **more):
-        cls.place.configure(service=policy, text=OWNED, drain="20s", **more)
+        cls.owned = owned.Owned(cls.place, 3)
+        cls.place.configure(service=policy, text=owned.OWNED, drain="20s", **more)
 
     def running(self):
         """The instances' units that systemd has."""
