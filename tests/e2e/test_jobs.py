@@ -171,7 +171,7 @@ class Deaths(Jobs):
         self.alpha.run("systemctl", "kill", "--signal=STOP", unit)
         self.addCleanup(self.alpha.run, "systemctl", "kill", "--signal=CONT", unit)
         self.assertEqual(self.send(f"/api/jobs/{job}/cancel", {}), '{"cancelled":true}200')
-        self.kill_gateway()
+        self.owned.kill_gateway()
         self.alpha.run("systemctl", "kill", "--signal=CONT", unit)
         self.assertEqual(self.wait(lambda: (j := self.get(f"/api/jobs/{job}"))["status"] not in ("pending", "in_progress") and j)["status"], "cancelled")
         self.assertNotIn(job, self.runs())
