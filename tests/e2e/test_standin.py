@@ -104,8 +104,13 @@ class Standin(unittest.TestCase):
             **os.environ, "PYTHONPATH": str(HOOK), "PYTHONDONTWRITEBYTECODE": "1", **dict(variables)})
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        self.wait(self.socket.exists)
+        self.wait(self.listens)
         return process
+
+    def listens(self):
+        with socket.socket(socket.AF_UNIX) as tried:
+            # It is bound a moment before it listens.
+            return tried.connect_ex(str(self.socket)) == 0
 
     def wait(self, what):
         until = time.monotonic() + 15
@@ -287,12 +292,19 @@ class Standin(unittest.TestCase):
                 self.assertEqual(json.loads(connection.getresponse().read())["name"], "a.png")
             connection.close()
             self.assertEqual(synced, [str(into), str(into / "a.png")])
+        # A disk that takes nothing.
+        with self.traced(process, "-e", "inject=fsync:error=ENOSPC"):
+            connection.request("POST", "/upload/image", body, {"Content-Type": "multipart/form-data; boundary=B"})
+            answer = connection.getresponse()
+            self.assertEqual((answer.status, json.loads(answer.read())), (500, {"error": "a.png is not on disk: No space left on device"}))
+            self.assertEqual(self.ask("POST", "/stillframe/sync", {"files": [image]})[0], 500)
+        connection.close()
 
     @contextlib.contextmanager
-    def traced(self, process):
+    def traced(self, process, *options):
         """Which files it syncs meanwhile."""
         trace, synced = self.place / "trace", []
-        watching = subprocess.Popen(["strace", "-f", "-y", "-e", "trace=fsync", "-o", str(trace), "-p", str(process.pid)], stderr=subprocess.PIPE)
+        watching = subprocess.Popen(["strace", "-f", "-y", "-e", "trace=fsync", "-o", str(trace), *options, "-p", str(process.pid)], stderr=subprocess.PIPE)
         try:
             self.assertIn(b"attached", watching.stderr.readline())
             yield synced

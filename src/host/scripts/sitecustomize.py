@@ -132,14 +132,23 @@ def add_paths(port):
         return {}, 200
 
     async def kept(response):
-        """The answer to an upload, once that is on disk."""
-        if response.status == 200:
-            try:
-                made = json.loads(response.body)
-                await sync(made["type"], [{"subfolder": made["subfolder"], "filename": made["name"]}])
-            except Exception as e:
-                # The file is there all the same.
-                print(f"stillframe: a power loss may take an uploaded file: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
+        """The answer to an upload, once that is on disk. What the disk did not take is no upload: a job would run with an empty file."""
+        if response.status != 200:
+            return response
+        try:
+            made = json.loads(response.body)
+            kind, file = made["type"], {"subfolder": made["subfolder"], "filename": made["name"]}
+        except (ValueError, TypeError, KeyError):
+            # An answer of another shape names no file.
+            return response
+        try:
+            await sync(kind, [file])
+        except OSError as e:
+            text = {"error": f"{file['filename']} is not on disk: {e.strerror or e}"}
+            return sys.modules["aiohttp.web"].json_response(text, status=500)
+        except Exception as e:
+            # A main program without such a folder.
+            print(f"stillframe: a power loss may take an uploaded file: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
         return response
 
     def arguments(validate, prompt_id, prompt, targets):
