@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+import owned
 import service
 from service import SERVICE
-import owned
 from test_jobs import Jobs, graph
 
 SECONDS = 420
