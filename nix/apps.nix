@@ -32,10 +32,14 @@ let
     ];
     instances = [ "instances" ];
     logs = [ "logs" ];
+    remove = [ "remove" ];
+    restart = [ "restart" ];
     rollback = [ "rollback" ];
     snapshot = [ "snapshot" ];
+    start = [ "start" ];
     status = [ "status" ];
     stillframe = [ ];
+    stop = [ "stop" ];
   };
 in
 builtins.mapAttrs app commands // { default = app "default" [ ]; }

@@ -8,7 +8,7 @@
 //!
 //! `snapshot` drives `capture` and `closure` on the workstation, `deploy` drives `ship` and the host over one conversation. `protocol` holds
 //! what the programs say to each other. Below them are `store`, the one client of a Nix store; `sys`, side
-//! effects; `formats`, other people's formats; `jobs`, what the gateway is asked to run; and `words`. `cli` is the command line of the workstation's
+//! effects; `formats`, other people's formats; `jobs`, what the gateway is asked to run; `scaling`, how many instances that takes; and `words`. `cli` is the command line of the workstation's
 //! program, `agent` that of the host's, and `bin` starts them. `capture`, `closure`, `host` and `gateway` are
 //! the stages themselves.
 //!
@@ -33,6 +33,7 @@ pub mod gateway;
 pub mod host;
 pub mod jobs;
 pub mod protocol;
+pub mod scaling;
 #[cfg(feature = "workstation")]
 pub mod ship;
 #[cfg(feature = "workstation")]

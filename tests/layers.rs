@@ -42,8 +42,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["formats", "sys"]),
     ("capture", &["formats", "store", "sys", "words"]),
     ("closure", &["formats", "protocol", "store", "sys", "capture::model", "capture::trees"]),
-    ("ship", &["formats", "protocol", "store", "sys", "words"]),
-    ("host", &["formats", "protocol", "store", "sys"]),
+    ("scaling", &["protocol"]),
+    ("ship", &["formats", "protocol", "scaling", "store", "sys", "words"]),
+    ("host", &["formats", "protocol", "scaling", "store", "sys"]),
     (
         "snapshot",
         &[
@@ -73,7 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("jobs", &["formats", "protocol", "sys"]),
-    ("gateway", &["formats", "jobs", "protocol", "sys"]),
+    ("gateway", &["formats", "jobs", "protocol", "scaling", "sys"]),
     ("agent", &["formats", "gateway", "host", "protocol", "store", "sys"]),
 ];
 

@@ -9,12 +9,19 @@ use crate::host::integrity;
 use crate::host::journal::{self, Follower};
 use crate::host::layout::{Layout, Service, Unit};
 use crate::host::lease;
+use crate::host::scaler;
+use crate::host::scaling;
 use crate::host::session;
 use crate::host::slots;
 use crate::host::socket;
-use crate::host::{activating, overview, prepare, receive, repair, retention};
+use crate::host::{
+    activating, maintenance, overview, prepare, receive, removal, renaming, repair, retention,
+};
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::messages::Attempt;
+use crate::protocol::scaling::Change;
 use crate::protocol::spec::valid_service;
+use crate::protocol::wire;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::process;
 use crate::sys::say::say;
@@ -24,7 +31,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
@@ -32,6 +39,9 @@ use std::time::Duration;
 
 /// Where an agent keeps what is not its to lose.
 const STATE: &str = "/var/lib/stillframe";
+
+/// Of an attempt in JSON: the names of some thousands of hosts are less.
+const ATTEMPT_LIMIT: u64 = 4 << 20;
 
 #[derive(Debug, Parser)]
 #[command(name = "stillframe-agent", version, about = "Runs stillframe services on this host")]
@@ -61,6 +71,16 @@ enum Command {
     Clear { file: PathBuf },
     /// Set this host up: folders, the link to this agent, the boot service.
     Install,
+    /// Give a stopped service another name; as JSON, whether it had another one. The attempt is a line of JSON on standard
+    /// input.
+    Rename { service: String, to: String },
+    /// Take away what `install` put here, once no service is left.
+    Uninstall,
+    /// Begin or end this host's maintenance; as JSON.
+    Maintenance {
+        #[command(subcommand)]
+        command: Maintenance,
+    },
     /// What is served, as JSON.
     Status { service: Option<String> },
     /// The newest attempts, newest first, as JSON.
@@ -93,6 +113,27 @@ enum Command {
         #[command(subcommand)]
         command: jobs::Command,
     },
+    /// Start and stop instances as the gateway of a service asks: what its socket unit starts.
+    Scaler { service: String },
+    /// How many instances run, as JSON; with options, what holds from now on.
+    Scale {
+        service: String,
+        #[arg(long)]
+        minimum: Option<u32>,
+        #[arg(long)]
+        maximum: Option<u32>,
+        #[arg(long, conflicts_with = "resume")]
+        pause: bool,
+        #[arg(long)]
+        resume: bool,
+        #[arg(long)]
+        reset: bool,
+        #[arg(long, default_value = "root on the host")]
+        by: String,
+        /// What the history calls it.
+        #[arg(long, default_value = "scale")]
+        id: String,
+    },
     /// Stop the deployment that is under way.
     Cancel {
         service: String,
@@ -116,6 +157,13 @@ enum Command {
         #[arg(long)]
         free: bool,
     },
+    /// What the removal of a service would take away, as JSON.
+    Removal {
+        service: String,
+        /// With its data.
+        #[arg(long)]
+        data: bool,
+    },
     /// Whether the files of what serves are what they must be, as JSON.
     Verify { service: Option<String> },
     /// Carry the traffic of one service: the public port, its instances, its WebSockets.
@@ -127,6 +175,18 @@ enum Command {
         #[arg(long, value_name = "PROGRAM", hide = true)]
         r#become: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Maintenance {
+    /// From now on nothing new is brought here.
+    Begin {
+        #[arg(long)]
+        by: String,
+    },
+    /// It is about to end: what served may be started.
+    Return,
+    End,
 }
 
 pub fn main() -> ExitCode {
@@ -169,6 +229,19 @@ fn run(arguments: &Arguments) -> Result<()> {
             let path = own.parent().and_then(|bin| bin.parent()).unwrap_or(&own);
             prepare::install(&layout, path)
         }
+        Command::Rename { service, to } => {
+            let attempt: Option<Attempt> =
+                wire::read_line(&mut std::io::BufReader::new(std::io::stdin().lock().take(ATTEMPT_LIMIT)))
+                    .map_err(|e| Error::new(Kind::Input, "this is no attempt").caused_by(e))?;
+            let attempt = attempt.ok_or_else(|| Error::new(Kind::Input, "there is no attempt"))?;
+            print(&renaming::rename(&layout, named(service)?, named(to)?, &attempt)?)
+        }
+        Command::Uninstall => prepare::uninstall(&layout).and_then(|()| print(&true)),
+        Command::Maintenance { command } => match command {
+            Maintenance::Begin { by } => print(&maintenance::begin(&layout, by)?),
+            Maintenance::Return => print(&maintenance::returning(&layout)?),
+            Maintenance::End => maintenance::end(&layout).and_then(|()| print(&true)),
+        },
         Command::Status { service } => print(&overview::look(&layout, service.as_deref())?),
         Command::History { service, count } => {
             print(&journal::newest(&layout.service(named(service)?), *count)?)
@@ -179,6 +252,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Jobs { service, command } => {
             jobs::run(&layout.service(named(service)?), command, &nobody_reads)
+        }
+        Command::Scaler { service } => scaler::run(&layout, named(service)?),
+        Command::Scale { service, minimum, maximum, pause, resume, reset, by, id } => {
+            let paused = (*pause || *resume).then_some(*pause);
+            let change = Change { minimum: *minimum, maximum: *maximum, paused, reset: *reset };
+            print(&scaling::scale(&layout.service(named(service)?), &change, (by, id))?)
         }
         Command::Cancel { service, by } => cancel(&layout, named(service)?, by),
         Command::Unlock { service } => print(&lease::break_it(&layout.service(named(service)?))?),
@@ -192,6 +271,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             let config = receive::store_config(None);
             print(&retention::retention(&layout, service.as_deref(), &config, *free)?)
         }
+        Command::Removal { service, data } => print(&removal::look(&layout, named(service)?, *data)?),
         Command::Verify { service } => {
             print(&integrity::verify(&layout, &receive::store_config(None), service.as_deref())?)
         }
@@ -374,10 +454,15 @@ impl Command {
             | Command::Follow { .. }
             | Command::Logs { .. }
             | Command::Jobs { .. }
+            | Command::Scale { .. }
             | Command::Cancel { .. }
             | Command::Unlock { .. }
             | Command::Repair { .. }
             | Command::Problems
+            | Command::Rename { .. }
+            | Command::Uninstall
+            | Command::Maintenance { .. }
+            | Command::Removal { .. }
             | Command::Verify { .. }
             | Command::Retention { .. } => true,
             Command::Receive
@@ -386,6 +471,7 @@ impl Command {
             | Command::Instance { .. }
             | Command::Admit { .. }
             | Command::Clear { .. }
+            | Command::Scaler { .. }
             | Command::Install
             | Command::Gateway { .. } => false,
         }

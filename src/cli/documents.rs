@@ -1,11 +1,6 @@
 //! The documents of `--json`: a type for each, and by that its schema (`stillframe schema NAME`) and its part of docs/json.md. A
 //! command prints nothing else: the printer takes only what is a document here. Streams are `deploy/events`.
-use crate::capture::audit::Unmet;
-use crate::capture::index::lookup::IndexReport;
-use crate::capture::model::change::FileChange;
-use crate::capture::model::inventory::{GitState, ModelFolder, Nested, OutsidePath, PackKind};
-use crate::capture::model::lock::{Lock, Provenance};
-use crate::capture::model::report::Finding;
+use crate::capture::model::lock::Lock;
 use crate::capture::model::used::{Proposal, Used};
 use crate::closure::diff::Diff;
 use crate::closure::registry::Record;
@@ -17,6 +12,7 @@ use crate::formats::comfy::description::Description;
 use crate::protocol::messages::{self, AttemptKind, Holder};
 use crate::protocol::overview::{HostView, InstanceView};
 use crate::protocol::retention::RetentionReport;
+use crate::protocol::scaling::ScalingView;
 use crate::snapshot::report::Report;
 use crate::sys::clock;
 use crate::sys::error;
@@ -24,13 +20,17 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod environment;
 mod host;
 mod jobs;
 
-pub use host::{CheckedHost, Described, DescribedHost, Prepared, RepairedHost, SentHost};
+pub use environment::{Audit, Distribution, Inspected, Locked, MainProgram, Pack, Python, Sized};
+pub use host::{
+    CheckedHost, Described, DescribedHost, DrainedHost, HostAdded, HostForgotten, Prepared, RenamedHost,
+    RepairedHost, Retired, SentHost,
+};
 pub use jobs::{
     BackedUp, DeliveriesRetried, JobChange, JobDeliveries, JobLine, JobShown, Jobs, JobsCancelled,
     JobsRequeued,
@@ -105,106 +105,6 @@ pub struct Failed {
     pub error: error::Report,
 }
 
-/// What an environment contains.
-#[derive(Serialize, JsonSchema)]
-pub struct Inspected {
-    /// The ComfyUI directory.
-    pub environment: PathBuf,
-    pub main: MainProgram,
-    pub python: Python,
-    pub packs: Vec<Pack>,
-    pub distributions: Vec<Distribution>,
-    /// What of the cache ships.
-    pub cache: Vec<Sized>,
-    /// Programs of the workstation that ship, by name.
-    pub programs: Vec<Sized>,
-    /// Bytes of each tree of their libraries.
-    pub program_libraries: Vec<u64>,
-    /// Files and folders of the workstation's system that ship.
-    pub system_files: Vec<Sized>,
-    /// Folders of models, which are not captured.
-    pub models: Vec<ModelFolder>,
-    /// User data, which is not captured.
-    pub user: Vec<ModelFolder>,
-    /// What the environment points at outside of itself.
-    pub outside: Vec<OutsidePath>,
-    pub audit: Audit,
-    /// What was asked of the package index; null where nothing was.
-    pub index: Option<IndexReport>,
-    pub findings: Vec<Finding>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct MainProgram {
-    pub version: Option<String>,
-    pub git: Option<GitState>,
-    pub bytes: u64,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct Python {
-    pub executable: PathBuf,
-    /// The virtual environment, if it is one.
-    pub venv: Option<PathBuf>,
-    /// How it was found.
-    pub found: String,
-    pub version: String,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "InspectedPack")]
-pub struct Pack {
-    /// The name in `custom_nodes`.
-    pub name: String,
-    pub kind: PackKind,
-    pub enabled: bool,
-    pub git: Option<GitState>,
-    /// Repositories below the pack's own.
-    pub nested: Vec<Nested>,
-    pub bytes: u64,
-    /// Model weights in it, which ship as store paths of their own.
-    pub weights: Vec<Sized>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct Sized {
-    pub path: String,
-    pub bytes: u64,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct Distribution {
-    pub name: String,
-    pub version: String,
-    pub provenance: Provenance,
-    /// Why it is not pinned.
-    pub reason: Option<String>,
-    /// Files that are not the wheel's.
-    pub changed: Vec<FileChange>,
-    pub bytes: u64,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct Audit {
-    /// How many programs and libraries were looked at.
-    pub objects: usize,
-    /// The newest version of the C library that a file asks for, and that file.
-    pub glibc_floor: Option<((u32, u32), String)>,
-    /// Files by the major version of CUDA that they need.
-    pub cuda_majors: BTreeMap<u32, std::collections::BTreeSet<String>>,
-    /// Libraries that nothing in the snapshot has.
-    pub unmet: Vec<Unmet>,
-}
-
-/// What an environment contains, and the files that were written.
-#[derive(Serialize, JsonSchema)]
-pub struct Locked {
-    #[serde(flatten)]
-    pub inspected: Inspected,
-    /// Those that have changed.
-    pub written: Vec<PathBuf>,
-}
-
 #[derive(Serialize, JsonSchema)]
 pub struct Snapshots {
     pub snapshots: Vec<Record>,
@@ -275,6 +175,11 @@ pub struct Cancelled {
 }
 
 #[derive(Serialize, JsonSchema)]
+pub struct Scaled {
+    pub scaling: ScalingView,
+}
+
+#[derive(Serialize, JsonSchema)]
 pub struct Unlocked {
     /// Who had the lock; null where nobody did.
     pub unlocked: Option<Holder>,
@@ -327,6 +232,17 @@ pub struct LogLine {
     pub host: String,
     /// systemd's journal has it in JSON, and this is that.
     pub entry: Value,
+}
+
+/// A service with another name.
+#[derive(Serialize, JsonSchema)]
+pub struct RenamedService {
+    pub from: String,
+    pub to: String,
+    /// The file that says so now; null where a host failed, or where no file of the project does.
+    pub file: Option<PathBuf>,
+    #[serde(flatten)]
+    pub hosts: Hosts<RenamedHost>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -433,10 +349,14 @@ documents! {
     "drift" Drift;
     "explain" Codes;
     "history" History;
+    "host-add" HostAdded;
     "host-check" Hosts<CheckedHost>;
+    "host-drain" Hosts<DrainedHost>;
     "host-list" Described;
     "host-prepare" Hosts<Prepared>;
+    "host-remove" HostForgotten;
     "host-repair" Hosts<RepairedHost>;
+    "host-retire" Hosts<Retired>;
     "host-send" SentTo;
     "import" Imported;
     "init" Initialised;
@@ -451,9 +371,11 @@ documents! {
     "jobs-show" Hosts<JobShown>;
     "lock" Locked;
     "man" Pages;
+    "rename" RenamedService;
     "retention" Hosts<Retained>;
     "run" Running;
     "run-used" UsedHere;
+    "scale" Hosts<Scaled>;
     "snapshots-diff" Diff;
     "snapshots-list" Snapshots;
     "snapshots-remove" Removed;

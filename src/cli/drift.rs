@@ -5,6 +5,7 @@ use super::fleet::{self, HostsArgs, known_as};
 use super::printer::{Printer, lines, plain};
 use super::settings::Settings;
 use crate::deploy::drift::{Standing, State};
+use crate::sys::clock;
 use crate::sys::error::Result;
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,6 +38,10 @@ fn text(standing: &Standing, settings: &Settings, printer: &Printer) -> String {
         State::Few { ready, of: all } => {
             let few = printer.paint("31", &format!("{ready} of {all} instances are ready"));
             format!("{host}  serves {wanted}, but {few}: stillframe instances")
+        }
+        State::Stopped { by, since } => {
+            let since = clock::rfc3339(since / 1000);
+            format!("{host}  was stopped by {} at {since}: stillframe start", plain(by))
         }
         State::Silent { why } => format!("{host}  {}", printer.paint("31", &plain(why))),
     }

@@ -2,7 +2,8 @@
 use super::printer::{Printer, bytes, lines, plain};
 use crate::deploy::events::{Ended, Event, Goal, Observer, Planned};
 use crate::deploy::host_result::HostResult;
-use crate::protocol::messages::{self, Back, Status};
+use crate::protocol::messages::{self, Act, Back, Status};
+use crate::protocol::removal::Removal;
 use crate::protocol::spec::Rotation;
 use crate::ship::send::Sent;
 use crate::sys::error::Kind;
@@ -61,6 +62,14 @@ impl Shown<'_> {
             Event::Copied { host, sent } if sent.paths > 0 => {
                 printer.progress().note(&copied_text(host, sent))
             }
+            Event::Removal { host, removal } => printer.line(removal_text(host, removal)),
+            Event::Freed { host, bytes: freed } => {
+                printer.progress().note(&format!(
+                    "{host}  {:9}  the store let go of {}",
+                    "freed",
+                    bytes(*freed)
+                ));
+            }
             // The last one is said by the result.
             Event::Event { host, event } if event.outcome.is_none() && self.is_news(host, event) => {
                 printer.progress().note(&format!("{host}  {:9}  {}", event.status, event_text(event)))
@@ -102,6 +111,7 @@ impl Shown<'_> {
                 };
                 printer.line(printer.bold(&format!("rolling back to {goal}: {names}")));
             }
+            Goal::Act { act } => printer.line(printer.bold(&format!("{}: {names}", act_text(act)))),
         }
     }
 
@@ -122,6 +132,36 @@ impl Shown<'_> {
     }
 }
 
+fn act_text(act: &Act) -> String {
+    match act {
+        Act::Restart { instances } if instances.is_empty() => "restarting the instances one by one".into(),
+        Act::Restart { instances } => format!("restarting {}", plain(&instances.join(", "))),
+        Act::Stop => "stopping what serves".into(),
+        Act::Start => "starting what served when it was stopped".into(),
+        Act::Remove { data: false } => "removing the service; its data stays".into(),
+        Act::Remove { data: true } => "removing the service with its data".into(),
+    }
+}
+
+/// What goes from a host, and what stays.
+fn removal_text(host: &str, removal: &Removal) -> String {
+    let name = &removal.service;
+    let mut text = match (removal.serving, removal.going.as_slice()) {
+        (_, []) => format!("{host}  nothing of {name} is there"),
+        (Some(number), _) => format!("{host}  {name} goes; generation {number} finishes what it has first"),
+        (None, _) => format!("{host}  {name} goes"),
+    };
+    for (verb, parts) in [("goes", &removal.going), ("stays", &removal.staying)] {
+        for part in parts {
+            let places: Vec<String> = part.places.iter().take(4).map(|place| plain(place)).collect();
+            let more = part.places.len() - places.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            text.push_str(&format!("\n  {verb:5}  {}: {}{more}", part.what, places.join(", ")));
+        }
+    }
+    text
+}
+
 /// What a step says, and how far a copy is.
 pub fn event_text(event: &messages::Event) -> String {
     let text = lines(&event.text);
@@ -133,12 +173,19 @@ pub fn event_text(event: &messages::Event) -> String {
 
 fn plan_text(plan: &Planned) -> String {
     let spec = &plan.spec;
-    let from = match &plan.serving {
-        Some(serving) => format!("from generation {}", serving.generation),
-        None => "first deployment".into(),
+    let from = match (&plan.serving, &plan.stopped) {
+        (Some(serving), _) => format!("from generation {}", serving.generation),
+        (None, Some(stopped)) => {
+            format!("starts it, which {} stopped at generation {}", plain(&stopped.by), stopped.generation)
+        }
+        (None, None) => "first deployment".into(),
     };
-    let count = spec.instances as usize;
-    let slots: Vec<String> = spec.slots.iter().take(count).map(|gpus| gpus.join("+")).collect();
+    let count = match (spec.instances, spec.maximum) {
+        (least, most) if spec.scaling.is_some() => format!("{least} to {most} instances"),
+        (count, _) => counted(count as usize, "instance", "instances"),
+    };
+    let slots: Vec<String> =
+        spec.slots.iter().take(spec.maximum as usize).map(|gpus| gpus.join("+")).collect();
     let place =
         if slots.iter().all(String::is_empty) { "CPU".into() } else { format!("GPU {}", slots.join(", ")) };
     let rotation = match spec.rotation {
@@ -151,7 +198,7 @@ fn plan_text(plan: &Planned) -> String {
         plan.missing_paths,
         plan.paths,
         bytes(plan.missing_bytes),
-        counted(count, "instance", "instances"),
+        count,
         spec.listen,
         spec.port,
     );

@@ -108,7 +108,14 @@ fn record_text(host: &str, record: &Record, events: bool, printer: &Printer) {
         s if s.is_final() => "31",
         _ => "33",
     };
-    let kind = if record.attempt.kind == AttemptKind::TakeBack { " (taken back)" } else { "" };
+    let kind = match record.attempt.kind {
+        AttemptKind::TakeBack => " (taken back)".to_string(),
+        // What is of interest is not what serves, which did before.
+        AttemptKind::Scale => {
+            record.events.first().map(|e| format!(" (scale: {})", plain(&e.text))).unwrap_or_default()
+        }
+        _ => String::new(),
+    };
     printer.line(format!(
         "  {host:14} {} {:>7.1} s  {serves}{kind}{}",
         printer.paint(code, &format!("{:11}", status.name())),

@@ -1,21 +1,19 @@
 //! `stillframe host`: what hosts have and lack, and bringing them a snapshot ahead of its deployment.
-use super::documents::{
-    Answer, CheckedHost, Described, DescribedHost, Hosts, RepairedHost, SentHost, SentTo,
-};
+use super::documents::{Answer, Described, DescribedHost, Hosts, RepairedHost, SentHost, SentTo};
 use super::exit;
 use super::fleet;
+use super::host_files;
+use super::host_look;
+use super::maintenance;
 use super::printer::{Printer, bytes, plain};
 use super::settings::Settings;
 use crate::closure::registry::Registry;
 use crate::deploy::fleet::Member;
-use crate::deploy::look::{self, Look};
 use crate::deploy::questions;
 use crate::deploy::send::{self, Done};
 use crate::ship::hosts::Host;
-use crate::ship::preflight;
 use crate::sys::error::{Error, Result};
 use crate::sys::progress::Amount;
-use crate::sys::say::counted;
 use crate::sys::who;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -41,6 +39,22 @@ pub enum Command {
     /// Set hosts up, once: shows what is to be done, and does it when you agree.
     Prepare {
         #[arg(value_name = "SELECTOR")]
+        hosts: Vec<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Describe a host: writes hosts/NAME.toml.
+    Add(host_files::Add),
+    /// Describe a host no more: its file is put aside, once the service is not there any more.
+    Remove(host_files::Remove),
+    /// Put hosts under maintenance: all their services finish what they have and stop, and nothing is deployed there.
+    Drain(maintenance::Args),
+    /// End hosts' maintenance: what was stopped for it starts again as it was.
+    Return(maintenance::Args),
+    /// Take away what `host prepare` put there, once no service is left.
+    Retire {
+        #[arg(value_name = "SELECTOR", required = true)]
         hosts: Vec<String>,
         /// Do not ask.
         #[arg(long)]
@@ -81,6 +95,11 @@ pub fn run(command: Command, config: Option<&Path>, printer: &Printer) -> Result
         }
         Command::Check { hosts, deep } => check(&members(&hosts)?, deep, printer),
         Command::Prepare { hosts, yes } => super::prepare::run(&settings, &members(&hosts)?, yes, printer),
+        Command::Add(args) => host_files::add(&args, &settings, printer),
+        Command::Remove(args) => host_files::remove(&args, &settings, printer),
+        Command::Drain(args) => maintenance::drain(&members(&args.hosts)?, args.yes, printer),
+        Command::Return(args) => maintenance::bring_back(&members(&args.hosts)?, printer),
+        Command::Retire { hosts, yes } => maintenance::retire(&members(&hosts)?, yes, printer),
         Command::Repair { hosts, all } => repair(&members(&hosts)?, all, printer),
         Command::Send { hosts, snapshot, dry_run } => {
             send(&settings, &members(&hosts)?, snapshot.as_deref(), dry_run, printer)
@@ -125,85 +144,9 @@ fn said(value: Value) -> Value {
 }
 
 fn check(members: &[Member], deep: bool, printer: &Printer) -> Result<ExitCode> {
-    let (values, unwell) = look(members, true, deep, printer);
+    let (values, unwell) = host_look::look(members, true, deep, printer);
     fleet::document(values, unwell, printer);
     Ok(exit::code(unwell))
-}
-
-/// Whether hosts are ready for all that `prepare` does not do.
-pub fn can_be_prepared(members: &[Member], printer: &Printer) -> bool {
-    look(members, false, false, printer).1 == 0
-}
-
-/// Shows each, and counts those with a problem.
-fn look(
-    members: &[Member],
-    prepared: bool,
-    deep: bool,
-    printer: &Printer,
-) -> (Vec<Answer<CheckedHost>>, usize) {
-    let mut unwell = 0;
-    let ask = |member: &Member| {
-        let mut found = look::look(member, deep)?;
-        found.problems.retain(|problem| prepared || !problem.mended_by_prepare);
-        if prepared {
-            found.problems.extend(preflight::broken(&found.facts));
-        }
-        Ok(found)
-    };
-    let (values, failed) = fleet::each_says(members, printer, ask, |member, found| {
-        let host = &member.host;
-        unwell += usize::from(!found.problems.is_empty());
-        show(host, found, printer);
-        CheckedHost {
-            address: host.target.address.clone(),
-            tags: host.tags.to_vec(),
-            facts: found.facts.clone(),
-            problems: found.problems.clone(),
-            notes: found.notes.clone(),
-            integrity: found.integrity.clone(),
-        }
-    });
-    (values, failed + unwell)
-}
-
-fn show(host: &Host, found: &Look, printer: &Printer) {
-    let Look { facts, problems, notes, integrity } = found;
-    let name = printer.bold(&host.name);
-    let gpus = match (facts.gpus.len(), facts.cuda_driver.as_deref()) {
-        (0, _) => "no NVIDIA GPU".to_string(),
-        (n, driver) => {
-            let gpus = counted(n, "NVIDIA GPU", "NVIDIA GPUs");
-            format!("{gpus}, driver {}", driver.unwrap_or("none"))
-        }
-    };
-    printer.line(format!("{name}  {}  {}", plain(&facts.os), host.target.address));
-    printer.line(format!(
-        "  {} cores, {} memory, {gpus}; systemd {}, Nix {}; {} free for the store",
-        facts.cpus,
-        bytes(facts.memory_bytes),
-        facts.systemd.map_or("-".into(), |v| v.to_string()),
-        plain(facts.nix.as_deref().unwrap_or("-")),
-        bytes(facts.store_free_bytes),
-    ));
-    if let Some(integrity) = integrity {
-        printer.line(format!(
-            "  {} paths that it serves from, {}, read in {:.1} s: {} wrong",
-            integrity.paths,
-            bytes(integrity.bytes),
-            integrity.milliseconds as f64 / 1000.0,
-            integrity.wrong.len(),
-        ));
-    }
-    for problem in problems {
-        printer.line(format!("  problem: {}\n    hint: {}", plain(&problem.what), problem.hint));
-    }
-    for note in notes {
-        printer.line(format!("  note: {}\n    hint: {}", plain(&note.what), note.hint));
-    }
-    if problems.is_empty() {
-        printer.line("  ready for a deployment");
-    }
 }
 
 fn repair(members: &[Member], all: bool, printer: &Printer) -> Result<ExitCode> {

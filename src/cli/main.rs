@@ -3,8 +3,8 @@
 use super::fleet::HostsArgs;
 use super::{
     attach, cancel, deploy, doctor, drift, exit, explain, export, history, host, import, init, inspect,
-    instances, jobs, lock, logs, man, printer, retention, rollback, run, schema, snapshot, snapshots, status,
-    unlock, watch,
+    instances, jobs, lock, logs, man, printer, remove, rename, restart, retention, rollback, run, scale,
+    schema, snapshot, snapshots, start, status, stop, unlock, watch,
 };
 use crate::deploy::detach;
 use crate::sys::error::{Error, Kind, Result};
@@ -56,6 +56,16 @@ enum Command {
     Deploy(deploy::Args),
     /// Go back to the generation that served before, or to another that the hosts still have.
     Rollback(rollback::Args),
+    /// Start instances anew, one after the other: each finishes what it has first, and must be healthy.
+    Restart(restart::Args),
+    /// Serve nothing until `start`: also after a start of the host.
+    Stop(stop::Args),
+    /// Serve again what served when the service was stopped.
+    Start(start::Args),
+    /// Give the service another name, on its hosts and in stillframe.toml.
+    Rename(rename::Args),
+    /// Take the service from its hosts, and leave nothing of it there.
+    Remove(remove::Args),
     /// Which host does not run what it should, and why.
     Drift(HostsArgs),
     /// Watch the deployment under way (or the last one), from its first event.
@@ -66,6 +76,8 @@ enum Command {
     Unlock(HostsArgs),
     /// What each host serves, and how many instances of those wanted are ready.
     Status(HostsArgs),
+    /// How many instances run and why; other bounds than the configuration's, without a deployment.
+    Scale(scale::Args),
     /// The service, its instances, the deployment under way and a log on one screen; keys to cancel and roll back.
     Watch(watch::Args),
     /// Every instance: generation, slot, GPU, state, age, restarts, queue, memory.
@@ -97,7 +109,14 @@ impl Command {
     /// Whether `--json` makes it print one document a line, as things happen.
     fn prints_stream(&self) -> bool {
         match self {
-            Command::Deploy(_) | Command::Rollback(_) | Command::Attach(_) | Command::Logs(_) => true,
+            Command::Deploy(_)
+            | Command::Rollback(_)
+            | Command::Restart(_)
+            | Command::Stop(_)
+            | Command::Start(_)
+            | Command::Remove(_)
+            | Command::Attach(_)
+            | Command::Logs(_) => true,
             Command::Jobs(args) => args.prints_stream(),
             _ => false,
         }
@@ -176,9 +195,15 @@ fn dispatch(cli: Cli, printer: &Printer) -> Result<ExitCode> {
         Command::Run(args) => run::run(&args, config, printer),
         Command::Deploy(args) => deploy::run(&args, config, printer),
         Command::Rollback(args) => rollback::run(&args, config, printer),
+        Command::Restart(args) => restart::run(&args, config, printer),
+        Command::Stop(args) => stop::run(&args, config, printer),
+        Command::Rename(args) => rename::run(&args, config, printer),
+        Command::Remove(args) => remove::run(&args, config, printer),
+        Command::Start(args) => start::run(&args, config, printer),
         Command::Drift(args) => drift::run(&args, config, printer),
         Command::Attach(args) => attach::run(&args, config, printer),
         Command::Cancel(args) => cancel::run(&args, config, printer),
+        Command::Scale(args) => scale::run(&args, config, printer),
         Command::Unlock(args) => unlock::run(&args, config, printer),
         Command::Status(args) => status::run(&args, config, printer),
         Command::Watch(args) => watch::run(&args, config, printer),

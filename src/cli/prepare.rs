@@ -1,4 +1,5 @@
 //! `stillframe host prepare`: what a host needs once, shown, agreed to, done.
+use super::agree;
 use super::documents::{Answer, Prepared};
 use super::exit;
 use super::fleet;
@@ -7,9 +8,8 @@ use super::settings::Settings;
 use crate::deploy::fleet::Member;
 use crate::deploy::prepare::{self, Found, Step};
 use crate::ship::copy::Load;
-use crate::sys::error::{Error, Kind, Result};
+use crate::sys::error::{Error, Result};
 use crate::sys::signals;
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 fn text(step: Step) -> &'static str {
@@ -41,7 +41,7 @@ pub fn run(settings: &Settings, members: &[Member], yes: bool, printer: &Printer
         }
     }
     if !yes && to_do.iter().any(|(_, found)| !found.steps.is_empty()) {
-        agree(printer)?;
+        agree::ask("stillframe host prepare --yes", printer)?;
     }
     let mut failed = values.len();
     for (member, done) in prepare::carry_out(to_do, &load) {
@@ -73,19 +73,4 @@ fn show(member: &Member, found: &Found, printer: &Printer) {
 fn lost(member: &Member, e: &Error, printer: &Printer) -> Answer<Prepared> {
     printer.error_text(e);
     Answer::lost(member.name(), e)
-}
-
-fn agree(printer: &Printer) -> Result<()> {
-    if printer.json || !std::io::stdin().is_terminal() {
-        return Err(Error::new(Kind::Input, "nothing was done: nobody can be asked here")
-            .hint("say yes beforehand: stillframe host prepare --yes"));
-    }
-    // What is not seen is not agreed to.
-    std::io::stderr().write_all(b"Do this? [y/N] ").map_err(|e| Error::io("ask on", "standard error", e))?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|e| Error::io("read", "the answer", e))?;
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Interrupted, "nothing was done").hint("run it again and answer y, or give --yes"))
 }

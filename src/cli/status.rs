@@ -3,6 +3,7 @@ use super::documents::{Status, with_dates};
 use super::exit;
 use super::fleet::{self, HostsArgs, each_says, known_as};
 use super::printer::{Printer, plain};
+use super::scale;
 use super::settings::Settings;
 use crate::deploy::fleet::Member;
 use crate::deploy::questions;
@@ -19,17 +20,32 @@ pub fn run(args: &HostsArgs, config: Option<&Path>, printer: &Printer) -> Result
     let mut unwell = 0;
     let ask = |member: &Member| questions::status(&member.remote()?, member.service.name());
     let (values, failed) = each_says(&members, printer, ask, |member, view| {
+        if let Some(now) = &view.maintenance {
+            printer.line(format!(
+                "{}  is under maintenance since {}, by {}: stillframe host return {}",
+                printer.bold(member.name()),
+                clock::rfc3339(now.since / 1000),
+                plain(&now.by),
+                member.name()
+            ));
+        }
         if view.services.is_empty() {
             printer.line(format!("{}  {} was never deployed here", member.name(), member.service.name()));
         }
         for service in &view.services {
-            unwell += usize::from(service.ready < service.wanted || service.problem.is_some());
+            unwell += usize::from(!is_enough(service) || service.problem.is_some());
             service_text(member.name(), service, &settings, printer);
         }
         Status { view: document(view) }
     });
     fleet::document(values, failed, printer);
     Ok(exit::code(failed + unwell))
+}
+
+/// Where their number follows the queue, one that has just been started is nothing amiss.
+fn is_enough(service: &ServiceView) -> bool {
+    let least = service.scaling.as_ref().map_or(service.wanted, |s| s.minimum.min(service.wanted));
+    service.ready >= least
 }
 
 /// What the agent says, with dates as every document has them.
@@ -47,12 +63,37 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
         Some(g) => format!("generation {}, snapshot {}", g.generation, known_as(settings, &g.snapshot)),
         None => "nothing".into(),
     };
+    if let Some(stopped) = &service.stopped {
+        let snapshot = service.generations.iter().find(|g| g.generation == stopped.generation);
+        let snapshot = snapshot.map(|g| format!(", snapshot {}", known_as(settings, &g.snapshot)));
+        printer.line(format!(
+            "{}  {} was stopped by {} at {}; generation {}{} served: stillframe start",
+            printer.bold(host),
+            service.service,
+            plain(&stopped.by),
+            clock::rfc3339(stopped.since / 1000),
+            stopped.generation,
+            snapshot.unwrap_or_default()
+        ));
+        return service_notes(service, settings, printer);
+    }
     let address = service.address.map(|a| format!(" on {a}")).unwrap_or_default();
-    let enough = if service.ready >= service.wanted { "32" } else { "31" };
+    let enough = if is_enough(service) { "32" } else { "31" };
     let count = printer.paint(enough, &format!("{} of {} instances", service.ready, service.wanted));
     printer.line(format!("{}  {} serves {what}{address}: {count}", printer.bold(host), service.service));
+    service_notes(service, settings, printer);
+}
+
+/// What is worth knowing beside what serves.
+fn service_notes(service: &ServiceView, settings: &Settings, printer: &Printer) {
     if let Some(problem) = &service.problem {
         printer.line(format!("  problem: {}", plain(problem)));
+    }
+    if let Some(scaling) = &service.scaling {
+        printer.line(format!("  {}", scale::summary(scaling)));
+        if let Some(order) = &scaling.order {
+            printer.line(format!("  {}", scale::said(order)));
+        }
     }
     if service.held > 0 {
         printer.line(format!("  {} requests wait for an instance", service.held));
@@ -81,8 +122,9 @@ fn service_text(host: &str, service: &ServiceView, settings: &Settings, printer:
             plain(&holder.by)
         ));
     }
+    let current = service.serving.or(service.stopped.as_ref().map(|stopped| stopped.generation));
     let others: Vec<&GenerationView> =
-        service.generations.iter().filter(|g| Some(g.generation) != service.serving).collect();
+        service.generations.iter().filter(|g| Some(g.generation) != current).collect();
     let (gone, kept): (Vec<&GenerationView>, Vec<&GenerationView>) = others.into_iter().partition(|g| g.gone);
     for (what, some) in [("kept for rollback", kept), ("gone from the store", gone)] {
         let names: Vec<String> =

@@ -175,7 +175,15 @@ impl Line {
                 _ => {}
             }
             ControlFlow::Continue(())
-        })?;
+        });
+        let followed = match followed {
+            // Nothing of it is there any more, its record neither.
+            Err(e) if hearing.kind == AttemptKind::Remove && e.kind == Kind::Input => {
+                let outcome = Outcome::unchanged(messages::Status::Succeeded, None);
+                return Ok(Some(Heard::Outcome(Box::new(outcome))));
+            }
+            followed => followed?,
+        };
         Ok(other.or_else(|| Some(Heard::Outcome(Box::new(followed.outcome()?.clone())))))
     }
 }

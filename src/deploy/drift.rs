@@ -40,6 +40,12 @@ pub enum State {
         ready: u32,
         of: u32,
     },
+    /// Somebody stopped the service there.
+    Stopped {
+        by: String,
+        /// Milliseconds since 1970.
+        since: u64,
+    },
     /// It does not say.
     Silent {
         why: String,
@@ -56,7 +62,7 @@ pub struct Standing {
 
 impl Standing {
     pub fn drifts(&self) -> bool {
-        !matches!(self.state, State::AsWanted | State::NothingWanted)
+        !matches!(self.state, State::AsWanted | State::NothingWanted | State::Stopped { .. })
     }
 }
 
@@ -100,7 +106,9 @@ impl Fleet {
         let (mut names, mut recorded, mut views) = (Vec::new(), Vec::new(), Vec::new());
         for (host, answer) in said {
             let view = answer.map(|(records, view)| {
-                recorded.extend(records.into_iter().map(|record| (host.clone(), record)));
+                // Another number of instances is no deployment.
+                let deployed = records.into_iter().filter(|record| record.attempt.kind != AttemptKind::Scale);
+                recorded.extend(deployed.map(|record| (host.clone(), record)));
                 view
             });
             if let Some(view) = view.transpose().filter(|_| meant.contains(host.as_str())) {
@@ -179,6 +187,9 @@ impl Fleet {
 
     fn compared(&self, host: &str, view: &HostView, wanted: &Wanted) -> State {
         let service = view.services.first();
+        if let Some(stopped) = service.and_then(|service| service.stopped.as_ref()) {
+            return State::Stopped { by: stopped.by.clone(), since: stopped.since };
+        }
         let serves = service.and_then(|service| {
             let number = service.serving?;
             service.generations.iter().find(|g| g.generation == number).map(|g| g.snapshot.clone())

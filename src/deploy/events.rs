@@ -1,7 +1,8 @@
 //! What happens during a deployment, a rollback or an `attach`, as it happens. The stream that `--json` prints
 //! (docs/json.md) is these types, one document a line; `stillframe schema events` prints their schema.
 use crate::deploy::host_result::HostResult;
-use crate::protocol::messages::{self, Attempt, Back, Outcome, Serving};
+use crate::protocol::messages::{self, Act, Attempt, Back, Outcome, Serving, Stopped};
+use crate::protocol::removal::Removal;
 use crate::protocol::spec::Spec;
 use crate::ship::send::Sent;
 use crate::snapshot::report::Report;
@@ -47,6 +48,10 @@ pub enum Event {
     Copied { host: String, sent: Sent },
     /// The line to a host was cut while it worked: it is asked again for a while.
     Lost { host: String, error: Failure },
+    /// What the removal of the service takes from a host, and what stays there.
+    Removal { host: String, removal: Box<Removal> },
+    /// What a host's store has let go of, in bytes.
+    Freed { host: String, bytes: u64 },
     /// A step on a host.
     Event { host: String, event: messages::Event },
     /// The deployment that `attach` follows on a host.
@@ -68,6 +73,10 @@ pub enum Goal {
     Rollback {
         rollback: Back,
     },
+    /// The service as a whole.
+    Act {
+        act: Act,
+    },
 }
 
 /// What is about to happen on a host.
@@ -76,6 +85,9 @@ pub struct Planned {
     pub host: String,
     /// What serves there; null before the first deployment.
     pub serving: Option<Serving>,
+    /// Nothing serves, because somebody stopped it: this starts the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     pub missing_paths: usize,
     pub missing_bytes: u64,
     /// Of the missing paths, those that the host had with other files than they must have.

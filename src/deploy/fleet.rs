@@ -66,6 +66,12 @@ impl Project<'_> {
         }
     }
 
+    /// The folder of the hosts' files; none where they are values of a flake.
+    pub fn files(&self) -> Option<PathBuf> {
+        let are_files = self.given.is_none_or(|given| given.folder.is_some());
+        are_files.then(|| self.hosts_folder())
+    }
+
     /// Every host of the project.
     pub fn described(&self) -> Result<Vec<Host>> {
         match self.given {

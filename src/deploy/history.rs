@@ -41,7 +41,9 @@ pub fn merge(
         });
         merged.hosts.extend(a.hosts.iter().cloned());
         // A rollback's is known only when it has been found.
-        merged.snapshot = merged.snapshot.take().or_else(|| record.outcome()?.snapshot.clone());
+        if a.kind.brings() {
+            merged.snapshot = merged.snapshot.take().or_else(|| record.outcome()?.snapshot.clone());
+        }
         if a.began < merged.began {
             (merged.began, merged.kind) = (a.began, a.kind);
         }

@@ -79,7 +79,7 @@ fn problems(member: &Member, facts: &Facts, needs: &Needs) -> Vec<Problem> {
     let needs = match member.service.spec(&facts.gpus, Vec::new(), None) {
         Ok(spec) => Needs {
             gpus: spec.slots.iter().flatten().cloned().collect(),
-            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.instances),
+            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.maximum),
             ..needs.clone()
         },
         Err(_) => Needs { prepared: true, ..Needs::default() },

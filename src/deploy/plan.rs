@@ -8,8 +8,8 @@ use crate::deploy::fleet::{Checked, Member, Private};
 use crate::deploy::questions;
 use crate::deploy::rollout::{busy, steps};
 use crate::formats::nix::store_path::StorePath;
-use crate::protocol::messages::{Attempt, AttemptKind, Project, Serving, Status};
-use crate::protocol::overview::GenerationView;
+use crate::protocol::messages::{Attempt, AttemptKind, Project, Serving, Status, Stopped};
+use crate::protocol::overview::{GenerationView, ServiceView};
 use crate::protocol::spec::Spec;
 use crate::ship::config::{RolloutConfig, ShipConfig};
 use crate::ship::conversation::{Begun, Conversation};
@@ -54,6 +54,8 @@ pub struct Prepared {
     /// None in a dry run.
     pub conversation: Option<Mutex<Box<Conversation>>>,
     pub serving: Option<Serving>,
+    /// None does, because somebody stopped it.
+    pub stopped: Option<Stopped>,
 }
 
 /// A host that is not deployed to.
@@ -92,8 +94,8 @@ impl Plan {
         let mut ready = arrived.plan(&self.load).map_err(lost)?;
         if self.dry_run {
             let spec = self.fits(&member, &private, smoke, needs, &ready).map_err(lost)?;
-            let serving = self.serving_of(&ready, member.service.name()).map_err(lost)?;
-            return Ok(Prepared { member, private, spec, ready, conversation: None, serving });
+            let (serving, stopped) = self.serving_of(&ready, &member).map_err(lost)?;
+            return Ok(Prepared { member, private, spec, ready, conversation: None, serving, stopped });
         }
         let (mut conversation, serving) = self.begin(&member, &ready, observer).map_err(lost)?;
         let checked = self.fits(&member, &private, smoke, needs, &ready).and_then(|spec| {
@@ -103,8 +105,9 @@ impl Plan {
         });
         match checked {
             Ok(spec) => {
+                let stopped = conversation.stopped.clone();
                 let conversation = Some(Mutex::new(conversation));
-                Ok(Prepared { member, private, spec, ready, conversation, serving })
+                Ok(Prepared { member, private, spec, ready, conversation, serving, stopped })
             }
             Err(error) => {
                 let error = stopped(error);
@@ -114,22 +117,27 @@ impl Plan {
         }
     }
 
-    /// In a dry run there is no conversation: the public port tells whether the service is there, and the host's agent
-    /// what it serves, and for whom.
-    fn serving_of(&self, ready: &Ready, service: &str) -> Result<Option<Serving>> {
-        let Some(port) = ready.facts.serves.get(service) else { return Ok(None) };
+    /// In a dry run there is no conversation: the host's agent says what serves there, for whom, or that it was stopped.
+    fn serving_of(&self, ready: &Ready, member: &Member) -> Result<(Option<Serving>, Option<Stopped>)> {
+        let service = member.service.name();
         // An agent that does not answer is for the deployment to mend.
         let view = questions::status(&ready.remote, service).ok();
-        let Some(view) = view.and_then(|view| view.services.into_iter().next()) else { return Ok(None) };
-        let serving = view.generations.into_iter().find(|g| Some(g.generation) == view.serving);
-        let Some(GenerationView { generation, snapshot, brought, .. }) = serving else { return Ok(None) };
+        let view = view.and_then(|view| view.services.into_iter().next());
+        let Some(ServiceView { serving, stopped, generations, .. }) = view else { return Ok((None, None)) };
+        let current = serving.or(stopped.as_ref().map(|stopped| stopped.generation));
+        let found = generations.into_iter().find(|g| Some(g.generation) == current);
+        let Some(GenerationView { generation, snapshot, brought, .. }) = found else {
+            return Ok((None, stopped));
+        };
         let kept = brought
             .filter(|_| !self.take_over)
-            .and_then(|brought| brought.project.keeps(&brought.by, service, &self.project, &self.by));
-        match kept {
-            Some(error) => Err(error.within(&ready.remote.name)),
-            None => Ok(Some(Serving { generation, snapshot, port: *port })),
+            .and_then(|b| b.project.keeps(&b.by, service, &self.project, &self.attempt(member)));
+        if let Some(error) = kept {
+            return Err(error.within(&ready.remote.name));
         }
+        // The public port tells whether the service is there.
+        let port = ready.facts.serves.get(service).filter(|_| stopped.is_none());
+        Ok((port.map(|port| Serving { generation, snapshot, port: *port }), stopped))
     }
 
     /// What the host is to serve, and whether it has all that this needs.
@@ -147,7 +155,7 @@ impl Plan {
             system: self.record.requires.system.clone(),
             cuda: self.record.requires.cuda.map(|major| major.to_string()),
             glibc: self.record.requires.glibc,
-            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.instances),
+            memory_bytes: spec.memory_bytes.unwrap_or(0) * u64::from(spec.maximum),
             ..needs
         };
         copy::refuse(member.name(), &preflight::check(&ready.facts, &needs))?;
@@ -231,6 +239,7 @@ impl Plan {
         Planned {
             host: host.member.name().into(),
             serving: host.serving.clone(),
+            stopped: host.stopped.clone(),
             missing_paths: host.ready.missing.paths.len(),
             missing_bytes: host.ready.missing_bytes,
             wrong_paths: host.ready.missing.wrong.len(),

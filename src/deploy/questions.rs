@@ -3,9 +3,12 @@
 use crate::deploy::events::{Event, STREAM_VERSION};
 use crate::deploy::fleet::Member;
 use crate::protocol::integrity::{INTEGRITY_VERSION, Integrity};
+use crate::protocol::maintenance::Maintenance;
 use crate::protocol::messages::{self, Attempt, Holder, RECORD_VERSION, Record};
 use crate::protocol::overview::{HostView, OVERVIEW_VERSION, Repaired};
+use crate::protocol::removal::{REMOVAL_VERSION, Removal};
 use crate::protocol::retention::RetentionReport;
+use crate::protocol::scaling::{Change, ScalingView};
 use crate::protocol::version;
 use crate::protocol::wire;
 use crate::ship::ask;
@@ -21,6 +24,8 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
 /// It may bring an activation to its end, and starts what should serve.
 const REPAIR_LIMIT: Duration = Duration::from_secs(600);
+/// It ends what was cut off before.
+const RENAME_LIMIT: Duration = Duration::from_secs(600);
 /// A garbage collector reads all of a store.
 const COLLECT_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -57,6 +62,19 @@ pub fn cancel(member: &Member, by: &str) -> Result<Holder> {
     ask::ask(&member.remote()?, &["cancel", member.service.name(), "--by", by], LIMIT)
 }
 
+/// How the number of instances stands; with a change, what it is from now on.
+/// `id`: the same on all hosts, for their histories.
+pub fn scale(member: &Member, change: &Change, by: &str, id: &str) -> Result<ScalingView> {
+    let [minimum, maximum] = [change.minimum, change.maximum].map(|n| n.map(|n| n.to_string()));
+    let mut words = vec!["scale", member.service.name(), "--by", by, "--id", id];
+    for (option, value) in [("--minimum", &minimum), ("--maximum", &maximum)] {
+        words.extend(value.as_deref().into_iter().flat_map(|value| [option, value]));
+    }
+    words.extend(change.paused.map(|paused| if paused { "--pause" } else { "--resume" }));
+    words.extend(change.reset.then_some("--reset"));
+    ask::ask(&member.remote()?, &words, LIMIT)
+}
+
 /// Takes the lock away; who had it.
 pub fn unlock(member: &Member) -> Result<Option<Holder>> {
     ask::ask(&member.remote()?, &["unlock", member.service.name()], LIMIT)
@@ -78,6 +96,49 @@ pub fn retention(member: &Member, free: bool) -> Result<RetentionReport> {
         words.push("--free");
     }
     ask::ask(&member.remote()?, &words, COLLECT_LIMIT)
+}
+
+/// Everything that a host serves, of whatever project.
+pub fn whole_host(member: &Member) -> Result<HostView> {
+    let view: HostView = ask::ask(&member.remote()?, &["status"], LIMIT)?;
+    read_as(member.name(), view.version, OVERVIEW_VERSION)?;
+    Ok(view)
+}
+
+pub fn begin_maintenance(member: &Member, by: &str) -> Result<Maintenance> {
+    ask::ask(&member.remote()?, &["maintenance", "begin", "--by", by], LIMIT)
+}
+
+pub fn return_from_maintenance(member: &Member) -> Result<Option<Maintenance>> {
+    ask::ask(&member.remote()?, &["maintenance", "return"], LIMIT)
+}
+
+pub fn end_maintenance(member: &Member) -> Result<()> {
+    ask::ask::<bool>(&member.remote()?, &["maintenance", "end"], LIMIT).map(drop)
+}
+
+/// Gives a stopped service another name; whether it had another one.
+pub fn rename(member: &Member, to: &str, attempt: &Attempt) -> Result<bool> {
+    let mut input = Vec::new();
+    wire::write_line(&mut input, attempt).map_err(|e| Error::io("write", "the attempt", e))?;
+    let words = ["rename", attempt.service.as_str(), to];
+    ask::ask_with(&member.remote()?, &words, &input, RENAME_LIMIT)
+}
+
+/// Takes away what `host prepare` put there.
+pub fn uninstall(member: &Member) -> Result<()> {
+    ask::ask::<bool>(&member.remote()?, &["uninstall"], LIMIT).map(drop)
+}
+
+/// What the removal of a service would take from a host.
+pub fn removal(member: &Member, data: bool) -> Result<Removal> {
+    let mut words = vec!["removal", member.service.name()];
+    if data {
+        words.push("--data");
+    }
+    let found: Removal = ask::ask(&member.remote()?, &words, LIMIT)?;
+    read_as(member.name(), found.version, REMOVAL_VERSION)?;
+    Ok(found)
 }
 
 /// Reads every file of what a host serves, and of its agent.

@@ -1,16 +1,11 @@
 //! A rollback: to a generation that the hosts still have. Nothing is copied, and nothing of this workstation is
 //! needed but where the hosts are.
 use crate::closure::registry::Registry;
-use crate::deploy::again::Line;
 use crate::deploy::events::{Event, Goal, Observer, STREAM_VERSION};
 use crate::deploy::fleet::{Member, on_each};
-use crate::deploy::host_result::HostResult;
+use crate::deploy::one_order::OneOrder;
 use crate::deploy::records::{Deployment, Finished};
-use crate::deploy::rollout::{Obeyed, busy, obeyed};
-use crate::protocol::messages::{Attempt, AttemptKind, Back, Order, Status};
-use crate::ship::ask;
-use crate::ship::conversation::{Begun, Conversation, ConversationError};
-use crate::ship::ssh::Remote;
+use crate::protocol::messages::{AttemptKind, Back, Order, Status};
 use crate::sys::error::{Error, Kind, Result};
 use std::path::Path;
 use std::time::Instant;
@@ -60,13 +55,16 @@ impl Rollback<'_> {
         });
         let deployment = Deployment::new(&self.id, AttemptKind::Rollback, self.service, &self.by);
         deployment.save(self.state)?;
-        let answers = on_each(members.iter().collect(), |member: &Member| {
-            let result = match self.begin(member, &hosts) {
-                Ok(begun) => self.one(member, &hosts, begun, observer),
-                Err(error) => Obeyed::Not(error).result(member.name(), false),
-            };
-            (member.name(), result)
-        });
+        let order = OneOrder {
+            id: &self.id,
+            by: &self.by,
+            kind: AttemptKind::Rollback,
+            order: Order::Return { to: self.to },
+            project: None,
+            take_over: false,
+            hosts: &hosts,
+        };
+        let answers = on_each(members.iter().collect(), |m: &Member| (m.name(), order.give(m, observer)));
         let registry = Registry::new(self.state);
         let mut results = Vec::new();
         for (host, (result, snapshot)) in answers {
@@ -76,40 +74,6 @@ impl Rollback<'_> {
             results.push(result);
         }
         deployment.end(results, self.state, started, observer)
-    }
-
-    /// A conversation with a host, and the connection that it needs.
-    fn begin(&self, member: &Member, hosts: &[String]) -> Result<(Box<Conversation>, Remote)> {
-        let service = member.service.name();
-        let attempt = Attempt::asked(&self.id, AttemptKind::Rollback, service, &self.by, hosts);
-        let remote = member.remote()?;
-        let (channel, last_words) = ask::converse(&remote)?;
-        match Conversation::begin(channel, last_words.clone(), &attempt) {
-            Ok(Begun::Held(conversation, _)) => Ok((conversation, remote)),
-            Ok(Begun::Busy(holder)) => Err(busy(member.name(), &holder)),
-            // There is no agent, or it said itself why it does not go on.
-            Err(ConversationError::Gone { .. }) => Err(ask::ended(member.name(), &last_words)),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// What came of one host, and its snapshot.
-    fn one(
-        &self,
-        member: &Member,
-        hosts: &[String],
-        (mut conversation, _remote): (Box<Conversation>, Remote),
-        observer: &dyn Observer,
-    ) -> (HostResult, Option<String>) {
-        let line = Line {
-            target: member.host.target.clone(),
-            service: member.service.name().into(),
-            deployment: self.id.clone(),
-            by: self.by.clone(),
-            hosts: hosts.to_vec(),
-        };
-        let order = Order::Return { to: self.to.clone() };
-        obeyed(&mut conversation, &order, &line, observer).result(member.name(), true)
     }
 }
 

@@ -140,6 +140,7 @@ pub(super) fn obeyed(
     let kind = match order {
         Order::TakeBack { .. } => AttemptKind::TakeBack,
         Order::Return { .. } => AttemptKind::Rollback,
+        Order::Act { act } => act.kind(),
         _ => AttemptKind::Deploy,
     };
     let host = conversation.host.clone();

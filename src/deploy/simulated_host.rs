@@ -244,7 +244,7 @@ impl Host {
         };
         self.record(*attempt);
         let serving = self.state.lock().serving.clone();
-        wire::write_line(&mut output, &Answer::Held { attempt: 1, serving })?;
+        wire::write_line(&mut output, &Answer::Held { attempt: 1, serving, stopped: None })?;
         while let Some(order) = wire::read_line::<Order>(&mut input)? {
             match order {
                 Order::Activate { wanted, .. } => self.activate(&wanted, &mut output)?,

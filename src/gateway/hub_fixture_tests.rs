@@ -39,6 +39,7 @@ pub fn gateway() -> Arc<Gateway> {
         limits: Limits::default(),
         check: Check::default(),
         jobs: None,
+        scaling: None,
     };
     let names = Names::new(&settings.callers, "host");
     let active = Active { settings, keys: Keys::parse(&[]).unwrap(), names };

@@ -13,6 +13,7 @@ pub fn text(gateway: &Gateway) -> String {
     answers(&mut page, &gateway.metrics, &instances);
     traffic(&mut page, gateway);
     jobs(&mut page, gateway);
+    scaling(&mut page, gateway);
     open(&mut page, &instances);
     errors(&mut page, &gateway.metrics);
     times(&mut page, &gateway.metrics);
@@ -69,6 +70,33 @@ fn jobs(page: &mut Page, gateway: &Gateway) {
     page.head("jobs_ended_total", "counter", "Jobs that have ended, by state.");
     for (state, count) in engine.ended.iter() {
         page.line("jobs_ended_total", &format!("state=\"{}\"", state.name()), read(count));
+    }
+}
+
+/// Where the number of instances changes.
+fn scaling(page: &mut Page, gateway: &Gateway) {
+    let Some(view) = gateway.scaling.view() else { return };
+    page.head("instances", "gauge", "Instances, by state.");
+    let rest = view.actual.saturating_sub(view.ready);
+    for (state, count) in
+        [("ready", view.ready), ("not-ready", rest), ("off", view.maximum.saturating_sub(view.actual))]
+    {
+        page.line("instances", &format!("state=\"{state}\""), count);
+    }
+    page.one("instances_wanted", "gauge", "Instances that the policy asks for.", view.wanted.into());
+    page.one("instances_minimum", "gauge", "Instances at least, at this hour.", view.minimum.into());
+    page.one("instances_maximum", "gauge", "Instances at most, at this hour.", view.maximum.into());
+    page.head("scaling_decisions_total", "counter", "Instances started and ended by the policy.");
+    for (to, count) in [("up", &gateway.scaling.ups), ("down", &gateway.scaling.downs)] {
+        page.line("scaling_decisions_total", &format!("to=\"{to}\""), read(count));
+    }
+    let failures = read(&gateway.scaling.failures);
+    page.one("scaling_failures_total", "counter", "Decisions that could not be carried out.", failures);
+    page.head("job_wait_seconds", "gauge", "How long jobs of the last minutes waited until they ran.");
+    for (quantile, wait) in [("0.5", view.wait_p50_ms), ("0.95", view.wait_p95_ms)] {
+        if let Some(ms) = wait {
+            page.line("job_wait_seconds", &format!("quantile=\"{quantile}\""), ms as f64 / 1_000.0);
+        }
     }
 }
 

@@ -14,6 +14,8 @@
 //!                └─ upgrade ◀─ handover ─▶ successor, predecessor (the next process, the one before)
 //! health ─▶ instance.well, failed_check
 //!
+//! scaling ◀─ jobs, waiting, router; scaling ─▶ the root program of the host ─▶ control_socket
+//!
 //! client ─▶ hub_accept ─▶ hub (WebSockets that end here) ◀─ what runs jobs ◀─ upstream ◀─ instance
 //! ```
 //!
@@ -81,6 +83,7 @@ pub mod proxy;
 pub mod pump;
 pub mod refusal;
 pub mod router;
+pub mod scaling;
 pub mod seating;
 pub mod server;
 pub mod settings;

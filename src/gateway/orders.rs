@@ -18,6 +18,7 @@ pub async fn status(gateway: &Gateway) -> Result<Reply, String> {
     let mut reply = Reply { targets: targets(gateway), held: gateway.waiting.count(), ..Reply::default() };
     reply.waiting_jobs =
         gateway.owns_jobs().then(|| gateway.jobs().map_or(0, |engine| engine.waiting() as u64));
+    reply.scaling = gateway.scaling.view();
     if let Some(before) = gateway.predecessor()
         && let Some(its) = before.status().await?
     {
@@ -88,7 +89,7 @@ pub async fn set(gateway: &Arc<Gateway>, table: Table) -> Result<(), String> {
 
 /// Swaps the table, without writing it.
 pub fn apply(gateway: &Arc<Gateway>, table: &Table) {
-    let fresh = gateway.router.set(&table.targets, FirstHealth::Well);
+    let fresh = gateway.router.set_with(&table.targets, FirstHealth::Well, &table.starting);
     health::watch(gateway, fresh);
     service::table_changed(gateway);
 }

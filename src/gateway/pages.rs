@@ -38,6 +38,10 @@ pub fn page(
     let body = match path {
         "/-/health" => json!({ "service": service, "status": "alive" }),
         "/-/ready" => match gateway.router.ready() {
+            // Whoever comes is served, after a start.
+            0 if gateway.scaling.starts_on_demand() => {
+                json!({ "service": service, "status": "ready", "instances": 0 })
+            }
             0 => return Err(Refusal::new(Fault::NoInstance, gateway.router.why_none())),
             ready => json!({ "service": service, "status": "ready", "instances": ready }),
         },

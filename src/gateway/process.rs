@@ -10,6 +10,7 @@ use crate::gateway::metrics_port;
 use crate::gateway::notify;
 use crate::gateway::orders;
 use crate::gateway::router::check_table;
+use crate::gateway::scaling;
 use crate::gateway::server::{self, Leave};
 use crate::gateway::settings;
 use crate::gateway::shared::{Ending, Gateway};
@@ -76,6 +77,7 @@ async fn serve(settings_file: &Path) -> Result<()> {
     let tasks = [
         tokio::spawn(deadlines::run(gateway.clone())),
         tokio::spawn(control_socket::serve(gateway.clone(), control)),
+        tokio::spawn(scaling::run::run(gateway.clone())),
         match gateway.active().settings.metrics {
             Some(address) => tokio::spawn(metrics_port::serve(gateway.clone(), address)),
             None => tokio::spawn(async {}),

@@ -132,6 +132,16 @@ impl Router {
 
     /// The new table; gives back the instances that were not known before.
     pub fn set(&self, targets: &[Target], health: FirstHealth) -> Vec<Arc<Instance>> {
+        self.set_with(targets, health, &[])
+    }
+
+    /// The same; of these ids nobody has looked at the process, which is a new one where the table did not name it.
+    pub fn set_with(
+        &self,
+        targets: &[Target],
+        health: FirstHealth,
+        starting: &[String],
+    ) -> Vec<Arc<Instance>> {
         let mut fresh = Vec::new();
         {
             let mut routes = self.write();
@@ -141,12 +151,15 @@ impl Router {
                 let same = |i: &Arc<Instance>| i.id() == target.id && i.target.address == target.address;
                 let instance = if let Some(at) = old.iter().position(same) {
                     old.remove(at)
-                } else if let Some(at) = draining.iter().position(same) {
+                } else if let Some(at) =
+                    draining.iter().position(same).filter(|_| !starting.contains(&target.id))
+                {
                     let back = draining.remove(at);
                     back.reopen();
                     back
                 } else {
-                    let instance = Arc::new(Instance::new(target.clone(), health));
+                    let seen = if starting.contains(&target.id) { FirstHealth::Unknown } else { health };
+                    let instance = Arc::new(Instance::new(target.clone(), seen));
                     fresh.push(instance.clone());
                     instance
                 };

@@ -13,7 +13,7 @@ fn target(slot: u32, generation: u64) -> Target {
 }
 
 fn table(targets: &[Target]) -> Table {
-    Table { version: GATEWAY_VERSION, targets: targets.to_vec() }
+    Table { version: GATEWAY_VERSION, targets: targets.to_vec(), ..Table::default() }
 }
 
 fn router(targets: &[Target]) -> Router {
@@ -317,9 +317,26 @@ fn a_table_is_checked() {
         "the table names s0-g1 twice"
     );
     assert_eq!(
-        check_table(&Table { version: 9, targets: vec![] }).unwrap_err(),
+        check_table(&Table { version: 9, ..Table::default() }).unwrap_err(),
         "the table is of version 9, this gateway knows 1"
     );
     let bad = Target { id: "s0\r\nx: y".into(), ..target(0, 1) };
     assert!(check_table(&table(&[bad])).is_err());
+}
+
+#[test]
+fn one_that_has_just_been_started_has_requests_once_it_answers() {
+    let router = Router::default();
+    let (one, two) = (target(0, 1), target(1, 1));
+    router.set(std::slice::from_ref(&one), FirstHealth::Well);
+    let fresh = router.set_with(&[one.clone(), two.clone()], FirstHealth::Well, &["s1-g1".into()]);
+    assert_eq!(fresh.iter().map(|i| (i.id(), i.is_healthy())).collect::<Vec<_>>(), [("s1-g1", false)]);
+    assert_eq!(router.ready(), 1);
+    assert!(fresh[0].well());
+    assert_eq!(router.ready(), 2);
+    // It ended, and another process has its slot: what was known of the first says nothing of that.
+    router.set(std::slice::from_ref(&one), FirstHealth::Well);
+    let fresh = router.set_with(&[one, two], FirstHealth::Well, &["s1-g1".into()]);
+    assert_eq!(fresh.len(), 1);
+    assert!(!fresh[0].is_healthy());
 }

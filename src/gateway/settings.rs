@@ -110,6 +110,7 @@ mod tests {
             limits: Limits::default(),
             check: Check::default(),
             jobs: None,
+            scaling: None,
         }
     }
 

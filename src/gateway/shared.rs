@@ -9,6 +9,7 @@ use crate::gateway::key::Key;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::predecessor::Predecessor;
 use crate::gateway::router::Router;
+use crate::gateway::scaling::state::Scaling;
 use crate::gateway::settings::Active;
 use crate::gateway::share::{Shares, Source};
 use crate::gateway::throttle::Throttle;
@@ -48,6 +49,7 @@ pub struct Gateway {
     jobs: RwLock<Option<Arc<Engine>>>,
     /// Why the gateway cannot own them though it is to.
     jobs_trouble: Mutex<Option<String>>,
+    pub scaling: Scaling,
     secrets: RwLock<Arc<Secrets>>,
     /// Held while the table or the settings change, or another process takes over.
     pub turn: tokio::sync::Mutex<()>,
@@ -104,6 +106,7 @@ impl Gateway {
             hub: Arc::default(),
             jobs: RwLock::new(None),
             jobs_trouble: Mutex::new(None),
+            scaling: Scaling::default(),
             secrets: RwLock::default(),
             turn: tokio::sync::Mutex::new(()),
             predecessor: RwLock::new(None),
@@ -159,6 +162,14 @@ impl Gateway {
     pub fn set_jobs(&self, engine: Arc<Engine>) {
         *self.jobs_trouble.lock() = None;
         *self.jobs.write() = Some(engine);
+    }
+
+    /// What a job waits for besides its turn, while no instance is ready.
+    pub fn waiting_for(&self) -> Option<String> {
+        if self.router.ready() > 0 {
+            return None;
+        }
+        Some(self.scaling.waiting_for().unwrap_or_else(|| format!("an instance: {}", self.router.why_none())))
     }
 
     /// Values of the gateway's own secrets.

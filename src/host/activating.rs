@@ -10,7 +10,8 @@ use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::receive;
 use crate::host::reserve;
-use crate::host::state::{Generation, ServiceState};
+use crate::host::scaling;
+use crate::host::state::{Generation, ServiceState, Work};
 use crate::host::world::World;
 use crate::protocol::messages::{Attempt, Holder, Outcome, Status};
 use crate::sys::clock;
@@ -19,10 +20,14 @@ use crate::sys::fault;
 use crate::sys::files;
 use crate::sys::progress::check_interrupt;
 use crate::sys::say::say;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub fn run(layout: &Layout, name: &str, attempt: u64) -> Result<()> {
     let service = layout.service(name);
+    if !service.home.exists() {
+        // It was killed in the last step of a removal.
+        return sweep(&service);
+    }
     let record = journal::read(&service, attempt)?;
     if let Some(outcome) = record.outcome() {
         // What follows the end of the record may have failed, for instance for want of space.
@@ -106,6 +111,9 @@ fn before(state: &ServiceState) -> Option<u64> {
 }
 
 fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Result<()> {
+    if matches!(goal, Goal::Remove { .. }) && outcome.status == Status::Succeeded {
+        return erase(service);
+    }
     if let Goal::New(_) = goal
         && outcome.status != Status::Succeeded
     {
@@ -122,6 +130,24 @@ fn finish(service: &Service, attempt: u64, goal: &Goal, outcome: &Outcome) -> Re
         say(format_args!("no room is held for the next activation: {}", e.full()));
     }
     Ok(())
+}
+
+/// The last of a service that is removed: its state, its records, its lease.
+pub fn erase(service: &Service) -> Result<()> {
+    let gone = service.layout.removed(&service.name);
+    // Of an earlier one, whose process was killed here.
+    files::remove_tree(&gone)?;
+    match std::fs::rename(&service.home, &gone) {
+        Ok(()) => files::sync_dir(&service.layout.services())?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io("move aside", &service.home, e)),
+    }
+    sweep(service)
+}
+
+/// Deletes what a removal has put aside.
+fn sweep(service: &Service) -> Result<()> {
+    files::remove_tree(&service.layout.removed(&service.name))
 }
 
 /// Brings to an end what the state says is under way, and writes it into the record of that attempt.
@@ -142,6 +168,12 @@ pub fn end_pending(service: &Service, state: &mut ServiceState) -> Result<()> {
             && journal::read(service, pending.attempt).is_ok_and(|r| r.outcome().is_none())
         {
             reserve::spend(&service.layout, || journal.end(&outcome))?;
+        }
+        if let Work::Remove { .. } = pending.work
+            && outcome.status == Status::Succeeded
+        {
+            // Also where its goal cannot be read any more.
+            return erase(service);
         }
         if let Some(goal) = goal {
             finish(service, pending.attempt, &goal, &outcome)?;
@@ -200,9 +232,18 @@ pub fn link(service: &Service, number: u64, generation: &Generation) -> Result<(
 /// After a start of the host, each service is exactly what its state says.
 pub fn boot(layout: &Layout) -> Result<()> {
     let mut failed = None;
+    for put_aside in removed(layout) {
+        if let Err(e) = files::remove_tree(&put_aside) {
+            say(format_args!("{}", e.full()));
+        }
+    }
     for name in layout.known() {
         let service = layout.service(&name);
-        match lease::undisturbed(&service, || boot_service(layout, &name)) {
+        let brought_back = || {
+            scaling::begin_with_the_minimum(&service)?;
+            boot_service(layout, &name)
+        };
+        match lease::undisturbed(&service, brought_back) {
             Ok(Some(())) => {}
             Ok(None) => say(format_args!("{name}: left to whoever changes it now: see `stillframe status`")),
             Err(e) => {
@@ -217,12 +258,24 @@ pub fn boot(layout: &Layout) -> Result<()> {
     }
 }
 
+/// What removals have put aside and did not live to delete.
+fn removed(layout: &Layout) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(layout.services()).into_iter().flatten().flatten();
+    let is_one =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".removed-"));
+    entries.map(|entry| entry.path()).filter(is_one).collect()
+}
+
 /// Ends what was cut off, and makes the service what its state says. Nobody else may change it meanwhile (`lease`).
 pub fn boot_service(layout: &Layout, name: &str) -> Result<()> {
     let service = layout.service(name);
     fault::point(name, "boot/begin")?;
     let mut state = ServiceState::load(&service.state(), name)?;
     fault::around(name, "boot/pending", || end_pending(&service, &mut state))?;
+    if !service.home.exists() {
+        // A removal that was cut off came to its end.
+        return Ok(());
+    }
     fault::around(name, "boot/abandoned", || end_abandoned(&service))?;
     let mut world = world(&service, None, None)?;
     activation::reconcile(&mut world, &mut state)

@@ -9,10 +9,11 @@
 //! process is gone: the state on disk says on which side of the commit it was.
 use crate::host::change::Change;
 use crate::host::goal::Goal;
-use crate::host::state::{Generation, Pending, Place, ServiceState};
+use crate::host::life;
+use crate::host::state::{Generation, Pending, Place, ServiceState, Work};
 use crate::host::world::{Status, World};
 use crate::protocol::messages::Outcome;
-use crate::protocol::spec::{Rotation, Wanted};
+use crate::protocol::spec::{Rotation, Spec, Wanted};
 use crate::sys::error::{Error, Kind, Result};
 
 /// Carries out one activation. `Err` only where not even the state could be written or brought back.
@@ -25,7 +26,12 @@ pub fn activate(
 ) -> Result<Outcome> {
     let number = match goal {
         Goal::Withdraw { why } => return withdraw(world, state, attempt, why),
-        Goal::Kept(number) | Goal::Restored { to: number, .. } => known(state, *number)?,
+        Goal::Restart { instances } => return life::restart(world, state, attempt, instances),
+        Goal::Stop { stopped } => return life::stop(world, state, attempt, stopped),
+        Goal::Remove { data } => return life::remove(world, state, attempt, *data),
+        Goal::Kept(number) | Goal::Start(number) | Goal::Restored { to: number, .. } => {
+            known(state, *number)?
+        }
         Goal::New(wanted) => {
             state.data_is_new = state.generations.is_empty() && !world.has_data();
             reserve(state, wanted, attempt, now)
@@ -37,12 +43,17 @@ pub fn activate(
         let text = format!("generation {number} serves already");
         return Ok(goal.reached(Outcome::succeeded(number, previous).warning(vec![text])));
     }
-    let before = match goal {
-        Goal::Restored { .. } => state.generations.get(&number).and_then(|g| g.before),
-        _ => previous,
+    let own = state.generations.get(&number);
+    let (before, after_stop) = match goal {
+        Goal::Restored { .. } => own.map_or((None, None), |own| (own.before, own.after_stop.clone())),
+        Goal::Start(_) => (own.and_then(|own| own.before), state.stopped.clone()),
+        _ => (state.current(), state.stopped.clone()),
     };
-    state.pending = Some(Pending { attempt, generation: number, previous, kept });
-    let mut change = Change { previous, kept, before, ..Change::new(world, state, number) };
+    state.pending = Some(Pending { attempt, generation: number, previous, kept, work: Work::Activation });
+    if kept {
+        bring_up(state, number);
+    }
+    let mut change = Change { previous, kept, before, after_stop, ..Change::new(world, state, number) };
     match change.forward() {
         Ok(()) => {
             let warnings = change.finish()?;
@@ -75,6 +86,17 @@ fn losing(outcome: Outcome, lost: Option<String>) -> Outcome {
     outcome.saying(error).warning(vec![lost])
 }
 
+/// A generation that served before starts with as many instances as are needed now.
+fn bring_up(state: &mut ServiceState, number: u64) {
+    let spec = state.generations.get(&number).map(|g| g.wanted.spec.clone());
+    if let Some(spec) = spec.filter(|spec| spec.scaling.is_some()) {
+        let places = places(state, &spec);
+        if let Some(generation) = state.generations.get_mut(&number) {
+            generation.instances = places;
+        }
+    }
+}
+
 fn known(state: &ServiceState, number: u64) -> Result<u64> {
     if state.generations.contains_key(&number) {
         return Ok(number);
@@ -84,12 +106,31 @@ fn known(state: &ServiceState, number: u64) -> Result<u64> {
         .hint(format!("it has: {}", all.join(", "))))
 }
 
+/// Where instances of a generation that is to serve start: as many as its specification says, and with a policy as many as
+/// serve now. One at least, to see that it works; the gateway lets it go when there is nothing to do.
+fn places(state: &ServiceState, spec: &Spec) -> Vec<Place> {
+    let count = match &spec.scaling {
+        None => spec.instances,
+        Some(policy) => {
+            let now = state.serving.map_or(0, |serving| state.instances(serving).len() as u32);
+            now.clamp(policy.minimum, policy.maximum).max(1)
+        }
+    };
+    (0..count.min(spec.slots.len() as u32)).map(|slot| Place { slot, port: None }).collect()
+}
+
 /// A new generation with its number and its slots.
 fn reserve(state: &mut ServiceState, wanted: &Wanted, attempt: u64, now: u64) -> u64 {
     let number = state.next_generation;
-    let count = (wanted.spec.instances as usize).min(wanted.spec.slots.len());
-    let instances = (0..).take(count).map(|slot| Place { slot, port: None }).collect();
-    let generation = Generation { wanted: wanted.clone(), created: now, attempt, instances, before: None };
+    let instances = places(state, &wanted.spec);
+    let generation = Generation {
+        wanted: wanted.clone(),
+        created: now,
+        attempt,
+        instances,
+        before: None,
+        after_stop: None,
+    };
     state.generations.insert(number, generation);
     state.next_generation = number + 1;
     number
@@ -102,9 +143,17 @@ pub fn recover(
     state: &mut ServiceState,
     goal: Option<&Goal>,
 ) -> Result<Option<Outcome>> {
-    let Some(Pending { generation: number, previous, kept, .. }) = state.pending.clone() else {
+    let Some(Pending { generation: number, previous, kept, work, .. }) = state.pending.clone() else {
         return Ok(None);
     };
+    match work {
+        Work::Activation => {}
+        Work::Restart => return life::recover_restart(world, state, number).map(Some),
+        Work::Stop => return life::recover_stop(world, state, number).map(Some),
+        Work::Remove { data, begun } => {
+            return life::recover_removal(world, state, number, data, begun).map(Some);
+        }
+    }
     let committed = state.serving == Some(number);
     let mut change = Change { previous, kept, before: previous, ..Change::new(world, state, number) };
     let text = "the activation was interrupted";
@@ -132,6 +181,9 @@ pub fn recover(
 
 /// Makes a host be what its state says: after a boot, or after somebody's hand was in it.
 pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> {
+    if let (None, Some(stopped)) = (state.serving, state.stopped.clone()) {
+        return life::stay_stopped(world, state, stopped.generation);
+    }
     let Some(number) = state.serving else { return Ok(()) };
     let mut change = Change { kept: true, ..Change::new(world, state, number) };
     for e in change.end_others(Some(number)) {
@@ -143,6 +195,9 @@ pub fn reconcile(world: &mut dyn World, state: &mut ServiceState) -> Result<()> 
 
 /// Ends what the state does not know to serve, and throws away what it left; says what of that failed.
 pub fn tidy(world: &mut dyn World, state: &mut ServiceState) -> Vec<Error> {
+    if let (None, Some(stopped)) = (state.serving, state.stopped.clone()) {
+        return life::stay_stopped(world, state, stopped.generation).err().into_iter().collect();
+    }
     let Some(number) = state.serving else { return Vec::new() };
     world.must_end();
     let mut failed = Change { kept: true, ..Change::new(world, state, number) }.end_others(Some(number));
@@ -156,7 +211,9 @@ fn withdraw(world: &mut dyn World, state: &mut ServiceState, attempt: u64, why: 
         return Err(Error::new(Kind::Input, format!("{} serves nothing", state.service)));
     };
     state.serving = None;
-    state.pending = Some(Pending { attempt, generation: number, previous: None, kept: false });
+    state.stopped = state.generations.get(&number).and_then(|g| g.after_stop.clone());
+    state.pending =
+        Some(Pending { attempt, generation: number, previous: None, kept: false, work: Work::Activation });
     world.save(state)?;
     let lost = Change::new(world, state, number).back(&Error::new(Kind::Host, why))?.lost;
     Ok(losing(withdrawn(number).saying(why), lost))
@@ -203,15 +260,18 @@ impl Change<'_> {
 
     /// From here on the new generation serves, whatever happens.
     fn commit(&mut self) -> Result<()> {
-        let old = (self.state.serving, self.state.generations.get(&self.number).and_then(|g| g.before));
-        let set = |state: &mut ServiceState, serving, number, before| {
-            state.serving = serving;
-            if let Some(generation) = state.generations.get_mut(&number) {
-                generation.before = before;
-            }
-        };
-        set(self.state, Some(self.number), self.number, self.before);
-        self.world.save(self.state).inspect_err(|_| set(self.state, old.0, self.number, old.1))
+        let before = self.state.clone();
+        self.state.serving = Some(self.number);
+        self.state.stopped = None;
+        if let Some(generation) = self.state.generations.get_mut(&self.number) {
+            generation.before = self.before;
+            generation.after_stop = self.after_stop.clone();
+        }
+        let saved = self.world.save(self.state);
+        if saved.is_err() {
+            *self.state = before;
+        }
+        saved
     }
 
     /// What follows the commit. Its failures are warnings: going back would be worse.
@@ -259,6 +319,7 @@ impl Change<'_> {
         };
         let text = match self.previous {
             Some(previous) => format!("{why}: back to generation {previous}"),
+            None if self.state.stopped.is_some() => format!("{why}: {} stays stopped", self.state.service),
             None => format!("{why}: nothing served before"),
         };
         self.tell(if swapped { Status::Rotating } else { Status::Starting }, &text);
@@ -275,15 +336,14 @@ impl Change<'_> {
         if let Some(e) = self.end_others(self.previous).into_iter().next() {
             return Err(e);
         }
-        if self.previous.is_none()
-            && self.state.data_is_new
+        if self.goes_whole()
             && let Err(e) = self.world.remove_data()
         {
             self.tell(Status::Starting, &format!("the instances' folder stays: {}", e.full()));
         }
         if self.previous.is_none() {
             self.world.remove_gateway()?;
-            if self.state.data_is_new
+            if self.goes_whole()
                 && let Err(e) = self.world.remove_jobs()
             {
                 self.tell(Status::Starting, &format!("the gateway's jobs stay: {}", e.full()));
@@ -303,7 +363,7 @@ impl Change<'_> {
 
 /// Generations that retention no longer keeps: neither serving, nor the one before, nor among the newest.
 pub fn expired(state: &ServiceState) -> Vec<u64> {
-    let Some(serving) = state.serving else { return Vec::new() };
+    let Some(serving) = state.current() else { return Vec::new() };
     let Some(generation) = state.generations.get(&serving) else { return Vec::new() };
     let keep = generation.wanted.spec.retention.generations as usize;
     let before = generation.before.filter(|n| state.generations.contains_key(n));

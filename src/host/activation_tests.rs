@@ -12,8 +12,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 #[path = "fake_host_tests.rs"]
 mod fake;
+#[path = "life_tests.rs"]
+mod life_of_a_service;
 #[path = "recovery_tests.rs"]
 mod recovery;
+#[path = "slot_change_tests.rs"]
+mod scaling;
 #[path = "sequences_tests.rs"]
 mod sequences;
 
@@ -30,6 +34,7 @@ fn wanted(label: &str, rotation: Rotation, instances: u32) -> Goal {
         slots: vec![vec![]; 2],
         instances,
         maximum: 2,
+        scaling: None,
         memory_bytes: None,
         cpu_percent: None,
         user: None,
@@ -81,8 +86,10 @@ fn assert_serves(host: &Host, number: Option<u64>, context: &str) {
     let settings = number.map(|n| state.generations[&n].wanted.snapshot.clone()).unwrap_or_default();
     assert_eq!(host.settings, settings, "{context}: the gateway's settings");
     assert_eq!(host.table.targets, state.table(number).targets, "{context}: table");
-    assert!(number.is_some() || !host.data || host.data_stays, "{context}: a folder is left");
-    assert!(number.is_some() || !host.jobs || host.jobs_stay, "{context}: jobs are left");
+    assert!(number.is_none() || state.stopped.is_none(), "{context}: it serves, and is stopped");
+    let stays = number.is_some() || state.stopped.is_some();
+    assert!(stays || !host.data || host.data_stays, "{context}: a folder is left");
+    assert!(stays || !host.jobs || host.jobs_stay, "{context}: jobs are left");
     assert!(host.slots_stay || host.slots == units, "{context}: slots {:?}", host.slots);
     if number.is_some() && !host.slots_stay {
         // Every picture that was ever made is where requests for it go.
@@ -439,58 +446,5 @@ fn an_interrupted_withdrawal_or_restoration_says_what_it_was() {
     }
 }
 
-/// Jobs of a gateway that owns them are waited for as those of an instance are, and none is lost with one.
-#[test]
-fn a_gateway_that_owns_the_jobs_loses_none_at_the_drain_limit() {
-    let rules = |drain_running| crate::protocol::jobs::Jobs { drain_running, ..Default::default() };
-    let asking = |label: &str, rotation, drain_running| {
-        let Goal::New(mut wanted) = wanted(label, rotation, 1) else { panic!("{label}") };
-        wanted.spec.jobs = Some(rules(drain_running));
-        Goal::New(wanted)
-    };
-    let said = |world: &Fake| {
-        let steps = world.steps.iter().map(|(_, text)| text.clone());
-        steps.filter(|text| text.starts_with("drain limit")).collect::<Vec<_>>()
-    };
-    for rotation in [Rotation::Surge, Rotation::Replace] {
-        for (drain_running, told) in [
-            (DrainRunning::Requeue, "1 jobs interrupted that wait again"),
-            (DrainRunning::Fail, "1 jobs interrupted that have failed"),
-        ] {
-            let mut world = Fake::new(Host::default());
-            world.owns = true;
-            run(&mut world, &asking("first", rotation, drain_running)).unwrap();
-            // It ends in time, though it is the last thing that is open.
-            world.jobs.insert(1, world.clock + 4_000);
-            let outcome = run(&mut world, &asking("next", rotation, drain_running)).unwrap();
-            assert_eq!((outcome.status, said(&world)), (Status::Succeeded, vec![]));
-            assert_eq!(world.stopped_with_jobs, []);
-            world.jobs.insert(2, u64::MAX);
-            let outcome = run(&mut world, &asking("last", rotation, drain_running)).unwrap();
-            assert_eq!(outcome.status, Status::Succeeded);
-            assert_eq!(said(&world), [format!("drain limit reached: 0 connections cut, {told}")]);
-            // It was interrupted before its instance was stopped.
-            assert_eq!(
-                (world.stopped_with_jobs.as_slice(), world.cut.as_slice()),
-                (&[][..], &["s0-g2".into()][..])
-            );
-            assert_serves(&world.host, Some(3), "drained");
-        }
-    }
-}
-
-/// A first deployment that is taken back leaves nothing, and says how many jobs go with it.
-#[test]
-fn jobs_go_with_a_service_that_is_withdrawn() {
-    let mut world = Fake::new(Host::default());
-    world.owns = true;
-    run(&mut world, &wanted("first", Rotation::Surge, 1)).unwrap();
-    assert!(world.host.jobs);
-    world.waiting = 2;
-    world.jobs.insert(1, u64::MAX);
-    let goal = Goal::Withdraw { why: "another host failed".into() };
-    let outcome = run(&mut world, &goal).unwrap();
-    assert_eq!(outcome.status, Status::Reverted);
-    assert_eq!(outcome.error.as_deref(), Some("another host failed; 3 jobs of generation 1 are lost"));
-    assert_serves(&world.host, None, "withdrawn");
-}
+#[path = "activation_jobs_tests.rs"]
+mod jobs;

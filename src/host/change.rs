@@ -7,6 +7,7 @@ use crate::host::state::{Generation, Place, ServiceState};
 use crate::host::world::{Status, World};
 use crate::protocol::control::Address;
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::messages::Stopped;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::say::say;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,12 +24,16 @@ pub struct Change<'a> {
     pub kept: bool,
     /// Becomes the generation that a rollback from `number` goes to.
     pub before: Option<u64>,
+    /// That was stopped: nothing serves, and nothing does if this fails.
+    pub after_stop: Option<Stopped>,
     /// How often each new instance had been restarted when it was healthy.
     pub restarts: BTreeMap<InstanceId, u64>,
     /// How many jobs each new instance had when it was last looked at.
     pub jobs: BTreeMap<InstanceId, u64>,
     /// Whether the gateway owned the jobs when it was last asked: then none is lost with its instance.
     pub owned: bool,
+    /// WebSockets without work are not waited for.
+    pub quiet: bool,
 }
 
 impl<'a> Change<'a> {
@@ -41,9 +46,11 @@ impl<'a> Change<'a> {
             previous: None,
             kept: false,
             before: None,
+            after_stop: None,
             restarts,
             jobs,
             owned: false,
+            quiet: false,
         }
     }
 
@@ -51,6 +58,11 @@ impl<'a> Change<'a> {
         self.state.generations.get(&number).cloned().ok_or_else(|| {
             Error::new(Kind::Host, format!("{} has no generation {number} any more", self.state.service))
         })
+    }
+
+    /// Without this generation nothing is left of the service: it had nothing before.
+    pub fn goes_whole(&self) -> bool {
+        self.previous.is_none() && self.state.data_is_new && self.state.stopped.is_none()
     }
 
     pub fn id(&self, place: Place) -> InstanceId {
@@ -89,10 +101,12 @@ impl<'a> Change<'a> {
         self.world.ports_are_free(&generation.wanted, &serving.wanted)
     }
 
+    /// Starts instances of the new generation, all or some: those that `generation` names.
     pub fn start_and_check(&mut self, generation: &Generation) -> Result<()> {
-        let units = self.state.units(self.number);
+        let ids: Vec<InstanceId> = generation.instances.iter().map(|place| self.id(*place)).collect();
+        let units: Vec<String> = ids.iter().map(|id| id.unit(&self.state.service)).collect();
         self.world.step(Status::Starting, &format!("starting {}", units.join(", ")))?;
-        for id in self.state.instances(self.number) {
+        for id in ids {
             self.world.start(id)?;
         }
         self.share_pictures();
@@ -267,8 +281,10 @@ impl<'a> Change<'a> {
                 }
             }
         }
-        if all_known {
-            // Else one that still runs could lose its slot; the next activation, or the next boot, finds them.
+        let heirless = number.is_some_and(|number| self.state.instances(number).is_empty());
+        if all_known && !heirless {
+            // Without an heir pictures would be in nobody's sight: the next instance is one. And where not all are
+            // known, one that still runs could lose its slot; the next activation, or the next boot, finds them.
             self.clear_slots(&keep, number);
         }
         failed.extend(self.world.remove_units(&ended).err());
@@ -276,7 +292,7 @@ impl<'a> Change<'a> {
     }
 
     /// Throws the slots of ended instances away and records what they had written into their own programs.
-    fn clear_slots(&mut self, keep: &[InstanceId], heir: Option<u64>) {
+    pub fn clear_slots(&mut self, keep: &[InstanceId], heir: Option<u64>) {
         let cleared = match self.world.clear_slots(self.state, keep, heir) {
             Ok(cleared) => cleared,
             Err(e) => return self.tell(Status::Draining, &format!("slots stay: {}", e.full())),
@@ -308,7 +324,8 @@ impl<'a> Change<'a> {
 
     /// Who asks the new instances for pictures of the old ones gets them, whatever becomes of the old ones' folders.
     fn share_pictures(&mut self) {
-        let Some(previous) = self.previous else { return };
+        let stopped = self.after_stop.as_ref().map(|stopped| stopped.generation);
+        let Some(previous) = self.previous.or(stopped).filter(|from| *from != self.number) else { return };
         if let Err(e) = self.world.share_pictures(self.state, previous, self.number) {
             let text =
                 format!("pictures of generation {previous} are seen only after it has ended: {}", e.full());

@@ -4,7 +4,7 @@
 use crate::host::change::Change;
 use crate::host::state::Generation;
 use crate::host::world::Status;
-use crate::protocol::control::Reply;
+use crate::protocol::control::{Reply, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::jobs::DrainRunning;
 use crate::protocol::spec::{Rotation, Spec};
@@ -100,7 +100,8 @@ impl Change<'_> {
             }
         };
         let mut looked = None;
-        let cut = self.drain(previous, limit, rules, |change, now| {
+        let old = self.generation(previous)?;
+        let cut = self.drain(previous, &old, limit, rules, |change, now| {
             if looked.is_none_or(|at| now >= at + WATCH_MS) && !change.restarts.is_empty() {
                 looked = Some(now);
                 change.note_jobs(&new);
@@ -114,24 +115,43 @@ impl Change<'_> {
         }
     }
 
+    /// The same of instances that are about to end, all of the generation's or some: those that `generation` names. A
+    /// WebSocket alone is not waited for: no other instance takes it over, and a page that lies open in a browser has one
+    /// for days. What does not end is told.
+    pub fn drain_for_end(&mut self, number: u64, generation: &Generation) -> Result<Option<String>> {
+        let spec = &generation.wanted.spec;
+        self.quiet = true;
+        let cut = self.drain(number, generation, spec.drain_ms, drain_running(spec), |_, _| Ok(()));
+        self.quiet = false;
+        let Some(cut) = cut? else { return Ok(None) };
+        self.world.step(Status::Draining, &cut.told())?;
+        Ok(cut.jobs.told(number))
+    }
+
     /// Waits until instances that have no new requests have nothing to do, or the limit has passed; then what is
     /// still open is cut, which is told.
     fn drain(
         &mut self,
         number: u64,
+        generation: &Generation,
         limit: u64,
         rules: DrainRunning,
         mut meanwhile: impl FnMut(&mut Self, u64) -> Result<()>,
     ) -> Result<Option<Cut>> {
-        let generation = self.generation(number)?;
+        let ids: Vec<String> = generation
+            .instances
+            .iter()
+            .map(|place| InstanceId { slot: place.slot, generation: number }.to_string())
+            .collect();
         let until = self.world.now() + limit;
         let mut worked = None;
         loop {
             let reply = self.world.gateway_status()?;
             self.owned = reply.waiting_jobs.is_some();
-            let targets = reply.targets.iter().filter(|t| t.generation == number);
-            let connections: u64 = targets.clone().map(|t| t.requests + t.websockets).sum();
-            let jobs = self.jobs_of(number, &generation, Some(&reply), rules);
+            let targets: Vec<&TargetStatus> = reply.targets.iter().filter(|t| ids.contains(&t.id)).collect();
+            let open = |t: &&TargetStatus| t.requests + if self.quiet { 0 } else { t.websockets };
+            let connections: u64 = targets.iter().map(open).sum();
+            let jobs = self.jobs_of(number, generation, Some(&reply), rules);
             let now = self.world.now();
             if jobs.all() > 0 {
                 worked = Some(now);
@@ -188,7 +208,7 @@ impl Change<'_> {
         let rules = drain_running(&settled.as_ref().unwrap_or(&new).wanted.spec);
         let dead: u64 = new.instances.iter().map(|place| self.lost_by(self.id(*place))).sum();
         self.tell(Status::Draining, &format!("generation {number} finishes what it has"));
-        let jobs = match self.drain(number, new.wanted.spec.drain_ms, rules, |_, _| Ok(())) {
+        let jobs = match self.drain(number, &new, new.wanted.spec.drain_ms, rules, |_, _| Ok(())) {
             Ok(None) => Jobs::default(),
             Ok(Some(cut)) => {
                 self.tell(Status::Draining, &cut.told());
@@ -202,7 +222,7 @@ impl Change<'_> {
         };
         let dead = if self.owned { Jobs::again(dead) } else { Jobs::lost(dead) };
         let jobs = jobs.and(dead);
-        if self.owned && self.previous.is_none() && self.state.data_is_new {
+        if self.owned && self.goes_whole() {
             // The service goes with all it had, also what waits for an instance.
             let waiting = self.world.gateway_status().ok().and_then(|reply| reply.waiting_jobs);
             return Jobs::lost(jobs.all().max(waiting.unwrap_or(0))).told(number);

@@ -6,9 +6,10 @@ use crate::host::cancel;
 use crate::host::durable;
 use crate::host::gateway_units::{self, Gateway};
 use crate::host::instance::{INSTANCE_VERSION, Instance};
-use crate::host::journal::Journal;
+use crate::host::journal::{self, Journal};
 use crate::host::layout::Service;
 use crate::host::listeners;
+use crate::host::made_places;
 use crate::host::offers::{self, Offers};
 use crate::host::receive;
 use crate::host::reserve;
@@ -24,6 +25,7 @@ use crate::protocol::control::{Address, Reply, Request, Table};
 use crate::protocol::instance_id::InstanceId;
 use crate::protocol::launch;
 use crate::protocol::spec::{Spec, Wanted};
+use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::files;
 use crate::sys::http;
@@ -125,7 +127,12 @@ impl HostWorld {
             Instance::read(file).ok().and_then(|there| there.environment.get(socket::MARK).cloned());
         is_there.unwrap_or_else(|| {
             let attempt = self.journal.as_ref().map_or(generation.attempt, Journal::attempt);
-            format!("{attempt}s{}", id.slot)
+            let slot = id.slot;
+            // One that went and comes again under the same attempt: what it made before is another's to show now.
+            match &generation.wanted.spec.scaling {
+                Some(_) if self.journal.is_none() => format!("{attempt}s{slot}t{:x}", clock::now()),
+                _ => format!("{attempt}s{slot}"),
+            }
         })
     }
 
@@ -215,7 +222,9 @@ impl World for HostWorld {
 
     fn write_units(&mut self, number: u64, generation: &Generation) -> Result<()> {
         let users = Users::of(&self.service, &generation.wanted.spec)?;
-        let system = system_files::lines_for(&generation.wanted)?;
+        let files = system_files::of(&generation.wanted)?;
+        made_places::note(&self.service, &files)?;
+        let system = system_files::lines_for(&files)?;
         for (at, place) in generation.instances.iter().enumerate() {
             let id = InstanceId { slot: place.slot, generation: number };
             let file = self.service.instance_file(id);
@@ -380,6 +389,17 @@ impl World for HostWorld {
 
     fn remove_jobs(&mut self) -> Result<()> {
         self.service.remove_gateway_state()
+    }
+
+    fn remove_rest(&mut self, state: &ServiceState) -> Result<()> {
+        self.reload()?;
+        let service = &self.service;
+        roots::prune(service, &ServiceState::new(&state.service))?;
+        for attempt in journal::numbers(service) {
+            service.attempt_roots(attempt).iter().try_for_each(|root| files::remove(root))?;
+        }
+        service.remove_folders()?;
+        made_places::remove(service)
     }
 
     fn set_table(&mut self, table: &Table) -> Result<()> {

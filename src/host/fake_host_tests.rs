@@ -85,6 +85,8 @@ pub struct Fake {
     pub steps: Vec<(Status, String)>,
     /// Whose settings the gateway was given, in order.
     pub settings: Vec<String>,
+    /// Who had traffic, in order: the last activation's tables.
+    pub tables: Vec<Vec<String>>,
     /// Where its instances listen besides their sockets.
     pub elsewhere: Vec<String>,
 }
@@ -113,6 +115,7 @@ impl Fake {
             lame: BTreeSet::new(),
             steps: Vec::new(),
             settings: Vec::new(),
+            tables: Vec::new(),
             elsewhere: Vec::new(),
         }
     }
@@ -349,12 +352,20 @@ impl World for Fake {
         self.host.jobs_stay |= removed.is_err() && !self.dead;
         removed
     }
+    fn remove_rest(&mut self, _: &ServiceState) -> Result<()> {
+        assert!(self.dead || self.host.running.is_empty(), "the slots of running instances");
+        self.effect("remove rest", |h| {
+            h.links.clear();
+            h.slots.clear();
+        })
+    }
     fn set_table(&mut self, table: &Table) -> Result<()> {
         assert!(self.dead || self.host.gateway, "a table for no gateway");
         for target in &table.targets {
             let name: InstanceId = target.id.parse().unwrap();
             assert!(self.dead || self.host.running.contains(&name), "traffic for {name}, which is stopped");
         }
+        self.tables.push(table.targets.iter().map(|target| target.id.clone()).collect());
         self.effect("table", |h| h.table = table.clone())
     }
     fn gateway_status(&mut self) -> Result<Reply> {

@@ -120,6 +120,9 @@ impl<W: World> World for Faulty<W> {
     fn remove_jobs(&mut self) -> Result<()> {
         self.effect("remove-jobs", |w| w.remove_jobs())
     }
+    fn remove_rest(&mut self, state: &ServiceState) -> Result<()> {
+        self.effect("remove-rest", |w| w.remove_rest(state))
+    }
     fn set_table(&mut self, table: &Table) -> Result<()> {
         self.effect("table", |w| w.set_table(table))
     }

@@ -1,6 +1,8 @@
 //! The gateway's units and settings, and words with it over its control socket.
 use crate::host::layout::Service;
 use crate::host::listeners;
+use crate::host::scaler_units;
+use crate::host::scaling_order;
 use crate::host::secrets;
 use crate::host::socket;
 use crate::host::state::Generation;
@@ -49,6 +51,7 @@ impl Gateway {
             limits: spec.gateway.clone(),
             check: Check { path: spec.health.path.clone(), ..Check::default() },
             jobs: jobs.map(|rules| JobsSettings { file: self.service.jobs(), rules }),
+            scaling: scaling_order::settings(&self.service, spec),
         }
     }
 
@@ -76,18 +79,29 @@ impl Gateway {
         newest.map_or_else(|_| wanted.agent.clone(), |path| path.display().to_string())
     }
 
-    /// Writes units and settings; says whether systemd must read its units again.
-    pub fn write(&self, generation: &Generation) -> Result<bool> {
-        let wanted = &generation.wanted;
-        let spec = &wanted.spec;
-        let jobs = self.jobs(spec);
-        let owns_jobs = jobs.is_some();
+    fn put_settings(&self, spec: &Spec, jobs: Option<Jobs>) -> Result<()> {
         let settings = serde_json::to_vec_pretty(&self.settings(spec, jobs))
             .map_err(|e| Error::new(Kind::Io, "cannot write the gateway's settings").caused_by(e))?;
         files::write_private_if_changed(&self.service.gateway_settings(), &settings)?;
         if systemd::is_active(&self.service.gateway_unit("service"))? {
             socket::admit_to_settings(&self.service)?;
         }
+        Ok(())
+    }
+
+    /// The settings alone.
+    pub fn write_settings(&self, generation: &Generation) -> Result<()> {
+        let spec = &generation.wanted.spec;
+        self.put_settings(spec, self.jobs(spec))
+    }
+
+    /// Writes units and settings; says whether systemd must read its units again.
+    pub fn write(&self, generation: &Generation) -> Result<bool> {
+        let wanted = &generation.wanted;
+        let spec = &wanted.spec;
+        let jobs = self.jobs(spec);
+        let owns_jobs = jobs.is_some();
+        self.put_settings(spec, jobs)?;
         let units = &self.service.layout.units;
         let socket = units::gateway_socket(&self.service, spec);
         let socket_file = units.join(self.service.gateway_unit("socket"));
@@ -99,13 +113,15 @@ impl Gateway {
         let text = units::gateway_service(&self.service, &self.agent(wanted), owns_jobs, &credentials);
         let service_changed =
             files::write_if_changed(&units.join(self.service.gateway_unit("service")), text.as_bytes())?;
-        Ok(socket_changed || service_changed)
+        let scaler_changed = scaler_units::write(&self.service, spec, &self.agent(wanted))?;
+        Ok(socket_changed || service_changed || scaler_changed)
     }
 
     /// Makes it run as `write` wrote it. One that runs is not restarted: that would cut its WebSockets. Only who owns the
     /// jobs, it or the instances, cannot change while it runs.
     pub fn run(&self, generation: &Generation) -> Result<()> {
         let wanted = &generation.wanted;
+        scaler_units::run(&self.service, &wanted.spec)?;
         let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
         let shown = systemd::show_all(&[&socket, &service], &["ActiveState"])?;
         let active = |at: usize| {
@@ -184,6 +200,7 @@ impl Gateway {
         let (socket, service) = (self.service.gateway_unit("socket"), self.service.gateway_unit("service"));
         systemd::stop(&service)?;
         systemd::stop(&socket)?;
+        scaler_units::remove(&self.service)?;
         if self.service.gateway_folder().exists() {
             process::must(&["systemctl", "clean", "--what=runtime", &service], ANSWER_LIMIT)?;
         }

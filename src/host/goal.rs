@@ -2,7 +2,8 @@
 //! one that goes on after it was killed.
 use crate::host::layout::Service;
 use crate::host::state::ServiceState;
-use crate::protocol::messages::{Outcome, Status};
+use crate::protocol::instance_id::InstanceId;
+use crate::protocol::messages::{Outcome, Status, Stopped};
 use crate::protocol::spec::{Spec, Wanted};
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
@@ -26,14 +27,31 @@ pub enum Goal {
     Withdraw {
         why: String,
     },
+    /// These instances of what serves, one after the other.
+    Restart {
+        instances: Vec<InstanceId>,
+    },
+    Stop {
+        stopped: Stopped,
+    },
+    /// The generation that served when the service was stopped.
+    Start(u64),
+    /// Everything of the service.
+    Remove {
+        data: bool,
+    },
 }
 
 impl Goal {
     /// The generation that is there already.
     pub fn target(&self) -> Option<u64> {
         match self {
-            Goal::Kept(number) | Goal::Restored { to: number, .. } => Some(*number),
-            Goal::New(_) | Goal::Withdraw { .. } => None,
+            Goal::Kept(number) | Goal::Start(number) | Goal::Restored { to: number, .. } => Some(*number),
+            Goal::New(_)
+            | Goal::Withdraw { .. }
+            | Goal::Restart { .. }
+            | Goal::Stop { .. }
+            | Goal::Remove { .. } => None,
         }
     }
 
@@ -44,15 +62,23 @@ impl Goal {
                 let serving = state.serving.and_then(|n| state.generations.get(&n));
                 serving.is_some_and(|generation| generation.attempt == attempt)
             }
-            Goal::Kept(_) | Goal::Restored { .. } => state.serving == self.target(),
+            Goal::Kept(_) | Goal::Start(_) | Goal::Restored { .. } => state.serving == self.target(),
             Goal::Withdraw { .. } => state.serving.is_none(),
+            // The state is the same before and after.
+            Goal::Restart { .. } | Goal::Remove { .. } => false,
+            Goal::Stop { stopped } => state.serving.is_none() && state.stopped.as_ref() == Some(stopped),
         }
     }
 
     /// The deployment whose cancellation stops this: none for the way back, which is what a cancellation asks for.
     pub fn cancelled_with<'a>(&self, deployment: &'a str) -> Option<&'a str> {
         match self {
-            Goal::New(_) | Goal::Kept(_) => Some(deployment),
+            Goal::New(_)
+            | Goal::Kept(_)
+            | Goal::Restart { .. }
+            | Goal::Stop { .. }
+            | Goal::Start(_)
+            | Goal::Remove { .. } => Some(deployment),
             Goal::Restored { .. } | Goal::Withdraw { .. } => None,
         }
     }
@@ -60,7 +86,12 @@ impl Goal {
     /// What is said of this goal once it is reached: who was taken back hears why.
     pub fn reached(&self, outcome: Outcome) -> Outcome {
         match self {
-            Goal::New(_) | Goal::Kept(_) => outcome,
+            Goal::New(_)
+            | Goal::Kept(_)
+            | Goal::Restart { .. }
+            | Goal::Stop { .. }
+            | Goal::Start(_)
+            | Goal::Remove { .. } => outcome,
             Goal::Restored { why, .. } | Goal::Withdraw { why } => {
                 Outcome { status: Status::Reverted, ..outcome }.saying(why)
             }

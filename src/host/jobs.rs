@@ -210,6 +210,7 @@ mod tests {
             tries: Vec::new(),
             reason: None,
             position: None,
+            waiting_for: None,
         }
     }
 

@@ -170,6 +170,8 @@ pub fn newest(service: &Service, count: usize) -> Result<Vec<Record>> {
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
+    /// It stays open: a service that is removed takes its records with it, and the last line is still to be read.
+    file: Option<File>,
     at: u64,
 }
 
@@ -178,15 +180,19 @@ impl Follower {
     pub fn new(service: &Service, attempt: u64, from_now: bool) -> Follower {
         let path = file_of(service, attempt);
         let at = if from_now { fs::metadata(&path).map_or(0, |m| m.len()) } else { 0 };
-        Follower { path, at }
+        Follower { file: File::open(&path).ok(), path, at }
     }
 
     pub fn more(&mut self) -> Result<Vec<Event>> {
-        let mut file = File::open(&self.path).map_err(|e| Error::io("open", &self.path, e))?;
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.path).map_err(|e| Error::io("open", &self.path, e))?,
+        };
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(self.at))
             .and_then(|_| file.read_to_end(&mut bytes))
             .map_err(|e| Error::io("read", &self.path, e))?;
+        self.file = Some(file);
         // Only whole lines; the rest is still being written.
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         self.at += whole as u64;

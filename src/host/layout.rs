@@ -5,13 +5,17 @@
 //!   agent -> /nix/store/…                  the newest agent; what the boot service starts
 //!   incoming/                              unfinished transfers
 //!   verified.json                          store paths that were compared with the workstation's hashes
+//!   maintenance.json                       who has this host under maintenance, and what served
 //!   reserve                                room for the end of an activation on a full file system
-//!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex,
-//!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/
+//!   services/NAME/state.json, state.copy.json, generations/{NNNNNN,next}.json, lease.json, mutex, scaling.json,
+//!                 attempts/NNNNNN.jsonl, secrets/ATTEMPT/, places.json
+//!   services/.removed-NAME/                the last of a service that goes
+//!   services/.renaming-NAME                what it is to be called
 //! /var/lib/stillframe-data/NAME/           all instances' of a service: input, user, output/, kept/, cache/
 //! /var/lib/stillframe-slots/NAME/s0-g7/    one instance's own
 //! /var/lib/stillframe-gateway/NAME/        the gateway's own: the jobs, where it owns them
 //! /run/stillframe/NAME/                    root's alone: instance files, the gateway's settings; made anew at boot
+//! /run/stillframe-scalers/NAME             where the gateway asks for instances more or fewer
 //! /run/stillframe-NAME-gateway/            the gateway's control socket and table
 //! /run/stillframe-instances/NAME/s0-g7/    the socket that an instance listens on; only the gateway enters
 //! /nix/var/nix/profiles/stillframe-NAME    a profile: its generations are ours
@@ -19,6 +23,7 @@
 //! ```
 use crate::host::state_file;
 use crate::protocol::instance_id::InstanceId;
+use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Result};
 use crate::sys::files;
 use std::path::{Path, PathBuf};
@@ -65,6 +70,11 @@ impl Layout {
         self.state.join("reserve")
     }
 
+    /// Is there while this host is under maintenance.
+    pub fn maintenance(&self) -> PathBuf {
+        self.state.join("maintenance.json")
+    }
+
     pub fn services(&self) -> PathBuf {
         self.state.join("services")
     }
@@ -79,7 +89,8 @@ impl Layout {
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|e| e.file_name().into_string().ok())
-            .filter(|name| state_file::is_known(&self.service(name).state()))
+            // One that is being removed has a name that is none.
+            .filter(|name| valid_service(name) && state_file::is_known(&self.service(name).state()))
             .collect();
         names.sort();
         names
@@ -88,9 +99,28 @@ impl Layout {
     pub fn agent_roots(&self) -> PathBuf {
         self.nix.join("gcroots/stillframe")
     }
+
+    /// Is there while a service gets another name: which.
+    pub fn renaming(&self, service: &str) -> PathBuf {
+        self.services().join(format!(".renaming-{service}"))
+    }
+
+    /// Nobody has it after a start of the host.
+    pub fn renaming_lock(&self) -> PathBuf {
+        self.run.with_extension("renaming.lock")
+    }
+
+    /// Where the last of a service is put before it is deleted: its state is there as a whole, or not at all.
+    pub fn removed(&self, service: &str) -> PathBuf {
+        self.services().join(format!(".removed-{service}"))
+    }
 }
 
 const SLOTS: &str = "stillframe-slots";
+/// What systemd makes below /var/lib for services, and for dynamic users once more below /var/lib/private.
+const STATE_FOLDERS: [&str; 3] = ["stillframe-data", SLOTS, "stillframe-gateway"];
+/// Where the sockets of instances are.
+const SOCKETS: &str = "/run/stillframe-instances";
 
 /// An empty folder of `StateDirectory=`; one that is not there is removed.
 fn remove_state_folder(name: &str) -> Result<()> {
@@ -106,6 +136,15 @@ fn remove_state_folder(name: &str) -> Result<()> {
     }
     let private = Path::new("/var/lib/private").join(name);
     gone(std::fs::remove_dir(&private), &private)
+}
+
+/// Removes a folder in which nothing is.
+pub fn remove_empty(folder: &Path) -> Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match std::fs::remove_dir(folder) {
+        Err(e) if !matches!(e.kind(), NotFound | DirectoryNotEmpty) => Err(Error::io("remove", folder, e)),
+        _ => Ok(()),
+    }
 }
 
 /// A folder of `StateDirectory=` with all that is in it. A dynamic user's is elsewhere, where no other user comes near it
@@ -124,6 +163,8 @@ pub enum Unit {
     /// Its service or its socket.
     Gateway,
     Instance(InstanceId),
+    /// The same of what starts and stops instances for it.
+    Scaler,
     /// Of an attempt.
     Activation(u64),
 }
@@ -143,6 +184,11 @@ impl Service {
 
     pub fn lease(&self) -> PathBuf {
         self.home.join("lease.json")
+    }
+
+    /// Places of the host's own folders that were made for what the snapshot has there (`system_files`).
+    pub fn places(&self) -> PathBuf {
+        self.home.join("places.json")
     }
 
     /// Held for moments only, around a look at the lease and its change.
@@ -198,6 +244,22 @@ impl Service {
     /// The same of the folder that all slots of the service were in.
     pub fn remove_slots_folder(&self) -> Result<()> {
         remove_state_folder(&format!("{SLOTS}/{}", self.name))
+    }
+
+    /// Takes away the folders that all of the service's slots, sockets and runtime files were in, and then those that no
+    /// service has anything in any more.
+    pub fn remove_folders(&self) -> Result<()> {
+        for slots in self.slots() {
+            files::remove_tree(&slots)?;
+        }
+        files::remove_tree(&self.run())?;
+        files::remove_tree(&Path::new(SOCKETS).join(&self.name))?;
+        let lib = |name: &str| ["/var/lib", "/var/lib/private"].map(|lib| Path::new(lib).join(name));
+        let shared = STATE_FOLDERS.into_iter().flat_map(lib);
+        for folder in shared.chain([SOCKETS.into(), self.layout.run.clone()]) {
+            remove_empty(&folder)?;
+        }
+        Ok(())
     }
 
     /// The slots as instances see them, and below /var/lib/private as they are where users are dynamic.
@@ -270,12 +332,27 @@ impl Service {
         format!("stillframe-{}-gateway.{kind}", self.name)
     }
 
+    pub fn scaler_unit(&self, kind: &str) -> String {
+        format!("stillframe-{}-scaler.{kind}", self.name)
+    }
+
+    /// Every user of the host may connect; who is heard is `scaler`'s to say.
+    pub fn scaler_socket(&self) -> PathBuf {
+        Path::new("/run/stillframe-scalers").join(&self.name)
+    }
+
+    /// What an operator has said of the number of instances.
+    pub fn scaling(&self) -> PathBuf {
+        self.home.join("scaling.json")
+    }
+
     /// Which of this service's units one is; none of another service. A pattern cannot tell: `stillframe-demo-*` takes in
     /// those of `demo-two`.
     pub fn unit(&self, unit: &str) -> Option<Unit> {
         let rest = unit.strip_prefix("stillframe-")?.strip_prefix(self.name.as_str())?.strip_prefix('-')?;
         match rest.rsplit_once('.')? {
             ("gateway", "service" | "socket") => Some(Unit::Gateway),
+            ("scaler", "service" | "socket") => Some(Unit::Scaler),
             (own, "service") => {
                 let attempt = own.strip_prefix("activation-").and_then(|number| number.parse().ok());
                 let instance = || own.parse().ok().map(Unit::Instance);
@@ -321,13 +398,23 @@ mod tests {
 
     #[test]
     fn units_of_a_service_are_told_from_those_of_another() {
-        let names = ["demo", "demo-two", "demo-gateway", "demo-s0", "demo-activation", "demo-activation-1"];
+        let names = [
+            "demo",
+            "demo-two",
+            "demo-gateway",
+            "demo-scaler",
+            "demo-s0",
+            "demo-activation",
+            "demo-activation-1",
+        ];
         let layout = Layout::new(Path::new("/"));
         let services: Vec<Service> = names.iter().map(|name| layout.service(name)).collect();
         for service in &services {
             let own = [
                 service.gateway_unit("service"),
                 service.gateway_unit("socket"),
+                service.scaler_unit("service"),
+                service.scaler_unit("socket"),
                 service.activation_unit(12),
                 InstanceId { slot: 1, generation: 23 }.unit(&service.name),
             ];

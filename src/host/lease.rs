@@ -113,15 +113,33 @@ pub fn take_over(service: &Service, attempt: &Attempt) -> Result<Lease> {
     Ok(Lease { life, service: service.clone() })
 }
 
+/// Who changes the service now: its activation has begun, or it is repaired.
+fn changing(service: &Service) -> Result<Option<Holder>> {
+    let changes =
+        |file: &File| file.activating || [REPAIR, RETENTION].contains(&file.holder.deployment.as_str());
+    Ok(read(service)?.filter(|file| file.life.goes_on() && changes(file)).map(|file| file.holder))
+}
+
+/// Does something while nobody changes the service, and nobody can begin to; does nothing, and says who it is, where
+/// somebody does. A deployment that copies is in nobody's way.
+pub fn unless_changing<T>(
+    service: &Service,
+    act: impl FnOnce() -> Result<T>,
+) -> Result<std::result::Result<T, Holder>> {
+    let _lock = lock(service)?;
+    match changing(service)?.or_else(|| cut_off(service)) {
+        Some(holder) => Ok(Err(holder)),
+        None => act().map(Ok),
+    }
+}
+
 /// Does what a start of the host does while nobody changes the service, and nobody can begin to. A deployment that copies
 /// does not keep a host from coming back. Nothing is done where an activation goes on for long: it ends with one generation.
 pub fn undisturbed<T>(service: &Service, act: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     let begun = Instant::now();
     loop {
         let lock = lock(service)?;
-        let changes =
-            |file: &File| file.activating || [REPAIR, RETENTION].contains(&file.holder.deployment.as_str());
-        if !read(service)?.is_some_and(|file| file.life.goes_on() && changes(&file)) {
+        if changing(service)?.is_none() {
             return act().map(Some);
         }
         drop(lock);
@@ -210,6 +228,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.service.home.exists() {
+            // It went with the service; a lock would make the folder anew.
+            return;
+        }
         // What is not removed here is free all the same once this process has ended.
         if let Ok(_lock) = lock(&self.service)
             && self.is_ours()
@@ -224,7 +246,7 @@ mod tests {
     use super::*;
     use crate::host::activating;
     use crate::host::layout::Layout;
-    use crate::host::state::Pending;
+    use crate::host::state::{Pending, Work};
     use crate::protocol::messages::{AttemptKind, RECORD_VERSION};
 
     fn holder_of(deployment: &str) -> Holder {
@@ -283,7 +305,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let service = Layout::new(dir.path()).service("demo");
         let (_, attempt) = journal::Journal::begin(&service, attempt_of("one")).unwrap();
-        let pending = Pending { attempt: 1, generation: 2, previous: Some(1), kept: false };
+        let pending =
+            Pending { attempt: 1, generation: 2, previous: Some(1), kept: false, work: Work::Activation };
         let state = ServiceState { pending: Some(pending), ..ServiceState::new("demo") };
         state.save(&service.state()).unwrap();
         assert_eq!(holder(&service), None);

@@ -3,7 +3,7 @@ use crate::host::journal;
 use crate::host::layout::{Layout, Service};
 use crate::host::state::{Generation, ServiceState};
 use crate::host::units;
-use crate::protocol::messages::{Attempt, AttemptKind, Back, Serving};
+use crate::protocol::messages::{Attempt, Back, Project, Serving};
 use crate::protocol::spec::Wanted;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::systemd;
@@ -31,16 +31,17 @@ pub fn runs(state: &ServiceState, number: u64) -> bool {
 
 /// The attempt that brought what serves. A record that is gone or damaged says nothing of it, and must not be in the way.
 pub fn brought(service: &Service, state: &ServiceState) -> Option<Attempt> {
-    let generation = state.generations.get(&state.serving?)?;
+    let generation = state.generations.get(&state.current()?)?;
     Some(journal::read(service, generation.attempt).ok()?.attempt)
 }
 
-/// Refuses a deployment of a service that another project's deployment brought, unless it is meant to take it over.
+/// Refuses what would change a service that another project's deployment brought, unless it is meant to take it over. A
+/// rollback is refused to nobody: it brings back what its own project deployed.
 pub fn allowed(service: &Service, state: &ServiceState, attempt: &Attempt) -> Result<()> {
-    let (Some(project), AttemptKind::Deploy) = (&attempt.project, attempt.kind) else { return Ok(()) };
-    let Some(brought) = brought(service, state).filter(|_| !attempt.take_over) else { return Ok(()) };
-    let kept = brought.project.and_then(|p| p.keeps(&brought.by, &service.name, project, &attempt.by));
-    kept.map_or(Ok(()), Err)
+    let Some(project) = attempt.project.as_ref().filter(|_| !attempt.take_over) else { return Ok(()) };
+    let Some(brought) = brought(service, state) else { return Ok(()) };
+    let keeps = |theirs: Project| theirs.keeps(&brought.by, &service.name, project, attempt);
+    brought.project.and_then(keeps).map_or(Ok(()), Err)
 }
 
 /// What an activation did, so that it can be undone.
@@ -57,7 +58,8 @@ impl Done {
         if let Some(generation) = serving
             && journal::read(service, generation.attempt).is_ok_and(|r| r.attempt.deployment == deployment)
         {
-            return Ok(Done { previous: generation.before, changed: true });
+            let previous = generation.before.filter(|_| generation.after_stop.is_none());
+            return Ok(Done { previous, changed: true });
         }
         Ok(Done { previous: state.serving, changed: false })
     }
@@ -77,7 +79,7 @@ pub fn resolve(state: &ServiceState, to: &Back) -> Result<u64> {
         Back::Generation(number) if state.generations.contains_key(number) => Ok(*number),
         Back::Generation(number) => Err(none(format!("{} has no generation {number}", state.service))),
         Back::Previous => state
-            .serving
+            .current()
             .and_then(|n| state.generations.get(&n)?.before)
             .filter(|n| state.generations.contains_key(n))
             .ok_or_else(|| none(format!("no generation of {} served before this one", state.service))),

@@ -4,6 +4,7 @@ use crate::host::gateway_units::Gateway;
 use crate::host::layout::{Layout, Service};
 use crate::host::lease;
 use crate::host::lookup;
+use crate::host::maintenance;
 use crate::host::state::{Generation, Place, ServiceState};
 use crate::protocol::control::{Address, Reply, Request, TargetStatus};
 use crate::protocol::instance_id::InstanceId;
@@ -24,7 +25,9 @@ pub fn look(layout: &Layout, only: Option<&str>) -> Result<HostView> {
     let wanted = names.iter().filter(|n| only.is_none_or(|only| only == n.as_str()));
     let services = wanted.map(|name| told(&layout.service(name))).collect::<Result<_>>()?;
     let agent = std::fs::read_link(layout.agent()).unwrap_or_default().display().to_string();
-    Ok(HostView { version: OVERVIEW_VERSION, agent, services })
+    // A file that says nothing is told where it stops something.
+    let maintenance = maintenance::read(layout).ok().flatten();
+    Ok(HostView { version: OVERVIEW_VERSION, agent, services, maintenance })
 }
 
 /// One whose state cannot be read says so, and the others go on.
@@ -75,11 +78,13 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
     Ok(ServiceView {
         service: service.name.clone(),
         serving: state.serving,
+        stopped: state.stopped.clone(),
         address: serving.map(|g| SocketAddr::new(g.wanted.spec.listen, g.wanted.spec.port)),
         wanted: serving.map_or(0, |g| g.instances.len() as u32),
         ready: instances.iter().filter(ready).count() as u32,
         held: reply.as_ref().map_or(0, |r| r.held as u64),
         waiting_jobs: reply.as_ref().and_then(|r| r.waiting_jobs),
+        scaling: reply.as_ref().and_then(|r| r.scaling.clone()),
         gateway_error,
         instances,
         generations: state.generations.iter().map(|(n, g)| generation(service, &state, *n, g)).collect(),
@@ -90,7 +95,7 @@ fn view(service: &Service, state: ServiceState) -> Result<ServiceView> {
 }
 
 fn generation(service: &Service, state: &ServiceState, number: u64, g: &Generation) -> GenerationView {
-    let attempt = (state.serving == Some(number)).then(|| lookup::brought(service, state)).flatten();
+    let attempt = (state.current() == Some(number)).then(|| lookup::brought(service, state)).flatten();
     let brought = attempt.and_then(|attempt| Some(Brought { by: attempt.by, project: attempt.project? }));
     GenerationView {
         brought,

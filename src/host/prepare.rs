@@ -1,10 +1,12 @@
-//! `stillframe-agent install`: what a host needs besides Nix to run services: a folder for their state, a
+//! `stillframe-agent install` and `uninstall`: what a host needs besides Nix to run services: a folder for their state, a
 //! link to the newest agent, and the one unit that brings the services back at boot.
 use crate::host::durable;
-use crate::host::layout::{BOOT_UNIT, BOOT_UNIT_FOLDER, Layout};
+use crate::host::layout::{BOOT_UNIT, BOOT_UNIT_FOLDER, Layout, remove_empty};
+use crate::host::lease;
 use crate::host::receive;
 use crate::host::reserve;
 use crate::host::units;
+use crate::protocol::spec::valid_service;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::fault;
 use crate::sys::files;
@@ -15,6 +17,45 @@ use std::time::Duration;
 
 fn unit_file() -> PathBuf {
     Path::new(BOOT_UNIT_FOLDER).join(BOOT_UNIT)
+}
+
+/// Takes away what `install` put here, once no service is left.
+pub fn uninstall(layout: &Layout) -> Result<()> {
+    let known = layout.known();
+    if !known.is_empty() {
+        return Err(Error::new(Kind::Input, format!("services are still here: {}", known.join(", ")))
+            .hint("remove each of them first: stillframe remove, in its project"));
+    }
+    let entries = std::fs::read_dir(layout.services()).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| valid_service(name)) {
+        if let Some((holder, _)) = lease::holder(&layout.service(&name)) {
+            let text = format!("a {} of {name} is under way, begun by {}", holder.kind.name(), holder.by);
+            return Err(Error::new(Kind::Busy, text).hint("try again when that has ended"));
+        }
+    }
+    let file = unit_file();
+    if std::fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_symlink()) {
+        let text = format!("{} is part of this system's own configuration", file.display());
+        return Err(Error::new(Kind::Host, text).hint("take stillframe's module out of it (NixOS)"));
+    }
+    if file.exists() {
+        process::must(&["systemctl", "disable", "--quiet", BOOT_UNIT], Duration::from_secs(60))?;
+        systemd::stop(BOOT_UNIT)?;
+        files::remove(&file)?;
+        systemd::reload()?;
+    }
+    // The link to the agent goes last: with it this can be asked for again.
+    for folder in [layout.services(), layout.incoming()] {
+        files::remove_tree(&folder)?;
+    }
+    for file in [layout.verified(), layout.reserve(), layout.maintenance()] {
+        files::remove(&file)?;
+    }
+    files::remove(&layout.agent_roots().join("agent"))?;
+    remove_empty(&layout.agent_roots())?;
+    files::remove(&layout.agent())?;
+    remove_empty(&layout.state)
 }
 
 /// Where a system is described elsewhere (NixOS), the unit comes from there.

@@ -4,12 +4,13 @@
 use crate::host::activating;
 use crate::host::layout::{BOOT_UNIT, Layout, Service, Unit};
 use crate::host::lease;
+use crate::host::renaming;
 use crate::host::slots;
 use crate::host::state::{Generation, STATE_VERSION, ServiceState};
 use crate::host::state_file::{self, Found};
 use crate::host::{journal, overview, reserve};
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::messages::{AttemptKind, Holder};
+use crate::protocol::messages::{AttemptKind, Holder, Stopped};
 use crate::protocol::overview::Repaired;
 use crate::sys::clock;
 use crate::sys::error::{Error, Kind, Result};
@@ -99,6 +100,10 @@ fn readable(service: &Service, done: &mut Vec<String>) -> Result<ServiceState> {
 
 /// `stillframe-agent boot`: a service whose state cannot be read is down now, and comes back as what is there says.
 pub fn boot(layout: &Layout) -> Result<()> {
+    if let Err(e) = renaming::settle(layout) {
+        // The other services come back all the same.
+        say(format_args!("{}", e.full()));
+    }
     for name in layout.known() {
         let service = layout.service(&name);
         let file = service.state();
@@ -120,6 +125,7 @@ fn told(state: &ServiceState) -> String {
     let numbers: Vec<String> = state.generations.keys().map(u64::to_string).collect();
     match state.serving {
         Some(serving) => format!("generation {serving} serves; there are {}", numbers.join(", ")),
+        None if state.stopped.is_some() => "it is stopped".into(),
         None => format!("nothing serves; the next generation is {}", state.next_generation),
     }
 }
@@ -145,9 +151,10 @@ fn rebuilt(service: &Service, generations: &BTreeMap<u64, Generation>) -> Result
         })
         .collect();
     let pointed = fs::read_link(service.profile()).ok().and_then(|link| number_of(service, link.to_str()?));
-    let next = state_file::next_generation(&service.state());
+    let (next, stopped) = state_file::next_generation(&service.state());
     let used = linked(service).into_iter().chain(recorded(service)).chain(next.checked_sub(1)).max();
-    Ok(built_anew(&service.name, generations, pointed, &running, used.unwrap_or(0)))
+    let state = built_anew(&service.name, generations, pointed, &running, used.unwrap_or(0));
+    Ok(with_stop(state, stopped))
 }
 
 /// The state that what is there amounts to. `pointed`: the profile's generation; `used`: the highest number that was ever given
@@ -169,6 +176,13 @@ pub fn built_anew(
         generations: generations.clone(),
         ..ServiceState::new(service)
     }
+}
+
+/// A service that was stopped stays so, where nothing of it runs.
+pub fn with_stop(state: ServiceState, stopped: Option<Stopped>) -> ServiceState {
+    let stopped = stopped
+        .filter(|stopped| state.serving.is_none() && state.generations.contains_key(&stopped.generation));
+    ServiceState { stopped, ..state }
 }
 
 fn number_of(service: &Service, link: &str) -> Option<u64> {

@@ -15,7 +15,10 @@ use crate::sys::fault;
 use std::collections::BTreeSet;
 
 fn why(state: &ServiceState, number: u64, goes: &[u64]) -> Option<String> {
-    let serving = state.serving.and_then(|n| state.generations.get(&n));
+    let serving = state.current().and_then(|n| state.generations.get(&n));
+    if state.stopped.as_ref().is_some_and(|stopped| stopped.generation == number) {
+        return Some("it served when the service was stopped: start brings it back".into());
+    }
     if state.serving == Some(number) {
         return Some("it serves".into());
     }

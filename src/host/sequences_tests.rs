@@ -2,8 +2,9 @@
 //! are cancelled, run out of disk or die in the middle, of rollbacks, reboots, power losses and repairs. After each, what serves
 //! is exactly the old generation or the new one, and the other service has not noticed.
 use super::*;
-use crate::host::repair::built_anew;
+use crate::host::repair::{built_anew, with_stop};
 use crate::protocol::control::Address;
+use crate::protocol::messages::Stopped;
 use proptest::prelude::*;
 
 const SEQUENCES: u32 = 10_000;
@@ -46,6 +47,15 @@ enum Step {
         which: usize,
         trouble: Trouble,
     },
+    Stop {
+        trouble: Trouble,
+    },
+    Start {
+        trouble: Trouble,
+    },
+    Restart {
+        trouble: Trouble,
+    },
     Reboot,
     Retention,
     /// `host repair`, or what a start of the host does first; whether the state and its copy are gone, so that it is built anew.
@@ -74,6 +84,9 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Deploy { rotation, instances, health, trouble }
         }),
         3 => (any::<usize>(), trouble()).prop_map(|(which, trouble)| Step::Rollback { which, trouble }),
+        2 => trouble().prop_map(|trouble| Step::Stop { trouble }),
+        2 => trouble().prop_map(|trouble| Step::Start { trouble }),
+        1 => trouble().prop_map(|trouble| Step::Restart { trouble }),
         1 => Just(Step::Reboot),
         1 => Just(Step::Retention),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(lost, at_boot)| Step::Repair { lost, at_boot }),
@@ -117,12 +130,29 @@ impl Member {
                     Health::Weak => drop(self.weak.insert(next)),
                 }
                 let label = format!("{}-{}", self.name, self.deployed);
-                self.activate(&wanted(&label, rotation, instances), next, trouble);
+                self.activate(&wanted(&label, rotation, instances), Some(next), trouble);
             }
             Step::Rollback { which, trouble } => {
                 let kept: Vec<u64> = self.state().generations.keys().copied().collect();
                 if let Some(number) = kept.get(which % kept.len().max(1)) {
-                    self.activate(&Goal::Kept(*number), *number, trouble);
+                    self.activate(&Goal::Kept(*number), Some(*number), trouble);
+                }
+            }
+            Step::Stop { trouble } => {
+                if let Some(generation) = self.state().serving {
+                    let stopped = Stopped { generation, by: "a@b".into(), since: 1 };
+                    self.activate(&Goal::Stop { stopped }, None, trouble);
+                }
+            }
+            Step::Start { trouble } => {
+                if let Some(stopped) = self.state().stopped {
+                    self.activate(&Goal::Start(stopped.generation), Some(stopped.generation), trouble);
+                }
+            }
+            Step::Restart { trouble } => {
+                if let Some(number) = self.state().serving {
+                    let instances = self.state().instances(number);
+                    self.activate(&Goal::Restart { instances }, Some(number), trouble);
                 }
             }
             Step::Reboot => {
@@ -148,7 +178,7 @@ impl Member {
             let running = self.host.running.iter().map(|id| id.generation).collect();
             let used = was.next_generation - 1;
             let anew = built_anew(self.name, &was.generations, self.host.profile, &running, used);
-            self.host.state = Some(anew);
+            self.host.state = Some(with_stop(anew, was.stopped.clone()));
         }
         let mut world = self.world();
         for (number, generation) in &self.state().generations {
@@ -161,7 +191,7 @@ impl Member {
         assert_eq!(now.generations, was.generations, "{}: what is kept", self.name);
     }
 
-    fn activate(&mut self, goal: &Goal, target: u64, trouble: Trouble) {
+    fn activate(&mut self, goal: &Goal, target: Option<u64>, trouble: Trouble) {
         let was = self.state();
         let mut world = self.world();
         match trouble {
@@ -194,18 +224,22 @@ impl Member {
         }
         let now = self.state();
         assert!(
-            now.serving == was.serving || now.serving == Some(target),
-            "{}: {:?} was, {target} was to be, {:?} is",
+            now.serving == was.serving || now.serving == target,
+            "{}: {:?} was, {target:?} was to be, {:?} is",
             self.name,
             was.serving,
             now.serving
         );
+        if now.serving.is_none() && was.current().is_some() {
+            assert_eq!(now.current(), was.current(), "{}: what a start brings back", self.name);
+        }
         assert!(now.next_generation >= was.next_generation, "{}: a number comes again", self.name);
         if let Ok(outcome) = done
             && !unfinished
         {
             let moved = outcome.status == Status::Succeeded;
-            assert_eq!(moved, now.serving == Some(target), "{}: {outcome:?}", self.name);
+            let restarted = matches!(goal, Goal::Restart { .. });
+            assert_eq!(moved || restarted, now.serving == target, "{}: {outcome:?}", self.name);
         }
         let left = |text: &(Status, String)| text.1.contains("stay") || text.1.contains("cannot see");
         if said.iter().any(left) || warned {

@@ -3,17 +3,21 @@
 //! own, and then only passes on what that writes: when the connection is cut, the activation goes on.
 use crate::host::activating;
 use crate::host::activation_unit::{self, Life};
+use crate::host::acts::{self, Asked};
 use crate::host::cancel;
 use crate::host::goal::{self, Goal};
+use crate::host::held::{Held, Step, Stop, record_end, stop_asked};
 use crate::host::journal::{self, Follower, Journal};
-use crate::host::layout::{Layout, Service};
-use crate::host::lease::{self, Lease};
+use crate::host::layout::Layout;
+use crate::host::lease;
 use crate::host::lookup::{Done, allowed, exactly, own_program, resolve, runs, serving};
-use crate::host::state::ServiceState;
+use crate::host::maintenance;
+use crate::host::renaming;
+use crate::host::state::{Generation, ServiceState};
 use crate::host::state_file::Found;
 use crate::host::{receive, reserve, secrets, units};
 use crate::protocol::messages::{
-    Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
+    Act, Answer, Attempt, AttemptKind, Back, Holder, ORDERS_VERSION, Order, Outcome, SILENCE_MS, Status,
 };
 use crate::protocol::spec::{Wanted, valid_service};
 use crate::protocol::wire;
@@ -32,27 +36,10 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(25);
 /// How often the conversation looks whether somebody asked it to stop.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(200);
+/// Some thousands of records are deleted sooner.
+const ERASE_LIMIT: Duration = Duration::from_secs(60);
 /// A binary cache may be slow, but not for ever.
 const FETCH_LIMIT: Duration = Duration::from_secs(4 * 3600);
-
-/// Why a conversation ends before its time.
-enum Stop {
-    /// Nobody hears us any more.
-    Gone(&'static str),
-    /// This is said, and recorded.
-    Told { status: Status, error: Error },
-    /// The activation goes on, and what it writes cannot be read: nothing is said of an end that nobody here knows, so that the
-    /// workstation asks again.
-    Blind(Error),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Told { status: Status::Failed, error }
-    }
-}
-
-type Step<T> = std::result::Result<T, Stop>;
 
 /// What comes from the workstation.
 enum Heard {
@@ -82,17 +69,6 @@ struct Talk<'a> {
     layout: &'a Layout,
     output: &'a mut dyn Write,
     orders: Receiver<Heard>,
-}
-
-/// The attempt in hand.
-struct Held {
-    service: Service,
-    holder: Holder,
-    attempt: Attempt,
-    lease: Lease,
-    journal: Journal,
-    /// Its record has an outcome, or is the activation's to end.
-    over: bool,
 }
 
 pub fn converse(layout: &Layout, input: impl Read + Send + 'static, output: &mut dyn Write) -> Result<()> {
@@ -156,8 +132,8 @@ impl Talk<'_> {
         let held = slot.insert(held);
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
         allowed(&held.service, &state, &held.attempt)?;
-        let serving = serving(&state);
-        self.say(&Answer::Held { attempt: held.attempt.attempt, serving })?;
+        let (serving, stopped) = (serving(&state), state.stopped.clone());
+        self.say(&Answer::Held { attempt: held.attempt.attempt, serving, stopped })?;
         let mut done = None;
         loop {
             match self.next(Some(held))? {
@@ -172,6 +148,7 @@ impl Talk<'_> {
                     done = Some(self.activate(held, *wanted, &secrets, again)?);
                 }
                 Order::Return { to } => done = Some(self.return_to(held, &to)?),
+                Order::Act { act } => done = Some(self.act(held, &act)?),
                 Order::TakeBack { why } => {
                     let earlier = || Done::earlier(&held.service, &held.attempt.deployment);
                     let done = done.take().map_or_else(earlier, Ok)?;
@@ -197,6 +174,8 @@ impl Talk<'_> {
                 .hint("1 to 27 letters a-z, digits and '-', neither first nor last")
                 .into());
         }
+        maintenance::refuse(self.layout, attempt.kind)?;
+        renaming::settle(self.layout)?;
         let service = self.layout.service(&attempt.service);
         let folder = &service.home;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create directory", folder, e))?;
@@ -217,6 +196,11 @@ impl Talk<'_> {
         // What somebody else's end left unfinished comes first.
         let Found { mut state, warning } = ServiceState::read(&service.state(), &service.name)?;
         activating::end_pending(&service, &mut state)?;
+        if !service.home.exists() {
+            // That was a removal, and the lease went with the service.
+            drop(lease);
+            return self.begin(attempt);
+        }
         reserve::keep(self.layout)?;
         let (mut journal, attempt) = Journal::begin(&service, attempt)?;
         holder.attempt = attempt.attempt;
@@ -308,35 +292,45 @@ impl Talk<'_> {
             fault::around(fault::HOST, "copy/root", || files::replace_link(root, Path::new(path)))?;
         }
         let agent = units::program(&wanted.agent);
-        self.start(held, &Goal::New(Box::new(wanted)), &agent)?;
-        self.follow(held, state.serving)
+        let follower = self.start(held, &Goal::New(Box::new(wanted)), &agent)?;
+        self.follow(held, follower, state.serving)
     }
 
     fn return_to(&mut self, held: &mut Held, to: &Back) -> Step<Done> {
         let state = ServiceState::load(&held.service.state(), &held.service.name)?;
         let number = resolve(&state, to)?;
         let generation = &state.generations[&number];
-        let config = receive::store_config(None);
-        for root in [&generation.wanted.snapshot, &generation.wanted.agent] {
-            // Of a path that is not there at all the store knows nothing.
-            let deleted = match Path::new(root).exists() {
-                true => receive::deleted(&config, root)?,
-                false => vec![root.clone()],
-            };
-            if let Some(path) = deleted.first() {
-                return Err(Error::new(
-                    Kind::Store,
-                    format!("{path}, which generation {number} needs, is gone from this host"),
-                )
-                .hint("bring it back by deploying its snapshot: stillframe deploy --snapshot ID")
-                .into());
-            }
-        }
+        whole(number, generation)?;
         let snapshot = generation.wanted.snapshot.clone();
         held.journal.event(Status::Queued, &format!("to generation {number}: {snapshot}"), None)?;
         let agent = own_program(self.layout)?;
-        self.start(held, &Goal::Kept(number), &agent)?;
-        self.follow(held, state.serving)
+        let follower = self.start(held, &Goal::Kept(number), &agent)?;
+        self.follow(held, follower, state.serving)
+    }
+
+    /// What becomes of the service as a whole.
+    fn act(&mut self, held: &mut Held, act: &Act) -> Step<Done> {
+        let state = ServiceState::load(&held.service.state(), &held.service.name)?;
+        let (goal, text) = match acts::asked(&state, act, &held.attempt.by, clock::now_ms())? {
+            Asked::Do(goal, text) => (goal, text),
+            Asked::Already(why) => {
+                let outcome = Outcome::unchanged(Status::Succeeded, state.serving).warning(vec![why]);
+                let outcome = state.complete(outcome);
+                held.journal.end(&outcome)?;
+                held.over = true;
+                self.say(&Answer::Outcome { outcome })?;
+                return Ok(Done { previous: state.serving, changed: false });
+            }
+        };
+        if let Goal::Start(number) = goal
+            && let Some(generation) = state.generations.get(&number)
+        {
+            whole(number, generation)?;
+        }
+        held.journal.event(Status::Queued, &text, None)?;
+        let agent = own_program(self.layout)?;
+        let follower = self.start(held, &goal, &agent)?;
+        self.follow(held, follower, state.serving)
     }
 
     fn take_back(&mut self, held: &mut Held, done: &Done, why: String) -> Step<()> {
@@ -368,22 +362,24 @@ impl Talk<'_> {
             None => Goal::Withdraw { why },
         };
         let agent = own_program(self.layout)?;
-        self.start(held, &goal, &agent)?;
-        self.follow(held, None).map(drop)
+        let follower = self.start(held, &goal, &agent)?;
+        self.follow(held, follower, None).map(drop)
     }
 
     /// Starts the activation in a unit of its own.
-    fn start(&mut self, held: &mut Held, goal: &Goal, agent: &str) -> Step<()> {
+    fn start(&mut self, held: &mut Held, goal: &Goal, agent: &str) -> Step<Follower> {
         let attempt = held.attempt.attempt;
         goal::write(&held.service, attempt, goal)?;
-        Ok(activation_unit::start(&held.service, attempt, agent)?)
+        // Before it begins: a removal takes the record away in the end.
+        let follower = Follower::new(&held.service, attempt, false);
+        activation_unit::start(&held.service, attempt, agent)?;
+        Ok(follower)
     }
 
     /// Passes on what the activation writes, to its end; then the lease is ours again.
-    fn follow(&mut self, held: &mut Held, previous: Option<u64>) -> Step<Done> {
+    fn follow(&mut self, held: &mut Held, mut follower: Follower, previous: Option<u64>) -> Step<Done> {
         // Its record, its goal and its roots are the activation's now: it goes on without us, whatever ends this.
         held.over = true;
-        let mut follower = Follower::new(&held.service, held.attempt.attempt, false);
         let unit = held.service.activation_unit(held.attempt.attempt);
         let (mut heard, mut looked) = (Instant::now(), Instant::now());
         loop {
@@ -391,6 +387,15 @@ impl Talk<'_> {
                 let outcome = event.outcome.clone();
                 self.say(&Answer::Event { event })?;
                 let Some(outcome) = outcome else { continue };
+                if held.attempt.kind == AttemptKind::Remove && outcome.status == Status::Succeeded {
+                    // Its lease goes with it, and so does its record, a moment after its last line.
+                    let until = Instant::now() + ERASE_LIMIT;
+                    while held.service.home.exists() && Instant::now() < until {
+                        std::thread::sleep(LOOK);
+                    }
+                    self.say(&Answer::Outcome { outcome })?;
+                    return Ok(Done { previous, changed: true });
+                }
                 if let Err(other) = held.lease.take_back(&held.holder)? {
                     self.say(&Answer::Outcome { outcome })?;
                     let text = format!("{} began a deployment meanwhile", other.by);
@@ -445,36 +450,22 @@ impl Talk<'_> {
     }
 }
 
-/// The end of an attempt that its conversation ended: what it brought along for its activation goes.
-fn record_end(mut held: Held, status: Status, error: &Error) -> Result<()> {
-    let (service, attempt) = (&held.service, held.attempt.attempt);
-    let state = ServiceState::load(&service.state(), &service.name)?;
-    let outcome = state.complete(Outcome::unchanged(status, state.serving).because(error));
-    reserve::spend(&service.layout, || held.journal.end(&outcome))?;
-    files::remove(&service.goal(attempt))?;
-    files::remove(&service.cancel())?;
-    for root in service.attempt_roots(attempt) {
-        files::remove(&root)?;
+/// Whether everything that a generation needs is still in the store.
+fn whole(number: u64, generation: &Generation) -> Result<()> {
+    let config = receive::store_config(None);
+    for root in [&generation.wanted.snapshot, &generation.wanted.agent] {
+        // Of a path that is not there at all the store knows nothing.
+        let deleted = match Path::new(root).exists() {
+            true => receive::deleted(&config, root)?,
+            false => vec![root.clone()],
+        };
+        if let Some(path) = deleted.first() {
+            let text = format!("{path}, which generation {number} needs, is gone from this host");
+            return Err(Error::new(Kind::Store, text)
+                .hint("bring it back by deploying its snapshot: stillframe deploy --snapshot ID"));
+        }
     }
-    files::remove_tree(&service.secrets(attempt))
-}
-
-/// Whether somebody else wants this deployment to end.
-fn stop_asked(held: &Held) -> Step<()> {
-    if held.over {
-        return Ok(());
-    }
-    if !held.lease.is_ours() {
-        let error =
-            Error::new(Kind::Busy, "the lease was taken away (stillframe unlock)").hint("deploy again");
-        return Err(Stop::Told { status: Status::Interrupted, error });
-    }
-    if held.attempt.kind == AttemptKind::TakeBack {
-        // The deployment's end is what it brings about.
-        return Ok(());
-    }
-    cancel::check(&held.service, &held.attempt.deployment)
-        .map_err(|error| Stop::Told { status: Status::Cancelled, error })
+    Ok(())
 }
 
 #[cfg(test)]

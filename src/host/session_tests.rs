@@ -57,7 +57,7 @@ fn last(layout: &Layout) -> (Status, String) {
 fn an_early_end_is_recorded_as_what_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path());
-    let held = Answer::Held { attempt: 1, serving: None };
+    let held = Answer::Held { attempt: 1, serving: None, stopped: None };
     let copying = Order::Copying { text: "copying".into(), bytes: Some((1, 2)) };
     assert_eq!(talk(&layout, &[begin("demo", "d1"), copying])[0], held);
     assert_eq!(last(&layout), (Status::Interrupted, "the workstation ended the connection".into()));
@@ -174,7 +174,8 @@ fn an_activation_that_nobody_hears_keeps_its_record() {
     let mut talk = Talk { layout: &layout, output: &mut Closed, orders };
     let Ok(Some(mut held)) = talk.begin(*attempt("demo", "d1")) else { panic!("nothing was begun") };
     goal::write(&service, 1, &Goal::Kept(1)).unwrap();
-    let Err(stop) = talk.follow(&mut held, None) else { panic!("it was heard") };
+    let follower = Follower::new(&service, 1, false);
+    let Err(stop) = talk.follow(&mut held, follower, None) else { panic!("it was heard") };
     assert!(matches!(stop, Stop::Gone("the workstation is gone")));
     talk.stop(Some(held), stop).unwrap();
     assert_eq!(journal::read(&service, 1).unwrap().outcome(), None);
@@ -196,7 +197,8 @@ fn an_activation_whose_record_cannot_be_read_is_not_said_to_have_failed() {
     let text = std::fs::read(&record).unwrap();
     std::fs::remove_file(&record).unwrap();
     std::fs::create_dir(&record).unwrap();
-    let Err(stop) = talk.follow(&mut held, None) else { panic!("it was read") };
+    let follower = Follower::new(&service, 1, false);
+    let Err(stop) = talk.follow(&mut held, follower, None) else { panic!("it was read") };
     assert!(talk.stop(Some(held), stop).unwrap_err().to_string().contains("000001.jsonl"));
     assert_eq!(String::from_utf8(said).unwrap(), "");
     std::fs::remove_dir(&record).unwrap();

@@ -3,7 +3,7 @@
 //! after a crash knows what may have happened.
 use crate::protocol::control::{Address, GATEWAY_VERSION, Table, Target};
 use crate::protocol::instance_id::InstanceId;
-use crate::protocol::messages::Outcome;
+use crate::protocol::messages::{Outcome, Stopped};
 use crate::protocol::spec::Wanted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +23,9 @@ pub struct ServiceState {
     pub next_generation: u64,
     /// The truth: what serves when nothing is under way.
     pub serving: Option<u64>,
+    /// Then nothing serves, also after a start of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     pub generations: BTreeMap<u64, Generation>,
     pub pending: Option<Pending>,
     /// The instances' folder was not there before the first activation: if that fails, it goes again.
@@ -42,6 +45,9 @@ pub struct Generation {
     pub instances: Vec<Place>,
     /// What served before it did: where a rollback from it goes.
     pub before: Option<u64>,
+    /// That was stopped when this one came: without this one, it is again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_stop: Option<Stopped>,
 }
 
 impl Generation {
@@ -69,6 +75,29 @@ pub struct Pending {
     pub previous: Option<u64>,
     /// The generation existed before (a rollback): a failure does not remove it.
     pub kept: bool,
+    #[serde(default, skip_serializing_if = "Work::is_activation")]
+    pub work: Work,
+}
+
+/// What is under way. Of all but an activation, `generation` is what serves, or served last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    #[default]
+    Activation,
+    Restart,
+    Stop,
+    /// `begun`: what served is drained, and everything goes from here on.
+    Remove {
+        data: bool,
+        begun: bool,
+    },
+}
+
+impl Work {
+    fn is_activation(&self) -> bool {
+        *self == Work::Activation
+    }
 }
 
 impl ServiceState {
@@ -78,10 +107,16 @@ impl ServiceState {
             service: service.into(),
             next_generation: 1,
             serving: None,
+            stopped: None,
             generations: BTreeMap::new(),
             pending: None,
             data_is_new: false,
         }
+    }
+
+    /// What serves, or would if it were not stopped.
+    pub fn current(&self) -> Option<u64> {
+        self.serving.or_else(|| self.stopped.as_ref().map(|stopped| stopped.generation))
     }
 
     /// An outcome with the snapshot that serves after it.
@@ -122,6 +157,19 @@ impl ServiceState {
                 })
                 .collect()
         });
-        Table { version: GATEWAY_VERSION, targets }
+        Table {
+            version: GATEWAY_VERSION,
+            targets,
+            starting: Vec::new(),
+            serving: found.map(|(number, _)| number),
+        }
+    }
+
+    /// The same without one instance.
+    pub fn table_without(&self, generation: u64, instance: InstanceId) -> Table {
+        let mut table = self.table(Some(generation));
+        let id = instance.to_string();
+        table.targets.retain(|target| target.id != id);
+        table
     }
 }

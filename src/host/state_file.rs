@@ -4,6 +4,7 @@
 //! The checksum is of the file's own text, with zeros in its place.
 use crate::formats::hex::hex;
 use crate::host::state::{Generation, STATE_VERSION, ServiceState, WITH_PORTS};
+use crate::protocol::messages::Stopped;
 use crate::protocol::spec::Spec;
 use crate::protocol::version;
 use crate::sys::error::{Error, Kind, Result};
@@ -39,22 +40,26 @@ pub fn copy_of(file: &Path) -> PathBuf {
     file.with_file_name("state.copy.json")
 }
 
-/// The number of the next generation: those that came to nothing have left no file.
+/// The number of the next generation: those that came to nothing have left no file. And whether the service was stopped.
 #[derive(Serialize, Deserialize)]
 struct Next {
     version: u32,
     next_generation: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stopped: Option<Stopped>,
 }
 
 fn next_of(file: &Path) -> PathBuf {
     generations_of(file).join("next.json")
 }
 
-/// The number that the next generation was to have, for where the state cannot say it; 1 where nothing does.
-pub fn next_generation(file: &Path) -> u64 {
+/// The number that the next generation was to have, for where the state cannot say it, and by whom the service was
+/// stopped; 1 where nothing does.
+pub fn next_generation(file: &Path) -> (u64, Option<Stopped>) {
     let next =
         std::fs::read(next_of(file)).ok().and_then(|bytes| serde_json::from_slice::<Next>(&bytes).ok());
-    next.filter(|next| next.version == GENERATION_VERSION).map_or(1, |next| next.next_generation)
+    next.filter(|next| next.version == GENERATION_VERSION)
+        .map_or((1, None), |next| (next.next_generation, next.stopped))
 }
 
 fn generations_of(file: &Path) -> PathBuf {
@@ -99,7 +104,7 @@ impl ServiceState {
             (Err(Unread::OtherVersion(e)), _) | (Err(_), Some(e)) => Err(e.hint(REPAIR)),
             (Err(Unread::Damaged(e)), None) => Err(e.hint(REPAIR)),
             (Err(Unread::Absent), None) if read_generations(file).is_empty() => {
-                let next_generation = next_generation(file);
+                let (next_generation, _) = next_generation(file);
                 let state = ServiceState { next_generation, ..ServiceState::new(service) };
                 Ok(Found { state, warning: None })
             }
@@ -120,7 +125,11 @@ impl ServiceState {
             });
             files::write_if_changed(&folder.join(format!("{number:06}.json")), &text.map_err(unwritten)?)?;
         }
-        let next = Next { version: GENERATION_VERSION, next_generation: self.next_generation };
+        let next = Next {
+            version: GENERATION_VERSION,
+            next_generation: self.next_generation,
+            stopped: self.stopped.clone(),
+        };
         let next = serde_json::to_vec_pretty(&next).map_err(unwritten)?;
         files::write_if_changed(&next_of(file), &next)?;
         let text = self.text()?;

@@ -16,8 +16,8 @@ pub struct Covered {
     pub entries: Vec<PathBuf>,
 }
 
-/// The lines for a generation's instances.
-pub fn lines_for(wanted: &Wanted) -> Result<String> {
+/// What a generation's instances see at the system's own places.
+pub fn of(wanted: &Wanted) -> Result<Vec<SystemFile>> {
     let file = Path::new(&wanted.snapshot).join(launch::file_of(&wanted.launch));
     // An instance reads it, too, and says what is wrong with it where somebody looks for that.
     let files = Launch::read(&file).map(|launch| launch.system_files).unwrap_or_default();
@@ -32,9 +32,17 @@ pub fn lines_for(wanted: &Wanted) -> Result<String> {
         let text = format!("{} names {:?} ({:?}), which no unit can", file.display(), bad.at, bad.from);
         return Err(Error::new(Kind::Store, text).hint("take the snapshot again"));
     }
-    let sealed =
-        |folder: &Path| statvfs(folder).is_ok_and(|of| of.f_flag.contains(StatVfsMountFlags::RDONLY));
-    Ok(lines(&files, &covered(&files, &sealed)?))
+    Ok(files)
+}
+
+/// The lines of a unit for that.
+pub fn lines_for(files: &[SystemFile]) -> Result<String> {
+    Ok(lines(files, &covered(files, &sealed)?))
+}
+
+/// Whether nothing can be made in a folder.
+pub fn sealed(folder: &Path) -> bool {
+    statvfs(folder).is_ok_and(|of| of.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 fn covered(files: &[SystemFile], sealed: &dyn Fn(&Path) -> bool) -> Result<Vec<Covered>> {

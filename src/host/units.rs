@@ -242,6 +242,64 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
     )
 }
 
+/// Whoever may connect is nobody's secret; who is heard is decided by the program.
+pub fn scaler_socket(service: &Service) -> String {
+    format!(
+        "[Unit]
+Description=Where the gateway of {} asks for instances
+
+[Socket]
+ListenStream={}
+SocketMode=0666
+DirectoryMode=0755
+Backlog=16
+Service={}
+",
+        service.name,
+        service.scaler_socket().display(),
+        service.scaler_unit("service"),
+    )
+}
+
+/// Root, because it starts units. It talks to systemd and to the gateway over Unix sockets, and has no network.
+pub fn scaler_service(service: &Service, agent: &str) -> String {
+    format!(
+        "[Unit]
+Description=Starts and stops instances of {name} as its gateway asks
+StartLimitIntervalSec=0
+Requires={socket}
+After={socket}
+
+[Service]
+Type=exec
+ExecStart={program} scaler {name}
+Restart=on-failure
+RestartSec=1
+TimeoutStopSec=60
+SyslogIdentifier={name}-scaler
+NoNewPrivileges=yes
+PrivateNetwork=yes
+ProtectSystem=full
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+",
+        name = service.name,
+        socket = service.scaler_unit("socket"),
+        program = program(agent),
+    )
+}
+
 /// The one unit outside /run: it makes the others, at boot. If it is killed, or the disk did not take a write, it tries
 /// again a few times, since nothing else would bring the services up. A state that cannot be read stays so, and the unit
 /// has failed.
@@ -297,6 +355,7 @@ mod tests {
             slots: vec![vec![], vec!["0".into(), "3".into()], vec!["GPU-12ab".into()]],
             instances: 3,
             maximum: 3,
+            scaling: None,
             memory_bytes: Some(24 << 30),
             cpu_percent: Some(350),
             user: None,
@@ -349,6 +408,8 @@ mod tests {
             ("gateway.service", gateway_service(&service, &wanted.agent, false, &[])),
             ("gateway-jobs.service", gateway_service(&service, &wanted.agent, true, &[])),
             ("gateway-secrets.service", gateway_service(&service, &wanted.agent, true, &secrets)),
+            ("scaler.socket", scaler_socket(&service)),
+            ("scaler.service", scaler_service(&service, &wanted.agent)),
             ("stillframe.service", boot(Path::new("/var/lib/stillframe/agent"))),
         ];
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/units");

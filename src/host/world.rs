@@ -107,6 +107,9 @@ pub trait World {
     fn remove_data(&mut self) -> Result<()>;
     /// The jobs that the gateway owned; it does not run any more.
     fn remove_jobs(&mut self) -> Result<()>;
+    /// What else is on this host of a service that goes: links, slots, folders in /run, places that were made for it;
+    /// all but its data, and the state that says that it goes.
+    fn remove_rest(&mut self, state: &ServiceState) -> Result<()>;
     fn set_table(&mut self, table: &Table) -> Result<()>;
     fn gateway_status(&mut self) -> Result<Reply>;
     fn cut(&mut self, id: &str) -> Result<()>;

@@ -6,6 +6,7 @@
 pub use crate::protocol::callers::Callers;
 use crate::protocol::deliveries::Secrets;
 pub use crate::protocol::jobs::{JobsAnswer, JobsAsk, JobsSettings};
+pub use crate::protocol::scaling::{ScalingSettings, ScalingView};
 pub use crate::protocol::spec::{Check, Limits};
 pub use crate::sys::address::Address;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct GatewaySettings {
     /// None: the jobs are the instances' own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<JobsSettings>,
+    /// None: the number of instances does not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingSettings>,
 }
 
 /// One instance as the gateway sees it.
@@ -53,6 +57,12 @@ pub struct Target {
 pub struct Table {
     pub version: u32,
     pub targets: Vec<Target>,
+    /// Ids of those that have just been started, and nobody has looked at: they have requests once they answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starting: Vec<String>,
+    /// The generation of all of them, also where there is none of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +96,9 @@ pub struct Reply {
     /// Jobs that wait in this process; none where it does not own the jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_jobs: Option<u64>,
+    /// Where the number of instances changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingView>,
     /// The answer to `Jobs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<JobsAnswer>,

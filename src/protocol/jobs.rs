@@ -152,6 +152,8 @@ pub enum JobReasonKind {
     InstanceDied,
     /// No progress and no answer for longer than may be.
     InstanceStuck,
+    /// The GPU, or this process's access to it, failed: nothing runs there until the process is another one.
+    GpuFailed,
     /// The instance had to be stopped before the job was over.
     Drained,
     /// The instance no longer knows of it.
@@ -173,6 +175,7 @@ impl JobReasonKind {
             JobReasonKind::Interrupted => "interrupted",
             JobReasonKind::InstanceDied => "the instance ended",
             JobReasonKind::InstanceStuck => "the instance was stuck",
+            JobReasonKind::GpuFailed => "the GPU failed",
             JobReasonKind::Drained => "the instance had to be stopped",
             JobReasonKind::Forgotten => "the instance no longer knew of it",
             JobReasonKind::TriesUsedUp => "all tries are used up",
@@ -223,6 +226,9 @@ pub struct JobRow {
     pub reason: Option<JobReason>,
     /// Of one that waits: how many run before it.
     pub position: Option<u64>,
+    /// What it waits for besides its turn, while no instance is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
 }
 
 /// A job with its bodies, as far as they are kept.

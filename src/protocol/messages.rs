@@ -87,6 +87,15 @@ pub enum AttemptKind {
     Rollback,
     /// Another host of the same deployment failed.
     TakeBack,
+    /// How many instances run: nothing is deployed.
+    Scale,
+    /// Its instances one after the other, of the generation that serves.
+    Restart,
+    Stop,
+    Start,
+    Remove,
+    /// The service has another name.
+    Rename,
 }
 
 impl AttemptKind {
@@ -95,7 +104,18 @@ impl AttemptKind {
             AttemptKind::Deploy => "deploy",
             AttemptKind::Rollback => "rollback",
             AttemptKind::TakeBack => "take-back",
+            AttemptKind::Scale => "scale",
+            AttemptKind::Restart => "restart",
+            AttemptKind::Stop => "stop",
+            AttemptKind::Start => "start",
+            AttemptKind::Remove => "remove",
+            AttemptKind::Rename => "rename",
         }
+    }
+
+    /// Whether it says what a host should serve from then on.
+    pub fn brings(self) -> bool {
+        matches!(self, AttemptKind::Deploy | AttemptKind::Rollback | AttemptKind::TakeBack)
     }
 }
 
@@ -159,14 +179,24 @@ impl Attempt {
 }
 
 impl Project {
-    /// The error where a deployment of `other` would replace a service of this project, which `brought_by` brought.
-    pub fn keeps(&self, brought_by: &str, service: &str, other: &Project, by: &str) -> Option<Error> {
-        let (mine, theirs) = (&self.folder, &other.folder);
+    /// The error where an attempt for `other` would change a service of this project, which `brought_by` brought.
+    pub fn keeps(
+        &self,
+        brought_by: &str,
+        service: &str,
+        other: &Project,
+        attempt: &Attempt,
+    ) -> Option<Error> {
+        let (mine, theirs, by) = (&self.folder, &other.folder, &attempt.by);
         let text = format!(
             "{service} is served for another project, {mine} of {brought_by}; this one is {theirs} of {by}"
         );
-        let hint =
-            "give this service another name ([service] name), or take it over: stillframe deploy --take-over";
+        let hint = match attempt.kind {
+            AttemptKind::Deploy => {
+                "give this service another name ([service] name), or take it over: stillframe deploy --take-over"
+            }
+            _ => "run it in that project's folder, or say that it is meant: --take-over",
+        };
         (self.id != other.id).then(|| Error::new(error::Kind::Input, text).hint(hint))
     }
 }
@@ -271,6 +301,49 @@ pub enum Back {
     Snapshot(String),
 }
 
+/// What is done with a service as a whole, without another generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Act {
+    Restart {
+        /// As `s0-g7`; all of those that serve where there is none.
+        instances: Vec<String>,
+    },
+    Stop,
+    /// Exactly the generation that served when it was stopped.
+    Start,
+    /// Everything of the service goes from the host.
+    Remove {
+        /// Also pictures, uploads, user data and the jobs.
+        data: bool,
+    },
+}
+
+impl Act {
+    pub fn kind(&self) -> AttemptKind {
+        match self {
+            Act::Restart { .. } => AttemptKind::Restart,
+            Act::Stop => AttemptKind::Stop,
+            Act::Start => AttemptKind::Start,
+            Act::Remove { .. } => AttemptKind::Remove,
+        }
+    }
+}
+
+/// Since when nothing of a service is served, by whose order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "workstation", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Stopped {
+    /// What served then, and serves again once it is started.
+    pub generation: u64,
+    /// `user@workstation`.
+    pub by: String,
+    /// Milliseconds since 1970.
+    pub since: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Order {
@@ -300,6 +373,9 @@ pub enum Order {
     },
     Return {
         to: Back,
+    },
+    Act {
+        act: Act,
     },
     /// Undoes what this conversation's activation did.
     TakeBack {
@@ -356,6 +432,8 @@ pub enum Answer {
     Held {
         attempt: u64,
         serving: Option<Serving>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stopped: Option<Stopped>,
     },
     Busy {
         holder: Holder,

@@ -1,6 +1,8 @@
 //! What a host says of itself when it is asked: its services, their instances and generations, and who deploys.
 //! Data alone; `host::overview` puts it together.
-use crate::protocol::messages::{Holder, Project};
+use crate::protocol::maintenance::Maintenance;
+use crate::protocol::messages::{Holder, Project, Stopped};
+use crate::protocol::scaling::ScalingView;
 use crate::sys::address::Address;
 use crate::sys::error::Report;
 use serde::{Deserialize, Serialize};
@@ -79,7 +81,7 @@ pub struct GenerationView {
     /// Its snapshot or its agent is not in the store any more: nothing can go back to it.
     #[serde(default)]
     pub gone: bool,
-    /// Of the one that serves: whose deployment brought it, where its record says so.
+    /// Of the one that serves, or did when the service was stopped: whose deployment brought it, where its record says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brought: Option<Brought>,
 }
@@ -97,6 +99,9 @@ pub struct Brought {
 pub struct ServiceView {
     pub service: String,
     pub serving: Option<u64>,
+    /// Nothing serves, because somebody stopped it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     pub address: Option<SocketAddr>,
     /// What the scaling policy asks for, and how many of them have requests.
     pub wanted: u32,
@@ -106,6 +111,9 @@ pub struct ServiceView {
     /// Jobs that wait in the gateway; none where the instances have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_jobs: Option<u64>,
+    /// How the number of instances changes; none where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingView>,
     /// Why the gateway does not answer, if it does not.
     pub gateway_error: Option<String>,
     pub instances: Vec<InstanceView>,
@@ -133,4 +141,6 @@ pub struct HostView {
     pub version: u32,
     pub agent: String,
     pub services: Vec<ServiceView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
 }

@@ -3,6 +3,7 @@
 use crate::formats::comfy::api::paths;
 use crate::protocol::callers::Callers;
 use crate::protocol::jobs::Jobs;
+use crate::protocol::scaling::Policy;
 use crate::protocol::version::{self, OtherVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -218,6 +219,9 @@ pub struct Spec {
     /// How many instances run always (at most one a slot), and how many may at most.
     pub instances: u32,
     pub maximum: u32,
+    /// None: their number does not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Policy>,
     pub memory_bytes: Option<u64>,
     /// Of one core, as systemd's CPUQuota.
     pub cpu_percent: Option<u32>,
@@ -247,6 +251,44 @@ pub struct Spec {
     /// None: the jobs are the instances' own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Jobs>,
+}
+
+#[cfg(test)]
+impl Spec {
+    /// One instance on the CPU.
+    pub fn example(service: &str) -> Spec {
+        Spec {
+            version: SPEC_VERSION,
+            service: service.into(),
+            listen: IpAddr::from([127, 0, 0, 1]),
+            port: 8188,
+            api_keys: Vec::new(),
+            gateway: Limits::default(),
+            callers: Callers::default(),
+            metrics_port: None,
+            slots: vec![Vec::new()],
+            instances: 1,
+            maximum: 1,
+            memory_bytes: None,
+            cpu_percent: None,
+            user: None,
+            models: "/srv/models".into(),
+            output: None,
+            folders: Vec::new(),
+            keep: Vec::new(),
+            secrets: Vec::new(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            driver: None,
+            ports: (20_000, 20_099),
+            health: Health::default(),
+            rotation: Rotation::Surge,
+            drain_ms: 5_000,
+            retention: Retention::default(),
+            jobs: None,
+            scaling: None,
+        }
+    }
 }
 
 impl Spec {

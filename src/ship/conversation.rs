@@ -2,6 +2,7 @@
 //! back is read in a thread, so that a Ctrl-C never waits for a silent host.
 use crate::protocol::messages::{
     ALIVE_MS, Answer, Attempt, AttemptKind, Event, Holder, ORDERS_VERSION, Order, Outcome, Serving, Status,
+    Stopped,
 };
 use crate::protocol::wire;
 use crate::ship::ask;
@@ -31,6 +32,8 @@ pub struct Conversation {
     /// So many events of the attempt were heard.
     pub heard: usize,
     by: String,
+    /// Nothing serves there, because somebody stopped it.
+    pub stopped: Option<Stopped>,
 }
 
 /// How a conversation can fail.
@@ -120,10 +123,14 @@ impl Conversation {
             cancelled: attempt.kind == AttemptKind::TakeBack,
             heard: 0,
             by: attempt.by.clone(),
+            stopped: None,
         };
         talk.say(&Order::Begin { version: ORDERS_VERSION, attempt: Box::new(attempt.clone()) })?;
         match talk.next()? {
-            Answer::Held { serving, .. } => Ok(Begun::Held(Box::new(talk), serving)),
+            Answer::Held { serving, stopped, .. } => {
+                talk.stopped = stopped;
+                Ok(Begun::Held(Box::new(talk), serving))
+            }
             Answer::Busy { holder } => Ok(Begun::Busy(holder)),
             other => Err(talk.unexpected(other)),
         }

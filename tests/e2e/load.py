@@ -144,8 +144,9 @@ class Load:
                 greeted = False
                 while not self.stopping:
                     if greeted:
+                        # A ping (RFC 6455, 5.5.2): whoever has the socket answers it, and only with the same bytes.
                         text = os.urandom(8).hex().encode()
-                        writer.write(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+                        writer.write(bytes([0x89, 0x80 | len(text), 0, 0, 0, 0]) + text)
                         await writer.drain()
                     while True:
                         first, size = await reader.readexactly(2)

@@ -374,7 +374,7 @@ class First(service.Case):
         self.alpha.sh("timeout 10 sh -c \"while systemctl --quiet is-active 'stillframe-demo-activation-*'; do sleep 0.05; done\"")
         self.assertEqual([line for line in seen().splitlines() if line not in before.splitlines()
                           and line not in ("/run/stillframe", "/run/stillframe/demo", "/var/lib/stillframe-data", "/var/lib/private",
-                                           "/var/lib/private/stillframe-data", "/var/lib/private/stillframe-slots", "/run/private")], [])
+                                           "/var/lib/private/stillframe-data", "/var/lib/private/stillframe-slots", "/var/lib/private/stillframe-gateway", "/run/private")], [])
         view = self.place.status(code=0)
         self.assertEqual((view["serving"], view["generations"], view["instances"]), (None, [], []))
         self.assertEqual(len(self.place.history()), 1)

@@ -198,7 +198,7 @@ class Init(unittest.TestCase):
         self.assertIn("--yes", refused.err)
         self.assertEqual(self.files(), [])
         for arguments, why in ((["--memory", "24"], '"24" is no size'), (["--host", "a b"], '"a b" is no host'),
-                               (["--host", "a", "--host", "a"], "there is a host a already"), (["--minimum", "0"], '"0" is no number from 1 to 1000'),
+                               (["--host", "a", "--host", "a"], "there is a host a already"), (["--maximum", "0"], '"0" is no number from 1 to 1000'),
                                (["--minimum", "3", "--maximum", "2"], "2 is below the 3 that run always"),
                                (["--models", "models"], '"models" is no absolute path'), (["--name", "a_b"], '"a_b" is no name')):
             self.assertIn(why, run("--yes", *arguments, code=2).err)

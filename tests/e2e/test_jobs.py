@@ -114,7 +114,7 @@ class OneService(Jobs):
             [image] = [image for node in self.ended(job)["outputs"].values() for image in node.get("images", [])]
             names.add(image["filename"])
             picture = self.place.local("alpha", f"/view?filename={image['filename']}&subfolder={image['subfolder']}&type=output")
-            self.assertTrue(picture.endswith(job), (picture, job, image))
+            self.assertIn(f" {job}", picture, image)
         self.assertEqual(len(names), len(jobs))
         self.assertGreater(len({name.split("_")[0] for name in names}), 1)
 
@@ -222,6 +222,32 @@ class Deaths(Jobs):
         self.assertEqual(self.runs()[job], 1)
         [tried] = json.loads(self.place.run("jobs", "show", job, "--json").out)["hosts"][0]["job"]["tries"]
         self.assertEqual(tried["reason"]["kind"], "drained")
+
+
+class Broken(Jobs):
+    """Instances whose process cannot go on: it is ended, and the next one of its unit takes jobs."""
+    jobs = owned.OWNED + 'stuck-after = "2s"\n'
+
+    def fails(self, prompt, kind):
+        job = self.post(prompt, extra_data={"stillframe": {"retry": False}})["prompt_id"]
+        self.assertEqual(self.ended(job)["status"]["status_str"], "error")
+        shown = json.loads(self.place.run("jobs", "show", job, "--json").out)["hosts"][0]["job"]
+        self.assertEqual((shown["state"], shown["reason"]["kind"]), ("failed", kind))
+        pids = lambda: {json.loads(self.place.instance("alpha", one["id"], "/system_stats"))["system"]["pid"] for one in self.place.status()["instances"]}  # noqa: E731
+        self.wait(lambda: self.place.status()["ready"] == 2)
+        after = [self.post(graph(0.1), client_id=f"b{n}")["prompt_id"] for n in range(4)]
+        self.assertEqual([self.ended(other)["status"]["status_str"] for other in after], ["success"] * 4)
+        return pids()
+
+    def test_one_that_is_stuck_or_has_lost_its_gpu(self):
+        freezes = {"1": {"class_type": "Freeze", "inputs": {"seconds": 3600}}, "2": {"class_type": "Save", "inputs": {"images": ["1", 0]}}}
+        first = self.fails(freezes, "instance-stuck")
+        broken = {"1": {"class_type": "Fail", "inputs": {"type": "torch.AcceleratorError", "message": "CUDA error: unspecified launch failure"}},
+                  "2": {"class_type": "Save", "inputs": {"images": ["1", 0]}}}
+        second = self.fails(broken, "gpu-failed")
+        self.assertEqual((len(first), len(second), len(first & second)), (2, 2, 1), "one process is another one")
+        said = self.alpha.sh("journalctl --no-pager -o cat | grep -c 'ended by the gateway: ' || true").stdout
+        self.assertEqual(int(said), 2)
 
 
 class Everything(Jobs):

@@ -275,7 +275,7 @@ class State(Case):
         made = self.alpha.sh(f"find {DATA}/output/s0-g{serving} -name '*.png' -exec cat {{}} +").stdout
         self.assertIn("new ", made)
         self.in_order(serving)
-        # What does not end within the limit is lost, and that is said.
+        # What does not end within the limit waits again, and that is said.
         self.place.configure(drain="8s")
         process = self.slow(3, "lost")
         self.until("checking")
@@ -285,5 +285,5 @@ class State(Case):
         self.place.run("cancel")
         out, err, code = wait_process(process)
         self.assertIn("1 job of generation", out)
-        self.assertRegex(self.place.history()[0]["events"][-1]["text"], r"^cancelled by tester@\S+; 1 job of generation \d+ is lost$")
+        self.assertRegex(self.place.history()[0]["events"][-1]["text"], r"^cancelled by tester@\S+; 1 job of generation \d+ was interrupted and waits again$")
         self.in_order(serving)

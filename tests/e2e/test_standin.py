@@ -314,6 +314,22 @@ class Standin(unittest.TestCase):
             watching.stderr.close()
         synced += sorted(re.findall(r"fsync\(\d+<(.*?)>\) += 0", trace.read_text()))
 
+    def test_the_hook_ends_the_process_when_it_is_told(self):
+        process = self.start()
+        for said, ends in ((b"\n", False), (b"it does not answer\n", True)):
+            # Its event loop does nothing meanwhile.
+            if ends:
+                self.post({"1": {"class_type": "Freeze", "inputs": {"seconds": 60}}, "2": {"class_type": "Save", "inputs": {"images": ["1", 0]}}})
+            with socket.socket(socket.AF_UNIX) as stream:
+                stream.settimeout(20)
+                stream.connect(str(self.socket.with_name("end.sock")))
+                stream.sendall(said)
+                self.assertEqual(stream.recv(1), b"")
+            if not ends:
+                self.assertEqual(self.ask("GET", "/queue")[0], 200)
+        self.assertEqual(process.wait(20), 70)
+        self.assertIn("ended by the gateway: it does not answer\n", (self.place / "log").read_text())
+
     def test_the_hook_marks_the_files_that_nodes_save(self):
         # A pack takes the function by its name, and before anything was saved.
         pack = "from folder_paths import get_save_image_path as NAME\nimport json, os\nNAMES = [NAME(prefix, os.environ['OUT'])[1:4] for prefix in json.loads(os.environ['PREFIXES'])]\n" \

@@ -64,7 +64,7 @@ pub fn settings(dir: &Path, listen: SocketAddr, metrics: SocketAddr, change: &Va
 }
 
 pub fn table(targets: &[Target]) -> Table {
-    Table { version: GATEWAY_VERSION, targets: targets.to_vec() }
+    Table { version: GATEWAY_VERSION, targets: targets.to_vec(), ..Table::default() }
 }
 
 impl Gateway {

@@ -1,5 +1,7 @@
 //! What commands that look after hosts print.
+use crate::deploy::maintenance::Drained;
 use crate::deploy::prepare::Step;
+use crate::deploy::renaming::Renamed;
 use crate::protocol::integrity::Integrity;
 use crate::protocol::overview::Repaired;
 use crate::ship::preflight::{Facts, Problem};
@@ -52,4 +54,36 @@ pub struct SentHost {
     pub missing_paths: u64,
     pub missing_bytes: u64,
     pub sent: Sent,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct DrainedHost {
+    #[serde(flatten)]
+    pub done: Drained,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Retired {
+    /// Always true.
+    pub retired: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HostAdded {
+    pub name: String,
+    pub file: PathBuf,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HostForgotten {
+    pub name: String,
+    pub file: PathBuf,
+    /// What it is called now.
+    pub put_aside: PathBuf,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct RenamedHost {
+    #[serde(flatten)]
+    pub done: Renamed,
 }

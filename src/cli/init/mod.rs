@@ -4,17 +4,19 @@ mod answers;
 mod questions;
 
 use super::documents::Initialised;
+use super::new_host::NewHost;
 use super::printer::Printer;
 use super::settings::{CONFIG, Config, Settings, state_folder};
 use crate::capture::model::used::{Configured, Proposal};
 use crate::capture::python::find;
 use crate::closure::registry::Registry;
+use crate::deploy;
 use crate::ship::hosts::HostConfig;
 use crate::snapshot::found::Found;
 use crate::snapshot::remembered;
 use crate::sys::error::{Error, Kind, Result};
 use crate::sys::{files, signals};
-use answers::{Answers, NewHost};
+use answers::Answers;
 use questions::Asker;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,7 +73,7 @@ fn texts(
     let config = toml::from_str::<Config>(&text)
         .map_err(|e| Error::new(Kind::Input, format!("these answers make no configuration: {e}")))?;
     // GPUs are the hosts' to tell: as many as are needed.
-    let gpus: Vec<String> = (0..answers.minimum).map(|n| n.to_string()).collect();
+    let gpus: Vec<String> = (0..answers.most()).map(|n| n.to_string()).collect();
     let wrong =
         |e: crate::ship::config::Wrong| Error::new(Kind::Input, e.to_string()).hint("answer otherwise");
     config.service.spec(&gpus, vec![], None).map_err(wrong)?;
@@ -197,6 +199,8 @@ pub fn run(args: &Args, config: Option<&Path>, printer: &Printer) -> Result<Exit
         let path = project.join(file);
         files::write_if_changed(&path, text.as_bytes())?;
     }
+    // By which hosts tell this project from another that gives its service the same name.
+    deploy::project::of(&project, false)?;
     crate::sys::progress::check_interrupt()?;
     let names: Vec<&PathBuf> = files.iter().map(|(file, _)| file).collect();
     printer.value(&Initialised {
@@ -233,7 +237,7 @@ fn first_deployment(
     let members = super::fleet::members(&settings, None, printer)?;
     asker.say("");
     asker.say("Looking at the hosts:");
-    if !super::host::can_be_prepared(&members, printer) {
+    if !super::host_look::can_be_prepared(&members, printer) {
         printer.line(format!("next: make the hosts ready, then {next}"));
         return Ok(ExitCode::FAILURE);
     }

@@ -1,5 +1,6 @@
 //! The questions: each with its default and the reason for it; asked only on a terminal, and only what was not given.
-use super::answers::{Answers, NewHost};
+use super::answers::{Answers, NewSchedule, Scaling};
+use crate::cli::new_host::NewHost;
 use crate::ship::quantity::{Size, Span};
 use crate::snapshot::found::Found;
 use crate::sys::error::{Error, Kind, Result};
@@ -28,9 +29,24 @@ pub struct Given {
     /// Instances that run always.
     #[arg(long, value_name = "NUMBER")]
     minimum: Option<u32>,
-    /// At most so many instances (default: one a GPU).
+    /// At most so many instances (default: as many as run always).
     #[arg(long, value_name = "NUMBER")]
     maximum: Option<u32>,
+    /// So many jobs may wait for each instance before another one starts.
+    #[arg(long, value_name = "NUMBER")]
+    target_waiting: Option<u32>,
+    /// So many instances start or end at once.
+    #[arg(long, value_name = "NUMBER")]
+    step: Option<u32>,
+    /// Between two changes of the number of instances, as in 30s.
+    #[arg(long, value_name = "TIME")]
+    cool_down: Option<String>,
+    /// The load is low for so long before an instance ends, as in 5min.
+    #[arg(long, value_name = "TIME")]
+    idle: Option<String>,
+    /// More that run always at some hours, as in "weekdays 08:00-20:00 Europe/Berlin 2"; once for each.
+    #[arg(long = "schedule", value_name = "SCHEDULE")]
+    schedules: Vec<String>,
     /// surge: new beside old; replace: old first.
     #[arg(long, value_parser = ["surge", "replace"])]
     rotation: Option<String>,
@@ -218,28 +234,28 @@ pub fn ask(given: &Given, found: &Found, asker: &mut Asker) -> Result<Answers> {
     )?;
     let minimum = asker.answer(
         "Instances that run always",
-        "on each host; each has a GPU of its own",
+        "on each host; each has a GPU of its own and its memory, paid for also while nobody asks. 0: none runs \
+         then, and whoever comes first waits until one has started, a quarter of a minute and its models' time",
         text(given.minimum).as_deref(),
         "1",
-        number(1),
+        number(0),
     )?;
     let maximum = asker.answer(
         "Instances at most",
-        "none: one a GPU",
+        "as many as run always: their number never changes. More: the gateway keeps the queue, and starts and ends \
+         instances as it grows and shrinks; a host needs a GPU, or a slot, for each",
         text(given.maximum).as_deref(),
-        "none",
-        |text| {
-            if text.eq_ignore_ascii_case("none") {
-                return Ok(None);
-            }
-            match number(1)(text)? {
-                maximum if maximum < minimum => {
-                    Err(format!("{maximum} is below the {minimum} that run always"))
-                }
-                maximum => Ok(Some(maximum)),
-            }
+        &minimum.max(1).to_string(),
+        |text| match number(1)(text)? {
+            maximum if maximum < minimum => Err(format!("{maximum} is below the {minimum} that run always")),
+            maximum => Ok(maximum),
         },
     )?;
+    let scaling = if minimum < maximum { Some(scaling(given, asker)?) } else { None };
+    if let (None, Some(option)) = (&scaling, given.of_scaling()) {
+        let text = format!("{option} is given, and the number of instances never changes");
+        return Err(Error::new(Kind::Input, text).hint("give --maximum, more than --minimum"));
+    }
     let rotation = asker.answer(
         "Rotation",
         "surge: the new instance starts beside the old one; replace: the old one stops first, for a GPU that cannot hold both",
@@ -272,11 +288,79 @@ pub fn ask(given: &Given, found: &Found, asker: &mut Asker) -> Result<Answers> {
         cpu,
         minimum,
         maximum,
+        scaling,
         rotation,
         drain,
         retention,
         hosts: hosts(given, asker)?,
     })
+}
+
+/// When instances start and end.
+fn scaling(given: &Given, asker: &Asker) -> Result<Scaling> {
+    let text = |number: Option<u32>| number.map(|n| n.to_string());
+    let span = |text: &str| match Span::parse(text)? {
+        Span(0) => Err("0 is no time".to_string()),
+        _ => Ok(text.to_string()),
+    };
+    let target_waiting = asker.answer(
+        "Jobs that may wait for each instance",
+        "another instance starts when there are more; 0: a job waits behind no other, at the price of more GPUs",
+        text(given.target_waiting).as_deref(),
+        "1",
+        number(0),
+    )?;
+    let step = asker.answer(
+        "Instances at once",
+        "so many start or end in one step; more follow a burst sooner, and load models side by side",
+        text(given.step).as_deref(),
+        "1",
+        number(1),
+    )?;
+    let cool_down = asker.answer(
+        "Cool-down",
+        "between two steps, so that what has just started is counted in; less than a start takes asks for too many",
+        given.cool_down.as_deref(),
+        "30s",
+        |text| Span::parse(text).map(|_| text.to_string()),
+    )?;
+    let idle = asker.answer(
+        "Idle time",
+        "the load is low for so long before an instance ends; the longer, the fewer starts and the more idle GPUs",
+        given.idle.as_deref(),
+        "5min",
+        span,
+    )?;
+    let schedule = |text: &str| NewSchedule::parse(text);
+    let schedules: Vec<NewSchedule> = if given.schedules.is_empty() {
+        let asked = asker.answer(
+            "Schedule",
+            "more instances that run always at some hours, as in \"weekdays 08:00-20:00 Europe/Berlin 2\": GPU machines are \
+             paid by the hour",
+            None,
+            "none",
+            |text| if text.eq_ignore_ascii_case("none") { Ok(None) } else { schedule(text).map(Some) },
+        )?;
+        asked.into_iter().collect()
+    } else {
+        let refused = |why: String| Error::new(Kind::Input, format!("Schedule: {why}"));
+        given.schedules.iter().map(|text| schedule(text).map_err(refused)).collect::<Result<_>>()?
+    };
+    Ok(Scaling { target_waiting, step, cool_down, idle, schedules })
+}
+
+impl Given {
+    /// An option that says something only of a number that changes.
+    fn of_scaling(&self) -> Option<&'static str> {
+        let all = [
+            ("--target-waiting", self.target_waiting.is_some()),
+            ("--step", self.step.is_some()),
+            ("--cool-down", self.cool_down.is_some()),
+            ("--idle", self.idle.is_some()),
+            ("--schedule", !self.schedules.is_empty()),
+        ];
+        all.iter().find(|(_, given)| *given).map(|(option, _)| *option)
+    }
 }
 
 fn hosts(given: &Given, asker: &Asker) -> Result<Vec<NewHost>> {

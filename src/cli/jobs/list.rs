@@ -205,6 +205,7 @@ pub mod tests {
             tries: Vec::new(),
             reason: None,
             position: None,
+            waiting_for: None,
         }
     }
 

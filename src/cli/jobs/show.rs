@@ -84,7 +84,10 @@ fn text(job: &JobDetail, now: u64) -> Vec<(&'static str, String)> {
 
 fn state(row: &JobRow) -> String {
     match (row.state.is_over(), row.position, &row.instance) {
-        (false, Some(position), _) => format!("{}, {} before it", row.state.name(), position),
+        (false, Some(position), _) => {
+            let what = row.waiting_for.as_deref().map(|what| format!(", waits for {}", plain(what)));
+            format!("{}, {} before it{}", row.state.name(), position, what.unwrap_or_default())
+        }
         (_, _, Some(_)) => format!("{} on {}", row.state.name(), place(row)),
         _ => row.state.name().into(),
     }

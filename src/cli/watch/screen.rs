@@ -149,7 +149,10 @@ fn service(model: &Model, service: &ServiceView) -> Vec<Span<'static>> {
                 model.known.get(&g.snapshot).cloned().unwrap_or_else(|| "a snapshot of elsewhere".into());
             format!("generation {} {known}", g.generation)
         }
-        None => "serves nothing".to_string(),
+        None => match &service.stopped {
+            Some(stopped) => format!("was stopped by {}", plain(&stopped.by)),
+            None => "serves nothing".to_string(),
+        },
     };
     let address = service.address.map_or(String::new(), |a| a.to_string());
     let colour = if service.ready >= service.wanted { Color::Green } else { Color::Red };

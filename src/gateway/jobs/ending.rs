@@ -11,6 +11,7 @@ use crate::gateway::jobs::messages;
 use crate::gateway::jobs::outputs;
 use crate::gateway::jobs::owner;
 use crate::gateway::jobs::place::Seat;
+use crate::gateway::jobs::process;
 use crate::gateway::jobs::telling::{self, Happened};
 use crate::gateway::shared::Gateway;
 use crate::jobs::model::{History, Job, Reason, ReasonKind, State, Try};
@@ -82,6 +83,11 @@ pub async fn with_history(
         drained(gateway, engine, seat, &job).await;
         return false;
     }
+    if let Some(Reason { kind: ReasonKind::GpuFailed, message, .. }) = &reason {
+        process::end(gateway, engine, seat, "lost its GPU");
+        lost(gateway, engine, seat, id, (ReasonKind::GpuFailed, Turn::Its), message).await;
+        return false;
+    }
     engine.made.learn(&entry["outputs"], seat.instance.id());
     outputs::sync(gateway, engine, seat, id, &entry["outputs"]).await;
     // The job itself is kept once, as its client asked for it; the instance knows it by the gateway's client id.
@@ -112,10 +118,13 @@ pub async fn end(
     let _ = faults::point(gateway, "jobs/ended").await;
     let end = Write::End { id: id.clone(), state, at, reason, history: history.map(Box::new) };
     written(gateway, engine, [vec![end], told].concat()).await;
-    {
+    let ran = {
         let mut inner = engine.inner();
         inner.queue.remove(&id);
-        inner.open.remove(id.as_str());
+        inner.open.remove(id.as_str()).and_then(|open| open.job.started)
+    };
+    if let Some(started) = ran {
+        gateway.scaling.job_ended(job.accepted, started, at);
     }
     if let Some(seat) = seat {
         seat.take(&id);

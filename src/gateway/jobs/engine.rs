@@ -232,6 +232,13 @@ impl Engine {
         self.inner().queue.len()
     }
 
+    /// When the first of them was accepted.
+    pub fn oldest_waiting(&self) -> Option<u64> {
+        let inner = self.inner();
+        let waiting = inner.open.values().filter(|open| open.job.state == State::Queued);
+        waiting.map(|open| open.job.accepted).min()
+    }
+
     /// What its end is to be taken for.
     pub fn wish(&self, id: &str) -> Option<Wish> {
         self.inner().open.get(id).map(|open| open.wish)

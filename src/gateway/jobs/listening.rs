@@ -5,6 +5,7 @@ use crate::gateway::hub::{ClientRef, Message};
 use crate::gateway::jobs::ending;
 use crate::gateway::jobs::engine::{Engine, Wish};
 use crate::gateway::jobs::place::{Order, Seat};
+use crate::gateway::jobs::process;
 use crate::gateway::jobs::reconcile;
 use crate::gateway::jobs::sending;
 use crate::gateway::shared::Gateway;
@@ -186,13 +187,8 @@ impl<'a> Listening<'a> {
         if answers {
             self.seat.set_stuck(false);
         } else if self.heard.elapsed() >= stuck && !self.seat.is_stuck() {
-            self.seat.set_stuck(true);
-            let text = format!(
-                "{} has made no progress and does not answer; its job waits again as soon as its process is stopped: \
-                 systemctl restart its unit",
-                self.seat.instance.id()
-            );
-            self.engine.note(&self.gateway.log, Level::Error, &text);
+            let why = format!("has made no progress for {} s and does not answer", stuck.as_secs());
+            process::end(self.gateway, self.engine, self.seat, &why);
         }
     }
 }

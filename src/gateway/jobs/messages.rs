@@ -18,6 +18,8 @@ pub fn outcome(history: &History) -> (State, Option<Reason>) {
         // torch.OutOfMemoryError, torch.cuda.OutOfMemoryError: the exception's type, not its text.
         let kind = match text("exception_type").rsplit('.').next() {
             Some("OutOfMemoryError") => ReasonKind::OutOfMemory,
+            // torch.AcceleratorError (from 2.8 on): CUDA keeps such an error, so every later job would fail there too.
+            Some("AcceleratorError") => ReasonKind::GpuFailed,
             _ => ReasonKind::NodeFailed,
         };
         let message =
@@ -52,6 +54,7 @@ pub fn kind_name(kind: ReasonKind) -> &'static str {
         ReasonKind::Interrupted => "stillframe.Interrupted",
         ReasonKind::InstanceDied => "stillframe.InstanceDied",
         ReasonKind::InstanceStuck => "stillframe.InstanceStuck",
+        ReasonKind::GpuFailed => "stillframe.GpuFailed",
         ReasonKind::Drained => "stillframe.Drained",
         ReasonKind::Forgotten => "stillframe.Forgotten",
         ReasonKind::TriesUsedUp => "stillframe.TriesUsedUp",
@@ -114,6 +117,7 @@ mod tests {
         assert_eq!((state, reason.kind), (State::Failed, ReasonKind::NodeFailed));
         assert_eq!(reason.message, "node 7 (KSampler): no");
         assert_eq!(reason.details.unwrap()["exception_type"], "ValueError");
+        assert_eq!(ended("torch.AcceleratorError").1.unwrap().kind, ReasonKind::GpuFailed);
         for kind in ["torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"] {
             assert_eq!(ended(kind).1.unwrap().kind, ReasonKind::OutOfMemory, "{kind}");
         }

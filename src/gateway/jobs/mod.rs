@@ -33,6 +33,7 @@ pub mod operator;
 pub mod outputs;
 pub mod owner;
 pub mod place;
+pub mod process;
 pub mod reconcile;
 pub mod relay;
 pub mod seat;

@@ -33,7 +33,7 @@ pub async fn answer(gateway: &Arc<Gateway>, ask: JobsAsk) -> Result<JobsAnswer, 
                 ..Find::default()
             };
             let (jobs, total) = engine.ledger.find(find).await.map_err(full)?;
-            let jobs = jobs.into_iter().map(|job| row(engine, &job)).collect();
+            let jobs = jobs.into_iter().map(|job| row(gateway, engine, &job)).collect();
             let waiting = engine.waiting() as u64;
             let running = (engine.remaining() as u64).saturating_sub(waiting);
             Ok(JobsAnswer::List { jobs, total, waiting, running })
@@ -161,10 +161,10 @@ async fn detail(gateway: &Gateway, engine: &Engine, job: &Job) -> Result<JobDeta
         None => (None, None),
     };
     let uploads = telling::uploads(gateway, engine, &job.id).await?;
-    Ok(JobDetail { row: row(engine, job), prompt, extra_data, history, uploads })
+    Ok(JobDetail { row: row(gateway, engine, job), prompt, extra_data, history, uploads })
 }
 
-fn row(engine: &Engine, job: &Job) -> JobRow {
+fn row(gateway: &Gateway, engine: &Engine, job: &Job) -> JobRow {
     JobRow {
         id: job.id.clone(),
         seq: job.seq,
@@ -182,5 +182,6 @@ fn row(engine: &Engine, job: &Job) -> JobRow {
         tries: job.tries.clone(),
         reason: job.reason.clone(),
         position: engine.inner().queue.position(&job.id).map(|at| at as u64),
+        waiting_for: (job.state == State::Queued).then(|| gateway.waiting_for()).flatten(),
     }
 }

@@ -264,6 +264,43 @@ def name_files(mark):
     sys.meta_path.insert(0, Finder())
 
 
+def end_when_told(path):
+    """A thread that ends this process when the gateway says so: an event loop that hangs, or a GPU that is lost, needs another process,
+    and the unit's next one is there in a second. Only the gateway and this process itself reach the socket."""
+    import socket
+    import threading
+
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o666)
+        listener.listen(1)
+    except OSError:
+        # It serves all the same.
+        listener.close()
+        return
+
+    def wait():
+        while True:
+            connection, _ = listener.accept()
+            connection.settimeout(1)
+            try:
+                why = connection.recv(1000).decode("utf-8", "replace").strip()
+            except OSError:
+                why = ""
+            # Without a reason it was no gateway of ours.
+            if why:
+                os.write(2, f"ended by the gateway: {why}\n".encode())
+                os._exit(70)
+            connection.close()
+
+    threading.Thread(target=wait, name="stillframe-end", daemon=True).start()
+
+
 # The process that the unit started, also after it has executed itself anew. Processes that it starts have no part in it.
 process, _, rest = os.environ.get("STILLFRAME_SOCKET", "").partition(":")
 if process == str(os.getpid()):
@@ -272,6 +309,7 @@ if process == str(os.getpid()):
     add_paths(int(port))
     # The last to be added is asked first: it finds the application by the handler, which the one before it replaces.
     note(int(port), os.path.join(os.path.dirname(path), "routes.json"))
+    end_when_told(os.path.join(os.path.dirname(path), "end.sock"))
     if os.environ.get("STILLFRAME_MARK"):
         name_files(os.environ["STILLFRAME_MARK"])
 # The probe's own server has its port. What it starts has no part in it either, because the port is taken.
@@ -282,5 +320,5 @@ if path:
 # An environment may have a sitecustomize of its own, which this one hides.
 sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(__file__)]
 sys.modules.pop("sitecustomize", None)
-del process, rest, listen, note, add_paths, name_files, port, path
+del process, rest, listen, note, add_paths, name_files, port, path, end_when_told
 import sitecustomize  # noqa: E402,F401  If there is none, `site` knows what to do with the ImportError.

@@ -21,6 +21,7 @@ impl ServiceConfig {
         self.check_name()?;
         self.check_paths()?;
         self.check_counts()?;
+        self.check_scaling()?;
         self.check_jobs()?;
         self.check_words()?;
         arguments::check(&self.arguments)?;
@@ -98,17 +99,6 @@ impl ServiceConfig {
     }
 
     fn check_counts(&self) -> Result<(), Wrong> {
-        if let (Some(minimum), Some(maximum)) = (self.scaling.minimum, self.scaling.maximum)
-            && minimum > maximum
-        {
-            return Err(wrong(
-                "service.scaling.maximum",
-                format!("is {maximum}, below the minimum of {minimum}"),
-            ));
-        }
-        if self.scaling.minimum == Some(0) {
-            return Err(wrong("service.scaling.minimum", "is 0: at least one instance runs always"));
-        }
         if self.health.passes == Some(0) {
             return Err(wrong("service.health.passes", "is 0: at least one good answer is needed"));
         }
@@ -180,12 +170,7 @@ impl ServiceConfig {
         if slots.is_empty() {
             return Err(wrong("service.slots", "leaves no slot"));
         }
-        let minimum = self.minimum();
-        if minimum as usize > slots.len() {
-            let text = format!("asks for {minimum} instances, and there are {} slots", slots.len());
-            return Err(wrong("service.scaling.minimum", text));
-        }
-        Ok(())
+        self.check_places(slots.len())
     }
 }
 

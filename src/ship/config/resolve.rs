@@ -1,4 +1,5 @@
 //! From both files' values to what a host is asked to serve: a host's over the project's, and defaults.
+use super::scaling_types::ScalingConfig;
 use super::types::*;
 use super::wrong::{Wrong, wrong};
 use crate::protocol::callers::Callers;
@@ -21,7 +22,7 @@ impl ResourcesConfig {
 
 impl ScalingConfig {
     fn over(&self, project: &Self) -> Self {
-        over!(self, project, minimum, maximum)
+        over!(self, project, minimum, maximum, target_waiting, target_wait, step, cool_down, idle, schedules)
     }
 }
 
@@ -186,7 +187,7 @@ impl ServiceConfig {
         self.check()?;
         let slots = self.slots(found)?;
         self.check_slots(&slots)?;
-        let minimum = self.minimum();
+        let (minimum, maximum) = self.instances(&slots);
         Ok(Spec {
             version: SPEC_VERSION,
             service: self.name().into(),
@@ -195,7 +196,8 @@ impl ServiceConfig {
             api_keys: keys,
             metrics_port: self.metrics_port(),
             instances: minimum,
-            maximum: self.scaling.maximum.unwrap_or(slots.len() as u32),
+            maximum,
+            scaling: self.policy(&slots),
             slots,
             memory_bytes: self.resources.memory.map(|m| m.0),
             cpu_percent: self.resources.cpu.map(|c| c.0),
@@ -219,10 +221,6 @@ impl ServiceConfig {
             callers: self.callers(),
             jobs: self.gateway_jobs(),
         })
-    }
-
-    pub(super) fn minimum(&self) -> u32 {
-        self.scaling.minimum.unwrap_or(1)
     }
 
     fn rotation(&self) -> Rotation {
@@ -259,7 +257,9 @@ impl ServiceConfig {
 
     fn limits(&self) -> Limits {
         let (said, limits) = (&self.gateway, Limits::default());
-        let hold = if self.rotation() == Rotation::Replace { 120_000 } else { limits.hold_ms };
+        // Until an instance has started.
+        let long = self.rotation() == Rotation::Replace || self.may_be_none();
+        let hold = if long { 120_000 } else { limits.hold_ms };
         Limits {
             body: said.body_limit.map_or(limits.body, |s| s.0),
             head_ms: span(said.head_timeout, limits.head_ms),

@@ -133,10 +133,6 @@ fn what_cannot_be_is_named_by_its_key() {
         "service.scaling.maximum is 1, below the minimum of 2"
     );
     assert_eq!(
-        wrong("scaling.minimum = 0"),
-        "service.scaling.minimum is 0: at least one instance runs always"
-    );
-    assert_eq!(
         wrong("listen = \"0.0.0.0\""),
         "service.listen is not loopback, and ComfyUI runs whatever it is sent: set [service.gateway] api-keys (or \
          without-api-key = true, where nobody else can reach it)"

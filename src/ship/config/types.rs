@@ -1,5 +1,6 @@
 //! The keys of `[service]`, `[rollout]` and `[ship]`: one type for stillframe.toml, for hosts and for Nix.
 use super::receivers::{DeliveriesConfig, UploadsConfig, WebhooksConfig};
+use super::scaling_types::ScalingConfig;
 use super::value::ValueConfig;
 use crate::protocol::callers::{HostName, Network, Origin};
 use crate::protocol::jobs::DrainRunning;
@@ -204,15 +205,6 @@ impl JsonSchema for Cores {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct ScalingConfig {
-    /// So many instances run always (default: 1).
-    pub minimum: Option<u32>,
-    /// At most so many (default: one a slot).
-    pub maximum: Option<u32>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct HealthConfig {
     /// What is asked (default: /system_stats).
     pub path: Option<String>,
@@ -297,7 +289,8 @@ pub struct JobsConfig {
     /// What becomes of a job that still runs when `drain` has passed: "requeue" (default; it is interrupted and waits again) or
     /// "fail".
     pub drain_running: Option<DrainRunning>,
-    /// An instance that neither reports progress nor answers for so long gets no new job (default: 10min).
+    /// An instance with a job that neither reports progress nor answers for so long is ended, starts again, and its job waits
+    /// again (default: 10min).
     pub stuck_after: Option<Span>,
     /// A job that waits longer has expired (default: none does).
     pub expire_waiting: Option<Span>,

@@ -125,15 +125,19 @@ fn invalid(file: &Path, why: &str) -> Error {
 
 fn read(file: &Path) -> Result<Host> {
     let bytes = files::read(file)?;
-    let text = String::from_utf8(bytes).map_err(|_| invalid(file, "it is not UTF-8"))?;
-    let parsed: HostConfig = toml::from_str(&text).map_err(|e| {
+    check(file, &String::from_utf8(bytes).map_err(|_| invalid(file, "it is not UTF-8"))?)
+}
+
+/// What a file with this text describes; whether it may be written.
+pub fn check(file: &Path, text: &str) -> Result<Host> {
+    let parsed: HostConfig = toml::from_str(text).map_err(|e| {
         let error = invalid(file, &words::for_writers(e.to_string().trim()));
         match words::nearest_field(e.message()) {
             Some(key) => error.hint(format!("did you mean `{key}`?")),
             None => error,
         }
     })?;
-    host(file, parsed, text)
+    host(file, parsed, text.into())
 }
 
 /// What a type cannot say of a host, and where its relative paths lead.

@@ -56,6 +56,7 @@ pub fn facts(call: &Call<'_>, job: &Job, labels: BTreeMap<String, String>) -> Fa
         // Far years have five digits, which no client reads.
         expires: rfc3339_ms(job.ended.unwrap_or(job.accepted).saturating_add(keep).min(253_402_300_799_000)),
         queue_position: position,
+        waiting_for: (job.state == State::Queued).then(|| call.visit.gateway.waiting_for()).flatten(),
         queue_ms: begun.map(|begun| begun.saturating_sub(job.accepted)),
         execution_ms: job.started.zip(job.ended).map(|(started, ended)| ended.saturating_sub(started)),
         labels,
@@ -84,6 +85,7 @@ pub fn error(job: &Job) -> Option<JobError> {
         ReasonKind::Interrupted => "interrupted",
         ReasonKind::InstanceDied => "instance_died",
         ReasonKind::InstanceStuck => "instance_stuck",
+        ReasonKind::GpuFailed => "gpu_failed",
         ReasonKind::Drained => "instance_stopped",
         ReasonKind::Forgotten => "job_lost_by_instance",
         ReasonKind::TriesUsedUp => "tries_used_up",

@@ -62,6 +62,8 @@ pub struct Facts {
     pub expires: String,
     /// Its place among those that wait, from 1; 0: an instance has it, and runs it next.
     pub queue_position: Option<u64>,
+    /// What it waits for besides its turn.
+    pub waiting_for: Option<String>,
     pub queue_ms: Option<u64>,
     pub execution_ms: Option<u64>,
     pub labels: BTreeMap<String, String>,
@@ -112,6 +114,7 @@ pub fn job(
         "id": facts.id, "status": facts.status,
         "created_at": facts.created, "started_at": facts.started, "completed_at": facts.completed,
         "expires_at": facts.expires, "queue_position": facts.queue_position,
+        "waiting_for": facts.waiting_for,
         "progress": progress, "outputs": outputs, "error": error,
         "metrics": {"queue_ms": facts.queue_ms, "execution_ms": facts.execution_ms},
         "metadata": facts.labels, "urls": urls(&facts.id),
@@ -124,13 +127,14 @@ pub fn listed(facts: &Facts) -> Value {
         "id": facts.id, "status": facts.status, "create_time": facts.created, "update_time": last,
         "created_at": facts.created, "started_at": facts.started, "completed_at": facts.completed,
         "expires_at": facts.expires, "queue_position": facts.queue_position,
+        "waiting_for": facts.waiting_for,
         "metadata": facts.labels, "urls": urls(&facts.id),
     })
 }
 
 /// Of an event `status`.
 pub fn status_event(facts: &Facts) -> Value {
-    json!({"status": facts.status, "queue_position": facts.queue_position})
+    json!({"status": facts.status, "queue_position": facts.queue_position, "waiting_for": facts.waiting_for})
 }
 
 /// The graph that a job runs, in the format of its submission.
@@ -151,6 +155,7 @@ mod tests {
             completed: None,
             expires: "2026-02-01T00:00:00.000Z".into(),
             queue_position: Some(1),
+            waiting_for: None,
             queue_ms: None,
             execution_ms: None,
             labels: BTreeMap::new(),
@@ -166,7 +171,10 @@ mod tests {
         }
         assert_eq!(value["status"], "queued");
         assert_eq!(value["urls"]["events"], "/api/v2/jobs/j/events");
-        assert_eq!(status_event(&facts()), json!({"status": "queued", "queue_position": 1}));
+        assert_eq!(
+            status_event(&facts()),
+            json!({"status": "queued", "queue_position": 1, "waiting_for": null})
+        );
         assert_eq!(listed(&facts())["update_time"], "2026-01-01T00:00:00.000Z");
     }
 
