@@ -10,7 +10,7 @@ OWNED = '[service.jobs]\nqueue = "gateway"\n'
 GATEWAY = "stillframe-demo-gateway.service"
 #: What ended so long before its instance was killed may not have been heard of by the gateway; and one that was killed itself takes so long to ask.
 #: Milliseconds.
-UNHEARD, RESTART = 2000, 4000
+UNHEARD, RESTART = 2000, 10000
 
 
 class Run(NamedTuple):
