@@ -301,14 +301,14 @@ class Script(unittest.TestCase):
             "base": "import time\ntime.sleep(0.2)\n",
             "works": "import base, time\nwhile time.process_time() < 3.5:\n    pass\n",
             # As for a thread that is in another process.
-            "waits": f"import base, time\nopen({str(count)!r}).read().count('waits') > 1 or time.sleep(60)\n",
+            "waits": f"import base, time\nopen({str(count)!r}).read().count('waits') > 1 or time.sleep(600)\n",
         }.items():
             requires = [] if name == "base" else ["base"]
             code = f"open({str(count)!r}, 'a').write('{name} ')\n{code}"
             Wheel(name, members={f"{name}/__init__.py": code.encode()}, requires=requires).install(place / "site")
         parts = (harness.ROOT / "src/snapshot/scripts/import_check" / f"{part}.py" for part in ("asked", "child", "first"))
         script = "".join(part.read_text() for part in parts).replace("\nGRACE = 10\n", "\nGRACE = 1\n")
-        question = {"names": None, "known": [], "workers": 3, "limit": 8}
+        question = {"names": None, "known": [], "workers": 3, "limit": 120}
         done = subprocess.Popen([sys.executable, "-S", "-B", "-c", script], env={"PYTHONPATH": str(place / "site"), "PATH": os.environ["PATH"]},
                                 cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(done.stdin.close)
