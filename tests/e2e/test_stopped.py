@@ -197,7 +197,9 @@ class Stopped(Store):
             self.wait_for(self.servers)
             process.send_signal(how)
             out, err = process.communicate(timeout=30)
-            self.assertEqual((process.returncode, out, err), (code, "", ""))
+            self.assertEqual((process.returncode, out), (code, ""))
+            # What a server says whose parent is killed while its interpreter begins is its own.
+            self.assertIn(err, ("", "Python path configuration:\n") if how == signal.SIGKILL else ("",))
             self.wait_for(lambda: not self.servers())
         # The killed one's slot was swept by the second, whose own is gone too.
         self.assertEqual(list((self.station.root / "state").rglob("slot-*")), [])
