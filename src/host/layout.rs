@@ -121,6 +121,8 @@ const SLOTS: &str = "stillframe-slots";
 const STATE_FOLDERS: [&str; 3] = ["stillframe-data", SLOTS, "stillframe-gateway"];
 /// Where the sockets of instances are.
 const SOCKETS: &str = "/run/stillframe-instances";
+/// The same of the sockets on which gateways ask for instances.
+const SCALERS: &str = "/run/stillframe-scalers";
 
 /// An empty folder of `StateDirectory=`; one that is not there is removed.
 fn remove_state_folder(name: &str) -> Result<()> {
@@ -256,7 +258,7 @@ impl Service {
         files::remove_tree(&Path::new(SOCKETS).join(&self.name))?;
         let lib = |name: &str| ["/var/lib", "/var/lib/private"].map(|lib| Path::new(lib).join(name));
         let shared = STATE_FOLDERS.into_iter().flat_map(lib);
-        for folder in shared.chain([SOCKETS.into(), self.layout.run.clone()]) {
+        for folder in shared.chain([SOCKETS.into(), SCALERS.into(), self.layout.run.clone()]) {
             remove_empty(&folder)?;
         }
         Ok(())
@@ -338,7 +340,7 @@ impl Service {
 
     /// Every user of the host may connect; who is heard is `scaler`'s to say.
     pub fn scaler_socket(&self) -> PathBuf {
-        Path::new("/run/stillframe-scalers").join(&self.name)
+        Path::new(SCALERS).join(&self.name)
     }
 
     /// What an operator has said of the number of instances.

@@ -44,13 +44,14 @@ fn part(what: &str, places: impl IntoIterator<Item = PathBuf>) -> Option<Part> {
 fn runs(service: &Service, state: &ServiceState) -> Vec<Part> {
     let units = |name: String| service.layout.units.join(name);
     let gateway = ["socket", "service"].map(|kind| units(service.gateway_unit(kind)));
+    let scaler = ["socket", "service"].map(|kind| units(service.scaler_unit(kind)));
     let instances = state.generations.keys().flat_map(|number| state.units(*number)).map(units);
     let links = state.generations.keys().flat_map(|number| {
         [service.generation_link(*number), service.snapshot_root(*number), service.agent_root(*number)]
     });
     let run = [service.run(), service.gateway_folder()];
     let all = [
-        part("units", gateway.into_iter().chain(instances)),
+        part("units", gateway.into_iter().chain(scaler).chain(instances)),
         part("the profile and the roots of its generations", [service.profile()].into_iter().chain(links)),
         part("instances' slots", [service.slots()[0].clone()]),
         part("files of what runs", run),

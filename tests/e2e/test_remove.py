@@ -86,7 +86,7 @@ class Case(service.Case):
         fonts = self.place.ws.root / "fonts" / "deep"
         fonts.mkdir(parents=True, exist_ok=True)
         (fonts / "a.ttf").write_text("a font")
-        self.place.configure(service=f'scaling = {{ minimum = 2, maximum = 2 }}\nslots = 2\nsystem-files = ["{fonts}"]', text=FULL, drain="10s")
+        self.place.configure(service=f'scaling = {{ minimum = 1, maximum = 2 }}\nslots = 2\nsystem-files = ["{fonts}"]', text=FULL, drain="10s")
         for mark in ("one", "two"):
             self.place.behave(mark=mark)
             done = Stream(self.place.run("--json", "deploy", "--offline", LIFE_TOKEN="a-secret-of-the-service"))
